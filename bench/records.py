@@ -1,0 +1,243 @@
+"""What a run leaves on disk, and how it is read back.  Imports neither torch nor any other part of the project.
+
+A results folder holds
+
+    experiments/NAME.json     what was planned: the resolved configuration and its list of run ids
+    ID/spec.json              everything that affects the run's result; ID is the hash of it
+    ID/records.jsonl          one JSON object a line, append-only: evaluations and finished trials
+    ID/outcome.json           how the run ended; written once, atomically, so a run without it is unfinished
+
+Losses are in nats per example, times in seconds.  JSON has no NaN: a non-finite number is stored as null and read back
+as None.  An unterminated last line (a run killed inside an append) is left out when reading; any other line that is not
+a JSON object raises `RecordError` with its file, line and column.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+"""Version of the files' layout."""
+
+PROTOCOL = 1
+"""Version of the measuring protocol (what is counted, when is evaluated); figures never mix two."""
+
+
+class RecordError(Exception):
+    """A results folder that cannot be read; the message starts with `file:line:column`."""
+
+
+class Status(StrEnum):
+    """How a run ended."""
+
+    FINISHED = "finished"
+    """The method had nothing left to do before its budget ended."""
+    BUDGET_REACHED = "budget_reached"
+    DIVERGED = "diverged"
+    """The training loss stopped being finite: a result, not an error."""
+    FAILED = "failed"
+    """An exception; its traceback is in the outcome's message."""
+    INTERRUPTED = "interrupted"
+    """Stopped from outside; the next `run` starts it again."""
+
+    @property
+    def is_result(self) -> bool:
+        """Whether the run counts as measured, so that it is never run again."""
+        return self in (Status.FINISHED, Status.BUDGET_REACHED, Status.DIVERGED)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run's end.  `accounts` maps a ledger account to its seconds; they sum to `wall_seconds`."""
+
+    status: Status
+    message: str
+    steps: int
+    trials: int
+    counted_seconds: float
+    wall_seconds: float
+    accounts: Mapping[str, float]
+    final: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    protocol: int = PROTOCOL
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as read from disk.  `outcome` is None while it has not ended."""
+
+    id: str
+    folder: Path
+    spec: Mapping[str, Any]
+    records: tuple[Mapping[str, Any], ...]
+    outcome: Outcome | None
+    torn: bool = field(default=False)
+
+    @property
+    def evaluations(self) -> list[Mapping[str, Any]]:
+        """The records of kind `evaluation`, oldest first."""
+        return [record for record in self.records if record["kind"] == "evaluation"]
+
+    @property
+    def trials(self) -> list[Mapping[str, Any]]:
+        """The records of kind `trial`: one a finished or cut trial of a search."""
+        return [record for record in self.records if record["kind"] == "trial"]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What one experiment planned: its name, the figures it feeds, its resolved configuration, its run ids."""
+
+    experiment: str
+    figures: tuple[str, ...]
+    config: Mapping[str, Any]
+    runs: tuple[str, ...]
+
+
+def run_id(spec: Mapping[str, Any]) -> str:
+    """The first 16 hexadecimal digits of SHA-256 over the canonical JSON of what affects the run's result."""
+    text = json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class RunWriter:
+    """Writes one run's folder.  Opening it again after an interruption starts its records anew."""
+
+    def __init__(self, root: Path, spec: Mapping[str, Any]):
+        self.id = run_id(spec)
+        self.folder = root / self.id
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "outcome.json").unlink(missing_ok=True)
+        write_json(self.folder / "spec.json", spec)
+        self._file = open(self.folder / "records.jsonl", "w", encoding="utf-8", buffering=1)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Adds one record; the line reaches the operating system before this returns."""
+        self._file.write(json.dumps(finite(record), allow_nan=False) + "\n")
+
+    def close(self, outcome: Outcome | None = None) -> None:
+        """Ends the run; without an outcome it stays unfinished."""
+        self._file.flush()
+        with contextlib.suppress(OSError):
+            os.fsync(self._file.fileno())
+        self._file.close()
+        if outcome is not None:
+            write_json(self.folder / "outcome.json", asdict(outcome))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a whole file or nothing: temporary file, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(finite(content), file, indent=1, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def finite(value: Any) -> Any:
+    """`value` with every non-finite float replaced by None, since JSON has none."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def write_manifest(root: Path, manifest: Manifest) -> None:
+    """Stores what an experiment planned, replacing an older plan of the same name."""
+    folder = root / "experiments"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{manifest.experiment}.json", asdict(manifest))
+
+
+def read_manifests(root: Path) -> list[Manifest]:
+    """Every experiment planned in a results folder, by name."""
+    manifests = []
+    for path in sorted((root / "experiments").glob("*.json")):
+        content = _read_object(path)
+        try:
+            manifests.append(
+                Manifest(content["experiment"], tuple(content["figures"]), content["config"], tuple(content["runs"]))
+            )
+        except (KeyError, TypeError) as error:
+            raise RecordError(f"{path}:1:1: not an experiment's plan ({error}); run the experiment again") from None
+    return manifests
+
+
+def read_runs(root: Path) -> Iterator[Run]:
+    """Every run in a results folder, finished or not, by id."""
+    for path in sorted(root.glob("*/spec.json")):
+        yield read_run(path.parent)
+
+
+def read_run(folder: Path) -> Run:
+    """One run's spec, records and outcome."""
+    records, torn = _read_lines(folder / "records.jsonl")
+    return Run(folder.name, folder, _read_object(folder / "spec.json"), records, read_outcome(folder), torn)
+
+
+def read_outcome(folder: Path) -> Outcome | None:
+    """How a run ended, or None while it has not."""
+    path = folder / "outcome.json"
+    if not path.exists():
+        return None
+    content = _read_object(path)
+    if content.get("schema") != SCHEMA:
+        raise RecordError(
+            f"{path}:1:1: schema {content.get('schema')!r}, this version reads {SCHEMA}; run it again into another folder"
+        )
+    try:
+        return Outcome(**{**content, "status": Status(content["status"])})
+    except (TypeError, ValueError, KeyError) as error:
+        raise RecordError(f"{path}:1:1: not an outcome ({error}); remove this file to run it again") from None
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise RecordError(f"{path}:{error.lineno}:{error.colno}: {error.msg}; a JSON object is expected") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}:1:1: cannot be read ({error})") from None
+    if not isinstance(content, dict):
+        raise RecordError(f"{path}:1:1: a JSON object is expected")
+    return content
+
+
+def _read_lines(path: Path) -> tuple[tuple[Mapping[str, Any], ...], bool]:
+    if not path.exists():
+        return (), False
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path}:1:{error.start + 1}: not UTF-8 text") from None
+    torn = lines.pop() != ""
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise RecordError(
+                f"{path}:{number}:{error.colno}: {error.msg}; a record is one JSON object a line"
+            ) from None
+        if not isinstance(record, dict) or record.get("kind") not in ("evaluation", "trial"):
+            raise RecordError(f"{path}:{number}:1: kind must be evaluation or trial")
+        records.append(record)
+    return tuple(records), torn
