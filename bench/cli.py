@@ -1,0 +1,205 @@
+"""The command line.  Heavy modules are imported inside the commands, so that `--help` is immediate."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+app = typer.Typer(
+    name="oho-bench",
+    help="Hyperparameter optimization during training: OHO, schedules and searches under equal budgets.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Data sets: what is there, and fetching what is not.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Root = Annotated[
+    Optional[Path], typer.Option("--root", help="Folder of the data sets [default: $OHO_DATA, else data/].")
+]  # fmt: skip
+
+
+@app.command()
+def run(
+    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="Experiments to run, YAML files.")],
+    set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+    out: Annotated[Path, typer.Option(help="Results folder.")] = Path("runs"),
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    seeds: Annotated[Optional[str], typer.Option(help="Seeds instead of the file's, such as 0,1,4 or 0-9.")] = None,
+    root: Root = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and the total budget only.")] = False,
+) -> None:
+    """Run experiments; what is finished in the results folder is not run again."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    with user_errors():
+        from bench.config import load_experiment
+        from bench.data import load
+        from bench.launch import launch, plan
+        from bench.task_registry import TASKS
+        from reports.registry import FIGURES
+
+        chosen, place = parse_seeds(seeds), resolve_device(device)
+        experiments = [
+            load_experiment(path, figures=FIGURES, overrides=set_ or (), seeds=chosen, device=place) for path in configs
+        ]
+        planned = plan(experiments, out)
+        _print_plan(planned, every_run=dry_run)
+        if dry_run:
+            return
+        for task in {item.spec["task"]["name"] for item in planned if not item.is_done}:
+            load(TASKS[task].data, root)
+        counts = launch(experiments, out, data_root=root)
+    failed = sum(count for status, count in counts.items() if status == "failed")
+    if failed:
+        print(f"oho-bench: {failed} runs failed; `oho-bench status {out}` lists them", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(directory: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
+    """Count the runs of a results folder by experiment and status, and list the failed ones."""
+    with user_errors():
+        from bench.status import describe
+
+        print(describe(directory))
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The PDF to write.")] = Path("report.pdf"),
+) -> None:
+    """Build the figures and the PDF report from a results folder."""
+    with user_errors():
+        from reports.api import build_report
+
+        for path in build_report(directory, output):
+            print(path)
+
+
+@app.command()
+def figure(
+    name: Annotated[str, typer.Argument(help="A figure's name; see `oho-bench list`.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR")],
+    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="The PDF, PNG or SVG to write.")] = None,
+) -> None:
+    """Draw one figure, with its data as CSV beside it."""
+    with user_errors():
+        from reports.api import build_figure
+
+        for path in build_figure(name, directory, output or Path(f"{name}.pdf")):
+            print(path)
+
+
+@app.command("list")
+def list_() -> None:
+    """The methods, tasks and figures that configurations can name."""
+    from bench.method_registry import METHODS
+    from bench.task_registry import TASKS
+    from reports.registry import FIGURES
+
+    for title, entries in (("methods", METHODS), ("tasks", TASKS), ("figures", FIGURES)):
+        print(title)
+        for name, entry in entries.items():
+            print(f"  {name:<20} {entry.description}")
+
+
+@data_app.command("list")
+def data_list(root: Root = None) -> None:
+    """The data sets, and whether the data root has them."""
+    from bench.data import DATA_SETS, data_root
+
+    folder = data_root(root)
+    print(f"data root: {folder}")
+    for name, entry in DATA_SETS.items():
+        print(f"  {name:<16} {'present' if entry.present(folder) else 'missing':<8} {entry.description}")
+
+
+@data_app.command("fetch")
+def data_fetch(name: str, root: Root = None) -> None:
+    """Download a data set into the data root, if it is not there."""
+    with user_errors():
+        from bench.config import ConfigError
+        from bench.data import DATA_SETS, data_root, load
+
+        if name not in DATA_SETS:
+            raise ConfigError(f"unknown data set {name!r}; allowed: {', '.join(DATA_SETS)}")
+        train, test = load(name, root)
+        print(f"{name}: {len(train.targets)} training and {len(test.targets)} test examples in {data_root(root)}")
+
+
+def parse_seeds(text: str | None) -> list[int] | None:
+    """`0,1,4` or `0-9` or a mixture; None stays None."""
+    from bench.yaml_file import ConfigError
+
+    if text is None:
+        return None
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ConfigError(f"--seeds {text}: expected whole numbers such as 0,1,4 or a range such as 0-9")
+        seeds += range(int(first), int(last or first) + 1)
+    if not seeds:
+        raise ConfigError(f"--seeds {text}: the range is empty")
+    return list(dict.fromkeys(seeds))
+
+
+def resolve_device(name: str) -> str:
+    """`auto` is a GPU where there is one."""
+    import torch
+
+    from bench.yaml_file import ConfigError
+
+    if name not in ("cpu", "cuda", "auto"):
+        raise ConfigError(f"--device {name}: allowed: cpu, cuda, auto")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: no usable GPU on this machine; use cpu or auto")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """A user's mistake becomes one line and exit code 2; a signal becomes 130 or 143."""
+    from bench.data import DataError
+    from bench.records import RecordError
+    from bench.runner import Interrupted
+    from bench.yaml_file import ConfigError
+    from reports.errors import ReportError
+
+    try:
+        yield
+    except (ConfigError, DataError, RecordError, ReportError) as error:
+        print(f"oho-bench: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except (KeyboardInterrupt, Interrupted) as signal:
+        print("\noho-bench: stopped; the same command continues with the runs that are left", file=sys.stderr)
+        raise typer.Exit(143 if isinstance(signal, Interrupted) else 130) from None
+
+
+def _print_plan(planned: list, *, every_run: bool) -> None:
+    todo = [item for item in planned if not item.is_done]
+    totals: dict[str, float] = {}
+    for item in todo:
+        budget = item.spec["budget"]
+        totals[budget["unit"]] = totals.get(budget["unit"], 0) + budget["amount"]
+        if every_run:
+            spec = item.spec
+            print(
+                f"{item.id}  {item.experiment.name}: {spec['task']['name']}, {spec['method']['label']}, "
+                f"seed {spec['seed']}, {budget['amount']:g} {budget['unit']}, {spec['device']}"
+            )
+    total = " and ".join(f"{amount:g} {unit}" for unit, amount in totals.items()) or "nothing"
+    print(f"{len(todo)} runs to do, {len(planned) - len(todo)} done already; budget to spend: {total}", flush=True)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,219 @@
+"""YAML -> `Experiment` -> run specs.  Unknown keys, wrong types and unknown names are refused before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bench.method_registry import METHODS, searchable
+from bench.protocol import Options
+from bench.records import PROTOCOL
+from bench.space import Space
+from bench.task_registry import TASKS
+from bench.yaml_file import ConfigError, Key, YamlFile, override, read_yaml
+
+Spec = dict[str, Any]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Budget(BaseModel):
+    """What every run of an experiment gets: exactly one of counted seconds, steps, epochs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    seconds: float | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Budget:
+        if len(self.model_dump(exclude_none=True)) != 1:
+            raise ValueError("exactly one of seconds, steps, epochs is needed")
+        return self
+
+    @property
+    def unit(self) -> str:
+        """seconds | steps | epochs."""
+        return next(iter(self.model_dump(exclude_none=True)))
+
+    @property
+    def amount(self) -> float:
+        """The budget in its unit."""
+        return self.model_dump()[self.unit]
+
+
+class Tracking(Options):
+    """Where runs are logged beside the records."""
+
+    mode: Literal["online", "offline", "disabled"] = "offline"
+    project: str = Field(default="oho-bench", min_length=1, pattern=r"^[\w.-]+$")
+
+
+class ExperimentFields(Options):
+    """The keys of an experiment's file."""
+
+    experiment: str = Field(min_length=1, pattern=r"^[a-z0-9-]+$")
+    figures: tuple[str, ...] = ()
+    task: Mapping[str, Any]
+    budget: Budget
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    space: str
+    methods: tuple[Mapping[str, Any], ...] = Field(min_length=1)
+    evaluations: int = Field(default=40, ge=1, description="evaluations spread evenly over the budget")
+    threads: int | None = Field(default=None, ge=1)
+    tracking: Tracking = Tracking()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A resolved experiment: `specs` hold all that affects a run's result, in the order they run."""
+
+    name: str
+    figures: tuple[str, ...]
+    tracking: Tracking
+    budget: Budget
+    specs: tuple[Spec, ...]
+    resolved: Mapping[str, Any]
+
+
+def load_experiment(
+    path: Path,
+    *,
+    figures: Mapping[str, Any],
+    overrides: Iterable[str] = (),
+    seeds: Sequence[int] | None = None,
+    device: str = "cpu",
+) -> Experiment:
+    """Reads, overrides, validates and expands one file; `figures` are the known ones by name.  Raises `ConfigError`."""
+    file = read_yaml(path)
+    for text in overrides:
+        override(file, text)
+    fields = _validate(file, (), ExperimentFields, file.content)
+    for index, figure in enumerate(fields.figures):
+        _known(file, ("figures", index), figure, figures, "figure")
+    space = _space(file, fields.space)
+    task = _named(file, ("task",), fields.task, TASKS, "task")
+    entry = TASKS[task]
+    options = {**entry.defaults.model_dump(), **_rest(fields.task, "name")}
+    task_spec = {"name": task, **_validate(file, ("task",), type(entry.defaults), options).model_dump()}
+    methods = [_method(file, ("methods", i), item, space) for i, item in enumerate(fields.methods)]
+    _refuse_twins(file, methods)
+    common = {
+        "protocol": PROTOCOL,
+        "task": task_spec,
+        "space": space.model_dump(),
+        "budget": {"unit": fields.budget.unit, "amount": fields.budget.amount},
+        "evaluations": fields.evaluations,
+        "device": device,
+        "threads": fields.threads,
+    }
+    chosen = tuple(seeds) if seeds is not None else fields.seeds
+    # Seeds outermost: an interrupted experiment has all methods at the first seeds, so it can already be compared.
+    specs = tuple({**common, "method": method, "seed": seed} for seed, method in product(chosen, methods))
+    resolved = {**common, "methods": methods, "seeds": list(chosen)}
+    return Experiment(fields.experiment, fields.figures, fields.tracking, fields.budget, specs, resolved)
+
+
+def _validate(file: YamlFile, prefix: Key, model: type[Model], content: Mapping[str, Any]) -> Model:
+    try:
+        return model.model_validate(_plain(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = (*prefix, *first["loc"])
+        what = f"{_dotted(key)}: {first['msg']}"
+        if first["type"] == "extra_forbidden":
+            what = f"unknown key {_dotted(key)!r}; allowed: {', '.join(model.model_fields)}"
+        elif first["type"] == "missing":
+            what = f"key {_dotted(key)!r} is missing"
+        elif not isinstance(first["input"], Mapping):
+            what += f" (given {first['input']!r})"
+        raise file.error(key, what) from None
+
+
+def _method(file: YamlFile, key: Key, item: Mapping[str, Any], space: Space) -> Spec:
+    name = _named(file, key, item, METHODS, "method")
+    entry = METHODS[name]
+    content = dict(_rest(item, "name", "label"))
+    label = item.get("label", entry.label)
+    if not isinstance(label, str):
+        raise file.error((*key, "label"), f"label: a text is expected (given {label!r})")
+    if entry.searcher is None:
+        options = _validate(file, key, entry.options, content)
+        _covered(file, key, options, space)
+        return {"name": name, "label": label, **options.model_dump()}
+    over = content.get("over")
+    if not isinstance(over, Mapping):
+        raise file.error((*key, "over"), "over: the method to search over is expected, such as {name: fixed}")
+    inner = _named(file, (*key, "over"), over, {known: None for known in searchable()}, "method to search over")
+    inner_spec = _method(file, (*key, "over"), over, space)
+    content["over"] = None
+    options = _validate(file, key, entry.options, content)
+    if "label" not in item:
+        label = f"{entry.label}: {METHODS[inner].label}"
+    return {"name": name, "label": label, **options.model_dump(), "over": inner_spec}
+
+
+def _covered(file: YamlFile, key: Key, options: Options, space: Space) -> None:
+    open_names = [name for name in getattr(options, "tuned", ()) if getattr(options, name) is None]
+    if missing := space.missing(open_names):
+        known = ", ".join(space.hyperparameters)
+        raise file.error(key, f"space {space.name!r} has no law for {', '.join(missing)}; it has: {known}")
+
+
+def _refuse_twins(file: YamlFile, methods: Sequence[Spec]) -> None:
+    labels = [method["label"] for method in methods]
+    for index, label in enumerate(labels):
+        if label in labels[:index]:
+            raise file.error(("methods", index), f"two methods are called {label!r}; give one of them another `label`")
+
+
+def _space(file: YamlFile, name: str) -> Space:
+    path = (file.path.parent / name).with_suffix(".yaml")
+    if not path.exists():
+        raise file.error(("space",), f"space: no file {path}; give a path relative to this file, such as ../spaces/fair")
+    source = read_yaml(path)
+    return _validate(source, (), Space, source.content)
+
+
+def _named(file: YamlFile, key: Key, item: Any, known: Mapping[str, Any], kind: str) -> str:
+    name = item.get("name") if isinstance(item, Mapping) else None
+    if name is None:
+        raise file.error(key, f"{_dotted(key)}: a {kind} with a `name` is expected; one of: {', '.join(known)}")
+    return _known(file, (*key, "name"), name, known, kind)
+
+
+def _known(file: YamlFile, key: Key, name: Any, known: Mapping[str, Any], kind: str) -> str:
+    if name not in known:
+        close = difflib.get_close_matches(str(name), known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise file.error(key, f"unknown {kind} {name!r}; {hint}allowed: {', '.join(known)}")
+    return name
+
+
+def _rest(item: Mapping[str, Any], *taken: str) -> dict[str, Any]:
+    return {name: value for name, value in item.items() if name not in taken}
+
+
+def _dotted(key: Sequence[str | int]) -> str:
+    return ".".join(map(str, key))
+
+
+def _plain(value: Any) -> Any:
+    """Plain Python containers and scalars in place of the parser's own."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
+__all__ = ["Budget", "ConfigError", "Experiment", "Spec", "Tracking", "load_experiment"]

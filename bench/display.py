@@ -1,0 +1,96 @@
+"""Progress for people: a bar on a terminal, plain lines in a pipe.  Writes to standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from bench.protocol import State
+from bench.records import Outcome
+
+
+def format_seconds(seconds: float) -> str:
+    """`7 s`, `3 min 20 s` or `2 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class Display:
+    """Shows which run is on, its trial, the budget used, the best validation loss, and the time left for all runs."""
+
+    def __init__(self, total_runs: int):
+        self._total, self._done, self._spent = total_runs, 0, 0.0
+        self._console = Console(file=sys.stderr)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._line, self._started = "", 0.0
+
+    def __enter__(self) -> Display:
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[detail]}"),
+                console=self._console, transient=True,
+            )  # fmt: skip
+            self._bar.start()
+            self._task = self._bar.add_task("", total=1.0, detail="")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        if self._bar is not None:
+            self._bar.stop()
+
+    def start(self, number: int, spec: Mapping[str, Any]) -> None:
+        """A run begins."""
+        self._spec, self._started = spec, time.monotonic()
+        self._line = f"[{number}/{self._total}] {spec['task']['name']}, {spec['method']['label']}, seed {spec['seed']}"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=escape(self._line), completed=0.0, detail="")
+
+    def progress(self, fraction: float, state: State) -> None:
+        """Called a few times a second while the run is on."""
+        if self._bar is None or self._task is None:
+            return
+        budget = self._spec["budget"]
+        used = f"{fraction * budget['amount']:.3g} of {budget['amount']:g} {budget['unit']}"
+        best = f"best validation {state.incumbent.validation_loss:.4f}" if state.incumbent else ""
+        trial = f"trial {state.trial + 1}" if "over" in self._spec["method"] else ""
+        parts = [part for part in (trial, used, best, self._remaining(fraction)) if part]
+        self._bar.update(self._task, completed=fraction, detail=escape(", ".join(parts)))
+
+    def end(self, outcome: Outcome) -> None:
+        """A run has ended: one line that stays."""
+        self._done += 1
+        self._spent += time.monotonic() - self._started
+        best = outcome.final.get("incumbent_validation_loss")
+        parts = [str(outcome.status).replace("_", " "), f"{outcome.counted_seconds:.1f} s counted"]
+        parts += [f"{outcome.trials} trials"] if "over" in self._spec["method"] else []
+        parts += [f"best validation {best:.4f}"] if best is not None else []
+        if outcome.message:
+            parts.append(outcome.message.strip().splitlines()[-1])
+        parts.append(self._remaining(0.0))
+        self._print(f"{self._line}: {', '.join(part for part in parts if part)}")
+
+    def _remaining(self, fraction: float) -> str:
+        done = self._done + fraction
+        if done < 0.5:
+            return ""
+        spent = self._spent + (time.monotonic() - self._started if fraction else 0.0)
+        left = (self._total - done) * spent / done
+        return f"{format_seconds(left)} left" if left >= 1 else ""
+
+    def _print(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,55 @@
+"""Where a run took place: versions, commit, device.  No user names, no paths, no environment variables."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "scikit-optimize", "wandb")
+
+
+def describe_environment(device: torch.device, threads: int) -> dict[str, Any]:
+    """Everything a reader needs to judge whether two runs can be compared."""
+    commit, dirty = _commit()
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+        "oho-bench": version("oho-bench"),
+        "commit": commit,
+        "dirty": dirty,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "platform": platform.platform(terse=True),
+        "machine": platform.machine(),
+        "threads": threads,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+@cache
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} logical cores" if names else platform.machine()
+
+
+@cache
+def _commit() -> tuple[str, bool]:
+    """The checkout's commit and whether files differ from it; ("unknown", False) outside a checkout."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        diff = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown", False
+    return head.stdout.strip(), bool(diff.stdout.strip())

@@ -1,0 +1,77 @@
+"""Runs experiments one after another in this process: one timed run on a device at a time."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+from bench.config import ConfigError, Experiment, Spec
+from bench.display import Display
+from bench.records import Manifest, Status, read_outcome, run_id, write_manifest
+from bench.runner import Interrupted, run
+from bench.tracking import open_sink
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run that an experiment asks for.  `is_done` when its folder already holds a result."""
+
+    experiment: Experiment
+    spec: Spec
+    id: str
+    is_done: bool
+
+
+def plan(experiments: Sequence[Experiment], root: Path) -> list[Planned]:
+    """Every run once, in order; a run that two experiments share belongs to the first."""
+    planned: dict[str, Planned] = {}
+    for experiment in experiments:
+        for spec in experiment.specs:
+            identity = run_id(spec)
+            if identity not in planned:
+                outcome = read_outcome(root / identity)
+                planned[identity] = Planned(experiment, spec, identity, bool(outcome and outcome.status.is_result))
+    return list(planned.values())
+
+
+def launch(experiments: Sequence[Experiment], root: Path, *, data_root: Path | None) -> dict[Status, int]:
+    """Runs what is not done yet and returns how many of the planned runs ended in each status."""
+    _prepare(root)
+    for experiment in experiments:
+        ids = tuple(dict.fromkeys(run_id(spec) for spec in experiment.specs))
+        write_manifest(root, Manifest(experiment.name, experiment.figures, experiment.resolved, ids))
+    todo = [item for item in plan(experiments, root) if not item.is_done]
+    counts: dict[Status, int] = {}
+    previous = signal.signal(signal.SIGTERM, _on_terminate)
+    try:
+        with Display(len(todo)) as display:
+            for number, item in enumerate(todo, start=1):
+                display.start(number, item.spec)
+                tracking = item.experiment.tracking
+                sink = partial(
+                    open_sink, mode=tracking.mode, project=tracking.project, experiment=item.experiment.name
+                )
+                outcome = run(item.spec, root, data_root=data_root, open_sink=sink, progress=display.progress)
+                display.end(outcome)
+                counts[outcome.status] = counts.get(outcome.status, 0) + 1
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return counts
+
+
+def _on_terminate(number: int, frame: FrameType | None) -> None:
+    raise Interrupted
+
+
+def _prepare(root: Path) -> None:
+    probe = root / ".writable"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"--out {root}: cannot be written ({error.strerror}); choose another folder") from None

@@ -1,0 +1,28 @@
+"""`oho-bench status`: what a results folder holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from bench.records import RecordError, Status, read_manifests, read_outcome
+
+
+def describe(root: Path) -> str:
+    """One line an experiment, then one line a failed run.  Reads outcomes only, so it is quick on large folders."""
+    manifests = read_manifests(root)
+    if not manifests:
+        raise RecordError(f"{root}: no experiment has been run into this folder")
+    lines: list[str] = []
+    failures: dict[str, str] = {}
+    for manifest in manifests:
+        counts: Counter[str] = Counter()
+        for identity in manifest.runs:
+            outcome = read_outcome(root / identity)
+            counts[str(outcome.status) if outcome else "not finished"] += 1
+            if outcome and outcome.status is Status.FAILED:
+                failures[identity] = outcome.message.strip().splitlines()[-1]
+        parts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in sorted(counts.items()))
+        lines.append(f"{manifest.experiment}: {len(manifest.runs)} runs: {parts}")
+    lines += [f"failed {root / identity}: {reason}" for identity, reason in failures.items()]
+    return "\n".join(lines)

@@ -1,0 +1,138 @@
+"""Weights & Biases as a sink.  It receives what the records receive; losing it loses nothing, and it never fails a run.
+
+A run is one W&B run; a search is one W&B run for the search and one for each trial, all in the search's group.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.records import Outcome
+
+TIMEOUT_SECONDS = 20
+log = logging.getLogger("oho-bench")
+
+
+class NoSink:
+    """Tracking disabled."""
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Ignored."""
+
+    def close(self, outcome: Outcome) -> None:
+        """Ignored."""
+
+
+class WandbSink:
+    """Logs one run with counted seconds as the x-axis.  Any error ends the logging with one warning."""
+
+    def __init__(self, run_id: str, spec: Mapping[str, Any], folder: Path, *, mode: str, project: str, experiment: str):
+        self._spec, self._folder, self._mode, self._project = spec, folder, mode, project
+        self._run_id, self._experiment = run_id, experiment
+        self._is_search = "over" in spec["method"]
+        self._rows: list[dict[str, float]] = []
+        self._failed = False
+        self._run: Any = None
+        self._guard(self._open)
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Logs an evaluation; a finished trial becomes a W&B run of its own."""
+        self._guard(self._log_trial if record["kind"] == "trial" else self._log_evaluation, record)
+
+    def close(self, outcome: Outcome) -> None:
+        """Writes the summary and ends the W&B run."""
+        self._guard(self._finish, outcome)
+
+    def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
+        """Runs `action`, at most `TIMEOUT_SECONDS` long; after an error or a hang the sink stays silent."""
+        if self._failed:
+            return
+        error: list[Exception] = []
+
+        def attempt() -> None:
+            try:
+                action(*arguments)
+            except Exception as caught:  # whatever a tracker raises, the run goes on
+                error.append(caught)
+
+        thread = threading.Thread(target=attempt, daemon=True)
+        thread.start()
+        thread.join(TIMEOUT_SECONDS)
+        if error or thread.is_alive():
+            self._failed = True
+            reason = f"{type(error[0]).__name__}: {error[0]}" if error else f"no answer in {TIMEOUT_SECONDS} s"
+            log.warning("run %s is no longer tracked by W&B (%s); its records are complete", self._run_id, reason)
+
+    def _start(self, *, name: str, job_type: str, config: Mapping[str, Any]) -> Any:
+        _keep_files_in(self._folder)
+        import wandb
+
+        method, task = self._spec["method"]["name"], self._spec["task"]["name"]
+        run = wandb.init(
+            project=self._project,
+            mode=self._mode,  # type: ignore[arg-type]
+            dir=str(self._folder),
+            group=f"{self._experiment}-{self._run_id}" if self._is_search else f"{self._experiment}-{method}",
+            job_type=job_type,
+            name=name,
+            tags=[self._experiment, task, method],
+            config=dict(config),
+            settings=wandb.Settings(
+                reinit="create_new", console="off", disable_git=True, x_disable_stats=True, silent=True,
+                x_save_requirements=False, disable_code=True, init_timeout=TIMEOUT_SECONDS,
+            ),
+        )  # fmt: skip
+        run.define_metric("counted_seconds", hidden=True)
+        run.define_metric("*", step_metric="counted_seconds")
+        return run
+
+    def _open(self) -> None:
+        name = f"{self._spec['method']['label']}, seed {self._spec['seed']}"
+        config = {**self._spec, "run": self._run_id, "experiment": self._experiment}
+        self._run = self._start(name=name, job_type="search" if self._is_search else "run", config=config)
+
+    def _log_evaluation(self, record: Mapping[str, Any]) -> None:
+        row = {key: value for key, value in record.items() if isinstance(value, int | float)}
+        for name, values in record["hyper"].items():
+            for index, value in enumerate(values):
+                row[f"hyper/{name}" if len(values) == 1 else f"hyper/{name}/{index}"] = value
+        row |= {f"scalars/{name}": value for name, value in record["scalars"].items()}
+        self._run.log(row)
+        self._rows.append(row)
+
+    def _log_trial(self, record: Mapping[str, Any]) -> None:
+        trial = record["trial"]
+        config = {"run": self._run_id, "trial": trial, "seed": self._spec["seed"], **record["hyper"]}
+        run = self._start(name=f"{self._run_id} trial {trial}", job_type="trial", config=config)
+        for row in self._rows:
+            if row["trial"] == trial:
+                run.log(row)
+        self._rows = [row for row in self._rows if row["trial"] > trial]
+        summary = {key: record[key] for key in ("validation_loss", "steps", "status", "counted_seconds")}
+        run.log({"counted_seconds": record["counted_seconds"], "objective": record["validation_loss"]})
+        run.summary.update(summary)
+        run.finish()
+
+    def _finish(self, outcome: Outcome) -> None:
+        self._run.summary.update({"status": str(outcome.status), "counted_seconds": outcome.counted_seconds})
+        self._run.summary.update({f"seconds/{name}": value for name, value in outcome.accounts.items()})
+        self._run.finish(exit_code=0 if outcome.status.is_result else 1)
+
+
+def _keep_files_in(folder: Path) -> None:
+    """W&B stages files in user-wide folders unless told otherwise."""
+    for variable in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
+        os.environ[variable] = str(folder)
+    os.environ["WANDB_ERROR_REPORTING"] = "false"
+
+
+def open_sink(run_id: str, spec: Mapping[str, Any], folder: Path, *, mode: str, project: str, experiment: str):
+    """The sink that `tracking.mode` asks for."""
+    if mode == "disabled":
+        return NoSink()
+    return WandbSink(run_id, spec, folder, mode=mode, project=project, experiment=experiment)
