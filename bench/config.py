@@ -150,7 +150,7 @@ def _method(file: YamlFile, key: Key, item: Mapping[str, Any], space: Space) -> 
     over = content.get("over")
     if not isinstance(over, Mapping):
         raise file.error((*key, "over"), "over: the method to search over is expected, such as {name: fixed}")
-    inner = _named(file, (*key, "over"), over, {known: None for known in searchable()}, "method to search over")
+    inner = _named(file, (*key, "over"), over, dict.fromkeys(searchable()), "method to search over")
     inner_spec = _method(file, (*key, "over"), over, space)
     content["over"] = None
     options = _validate(file, key, entry.options, content)

@@ -1,0 +1,38 @@
+# The workflow, top to bottom.  `make reproduce` and `make test` set up all they need.
+PYTHON ?= python3
+SCALE ?= quick
+BIN := .venv/bin
+RESULTS := runs/$(SCALE)
+OUTPUT := reports/out/$(SCALE)
+
+.PHONY: help setup reproduce report test lint format clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+setup: .venv/.installed  ## a virtual environment with everything pinned
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; try make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+reproduce: report  ## run the experiments of SCALE (quick), then figures and report
+
+report: .venv/.installed  ## the same; what is finished is not run again
+	$(BIN)/oho-bench run $(wildcard configs/$(SCALE)/*.yaml) --out $(RESULTS)
+	$(BIN)/oho-bench report $(RESULTS) -o $(OUTPUT)/report.pdf
+
+test: .venv/.installed  ## the test suite
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/.installed  ## format the code
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove the environment and everything built, but no results
+	rm -rf .venv build reports/out *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,61 @@
+"""Estimates with intervals.  Every interval is a percentile bootstrap over runs, from an explicit generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+RESAMPLES = 2_000
+CONFIDENCE = 0.95
+SEED = 20210215
+"""Fixed, so that the same records give the same report."""
+
+Statistic = Callable[[np.ndarray], np.ndarray]
+"""(..., n) -> (...): a statistic over the last axis."""
+
+
+class Estimate(NamedTuple):
+    """A statistic with the ends of its 95 % interval; infinite values are allowed, an interval of one run is NaN."""
+
+    value: float
+    low: float
+    high: float
+
+
+def median(values: np.ndarray) -> np.ndarray:
+    """The median over the last axis; for an even count the mean of the middle two, infinite if one of them is."""
+    ordered = np.sort(values, axis=-1)
+    count = ordered.shape[-1]
+    return 0.5 * (ordered[..., (count - 1) // 2] + ordered[..., count // 2])
+
+
+def interquartile_mean(values: np.ndarray) -> np.ndarray:
+    """The mean of the middle half over the last axis (Agarwal et al., 2021), a quarter cut at either end."""
+    ordered = np.sort(values, axis=-1)
+    cut = ordered.shape[-1] // 4
+    return ordered[..., cut : ordered.shape[-1] - cut].mean(-1)
+
+
+def bootstrap(values: ArrayLike, statistic: Statistic = median, *, seed: int = SEED) -> Estimate:
+    """The statistic of `values` (n,) and its interval.  NaN counts as infinite: a run that diverged is a bad run."""
+    sample = np.asarray(values, dtype=float)
+    sample = np.where(np.isnan(sample), np.inf, sample)
+    if not len(sample):
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    value = float(statistic(sample))
+    if len(sample) == 1:
+        return Estimate(value, float("nan"), float("nan"))
+    picks = np.random.default_rng(seed).integers(len(sample), size=(RESAMPLES, len(sample)))
+    ordered = np.sort(statistic(sample[picks]))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = (ordered[round(fraction * (RESAMPLES - 1))] for fraction in (tail, 1 - tail))
+    return Estimate(value, float(low), float(high))
+
+
+def first_at_most(values: ArrayLike, target: float) -> int | None:
+    """The index of the first value not above the target; None for a miss."""
+    hits = np.flatnonzero(np.asarray(values, dtype=float) <= target)
+    return int(hits[0]) if len(hits) else None

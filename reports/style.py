@@ -1,0 +1,91 @@
+"""One look for all figures.  A method keeps its colour, marker and place everywhere."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
+
+COLOURS = {
+    "fixed": "#0072B2",
+    "step": "#56B4E9",
+    "exponential": "#CC79A7",
+    "cosine": "#7B5EA7",
+    "adam": "#E69F00",
+    "oho-global": "#D55E00",
+    "oho-layerwise": "#8C2D04",
+    "oho-full": "#C51B7D",
+}
+"""Okabe and Ito's palette, safe for colour-blind readers; the warm reds are OHO's."""
+
+MARKERS = {"fixed": "o", "step": "s", "exponential": "^", "cosine": "D", "adam": "v", "oho-global": "*"}
+UNKNOWN_COLOUR, UNKNOWN_MARKER = "#555555", "X"
+
+SETTINGS = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8.5,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "oho-bench",
+    "svg.fonttype": "path",
+    "savefig.dpi": 300,
+    "figure.constrained_layout.use": True,
+}
+
+
+@contextlib.contextmanager
+def figure_style() -> Iterator[None]:
+    """The settings inside the block only."""
+    with plt.rc_context(SETTINGS):
+        yield
+
+
+def colour(method: str, over: str | None = None) -> str:
+    """A method's colour; a search takes that of the method it searches over."""
+    return COLOURS.get(over or method, UNKNOWN_COLOUR)
+
+
+def marker(method: str, over: str | None = None) -> str:
+    """A method's marker."""
+    return MARKERS.get(over or method, UNKNOWN_MARKER)
+
+
+def rank(method: str) -> int:
+    """A method's place from left to right."""
+    return list(COLOURS).index(method) if method in COLOURS else len(COLOURS)
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Writes PDF, PNG (300 dpi) and SVG beside each other, without dates, and closes the figure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata: dict[str, dict] = {"pdf": {"CreationDate": None}, "png": {}, "svg": {"Date": None}}
+    written = []
+    for suffix, entries in metadata.items():
+        target = path.with_suffix(f".{suffix}")
+        figure.savefig(target, metadata=entries)
+        written.append(target)
+    plt.close(figure)
+    return written
