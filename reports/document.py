@@ -1,0 +1,153 @@
+"""Tables and figures -> the PDF, through typst.  The same records give the same bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import typst
+
+from reports import style
+from reports.errors import ReportError
+from reports.figures.common import MEASURED, loss_text
+from reports.statistics import bootstrap, interquartile_mean
+from reports.tables import Tables
+
+TEMPLATE = Path(__file__).with_name("template.typ")
+ACCOUNTS = ("train", "hypergradient", "selection", "search", "setup", "evaluation", "tracking", "runner")
+
+
+@dataclass(frozen=True)
+class Section:
+    """One figure's part of the report.  `image` is None where `caption` says why there is no figure."""
+
+    title: str
+    question: str
+    method: str
+    findings: list[str]
+    caption: str
+    image: Path | None
+
+    @classmethod
+    def empty(cls, title: str, module: ModuleType, reason: str) -> Section:
+        """The section of a figure that cannot be drawn."""
+        return cls(title, module.QUESTION, module.METHOD, [], reason, None)
+
+
+def write_pdf(tables: Tables, sections: list[Section], output: Path) -> None:
+    """Compiles the template with the report's content.  Raises `ReportError` where the file cannot be written."""
+    newest = max(str(environment["finished"]) for environment in tables.environments)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        shutil.copy(TEMPLATE, root / "report.typ")
+        content = _content(tables, sections, newest)
+        for index, section in enumerate(sections):
+            if section.image is not None:
+                shutil.copy(section.image, root / f"figure-{index}.svg")
+        (root / "content.json").write_text(json.dumps(content), encoding="utf-8")
+        pdf = typst.compile(
+            str(root / "report.typ"), root=str(root), ignore_system_fonts=True,
+            timestamp=int(datetime.fromisoformat(newest).timestamp()),
+        )  # fmt: skip
+    try:
+        output.write_bytes(pdf)
+    except OSError as error:
+        raise ReportError(f"{output}: cannot be written ({error.strerror}); choose another place with -o") from None
+
+
+def _content(tables: Tables, sections: list[Section], newest: str) -> dict[str, Any]:
+    runs = tables.runs
+    done = runs[runs["status"].isin(MEASURED)]
+    return {
+        "title": "Hyperparameter optimization during training under equal budgets",
+        "date": newest[:10],
+        "abstract": [_compared(done), *(sentence for section in sections for sentence in section.findings[:1])],
+        "sections": [_section(index, section) for index, section in enumerate(sections)],
+        "results": [_group_table(experiment, group) for experiment, group in done.groupby("experiment", sort=True)],
+        "ledger": _ledger(done),
+        "provenance": _provenance(tables),
+        "problems": _problems(runs),
+        "planned": len(runs.drop_duplicates("run")),
+        "measured": len(done.drop_duplicates("run")),
+    }
+
+
+def _compared(done: pd.DataFrame) -> str:
+    runs = done.drop_duplicates("run")
+    parts = []
+    for (task, amount, unit), group in runs.groupby(["task", "budget", "unit"]):
+        labels = sorted(group["label"].unique(), key=str)
+        parts.append(
+            f"{len(group)} runs of {len(labels)} methods on {task}, {amount:g} "
+            f"{'counted seconds' if unit == 'seconds' else unit} each"
+        )
+    return f"This report compares {'; '.join(parts)}. A search's budget covers all its trials."
+
+
+def _section(index: int, section: Section) -> dict[str, Any]:
+    image = f"figure-{index}.svg" if section.image is not None else None
+    return {
+        "title": section.title, "question": section.question, "method": section.method,
+        "findings": section.findings, "caption": section.caption, "image": image,
+    }  # fmt: skip
+
+
+def _group_table(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
+    rows = []
+    for label, runs in sorted(group.groupby("label"), key=lambda item: _order(item[1])):
+        estimate = bootstrap(runs["incumbent_test_loss"])
+        finite = runs["incumbent_test_loss"].dropna().to_numpy()
+        rows.append([
+            str(label), str(len(runs)), loss_text(estimate.value),
+            f"[{loss_text(estimate.low)}, {loss_text(estimate.high)}]" if np.isfinite(estimate.low) else "—",
+            loss_text(float(interquartile_mean(finite))) if len(finite) else "—",
+            f"{100 * runs['incumbent_test_error'].median():.2f}" if len(finite) else "—",
+            f"{runs['counted_seconds'].median():.3g}", f"{runs['steps'].median():,.0f}",
+            str(int((runs["status"] == "diverged").sum())),
+        ])  # fmt: skip
+    task = ", ".join(sorted(group["task"].unique()))
+    return {"experiment": experiment, "task": task, "rows": rows}
+
+
+def _ledger(done: pd.DataFrame) -> list[list[str]]:
+    runs = done.drop_duplicates("run")
+    rows = []
+    for label, group in sorted(runs.groupby("label"), key=lambda item: _order(item[1])):
+        seconds = [group[f"seconds_{account}"].mean() for account in ACCOUNTS]
+        rows.append([str(label), *(f"{value:.2f}" for value in seconds), f"{group['wall_seconds'].mean():.2f}"])
+    return rows
+
+
+def _provenance(tables: Tables) -> list[list[str]]:
+    rows = [["protocol version", str(tables.protocol)]]
+    keys = dict.fromkeys(key for environment in tables.environments for key in environment if key != "finished")
+    for key in keys:
+        values = sorted({str(environment.get(key)) for environment in tables.environments})
+        rows.append([key.replace("_", " "), ", ".join(values)])
+    finished = sorted(str(environment["finished"]) for environment in tables.environments)
+    return [*rows, ["runs ended", f"{finished[0]} to {finished[-1]}"]]
+
+
+def _problems(runs: pd.DataFrame) -> list[str]:
+    problems = []
+    for row in runs.drop_duplicates("run").to_dict("records"):
+        if row["status"] not in MEASURED:
+            message = str(row.get("message") or "").strip().splitlines()
+            name = f"{row['label']}, seed {row['seed']}" if isinstance(row.get("label"), str) else "never started"
+            reason = f": {message[-1]}" if message and message[-1] != "nan" else ""
+            problems.append(f"{row['run']} ({row['experiment']}, {name}): {row['status']}{reason}")
+    return problems
+
+
+def _order(runs: pd.DataFrame) -> tuple[bool, str, int]:
+    first = runs.iloc[0]
+    is_search = isinstance(first["over"], str)
+    return is_search, first["method"] if is_search else "", style.rank(first["over"] if is_search else first["method"])

@@ -1,0 +1,37 @@
+"""What the figures share: the words for a budget and a device, and the error for a figure that has no data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+MEASURED = ("finished", "budget_reached", "diverged")
+
+
+class NoData(Exception):
+    """The figure cannot be drawn; the message is the sentence that stands in its place."""
+
+
+def measured(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that count as results.  Raises `NoData` where there are none."""
+    chosen = runs[runs["status"].isin(MEASURED)]
+    if chosen.empty:
+        raise NoData("No run that this figure needs has been measured, so it is not drawn.")
+    return chosen
+
+
+def setting(runs: pd.DataFrame, environments: tuple[Mapping[str, Any], ...]) -> str:
+    """Task, budget, search space and device of the runs, for a caption."""
+    tasks = ", ".join(sorted(runs["task"].unique()))
+    pairs = runs[["budget", "unit"]].drop_duplicates()
+    budgets = " or ".join(f"{amount:g} {'counted seconds' if unit == 'seconds' else unit}" for amount, unit in pairs.values)
+    devices = ", ".join(sorted({str(environment.get("device_name")) for environment in environments}))
+    spaces = ", ".join(sorted(runs["space"].unique()))
+    return f"Task {tasks}; {budgets} a run; initial values from the space “{spaces}”; device: {devices}."
+
+
+def loss_text(value: float) -> str:
+    """A loss to three digits."""
+    return "∞" if value == float("inf") else f"{value:.3g}"

@@ -1,0 +1,145 @@
+"""Figure 1 of the paper: the final test loss of every method over random initial hyperparameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from reports import published, style
+from reports.figures.common import NoData, loss_text, measured, setting
+from reports.statistics import bootstrap, interquartile_mean
+from reports.tables import Tables
+
+QUESTION = "How much does the outcome of a training depend on where learning rate and L2 coefficient start?"
+METHOD = (
+    "Each method is run once for each seed from initial values drawn from the same space; methods of one seed share their "
+    "draws. At the end of the budget the model with the lowest validation loss so far is taken to the test split."
+)
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """`runs`: a row a run (label, method, seed, test_loss).  `summary`: a row a method, in the order drawn."""
+
+    runs: pd.DataFrame
+    summary: pd.DataFrame
+    setting: str
+
+    @property
+    def csv(self) -> pd.DataFrame:
+        """The data behind the figure."""
+        return self.runs
+
+
+def estimate(tables: Tables) -> Estimates:
+    """Final test loss of every measured run and, for each method, median with its interval."""
+    runs = measured(tables.of_figure("distribution"))
+    data = runs[["task", "method", "label", "seed", "status", "incumbent_test_loss", "incumbent_test_error"]].copy()
+    data = data.rename(columns={"incumbent_test_loss": "test_loss", "incumbent_test_error": "test_error"})
+    if not np.isfinite(data["test_loss"]).any():
+        raise NoData("Every run of this figure diverged before its first validation, so there is no loss to draw.")
+    rows = []
+    for label, group in data.groupby("label"):
+        interval = bootstrap(group["test_loss"])
+        finite = group["test_loss"].dropna()
+        method = group["method"].iloc[0]
+        rows.append({
+            "label": label, "method": method, "n": len(group), "diverged": int((group["status"] == "diverged").sum()),
+            "median": interval.value, "low": interval.low, "high": interval.high,
+            "interquartile_mean": float(interquartile_mean(finite.to_numpy())) if len(finite) else float("nan"),
+            "lowest": finite.min(), "highest": finite.max(),
+            "median_error": group["test_error"].median(),
+            "published": published.DISTRIBUTION_MEDIAN.get(published.data_set(group["task"].iloc[0]), {}).get(method),
+        })  # fmt: skip
+    summary = pd.DataFrame(rows)
+    summary = summary.sort_values(["method", "label"], key=lambda column: column.map(_place), ignore_index=True)
+    return Estimates(data, summary, setting(runs, tables.environments))
+
+
+def draw(estimates: Estimates) -> Figure:
+    """Violins with every run as a point; the bar is the median, the hollow diamond the published median."""
+    figure = Figure(figsize=(style.PAGE_INCHES * 0.8, 2.7))
+    axes = figure.add_subplot()
+    summary = estimates.summary
+    log = summary["highest"].max() > 5 * summary["lowest"].min()
+    axes.set_yscale("log" if log else "linear")
+    for position, row in enumerate(summary.itertuples()):
+        values = estimates.runs.loc[estimates.runs["label"] == row.label, "test_loss"].to_numpy(float)
+        _draw_method(axes, position, values, row, log=log)
+    axes.set_xticks(range(len(summary)), [f"{row.label}\nn = {row.n}" for row in summary.itertuples()])
+    axes.set_ylabel("Final test loss\n(nats per example)")
+    axes.set_xlim(-0.6, len(summary) - 0.4)
+    axes.grid(visible=True, axis="y", which="both" if log else "major")
+    if summary["published"].notna().any():
+        axes.plot([], [], "D", mfc="none", color="black", ms=5, label="published median (read by eye)")
+        axes.legend(loc="upper right")
+    return figure
+
+
+def _draw_method(axes: Axes, position: int, values: np.ndarray, row, *, log: bool) -> None:
+    finite, colour = values[np.isfinite(values)], style.colour(row.method)
+    if len(np.unique(finite)) > 2:
+        sns.violinplot(
+            x=np.full(len(finite), position), y=finite, color=colour, alpha=0.3, inner=None, cut=0, width=0.75,
+            linewidth=0.8, native_scale=True, log_scale=(False, log), ax=axes,
+        )  # fmt: skip
+    offsets = np.linspace(-0.12, 0.12, len(finite)) if len(finite) > 1 else np.zeros(len(finite))
+    axes.plot(position + offsets, finite, style.marker(row.method), color=colour, ms=3, alpha=0.8, mew=0)
+    if np.isfinite(row.median):
+        axes.plot([position - 0.25, position + 0.25], [row.median] * 2, color="black", lw=1.6, solid_capstyle="butt")
+        axes.annotate(loss_text(row.median), (position + 0.27, row.median), va="center", fontsize=6.5)
+    if row.published is not None and np.isfinite(row.published):
+        axes.plot(position - 0.36, row.published, "D", mfc="none", color="black", ms=5)
+    if missing := len(values) - len(finite):
+        axes.annotate(f"{missing} diverged", (position, 1.0), xycoords=("data", "axes fraction"), ha="center", fontsize=6.5)
+
+
+def caption(estimates: Estimates) -> str:
+    """What the figure shows, with n, budget and device."""
+    seeds = estimates.summary["n"]
+    count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    return (
+        f"Final test loss of {count} runs a method; each point is a run, the bar its method's median. {estimates.setting}"
+    )
+
+
+def findings(estimates: Estimates) -> list[str]:
+    """What we see, in numbers; the comparison is with the best of the other methods."""
+    summary = estimates.summary
+    online = summary[summary["method"].str.startswith("oho")].sort_values("median")
+    others = summary[~summary["method"].str.startswith("oho")].sort_values("median")
+    sentences = []
+    if len(online) and len(others):
+        ours, best = online.iloc[0], others.iloc[0]
+        order = "lower than" if ours["median"] < best["median"] else "not lower than"
+        overlap = ours["high"] >= best["low"] and best["high"] >= ours["low"]
+        sentences.append(
+            f"The median final test loss of {ours['label']} is {_interval(ours)}, {order} that of the best other method, "
+            f"{best['label']}, {_interval(best)}; the intervals {'overlap' if overlap else 'do not overlap'}."
+        )
+    spread = summary.assign(ratio=summary["highest"] / summary["lowest"]).sort_values("ratio")
+    least, most = spread.iloc[0], spread.iloc[-1]
+    if len(spread) > 1:
+        sentences.append(
+            f"From its best to its worst start the loss changes by a factor of {least['ratio']:.2g} with {least['label']} "
+            f"and {most['ratio']:.2g} with {most['label']}."
+        )
+    if summary["published"].notna().any():
+        pairs = ", ".join(f"{r.label} {r.published:g}" for r in summary.itertuples() if r.published == r.published)
+        sentences.append(f"Published medians ({published.SOURCE}): {pairs}.")
+    else:
+        sentences.append("The paper has no values for this data set.")
+    return sentences
+
+
+def _interval(row: pd.Series) -> str:
+    return f"{loss_text(row['median'])} [{loss_text(row['low'])}, {loss_text(row['high'])}]"
+
+
+def _place(name: str) -> str:
+    return f"{style.rank(name):03d} {name}"

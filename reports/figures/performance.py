@@ -1,0 +1,163 @@
+"""Figure 2 of the paper: what a search spends until it is as good as Global OHO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from reports import published, style
+from reports.figures.common import NoData, loss_text, measured, setting
+from reports.statistics import bootstrap, first_at_most, median
+from reports.tables import Tables
+
+QUESTION = "How many trials and how much time does a search need to reach the test loss of a single Global OHO run?"
+METHOD = (
+    "The target is the median final test loss of the Global OHO runs. A search reaches it when the model it has selected "
+    "on validation is at or below the target; a search that never does counts as infinite, a miss."
+)
+REFERENCE = "oho-global"
+PANELS = {"random-search": "Random search", "bayesian-search": "Bayesian optimization"}
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """`runs`: a row a run with trials and seconds to target, infinite for a miss.  `summary`: a row a bar."""
+
+    runs: pd.DataFrame
+    summary: pd.DataFrame
+    target: float
+    budget: float
+    unit: str
+    setting: str
+
+    @property
+    def csv(self) -> pd.DataFrame:
+        """The data behind the figure."""
+        return self.runs
+
+
+def estimate(tables: Tables) -> Estimates:
+    """Trials and counted seconds to Global OHO's median final test loss, by search and method searched over."""
+    runs = measured(tables.of_figure("performance"))
+    reference = runs[runs["method"] == REFERENCE]
+    target = float(median(reference["incumbent_test_loss"].fillna(np.inf).to_numpy())) if len(reference) else np.inf
+    searches = runs[runs["method"].isin(PANELS)]
+    if not np.isfinite(target) or searches.empty:
+        raise NoData("This figure needs a measured Global OHO run and a search; there are not both, so it is not drawn.")
+    chosen = pd.concat([searches, reference])
+    evaluations = dict(iter(tables.evaluations.groupby("run")))
+    reached = [_reach(evaluations[row.run], target) for row in chosen.itertuples()]
+    data = chosen[["run", "method", "label", "over", "over_label", "seed"]].copy()
+    data["trials"], data["seconds"] = zip(*reached, strict=True)
+    rows = [_summary_row(key, group) for key, group in data.groupby(["method", "over"], dropna=False)]
+    summary = pd.DataFrame(rows).sort_values(["method", "over"], key=lambda c: c.map(style.rank), ignore_index=True)
+    first = chosen.iloc[0]
+    return Estimates(data, summary, target, first["budget"], first["unit"], setting(runs, tables.environments))
+
+
+def _reach(evaluations: pd.DataFrame, target: float) -> tuple[float, float]:
+    index = first_at_most(evaluations["incumbent_test_loss"].to_numpy(float), target)
+    if index is None:
+        return np.inf, np.inf
+    row = evaluations.iloc[index]
+    return row["trial"] + 1, row["counted_seconds"]
+
+
+def _summary_row(key: tuple[str, str], group: pd.DataFrame) -> dict:
+    method, over = key
+    trials, seconds = bootstrap(group["trials"]), bootstrap(group["seconds"])
+    is_search = method in PANELS
+    paper = published.PERFORMANCE.get(method, {}).get(over) if is_search else None
+    return {
+        "method": method, "over": over if is_search else method, "label": group["label"].iloc[0],
+        "bar": group["over_label"].iloc[0] if is_search else group["label"].iloc[0],
+        "n": len(group), "misses": int(np.isinf(group["seconds"]).sum()),
+        "trials": trials.value, "trials_low": trials.low, "trials_high": trials.high,
+        "seconds": seconds.value, "seconds_low": seconds.low, "seconds_high": seconds.high,
+        "published_trials": paper[0] if paper else np.nan, "published_hours": paper[1] if paper else np.nan,
+    }  # fmt: skip
+
+
+def draw(estimates: Estimates) -> Figure:
+    """Two rows (trials, counted seconds) of two panels (random search, Bayesian optimization)."""
+    figure = Figure(figsize=(style.PAGE_INCHES, 4.4))
+    panels = figure.subplots(2, 2, sharey="row", squeeze=False)
+    summary = estimates.summary
+    reference = summary[summary["method"] == REFERENCE]
+    for column, (method, title) in enumerate(PANELS.items()):
+        bars = pd.concat([summary[summary["method"] == method], reference])
+        for row, (quantity, name) in enumerate({"trials": "Trials", "seconds": "Counted seconds"}.items()):
+            axes = panels[row, column]
+            _draw_panel(axes, bars, quantity, _ceiling(summary, quantity))
+            axes.set_title(f"{'AB'[column]}  {title}" if row == 0 else "", loc="left")
+            if column == 0:
+                axes.set_ylabel(f"{name} to reach\nGlobal OHO's median")
+    return figure
+
+
+def _ceiling(summary: pd.DataFrame, quantity: str) -> float:
+    """The height at which misses are drawn: above every finite value."""
+    finite = summary[[quantity, f"{quantity}_high"]].to_numpy(float)
+    return 1.2 * max(finite[np.isfinite(finite)].max(initial=1.0), 1.0)
+
+
+def _draw_panel(axes: Axes, bars: pd.DataFrame, quantity: str, ceiling: float) -> None:
+    for position, bar in enumerate(bars.to_dict("records")):
+        value, low, high = bar[quantity], bar[f"{quantity}_low"], bar[f"{quantity}_high"]
+        colour, hits = style.colour(bar["over"]), bar["n"] - bar["misses"]
+        if np.isinf(value):
+            axes.bar(position, ceiling, color="none", edgecolor=colour, hatch="////", lw=0.8, width=0.7)
+            axes.annotate("median\nnot reached", (position, ceiling / 2), ha="center", va="center", fontsize=6,
+                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
+        else:
+            axes.bar(position, value, color=colour, alpha=0.85, width=0.7)
+            if np.isfinite(low):
+                top = min(high, ceiling)
+                axes.plot([position] * 2, [low, top], color="black", lw=1)
+                axes.plot(position, top, "^" if np.isinf(high) else "_", color="black", ms=4)
+        axes.annotate(f"{hits}/{bar['n']}", (position, ceiling * 1.03), ha="center", va="bottom", fontsize=6.5)
+    axes.set_xticks(range(len(bars)), bars["bar"], rotation=25, ha="right")
+    axes.set_ylim(0, ceiling * 1.14)
+    axes.grid(visible=True, axis="y")
+
+
+def caption(estimates: Estimates) -> str:
+    """What the figure shows, with n, budget and device."""
+    runs = estimates.summary["n"]
+    return (
+        f"Trials (top) and counted seconds (bottom) until the selected model's test loss is at most "
+        f"{loss_text(estimates.target)}, Global OHO's median at the end of its budget. Bars are medians over {runs.min()} "
+        f"seeds, lines 95 % bootstrap intervals (a triangle: the interval has no finite end); hatched: more than half of "
+        f"the runs missed the target; above each bar, runs that reached it. {estimates.setting}"
+    )
+
+
+def findings(estimates: Estimates) -> list[str]:
+    """What we see, in numbers."""
+    summary, target = estimates.summary, loss_text(estimates.target)
+    searches = summary[summary["method"].isin(PANELS)].sort_values("seconds")
+    own = summary[summary["method"] == REFERENCE].iloc[0]
+    missed = searches[np.isinf(searches["seconds"])]
+    best = searches.iloc[0]
+    sentences = [f"Global OHO itself first reaches {target} after {own['seconds']:.3g} counted seconds (median)."]
+    if np.isfinite(best["seconds"]):
+        order = "before" if best["seconds"] < own["seconds"] else "after"
+        sentences.append(
+            f"The quickest search, {best['label']}, reaches it after {best['seconds']:.3g} counted seconds and "
+            f"{best['trials']:.3g} trials, {order} Global OHO."
+        )
+    else:
+        sentences.append("No search reaches it in half of its runs.")
+    if len(missed):
+        sentences.append(f"{len(missed)} of {len(searches)} searches miss it in more than half of their runs.")
+    pairs = "; ".join(
+        f"{row.label} {row.published_trials:g} trials, {row.published_hours:g} h"
+        for row in summary.itertuples()
+        if row.published_trials == row.published_trials
+    )
+    sentences.append(f"Published, at the scale of the paper ({published.SOURCE}): {pairs}.")
+    return sentences
