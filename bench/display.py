@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -29,8 +29,10 @@ def format_seconds(seconds: float) -> str:
 class Display:
     """Shows which run is on, its trial, the budget used, the best validation loss, and the time left for all runs."""
 
-    def __init__(self, total_runs: int):
-        self._total, self._done, self._spent = total_runs, 0, 0.0
+    def __init__(self, specs: Sequence[Mapping[str, Any]]):
+        self._total, self._done, self._spent = len(specs), 0.0, 0.0
+        one_unit = len({spec["budget"]["unit"] for spec in specs}) == 1
+        self._weights = [spec["budget"]["amount"] if one_unit else 1.0 for spec in specs]
         self._console = Console(file=sys.stderr)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -52,7 +54,7 @@ class Display:
 
     def start(self, number: int, spec: Mapping[str, Any]) -> None:
         """A run begins."""
-        self._spec, self._started = spec, time.monotonic()
+        self._spec, self._number, self._started = spec, number, time.monotonic()
         self._line = f"[{number}/{self._total}] {spec['task']['name']}, {spec['method']['label']}, seed {spec['seed']}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=escape(self._line), completed=0.0, detail="")
@@ -70,7 +72,7 @@ class Display:
 
     def end(self, outcome: Outcome) -> None:
         """A run has ended: one line that stays."""
-        self._done += 1
+        self._done += self._weights[self._number - 1]
         self._spent += time.monotonic() - self._started
         best = outcome.final.get("incumbent_validation_loss")
         parts = [str(outcome.status).replace("_", " "), f"{outcome.counted_seconds:.1f} s counted"]
@@ -82,11 +84,12 @@ class Display:
         self._print(f"{self._line}: {', '.join(part for part in parts if part)}")
 
     def _remaining(self, fraction: float) -> str:
-        done = self._done + fraction
-        if done < 0.5:
-            return ""
+        """Time left for all runs, each weighed by its budget.  `fraction` is how much of the present one is over."""
+        done = self._done + fraction * self._weights[self._number - 1]
         spent = self._spent + (time.monotonic() - self._started if fraction else 0.0)
-        left = (self._total - done) * spent / done
+        if spent < 2 or not done:
+            return ""
+        left = (sum(self._weights) - done) * spent / done
         return f"{format_seconds(left)} left" if left >= 1 else ""
 
     def _print(self, text: str) -> None:

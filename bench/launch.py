@@ -48,7 +48,7 @@ def launch(experiments: Sequence[Experiment], root: Path, *, data_root: Path | N
     counts: dict[Status, int] = {}
     previous = signal.signal(signal.SIGTERM, _on_terminate)
     try:
-        with Display(len(todo)) as display:
+        with Display([item.spec for item in todo]) as display:
             for number, item in enumerate(todo, start=1):
                 display.start(number, item.spec)
                 tracking = item.experiment.tracking

@@ -6,9 +6,25 @@
 Source: Im, Savin, Cho, "Online hyperparameter optimization by real-time recurrent learning", arXiv 2102.07813.
 """
 
-from oho.meta import MetaAdam, MetaSGD, MetaSign
+from oho.curvature import double_backward, finite_difference, forward_over_reverse
+from oho.meta import DEFAULT_DISCOUNT, MetaAdam, MetaSGD, MetaSign, default_meta
 from oho.optimizer import OHO
 from oho.rules import SGD, Adam, AdamW, Momentum
 from oho.sets import Layerwise
 
-__all__ = ["OHO", "SGD", "Adam", "AdamW", "Layerwise", "MetaAdam", "MetaSGD", "MetaSign", "Momentum"]
+__all__ = [
+    "DEFAULT_DISCOUNT",
+    "OHO",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Layerwise",
+    "MetaAdam",
+    "MetaSGD",
+    "MetaSign",
+    "Momentum",
+    "default_meta",
+    "double_backward",
+    "finite_difference",
+    "forward_over_reverse",
+]

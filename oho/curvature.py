@@ -1,71 +1,243 @@
-"""Gradient and Hessian-vector products of one training loss.
+"""Gradient and Hessian-vector products of one training loss, by one of three engines with the same signature.
 
-    symbol  name      shape    meaning
-    L       loss      ()       the training closure's loss at θ
-    g       gradient  (N,)     ∇L
-    Z       tangents  (K, N)   directions dθ/dh
-    H Z     products  (K, N)   Hessian of L times each direction
+    symbol  name       shape               meaning
+    L       losses     (M,)                the training closure's loss of each member at θ; () without a population
+    g       gradients  (*p.shape) each     ∇L, one tensor for each parameter, None for a parameter the loss does not use
+    Z       tangents   (K, M, N)           directions dθ/dh
+    H Z     products   (K, M, N)           Hessian of L times each direction
+
+    double_backward       ∇(g · z): the gradient's own graph is differentiated once more for each direction
+    forward_over_reverse  the loss and its backward pass run on dual numbers θ + ε z, one pass for each direction
+    finite_difference     (g(θ + r z) − g(θ − r z)) / 2r
+
+Members never mix: the loss differentiated is the sum of theirs.  `double_backward` calls the closure once; the others
+call it again for each direction, with the random state replayed, so that dropout draws the same masks; buffers that a
+closure changes (running statistics) are changed by every call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+
+from oho.flat import FlatParameters
 
 Closure = Callable[[], Tensor]
+Gradients = list[Tensor | None]
+
+BATCHED_FROM = 3
+"""Directions from which one batched pass beats a pass for each: on two cores, with the 784-128-128-128-10 network and
+batch 100, a loop took 1.0 times the batched pass's time for 2 or 3 directions, 1.2 for 4, 1.3 for 8, 1.5 for 16."""
+BATCHED_ELEMENTS = 1 << 24
+"""Largest K·M·N of one batched pass: beyond it memory costs more than the calls saved."""
 
 
-def gradient_of(closure: Closure, parameters: Sequence[Tensor], *, graph: bool = False) -> tuple[Tensor, list]:
-    """The closure's loss and its gradients; None for a parameter it does not use."""
+class Engine(Protocol):
+    """(closure, parameters, tangents (K, M, N)) -> (detached losses, gradients, products (K, M, N)).
+
+    `on_products` is called once the gradient is there and the products begin.
+    """
+
+    def __call__(
+        self,
+        closure: Closure,
+        parameters: FlatParameters,
+        tangents: Tensor,
+        *,
+        on_products: Callable[[], None] = ...,
+    ) -> tuple[Tensor, Gradients, Tensor]:
+        """Gradient and products at the parameters as they are."""
+        ...
+
+
+def _nothing() -> None:
+    return None
+
+
+def gradient_of(closure: Closure, parameters: FlatParameters, *, graph: bool = False) -> tuple[Tensor, Gradients]:
+    """The closure's losses, detached, and their gradients; with `graph` these can be differentiated again.
+
+    Raises:
+        TypeError: for a closure that returns no tensor.
+        ValueError: for a loss of another shape, or one that depends on no parameter.
+    """
     with torch.enable_grad():
         loss = closure()
-        if not isinstance(loss, Tensor) or loss.ndim != 0:
-            raise ValueError(f"a closure must return a scalar loss, got {_shape(loss)}")
-        if not loss.requires_grad:
-            raise ValueError("a closure's loss does not depend on the parameters; compute it inside, without no_grad")
-        gradients = torch.autograd.grad(loss, parameters, create_graph=graph, allow_unused=True)
+        _check_loss(loss, parameters.members)
+        gradients = torch.autograd.grad(loss.sum(), parameters.tensors, create_graph=graph, allow_unused=True)
     return loss.detach(), list(gradients)
 
 
-def flatten(tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> Tensor:
-    """(N,): all entries in order, zeros in place of None."""
-    pairs = zip(tensors, like, strict=True)
-    return torch.cat([(torch.zeros_like(p) if t is None else t).reshape(-1) for t, p in pairs])
-
-
-def unflatten(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """(..., N) -> views of shape (..., *p.shape) for each p."""
-    pieces = flat.split([p.numel() for p in like], dim=-1)
-    return [piece.view(*flat.shape[:-1], *p.shape) for piece, p in zip(pieces, like, strict=True)]
-
-
 def double_backward(
-    closure: Closure, parameters: Sequence[Tensor], tangents: Tensor, *, on_products: Callable[[], None]
-) -> tuple[Tensor, list, Tensor]:
-    """(loss, gradients, products (K, N)), the products by differentiating the gradient's graph once a tangent.
-
-    `on_products` is called between the gradient and the products.
-    """
+    closure: Closure,
+    parameters: FlatParameters,
+    tangents: Tensor,
+    *,
+    on_products: Callable[[], None] = _nothing,
+) -> tuple[Tensor, Gradients, Tensor]:
+    """Products by a second backward pass: for few directions one after the other, for many in one batched pass."""
     loss, gradients = gradient_of(closure, parameters, graph=True)
     on_products()
-    used = [i for i, g in enumerate(gradients) if g is not None and g.requires_grad]
     products = torch.zeros_like(tangents)
-    if not used:  # the gradient does not depend on the parameters
-        return loss, gradients, products
-    for k, tangent in enumerate(tangents):
-        directions = unflatten(tangent, parameters)
-        rows = torch.autograd.grad(
-            [gradients[i] for i in used],
-            parameters,
-            [directions[i] for i in used],
-            retain_graph=k + 1 < len(tangents),
+    used = {i: g for i, g in enumerate(gradients) if g is not None and g.requires_grad}
+    if used:  # else the gradient is the same everywhere, and its products are zero
+        _second_backward(used, parameters, tangents, products)
+    return loss, _detached(gradients), products
+
+
+def _second_backward(
+    gradients: dict[int, Tensor], parameters: FlatParameters, tangents: Tensor, products: Tensor
+) -> None:
+    """Fills `products` from those gradients that depend on the parameters, by the parameter's index."""
+
+    def directions(rows: Tensor) -> list[Tensor]:
+        views = parameters.split(rows)
+        return [views[i] for i in gradients]
+
+    def differentiate(vectors: list[Tensor], *, retain: bool, batched: bool = False) -> tuple[Tensor | None, ...]:
+        return torch.autograd.grad(
+            list(gradients.values()),
+            parameters.tensors,
+            vectors,
+            retain_graph=retain,
             allow_unused=True,
+            is_grads_batched=batched,
         )
-        products[k] = flatten(rows, parameters)
-    return loss, [g if g is None else g.detach() for g in gradients], products
+
+    count = len(tangents)
+    if count >= BATCHED_FROM and tangents[0].numel() * BATCHED_FROM <= BATCHED_ELEMENTS:
+        size = max(BATCHED_FROM, BATCHED_ELEMENTS // tangents[0].numel())
+        try:
+            for start in range(0, count, size):
+                rows = differentiate(directions(tangents[start : start + size]), retain=True, batched=True)
+                parameters.flatten(rows, out=products[start : start + size])
+            return
+        except RuntimeError:
+            # An operation that cannot be batched.  The loop below can do without, and raises what is really wrong.
+            products.zero_()
+    for k in range(count):
+        parameters.flatten(differentiate(directions(tangents[k]), retain=k + 1 < count), out=products[k])
 
 
-def _shape(loss: object) -> str:
-    return f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+def forward_over_reverse(
+    closure: Closure,
+    parameters: FlatParameters,
+    tangents: Tensor,
+    *,
+    on_products: Callable[[], None] = _nothing,
+) -> tuple[Tensor, Gradients, Tensor]:
+    """Products as the tangents of the gradient: the parameters are dual numbers while the closure runs.
+
+    One forward and backward pass a direction; memory for one direction only, whatever K.
+    """
+    products = torch.zeros_like(tangents)
+    if len(tangents) == 0:
+        return *gradient_of(closure, parameters), products
+    replay = _Replay(tangents)
+    for k, tangent in enumerate(tangents):
+        with replay, forward_ad.dual_level():
+            _make_dual(parameters, tangent)
+            loss, gradients = gradient_of(closure, parameters)
+            parts = [None if g is None else forward_ad.unpack_dual(g) for g in gradients]
+            parameters.flatten([None if part is None else part.tangent for part in parts], out=products[k])
+            if k == 0:
+                first_loss = forward_ad.unpack_dual(loss).primal.clone()
+                first_gradients = [None if part is None else part.primal.clone() for part in parts]
+                on_products()
+    return first_loss, first_gradients, products
+
+
+def _make_dual(parameters: FlatParameters, tangent: Tensor) -> None:
+    """Gives each parameter its tangent in place; leaving the dual level takes it away again."""
+    with torch.no_grad():
+        for tensor, direction in zip(parameters.tensors, parameters.split(tangent), strict=True):
+            tensor.copy_(forward_ad.make_dual(tensor.detach().clone(), direction.contiguous()))
+
+
+def finite_difference(
+    closure: Closure,
+    parameters: FlatParameters,
+    tangents: Tensor,
+    *,
+    on_products: Callable[[], None] = _nothing,
+) -> tuple[Tensor, Gradients, Tensor]:
+    """Central differences of the gradient, r = ∛ε (1 + ‖θ‖) / ‖z‖ for each direction and member; error O(r²).
+
+    Parameters are moved in place and put back bit for bit, whatever the closure does.
+    """
+    replay = _Replay(tangents)
+    with replay:
+        loss, gradients = gradient_of(closure, parameters)
+    on_products()
+    theta, products = parameters.gather(), torch.zeros_like(tangents)
+    scale = torch.finfo(theta.dtype).eps ** (1 / 3) * (1 + theta.norm(dim=-1, keepdim=True))
+    try:
+        for k, tangent in enumerate(tangents):
+            length = tangent.norm(dim=-1, keepdim=True)
+            width = scale / torch.where(length > 0, length, 1.0)
+            sides = []
+            for sign in (1, -1):
+                parameters.write(theta + sign * width * tangent)
+                with replay:
+                    sides.append(parameters.flatten(gradient_of(closure, parameters)[1]))
+            products[k] = (sides[0] - sides[1]) / (2 * width)
+    finally:
+        parameters.write(theta)
+    return loss, gradients, products
+
+
+ENGINES: dict[str, Engine] = {
+    "double_backward": double_backward,
+    "forward_over_reverse": forward_over_reverse,
+    "finite_difference": finite_difference,
+}
+
+
+def resolve_engine(curvature: str | Engine) -> Engine:
+    """An engine by name, or the user's own function of the same signature."""
+    if not isinstance(curvature, str):
+        return curvature
+    if curvature not in ENGINES:
+        raise ValueError(f"curvature={curvature!r}: allowed are {', '.join(ENGINES)} or a function of their signature")
+    return ENGINES[curvature]
+
+
+class _Replay:
+    """Entered several times, each time with the random state of the first."""
+
+    def __init__(self, like: Tensor):
+        self.device = like.device
+        self.start: list[Tensor] | None = None
+
+    def __enter__(self) -> None:
+        if self.start is None:
+            self.start = [torch.get_rng_state()]
+            if self.device.type == "cuda":
+                self.start.append(torch.cuda.get_rng_state(self.device))
+            return
+        torch.set_rng_state(self.start[0])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(self.start[1], self.device)
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def _detached(gradients: Gradients) -> Gradients:
+    return [g if g is None else g.detach() for g in gradients]
+
+
+def _check_loss(loss: object, members: int | None) -> None:
+    expected = () if members is None else (members,)
+    if not isinstance(loss, Tensor):
+        what = type(loss).__name__
+        raise TypeError(f"a closure must return its loss, a tensor of shape {expected}; it returned {what}")
+    if tuple(loss.shape) != expected:
+        what = "a scalar loss" if members is None else f"one loss for each of {members} members"
+        raise ValueError(f"a closure must return {what}, shape {expected}; it returned shape {tuple(loss.shape)}")
+    if not loss.requires_grad:
+        raise ValueError("a closure's loss depends on no parameter: compute it inside, without no_grad or detach")

@@ -1,11 +1,17 @@
 """Meta-rules: how hyperparameters follow their hypergradient.
 
-    symbol  name            meaning
-    h       value           a hyperparameter's value, one a set
-    u       coordinate      u = T(h); T is raw (u = h), log (u = log h) or logit (u = log h/(1 − h))
-    d       hypergradient   d(validation loss)/dh
+    symbol  name            shape    meaning
+    h       value           (M, S)   a hyperparameter's value, one a set and member
+    u       coordinate      (M, S)   u = T(h); T is raw (u = h), log (u = log h) or logit (u = log h/(1 − h))
+    d       hypergradient   (M, S)   d(validation loss)/dh
+    c       gradient        (M, S)   d · dh/du, clipped to [−clip, clip] if asked
+    m       meta-rate       ()       step length in u
 
-A meta-step moves u along d · dh/du, then projects h onto its bounds.
+A meta-step moves u along c and projects h = T⁻¹(u) onto its bounds.  Options all meta-rules share
+    rate       one number, or one a hyperparameter (a mapping by name)
+    transform  "raw", "log" or "logit", or a mapping by name (names it lacks are raw)
+    bounds     mapping from name to (low, high); names it lacks have DEFAULT_BOUNDS
+    clip       largest absolute entry of the gradient with respect to u; None for no clipping
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ from torch import Tensor
 
 Bounds = tuple[float, float]
 PerName = float | Mapping[str, float]
+Memory = dict[str, Tensor]
 
 DEFAULT_BOUNDS: dict[str, Bounds] = {
     "lr": (0.0, math.inf),
@@ -29,39 +36,59 @@ DEFAULT_BOUNDS: dict[str, Bounds] = {
     "beta2": (0.0, 0.99999),
 }
 LOWEST_POSITIVE = 1e-8
-"""Lower bound under `log` and `logit`, where 0 is infinitely far."""
+"""Lower bound under log and logit, where 0 is infinitely far."""
+HIGHEST_FRACTION = 1 - 1e-6
+"""Upper bound under logit, where 1 is infinitely far."""
 
 
 class MetaRule(Protocol):
     """Options shared by all meta-rules, and the step in u."""
 
-    rate: PerName
-    transform: str | Mapping[str, str]
-    bounds: Mapping[str, Bounds]
-    clip: float | None
+    @property
+    def rate(self) -> PerName:
+        """Step length in u."""
+        ...
 
-    def step(self, name: str, gradient: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        """The change of u, of `gradient`'s shape; `memory` is this hyperparameter's own."""
+    @property
+    def transform(self) -> str | Mapping[str, str]:
+        """raw | log | logit."""
+        ...
+
+    @property
+    def bounds(self) -> Mapping[str, Bounds]:
+        """Closed intervals of h."""
+        ...
+
+    @property
+    def clip(self) -> float | None:
+        """Largest absolute entry of the gradient in u."""
+        ...
+
+    def step(self, name: str, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """The change of u and this hyperparameter's new memory, tensors of `gradient`'s shape (M, S)."""
         ...
 
 
 @dataclass(frozen=True)
 class MetaSGD:
-    """u' = u − rate · gradient, as published.  `clip` bounds each entry of the gradient with respect to u."""
+    """u' = u − m c, as published."""
 
     rate: PerName
     transform: str | Mapping[str, str] = "raw"
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
     clip: float | None = None
 
-    def step(self, name: str, gradient: Tensor, memory: dict[str, Tensor]) -> Tensor:
+    def step(self, name: str, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """A plain gradient step."""
-        return -per_name(self.rate, name) * gradient
+        return -per_name(self.rate, name) * gradient, {}
 
 
 @dataclass(frozen=True)
 class MetaAdam:
-    """Adam on u: a step of about `rate` whatever the gradient's scale."""
+    """Adam on u: a step of about `rate` whatever the gradient's scale (Kingma and Ba, 2015).
+
+    Its averages are kept in float64: the square of a large float32 hypergradient overflows.
+    """
 
     rate: PerName
     transform: str | Mapping[str, str] = "log"
@@ -69,30 +96,42 @@ class MetaAdam:
     clip: float | None = None
     beta1: float = 0.9
     beta2: float = 0.999
+    epsilon: float = 1e-12
 
-    def step(self, name: str, gradient: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        """A step of Adam (Kingma and Ba, 2015)."""
-        zero = torch.zeros_like(gradient)
-        count = memory.get("count", torch.zeros((), device=gradient.device)) + 1
-        mean = self.beta1 * memory.get("mean", zero) + (1 - self.beta1) * gradient
-        square = self.beta2 * memory.get("square", zero) + (1 - self.beta2) * gradient**2
-        memory.update(count=count, mean=mean, square=square)
+    def step(self, name: str, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """A step of Adam."""
+        wide = gradient.double()
+        zero = torch.zeros_like(wide)
+        count = memory.get("count", zero) + 1
+        mean = self.beta1 * memory.get("mean", zero) + (1 - self.beta1) * wide
+        square = self.beta2 * memory.get("square", zero) + (1 - self.beta2) * wide**2
         root = (square / (1 - self.beta2**count)).sqrt()
-        return -per_name(self.rate, name) * mean / (1 - self.beta1**count) / (root + 1e-12)
+        change = -per_name(self.rate, name) * mean / (1 - self.beta1**count) / (root + self.epsilon)
+        return change.to(gradient.dtype), {"count": count, "mean": mean, "square": square}
 
 
 @dataclass(frozen=True)
 class MetaSign:
-    """u' = u − rate · sign(gradient)."""
+    """u' = u − m sign(c)."""
 
     rate: PerName
     transform: str | Mapping[str, str] = "log"
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
     clip: float | None = None
 
-    def step(self, name: str, gradient: Tensor, memory: dict[str, Tensor]) -> Tensor:
+    def step(self, name: str, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """A step of fixed length."""
-        return -per_name(self.rate, name) * gradient.sign()
+        return -per_name(self.rate, name) * gradient.sign(), {}
+
+
+DEFAULT_DISCOUNT = 0.999
+"""Discount of the influence under `default_meta()`."""
+
+
+def default_meta() -> MetaAdam:
+    """The meta-rule used when none is given; with it the influence is discounted by DEFAULT_DISCOUNT."""
+    transform = {"lr": "log", "weight_decay": "log", "momentum": "logit", "beta1": "logit", "beta2": "logit"}
+    return MetaAdam(0.003, transform=transform)
 
 
 def per_name(value: PerName, name: str) -> float:
@@ -114,26 +153,56 @@ def transform_of(meta: MetaRule, name: str) -> str:
 
 def bounds_of(meta: MetaRule, name: str) -> Bounds:
     """The closed interval a hyperparameter stays in."""
-    low, high = meta.bounds.get(name, DEFAULT_BOUNDS[name])
+    low, high = meta.bounds.get(name, DEFAULT_BOUNDS.get(name, (-math.inf, math.inf)))
     if transform_of(meta, name) != "raw":
         low = max(low, LOWEST_POSITIVE)
     if transform_of(meta, name) == "logit":
-        high = min(high, 1 - 1e-6)
+        high = min(high, HIGHEST_FRACTION)
+    if not low <= high:
+        raise ValueError(f"bounds of {name}: low {low:g} exceeds high {high:g} (log and logit need values above 0)")
     return low, high
 
 
-def meta_step(meta: MetaRule, name: str, value: Tensor, hypergradient: Tensor, memory: dict[str, Tensor]) -> Tensor:
-    """The hyperparameter's next value, (S,), from its value and hypergradient, both (S,)."""
+def check_meta(meta: MetaRule, names: tuple[str, ...]) -> None:
+    """Raises ValueError if the options do not cover these hyperparameters."""
+    for name in names:
+        per_name(meta.rate, name)
+        bounds_of(meta, name)
+
+
+def admit(meta: MetaRule, name: str, values: Tensor) -> Tensor:
+    """Values from outside, as they may be used: 0 under log or logit becomes the lower bound.
+
+    Raises:
+        ValueError: for a value outside the bounds.
+    """
+    low, high = bounds_of(meta, name)
+    if transform_of(meta, name) != "raw":
+        values = torch.where(values == 0, low, values)
+    # A bound such as 0.999 is rounded to the values' own dtype before it is compared.
+    limits = torch.tensor([low, high], dtype=torch.float64).to(values)
+    if not bool(((values >= limits[0]) & (values <= limits[1])).all()):
+        given = ", ".join(f"{value:g}" for value in values.flatten().tolist())
+        raise ValueError(
+            f"{name}={given}: allowed is [{low:g}, {high:g}]; change the value, or `bounds` of the meta-rule"
+            f" ({type(meta).__name__}(..., bounds={{{name!r}: (low, high)}}))"
+        )
+    return values
+
+
+def meta_step(meta: MetaRule, name: str, value: Tensor, hypergradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+    """The hyperparameter's next value (M, S) and memory, from its value and hypergradient, both (M, S)."""
     kind, (low, high) = transform_of(meta, name), bounds_of(meta, name)
-    slope = {"raw": torch.ones_like(value), "log": value, "logit": value * (1 - value)}[kind]
-    gradient = hypergradient * slope
+    gradient = hypergradient
+    if kind != "raw":
+        gradient = gradient * (value if kind == "log" else value * (1 - value))
     if meta.clip is not None:
         gradient = gradient.clamp(-meta.clip, meta.clip)
-    change = meta.step(name, gradient, memory)
+    change, memory = meta.step(name, gradient, memory)
     if kind == "log":
         moved = value * change.exp()
     elif kind == "logit":
         moved = torch.sigmoid(torch.logit(value) + change)
     else:
         moved = value + change
-    return moved.clamp(low, high)
+    return moved.clamp(low, high), memory

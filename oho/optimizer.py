@@ -1,119 +1,168 @@
 """`OHO`: an optimizer that tunes its own hyperparameters on a validation loss while it trains.
 
-    symbol  name             shape    meaning
-    θ       parameters       (N,)     all tuned parameters, flattened in the order given
-    Z       influence        (K, N)   dθ/dh; K = tuned hyperparameters × sets (exact), or tuned hyperparameters (collapsed)
-    v       validation       (N,)     gradient of the validation loss at the new θ
-    d       hypergradient    (S,)     v · Z for each set: d(validation loss)/dh
+    symbol  name             shape      meaning
+    M       members          ()         independent trainings side by side; without a population 1, and no public axis
+    N       size             ()         tuned elements of one member
+    S       sets             ()         values of one hyperparameter
+    K       tangents         ()         tuned hyperparameters × S (exact), or tuned hyperparameters (collapsed)
+    θ       parameters       (M, N)     all tuned parameters, flattened in the order given
+    μ       discount         ()         factor on the influence before each step
+    Z       influence        (K, M, N)  dθ/dh
+    v       validation       (M, N)     gradient of the validation loss at the new θ
+    d       hypergradient    (M, S)     v · Z for each set: d(validation loss)/dh
 
-Each step: training gradient and H Z on one batch; update of θ and Z together; then, if a meta-step is due, v on a
-validation batch, d = v · Z, and a step of the meta-rule.  Source: arXiv 2102.07813.
+Each step: gradient and products H (μ Z) on one training batch; update of θ and Z together; then, if a meta-step is due,
+v on a validation batch, d = v · Z, and a step of the meta-rule.  Source: arXiv 2102.07813.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from oho.curvature import Closure, double_backward, flatten, gradient_of, unflatten
+from oho.curvature import Closure, Engine, Gradients, gradient_of, resolve_engine
+from oho.flat import Given, flat_parameters
+from oho.hyper import HyperView
 from oho.influence import Influence, selectors, transition
-from oho.meta import MetaRule, MetaSGD, bounds_of, meta_step, transform_of
+from oho.meta import DEFAULT_DISCOUNT, Memory, MetaRule, admit, check_meta, default_meta, meta_step
 from oho.rules import Rule, Slots
 from oho.sets import Sets, resolve_sets
+from oho.state import copied, load_tensors
 
-Parameters = Iterable[nn.Parameter] | Iterable[tuple[str, nn.Parameter]]
+NON_FINITE = ("reset", "skip", "raise")
 
 
 class OHO:
     """Online hyperparameter optimization around an update rule.
 
     Args:
-        parameters: `model.parameters()` or, for a map from names to sets, `model.named_parameters()`; frozen ones are left
-            out.  All of one dtype and device.
+        parameters: `model.parameters()` or, for a map from names to sets, `model.named_parameters()`; frozen ones are
+            left out.  All of one dtype and device.
         rule: `SGD`, `Momentum`, `Adam` or `AdamW`; its `tune` names what is tuned online.
-        sets: "global", "full", `Layerwise(n)`, or a map from parameter name to set.
-        meta: how hyperparameters follow their hypergradient.
+        sets: "global", "full", `Layerwise(n)`, or a map (mapping or function) from parameter name to set.
+        meta: how hyperparameters follow their hypergradient; None is `default_meta()`.
         influence: "exact" (a tangent for each hyperparameter and set) or "collapsed" (one for each hyperparameter, read
             set by set: cheap and, with more than one set, biased).
-        discount: factor in [0, 1] on the tangents before each step; 1 is OHO, 0 the one-step hypergradient.
+        discount: μ in [0, 1] on the tangents before each step; 1 is OHO, 0 the one-step hypergradient, which needs no
+            curvature.  None is 1, or DEFAULT_DISCOUNT if `meta` is None.
         reset_every: steps after which the influence is set to zero; 0 is never.
         update_every: steps between two meta-steps; the influence follows every step all the same.
-        on_phase: called with "train" and "hypergradient" as `step` enters them.
+        curvature: "double_backward", "forward_over_reverse", "finite_difference", or a function of their signature.
+        members: M, if each parameter has a leading axis of M independent trainings; closures then return M losses.
+        generator: source of the noise of a rule with a temperature; with members, one for each.
+        on_nonfinite: what happens when a hypergradient is not finite.  The meta-step is skipped and counted in
+            `skipped`, for the members concerned alone; "reset" (default) also sets their influence to zero if it is not
+            finite, "skip" leaves it, "raise" raises FloatingPointError instead.  Parameters are never touched by it.
+        on_phase: called inside `step` with "train" where it begins, "hypergradient" where curvature products,
+            influence, validation gradient and meta-step begin, and "train" where it ends.
 
     Raises:
-        ValueError: for arguments out of range; the message says what is allowed.
+        TypeError, ValueError: for arguments out of range; the message says what is allowed.
     """
 
     def __init__(
         self,
-        parameters: Parameters,
+        parameters: Given,
         rule: Rule,
         *,
         sets: Sets = "global",
         meta: MetaRule | None = None,
         influence: str = "exact",
-        discount: float = 1.0,
+        discount: float | None = None,
         reset_every: int = 0,
         update_every: int = 1,
+        curvature: str | Engine = "double_backward",
+        members: int | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        on_nonfinite: str = "reset",
         on_phase: Callable[[str], Any] | None = None,
     ):
-        self._names, self._parameters = _named(parameters)
+        self.rule, self.meta = rule, default_meta() if meta is None else meta
+        self.discount = discount if discount is not None else (DEFAULT_DISCOUNT if meta is None else 1.0)
+        self.reset_every, self.update_every = reset_every, update_every
+        self.on_nonfinite, self.on_phase = on_nonfinite, on_phase
+        self._check(influence)
+        self._flat = flat_parameters(parameters, members)
+        self._generators = _generators(generator, rule, self._flat.rows)
+        self._engine = resolve_engine(curvature)
+        self.set_map = resolve_sets(sets, self._flat)
+        self.exact = influence == "exact" or self.set_map.count == 1
+        self._start()
+
+    def _check(self, influence: str) -> None:
         if influence not in ("exact", "collapsed"):
             raise ValueError(f"influence={influence!r}: allowed are 'exact' and 'collapsed'")
-        if not 0 <= discount <= 1 or reset_every < 0 or update_every < 1:
-            raise ValueError("discount must lie in [0, 1], reset_every be 0 or more, update_every 1 or more")
-        if unknown := [name for name in rule.tune if name not in rule.names]:
-            raise ValueError(f"tune: {type(rule).__name__} has no {', '.join(unknown)}; it has {', '.join(rule.names)}")
-        self.rule, self.meta = rule, meta or MetaSGD(1e-5)
-        self.discount, self.reset_every, self.update_every = discount, reset_every, update_every
-        self.on_phase = on_phase
-        self.set_map = resolve_sets(sets, self._names, self._parameters)
-        self.exact = influence == "exact"
-        like = flatten(self._parameters, self._parameters).detach()
-        self.hyper: dict[str, Tensor] = {}
-        for name in rule.names:
-            self.hyper[name] = like.new_full((self.set_map.count,), self._initial(name))
-        self.hypergradient = {name: like.new_zeros(self.set_map.count) for name in rule.tune}
-        self.steps, self.skipped = 0, 0
-        self._memory: dict[str, dict[str, Tensor]] = {name: {} for name in rule.tune}
-        self._slots: Slots = {name: torch.zeros_like(like) for name in rule.slot_names if name != "step"}
+        if not 0 <= self.discount <= 1:
+            raise ValueError(f"discount={self.discount}: must lie in [0, 1]")
+        if self.reset_every < 0 or self.update_every < 1:
+            raise ValueError(
+                f"reset_every={self.reset_every} must be 0 (never) or more, update_every={self.update_every} 1 or more"
+            )
+        if self.on_nonfinite not in NON_FINITE:
+            raise ValueError(f"on_nonfinite={self.on_nonfinite!r}: allowed are {', '.join(NON_FINITE)}")
+        if unknown := [name for name in self.rule.tune if name not in self.rule.names]:
+            kind, names = type(self.rule).__name__, ", ".join(self.rule.names)
+            raise ValueError(f"tune: {kind} has no {', '.join(unknown)}; it has {names}")
+        check_meta(self.meta, self.rule.tune)
+
+    def _start(self) -> None:
+        """State before the first step: initial values, empty slots, no influence."""
+        like, rule, rows = self._flat.gather(), self.rule, self._flat.rows
+        self._hyper = {name: self._values(name, getattr(rule, name), like) for name in rule.names}
+        self._hypergradient = {name: like.new_zeros(rows, self.set_map.count) for name in rule.tune}
+        self._memory: dict[str, Memory] = {name: {} for name in rule.tune}
+        self._slots: Slots = {name: torch.zeros_like(like) for name in rule.slot_names}
+        self._slots.update({name: like.new_zeros(rows, 1) for name in rule.counter_names})
         self._selectors = selectors(rule, self.set_map, exact=self.exact, like=like)
-        rows = self._selectors[rule.names[0]].shape[0]
-        self._influence = Influence(
-            like.new_zeros(rows, len(like)), {name: like.new_zeros(rows, len(like)) for name in self._slots}
-        )
-        if "step" in rule.slot_names:
-            self._slots["step"] = like.new_zeros(1)
+        shape = (self._selectors.rows, *like.shape)
+        self._influence = Influence(like.new_zeros(shape), {name: like.new_zeros(shape) for name in rule.slot_names})
+        self._skipped = {reason: torch.zeros(rows, dtype=torch.int64) for reason in ("hypergradient", "influence")}
+        self.steps = 0
+
+    @property
+    def hyper(self) -> HyperView:
+        """Present values by name: (S,), or (M, S) with members.  Assigning to an entry is `set_hyper`."""
+        return HyperView({name: self._flat.per_member(value) for name, value in self._hyper.items()}, self.set_hyper)
+
+    @property
+    def hypergradient(self) -> dict[str, Tensor]:
+        """d(validation loss)/d(value) at the last meta-step, by tuned name: (S,), or (M, S) with members.
+
+        With respect to the value itself, whatever the meta-rule's transform.
+        """
+        return {name: self._flat.per_member(value) for name, value in self._hypergradient.items()}
+
+    @property
+    def skipped(self) -> dict[str, Any]:
+        """Meta-steps skipped, by reason: an int, or (M,) with members.
+
+        "influence": the tangents were not finite; "hypergradient": they were, but not the hypergradient or the value
+        that the meta-rule made of it.
+        """
+        return {
+            reason: int(count) if self._flat.members is None else count.clone()
+            for reason, count in self._skipped.items()
+        }
 
     def step(self, train_closure: Closure, valid_closure: Closure | None = None) -> Tensor:
         """One update of parameters, influence and, if due, hyperparameters.  Returns the training loss, detached.
 
-        Each closure computes a scalar loss of the model; `valid_closure` is called only when a meta-step is due, and
-        without it none is made.
+        Each closure computes the loss of the model as it is: a scalar, or (M,) with members.  `valid_closure` is called
+        only when a meta-step is due; without it none is made.
         """
         self._phase("train")
-        if not self.rule.tune:
-            loss, gradients = gradient_of(train_closure, self._parameters)
-            products = self._influence.theta
-        elif self.discount == 0:
-            loss, gradients = gradient_of(train_closure, self._parameters)
-            self._influence.clear()
-            products = torch.zeros_like(self._influence.theta)
-        else:
-            if self.discount < 1:
-                self._influence.scale(self.discount)
-            loss, gradients, products = double_backward(
-                train_closure, self._parameters, self._influence.theta, on_products=lambda: self._phase("hypergradient")
-            )
-        with torch.no_grad():
-            self._update(gradients, products)
+        loss, gradients, products = self._differentiate(train_closure)
         self._phase("hypergradient")
+        with torch.no_grad():
+            self._advance(gradients, products)
         self.steps += 1
         if valid_closure is not None and self.rule.tune and self.steps % self.update_every == 0:
-            self._meta_step(valid_closure)
+            vector = self._flat.flatten(gradient_of(valid_closure, self._flat)[1])
+            with torch.no_grad():
+                self._meta_step(vector)
         if self.reset_every and self.steps % self.reset_every == 0:
             self._influence.clear()
         self._phase("train")
@@ -121,109 +170,183 @@ class OHO:
 
     @torch.no_grad()
     def influence_norm(self) -> dict[str, Tensor]:
-        """Frobenius norm of dθ/dh for each tuned hyperparameter, over all its sets."""
-        blocks = self._influence.theta.view(len(self.rule.tune), -1) if self.rule.tune else ()
-        return {name: block.norm() for name, block in zip(self.rule.tune, blocks, strict=True)}
+        """Frobenius norm of dθ/dh for each tuned hyperparameter, over all its sets: (), or (M,) with members."""
+        blocks = self._influence.theta.split(self._selectors.per_name)
+        return {
+            name: self._flat.per_member(torch.linalg.vector_norm(block, dim=(0, 2)))
+            for name, block in zip(self.rule.tune, blocks, strict=bool(self.rule.tune))
+        }
 
     @torch.no_grad()
     def set_hyper(self, name: str, value: float | Tensor) -> None:
-        """Sets a hyperparameter from outside, all sets alike or one value a set."""
-        if name not in self.hyper:
-            raise ValueError(f"{type(self.rule).__name__} has no {name!r}; it has {', '.join(self.hyper)}")
-        self.hyper[name].copy_(torch.as_tensor(value))
+        """Sets a hyperparameter from outside: one number, one a set (S,), or (M, S) with members.
+
+        Raises:
+            ValueError: for a name the rule lacks, a shape that does not fit, or a tuned value outside its bounds.
+        """
+        if name not in self._hyper:
+            raise ValueError(f"{type(self.rule).__name__} has no {name!r}; it has {', '.join(self._hyper)}")
+        self._hyper[name] = self._values(name, value, self._hyper[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the parameters: hyperparameters, influence, slots, meta-state, counters."""
+        """All but the parameters and the options: tensors and plain numbers, to be saved with the model's own state."""
         return {
             "steps": self.steps,
-            "skipped": self.skipped,
-            "hyper": _copied(self.hyper),
-            "hypergradient": _copied(self.hypergradient),
-            "slots": _copied(self._slots),
-            "influence": self._influence.theta.clone(),
-            "slot_influence": _copied(self._influence.slots),
-            "memory": {name: _copied(memory) for name, memory in self._memory.items()},
+            "skipped": copied(self._skipped),
+            "hyper": copied(self._hyper),
+            "hypergradient": copied(self._hypergradient),
+            "memory": {name: copied(memory) for name, memory in self._memory.items()},
+            "slots": copied(self._slots),
+            "influence": copied({"theta": self._influence.theta}),
+            "slot_influence": copied(self._influence.slots),
+            "generators": [generator.get_state() for generator in self._generators],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from a `state_dict` of an optimizer built with the same arguments."""
-        given, expected = tuple(state["influence"].shape), tuple(self._influence.theta.shape)
-        if given != expected or set(state["hyper"]) != set(self.hyper):
-            raise ValueError(f"the state is of another optimizer: influence {given}, here {expected}")
-        self.steps, self.skipped = state["steps"], state["skipped"]
-        self.hyper, self.hypergradient = _copied(state["hyper"]), _copied(state["hypergradient"])
-        self._slots = _copied(state["slots"])
-        self._influence = Influence(state["influence"].clone(), _copied(state["slot_influence"]))
-        self._memory = {name: _copied(memory) for name, memory in state["memory"].items()}
+        """Continues, bit for bit, from the `state_dict` of an optimizer built with the same arguments.
 
-    def _update(self, gradients: list[Tensor | None], products: Tensor) -> None:
-        theta, gradient = flatten(self._parameters, self._parameters), flatten(gradients, self._parameters)
-        unused = [i for i, g in enumerate(gradients) if g is None]
-        if unused and "step" in self._slots:
-            self._slots["step"] = self._slots["step"].expand_as(theta).clone()
-        hyper = {name: self.set_map.spread(values) for name, values in self.hyper.items()}
-        before, slots_before = self._influence, self._slots
-        if self.rule.tune:
-            theta_next, self._slots, self._influence = transition(
-                self.rule, theta, gradient, self._slots, hyper,
-                influence=before, products=products, selectors=self._selectors,
-            )  # fmt: skip
+        Raises:
+            ValueError: if names, shapes or dtypes are another optimizer's; nothing is changed then.
+        """
+        like = self._influence.theta
+        loaded = {
+            key: load_tensors(key, state, mine, like.device)
+            for key, mine in (
+                ("hyper", self._hyper),
+                ("hypergradient", self._hypergradient),
+                ("slots", self._slots),
+                ("influence", {"theta": like}),
+                ("slot_influence", self._influence.slots),
+            )
+        }
+        skipped = load_tensors("skipped", state, self._skipped, torch.device("cpu"))
+        self._hyper, self._hypergradient, self._slots = loaded["hyper"], loaded["hypergradient"], loaded["slots"]
+        self._influence = Influence(loaded["influence"]["theta"], loaded["slot_influence"])
+        self._memory = {name: copied(memory, like.device) for name, memory in state["memory"].items()}
+        self.steps, self._skipped = int(state["steps"]), skipped
+        for generator, saved in zip(self._generators, state["generators"], strict=True):
+            generator.set_state(saved)
+
+    def _differentiate(self, closure: Closure) -> tuple[Tensor, Gradients, Tensor]:
+        """Loss, gradients, and products of the discounted influence."""
+        if not self.rule.tune or self.discount == 0:
+            self._influence.clear()
+            return *gradient_of(closure, self._flat), torch.zeros_like(self._influence.theta)
+        if self.discount < 1:
+            self._influence.scale(self.discount)
+        return self._engine(
+            closure, self._flat, self._influence.theta, on_products=lambda: self._phase("hypergradient")
+        )
+
+    def _advance(self, gradients: Gradients, products: Tensor) -> None:
+        """Moves parameters, slots and influence; a tensor without a gradient keeps its own, as in torch.optim."""
+        theta, unused = self._flat.gather(), [i for i, g in enumerate(gradients) if g is None]
+        if unused:  # from here on the counts of steps differ between tensors
+            for name in self.rule.counter_names:
+                self._slots[name] = self._slots[name].expand_as(theta).clone()
+        kept = [
+            (state, self._flat.span(i), state[..., self._flat.span(i)].clone())
+            for i in unused
+            for state in self._influence.tensors
+        ]
+        theta_next, slots_next = transition(
+            self.rule,
+            self.set_map,
+            theta=theta,
+            gradient=self._flat.flatten(gradients),
+            slots=self._slots,
+            hyper=self._hyper,
+            noise=self._noise(theta),
+            influence=self._influence,
+            products=products,
+            selectors=self._selectors,
+        )
+        kept += [(theta_next, self._flat.span(i), theta[:, self._flat.span(i)]) for i in unused]
+        kept += [
+            (slots_next[name], self._flat.span(i), slot[:, self._flat.span(i)])
+            for i in unused
+            for name, slot in self._slots.items()
+        ]
+        for state, span, before in kept:
+            state[..., span] = before
+        self._slots = slots_next
+        self._flat.write(theta_next)
+
+    def _meta_step(self, vector: Tensor) -> None:
+        """Hypergradients from v (M, N), and a step of the meta-rule for each member where all of it is finite."""
+        self._hypergradient = self._collect(vector)
+        stepped = {
+            name: meta_step(self.meta, name, self._hyper[name], gradient, self._memory[name])
+            for name, gradient in self._hypergradient.items()
+        }
+        watched = [*self._hypergradient.values(), *(value for value, _ in stepped.values())]
+        finite = torch.cat(watched, dim=-1).isfinite().all(-1, keepdim=True)
+        if bool(finite.all()):
+            self._hyper.update({name: value for name, (value, _) in stepped.items()})
+            self._memory = {name: memory for name, (_, memory) in stepped.items()}
+            return
+        self._count_skipped(finite[:, 0])
+        for name, (value, memory) in stepped.items():
+            self._hyper[name] = torch.where(finite, value, self._hyper[name])
+            before = self._memory[name]
+            self._memory[name] = {
+                key: torch.where(finite, entry, before.get(key, torch.zeros_like(entry)))
+                for key, entry in memory.items()
+            }
+
+    def _collect(self, vector: Tensor) -> dict[str, Tensor]:
+        tangents = self._influence.theta
+        if self.exact:
+            sums = torch.matmul(tangents.transpose(0, 1), vector.unsqueeze(-1)).squeeze(-1)  # (M, K)
         else:
-            theta_next, self._slots = self.rule(theta, gradient, self._slots, hyper)
-        for i in unused:  # as torch.optim: no gradient, no update, no decay
-            part = slice(sum(self.set_map.sizes[:i]), sum(self.set_map.sizes[: i + 1]))
-            theta_next[part] = theta[part]
-            self._influence.theta[:, part] = before.theta[:, part]
-            for name, slot in self._slots.items():
-                slot[part] = slots_before[name][part]
-            for name, tangent in self._influence.slots.items():
-                tangent[:, part] = before.slots[name][:, part]
-        for parameter, value in zip(self._parameters, unflatten(theta_next, self._parameters), strict=True):
-            parameter.copy_(value)
+            sums = self.set_map.collect(tangents, vector).flatten(1)  # (M, K·S)
+        return dict(zip(self.rule.tune, sums.split(self.set_map.count, dim=-1), strict=True))
 
-    def _meta_step(self, valid_closure: Closure) -> None:
-        _, gradients = gradient_of(valid_closure, self._parameters)
-        with torch.no_grad():
-            products = flatten(gradients, self._parameters) * self._influence.theta
-            per_name = len(products) // len(self.rule.tune)
-            for index, name in enumerate(self.rule.tune):
-                block = products[index * per_name : (index + 1) * per_name]
-                self.hypergradient[name] = block.sum(-1) if self.exact else self.set_map.collect(block[0])
-            if not all(bool(torch.isfinite(values).all()) for values in self.hypergradient.values()):
-                self.skipped += 1
-                self._influence.clear()
-                return
-            for name, values in self.hypergradient.items():
-                self.hyper[name] = meta_step(self.meta, name, self.hyper[name], values, self._memory[name])
+    def _count_skipped(self, finite: Tensor) -> None:
+        if self.on_nonfinite == "raise":
+            raise FloatingPointError(
+                f"step {self.steps}: the hypergradient is not finite; lower the meta-rate, discount the influence,"
+                " or choose on_nonfinite='reset'"
+            )
+        tensors = self._influence.tensors
+        broken = ~torch.stack([tangent.isfinite().all(-1).all(0) for tangent in tensors]).all(0)
+        self._skipped["influence"] += (broken & ~finite).cpu()
+        self._skipped["hypergradient"] += (~broken & ~finite).cpu()
+        if self.on_nonfinite == "reset":
+            for tangent in tensors:
+                tangent[:, broken] = 0
 
-    def _initial(self, name: str) -> float:
-        value = getattr(self.rule, name)
-        if name not in self.rule.tune:
-            return value
-        low, high = bounds_of(self.meta, name)
-        if value == 0 and transform_of(self.meta, name) == "log":
-            return low
-        if not low <= value <= high:
-            raise ValueError(f"{name}={value:g}: the meta-rule's bounds allow [{low:g}, {high:g}]; change its `bounds`")
-        return value
+    def _values(self, name: str, value: float | Tensor, like: Tensor) -> Tensor:
+        """(M, S) of `like`'s dtype and device from a number, (S,), (M,) or (M, S)."""
+        given = torch.as_tensor(value, dtype=like.dtype, device=like.device).detach()
+        shape = (self._flat.rows, self.set_map.count)
+        if self._flat.members is not None and given.shape == (self._flat.members,) != (self.set_map.count,):
+            given = given.unsqueeze(-1)
+        try:
+            values = given.expand(shape).clone()
+        except RuntimeError:
+            raise ValueError(f"{name}: shape {tuple(given.shape)} does not fit (members, sets) = {shape}") from None
+        return admit(self.meta, name, values) if name in self.rule.tune else values
+
+    def _noise(self, theta: Tensor) -> Tensor | None:
+        if self.rule.temperature == 0:
+            return None
+        drawn = [torch.randn(theta.shape[1], generator=g, dtype=theta.dtype, device=g.device) for g in self._generators]
+        return torch.stack(drawn).to(theta.device)
 
     def _phase(self, name: str) -> None:
         if self.on_phase is not None:
             self.on_phase(name)
 
 
-def _named(parameters: Parameters) -> tuple[list[str], list[nn.Parameter]]:
-    given = list(parameters)
-    pairs = [item if isinstance(item, tuple) else (str(index), item) for index, item in enumerate(given)]
-    pairs = [(name, parameter) for name, parameter in pairs if parameter.requires_grad]
-    if not pairs:
-        raise ValueError("no parameters that require a gradient were given")
-    for what in ("dtype", "device"):
-        kinds = {str(getattr(parameter, what)) for _, parameter in pairs}
-        if len(kinds) > 1:
-            raise ValueError(f"all parameters must have one {what}, given {', '.join(sorted(kinds))}")
-    return [name for name, _ in pairs], [parameter for _, parameter in pairs]
-
-
-def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in tensors.items()}
+def _generators(
+    generator: torch.Generator | Sequence[torch.Generator] | None, rule: Rule, rows: int
+) -> list[torch.Generator]:
+    if generator is None:
+        if rule.temperature != 0:
+            raise ValueError("a rule with a temperature draws noise: give OHO(..., generator=torch.Generator())")
+        return []
+    generators = [generator] if isinstance(generator, torch.Generator) else list(generator)
+    if len(generators) != rows:
+        raise ValueError(f"generator: {len(generators)} given, one for each of {rows} members is needed")
+    return generators

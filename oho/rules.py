@@ -1,12 +1,21 @@
-"""Update rules: pure elementwise maps, written once and differentiated forward, never by hand.
+"""Update rules: pure maps, written once and differentiated forward, never by hand.
 
-    symbol  name             shape    meaning
-    θ       parameters       (..., N) all tuned parameters, flattened
-    g       gradient         (..., N) of the training loss at θ
-    s       slots            (..., N) the optimizer's memory, by name
-    h       hyperparameters  (..., 1) or (..., N), by name, broadcast by the set map
+    symbol  name             shape                 meaning
+    θ       parameters       (..., N)              all tuned parameters, flattened
+    g       gradient         (..., N)              of the training loss at θ, clipped first if the rule asks for it
+    s       slots            (..., N) or (..., 1)  the optimizer's memory, by name
+    h       hyperparameters  (..., N) or (..., 1)  by name, spread over the elements by the set map
+    ξ       noise            (..., N)              standard normal, for a temperature T above 0
 
-A rule maps (θ, g, s, h) -> (θ', s').  With hyperparameters held still each equals the `torch.optim` rule of its name.
+A rule maps (θ, g, s, h, ξ) -> (θ', s').  With hyperparameters held still each equals the `torch.optim` rule of its
+name.
+
+Options all rules share
+    tune         names of the hyperparameters changed online
+    clip_value   c: g ← clamp(g, −c, c), before clip_norm
+    clip_norm    c: g ← g · min(1, c / (‖g‖ + 1e-6)), the norm over all parameters, as torch.nn.utils.clip_grad_norm_
+    temperature  T: θ' ← θ' + sqrt(2 η T) ξ, Langevin dynamics (Welling and Teh, 2011)
+All of them are differentiated with the rest.
 """
 
 from __future__ import annotations
@@ -23,13 +32,29 @@ Hyper = Mapping[str, Tensor]
 
 
 class Rule(Protocol):
-    """An update rule.  `names` are its hyperparameters, fields of the rule; `tune` are those changed online."""
+    """An update rule; any frozen dataclass with these members may stand in for ours.
+
+    `names` are its hyperparameters (fields of the rule, floats or one value a member), `slot_names` its slots of one
+    entry an element, `counter_names` its counts of steps, which no hyperparameter moves.
+    """
 
     names: ClassVar[tuple[str, ...]]
     slot_names: ClassVar[tuple[str, ...]]
-    tune: tuple[str, ...]
+    counter_names: ClassVar[tuple[str, ...]]
 
-    def __call__(self, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper) -> tuple[Tensor, Slots]:
+    @property
+    def tune(self) -> tuple[str, ...]:
+        """Names of the hyperparameters changed online."""
+        ...
+
+    @property
+    def temperature(self) -> float:
+        """Above 0, the rule is given noise."""
+        ...
+
+    def __call__(
+        self, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper, noise: Tensor | None = None
+    ) -> tuple[Tensor, Slots]:
         """One step; a function of its arguments alone."""
         ...
 
@@ -40,15 +65,21 @@ class SGD:
 
     names: ClassVar[tuple[str, ...]] = ("lr", "weight_decay")
     slot_names: ClassVar[tuple[str, ...]] = ()
+    counter_names: ClassVar[tuple[str, ...]] = ()
 
-    lr: float
-    weight_decay: float = 0.0
+    lr: float | Tensor
+    weight_decay: float | Tensor = 0.0
     tune: tuple[str, ...] = ("lr", "weight_decay")
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    temperature: float = 0.0
 
-    def __call__(self, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper) -> tuple[Tensor, Slots]:
+    def __call__(
+        self, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper, noise: Tensor | None = None
+    ) -> tuple[Tensor, Slots]:
         """Applies the rule."""
-        direction = torch.addcmul(gradient, hyper["weight_decay"], theta)
-        return torch.addcmul(theta, hyper["lr"], direction, value=-1), {}
+        direction = clip(gradient, value=self.clip_value, norm=self.clip_norm) + hyper["weight_decay"] * theta
+        return add_noise(theta - hyper["lr"] * direction, noise, rate=hyper["lr"], temperature=self.temperature), {}
 
 
 @dataclass(frozen=True)
@@ -57,61 +88,117 @@ class Momentum:
 
     names: ClassVar[tuple[str, ...]] = ("lr", "weight_decay", "momentum")
     slot_names: ClassVar[tuple[str, ...]] = ("momentum",)
+    counter_names: ClassVar[tuple[str, ...]] = ()
 
-    lr: float
-    weight_decay: float = 0.0
-    momentum: float = 0.9
+    lr: float | Tensor
+    weight_decay: float | Tensor = 0.0
+    momentum: float | Tensor = 0.9
     nesterov: bool = False
     tune: tuple[str, ...] = ("lr", "weight_decay")
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    temperature: float = 0.0
 
-    def __call__(self, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper) -> tuple[Tensor, Slots]:
+    def __call__(
+        self, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper, noise: Tensor | None = None
+    ) -> tuple[Tensor, Slots]:
         """Applies the rule."""
-        direction = torch.addcmul(gradient, hyper["weight_decay"], theta)
-        average = torch.addcmul(direction, hyper["momentum"], slots["momentum"])
-        step = torch.addcmul(direction, hyper["momentum"], average) if self.nesterov else average
-        return torch.addcmul(theta, hyper["lr"], step, value=-1), {"momentum": average}
+        direction = clip(gradient, value=self.clip_value, norm=self.clip_norm) + hyper["weight_decay"] * theta
+        average = hyper["momentum"] * slots["momentum"] + direction
+        step = direction + hyper["momentum"] * average if self.nesterov else average
+        return add_noise(theta - hyper["lr"] * step, noise, rate=hyper["lr"], temperature=self.temperature), {
+            "momentum": average
+        }
 
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam with the L2 penalty in the gradient (torch.optim.Adam)."""
+    """Adam with the L2 penalty in the gradient (torch.optim.Adam; Kingma and Ba, 2015).
+
+    ĝ = g + λθ;  m' = β1 m + (1 − β1) ĝ;  v' = β2 v + (1 − β2) ĝ²;  t' = t + 1;
+    θ' = θ − η / (1 − β1^t') · m' / (sqrt(v' / (1 − β2^t')) + ε).
+    """
 
     names: ClassVar[tuple[str, ...]] = ("lr", "weight_decay", "beta1", "beta2")
-    slot_names: ClassVar[tuple[str, ...]] = ("step", "mean", "square")
-    decoupled: ClassVar[bool] = False
+    slot_names: ClassVar[tuple[str, ...]] = ("mean", "square")
+    counter_names: ClassVar[tuple[str, ...]] = ("step",)
 
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.999
+    lr: float | Tensor = 1e-3
+    weight_decay: float | Tensor = 0.0
+    beta1: float | Tensor = 0.9
+    beta2: float | Tensor = 0.999
     epsilon: float = 1e-8
     tune: tuple[str, ...] = ("lr", "weight_decay")
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    temperature: float = 0.0
 
-    def __call__(self, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper) -> tuple[Tensor, Slots]:
+    def __call__(
+        self, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper, noise: Tensor | None = None
+    ) -> tuple[Tensor, Slots]:
         """Applies the rule."""
-        rate, decay, beta1, beta2 = (hyper[name] for name in self.names)
-        if self.decoupled:
-            theta = theta * (1 - rate * decay)
-        else:
-            gradient = torch.addcmul(gradient, decay, theta)
-        step = slots["step"] + 1
-        mean = beta1 * slots["mean"] + (1 - beta1) * gradient
-        square = beta2 * slots["square"] + (1 - beta2) * gradient * gradient
-        root = _square_root(square / (1 - beta2**step))
-        theta = theta - rate / (1 - beta1**step) * mean / (root + self.epsilon)
-        return theta, {"step": step, "mean": mean, "square": square}
+        gradient = clip(gradient, value=self.clip_value, norm=self.clip_norm) + hyper["weight_decay"] * theta
+        change, slots = adam_direction(gradient, slots, hyper, self.epsilon)
+        return add_noise(theta - hyper["lr"] * change, noise, rate=hyper["lr"], temperature=self.temperature), slots
 
 
 @dataclass(frozen=True)
-class AdamW(Adam):
-    """Adam with decoupled weight decay (torch.optim.AdamW; Loshchilov and Hutter, 2019)."""
+class AdamW:
+    """Adam with decoupled weight decay, θ ← (1 − η λ) θ first (torch.optim.AdamW; Loshchilov and Hutter, 2019)."""
 
-    decoupled: ClassVar[bool] = True
+    names: ClassVar[tuple[str, ...]] = ("lr", "weight_decay", "beta1", "beta2")
+    slot_names: ClassVar[tuple[str, ...]] = ("mean", "square")
+    counter_names: ClassVar[tuple[str, ...]] = ("step",)
 
-    weight_decay: float = 1e-2
+    lr: float | Tensor = 1e-3
+    weight_decay: float | Tensor = 1e-2
+    beta1: float | Tensor = 0.9
+    beta2: float | Tensor = 0.999
+    epsilon: float = 1e-8
+    tune: tuple[str, ...] = ("lr", "weight_decay")
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    temperature: float = 0.0
+
+    def __call__(
+        self, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper, noise: Tensor | None = None
+    ) -> tuple[Tensor, Slots]:
+        """Applies the rule."""
+        change, slots = adam_direction(
+            clip(gradient, value=self.clip_value, norm=self.clip_norm), slots, hyper, self.epsilon
+        )
+        decayed = theta * (1 - hyper["lr"] * hyper["weight_decay"])
+        return add_noise(decayed - hyper["lr"] * change, noise, rate=hyper["lr"], temperature=self.temperature), slots
 
 
-def _square_root(value: Tensor) -> Tensor:
+def adam_direction(gradient: Tensor, slots: Slots, hyper: Hyper, epsilon: float) -> tuple[Tensor, Slots]:
+    """m' / (1 − β1^t') / (sqrt(v' / (1 − β2^t')) + ε), and the new slots."""
+    beta1, beta2 = hyper["beta1"], hyper["beta2"]
+    step = slots["step"] + 1
+    mean = beta1 * slots["mean"] + (1 - beta1) * gradient
+    square = beta2 * slots["square"] + (1 - beta2) * gradient * gradient
+    root = square_root(square) / square_root(1 - beta2**step)
+    return mean / ((1 - beta1**step) * (root + epsilon)), {"step": step, "mean": mean, "square": square}
+
+
+def clip(gradient: Tensor, *, value: float | None, norm: float | None) -> Tensor:
+    """The gradient (..., N), clipped by value and then by norm; None is no clipping."""
+    if value is not None:
+        gradient = gradient.clamp(-value, value)
+    if norm is not None:
+        length = square_root((gradient * gradient).sum(-1, keepdim=True))
+        gradient = gradient * (norm / (length + 1e-6)).clamp(max=1.0)
+    return gradient
+
+
+def add_noise(theta: Tensor, noise: Tensor | None, *, rate: Tensor, temperature: float) -> Tensor:
+    """θ + sqrt(2 η T) ξ; θ itself at temperature 0."""
+    if temperature == 0 or noise is None:
+        return theta
+    return theta + square_root(2 * temperature * rate) * noise
+
+
+def square_root(value: Tensor) -> Tensor:
     """√value, its derivative taken as 0 where the value is 0, so that an unused unit's tangent stays finite."""
     positive = value > 0
-    return torch.where(positive, torch.where(positive, value, 1.0).sqrt(), 0.0)
+    return torch.where(positive, torch.where(positive, value, 1.0).sqrt(), value * 0)

@@ -1,83 +1,97 @@
 """Sets: which parameter tensors share one hyperparameter value.  The one map that rule and influence both use.
 
-    symbol  name     meaning
-    S       sets     number of distinct values of a hyperparameter
-    N       size     number of tuned parameters
+symbol  name     shape     meaning
+S       sets     ()        number of distinct values of a hyperparameter
+N       size     ()        tuned elements of one member
+M       members  ()        independent trainings side by side
+h       values   (..., S)  one value a set
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from oho.flat import FlatParameters
 
 
 @dataclass(frozen=True)
 class Layerwise:
     """`groups` groups of layers in depth order, weights (two or more axes) and biases of a group apart.
 
-    Sets are ordered [weights of group 0, biases of group 0, weights of group 1, ...].
+    A layer's depth is its rank among the weights, or among the biases, in the order the parameters were given; the
+    ranks are cut into `groups` contiguous parts as equal as possible.  Sets are ordered
+    [weights of group 0, biases of group 0, weights of group 1, ...]; a kind the model lacks has no sets.
     """
 
     groups: int
 
 
-Sets = str | Layerwise | Mapping[str, object] | Callable[[str], object]
+Sets = str | Layerwise | Mapping[str, Hashable] | Callable[[str], Hashable]
 
 
 @dataclass(frozen=True)
 class SetMap:
-    """`of_tensor[i]` is the set of parameter tensor i, `sizes[i]` its number of elements."""
+    """`of_tensor[i]` is the set of parameter tensor i, `sizes[i]` its number of elements, `count` is S."""
 
     of_tensor: tuple[int, ...]
     sizes: tuple[int, ...]
     count: int
 
     def spread(self, values: Tensor) -> Tensor:
-        """(..., S) one value a set -> (..., 1) if there is one set, else (..., N) one value a parameter."""
+        """(..., S) one value a set -> (..., 1) if there is one set, else (..., N), one value an element."""
         if self.count == 1:
             return values
         pieces = zip(self.of_tensor, self.sizes, strict=True)
         return torch.cat([values[..., s : s + 1].expand(*values.shape[:-1], size) for s, size in pieces], dim=-1)
 
-    def collect(self, products: Tensor) -> Tensor:
-        """(..., N) -> (..., S): the sum over each set's parameters."""
-        if self.count == 1:
-            return products.sum(-1, keepdim=True)
-        sums = torch.stack([piece.sum(-1) for piece in products.split(self.sizes, dim=-1)], dim=-1)
-        index = torch.tensor(self.of_tensor, device=products.device)
-        return products.new_zeros(*products.shape[:-1], self.count).index_add_(-1, index, sums)
+    def collect(self, tangents: Tensor, vector: Tensor) -> Tensor:
+        """tangents (K, M, N), vector (M, N) -> (M, K, S): their products summed over each set's elements alone."""
+        rows, column = tangents.transpose(0, 1), vector.unsqueeze(-1)
+        result = tangents.new_zeros(*rows.shape[:2], self.count)
+        pieces = zip(rows.split(self.sizes, -1), column.split(self.sizes, -2), self.of_tensor, strict=True)
+        for piece, part, index in pieces:
+            result[..., index] += torch.matmul(piece, part).squeeze(-1)
+        return result
 
 
-def resolve_sets(sets: Sets, names: Sequence[str], tensors: Sequence[Tensor]) -> SetMap:
-    """The set map of parameter tensors with these names.  Raises ValueError for what it cannot apply."""
+def resolve_sets(sets: Sets, parameters: FlatParameters) -> SetMap:
+    """The set map of these parameters.
+
+    Raises:
+        ValueError: for an unknown word, a map that misses a parameter, or more groups than layers.
+    """
+    labels: list[Hashable]
     if isinstance(sets, str):
         if sets not in ("global", "full"):
             raise ValueError(f"sets={sets!r}: allowed are 'global', 'full', oho.Layerwise(n) or a map from name to set")
-        labels: list[object] = [0 if sets == "global" else i for i in range(len(tensors))]
+        labels = [0 if sets == "global" else i for i in range(len(parameters.names))]
     elif isinstance(sets, Layerwise):
-        labels = _layerwise(sets.groups, tensors)
+        labels = _layerwise(sets.groups, parameters)
     elif isinstance(sets, Mapping):
-        if missing := [name for name in names if name not in sets]:
-            raise ValueError(f"sets: no set is given for {', '.join(missing)}")
-        labels = [sets[name] for name in names]
+        if missing := [name for name in parameters.names if name not in sets]:
+            names = ", ".join(missing)
+            raise ValueError(f"sets: no set is given for {names}; give named_parameters() and a set for each")
+        labels = [sets[name] for name in parameters.names]
     else:
-        labels = [sets(name) for name in names]
+        labels = [sets(name) for name in parameters.names]
     order = sorted(set(labels)) if isinstance(sets, Layerwise) else list(dict.fromkeys(labels))  # type: ignore[type-var]
     index = {label: position for position, label in enumerate(order)}
-    return SetMap(tuple(index[label] for label in labels), tuple(t.numel() for t in tensors), len(order))
+    return SetMap(tuple(index[label] for label in labels), parameters.sizes, len(order))
 
 
-def _layerwise(groups: int, tensors: Sequence[Tensor]) -> list[object]:
-    is_bias = [tensor.ndim < 2 for tensor in tensors]
+def _layerwise(groups: int, parameters: FlatParameters) -> list[Hashable]:
+    axes = 0 if parameters.members is None else 1
+    is_bias = [tensor.ndim - axes < 2 for tensor in parameters.tensors]
     counts = {kind: is_bias.count(kind) for kind in (False, True)}
     smallest = min(count for count in counts.values() if count)
     if not 1 <= groups <= smallest:
         raise ValueError(f"Layerwise({groups}): allowed are 1 to {smallest} groups for this model")
     seen = {False: 0, True: 0}
-    labels: list[object] = []
+    labels: list[Hashable] = []
     for kind in is_bias:
         labels.append((seen[kind] * groups // counts[kind], kind))
         seen[kind] += 1

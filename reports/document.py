@@ -137,13 +137,17 @@ def _provenance(tables: Tables) -> list[list[str]]:
 
 
 def _problems(runs: pd.DataFrame) -> list[str]:
+    """One line for each failed or unfinished run, and one for each experiment's runs that never started."""
+    open_runs = runs.drop_duplicates("run")
+    open_runs = open_runs[~open_runs["status"].isin(MEASURED)]
     problems = []
-    for row in runs.drop_duplicates("run").to_dict("records"):
-        if row["status"] not in MEASURED:
-            message = str(row.get("message") or "").strip().splitlines()
-            name = f"{row['label']}, seed {row['seed']}" if isinstance(row.get("label"), str) else "never started"
-            reason = f": {message[-1]}" if message and message[-1] != "nan" else ""
-            problems.append(f"{row['run']} ({row['experiment']}, {name}): {row['status']}{reason}")
+    for experiment, group in open_runs.groupby("experiment"):
+        missing = int((group["status"] == "missing").sum())
+        problems += [f"{experiment}: {missing} of its planned runs were not started"] if missing else []
+        for row in group[group["status"] != "missing"].to_dict("records"):
+            message = row["message"].strip().splitlines() if isinstance(row.get("message"), str) else []
+            status = row["status"].replace("_", " ") + (f": {message[-1]}" if message else "")
+            problems.append(f"{experiment}, {row['label']}, seed {row['seed']} ({row['run']}): {status}")
     return problems
 
 

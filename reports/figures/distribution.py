@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -70,7 +71,7 @@ def draw(estimates: Estimates) -> Figure:
     axes.set_yscale("log" if log else "linear")
     for position, row in enumerate(summary.itertuples()):
         values = estimates.runs.loc[estimates.runs["label"] == row.label, "test_loss"].to_numpy(float)
-        _draw_method(axes, position, values, row, log=log)
+        _draw_method(axes, position, values, row)
     axes.set_xticks(range(len(summary)), [f"{row.label}\nn = {row.n}" for row in summary.itertuples()])
     axes.set_ylabel("Final test loss\n(nats per example)")
     axes.set_xlim(-0.6, len(summary) - 0.4)
@@ -81,12 +82,12 @@ def draw(estimates: Estimates) -> Figure:
     return figure
 
 
-def _draw_method(axes: Axes, position: int, values: np.ndarray, row, *, log: bool) -> None:
+def _draw_method(axes: Axes, position: int, values: np.ndarray, row: Any) -> None:
     finite, colour = values[np.isfinite(values)], style.colour(row.method)
     if len(np.unique(finite)) > 2:
         sns.violinplot(
             x=np.full(len(finite), position), y=finite, color=colour, alpha=0.3, inner=None, cut=0, width=0.75,
-            linewidth=0.8, native_scale=True, log_scale=(False, log), ax=axes,
+            linewidth=0.8, native_scale=True, ax=axes,
         )  # fmt: skip
     offsets = np.linspace(-0.12, 0.12, len(finite)) if len(finite) > 1 else np.zeros(len(finite))
     axes.plot(position + offsets, finite, style.marker(row.method), color=colour, ms=3, alpha=0.8, mew=0)

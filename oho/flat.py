@@ -1,0 +1,116 @@
+"""Parameters as one flat tensor: gathered from the model before each step and written back after it.
+
+symbol  name        shape            meaning
+M       members     ()               independent trainings side by side; 1 without a population
+N       size        ()               tuned elements of one member
+θ       parameters  (M, N)           all tuned parameters of each member, in the order given
+p       tensor      (M, *shape)      one of the model's own tensors; (*shape) without a population
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+Given = Iterable[nn.Parameter] | Iterable[tuple[str, nn.Parameter]]
+
+
+@dataclass(frozen=True)
+class FlatParameters:
+    """The model's own tensors and how they lie in a flat one.
+
+    `tensors[i]`, named `names[i]`, takes `sizes[i]` elements of the last axis; `members` is None without a population.
+    """
+
+    names: tuple[str, ...]
+    tensors: tuple[Tensor, ...]
+    sizes: tuple[int, ...]
+    members: int | None
+
+    @property
+    def rows(self) -> int:
+        """M."""
+        return self.members or 1
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return sum(self.sizes)
+
+    def gather(self) -> Tensor:
+        """(M, N): the parameters as they are now, detached."""
+        return self.flatten([tensor.detach() for tensor in self.tensors])
+
+    def flatten(self, values: Sequence[Tensor | None], *, out: Tensor | None = None) -> Tensor:
+        """One tensor for each parameter, each (..., *p.shape), -> (..., M, N); None counts as zeros.
+
+        `out`, if given, is filled and returned.
+        """
+        given = [(value, tensor) for value, tensor in zip(values, self.tensors, strict=True) if value is not None]
+        lead = given[0][0].shape[: given[0][0].ndim - given[0][1].ndim] if given else ()
+        pieces = []
+        for value, tensor, size in zip(values, self.tensors, self.sizes, strict=True):
+            shape = (*lead, self.rows, size)
+            pieces.append(tensor.new_zeros(shape) if value is None else value.reshape(shape))
+        return torch.cat(pieces, dim=-1) if out is None else torch.cat(pieces, dim=-1, out=out)
+
+    def split(self, flat: Tensor) -> list[Tensor]:
+        """(..., M, N) -> for each parameter a view of shape (..., *p.shape)."""
+        pieces = flat.split(self.sizes, dim=-1)
+        lead = flat.shape[:-2]
+        return [piece.view(*lead, *tensor.shape) for piece, tensor in zip(pieces, self.tensors, strict=True)]
+
+    def write(self, flat: Tensor) -> None:
+        """Copies θ (M, N) into the model's tensors, in place."""
+        with torch.no_grad():
+            torch._foreach_copy_(self.tensors, self.split(flat))
+
+    def span(self, index: int) -> slice:
+        """Where tensor `index` lies on the last axis."""
+        start = sum(self.sizes[:index])
+        return slice(start, start + self.sizes[index])
+
+    def per_member(self, value: Tensor) -> Tensor:
+        """A public view of (M, ...): without a population, the member axis is dropped."""
+        return value if self.members is not None else value[0]
+
+
+def flat_parameters(parameters: Given, members: int | None = None) -> FlatParameters:
+    """Checks what was given and lays it out.  Frozen parameters (requires_grad False) are left out.
+
+    Raises:
+        TypeError: for something that is not a tensor or a (name, tensor) pair.
+        ValueError: for no parameters, repeated ones, several dtypes or devices, or a wrong member axis.
+    """
+    pairs = [item if isinstance(item, tuple) else (str(i), item) for i, item in enumerate(parameters)]
+    for name, tensor in pairs:
+        if not isinstance(tensor, Tensor):
+            kind = type(tensor).__name__
+            raise TypeError(f"parameters: {name!r} is a {kind}; give model.parameters() or named_parameters()")
+    pairs = [(name, tensor) for name, tensor in pairs if tensor.requires_grad]
+    if not pairs:
+        raise ValueError("parameters: none that require a gradient were given")
+    names, tensors = zip(*pairs, strict=True)
+    if len({id(tensor) for tensor in tensors}) < len(tensors):
+        raise ValueError("parameters: a tensor was given twice; give each once (model.parameters() does)")
+    for what in ("dtype", "device"):
+        kinds = sorted({str(getattr(tensor, what)) for tensor in tensors})
+        if len(kinds) > 1:
+            raise ValueError(f"parameters: all must have one {what}, given {', '.join(kinds)}; convert the model first")
+    if not tensors[0].dtype.is_floating_point:
+        raise ValueError(f"parameters: must be real floating-point tensors, given {tensors[0].dtype}")
+    if members is not None:
+        _check_members(members, names, tensors)
+    return FlatParameters(names, tensors, tuple(t.numel() // (members or 1) for t in tensors), members)
+
+
+def _check_members(members: int, names: Sequence[str], tensors: Sequence[Tensor]) -> None:
+    if members < 1:
+        raise ValueError(f"members={members}: must be 1 or more, or None for a single training")
+    for name, tensor in zip(names, tensors, strict=True):
+        if tensor.ndim == 0 or tensor.shape[0] != members:
+            shape = tuple(tensor.shape)
+            raise ValueError(f"members={members}: {name!r} has shape {shape}, its first axis must be {members}")

@@ -1,0 +1,37 @@
+"""Saving and loading of named tensors: copies out, checked copies in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def copied(tensors: Mapping[str, Tensor], device: torch.device | None = None) -> dict[str, Tensor]:
+    """Independent copies, on `device` if given."""
+    return {name: tensor.detach().to(device, copy=True) for name, tensor in tensors.items()}
+
+
+def load_tensors(
+    key: str, state: Mapping[str, Any], mine: Mapping[str, Tensor], device: torch.device
+) -> dict[str, Tensor]:
+    """Copies of `state[key]`, a mapping of tensors, checked against those it replaces.
+
+    A slot kept as one count a member, (M, 1), may come back as one an element, (M, N).
+
+    Raises:
+        ValueError: for a missing key, another name, shape or dtype.
+    """
+    if key not in state:
+        raise ValueError(f"state: no {key!r}; give what state_dict() returned")
+    given = state[key]
+    if set(given) != set(mine):
+        raise ValueError(f"state: {key} has {sorted(given)}, this optimizer has {sorted(mine)}")
+    for name, tensor in mine.items():
+        fits = given[name].shape == tensor.shape or (key == "slots" and given[name].shape[:1] == tensor.shape[:1])
+        if not fits or given[name].dtype != tensor.dtype:
+            theirs, ours = (f"{tuple(t.shape)} {t.dtype}" for t in (given[name], tensor))
+            raise ValueError(f"state: {key}[{name!r}] is {theirs}, this optimizer has {ours}")
+    return copied(given, device)

@@ -1,0 +1,55 @@
+"""Small real runs on digits."""
+
+from pathlib import Path
+
+import torch
+
+from bench.config import load_experiment
+from bench.runner import run
+from bench.tracking import NoSink
+from reports.registry import FIGURES
+
+ROOT = Path(__file__).parents[2]
+
+CONFIG = """\
+experiment: small
+figures: [distribution]
+task: {name: digits-mlp, selection_epochs: 1}
+budget: {steps: 60}
+seeds: [0]
+space: %s
+threads: 1
+evaluations: 6
+tracking: {mode: disabled}
+methods:
+%s
+""".replace("%s", str(ROOT / "configs/spaces/fair"), 1)
+
+METHOD_LINES = {
+    "fixed": "{name: fixed}",
+    "step": "{name: step, step_size: 7}",
+    "exponential": "{name: exponential}",
+    "cosine": "{name: cosine}",
+    "adam": "{name: adam}",
+    "oho-global": "{name: oho-global, meta_rate: 1e-3}",
+    "random-search": "{name: random-search, trial_epochs: 1, over: {name: fixed}}",
+    "bayesian-search": "{name: bayesian-search, trial_epochs: 1, over: {name: adam}}",
+}
+
+
+def write_config(folder, *methods):
+    path = folder / "small.yaml"
+    path.write_text(CONFIG % "\n".join(f"  - {METHOD_LINES[name]}" for name in methods))
+    return path
+
+
+def experiment(folder, *methods, overrides=(), seeds=None):
+    return load_experiment(write_config(folder, *methods), figures=FIGURES, overrides=overrides, seeds=seeds)
+
+
+def run_one(spec, folder, sink=None):
+    return run(spec, folder, data_root=None, open_sink=lambda *a: sink or NoSink())
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)

@@ -1,0 +1,135 @@
+"""The command line as a user meets it, in a process of its own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from helpers import write_config
+
+from bench.records import Status, read_manifests, read_run, read_runs
+
+
+def oho_bench(*arguments, **options):
+    command = [sys.executable, "-m", "bench.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, **options)
+
+
+def test_help_imports_neither_torch_nor_wandb():
+    code = "import sys, bench.cli; print(sorted({'torch', 'wandb', 'pandas'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    answer = oho_bench("--help")
+    assert answer.returncode == 0
+    assert all(name in answer.stdout for name in ("run", "status", "report", "figure", "data", "list"))
+
+
+def test_run_report_and_run_again(tmp_path):
+    config, out = write_config(tmp_path, "fixed", "oho-global"), tmp_path / "runs"
+    first = oho_bench("run", config, "--out", out, "--seeds", "0-2")
+    assert first.returncode == 0, first.stderr
+    assert "6 runs to do" in first.stdout
+    before = {run.id: (run.folder / "records.jsonl").stat().st_mtime_ns for run in read_runs(out)}
+    again = oho_bench("run", config, "--out", out, "--seeds", "0-2")
+    assert "0 runs to do, 6 done already" in again.stdout
+    assert before == {run.id: (run.folder / "records.jsonl").stat().st_mtime_ns for run in read_runs(out)}
+    assert "small: 6 runs: 6 budget reached" in oho_bench("status", out).stdout
+    report = oho_bench("report", out, "-o", tmp_path / "report.pdf")
+    assert report.returncode == 0, report.stderr
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+    drawn = oho_bench("figure", "distribution", out, "-o", tmp_path / "one.pdf")
+    assert drawn.returncode == 0, drawn.stderr
+    assert (tmp_path / "one.csv").read_text().count("\n") == 7
+
+
+def test_dry_run_writes_nothing(tmp_path):
+    answer = oho_bench("run", write_config(tmp_path, "fixed", "adam"), "--out", tmp_path / "runs", "--dry-run")
+    assert "2 runs to do" in answer.stdout
+    assert "120 steps" in answer.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+MISTAKES = {
+    "no such file": ["run", "nowhere.yaml"],
+    "device": ["run", "CONFIG", "--device", "tpu"],
+    "seeds": ["run", "CONFIG", "--seeds", "a"],
+    "output": ["run", "CONFIG", "--out", "CONFIG/x"],
+    "empty folder": ["report", "EMPTY"],
+    "empty status": ["status", "EMPTY"],
+    "figure": ["figure", "violins", "EMPTY"],
+    "data": ["data", "fetch", "imagenet"],
+    "flag": ["run", "CONFIG", "--sed", "1"],
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(mistake, tmp_path):
+    (tmp_path / "empty").mkdir()
+    places = {"CONFIG": str(write_config(tmp_path, "fixed")), "EMPTY": str(tmp_path / "empty")}
+    arguments = [re.sub("CONFIG|EMPTY", lambda match: places[match[0]], text) for text in MISTAKES[mistake]]
+    answer = oho_bench(*arguments, cwd=tmp_path)
+    assert answer.returncode == 2
+    assert "Traceback" not in answer.stderr
+    if mistake != "flag":
+        assert len(answer.stderr.strip().splitlines()) == 1, answer.stderr
+
+
+def test_a_missing_data_set_without_network_is_one_line(tmp_path):
+    config = write_config(tmp_path, "fixed")
+    config.write_text(config.read_text().replace("digits-mlp", "mnist-mlp"))
+    blocked = {**os.environ, "https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+    answer = oho_bench("run", config, "--out", tmp_path / "runs", "--root", tmp_path, env=blocked)
+    assert answer.returncode == 2
+    assert "OHO_DATA" in answer.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_corrupted_record_line_is_named_and_left_alone(tmp_path):
+    out = tmp_path / "runs"
+    oho_bench("run", write_config(tmp_path, "fixed"), "--out", out)
+    (run,) = read_runs(out)
+    path = run.folder / "records.jsonl"
+    lines = path.read_text().splitlines()
+    lines[1] = lines[1][:20]
+    path.write_text("\n".join(lines) + "\n")
+    answer = oho_bench("report", out)
+    assert answer.returncode == 2
+    assert re.search(r"records\.jsonl:2:\d+: ", answer.stderr)
+    assert path.read_text() == "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_stopped_from_outside_keeps_what_was_recorded(number, code, tmp_path):
+    config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
+    command = [sys.executable, "-m", "bench.cli", "run", str(config), "--out", str(out), "--set", "budget.seconds=60"]
+    process = subprocess.Popen([*command, "--set", "evaluations=600"], stderr=subprocess.PIPE, text=True)
+    records = None
+    for _ in range(600):
+        time.sleep(0.1)
+        records = next(out.glob("*/records.jsonl"), None)
+        if records and len(records.read_text().splitlines()) > 3:
+            break
+    process.send_signal(number)
+    assert process.wait(20) == code
+    run = read_run(records.parent)
+    assert len(run.evaluations) > 3
+    if number != signal.SIGKILL:
+        assert run.outcome.status is Status.INTERRUPTED
+        assert "the same command continues" in process.stderr.read()
+    assert json.loads((records.parent / "spec.json").read_text())["seed"] == 0
+    (manifest,) = read_manifests(out)
+    assert manifest.runs == (run.id,)
+    after = oho_bench("run", config, "--out", out, "--set", "budget.seconds=60", "--set", "evaluations=600", "--dry-run")
+    assert "1 runs to do" in after.stdout
+
+
+def test_a_diverged_run_does_not_stop_the_others(tmp_path):
+    config = write_config(tmp_path, "fixed", "adam")
+    config.write_text(config.read_text().replace("{name: fixed}", "{name: fixed, lr: 1e30}"))
+    answer = oho_bench("run", config, "--out", tmp_path / "runs")
+    assert answer.returncode == 0
+    assert "diverged" in answer.stderr
+    assert "1 budget reached, 1 diverged" in oho_bench("status", tmp_path / "runs").stdout

@@ -1,0 +1,19 @@
+"""Shared by all tests: no network, W&B offline and inside temporary folders."""
+
+import os
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def private_wandb(tmp_path, monkeypatch):
+    for name in ("DIR", "DATA_DIR", "CACHE_DIR", "ARTIFACT_DIR", "CONFIG_DIR"):
+        monkeypatch.setenv(f"WANDB_{name}", str(tmp_path / "wandb"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    (tmp_path / "wandb").mkdir()
+    yield
+    assert "WANDB_API_KEY" not in os.environ

@@ -1,0 +1,175 @@
+"""From records to numbers exactly, to figures and PDF lightly."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bench.records import Manifest, Outcome, RunWriter, Status, run_id, write_manifest
+from reports.api import build_figure, build_report
+from reports.errors import ReportError
+from reports.figures import distribution, performance
+from reports.figures.common import NoData
+from reports.statistics import bootstrap, first_at_most, interquartile_mean, median
+from reports.tables import read_tables
+
+ENVIRONMENT = {"python": "3.11", "device_name": "test", "finished": "2026-01-02T03:04:05+00:00", "commit": "abc"}
+
+
+def spec_of(name, seed, over=None, task="digits-mlp"):
+    method = {"name": name, "label": name.title()}
+    if over:
+        method |= {"over": {"name": over, "label": over.title()}, "label": f"{name}: {over}"}
+    budget = {"unit": "seconds", "amount": 2.0}
+    return {"task": {"name": task}, "method": method, "space": {"name": "fair"}, "budget": budget, "seed": seed,
+            "device": "cpu"}  # fmt: skip
+
+
+def evaluation(step, loss, *, trial=0):
+    return {
+        "kind": "evaluation", "step": step, "epoch": step / 10, "trial": trial, "counted_seconds": step / 100,
+        "wall_seconds": step / 90, "train_loss": loss, "validation_loss": loss, "test_loss": loss, "test_error": 0.1,
+        "incumbent_validation_loss": loss, "incumbent_test_loss": loss, "incumbent_test_error": 0.1,
+        "hyper": {"lr": [0.1]}, "scalars": {},
+    }  # fmt: skip
+
+
+def write_run(root, spec, records, status=Status.BUDGET_REACHED, **changes):
+    writer = RunWriter(root, spec)
+    for record in records:
+        writer.append(record)
+    values = {
+        "status": status, "message": "Traceback\nValueError: broken" if status is Status.FAILED else "", "steps": 100,
+        "trials": 0, "counted_seconds": 2.0, "wall_seconds": 2.5, "accounts": {"train": 2.0, "hypergradient": 0.0,
+        "selection": 0.0, "search": 0.0, "setup": 0.5, "evaluation": 0.0, "tracking": 0.0, "runner": 0.0},
+        "final": records[-1] if records else {}, "environment": ENVIRONMENT,
+    }  # fmt: skip
+    writer.close(Outcome(**{**values, **changes}))
+    return writer.id
+
+
+def write_folder(root, losses, figures=("distribution", "performance"), **changes):
+    """`losses`: (method, over) -> for each seed the incumbent test loss at steps 100, 200, ..."""
+    ids = []
+    for (name, over), seeds in losses.items():
+        for seed, values in enumerate(seeds):
+            records = [evaluation(100 * (i + 1), loss, trial=i if over else 0) for i, loss in enumerate(values)]
+            ids.append(write_run(root, spec_of(name, seed, over), records, **changes))
+    write_manifest(root, Manifest("both", tuple(figures), {}, tuple(ids)))
+    return ids
+
+
+LOSSES = {
+    ("fixed", None): [[0.9, 0.5], [0.8, 0.3], [0.7, 0.4]],
+    ("oho-global", None): [[0.3, 0.20], [0.2, 0.10], [0.4, 0.15]],
+    ("random-search", "fixed"): [[0.9, 0.15, 0.1], [0.9, 0.5, 0.15], [0.9, 0.8, 0.7]],
+    ("bayesian-search", "adam"): [[0.9, 0.8], [0.9, 0.8], [0.5, 0.1]],
+}
+
+
+def test_median_and_interquartile_mean_are_exact():
+    assert median(np.array([3.0, 1.0, 2.0])) == 2.0
+    assert median(np.array([1.0, 2.0, np.inf, np.inf])) == np.inf
+    assert interquartile_mean(np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 100.0])) == 3.5
+
+
+def test_bootstrap_interval_covers_the_median_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    hits = 0
+    for trial in range(300):
+        low, high = bootstrap(generator.normal(size=25), seed=trial)[1:]
+        hits += low <= 0 <= high
+    assert 0.90 <= hits / 300 <= 0.99
+
+
+def test_a_diverged_run_counts_as_the_worst():
+    estimate = bootstrap([0.1, 0.2, np.nan])
+    assert estimate.value == 0.2
+    assert estimate.high == np.inf
+    assert np.isnan(bootstrap([0.3]).low)
+
+
+def test_first_at_most_takes_ties_and_misses():
+    assert first_at_most([3, 2, 1], 2) == 1
+    assert first_at_most([np.nan, 3], 2) is None
+
+
+def test_distribution_estimates(tmp_path):
+    write_folder(tmp_path, LOSSES)
+    estimates = distribution.estimate(read_tables(tmp_path))
+    summary = estimates.summary.set_index("label")
+    assert summary.loc["Fixed", "median"] == 0.4
+    assert summary.loc["Oho-Global", ["n", "lowest", "highest"]].tolist() == [3, 0.10, 0.20]
+
+
+def test_performance_estimates(tmp_path):
+    write_folder(tmp_path, LOSSES)
+    estimates = performance.estimate(read_tables(tmp_path))
+    assert estimates.target == 0.15
+    summary = estimates.summary.set_index("method")
+    assert summary.loc["random-search", ["trials", "seconds", "misses"]].tolist() == [3, 3.0, 1]
+    assert np.isinf(summary.loc["bayesian-search", "trials"])
+    assert summary.loc["bayesian-search", "misses"] == 2
+    assert summary.loc["oho-global", "seconds"] == 2.0
+
+
+def test_the_report_is_the_same_bytes_for_the_same_records(tmp_path):
+    write_folder(tmp_path / "runs", LOSSES)
+    pdfs = []
+    for name in ("a", "b"):
+        files = build_report(tmp_path / "runs", tmp_path / name / "report.pdf")
+        pdfs.append(files[0].read_bytes())
+        assert {path.suffix for path in files} == {".pdf", ".png", ".svg", ".csv"}
+    assert pdfs[0] == pdfs[1]
+    first, second = ((tmp_path / name / "figures/distribution.pdf").read_bytes() for name in ("a", "b"))
+    assert first == second
+
+
+EDGES = {
+    "one run": {("fixed", None): [[0.5]]},
+    "all diverged": {("fixed", None): [[None], [None]], ("oho-global", None): [[None]]},
+    "some diverged": {("fixed", None): [[None], [0.4], [0.6]], ("oho-global", None): [[0.2], [None]]},
+    "no search": {("oho-global", None): [[0.2], [0.2]]},
+    "nobody reaches": {("oho-global", None): [[0.1]], ("random-search", "fixed"): [[0.5], [0.5]]},
+}
+
+
+@pytest.mark.parametrize("edge", EDGES)
+def test_thin_data_gives_a_report_not_a_crash(edge, tmp_path):
+    write_folder(tmp_path / "runs", EDGES[edge])
+    files = build_report(tmp_path / "runs", tmp_path / "report.pdf")
+    assert files[0].read_bytes().startswith(b"%PDF")
+
+
+def test_a_figure_without_data_says_why(tmp_path):
+    write_folder(tmp_path, EDGES["no search"])
+    with pytest.raises(NoData, match="needs a measured Global OHO run and a search"):
+        performance.estimate(read_tables(tmp_path))
+    with pytest.raises(ReportError, match="performance: "):
+        build_figure("performance", tmp_path, tmp_path / "x.pdf")
+
+
+def test_failed_and_missing_runs_are_told_and_not_drawn(tmp_path):
+    ids = write_folder(tmp_path, {("fixed", None): [[0.5], [0.6]]})
+    failed = write_run(tmp_path, spec_of("fixed", 7), [evaluation(1, 0.001)], status=Status.FAILED)
+    write_manifest(tmp_path, Manifest("both", ("distribution",), {}, (*ids, failed, "0" * 16)))
+    tables = read_tables(tmp_path)
+    assert tables.runs["status"].value_counts().to_dict() == {"budget_reached": 2, "failed": 1, "missing": 1}
+    assert distribution.estimate(tables).summary["n"].tolist() == [2]
+    assert build_report(tmp_path, tmp_path / "report.pdf")
+
+
+def test_two_protocols_are_not_mixed(tmp_path):
+    ids = write_folder(tmp_path, {("fixed", None): [[0.5]]})
+    other = write_run(tmp_path, spec_of("fixed", 9), [evaluation(1, 0.5)], protocol=99)
+    write_manifest(tmp_path, Manifest("both", ("distribution",), {}, (*ids, other)))
+    with pytest.raises(ReportError, match="protocols"):
+        read_tables(tmp_path)
+
+
+def test_a_torn_last_line_is_left_out(tmp_path):
+    (identity,) = write_folder(tmp_path, {("fixed", None): [[0.5, 0.4]]})
+    path = tmp_path / identity / "records.jsonl"
+    path.write_text(path.read_text() + json.dumps(evaluation(9, 0.1))[:30])
+    assert len(read_tables(tmp_path).evaluations) == 2
+    assert run_id(spec_of("fixed", 0)) == identity
