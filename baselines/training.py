@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -121,7 +121,7 @@ class Training:
         return {}
 
     def _optimizer(self, model: torch.nn.Module, options: FixedOptions) -> torch.optim.Optimizer:
-        common = {"lr": options.lr, "weight_decay": options.weight_decay}
+        common: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay}
         if isinstance(options, AdamOptions):
             return torch.optim.Adam(model.parameters(), betas=(options.beta1, options.beta2), **common)
         return torch.optim.SGD(model.parameters(), **common)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Optional
@@ -39,6 +40,7 @@ def run(
 ) -> None:
     """Run experiments; what is finished in the results folder is not run again."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     with user_errors():
         from bench.config import load_experiment
         from bench.data import load

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 from pydantic import Field
+from torch import Tensor, nn
 
 import oho
-from bench.protocol import Batches, Incumbent, Ledger, Options, Space, State, Task, draw, select
+from bench.protocol import Batches, Incumbent, Ledger, Options, Space, Split, State, Task, draw, select
 
 
 class OnlineOptions(Options):
@@ -42,17 +44,18 @@ class Online:
     def init(self, task: Task, seed: int) -> OnlineState:
         """Open initial values are drawn from the space; the L2 coefficient starts no higher than its ceiling."""
         open_names = [name for name in self.options.tuned if getattr(self.options, name) is None]
-        options = self.options.model_copy(update=draw(self.space, open_names, seed))
-        ceiling = options.weight_decay_max
+        rate, ceiling = self.options.meta_rate, self.options.weight_decay_max
         model = task.model(seed)
-        initial = {"lr": options.lr, "weight_decay": min(options.weight_decay, ceiling)}
+        initial: dict[str, Any] = {name: getattr(self.options, name) for name in self.options.tuned}
+        initial |= draw(self.space, open_names, seed)
+        initial["weight_decay"] = min(initial["weight_decay"], ceiling)
         state = OnlineState(task, seed, model, initial)
         state.optimizer = oho.OHO(
             model.parameters(),
             rule=oho.SGD(**initial),
             sets="global",
             meta=oho.MetaSGD(
-                {"lr": options.meta_rate, "weight_decay": options.meta_rate * options.weight_decay_rate_scale},
+                {"lr": rate, "weight_decay": rate * self.options.weight_decay_rate_scale},
                 transform="raw",
                 bounds={"lr": (0.0, math.inf), "weight_decay": (0.0, ceiling)},
             ),
@@ -67,10 +70,7 @@ class Online:
         state.optimizer.on_phase = ledger.switch
         for _ in range(steps):
             batch, held = state.batches.at(state.step), state.validation_batches.at(state.step)
-            loss = state.optimizer.step(
-                lambda batch=batch: task.loss(model(batch.inputs), batch.targets),
-                lambda held=held: task.loss(model(held.inputs), held.targets),
-            )
+            loss = state.optimizer.step(partial(_loss, task, model, batch), partial(_loss, task, model, held))
             state.step += 1
             state.trial_step += 1
             if state.step % task.selection_period == 0:
@@ -93,3 +93,7 @@ class Online:
         """Norms of d(parameters)/d(hyperparameter), and the number of meta-steps skipped for non-finite values."""
         norms = state.optimizer.influence_norm()
         return {f"influence_norm_{name}": float(norm) for name, norm in norms.items()}
+
+
+def _loss(task: Task, model: nn.Module, batch: Split) -> Tensor:
+    return task.loss(model(batch.inputs), batch.targets)

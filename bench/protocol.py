@@ -79,25 +79,25 @@ class State:
 
 
 class Method(Protocol):
-    """One way to train under a budget."""
+    """One way to train under a budget.  A method's state is a `State` of its own kind, hence `Any` here."""
 
-    def init(self, task: Task, seed: int) -> State:
+    def init(self, task: Task, seed: int) -> Any:
         """The state before the first step.  A function of its arguments alone."""
         ...
 
-    def advance(self, state: State, *, steps: int, progress: float, ledger: Ledger) -> State:
+    def advance(self, state: Any, *, steps: int, progress: float, ledger: Ledger) -> Any:
         """At most `steps` further updates.  `progress` is the fraction of the budget used, in [0, 1)."""
         ...
 
-    def finish(self, state: State) -> None:
+    def finish(self, state: Any) -> None:
         """The budget ended: validates the model where it stands.  Called once, not billed, the same for all."""
         ...
 
-    def incumbent(self, state: State) -> Incumbent | None:
+    def incumbent(self, state: Any) -> Incumbent | None:
         """The best model so far, chosen on validation; its loss never rises."""
         ...
 
-    def scalars(self, state: State) -> dict[str, float]:
+    def scalars(self, state: Any) -> dict[str, float]:
         """What is worth plotting beside losses and hyperparameters."""
         ...
 

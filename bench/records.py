@@ -128,7 +128,7 @@ class RunWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "outcome.json").unlink(missing_ok=True)
         write_json(self.folder / "spec.json", spec)
-        self._file = open(self.folder / "records.jsonl", "w", encoding="utf-8", buffering=1)
+        self._file = open(self.folder / "records.jsonl", "w", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed by close)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Adds one record; the line reaches the operating system before this returns."""
@@ -153,7 +153,7 @@ def write_json(path: Path, content: Any) -> None:
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -30,7 +31,7 @@ COLOURS = {
 MARKERS = {"fixed": "o", "step": "s", "exponential": "^", "cosine": "D", "adam": "v", "oho-global": "*"}
 UNKNOWN_COLOUR, UNKNOWN_MARKER = "#555555", "X"
 
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.labelsize": 8,

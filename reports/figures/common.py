@@ -10,7 +10,7 @@ import pandas as pd
 MEASURED = ("finished", "budget_reached", "diverged")
 
 
-class NoData(Exception):
+class NoData(Exception):  # noqa: N818 (a reason, not an error)
     """The figure cannot be drawn; the message is the sentence that stands in its place."""
 
 

@@ -53,7 +53,8 @@ def unrolled(rule, set_map, shifts=None):
     for name, shift in (shifts or {}).items():
         values[name] = values[name] + shift
     values = {n: v.requires_grad_() for n, v in values.items()}
-    hyper = {n: torch.cat([v[s].expand(k) for s, k in zip(set_map.of_tensor, set_map.sizes)]) for n, v in values.items()}
+    pieces = list(zip(set_map.of_tensor, set_map.sizes, strict=True))
+    hyper = {n: torch.cat([v[s].expand(size) for s, size in pieces]) for n, v in values.items()}
     theta = torch.cat([p.detach().reshape(-1) for p in like]).requires_grad_()
     slots = {n: torch.zeros_like(theta) for n in (*rule.slot_names, *rule.counter_names)}
 
