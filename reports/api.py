@@ -54,7 +54,7 @@ def _draw(name: str, tables: Tables, path: Path) -> tuple[Section, list[Path]]:
     estimates.csv.to_csv(csv, index=False)
     section = Section(
         FIGURES[name].title, module.QUESTION, module.METHOD, module.findings(estimates), module.caption(estimates),
-        path.with_suffix(".svg"),
+        path.with_suffix(".svg"), module.published_rows(estimates),
     )  # fmt: skip
     return section, [*files, csv]
 

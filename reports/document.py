@@ -18,6 +18,7 @@ import typst
 from reports import style
 from reports.errors import ReportError
 from reports.figures.common import MEASURED, loss_text
+from reports.published import SOURCE
 from reports.statistics import bootstrap, interquartile_mean
 from reports.tables import Tables
 
@@ -35,11 +36,13 @@ class Section:
     findings: list[str]
     caption: str
     image: Path | None
+    published: list[list[str]]
+    """Header and rows of ours beside the published values; empty where there are none."""
 
     @classmethod
     def empty(cls, title: str, module: ModuleType, reason: str) -> Section:
         """The section of a figure that cannot be drawn."""
-        return cls(title, module.QUESTION, module.METHOD, [], reason, None)
+        return cls(title, module.QUESTION, module.METHOD, [], reason, None, [])
 
 
 def write_pdf(tables: Tables, sections: list[Section], output: Path) -> None:
@@ -74,6 +77,7 @@ def _content(tables: Tables, sections: list[Section], newest: str) -> dict[str, 
         "results": [_group_table(experiment, group) for experiment, group in done.groupby("experiment", sort=True)],
         "ledger": _ledger(done),
         "provenance": _provenance(tables),
+        "source": SOURCE,
         "problems": _problems(runs),
         "planned": len(runs.drop_duplicates("run")),
         "measured": len(done.drop_duplicates("run")),
@@ -96,7 +100,7 @@ def _section(index: int, section: Section) -> dict[str, Any]:
     image = f"figure-{index}.svg" if section.image is not None else None
     return {
         "title": section.title, "question": section.question, "method": section.method,
-        "findings": section.findings, "caption": section.caption, "image": image,
+        "findings": section.findings, "caption": section.caption, "image": image, "published": section.published,
     }  # fmt: skip
 
 

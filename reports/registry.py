@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FigureEntry:
-    """One figure: `module` has `QUESTION`, `METHOD`, `estimate`, `draw`, `findings` and `published`."""
+    """One figure: `module` has `QUESTION`, `METHOD`, `estimate`, `draw`, `caption`, `findings` and
+    `published_rows`."""
 
     description: str
     title: str

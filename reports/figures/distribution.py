@@ -130,12 +130,16 @@ def findings(estimates: Estimates) -> list[str]:
             f"From its best to its worst start the loss changes by a factor of {least['ratio']:.2g} with {least['label']} "
             f"and {most['ratio']:.2g} with {most['label']}."
         )
-    if summary["published"].notna().any():
-        pairs = ", ".join(f"{r.label} {r.published:g}" for r in summary.itertuples() if r.published == r.published)
-        sentences.append(f"Published medians ({published.SOURCE}): {pairs}.")
-    else:
+    if summary["published"].isna().all():
         sentences.append("The paper has no values for this data set.")
     return sentences
+
+
+def published_rows(estimates: Estimates) -> list[list[str]]:
+    """A table's header and rows, ours beside the published medians; empty where the paper has no values."""
+    known = estimates.summary[estimates.summary["published"].notna()]
+    rows = [[row.label, loss_text(row.median), f"{row.published:g}"] for row in known.itertuples()]
+    return [["Method", "Median test loss", "Published median"], *rows] if rows else []
 
 
 def _interval(row: pd.Series) -> str:

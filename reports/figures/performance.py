@@ -117,8 +117,8 @@ def _draw_panel(axes: Axes, bars: pd.DataFrame, quantity: str, ceiling: float) -
         colour, hits = style.colour(bar["over"]), bar["n"] - bar["misses"]
         if np.isinf(value):
             axes.bar(position, ceiling, color="none", edgecolor=colour, hatch="////", lw=0.8, width=0.7)
-            axes.annotate("median\nnot reached", (position, ceiling / 2), ha="center", va="center", fontsize=6,
-                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
+            axes.annotate("not reached", (position, ceiling / 2), ha="center", va="center", fontsize=6.5,
+                          rotation=90, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
         else:
             axes.bar(position, value, color=colour, alpha=0.85, width=0.7)
             if np.isfinite(low):
@@ -145,7 +145,7 @@ def caption(estimates: Estimates) -> str:
 def findings(estimates: Estimates) -> list[str]:
     """What we see, in numbers."""
     summary, target = estimates.summary, loss_text(estimates.target)
-    searches = summary[summary["method"].isin(PANELS)].sort_values("seconds")
+    searches = summary[summary["method"].isin(PANELS)].sort_values(["seconds", "label"])
     own = summary[summary["method"] == REFERENCE].iloc[0]
     missed = searches[np.isinf(searches["seconds"])]
     best = searches.iloc[0]
@@ -160,10 +160,14 @@ def findings(estimates: Estimates) -> list[str]:
         sentences.append("No search reaches it in half of its runs.")
     if len(missed):
         sentences.append(f"{len(missed)} of {len(searches)} searches miss it in more than half of their runs.")
-    pairs = "; ".join(
-        f"{row.label} {row.published_trials:g} trials, {row.published_hours:g} h"
-        for row in summary.itertuples()
-        if row.published_trials == row.published_trials
-    )
-    sentences.append(f"Published, at the scale of the paper ({published.SOURCE}): {pairs}.")
     return sentences
+
+
+def published_rows(estimates: Estimates) -> list[list[str]]:
+    """A table's header and rows: ours beside the published values."""
+    rows = [["Search", "Trials", "Counted seconds", "Published trials", "Published hours"]]
+    for bar in estimates.summary.to_dict("records"):
+        paper = [f"{bar[name]:g}" if np.isfinite(bar[name]) else "—" for name in ("published_trials", "published_hours")]
+        ours = [f"{bar[name]:.3g}" if np.isfinite(bar[name]) else "not reached" for name in ("trials", "seconds")]
+        rows.append([bar["label"], *ours, *paper])
+    return rows
