@@ -49,10 +49,9 @@ class GaussianProcessSearcher:
         from skopt import Optimizer
         from skopt.space import Integer, Real
 
-        self._names = list(names)
+        self._laws = {name: space.hyperparameters[name] for name in names}
         dimensions = []
-        for name in self._names:
-            law = space.hyperparameters[name]
+        for name, law in self._laws.items():
             kind = Integer if law.integer else Real
             dimensions.append(kind(law.low, law.high, prior="log-uniform" if law.log else "uniform", name=name))
         self._optimizer = Optimizer(
@@ -69,7 +68,7 @@ class GaussianProcessSearcher:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             values = self._optimizer.ask()
-        return {name: getattr(value, "item", lambda v=value: v)() for name, value in zip(self._names, values, strict=True)}
+        return {name: law.flip(int(value) if law.integer else float(value)) for (name, law), value in zip(self._laws.items(), values, strict=True)}
 
     def tell(self, point: Point, loss: float) -> None:
         """A diverged trial is told as the worst finite loss so far plus one: the process takes no infinities."""
@@ -79,7 +78,7 @@ class GaussianProcessSearcher:
             loss = (self._worst if math.isfinite(self._worst) else 10.0) + 1.0
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._optimizer.tell([point[name] for name in self._names], loss)
+            self._optimizer.tell([law.flip(point[name]) for name, law in self._laws.items()], loss)
 
 
 SEARCHERS: dict[str, Callable[[Space, Sequence[str], int], Searcher]] = {

@@ -15,7 +15,10 @@ Bound = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Dimension(BaseModel):
-    """A uniform law on [low, high], on a logarithmic scale if `log`, rounded to whole numbers if `integer`."""
+    """A uniform law on [low, high], on a logarithmic scale if `log`, rounded to whole numbers if `integer`.
+
+    With `complement` it is the law of 1 − value: decay factors just below 1 differ in their distance from 1.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,6 +26,7 @@ class Dimension(BaseModel):
     high: Bound
     log: bool = False
     integer: bool = False
+    complement: bool = False
 
     @model_validator(mode="after")
     def _ordered(self) -> Dimension:
@@ -38,7 +42,11 @@ class Dimension(BaseModel):
             value = math.exp(math.log(self.low) + fraction * math.log(self.high / self.low))
         else:
             value = self.low + fraction * (self.high - self.low)
-        return round(value) if self.integer else min(max(value, self.low), self.high)
+        return self.flip(round(value) if self.integer else min(max(value, self.low), self.high))
+
+    def flip(self, value: float) -> float:
+        """From a hyperparameter to what the law is of, or back."""
+        return 1 - value if self.complement else value
 
 
 class Space(BaseModel):
