@@ -2,12 +2,12 @@
 
     symbol  name             shape                 meaning
     θ       parameters       (..., N)              all tuned parameters, flattened
-    g       gradient         (..., N)              of the training loss at θ, clipped first if the rule asks for it
+    g       gradient         (..., N)              of the training loss at θ, clipped first (`clip`) if the rule asks
     s       slots            (..., N) or (..., 1)  the optimizer's memory, by name
     h       hyperparameters  (..., N) or (..., 1)  by name, spread over the elements by the set map
     ξ       noise            (..., N)              standard normal, for a temperature T above 0
 
-A rule maps (θ, g, s, h, ξ) -> (θ', s').  With hyperparameters held still each equals the `torch.optim` rule of its
+A rule maps (θ, g, s, h, ξ) -> (θ', s'), element by element; only the clipping by norm before it couples elements.  With hyperparameters held still each equals the `torch.optim` rule of its
 name.
 
 Options all rules share
@@ -48,6 +48,16 @@ class Rule(Protocol):
         ...
 
     @property
+    def clip_norm(self) -> float | None:
+        """Bound of the gradient's norm."""
+        ...
+
+    @property
+    def clip_value(self) -> float | None:
+        """Bound of the gradient's entries."""
+        ...
+
+    @property
     def temperature(self) -> float:
         """Above 0, the rule is given noise."""
         ...
@@ -78,8 +88,8 @@ class SGD:
         self, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper, noise: Tensor | None = None
     ) -> tuple[Tensor, Slots]:
         """Applies the rule."""
-        direction = clip(gradient, value=self.clip_value, norm=self.clip_norm) + hyper["weight_decay"] * theta
-        return add_noise(theta - hyper["lr"] * direction, noise, rate=hyper["lr"], temperature=self.temperature), {}
+        direction = torch.addcmul(gradient, hyper["weight_decay"], theta)
+        return add_noise(torch.addcmul(theta, hyper["lr"], direction, value=-1), noise, rate=hyper["lr"], temperature=self.temperature), {}
 
 
 @dataclass(frozen=True)
@@ -103,10 +113,10 @@ class Momentum:
         self, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper, noise: Tensor | None = None
     ) -> tuple[Tensor, Slots]:
         """Applies the rule."""
-        direction = clip(gradient, value=self.clip_value, norm=self.clip_norm) + hyper["weight_decay"] * theta
-        average = hyper["momentum"] * slots["momentum"] + direction
-        step = direction + hyper["momentum"] * average if self.nesterov else average
-        return add_noise(theta - hyper["lr"] * step, noise, rate=hyper["lr"], temperature=self.temperature), {
+        direction = torch.addcmul(gradient, hyper["weight_decay"], theta)
+        average = torch.addcmul(direction, hyper["momentum"], slots["momentum"])
+        step = torch.addcmul(direction, hyper["momentum"], average) if self.nesterov else average
+        return add_noise(torch.addcmul(theta, hyper["lr"], step, value=-1), noise, rate=hyper["lr"], temperature=self.temperature), {
             "momentum": average
         }
 
@@ -137,7 +147,7 @@ class Adam:
         self, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper, noise: Tensor | None = None
     ) -> tuple[Tensor, Slots]:
         """Applies the rule."""
-        gradient = clip(gradient, value=self.clip_value, norm=self.clip_norm) + hyper["weight_decay"] * theta
+        gradient = torch.addcmul(gradient, hyper["weight_decay"], theta)
         change, slots = adam_direction(gradient, slots, hyper, self.epsilon)
         return add_noise(theta - hyper["lr"] * change, noise, rate=hyper["lr"], temperature=self.temperature), slots
 
@@ -164,9 +174,7 @@ class AdamW:
         self, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper, noise: Tensor | None = None
     ) -> tuple[Tensor, Slots]:
         """Applies the rule."""
-        change, slots = adam_direction(
-            clip(gradient, value=self.clip_value, norm=self.clip_norm), slots, hyper, self.epsilon
-        )
+        change, slots = adam_direction(gradient, slots, hyper, self.epsilon)
         decayed = theta * (1 - hyper["lr"] * hyper["weight_decay"])
         return add_noise(decayed - hyper["lr"] * change, noise, rate=hyper["lr"], temperature=self.temperature), slots
 
