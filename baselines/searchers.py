@@ -68,7 +68,8 @@ class GaussianProcessSearcher:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             values = self._optimizer.ask()
-        return {name: law.flip(int(value) if law.integer else float(value)) for (name, law), value in zip(self._laws.items(), values, strict=True)}
+        asked = zip(self._laws.items(), values, strict=True)
+        return {name: law.flip(int(value) if law.integer else float(value)) for (name, law), value in asked}
 
     def tell(self, point: Point, loss: float) -> None:
         """A diverged trial is told as the worst finite loss so far plus one: the process takes no infinities."""

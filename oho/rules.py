@@ -7,8 +7,8 @@
     h       hyperparameters  (..., N) or (..., 1)  by name, spread over the elements by the set map
     ξ       noise            (..., N)              standard normal, for a temperature T above 0
 
-A rule maps (θ, g, s, h, ξ) -> (θ', s'), element by element; only the clipping by norm before it couples elements.  With hyperparameters held still each equals the `torch.optim` rule of its
-name.
+A rule maps (θ, g, s, h, ξ) -> (θ', s'), element by element; only the clipping by norm before it couples elements.  With
+hyperparameters held still each equals the `torch.optim` rule of its name.
 
 Options all rules share
     tune         names of the hyperparameters changed online
@@ -89,7 +89,8 @@ class SGD:
     ) -> tuple[Tensor, Slots]:
         """Applies the rule."""
         direction = torch.addcmul(gradient, hyper["weight_decay"], theta)
-        return add_noise(torch.addcmul(theta, hyper["lr"], direction, value=-1), noise, rate=hyper["lr"], temperature=self.temperature), {}
+        theta = torch.addcmul(theta, hyper["lr"], direction, value=-1)
+        return add_noise(theta, noise, rate=hyper["lr"], temperature=self.temperature), {}
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,8 @@ class Momentum:
         direction = torch.addcmul(gradient, hyper["weight_decay"], theta)
         average = torch.addcmul(direction, hyper["momentum"], slots["momentum"])
         step = torch.addcmul(direction, hyper["momentum"], average) if self.nesterov else average
-        return add_noise(torch.addcmul(theta, hyper["lr"], step, value=-1), noise, rate=hyper["lr"], temperature=self.temperature), {
-            "momentum": average
-        }
+        theta = torch.addcmul(theta, hyper["lr"], step, value=-1)
+        return add_noise(theta, noise, rate=hyper["lr"], temperature=self.temperature), {"momentum": average}
 
 
 @dataclass(frozen=True)
