@@ -69,7 +69,7 @@ class GaussianProcessSearcher:
             warnings.simplefilter("ignore")
             values = self._optimizer.ask()
         asked = zip(self._laws.items(), values, strict=True)
-        return {name: law.flip(int(value) if law.integer else float(value)) for (name, law), value in asked}
+        return {name: law.value(int(value) if law.integer else float(value)) for (name, law), value in asked}
 
     def tell(self, point: Point, loss: float) -> None:
         """A diverged trial is told as the worst finite loss so far plus one: the process takes no infinities."""
@@ -79,7 +79,7 @@ class GaussianProcessSearcher:
             loss = (self._worst if math.isfinite(self._worst) else 10.0) + 1.0
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._optimizer.tell([law.flip(point[name]) for name, law in self._laws.items()], loss)
+            self._optimizer.tell([law.coordinate(point[name]) for name, law in self._laws.items()], loss)
 
 
 SEARCHERS: dict[str, Callable[[Space, Sequence[str], int], Searcher]] = {

@@ -42,11 +42,15 @@ class Dimension(BaseModel):
             value = math.exp(math.log(self.low) + fraction * math.log(self.high / self.low))
         else:
             value = self.low + fraction * (self.high - self.low)
-        return self.flip(round(value) if self.integer else min(max(value, self.low), self.high))
+        return self.value(round(value) if self.integer else min(max(value, self.low), self.high))
 
-    def flip(self, value: float) -> float:
-        """From a hyperparameter to what the law is of, or back."""
-        return 1 - value if self.complement else value
+    def value(self, coordinate: float) -> float:
+        """The hyperparameter at a point of the law."""
+        return 1 - coordinate if self.complement else coordinate
+
+    def coordinate(self, value: float) -> float:
+        """Where the law has a hyperparameter; within the bounds, though 1 − (1 − low) may round to below low."""
+        return min(max(1 - value, self.low), self.high) if self.complement else value
 
 
 class Space(BaseModel):

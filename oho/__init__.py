@@ -9,6 +9,7 @@ Source: Im, Savin, Cho, "Online hyperparameter optimization by real-time recurre
 from oho.curvature import double_backward, finite_difference, forward_over_reverse
 from oho.meta import DEFAULT_DISCOUNT, MetaAdam, MetaSGD, MetaSign, default_meta
 from oho.optimizer import OHO
+from oho.published import PublishedOHO
 from oho.rules import SGD, Adam, AdamW, Momentum
 from oho.sets import Layerwise
 
@@ -23,6 +24,7 @@ __all__ = [
     "MetaSGD",
     "MetaSign",
     "Momentum",
+    "PublishedOHO",
     "default_meta",
     "double_backward",
     "finite_difference",

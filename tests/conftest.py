@@ -17,3 +17,14 @@ def private_wandb(tmp_path, monkeypatch):
     (tmp_path / "wandb").mkdir()
     yield
     assert "WANDB_API_KEY" not in os.environ
+
+
+@pytest.fixture(scope="session")
+def mnist_root():
+    """The data root, if it holds MNIST."""
+    from bench.data import DATA_SETS, data_root
+
+    root = data_root(None)
+    if not DATA_SETS["mnist"].present(root):
+        pytest.skip(f"no MNIST under {root}; set OHO_DATA or `oho-bench data fetch mnist`")
+    return root

@@ -1,0 +1,211 @@
+"""The published recursion, defect by defect: to compare with, not to train with.
+
+    symbol  name             shape        meaning
+    θ       parameters       (*p.shape)   one tensor for each parameter
+    η, λ    hyperparameters  (S,)         learning rate and L2 coefficient, one a set
+    g, v    gradients        (*p.shape)   of the training loss before the step, of the validation loss after it
+    Z, Y    tangents         (*p.shape)   stand for dθ/dη and dθ/dλ; one of each for all sets
+    m, κ    meta-rates       ()           of η, and of λ relative to it
+
+One step at time t:
+
+    θ' = θ − η (g + λ θ)
+    Z' = (1 − 2 λ η) Z − η H'Z − g − 2 λ θ'               η' = max(0, η − m v'·Z')
+    Y' = (1 − 2 λ η') Y − η' H'Y − 2 η' θ'                λ' = clip(λ − κ m v'·Y', 0, ceiling)
+
+It is not the derivative of the update above it: the curvature H' and the parameters in it are taken after the step; λ
+counts twice; Y uses the new η; one tangent serves all sets; H' is a finite difference over r = max(0.001, √ε (1 +
+max|θ₁|) / max|Z₁|), scaled by the first tensor alone, far outside the neighbourhood of θ' once the tangents are long.
+In the layer-wise variant, moreover, biases are not decayed by the step, the tangents of group i read λ at entry i, and
+no bias entry of λ is ever changed.  `oho.OHO` is the recursion without these defects.
+
+Source: arXiv 2102.07813 and its code, github.com/jiwoongim/OHO, commit 1c0bdd1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oho.curvature import Closure, gradient_of
+from oho.flat import FlatParameters, Given, flat_parameters
+from oho.hyper import HyperView
+from oho.sets import Layerwise, resolve_sets
+from oho.state import copied, load_tensors
+
+CEILINGS = {"global": 2e-4, "full": 5e-4, "layerwise": 3e-3}
+"""Largest λ of each variant, as in the published scripts for MNIST."""
+SMALLEST_STEP = 0.001
+
+Tensors = list[Tensor]
+
+
+class PublishedOHO:
+    """The published algorithm with `oho.OHO`'s `step`, `hyper` and `hypergradient`.
+
+    Args:
+        parameters: `model.parameters()` or `model.named_parameters()`.
+        variant: "global" (one η and λ), "full" (one of each a tensor) or "layerwise" (`n` groups, weights and biases
+            apart).
+        n: number of groups; for "layerwise" only.
+        lr, weight_decay: initial values.
+        meta_lr: m.
+        weight_decay_max: the ceiling of λ; None is the published one of the variant, for MNIST.
+        weight_decay_meta_scale: κ.
+
+    Raises:
+        ValueError: for an unknown variant, or `n` missing or given where it has no meaning.
+    """
+
+    def __init__(
+        self,
+        parameters: Given,
+        variant: str = "global",
+        n: int | None = None,
+        *,
+        lr: float,
+        weight_decay: float = 0.0,
+        meta_lr: float,
+        weight_decay_max: float | None = None,
+        weight_decay_meta_scale: float = 0.01,
+    ):
+        if variant not in CEILINGS:
+            raise ValueError(f"variant={variant!r}: allowed are {', '.join(CEILINGS)}")
+        if (variant == "layerwise") != (n is not None):
+            raise ValueError(f"n={n}: the number of groups belongs to variant='layerwise', and only to it")
+        self.variant, self.meta_lr, self.weight_decay_meta_scale = variant, meta_lr, weight_decay_meta_scale
+        self.weight_decay_max = CEILINGS[variant] if weight_decay_max is None else weight_decay_max
+        self._flat: FlatParameters = flat_parameters(parameters)
+        self.set_map = resolve_sets(variant if n is None else Layerwise(n), self._flat)
+        like = self._flat.tensors[0].detach()
+        self._hyper = {
+            name: like.new_full((self.set_map.count,), value)
+            for name, value in (("lr", lr), ("weight_decay", weight_decay))
+        }
+        self.hypergradient = {name: torch.zeros_like(value) for name, value in self._hyper.items()}
+        self._tangents = {name: [torch.zeros_like(p) for p in self._flat.tensors] for name in self._hyper}
+        self.steps = 0
+
+    @property
+    def hyper(self) -> HyperView:
+        """Present values by name, (S,).  Assigning to an entry is `set_hyper`."""
+        return HyperView(dict(self._hyper), self.set_hyper)
+
+    def set_hyper(self, name: str, value: float | Tensor) -> None:
+        """Sets a hyperparameter from outside: one number, or one a set (S,)."""
+        if name not in self._hyper:
+            raise ValueError(f"no hyperparameter {name!r}; there are {', '.join(self._hyper)}")
+        old = self._hyper[name]
+        self._hyper[name] = torch.as_tensor(value, dtype=old.dtype, device=old.device).expand_as(old).clone()
+
+    def step(self, train_closure: Closure, valid_closure: Closure) -> Tensor:
+        """One update of parameters, tangents and hyperparameters.  Returns the training loss at θ, detached.
+
+        `train_closure` is called five times (the gradient, and two probes for each product), `valid_closure` once.
+        """
+        loss, gradient = self._gradient(train_closure)
+        rate, decay = self._per_tensor("lr"), self._per_tensor("weight_decay")
+        of_step, of_tangent = self._step_decay(decay), self._tangent_decay(decay)
+        with torch.no_grad():
+            for p, g, η, λ in zip(self._flat.tensors, gradient, rate, of_step, strict=True):
+                p.sub_(η * (g + λ * p))
+        products = {name: self._product(train_closure, self._tangents[name]) for name in self._hyper}
+        vector = self._gradient(valid_closure)[1]
+        with torch.no_grad():
+            self._move_tangents("lr", products, rate, of_tangent, gradient)
+            moved = self._hyper["lr"] - self.meta_lr * self._read("lr", vector)
+            self._hyper["lr"] = moved.clamp(min=0)
+            self._move_tangents("weight_decay", products, self._per_tensor("lr"), of_tangent, gradient)
+            moved = self._hyper["weight_decay"] - self._read("weight_decay", vector) * (
+                self.weight_decay_meta_scale * self.meta_lr
+            )
+            self._hyper["weight_decay"] = self._published_entries(moved.clamp(0, self.weight_decay_max))
+        self.steps += 1
+        return loss
+
+    @torch.no_grad()
+    def influence_norm(self) -> dict[str, Tensor]:
+        """Norm of each tangent, ()."""
+        return {
+            name: torch.linalg.vector_norm(torch.cat([t.flatten() for t in tangents]))
+            for name, tangents in self._tangents.items()
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the parameters and the options."""
+        tangents = {name: self._flat.flatten(value) for name, value in self._tangents.items()}
+        return {"steps": self.steps, "hyper": copied(self._hyper), "tangents": copied(tangents)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from the `state_dict` of an optimizer built with the same arguments."""
+        device = self._flat.tensors[0].device
+        mine = {name: self._flat.flatten(value) for name, value in self._tangents.items()}
+        tangents = load_tensors("tangents", state, mine, device)
+        self._hyper = load_tensors("hyper", state, self._hyper, device)
+        self._tangents = {name: [t.clone() for t in self._flat.split(flat)] for name, flat in tangents.items()}
+        self.steps = int(state["steps"])
+
+    def _gradient(self, closure: Closure) -> tuple[Tensor, Tensors]:
+        loss, gradients = gradient_of(closure, self._flat)
+        filled = [torch.zeros_like(p) if g is None else g for p, g in zip(self._flat.tensors, gradients, strict=True)]
+        return loss, filled
+
+    def _product(self, closure: Closure, tangent: Tensors) -> Tensors:
+        """H' times a tangent as published: central differences at the parameters after the step."""
+        longest = tangent[0].abs().max()
+        if longest == 0:
+            return [torch.zeros_like(t) for t in tangent]
+        first = self._flat.tensors[0].detach()
+        r = max(SMALLEST_STEP, float(torch.finfo(first.dtype).eps ** 0.5 * (1 + first.abs().max()) / longest))
+        kept = [p.detach().clone() for p in self._flat.tensors]
+        sides = []
+        try:
+            for sign in (r, -r):
+                self._place([p + sign * t for p, t in zip(kept, tangent, strict=True)])
+                sides.append(self._gradient(closure)[1])
+        finally:
+            self._place(kept)
+        return [(up - down) / (2 * r) for up, down in zip(*sides, strict=True)]
+
+    def _place(self, values: Tensors) -> None:
+        with torch.no_grad():
+            for p, value in zip(self._flat.tensors, values, strict=True):
+                p.copy_(value)
+
+    def _move_tangents(
+        self, name: str, products: dict[str, Tensors], rate: Tensors, decay: Tensors, gradient: Tensors
+    ) -> None:
+        pieces = zip(self._tangents[name], products[name], rate, decay, gradient, self._flat.tensors, strict=True)
+        self._tangents[name] = [
+            z * (1 - 2 * λ * η) - η * h - (g + 2 * λ * p if name == "lr" else 2 * η * p)
+            for z, h, η, λ, g, p in pieces
+        ]
+
+    def _read(self, name: str, vector: Tensors) -> Tensor:
+        """(S,): each set's slice of v' · tangent."""
+        sums = torch.zeros_like(self._hyper[name])
+        for s, v, tangent in zip(self.set_map.of_tensor, vector, self._tangents[name], strict=True):
+            sums[s] += (v * tangent).sum()
+        self.hypergradient[name] = sums
+        return sums
+
+    def _per_tensor(self, name: str) -> Tensors:
+        return [self._hyper[name][s] for s in self.set_map.of_tensor]
+
+    def _step_decay(self, decay: Tensors) -> Tensors:
+        if self.variant != "layerwise":
+            return decay
+        return [λ if p.ndim > 1 else torch.zeros_like(λ) for λ, p in zip(decay, self._flat.tensors, strict=True)]
+
+    def _tangent_decay(self, decay: Tensors) -> Tensors:
+        if self.variant != "layerwise":
+            return decay
+        return [self._hyper["weight_decay"][s // 2] for s in self.set_map.of_tensor]
+
+    def _published_entries(self, decay: Tensor) -> Tensor:
+        """The new λ; layer-wise, its bias entries stay as they were."""
+        if self.variant == "layerwise":
+            decay[1::2] = self._hyper["weight_decay"][1::2]
+        return decay
