@@ -82,10 +82,12 @@ def double_backward(
     """Products by a second backward pass: for few directions one after the other, for many in one batched pass."""
     loss, gradients = gradient_of(closure, parameters, graph=True)
     on_products()
-    products = torch.zeros_like(tangents)
     used = {i: g for i, g in enumerate(gradients) if g is not None and g.requires_grad}
-    if used:  # else the gradient is the same everywhere, and its products are zero
+    if used:
+        products = torch.empty_like(tangents)
         _second_backward(used, parameters, tangents, products)
+    else:  # the gradient is the same everywhere
+        products = torch.zeros_like(tangents)
     return loss, _detached(gradients), products
 
 
@@ -117,8 +119,7 @@ def _second_backward(
                 parameters.flatten(rows, out=products[start : start + size])
             return
         except RuntimeError:
-            # An operation that cannot be batched.  The loop below can do without, and raises what is really wrong.
-            products.zero_()
+            pass  # an operation that cannot be batched: the loop below can do without, and raises what is really wrong
     for k in range(count):
         parameters.flatten(differentiate(directions(tangents[k]), retain=k + 1 < count), out=products[k])
 

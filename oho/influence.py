@@ -16,18 +16,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from oho.dual import Dual, UnknownOperationError, tangent_of, value_of
 from oho.rules import Rule, Slots, clip
 from oho.sets import SetMap
 
-BLOCK_ELEMENTS = {"cpu": 1 << 15}
-"""Elements (rows × M × columns) of one forward-mode pass, by device type.  On a CPU the temporaries of a block stay in a
-core's cache and come from the allocator's free lists; whole tensors of 1e5 elements cost a page fault every 4 KiB."""
-BLOCK_ELEMENTS_ELSEWHERE = 1 << 22
+BLOCK_ELEMENTS = 1 << 20
+"""Elements (K × M × columns) of one pass: bounds the memory of temporaries, and keeps them near a CPU's caches."""
+SMALLEST_WIDTH = 1 << 9
+"""Columns a block has at least."""
 
 
 @dataclass(frozen=True)
@@ -85,40 +87,118 @@ def transition(
     influence: Influence,
     products: Tensor,
     selectors: Selectors,
-) -> tuple[Tensor, Slots]:
-    """One step of the rule and of its tangents; returns the new θ and slots and moves `influence` in place.
+) -> tuple[Tensor, Slots, Influence]:
+    """One step of the rule and of its tangents; returns the new θ, slots and influence.  May overwrite the old influence.
 
     `theta`, `gradient`, `noise` (M, N), slots (M, N) or (M, 1), `hyper` (M, S) by name, `products` (K, M, N) = H Z.
-    The rule works element by element, so it is taken in blocks of rows and columns, each with its primal repeated in
-    equal rows; row 0 of the first block of rows is the update itself.
+    The rule works element by element, so it is taken in blocks of columns.
     """
     gradient = _clip(rule, gradient, products)
     if selectors.rows == 0:  # nothing is tuned: the rule alone
-        return rule(theta, gradient, slots, {name: sets.spread(value) for name, value in hyper.items()}, noise)
+        return *rule(theta, gradient, slots, {name: sets.spread(value) for name, value in hyper.items()}, noise), influence
+    hypers = {
+        name: (sets.spread(value), sets.spread(selectors.values[name]) if name in rule.tune else None)
+        for name, value in hyper.items()
+    }
+    whole = _Block((theta, influence.theta), (gradient, products), _with_tangents(slots, influence.slots), hypers, noise)
+    blocks = _blocks(selectors.rows, theta)
+    if len(blocks) == 1:
+        moved, slots_moved = _apply(rule, whole)
+        new_theta, new_slots = moved[0], {name: pair[0] for name, pair in slots_moved.items()}
+        return new_theta, new_slots, _replaced(influence, moved, slots_moved)
     new_theta, new_slots = torch.empty_like(theta), {name: torch.empty_like(slot) for name, slot in slots.items()}
-    row_blocks, column_blocks = _blocks(selectors.rows, theta)
-    with forward_ad.dual_level():
-        for rows in row_blocks:
-            duals = {name: _dual_hyper(sets, value, selectors.values[name][rows]) for name, value in hyper.items()}
-            for columns in column_blocks:
-                there = (rows, slice(None), columns)
-                moved, slots_moved = rule(
-                    _dual(theta[:, columns], influence.theta[there]),
-                    _dual(gradient[:, columns], products[there]),
-                    {
-                        name: _dual(slot[:, columns], influence.slots[name][there])
-                        if name in influence.slots
-                        else _columns(slot, columns)
-                        for name, slot in slots.items()
-                    },
-                    {name: _columns(value, columns) for name, value in duals.items()},
-                    None if noise is None else noise[:, columns],
-                )
-                new_theta[:, columns] = _keep(moved, influence.theta[there])
-                for name, slot in slots_moved.items():
-                    kept = _keep(slot, influence.slots[name][there]) if name in influence.slots else slot
-                    _columns(new_slots[name], columns).copy_(kept)
-    return new_theta, new_slots
+    for columns in blocks:
+        moved, slots_moved = _apply(rule, whole.part(columns))
+        _store(moved, new_theta[:, columns], influence.theta[..., columns])
+        for name, pair in slots_moved.items():
+            tangent = influence.slots[name][..., columns] if name in influence.slots else None
+            _store(pair, _columns(new_slots[name], columns), tangent)
+    return new_theta, new_slots, influence
+
+
+Pair = tuple[Tensor, Tensor | None]
+"""A value and its tangents (K, M, C), None for none."""
+
+
+@dataclass(frozen=True)
+class _Block:
+    """What a rule is given, for all columns or some."""
+
+    theta: Pair
+    gradient: Pair
+    slots: dict[str, Pair]
+    hyper: dict[str, Pair]
+    noise: Tensor | None
+
+    def part(self, columns: slice) -> _Block:
+        """The same for some columns."""
+
+        def cut(pair: Pair) -> Pair:
+            value, tangent = pair
+            return _columns(value, columns), None if tangent is None else _columns(tangent, columns)
+
+        return _Block(
+            cut(self.theta),
+            cut(self.gradient),
+            {name: cut(pair) for name, pair in self.slots.items()},
+            {name: cut(pair) for name, pair in self.hyper.items()},
+            None if self.noise is None else self.noise[:, columns],
+        )
+
+
+def _with_tangents(values: Mapping[str, Tensor], tangents: Mapping[str, Tensor]) -> dict[str, Pair]:
+    return {name: (value, tangents.get(name)) for name, value in values.items()}
+
+
+def _apply(rule: Rule, block: _Block) -> tuple[Pair, dict[str, Pair]]:
+    """The rule and its tangents."""
+    try:
+        return _ours(rule, block)
+    except UnknownOperationError:
+        return _pytorchs(rule, block)
+
+
+def _ours(rule: Rule, block: _Block) -> tuple[Pair, dict[str, Pair]]:
+    """The rule on dual numbers of `oho.dual`."""
+    moved, slots = rule(
+        *(cast(Tensor, Dual(*pair)) for pair in (block.theta, block.gradient)),
+        {name: cast(Tensor, Dual(*pair)) for name, pair in block.slots.items()},
+        {name: cast(Tensor, Dual(*pair)) for name, pair in block.hyper.items()},
+        block.noise,
+    )
+    return _pair(moved), {name: _pair(slot) for name, slot in slots.items()}
+
+
+def _pair(x: Any) -> Pair:
+    return value_of(x), tangent_of(x)
+
+
+def _pytorchs(rule: Rule, block: _Block) -> tuple[Pair, dict[str, Pair]]:
+    """The rule on PyTorch's dual numbers, a row of tangents after the other: any operation, several times slower."""
+    rows = []
+    for row in range(len(cast(Tensor, block.theta[1]))):
+        with forward_ad.dual_level():
+
+            def dual(pair: Pair, row: int = row) -> Tensor:
+                value, tangent = pair
+                if tangent is None:
+                    return value
+                return forward_ad.make_dual(value, tangent[row].expand_as(value).contiguous())
+
+            moved, slots = rule(
+                dual(block.theta),
+                dual(block.gradient),
+                {name: dual(pair) for name, pair in block.slots.items()},
+                {name: dual(pair) for name, pair in block.hyper.items()},
+                block.noise,
+            )
+            rows.append({"": forward_ad.unpack_dual(moved)} | {n: forward_ad.unpack_dual(s) for n, s in slots.items()})
+    pairs: dict[str, Pair] = {}
+    for name, (primal, _) in rows[0].items():
+        tangents = [row[name].tangent for row in rows]
+        filled = [torch.zeros_like(primal) if t is None else t for t in tangents]
+        pairs[name] = (primal, torch.stack(filled))
+    return pairs.pop(""), pairs
 
 
 def _clip(rule: Rule, gradient: Tensor, products: Tensor) -> Tensor:
@@ -127,20 +207,16 @@ def _clip(rule: Rule, gradient: Tensor, products: Tensor) -> Tensor:
         return gradient
     with forward_ad.dual_level():
         for row in range(len(products)):
-            dual = clip(_dual(gradient, products[row]), value=rule.clip_value, norm=rule.clip_norm)
+            dual = clip(forward_ad.make_dual(gradient, products[row]), value=rule.clip_value, norm=rule.clip_norm)
             products[row] = forward_ad.unpack_dual(dual).tangent
     return clip(gradient, value=rule.clip_value, norm=rule.clip_norm)
 
 
-def _blocks(rows: int, theta: Tensor) -> tuple[list[slice], list[slice]]:
-    """Slices of the rows and of the columns, a block of each no larger than a pass may be."""
-    elements = BLOCK_ELEMENTS.get(theta.device.type, BLOCK_ELEMENTS_ELSEWHERE)
+def _blocks(rows: int, theta: Tensor) -> list[slice]:
+    """Slices of the columns, all rows of a block together no larger than a pass may be."""
     members, size = theta.shape
-    height, width = max(1, elements // theta.numel()), min(size, max(1, elements // members))
-    return (
-        [slice(start, min(start + height, rows)) for start in range(0, rows, height)],
-        [slice(start, min(start + width, size)) for start in range(0, size, width)],
-    )
+    width = min(size, max(SMALLEST_WIDTH, BLOCK_ELEMENTS // (rows * members)))
+    return [slice(start, min(start + width, size)) for start in range(0, size, width)]
 
 
 def _columns(value: Tensor, columns: slice) -> Tensor:
@@ -148,21 +224,27 @@ def _columns(value: Tensor, columns: slice) -> Tensor:
     return value[..., columns] if value.shape[-1] > 1 else value
 
 
-def _dual(value: Tensor, tangent: Tensor) -> Tensor:
-    return forward_ad.make_dual(value.expand_as(tangent).contiguous(), tangent)
+def _store(pair: Pair, value: Tensor, tangent: Tensor | None) -> None:
+    """Copies what a rule returned to where it belongs."""
+    value.copy_(pair[0])
+    if tangent is not None:
+        tangent.copy_(pair[1]) if pair[1] is not None else tangent.zero_()
 
 
-def _dual_hyper(sets: SetMap, value: Tensor, selector: Tensor) -> Tensor:
-    """(R, M, 1) or (R, M, N).  Untuned hyperparameters are dual too: PyTorch is slower where a tangent is missing."""
-    shape = (len(selector), *value.shape)
-    return sets.spread(forward_ad.make_dual(value.expand(shape).contiguous(), selector.expand(shape).contiguous()))
+def _replaced(influence: Influence, moved: Pair, slots: Mapping[str, Pair]) -> Influence:
+    """The tangents a rule returned for whole tensors, full in shape."""
 
+    taken: set[int] = set()
 
-def _keep(value: Tensor, destination: Tensor) -> Tensor:
-    """Stores a dual number's tangent; returns row 0 of its primal, (M, columns)."""
-    primal, tangent = forward_ad.unpack_dual(value)
-    if tangent is None:
-        destination.zero_()
-    else:
-        destination.copy_(tangent)
-    return primal[0]
+    def full(tangent: Tensor | None, like: Tensor) -> Tensor:
+        if tangent is None:
+            return torch.zeros_like(like)
+        tangent = tangent.expand_as(like).contiguous()
+        if tangent.data_ptr() in taken:  # a rule may return one tensor twice; ours are changed in place
+            tangent = tangent.clone()
+        taken.add(tangent.data_ptr())
+        return tangent
+
+    return Influence(
+        full(moved[1], influence.theta), {name: full(slots[name][1], old) for name, old in influence.slots.items()}
+    )

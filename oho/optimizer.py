@@ -244,12 +244,8 @@ class OHO:
         if unused:  # from here on the counts of steps differ between tensors
             for name in self.rule.counter_names:
                 self._slots[name] = self._slots[name].expand_as(theta).clone()
-        kept = [
-            (state, self._flat.span(i), state[..., self._flat.span(i)].clone())
-            for i in unused
-            for state in self._influence.tensors
-        ]
-        theta_next, slots_next = transition(
+        before = [(i, [state[..., self._flat.span(i)].clone() for state in self._influence.tensors]) for i in unused]
+        theta_next, slots_next, self._influence = transition(
             self.rule,
             self.set_map,
             theta=theta,
@@ -261,14 +257,13 @@ class OHO:
             products=products,
             selectors=self._selectors,
         )
-        kept += [(theta_next, self._flat.span(i), theta[:, self._flat.span(i)]) for i in unused]
-        kept += [
-            (slots_next[name], self._flat.span(i), slot[:, self._flat.span(i)])
-            for i in unused
-            for name, slot in self._slots.items()
-        ]
-        for state, span, before in kept:
-            state[..., span] = before
+        for i, tangents in before:
+            span = self._flat.span(i)
+            theta_next[:, span] = theta[:, span]
+            for name, slot in slots_next.items():
+                slot[:, span] = self._slots[name][:, span]
+            for state, tangent in zip(self._influence.tensors, tangents, strict=True):
+                state[..., span] = tangent
         self._slots = slots_next
         self._flat.write(theta_next)
 

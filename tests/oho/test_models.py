@@ -214,3 +214,61 @@ def test_unrolled_twin_sees_the_sets_it_is_given():
     (parts,) = torch.autograd.grad(loss, [values["lr"]])
     whole, _ = online(RULES["sgd"], "global")
     assert float(parts.sum()) == pytest.approx(float(whole.hypergradient["lr"]), rel=1e-10)
+
+
+class Signed:
+    """A user's rule outside the arithmetic of `oho.dual`: θ' = θ − η tanh(g), the gradient kept in two slots."""
+
+    names = ("lr",)
+    slot_names = ("last", "copy")
+    counter_names = ()
+    clip_norm = clip_value = None
+    temperature = 0.0
+    tune = ("lr",)
+
+    def __init__(self, lr, squash):
+        self.lr, self.squash = lr, squash
+
+    def __call__(self, theta, gradient, slots, hyper, noise=None):
+        step = gradient + 0.5 * slots["last"]
+        return theta - hyper["lr"] * self.squash(step), {"last": step, "copy": step}
+
+
+@pytest.mark.parametrize("squash", [torch.tanh, lambda x: x / (1 + x * x)])
+def test_a_users_rule_is_differentiated_whatever_its_arithmetic(squash):
+    """Against central differences of the whole training, discounted by nothing; 'last' and 'copy' are one tensor."""
+
+    def final_loss(lr):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 3).double()
+        x, y = torch.randn(16, 4).double(), torch.randint(3, (16,))
+        optimizer = oho.OHO(model.parameters(), Signed(lr, squash), meta=oho.MetaSGD(0.0), discount=1.0)
+        closure = lambda: nn.functional.cross_entropy(model(x), y)  # noqa: E731
+        for _ in range(10):
+            optimizer.step(closure, closure)
+        return float(closure().detach()), optimizer
+
+    _, optimizer = final_loss(0.1)
+    width = 1e-5
+    expected = (final_loss(0.1 + width)[0] - final_loss(0.1 - width)[0]) / (2 * width)
+    assert float(optimizer.hypergradient["lr"]) == pytest.approx(expected, rel=1e-7)
+    tangents = optimizer.state_dict()["slot_influence"]
+    assert torch.equal(tangents["last"], tangents["copy"])
+    own = optimizer._influence.slots
+    assert own["last"].data_ptr() != own["copy"].data_ptr()
+
+
+def test_blocks_of_columns_change_nothing(monkeypatch):
+    def run():
+        torch.manual_seed(0)
+        model = nn.Linear(40, 30).double()
+        x, y = torch.randn(16, 40).double(), torch.randint(30, (16,))
+        optimizer = oho.OHO(model.parameters(), oho.Adam(0.01), sets="full", meta=oho.MetaSGD(1e-4))
+        closure = lambda: nn.functional.cross_entropy(model(x), y)  # noqa: E731
+        for _ in range(5):
+            optimizer.step(closure, closure)
+        return optimizer.state_dict()["influence"]["theta"]
+
+    whole = run()
+    monkeypatch.setattr("oho.influence.BLOCK_ELEMENTS", 1)
+    assert torch.equal(run(), whole)
