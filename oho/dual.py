@@ -137,11 +137,11 @@ def square_root(x: Dual) -> Dual:
 
 def choose(condition: Tensor, x: Any, y: Any) -> Dual:
     """x where the condition holds, else y."""
-    tangents = [tangent_of(x), tangent_of(y)]
     value = torch.where(condition, value_of(x), value_of(y))
-    if tangents == [None, None]:
+    a, b = tangent_of(x), tangent_of(y)
+    if a is None and b is None:
         return Dual(value)
-    return Dual(value, torch.where(condition, *(0.0 if t is None else t for t in tangents)))  # type: ignore[call-overload]
+    return Dual(value, torch.where(condition, 0.0 if a is None else a, 0.0 if b is None else b))
 
 
 def add_product(x: Any, y: Any, z: Any, *, value: float = 1.0) -> Dual:

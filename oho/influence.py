@@ -161,7 +161,8 @@ def _apply(rule: Rule, block: _Block) -> tuple[Pair, dict[str, Pair]]:
 def _ours(rule: Rule, block: _Block) -> tuple[Pair, dict[str, Pair]]:
     """The rule on dual numbers of `oho.dual`."""
     moved, slots = rule(
-        *(cast(Tensor, Dual(*pair)) for pair in (block.theta, block.gradient)),
+        cast(Tensor, Dual(*block.theta)),
+        cast(Tensor, Dual(*block.gradient)),
         {name: cast(Tensor, Dual(*pair)) for name, pair in block.slots.items()},
         {name: cast(Tensor, Dual(*pair)) for name, pair in block.hyper.items()},
         block.noise,
