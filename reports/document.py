@@ -122,11 +122,13 @@ def _group_table(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
 
 
 def _ledger(done: pd.DataFrame) -> list[list[str]]:
-    runs = done.drop_duplicates("run")
     rows = []
-    for label, group in sorted(runs.groupby("label"), key=lambda item: _order(item[1])):
+    groups = done.groupby(["experiment", "label"])
+    for (experiment, label), group in sorted(groups, key=lambda item: (item[0][0], _order(item[1]))):
         seconds = [group[f"seconds_{account}"].mean() for account in ACCOUNTS]
-        rows.append([str(label), *(f"{value:.2f}" for value in seconds), f"{group['wall_seconds'].mean():.2f}"])
+        several = done.loc[done["label"] == label, "experiment"].nunique() > 1
+        name = f"{label}, {experiment}" if several else str(label)
+        rows.append([name, *(f"{value:.2f}" for value in seconds), f"{group['wall_seconds'].mean():.2f}"])
     return rows
 
 
