@@ -124,7 +124,8 @@ def _validate(file: YamlFile, prefix: Key, model: type[Model], content: Mapping[
     try:
         return model.model_validate(_plain(content))
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key is also a missing one; what was written can be pointed at.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         key = (*prefix, *first["loc"])
         what = f"{_dotted(key)}: {first['msg']}"
         if first["type"] == "extra_forbidden":

@@ -86,9 +86,10 @@ def _torchvision_split(class_name: str, root: Path, *, train: bool) -> Split:
 def _download(make: Callable, class_name: str, root: Path, *, train: bool):
     try:
         return make(str(root), train=train, download=True)
-    except Exception as error:  # torchvision raises URLError, RuntimeError or OSError by turns
+    except Exception as error:  # torchvision raises URLError, RuntimeError or OSError by turns, some over several lines
+        reason = " ".join(str(error).split())
         raise DataError(
-            f"{class_name} is not in {root.resolve()} and cannot be downloaded ({type(error).__name__}: {error}); "
+            f"{class_name} is not in {root.resolve()} and cannot be downloaded ({type(error).__name__}: {reason}); "
             f"set OHO_DATA or --root to a folder that holds {class_name}/raw"
         ) from None
 

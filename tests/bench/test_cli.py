@@ -83,7 +83,8 @@ def test_a_missing_data_set_without_network_is_one_line(tmp_path):
     blocked = {**os.environ, "https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
     answer = oho_bench("run", config, "--out", tmp_path / "runs", "--root", tmp_path, env=blocked)
     assert answer.returncode == 2
-    assert "OHO_DATA" in answer.stderr.strip().splitlines()[-1]
+    (line,) = answer.stderr.strip().splitlines()
+    assert "OHO_DATA" in line
     assert "Traceback" not in answer.stderr
 
 

@@ -14,6 +14,7 @@ from reports.registry import FIGURES
 
 MISTAKES = {
     "unknown key": ("threads: 1", "thread: 1", r":7:1: unknown key 'thread'; allowed: .*threads"),
+    "misspelt key": ("task: ", "tsak: ", r":3:1: unknown key 'tsak'; allowed: .*task"),
     "wrong type": ("evaluations: 6", "evaluations: many", r":8:1: evaluations: .*integer.* \(given 'many'\)"),
     "unknown method": ("name: fixed", "name: fixd", r":11:6: unknown method 'fixd'; did you mean 'fixed'\?"),
     "negative budget": ("steps: 60", "steps: -60", r":4:10: budget.steps: .*greater than or equal to 1"),
