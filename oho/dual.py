@@ -5,9 +5,9 @@
     x       value    (M, N) or (M, 1)         shared by all rows
     ẋ       tangent  (K, M, N), broadcastable dx/dh, one row a direction; None is zero and costs nothing
 
-PyTorch's forward mode carries one direction, wants the value repeated for each, and allocates every product; K of them
-over a rule of two multiply-adds take six times the time of this module.  It knows the arithmetic of the rules in
-`oho.rules`; `oho.influence` falls back on PyTorch's own for a rule that does something else.
+PyTorch's forward mode carries one direction at a time, computes the value anew for each, and allocates every product.
+This module knows the arithmetic of the rules in `oho.rules`; `oho.influence` falls back on PyTorch's own for a rule that
+does something else.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Term = tuple[Number, Tensor | None, float]
 """Coefficient c, tangent ẋ and scale a, standing for a c ẋ."""
 
 
-class UnknownOperationError(Exception):
-    """A function of dual numbers that this module has no derivative for."""
+class UnknownOperationError(TypeError):
+    """Something asked of dual numbers that this module has no derivative for."""
 
 
 class Dual:
@@ -74,8 +74,23 @@ class Dual:
     def __gt__(self, other: Any) -> Tensor:
         return value_of(self) > value_of(other)
 
+    def __ge__(self, other: Any) -> Tensor:
+        return value_of(self) >= value_of(other)
+
     def __lt__(self, other: Any) -> Tensor:
         return value_of(self) < value_of(other)
+
+    def __le__(self, other: Any) -> Tensor:
+        return value_of(self) <= value_of(other)
+
+    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
+        return value_of(self) == value_of(other)
+
+    def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
+        return value_of(self) != value_of(other)
+
+    def __bool__(self) -> bool:
+        raise UnknownOperationError("bool")
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """Methods such as `x.sqrt()`."""

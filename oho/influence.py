@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from oho.dual import Dual, UnknownOperationError, tangent_of, value_of
+from oho.dual import Dual, tangent_of, value_of
 from oho.rules import Rule, Slots, clip
 from oho.sets import SetMap
 
@@ -65,11 +65,11 @@ class Selectors:
 
 
 def selectors(rule: Rule, sets: SetMap, *, exact: bool, like: Tensor) -> Selectors:
-    """The selectors of a rule's tuned hyperparameters, of `like`'s dtype and device; zeros for the others."""
+    """The selectors of a rule's tuned hyperparameters, of `like`'s dtype and device."""
     per_name = sets.count if exact else 1
     rows = len(rule.tune) * per_name
     block = torch.eye(sets.count) if exact else torch.ones(1, sets.count)
-    values = {name: like.new_zeros(rows, 1, sets.count) for name in rule.names}
+    values = {name: like.new_zeros(rows, 1, sets.count) for name in rule.tune}
     for index, name in enumerate(rule.tune):
         values[name][index * per_name : (index + 1) * per_name, 0] = block.to(like)
     return Selectors(values, rows, per_name)
@@ -96,23 +96,35 @@ def transition(
     gradient = _clip(rule, gradient, products)
     if selectors.rows == 0:  # nothing is tuned: the rule alone
         return *rule(theta, gradient, slots, {name: sets.spread(value) for name, value in hyper.items()}, noise), influence
-    hypers = {
-        name: (sets.spread(value), sets.spread(selectors.values[name]) if name in rule.tune else None)
-        for name, value in hyper.items()
-    }
-    whole = _Block((theta, influence.theta), (gradient, products), _with_tangents(slots, influence.slots), hypers, noise)
+    def applied(columns: slice) -> tuple[Pair, dict[str, Pair]]:
+        block = _Block(
+            theta=(theta[:, columns], influence.theta[..., columns]),
+            gradient=(gradient[:, columns], products[..., columns]),
+            slots={
+                name: (_columns(slot, columns), _columns(influence.slots.get(name), columns))
+                for name, slot in slots.items()
+            },
+            hyper={
+                name: (sets.spread(value, columns), sets.spread(selectors.values[name], columns))
+                if name in selectors.values
+                else (sets.spread(value, columns), None)
+                for name, value in hyper.items()
+            },
+            noise=_columns(noise, columns),
+        )
+        return _apply(rule, block)
+
     blocks = _blocks(selectors.rows, theta)
     if len(blocks) == 1:
-        moved, slots_moved = _apply(rule, whole)
+        moved, slots_moved = applied(blocks[0])
         new_theta, new_slots = moved[0], {name: pair[0] for name, pair in slots_moved.items()}
         return new_theta, new_slots, _replaced(influence, moved, slots_moved)
     new_theta, new_slots = torch.empty_like(theta), {name: torch.empty_like(slot) for name, slot in slots.items()}
     for columns in blocks:
-        moved, slots_moved = _apply(rule, whole.part(columns))
+        moved, slots_moved = applied(columns)
         _store(moved, new_theta[:, columns], influence.theta[..., columns])
         for name, pair in slots_moved.items():
-            tangent = influence.slots[name][..., columns] if name in influence.slots else None
-            _store(pair, _columns(new_slots[name], columns), tangent)
+            _store(pair, _columns(new_slots[name], columns), _columns(influence.slots.get(name), columns))
     return new_theta, new_slots, influence
 
 
@@ -130,31 +142,12 @@ class _Block:
     hyper: dict[str, Pair]
     noise: Tensor | None
 
-    def part(self, columns: slice) -> _Block:
-        """The same for some columns."""
-
-        def cut(pair: Pair) -> Pair:
-            value, tangent = pair
-            return _columns(value, columns), None if tangent is None else _columns(tangent, columns)
-
-        return _Block(
-            cut(self.theta),
-            cut(self.gradient),
-            {name: cut(pair) for name, pair in self.slots.items()},
-            {name: cut(pair) for name, pair in self.hyper.items()},
-            None if self.noise is None else self.noise[:, columns],
-        )
-
-
-def _with_tangents(values: Mapping[str, Tensor], tangents: Mapping[str, Tensor]) -> dict[str, Pair]:
-    return {name: (value, tangents.get(name)) for name, value in values.items()}
-
 
 def _apply(rule: Rule, block: _Block) -> tuple[Pair, dict[str, Pair]]:
-    """The rule and its tangents."""
+    """The rule and its tangents.  A mistake in the rule itself comes up again, and out, on PyTorch's tensors."""
     try:
         return _ours(rule, block)
-    except UnknownOperationError:
+    except TypeError:  # UnknownOperationError, an operator or an option that our dual numbers lack
         return _pytorchs(rule, block)
 
 
@@ -220,9 +213,13 @@ def _blocks(rows: int, theta: Tensor) -> list[slice]:
     return [slice(start, min(start + width, size)) for start in range(0, size, width)]
 
 
-def _columns(value: Tensor, columns: slice) -> Tensor:
+@overload
+def _columns(value: Tensor, columns: slice) -> Tensor: ...
+@overload
+def _columns(value: Tensor | None, columns: slice) -> Tensor | None: ...
+def _columns(value: Tensor | None, columns: slice) -> Tensor | None:
     """A block of columns of a value that has one a column, the value itself if it has one for all."""
-    return value[..., columns] if value.shape[-1] > 1 else value
+    return value[..., columns] if value is not None and value.shape[-1] > 1 else value
 
 
 def _store(pair: Pair, value: Tensor, tangent: Tensor | None) -> None:

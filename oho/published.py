@@ -149,8 +149,7 @@ class PublishedOHO:
 
     def _gradient(self, closure: Closure) -> tuple[Tensor, Tensors]:
         loss, gradients = gradient_of(closure, self._flat)
-        filled = [torch.zeros_like(p) if g is None else g for p, g in zip(self._flat.tensors, gradients, strict=True)]
-        return loss, filled
+        return loss, self._flat.split(self._flat.flatten(gradients))
 
     def _product(self, closure: Closure, tangent: Tensors) -> Tensors:
         """H' times a tangent as published: central differences at the parameters after the step."""
@@ -159,20 +158,14 @@ class PublishedOHO:
             return [torch.zeros_like(t) for t in tangent]
         first = self._flat.tensors[0].detach()
         r = max(SMALLEST_STEP, float(torch.finfo(first.dtype).eps ** 0.5 * (1 + first.abs().max()) / longest))
-        kept = [p.detach().clone() for p in self._flat.tensors]
-        sides = []
+        theta, direction, sides = self._flat.gather(), self._flat.flatten(tangent), []
         try:
             for sign in (r, -r):
-                self._place([p + sign * t for p, t in zip(kept, tangent, strict=True)])
+                self._flat.write(theta + sign * direction)
                 sides.append(self._gradient(closure)[1])
         finally:
-            self._place(kept)
+            self._flat.write(theta)
         return [(up - down) / (2 * r) for up, down in zip(*sides, strict=True)]
-
-    def _place(self, values: Tensors) -> None:
-        with torch.no_grad():
-            for p, value in zip(self._flat.tensors, values, strict=True):
-                p.copy_(value)
 
     def _move_tangents(
         self, name: str, products: dict[str, Tensors], rate: Tensors, decay: Tensors, gradient: Tensors

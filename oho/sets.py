@@ -41,12 +41,18 @@ class SetMap:
     sizes: tuple[int, ...]
     count: int
 
-    def spread(self, values: Tensor) -> Tensor:
-        """(..., S) one value a set -> (..., 1) if there is one set, else (..., N), one value an element."""
+    def spread(self, values: Tensor, columns: slice = slice(None)) -> Tensor:
+        """(..., S) one value a set -> (..., 1) if there is one set, else (..., C), one value for each of `columns`."""
         if self.count == 1:
             return values
-        pieces = zip(self.of_tensor, self.sizes, strict=True)
-        return torch.cat([values[..., s : s + 1].expand(*values.shape[:-1], size) for s, size in pieces], dim=-1)
+        start, stop, _ = columns.indices(sum(self.sizes))
+        pieces, end = [], 0
+        for s, size in zip(self.of_tensor, self.sizes, strict=True):
+            begin, end = end, end + size
+            width = min(end, stop) - max(begin, start)
+            if width > 0:
+                pieces.append(values[..., s : s + 1].expand(*values.shape[:-1], width))
+        return torch.cat(pieces, dim=-1)
 
     def collect(self, tangents: Tensor, vector: Tensor) -> Tensor:
         """tangents (K, M, N), vector (M, N) -> (M, K, S): their products summed over each set's elements alone."""

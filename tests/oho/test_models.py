@@ -234,7 +234,17 @@ class Signed:
         return theta - hyper["lr"] * self.squash(step), {"last": step, "copy": step}
 
 
-@pytest.mark.parametrize("squash", [torch.tanh, lambda x: x / (1 + x * x)])
+SQUASHES = {
+    "our arithmetic": lambda x: x / (1 + x * x),
+    "another function": torch.tanh,
+    "another operator": lambda x: x / (1 + abs(x)),
+    "another option": lambda x: torch.div(x, 2 + x * x, rounding_mode=None),
+    "equality": lambda x: x * (1.0 - 0.5 * (x == 0)),
+    "comparison": lambda x: torch.where(x >= 0, x, 0.5 * x),
+}
+
+
+@pytest.mark.parametrize("squash", SQUASHES.values(), ids=SQUASHES)
 def test_a_users_rule_is_differentiated_whatever_its_arithmetic(squash):
     """Against central differences of the whole training, discounted by nothing; 'last' and 'copy' are one tensor."""
 
@@ -272,3 +282,11 @@ def test_blocks_of_columns_change_nothing(monkeypatch):
     whole = run()
     monkeypatch.setattr("oho.influence.BLOCK_ELEMENTS", 1)
     assert torch.equal(run(), whole)
+
+
+def test_a_mistake_in_a_users_rule_comes_out():
+    model = nn.Linear(4, 3)
+    optimizer = oho.OHO(model.parameters(), Signed(0.1, lambda x: x + None), meta=oho.MetaSGD(0.0))
+    closure = lambda: functional.cross_entropy(model(torch.ones(2, 4)), torch.tensor([0, 1]))  # noqa: E731
+    with pytest.raises(TypeError, match="NoneType"):
+        optimizer.step(closure, closure)
