@@ -1,16 +1,18 @@
-"""Gradient and Hessian-vector products of one training loss, by one of three engines with the same signature.
+"""Gradient and Hessian-vector products of one training loss, by one of four engines with the same signature.
 
     symbol  name       shape               meaning
     L       losses     (M,)                the training closure's loss of each member at θ; () without a population
-    g       gradients  (*p.shape) each     ∇L, one tensor for each parameter, None for a parameter the loss does not use
+    g       gradient   (M, N)              ∇L, zero for a parameter the loss does not use
     Z       tangents   (K, M, N)           directions dθ/dh
     H Z     products   (K, M, N)           Hessian of L times each direction
 
+    pearlmutter           sweeps over a tape of the closure's operations, all directions at once (`oho.tape`); for a
+                          closure it does not know, double_backward
     double_backward       ∇(g · z): the gradient's own graph is differentiated once more for each direction
     forward_over_reverse  the loss and its backward pass run on dual numbers θ + ε z, one pass for each direction
     finite_difference     (g(θ + r z) − g(θ − r z)) / 2r
 
-Members never mix: the loss differentiated is the sum of theirs.  `double_backward` calls the closure once; the others
+Members never mix: the loss differentiated is the sum of theirs.  The first two call the closure once; the others
 call it again for each direction, with the random state replayed, so that dropout draws the same masks; buffers that a
 closure changes (running statistics) are changed by every call.
 """
@@ -18,13 +20,14 @@ closure changes (running statistics) are changed by every call.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from oho.flat import FlatParameters
+from oho.tape import Tape, sweep
 
 Closure = Callable[[], Tensor]
 Gradients = list[Tensor | None]
@@ -36,8 +39,20 @@ BATCHED_ELEMENTS = 1 << 24
 """Largest K·M·N of one batched pass: beyond it memory costs more than the calls saved."""
 
 
+class Derivatives(NamedTuple):
+    """What an engine returns: detached losses, () or (M,); gradient (M, N); products (K, M, N).
+
+    `unused` are the places of parameters the loss does not depend on.
+    """
+
+    losses: Tensor
+    gradient: Tensor
+    unused: tuple[int, ...]
+    products: Tensor
+
+
 class Engine(Protocol):
-    """(closure, parameters, tangents (K, M, N)) -> (detached losses, gradients, products (K, M, N)).
+    """(closure, parameters, tangents (K, M, N)) -> `Derivatives`.
 
     `on_products` is called once the gradient is there and the products begin.
     """
@@ -49,7 +64,7 @@ class Engine(Protocol):
         tangents: Tensor,
         *,
         on_products: Callable[[], None] = ...,
-    ) -> tuple[Tensor, Gradients, Tensor]:
+    ) -> Derivatives:
         """Gradient and products at the parameters as they are."""
         ...
 
@@ -58,8 +73,8 @@ def _nothing() -> None:
     return None
 
 
-def gradient_of(closure: Closure, parameters: FlatParameters, *, graph: bool = False) -> tuple[Tensor, Gradients]:
-    """The closure's losses, detached, and their gradients; with `graph` these can be differentiated again.
+def gradient_of(closure: Closure, parameters: FlatParameters) -> tuple[Tensor, Gradients]:
+    """The closure's losses, detached, and their gradients, one tensor for each parameter, None for one it does not use.
 
     Raises:
         TypeError: for a closure that returns no tensor.
@@ -68,8 +83,45 @@ def gradient_of(closure: Closure, parameters: FlatParameters, *, graph: bool = F
     with torch.enable_grad():
         loss = closure()
         _check_loss(loss, parameters.members)
-        gradients = torch.autograd.grad(loss.sum(), parameters.tensors, create_graph=graph, allow_unused=True)
-    return loss.detach(), list(gradients)
+        return loss.detach(), _gradients(loss, parameters)
+
+
+def _gradients(loss: Tensor, parameters: FlatParameters, *, graph: bool = False) -> Gradients:
+    total = loss if loss.ndim == 0 else loss.sum()
+    return list(torch.autograd.grad(total, parameters.tensors, create_graph=graph, allow_unused=True))
+
+
+def gradient_alone(closure: Closure, parameters: FlatParameters, tangents: Tensor) -> Derivatives:
+    """What an engine returns, for tangents that are zero."""
+    loss, gradients = gradient_of(closure, parameters)
+    return Derivatives(loss, *_flat(gradients, parameters), torch.zeros_like(tangents))
+
+
+class Pearlmutter:
+    """The engine `pearlmutter`.  Once a closure was not known, the following ones are not taped either."""
+
+    def __init__(self) -> None:
+        self.knows = True
+
+    def __call__(
+        self,
+        closure: Closure,
+        parameters: FlatParameters,
+        tangents: Tensor,
+        *,
+        on_products: Callable[[], None] = _nothing,
+    ) -> Derivatives:
+        """Gradient and products by the tape's sweeps, or by a second backward pass."""
+        if not self.knows:
+            return double_backward(closure, parameters, tangents, on_products=on_products)
+        with torch.enable_grad(), Tape(parameters) as tape:
+            loss = closure()
+        _check_loss(loss, parameters.members)
+        self.knows = tape.answers_for(loss)
+        if not self.knows:
+            return _differentiate_twice(loss, parameters, tangents, on_products)
+        with torch.no_grad():
+            return Derivatives(loss.detach(), *sweep(tape, parameters, tangents, on_products))
 
 
 def double_backward(
@@ -78,9 +130,19 @@ def double_backward(
     tangents: Tensor,
     *,
     on_products: Callable[[], None] = _nothing,
-) -> tuple[Tensor, Gradients, Tensor]:
+) -> Derivatives:
     """Products by a second backward pass: for few directions one after the other, for many in one batched pass."""
-    loss, gradients = gradient_of(closure, parameters, graph=True)
+    with torch.enable_grad():
+        loss = closure()
+    _check_loss(loss, parameters.members)
+    return _differentiate_twice(loss, parameters, tangents, on_products)
+
+
+def _differentiate_twice(
+    loss: Tensor, parameters: FlatParameters, tangents: Tensor, on_products: Callable[[], None]
+) -> Derivatives:
+    with torch.enable_grad():
+        gradients = _gradients(loss, parameters, graph=True)
     on_products()
     used = {i: g for i, g in enumerate(gradients) if g is not None and g.requires_grad}
     if used:
@@ -88,7 +150,13 @@ def double_backward(
         _second_backward(used, parameters, tangents, products)
     else:  # the gradient is the same everywhere
         products = torch.zeros_like(tangents)
-    return loss, _detached(gradients), products
+    return Derivatives(loss.detach(), *_flat(gradients, parameters), products)
+
+
+def _flat(gradients: Gradients, parameters: FlatParameters) -> tuple[Tensor, tuple[int, ...]]:
+    """Gradient (M, N), and the places of parameters that have none."""
+    detached = [None if g is None else g.detach() for g in gradients]
+    return parameters.flatten(detached), tuple(i for i, g in enumerate(gradients) if g is None)
 
 
 def _second_backward(
@@ -130,14 +198,14 @@ def forward_over_reverse(
     tangents: Tensor,
     *,
     on_products: Callable[[], None] = _nothing,
-) -> tuple[Tensor, Gradients, Tensor]:
+) -> Derivatives:
     """Products as the tangents of the gradient: the parameters are dual numbers while the closure runs.
 
     One forward and backward pass a direction; memory for one direction only, whatever K.
     """
-    products = torch.zeros_like(tangents)
     if len(tangents) == 0:
-        return *gradient_of(closure, parameters), products
+        return gradient_alone(closure, parameters, tangents)
+    products = torch.zeros_like(tangents)
     replay = _Replay(tangents)
     for k, tangent in enumerate(tangents):
         with replay, forward_ad.dual_level():
@@ -149,7 +217,7 @@ def forward_over_reverse(
                 first_loss = forward_ad.unpack_dual(loss).primal.clone()
                 first_gradients = [None if part is None else part.primal.clone() for part in parts]
                 on_products()
-    return first_loss, first_gradients, products
+    return Derivatives(first_loss, *_flat(first_gradients, parameters), products)
 
 
 def _make_dual(parameters: FlatParameters, tangent: Tensor) -> None:
@@ -165,7 +233,7 @@ def finite_difference(
     tangents: Tensor,
     *,
     on_products: Callable[[], None] = _nothing,
-) -> tuple[Tensor, Gradients, Tensor]:
+) -> Derivatives:
     """Central differences of the gradient, r = ∛ε (1 + ‖θ‖) / ‖z‖ for each direction and member; error O(r²).
 
     Parameters are moved in place and put back bit for bit, whatever the closure does.
@@ -188,7 +256,7 @@ def finite_difference(
             products[k] = (sides[0] - sides[1]) / (2 * width)
     finally:
         parameters.write(theta)
-    return loss, gradients, products
+    return Derivatives(loss, *_flat(gradients, parameters), products)
 
 
 ENGINES: dict[str, Engine] = {
@@ -202,8 +270,11 @@ def resolve_engine(curvature: str | Engine) -> Engine:
     """An engine by name, or the user's own function of the same signature."""
     if not isinstance(curvature, str):
         return curvature
+    if curvature == "pearlmutter":
+        return Pearlmutter()
     if curvature not in ENGINES:
-        raise ValueError(f"curvature={curvature!r}: allowed are {', '.join(ENGINES)} or a function of their signature")
+        names = ", ".join(("pearlmutter", *ENGINES))
+        raise ValueError(f"curvature={curvature!r}: allowed are {names} or a function of their signature")
     return ENGINES[curvature]
 
 
@@ -226,10 +297,6 @@ class _Replay:
 
     def __exit__(self, *_: object) -> None:
         return None
-
-
-def _detached(gradients: Gradients) -> Gradients:
-    return [g if g is None else g.detach() for g in gradients]
 
 
 def _check_loss(loss: object, members: int | None) -> None:

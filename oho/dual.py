@@ -2,10 +2,13 @@
 
     symbol  name     shape                    meaning
     K       rows     ()                       directions differentiated at once
-    x       value    (M, N) or (M, 1)         shared by all rows
-    ẋ       tangent  (K, M, N), broadcastable dx/dh, one row a direction; None is zero and costs nothing
+    x       value    (M, C) or (M, 1)         shared by all rows
+    ẋ       tangent  (K, M, C)                dx/dh, one row a direction
+                     {k: (M, C) or a number}  the same, all rows but those named being zero
+                     None                     zero, at no cost
 
-PyTorch's forward mode carries one direction at a time, computes the value anew for each, and allocates every product.
+Hyperparameters have one row each that is not zero, which is why most products with them touch one row in K.  PyTorch's
+forward mode carries one direction at a time, computes the value anew for each, and allocates every product.
 This module knows the arithmetic of the rules in `oho.rules`; `oho.influence` falls back on PyTorch's own for a rule that
 does something else.
 """
@@ -13,13 +16,16 @@ does something else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 Number = float | Tensor
-Term = tuple[Number, Tensor | None, float]
+Rows = dict[int, Number]
+Tangent = Tensor | Rows | None
+Term = tuple[Number, Tangent, float]
 """Coefficient c, tangent ẋ and scale a, standing for a c ẋ."""
 
 
@@ -32,7 +38,7 @@ class Dual:
 
     __slots__ = ("tangent", "value")
 
-    def __init__(self, value: Tensor, tangent: Tensor | None = None):
+    def __init__(self, value: Tensor, tangent: Tangent = None):
         self.value, self.tangent = value, tangent
 
     @classmethod
@@ -104,7 +110,7 @@ def value_of(x: Any) -> Any:
     return x.value if isinstance(x, Dual) else x
 
 
-def tangent_of(x: Any) -> Tensor | None:
+def tangent_of(x: Any) -> Tangent:
     """The tangent of a dual number; None for anything else."""
     return x.tangent if isinstance(x, Dual) else None
 
@@ -156,7 +162,12 @@ def choose(condition: Tensor, x: Any, y: Any) -> Dual:
     a, b = tangent_of(x), tangent_of(y)
     if a is None and b is None:
         return Dual(value)
-    return Dual(value, torch.where(condition, 0.0 if a is None else a, 0.0 if b is None else b))
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        like = a if isinstance(a, Tensor) else b
+        return Dual(value, torch.where(condition, full(a, like), full(b, like)))  # type: ignore[arg-type]
+    a, b = a or {}, b or {}
+    zero = torch.zeros_like(value)
+    return Dual(value, {row: torch.where(condition, a.get(row, zero), b.get(row, zero)) for row in {*a, *b}})
 
 
 def add_product(x: Any, y: Any, z: Any, *, value: float = 1.0) -> Dual:
@@ -185,27 +196,64 @@ DERIVATIVES: dict[str, Callable[..., Any]] = {
 }
 
 
-def _sum(*terms: Term) -> Tensor | None:
-    """Σ a c ẋ over the terms that are not zero; a multiply-add a term, in place once there is a tensor of our own."""
+def full(tangent: Tangent, like: Tensor) -> Tensor:
+    """A tangent as one tensor of `like`'s shape (K, M, C)."""
+    if isinstance(tangent, Tensor):
+        return tangent.expand_as(like)
+    result = torch.zeros_like(like)
+    for row, entry in (tangent or {}).items():
+        result[row] += entry
+    return result
+
+
+def _sum(*terms: Term) -> Tangent:
+    """Σ a c ẋ over the terms that are not zero: whole tangents first, then single rows added to them."""
     total: Tensor | None = None
     ours = False
     for coefficient, tangent, scale in terms:
-        if tangent is None:
-            continue
-        if not isinstance(coefficient, Tensor):
-            factor = coefficient * scale
-            if total is None:
-                total, ours = (tangent, False) if factor == 1 else (tangent * factor, True)
-            elif ours and tangent.shape == total.shape:
-                total.add_(tangent, alpha=factor)
-            else:
-                total, ours = torch.add(total, tangent, alpha=factor), True
-        elif total is None:
-            total, ours = tangent * coefficient, True
-            if scale != 1:
-                total.mul_(scale)
-        elif ours and torch.broadcast_shapes(total.shape, coefficient.shape, tangent.shape) == total.shape:
-            total.addcmul_(coefficient, tangent, value=scale)
-        else:
-            total, ours = torch.addcmul(total, coefficient, tangent, value=scale), True
+        if isinstance(tangent, Tensor):
+            total, ours = _accumulate(total, ours, coefficient, tangent, scale)
+    rows = [term for term in terms if isinstance(term[1], dict)]
+    if total is None:
+        return _sum_rows(rows) if rows else None
+    if rows and not ours:
+        total = total.clone()
+    for coefficient, tangent, scale in rows:
+        for row, entry in tangent.items():  # type: ignore[union-attr]
+            _add_product(total[row], coefficient, entry, scale)
     return total
+
+
+def _accumulate(
+    total: Tensor | None, ours: bool, coefficient: Number, tangent: Tensor, scale: float
+) -> tuple[Tensor, bool]:
+    """total + a c ẋ: a multiply-add, in place once there is a tensor of our own."""
+    if not isinstance(coefficient, Tensor):
+        factor = coefficient * scale
+        if total is None:
+            return (tangent, False) if factor == 1 else (tangent * factor, True)
+        return (total.add_(tangent, alpha=factor) if ours else torch.add(total, tangent, alpha=factor)), True
+    if total is None:
+        return (tangent * coefficient if scale == 1 else (tangent * coefficient).mul_(scale)), True
+    add = total.addcmul_ if ours else partial(torch.addcmul, total)
+    return add(coefficient, tangent, value=scale), True
+
+
+def _sum_rows(terms: list[Term]) -> Rows:
+    """The same where every term has few rows."""
+    total: Rows = {}
+    for coefficient, tangent, scale in terms:
+        for row, entry in tangent.items():  # type: ignore[union-attr]
+            product = coefficient * entry * scale if scale != 1 else coefficient * entry
+            total[row] = total[row] + product if row in total else product
+    return total
+
+
+def _add_product(total: Tensor, coefficient: Number, entry: Number, scale: float) -> None:
+    """total (M, C) += a c ẋ, in place."""
+    if isinstance(coefficient, Tensor) and isinstance(entry, Tensor):
+        total.addcmul_(coefficient, entry, value=scale)
+    elif isinstance(coefficient, Tensor):
+        total.add_(coefficient, alpha=scale * entry)  # type: ignore[arg-type]
+    else:
+        total.add_(entry, alpha=scale * coefficient)

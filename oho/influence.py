@@ -4,7 +4,7 @@
     K       tangents      ()              tuned hyperparameters × sets (exact), tuned hyperparameters (collapsed)
     Z       influence     (K, M, N)       dθ/dh, one row a tangent
     S       sets          ()              values a hyperparameter has
-    E       selectors     (K, 1, S)       dh/dh: 1 where a row's hyperparameter and set meet, else 0
+    E       directions    (K, S)          dh/dh: 1 where a row's hyperparameter and set meet, else 0
     Φ       update rule                   (θ', s') = Φ(θ, g, s, h, ξ)
 
     Z' = ∂Φ/∂θ Z + ∂Φ/∂g H Z + ∂Φ/∂s ds/dh + ∂Φ/∂h E          (and the same for each slot)
@@ -14,7 +14,7 @@ Equations 4 to 7 of arXiv 2102.07813 are this transition for SGD.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast, overload
 
@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from oho.dual import Dual, tangent_of, value_of
+from oho.dual import Dual, Tangent, full, tangent_of, value_of
 from oho.rules import Rule, Slots, clip
 from oho.sets import SetMap
 
 BLOCK_ELEMENTS = 1 << 20
 """Elements (K × M × columns) of one pass: bounds the memory of temporaries, and keeps them near a CPU's caches."""
-SMALLEST_WIDTH = 1 << 9
+SMALLEST_WIDTH = 1 << 12
 """Columns a block has at least."""
 
 
@@ -56,23 +56,20 @@ class Influence:
 
 
 @dataclass(frozen=True)
-class Selectors:
-    """E by hyperparameter, (K, 1, S).  Exact: a row for each (name, set); collapsed: all sets of a name in one row."""
+class Directions:
+    """E: the rows of the influence.  Exact, a row for each (name, set); collapsed, one a name, for all its sets."""
 
-    values: dict[str, Tensor]
-    rows: int
+    names: tuple[str, ...]
     per_name: int
 
+    @property
+    def rows(self) -> int:
+        """K."""
+        return len(self.names) * self.per_name
 
-def selectors(rule: Rule, sets: SetMap, *, exact: bool, like: Tensor) -> Selectors:
-    """The selectors of a rule's tuned hyperparameters, of `like`'s dtype and device."""
-    per_name = sets.count if exact else 1
-    rows = len(rule.tune) * per_name
-    block = torch.eye(sets.count) if exact else torch.ones(1, sets.count)
-    values = {name: like.new_zeros(rows, 1, sets.count) for name in rule.tune}
-    for index, name in enumerate(rule.tune):
-        values[name][index * per_name : (index + 1) * per_name, 0] = block.to(like)
-    return Selectors(values, rows, per_name)
+    def row(self, name: str, index: int) -> int:
+        """The one row in which set `index` of a hyperparameter moves."""
+        return self.names.index(name) * self.per_name + min(index, self.per_name - 1)
 
 
 def transition(
@@ -86,17 +83,19 @@ def transition(
     noise: Tensor | None,
     influence: Influence,
     products: Tensor,
-    selectors: Selectors,
-) -> tuple[Tensor, Slots, Influence]:
-    """One step of the rule and of its tangents; returns the new θ, slots and influence.  May overwrite the old influence.
+    directions: Directions,
+) -> tuple[Tensor, Slots]:
+    """One step of the rule and of its tangents; returns the new θ and slots, and moves `influence` in place.
 
     `theta`, `gradient`, `noise` (M, N), slots (M, N) or (M, 1), `hyper` (M, S) by name, `products` (K, M, N) = H Z.
     The rule works element by element, so it is taken in blocks of columns.
     """
     gradient = _clip(rule, gradient, products)
-    if selectors.rows == 0:  # nothing is tuned: the rule alone
-        return *rule(theta, gradient, slots, {name: sets.spread(value) for name, value in hyper.items()}, noise), influence
-    def applied(columns: slice) -> tuple[Pair, dict[str, Pair]]:
+    segments = sets.segments
+    if directions.per_name < sets.count:  # one row for all sets: one pass with a value a column, in place of one a set
+        hyper, segments = {name: sets.spread(value) for name, value in hyper.items()}, ((slice(0, theta.shape[1]), 0),)
+    new_theta, new_slots = torch.empty_like(theta), {name: torch.empty_like(slot) for name, slot in slots.items()}
+    for columns, index in _blocks(segments, directions.rows * len(theta)):
         block = _Block(
             theta=(theta[:, columns], influence.theta[..., columns]),
             gradient=(gradient[:, columns], products[..., columns]),
@@ -105,31 +104,23 @@ def transition(
                 for name, slot in slots.items()
             },
             hyper={
-                name: (sets.spread(value, columns), sets.spread(selectors.values[name], columns))
-                if name in selectors.values
-                else (sets.spread(value, columns), None)
+                name: (
+                    value[:, index : index + 1] if value.shape[1] == sets.count else value[:, columns],
+                    {directions.row(name, index): 1.0} if name in rule.tune else None,
+                )
                 for name, value in hyper.items()
             },
             noise=_columns(noise, columns),
         )
-        return _apply(rule, block)
-
-    blocks = _blocks(selectors.rows, theta)
-    if len(blocks) == 1:
-        moved, slots_moved = applied(blocks[0])
-        new_theta, new_slots = moved[0], {name: pair[0] for name, pair in slots_moved.items()}
-        return new_theta, new_slots, _replaced(influence, moved, slots_moved)
-    new_theta, new_slots = torch.empty_like(theta), {name: torch.empty_like(slot) for name, slot in slots.items()}
-    for columns in blocks:
-        moved, slots_moved = applied(columns)
+        moved, slots_moved = _apply(rule, block)
         _store(moved, new_theta[:, columns], influence.theta[..., columns])
         for name, pair in slots_moved.items():
             _store(pair, _columns(new_slots[name], columns), _columns(influence.slots.get(name), columns))
-    return new_theta, new_slots, influence
+    return new_theta, new_slots
 
 
-Pair = tuple[Tensor, Tensor | None]
-"""A value and its tangents (K, M, C), None for none."""
+Pair = tuple[Tensor, Tangent]
+"""A value and its tangent."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +136,10 @@ class _Block:
 
 def _apply(rule: Rule, block: _Block) -> tuple[Pair, dict[str, Pair]]:
     """The rule and its tangents.  A mistake in the rule itself comes up again, and out, on PyTorch's tensors."""
+    if not rule.tune:
+        slots, hyper = ({name: pair[0] for name, pair in pairs.items()} for pairs in (block.slots, block.hyper))
+        moved, slots = rule(block.theta[0], block.gradient[0], slots, hyper, block.noise)
+        return (moved, None), {name: (slot, None) for name, slot in slots.items()}
     try:
         return _ours(rule, block)
     except TypeError:  # UnknownOperationError, an operator or an option that our dual numbers lack
@@ -175,9 +170,10 @@ def _pytorchs(rule: Rule, block: _Block) -> tuple[Pair, dict[str, Pair]]:
 
             def dual(pair: Pair, row: int = row) -> Tensor:
                 value, tangent = pair
-                if tangent is None:
+                if tangent is None or (isinstance(tangent, dict) and row not in tangent):
                     return value
-                return forward_ad.make_dual(value, tangent[row].expand_as(value).contiguous())
+                direction = torch.as_tensor(tangent[row], dtype=value.dtype, device=value.device)
+                return forward_ad.make_dual(value, direction.expand_as(value).contiguous())
 
             moved, slots = rule(
                 dual(block.theta),
@@ -206,11 +202,12 @@ def _clip(rule: Rule, gradient: Tensor, products: Tensor) -> Tensor:
     return clip(gradient, value=rule.clip_value, norm=rule.clip_norm)
 
 
-def _blocks(rows: int, theta: Tensor) -> list[slice]:
-    """Slices of the columns, all rows of a block together no larger than a pass may be."""
-    members, size = theta.shape
-    width = min(size, max(SMALLEST_WIDTH, BLOCK_ELEMENTS // (rows * members)))
-    return [slice(start, min(start + width, size)) for start in range(0, size, width)]
+def _blocks(segments: Iterable[tuple[slice, int]], rows: int) -> Iterator[tuple[slice, int]]:
+    """The segments, cut where they have more columns than a pass may take."""
+    width = max(SMALLEST_WIDTH, BLOCK_ELEMENTS // max(1, rows))
+    for columns, index in segments:
+        for start in range(columns.start, columns.stop, width):
+            yield slice(start, min(start + width, columns.stop)), index
 
 
 @overload
@@ -226,23 +223,4 @@ def _store(pair: Pair, value: Tensor, tangent: Tensor | None) -> None:
     """Copies what a rule returned to where it belongs."""
     value.copy_(pair[0])
     if tangent is not None:
-        tangent.copy_(pair[1]) if pair[1] is not None else tangent.zero_()
-
-
-def _replaced(influence: Influence, moved: Pair, slots: Mapping[str, Pair]) -> Influence:
-    """The tangents a rule returned for whole tensors, full in shape."""
-
-    taken: set[int] = set()
-
-    def full(tangent: Tensor | None, like: Tensor) -> Tensor:
-        if tangent is None:
-            return torch.zeros_like(like)
-        tangent = tangent.expand_as(like).contiguous()
-        if tangent.data_ptr() in taken:  # a rule may return one tensor twice; ours are changed in place
-            tangent = tangent.clone()
-        taken.add(tangent.data_ptr())
-        return tangent
-
-    return Influence(
-        full(moved[1], influence.theta), {name: full(slots[name][1], old) for name, old in influence.slots.items()}
-    )
+        tangent.copy_(full(pair[1], tangent))

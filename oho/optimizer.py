@@ -23,10 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oho.curvature import Closure, Engine, Gradients, gradient_of, resolve_engine
+from oho.curvature import Closure, Derivatives, Engine, gradient_alone, gradient_of, resolve_engine
 from oho.flat import Given, flat_parameters
 from oho.hyper import HyperView
-from oho.influence import Influence, selectors, transition
+from oho.influence import Directions, Influence, transition
+from oho.memory import keep_freed_memory
 from oho.meta import DEFAULT_DISCOUNT, Memory, MetaRule, admit, check_meta, default_meta, meta_step
 from oho.rules import Rule, Slots
 from oho.sets import Sets, resolve_sets
@@ -50,7 +51,8 @@ class OHO:
             curvature.  None is 1, or DEFAULT_DISCOUNT if `meta` is None.
         reset_every: steps after which the influence is set to zero; 0 is never.
         update_every: steps between two meta-steps; the influence follows every step all the same.
-        curvature: "double_backward", "forward_over_reverse", "finite_difference", or a function of their signature.
+        curvature: "pearlmutter" (products of layered networks by sweeps over a tape, of all other models as the next),
+            "double_backward", "forward_over_reverse", "finite_difference", or a function of their signature.
         members: M, if each parameter has a leading axis of M independent trainings; closures then return M losses.
         generator: source of the noise of a rule with a temperature; with members, one for each.
         on_nonfinite: what happens when a hypergradient is not finite.  The meta-step is skipped and counted in
@@ -72,9 +74,10 @@ class OHO:
         meta: MetaRule | None = None,
         influence: str = "exact",
         discount: float | None = None,
+        influence_limit: float | None = None,
         reset_every: int = 0,
         update_every: int = 1,
-        curvature: str | Engine = "double_backward",
+        curvature: str | Engine = "pearlmutter",
         members: int | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         on_nonfinite: str = "reset",
@@ -82,9 +85,10 @@ class OHO:
     ):
         self.rule, self.meta = rule, default_meta() if meta is None else meta
         self.discount = discount if discount is not None else (DEFAULT_DISCOUNT if meta is None else 1.0)
-        self.reset_every, self.update_every = reset_every, update_every
+        self.influence_limit, self.reset_every, self.update_every = influence_limit, reset_every, update_every
         self.on_nonfinite, self.on_phase = on_nonfinite, on_phase
         self._check(influence)
+        keep_freed_memory()
         self._flat = flat_parameters(parameters, members)
         self._generators = _generators(generator, rule, self._flat.rows)
         self._engine = resolve_engine(curvature)
@@ -116,8 +120,8 @@ class OHO:
         self._memory: dict[str, Memory] = {name: {} for name in rule.tune}
         self._slots: Slots = {name: torch.zeros_like(like) for name in rule.slot_names}
         self._slots.update({name: like.new_zeros(rows, 1) for name in rule.counter_names})
-        self._selectors = selectors(rule, self.set_map, exact=self.exact, like=like)
-        shape = (self._selectors.rows, *like.shape)
+        self._directions = Directions(rule.tune, self.set_map.count if self.exact else 1)
+        shape = (self._directions.rows, *like.shape)
         self._influence = Influence(like.new_zeros(shape), {name: like.new_zeros(shape) for name in rule.slot_names})
         self._skipped = {reason: torch.zeros(rows, dtype=torch.int64) for reason in ("hypergradient", "influence")}
         self.steps = 0
@@ -154,10 +158,12 @@ class OHO:
         only when a meta-step is due; without it none is made.
         """
         self._phase("train")
-        loss, gradients, products = self._differentiate(train_closure)
+        found = self._differentiate(train_closure)
         self._phase("hypergradient")
         with torch.no_grad():
-            self._advance(gradients, products)
+            self._advance(found)
+            if self.influence_limit is not None:
+                self._limit_influence(self.influence_limit)
         self.steps += 1
         if valid_closure is not None and self.rule.tune and self.steps % self.update_every == 0:
             vector = self._flat.flatten(gradient_of(valid_closure, self._flat)[1])
@@ -166,12 +172,12 @@ class OHO:
         if self.reset_every and self.steps % self.reset_every == 0:
             self._influence.clear()
         self._phase("train")
-        return loss
+        return found.losses
 
     @torch.no_grad()
     def influence_norm(self) -> dict[str, Tensor]:
         """Frobenius norm of dθ/dh for each tuned hyperparameter, over all its sets: (), or (M,) with members."""
-        blocks = self._influence.theta.split(self._selectors.per_name)
+        blocks = self._influence.theta.split(self._directions.per_name)
         return {
             name: self._flat.per_member(torch.linalg.vector_norm(block, dim=(0, 2)))
             for name, block in zip(self.rule.tune, blocks, strict=bool(self.rule.tune))
@@ -227,35 +233,35 @@ class OHO:
         for generator, saved in zip(self._generators, state["generators"], strict=True):
             generator.set_state(saved)
 
-    def _differentiate(self, closure: Closure) -> tuple[Tensor, Gradients, Tensor]:
-        """Loss, gradients, and products of the discounted influence."""
+    def _differentiate(self, closure: Closure) -> Derivatives:
+        """Loss, gradient, and products of the discounted influence."""
         if not self.rule.tune or self.discount == 0:
             self._influence.clear()
-            return *gradient_of(closure, self._flat), torch.zeros_like(self._influence.theta)
+            return gradient_alone(closure, self._flat, self._influence.theta)
         if self.discount < 1:
             self._influence.scale(self.discount)
         return self._engine(
             closure, self._flat, self._influence.theta, on_products=lambda: self._phase("hypergradient")
         )
 
-    def _advance(self, gradients: Gradients, products: Tensor) -> None:
+    def _advance(self, found: Derivatives) -> None:
         """Moves parameters, slots and influence; a tensor without a gradient keeps its own, as in torch.optim."""
-        theta, unused = self._flat.gather(), [i for i, g in enumerate(gradients) if g is None]
+        theta, unused = self._flat.gather(), found.unused
         if unused:  # from here on the counts of steps differ between tensors
             for name in self.rule.counter_names:
                 self._slots[name] = self._slots[name].expand_as(theta).clone()
         before = [(i, [state[..., self._flat.span(i)].clone() for state in self._influence.tensors]) for i in unused]
-        theta_next, slots_next, self._influence = transition(
+        theta_next, slots_next = transition(
             self.rule,
             self.set_map,
             theta=theta,
-            gradient=self._flat.flatten(gradients),
+            gradient=found.gradient,
             slots=self._slots,
             hyper=self._hyper,
             noise=self._noise(theta),
             influence=self._influence,
-            products=products,
-            selectors=self._selectors,
+            products=found.products,
+            directions=self._directions,
         )
         for i, tangents in before:
             span = self._flat.span(i)
@@ -266,6 +272,19 @@ class OHO:
                 state[..., span] = tangent
         self._slots = slots_next
         self._flat.write(theta_next)
+
+    def _limit_influence(self, limit: float) -> None:
+        """Shortens the rows in which d(parameters)/d(log h) is longer than `limit` times the parameters."""
+        sets = [value.T if self.exact else value.amax(-1).unsqueeze(0) for value in self._tuned_values()]
+        elasticity = torch.cat(sets) * torch.linalg.vector_norm(self._influence.theta, dim=-1)  # (K, M)
+        longest = limit * torch.linalg.vector_norm(self._flat.gather(), dim=-1)
+        factor = (longest / elasticity).clamp(max=1)
+        if bool((factor < 1).any()):
+            for tangent in self._influence.tensors:
+                tangent.mul_(factor.unsqueeze(-1))
+
+    def _tuned_values(self) -> list[Tensor]:
+        return [self._hyper[name].abs() for name in self.rule.tune]
 
     def _meta_step(self, vector: Tensor) -> None:
         """Hypergradients from v (M, N), and a step of the meta-rule for each member where all of it is finite."""

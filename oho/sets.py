@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -41,27 +42,29 @@ class SetMap:
     sizes: tuple[int, ...]
     count: int
 
-    def spread(self, values: Tensor, columns: slice = slice(None)) -> Tensor:
-        """(..., S) one value a set -> (..., 1) if there is one set, else (..., C), one value for each of `columns`."""
-        if self.count == 1:
-            return values
-        start, stop, _ = columns.indices(sum(self.sizes))
-        pieces, end = [], 0
-        for s, size in zip(self.of_tensor, self.sizes, strict=True):
-            begin, end = end, end + size
-            width = min(end, stop) - max(begin, start)
-            if width > 0:
-                pieces.append(values[..., s : s + 1].expand(*values.shape[:-1], width))
-        return torch.cat(pieces, dim=-1)
+    @cached_property
+    def segments(self) -> tuple[tuple[slice, int], ...]:
+        """Runs of columns that share one value, with its set; together all N columns in order."""
+        found: list[tuple[slice, int]] = []
+        stop = 0
+        for index, size in zip(self.of_tensor, self.sizes, strict=True):
+            start, stop = stop, stop + size
+            if found and found[-1][1] == index:
+                start = found.pop()[0].start
+            found.append((slice(start, stop), index))
+        return tuple(found)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """(M, S) one value a set -> (M, N) one a column."""
+        widths = ((index, columns.stop - columns.start) for columns, index in self.segments)
+        return torch.cat([values[:, s : s + 1].expand(-1, width) for s, width in widths], dim=-1)
 
     def collect(self, tangents: Tensor, vector: Tensor) -> Tensor:
         """tangents (K, M, N), vector (M, N) -> (M, K, S): their products summed over each set's elements alone."""
         rows, column = tangents.transpose(0, 1), vector.unsqueeze(-1)
-        result = tangents.new_zeros(*rows.shape[:2], self.count)
-        pieces = zip(rows.split(self.sizes, -1), column.split(self.sizes, -2), self.of_tensor, strict=True)
-        for piece, part, index in pieces:
-            result[..., index] += torch.matmul(piece, part).squeeze(-1)
-        return result
+        sums = [torch.matmul(rows[..., columns], column[:, columns]) for columns, _ in self.segments]
+        index = torch.tensor([index for _, index in self.segments], device=vector.device)
+        return tangents.new_zeros(*rows.shape[:2], self.count).index_add_(-1, index, torch.cat(sums, -1))
 
 
 def resolve_sets(sets: Sets, parameters: FlatParameters) -> SetMap:
