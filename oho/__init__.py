@@ -6,12 +6,13 @@
 Source: Im, Savin, Cho, "Online hyperparameter optimization by real-time recurrent learning", arXiv 2102.07813.
 """
 
+from oho.audit import Audit, audit
 from oho.curvature import double_backward, finite_difference, forward_over_reverse
 from oho.meta import DEFAULT_DISCOUNT, MetaAdam, MetaSGD, MetaSign, default_meta
 from oho.optimizer import OHO
 from oho.published import PublishedOHO
 from oho.rules import SGD, Adam, AdamW, Momentum
-from oho.sets import Layerwise
+from oho.sets import Layerwise, Sets
 
 __all__ = [
     "DEFAULT_DISCOUNT",
@@ -19,12 +20,15 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Audit",
     "Layerwise",
     "MetaAdam",
     "MetaSGD",
     "MetaSign",
     "Momentum",
     "PublishedOHO",
+    "Sets",
+    "audit",
     "default_meta",
     "double_backward",
     "finite_difference",

@@ -1,0 +1,271 @@
+"""How far a run's hypergradient is from the derivative: the last steps once more, in float64 and in reverse.
+
+    symbol  name       shape      meaning
+    T       steps      ()         steps audited
+    s       state      (M, N)     parameters and each slot
+    a       adjoint    (M, N)     derivative of the last validation loss with respect to a state
+    Z       influence  (K, M, N)  d(state)/dh that the run had carried to the first audited step
+    h       values     (M, S)     a hyperparameter's values at each step, as the run moved them
+    ε       shift      (M, S)     added to h at every step; the hypergradient is d(validation loss)/dε at 0
+
+The twin starts at the state the run had T steps ago and repeats its T steps with the run's values of h.  Then it goes
+back, a step at a time: the adjoint of a state is that of the next one, taken through the update rule and, by a second
+backward pass, through the gradient.  Autograd differentiates the rule here, so that nothing is shared with the way
+forward but the rule itself.  At the first step what is left of the adjoint meets Z: what was carried in counts as right,
+and an audit of a whole run, Z = 0, takes nothing for granted.
+
+A discount multiplies the adjoint of every state, a reset sets it to zero.  An influence limit is no part of a derivative:
+where it acts, the audit shows what it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from oho.curvature import Closure
+from oho.flat import FlatParameters
+from oho.optimizer import OHO
+from oho.published import PublishedOHO
+from oho.rules import SGD, Rule, Slots, clip
+from oho.sets import SetMap
+from oho.wide import Wide
+
+Named = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """`found` is the run's hypergradient after the last audited step, `exact` the twin's; (S,) or (M, S) by name."""
+
+    steps: int
+    found: Named
+    exact: Named
+
+    @property
+    def relative_error(self) -> Named:
+        """|found − exact| / |exact| for each set."""
+        return {name: (self.found[name] - exact).abs() / exact.abs() for name, exact in self.exact.items()}
+
+    def __str__(self) -> str:
+        """A table: one line for each hyperparameter and set."""
+        lines = [f"{'hyperparameter':<16} {'set':>5} {'hypergradient':>16} {'exact':>16} {'relative error':>15}"]
+        for name, exact in self.exact.items():
+            rows = zip(self.found[name].flatten(), exact.flatten(), self.relative_error[name].flatten(), strict=True)
+            lines += [f"{name:<16} {i:>5} {f:>16.8g} {e:>16.8g} {r:>15.2e}" for i, (f, e, r) in enumerate(rows)]
+        return "\n".join(lines)
+
+
+def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple[Closure, Closure]]) -> Audit:
+    """Takes the optimizer through `steps`, as the run would, and compares its last hypergradient with the twin's.
+
+    Args:
+        model: what the closures compute with; all parameters of the optimizer are its own.
+        optimizer: at any point of a run.  It and the model are left as after `optimizer.step` on each of `steps`.
+        steps: (train_closure, valid_closure) of each step; the last step must be one with a meta-step.
+
+    Raises:
+        ValueError: for no steps, a last step without a meta-step, a parameter the model lacks, or a `PublishedOHO` of
+            the variant "layerwise", whose update is no rule of ours.
+    """
+    pairs = list(steps)
+    _check(model, optimizer, len(pairs))
+    start, random = _start(optimizer, len(pairs)), _Random()
+    values: list[Named] = []
+    for train, valid in pairs:
+        values.append({name: _by_member(optimizer, value) for name, value in optimizer.hyper.items()})
+        optimizer.step(random.recorded(train), random.recorded(valid))
+    with _in_float64(model), Wide():
+        closures = [(random.replayed(train), random.replayed(valid)) for train, valid in pairs]
+        exact = _Twin(start, values, closures).hypergradient()
+    found = {name: value.double() for name, value in optimizer.hypergradient.items()}
+    return Audit(len(pairs), found, {name: exact[name].view_as(value) for name, value in found.items()})
+
+
+@dataclass(frozen=True)
+class _Start:
+    """The run before the first audited step, in float64.  `influence` holds (K, M, N) by state, "" for the parameters."""
+
+    parameters: FlatParameters
+    set_map: SetMap
+    rule: Rule
+    theta: Tensor
+    slots: Slots
+    influence: Named
+    exact: bool
+    noise: list[Tensor | None]
+    discount: float = 1.0
+    resets: frozenset[int] = frozenset()
+    """Audited steps, counted from 0, after which the influence is set to zero."""
+
+
+def _start(optimizer: OHO | PublishedOHO, count: int) -> _Start:
+    parameters, theta = optimizer._flat, optimizer._flat.gather()
+    if isinstance(optimizer, PublishedOHO):
+        tangents = torch.stack([parameters.flatten(tangent) for tangent in optimizer._tangents.values()])
+        rule, influence = SGD(lr=0.0), {"": tangents.double()}
+        return _Start(parameters, optimizer.set_map, rule, theta.double(), {}, influence, False, [None] * count)
+    state = optimizer.state_dict()
+    noise = [optimizer._noise(theta) for _ in range(count)]
+    for generator, saved in zip(optimizer._generators, state["generators"], strict=True):
+        generator.set_state(saved)
+    every = optimizer.reset_every
+    return _Start(
+        parameters,
+        optimizer.set_map,
+        optimizer.rule,
+        theta.double(),
+        {name: slot.double() for name, slot in state["slots"].items()},
+        {"": state["influence"]["theta"].double()} | {n: t.double() for n, t in state["slot_influence"].items()},
+        optimizer.exact,
+        [None if xi is None else xi.double() for xi in noise],
+        optimizer.discount,
+        frozenset(step for step in range(count) if every and (optimizer.steps + step + 1) % every == 0),
+    )
+
+
+class _Twin:
+    """The audited steps once more, forward and back.  A state is a mapping, "" being the parameters."""
+
+    def __init__(self, start: _Start, values: list[Named], closures: list[tuple[Closure, Closure]]):
+        self.start, self.values, self.closures = start, values, closures
+
+    def hypergradient(self) -> Named:
+        """(M, S) for each tuned hyperparameter."""
+        start, states = self.start, [{"": self.start.theta, **self.start.slots}]
+        for step in range(len(self.closures)):
+            gradient, used = self._gradient(states[step][""], self.closures[step][0])
+            states.append(self._advance(states[step], gradient.detach(), self.values[step], step, used))
+        vector = self._gradient(states[-1][""], self.closures[-1][1])[0].detach()
+        adjoint = {name: torch.zeros_like(value) for name, value in states[-1].items()} | {"": vector}
+        total = {name: torch.zeros_like(self.values[0][name]) for name in start.rule.tune}
+        for step in reversed(range(len(self.closures))):
+            if step in start.resets and step != len(self.closures) - 1:
+                return total
+            adjoint = self._back(states[step], adjoint, step, total)
+        return {name: value + carried for (name, value), carried in zip(total.items(), self._carried(adjoint), strict=True)}
+
+    def _gradient(self, theta: Tensor, closure: Closure, *, graph: bool = False) -> tuple[Tensor, Tensor]:
+        """(M, N) at θ, and where (N,) the loss has one at all."""
+        parameters = self.start.parameters
+        parameters.write(theta)
+        with torch.enable_grad():
+            loss = closure().sum()
+            found = torch.autograd.grad(loss, parameters.tensors, create_graph=graph, allow_unused=True)
+            used = [torch.full((size,), g is not None) for g, size in zip(found, parameters.sizes, strict=True)]
+            return parameters.flatten(found), torch.cat(used).to(theta.device)
+
+    def _advance(self, state: Named, gradient: Tensor, values: Named, step: int, used: Tensor) -> Named:
+        """The rule on one state; what has no gradient stays."""
+        rule, spread = self.start.rule, {name: self.start.set_map.spread(value) for name, value in values.items()}
+        slots = {name: slot for name, slot in state.items() if name}
+        clipped = clip(gradient, value=rule.clip_value, norm=rule.clip_norm)
+        theta, slots = rule(state[""], clipped, slots, spread, self.start.noise[step])
+        moved = {"": theta, **slots}
+        return moved if bool(used.all()) else {n: torch.where(used, moved[n], old) for n, old in state.items()}
+
+    def _back(self, state: Named, adjoint: Named, step: int, total: Named) -> Named:
+        """The adjoint of the state before a step; adds what the step's own values contribute to `total`."""
+        gradient, used = self._gradient(state[""], self.closures[step][0], graph=True)
+        with torch.enable_grad():
+            leaves = {name: value.clone().requires_grad_() for name, value in state.items()}
+            values = {name: value.clone().requires_grad_() for name, value in self.values[step].items()}
+            leaf = gradient.detach().requires_grad_()
+            moved = self._advance(leaves, leaf, values, step, used)
+            inputs = [*leaves.values(), leaf, *values.values()]
+            outputs = [moved[name] for name in adjoint]
+            shaped = [a.expand_as(out) for a, out in zip(adjoint.values(), outputs, strict=True)]
+            parts = iter(torch.autograd.grad(outputs, inputs, shaped, allow_unused=True, materialize_grads=True))
+        before = {name: next(parts) for name in leaves}
+        before[""] = before[""] + self._second(gradient, next(parts))
+        for name in values:
+            part = next(parts)
+            if name in total:
+                total[name] += part
+        return {name: self.start.discount * value for name, value in before.items()}
+
+    def _second(self, gradient: Tensor, vector: Tensor) -> Tensor:
+        """Hessian of the training loss times `vector` (M, N)."""
+        if not gradient.requires_grad:
+            return torch.zeros_like(vector)
+        parameters = self.start.parameters
+        return parameters.flatten(torch.autograd.grad(gradient, parameters.tensors, vector, allow_unused=True))
+
+    def _carried(self, adjoint: Named) -> list[Tensor]:
+        """a · Z for each tuned hyperparameter, (M, S)."""
+        start, sums = self.start, torch.zeros(())
+        for name, influence in start.influence.items():
+            rows = influence.transpose(0, 1)
+            vector = adjoint[name].expand(rows.shape[0], rows.shape[2])
+            if start.exact:
+                sums = sums + torch.matmul(rows, vector.unsqueeze(-1)).squeeze(-1)
+            else:
+                sums = sums + start.set_map.collect(influence, vector).flatten(1)
+        return list(sums.split(start.set_map.count, dim=-1))
+
+
+class _Random:
+    """Gives each closure, when it is called again, the random state of its first call."""
+
+    def __init__(self) -> None:
+        self._states: dict[int, Tensor] = {}
+
+    def recorded(self, closure: Closure) -> Closure:
+        """The closure, noting the state it starts with."""
+
+        def call() -> Tensor:
+            self._states.setdefault(id(closure), torch.get_rng_state())
+            return closure()
+
+        return call
+
+    def replayed(self, closure: Closure) -> Closure:
+        """The closure from the state noted, with the present state put back."""
+
+        def call() -> Tensor:
+            with torch.random.fork_rng():
+                torch.set_rng_state(self._states[id(closure)])
+                return closure()
+
+        return call
+
+
+@contextmanager
+def _in_float64(model: nn.Module) -> Iterator[None]:
+    """The model in float64; afterwards in its own type again, with the values it came with."""
+    tensors = [*model.parameters(), *model.buffers()]
+    before = [tensor.detach().clone() for tensor in tensors]
+    kind = next(tensor.dtype for tensor in tensors if tensor.is_floating_point())
+    model.double()
+    try:
+        yield
+    finally:
+        model.to(kind)
+        with torch.no_grad():
+            for tensor, value in zip([*model.parameters(), *model.buffers()], before, strict=True):
+                tensor.copy_(value)
+
+
+def _by_member(optimizer: OHO | PublishedOHO, value: Tensor) -> Tensor:
+    """(M, S) in float64 from a public value."""
+    value = value.double()
+    return value if isinstance(optimizer, OHO) and optimizer._flat.members is not None else value.unsqueeze(0)
+
+
+def _check(model: nn.Module, optimizer: OHO | PublishedOHO, count: int) -> None:
+    if count == 0:
+        raise ValueError("audit: no steps were given; give the (train_closure, valid_closure) of each step to audit")
+    if isinstance(optimizer, PublishedOHO) and optimizer.variant == "layerwise":
+        raise ValueError("audit: the published layer-wise update decays no biases and is no rule of ours")
+    if isinstance(optimizer, OHO) and (rest := (optimizer.steps + count) % optimizer.update_every):
+        raise ValueError(
+            f"audit: the last of {count} steps has no meta-step (update_every={optimizer.update_every});"
+            f" give {optimizer.update_every - rest} more"
+        )
+    own = {id(parameter) for parameter in model.parameters()}
+    if any(id(tensor) not in own for tensor in optimizer._flat.tensors):
+        raise ValueError("audit: the optimizer has parameters that are not the model's; give the model it was made for")
