@@ -8,7 +8,7 @@ Source: Im, Savin, Cho, "Online hyperparameter optimization by real-time recurre
 
 from oho.audit import Audit, audit
 from oho.curvature import double_backward, finite_difference, forward_over_reverse
-from oho.meta import DEFAULT_DISCOUNT, MetaAdam, MetaSGD, MetaSign, default_meta
+from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, MetaAdam, MetaSGD, MetaSign, default_meta
 from oho.optimizer import OHO
 from oho.published import PublishedOHO
 from oho.rules import SGD, Adam, AdamW, Momentum
@@ -16,6 +16,7 @@ from oho.sets import Layerwise, Sets
 
 __all__ = [
     "DEFAULT_DISCOUNT",
+    "DEFAULT_LIMIT",
     "OHO",
     "SGD",
     "Adam",

@@ -23,12 +23,14 @@ class FlatParameters:
     """The model's own tensors and how they lie in a flat one.
 
     `tensors[i]`, named `names[i]`, takes `sizes[i]` elements of the last axis; `members` is None without a population.
+    Without names (`named` False) a tensor is called by its place.
     """
 
     names: tuple[str, ...]
     tensors: tuple[Tensor, ...]
     sizes: tuple[int, ...]
     members: int | None
+    named: bool = True
 
     @property
     def rows(self) -> int:
@@ -85,7 +87,8 @@ def flat_parameters(parameters: Given, members: int | None = None) -> FlatParame
         TypeError: for something that is not a tensor or a (name, tensor) pair.
         ValueError: for no parameters, repeated ones, several dtypes or devices, or a wrong member axis.
     """
-    pairs = [item if isinstance(item, tuple) else (str(i), item) for i, item in enumerate(parameters)]
+    given = list(parameters)
+    pairs = [item if isinstance(item, tuple) else (str(i), item) for i, item in enumerate(given)]
     for name, tensor in pairs:
         if not isinstance(tensor, Tensor):
             kind = type(tensor).__name__
@@ -104,7 +107,8 @@ def flat_parameters(parameters: Given, members: int | None = None) -> FlatParame
         raise ValueError(f"parameters: must be real floating-point tensors, given {tensors[0].dtype}")
     if members is not None:
         _check_members(members, names, tensors)
-    return FlatParameters(names, tensors, tuple(t.numel() // (members or 1) for t in tensors), members)
+    sizes = tuple(t.numel() // (members or 1) for t in tensors)
+    return FlatParameters(names, tensors, sizes, members, named=all(isinstance(item, tuple) for item in given))
 
 
 def _check_members(members: int, names: Sequence[str], tensors: Sequence[Tensor]) -> None:

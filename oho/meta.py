@@ -126,12 +126,14 @@ class MetaSign:
 
 DEFAULT_DISCOUNT = 0.999
 """Discount of the influence under `default_meta()`."""
+DEFAULT_LIMIT = 1.0
+"""Limit of the influence under `default_meta()`."""
 
 
 def default_meta() -> MetaAdam:
-    """The meta-rule used when none is given; with it the influence is discounted by DEFAULT_DISCOUNT."""
+    """The meta-rule where none is given, with DEFAULT_DISCOUNT and DEFAULT_LIMIT; why: `results/default-meta-rule`."""
     transform = {"lr": "log", "weight_decay": "log", "momentum": "logit", "beta1": "logit", "beta2": "logit"}
-    return MetaAdam(0.003, transform=transform)
+    return MetaAdam(0.01, transform=transform)
 
 
 def per_name(value: PerName, name: str) -> float:

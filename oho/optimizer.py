@@ -28,12 +28,16 @@ from oho.flat import Given, flat_parameters
 from oho.hyper import HyperView
 from oho.influence import Directions, Influence, transition
 from oho.memory import keep_freed_memory
-from oho.meta import DEFAULT_DISCOUNT, Memory, MetaRule, admit, check_meta, default_meta, meta_step
+from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, Memory, MetaRule, admit, check_meta, default_meta, meta_step
 from oho.rules import Rule, Slots
 from oho.sets import Sets, resolve_sets
-from oho.state import copied, load_tensors
+from oho.state import copied, load_tensors, require
 
 NON_FINITE = ("reset", "skip", "raise")
+STATE_KEYS = (
+    "steps", "skipped", "shortened", "hyper", "hypergradient", "memory", "slots", "influence", "slot_influence",
+    "generators",
+)  # fmt: skip
 
 
 class OHO:
@@ -43,12 +47,16 @@ class OHO:
         parameters: `model.parameters()` or, for a map from names to sets, `model.named_parameters()`; frozen ones are
             left out.  All of one dtype and device.
         rule: `SGD`, `Momentum`, `Adam` or `AdamW`; its `tune` names what is tuned online.
-        sets: "global", "full", `Layerwise(n)`, or a map (mapping or function) from parameter name to set.
+        sets: "global", "full", `Layerwise(n)`, or a map (mapping or function) from parameter name to set;
+            `optimizer.set_map.labels` tells which entry of a value is which set.
         meta: how hyperparameters follow their hypergradient; None is `default_meta()`.
         influence: "exact" (a tangent for each hyperparameter and set) or "collapsed" (one for each hyperparameter, read
             set by set: cheap and, with more than one set, biased).
         discount: μ in [0, 1] on the tangents before each step; 1 is OHO, 0 the one-step hypergradient, which needs no
             curvature.  None is 1, or DEFAULT_DISCOUNT if `meta` is None.
+        influence_limit: c; a row of the influence in which the norm of d(parameters)/d(log h) exceeds c times that of the
+            parameters is shortened to that: where it would be longer, training is unstable and the row grows without
+            bound.  None is no limit, or DEFAULT_LIMIT if `meta` is None; math.inf is no limit in any case.
         reset_every: steps after which the influence is set to zero; 0 is never.
         update_every: steps between two meta-steps; the influence follows every step all the same.
         curvature: "pearlmutter" (products of layered networks by sweeps over a tape, of all other models as the next),
@@ -85,7 +93,8 @@ class OHO:
     ):
         self.rule, self.meta = rule, default_meta() if meta is None else meta
         self.discount = discount if discount is not None else (DEFAULT_DISCOUNT if meta is None else 1.0)
-        self.influence_limit, self.reset_every, self.update_every = influence_limit, reset_every, update_every
+        self.influence_limit = DEFAULT_LIMIT if meta is None and influence_limit is None else influence_limit
+        self.reset_every, self.update_every = reset_every, update_every
         self.on_nonfinite, self.on_phase = on_nonfinite, on_phase
         self._check(influence)
         keep_freed_memory()
@@ -101,16 +110,31 @@ class OHO:
             raise ValueError(f"influence={influence!r}: allowed are 'exact' and 'collapsed'")
         if not 0 <= self.discount <= 1:
             raise ValueError(f"discount={self.discount}: must lie in [0, 1]")
+        if self.influence_limit is not None and not self.influence_limit > 0:
+            raise ValueError(f"influence_limit={self.influence_limit}: must be above 0, or None for no limit")
         if self.reset_every < 0 or self.update_every < 1:
             raise ValueError(
                 f"reset_every={self.reset_every} must be 0 (never) or more, update_every={self.update_every} 1 or more"
             )
         if self.on_nonfinite not in NON_FINITE:
             raise ValueError(f"on_nonfinite={self.on_nonfinite!r}: allowed are {', '.join(NON_FINITE)}")
+        if isinstance(self.rule, type):
+            name = self.rule.__name__
+            raise TypeError(f"rule: {name} is a class; give an instance, such as {name}(lr=0.1)")
+        if isinstance(self.rule.tune, str):
+            raise TypeError(f"tune={self.rule.tune!r}: a tuple of names is expected, such as ({self.rule.tune!r},)")
         if unknown := [name for name in self.rule.tune if name not in self.rule.names]:
             kind, names = type(self.rule).__name__, ", ".join(self.rule.names)
             raise ValueError(f"tune: {kind} has no {', '.join(unknown)}; it has {names}")
         check_meta(self.meta, self.rule.tune)
+
+    def _check_unchanged(self) -> None:
+        made, now = self._influence.theta, self._flat.tensors[0]
+        if (made.dtype, made.device) != (now.dtype, now.device):
+            raise ValueError(
+                f"the parameters are {now.dtype} on {now.device}, this optimizer was made for {made.dtype} on"
+                f" {made.device}; convert the model first, then make the optimizer"
+            )
 
     def _start(self) -> None:
         """State before the first step: initial values, empty slots, no influence."""
@@ -123,6 +147,7 @@ class OHO:
         self._directions = Directions(rule.tune, self.set_map.count if self.exact else 1)
         shape = (self._directions.rows, *like.shape)
         self._influence = Influence(like.new_zeros(shape), {name: like.new_zeros(shape) for name in rule.slot_names})
+        self._shortened = torch.zeros(rows, dtype=torch.int64)
         self._skipped = {reason: torch.zeros(rows, dtype=torch.int64) for reason in ("hypergradient", "influence")}
         self.steps = 0
 
@@ -151,12 +176,24 @@ class OHO:
             for reason, count in self._skipped.items()
         }
 
+    @property
+    def shortened(self) -> Any:
+        """Steps in which the limit of the influence acted: an int, or (M,) with members."""
+        return int(self._shortened) if self._flat.members is None else self._shortened.clone()
+
     def step(self, train_closure: Closure, valid_closure: Closure | None = None) -> Tensor:
         """One update of parameters, influence and, if due, hyperparameters.  Returns the training loss, detached.
 
-        Each closure computes the loss of the model as it is: a scalar, or (M,) with members.  `valid_closure` is called
-        only when a meta-step is due; without it none is made.
+        Each closure computes the loss of the model as it is, a scalar, or (M,) with members, and leaves the backward pass
+        to this method.  `valid_closure` is called only when a meta-step is due; without it none is made.  Modules with a
+        mode of their own (dropout) are switched by the closures: `model.train()` in one, `model.eval()` in the other.
+
+        Raises:
+            TypeError, ValueError: for a closure that returns something else, or a model converted to another dtype or
+                device since the optimizer was made.
+            FloatingPointError: for a hypergradient that is not finite, if `on_nonfinite` is "raise".
         """
+        self._check_unchanged()
         self._phase("train")
         found = self._differentiate(train_closure)
         self._phase("hypergradient")
@@ -199,6 +236,7 @@ class OHO:
         return {
             "steps": self.steps,
             "skipped": copied(self._skipped),
+            "shortened": copied({"steps": self._shortened}),
             "hyper": copied(self._hyper),
             "hypergradient": copied(self._hypergradient),
             "memory": {name: copied(memory) for name, memory in self._memory.items()},
@@ -214,6 +252,7 @@ class OHO:
         Raises:
             ValueError: if names, shapes or dtypes are another optimizer's; nothing is changed then.
         """
+        require(state, STATE_KEYS)
         like = self._influence.theta
         loaded = {
             key: load_tensors(key, state, mine, like.device)
@@ -225,13 +264,31 @@ class OHO:
                 ("slot_influence", self._influence.slots),
             )
         }
+        memory = self._loaded_memory(state, like.device)
+        if len(state["generators"]) != len(self._generators):
+            raise ValueError(
+                f"state: {len(state['generators'])} generators, this optimizer has {len(self._generators)}"
+            )
         skipped = load_tensors("skipped", state, self._skipped, torch.device("cpu"))
+        shortened = load_tensors("shortened", state, {"steps": self._shortened}, torch.device("cpu"))["steps"]
         self._hyper, self._hypergradient, self._slots = loaded["hyper"], loaded["hypergradient"], loaded["slots"]
         self._influence = Influence(loaded["influence"]["theta"], loaded["slot_influence"])
-        self._memory = {name: copied(memory, like.device) for name, memory in state["memory"].items()}
-        self.steps, self._skipped = int(state["steps"]), skipped
+        self._memory = memory
+        self.steps, self._skipped, self._shortened = int(state["steps"]), skipped, shortened
         for generator, saved in zip(self._generators, state["generators"], strict=True):
             generator.set_state(saved)
+
+    def _loaded_memory(self, state: dict[str, Any], device: torch.device) -> dict[str, Memory]:
+        """The meta-rule's memory; its keys are those the rule writes, or none before its first step."""
+        if set(state["memory"]) != set(self.rule.tune):
+            raise ValueError(f"state: memory of {sorted(state['memory'])}, this optimizer tunes {self.rule.tune}")
+        memory = {name: copied(entries, device) for name, entries in state["memory"].items()}
+        for name, hypergradient in self._hypergradient.items():
+            _, expected = self.meta.step(name, torch.zeros_like(hypergradient), {})
+            if memory[name] and set(memory[name]) != set(expected):
+                kind, theirs = type(self.meta).__name__, ", ".join(memory[name])
+                raise ValueError(f"state: the meta-rule's memory of {name} has {theirs}, {kind} keeps {sorted(expected)}")
+        return memory
 
     def _differentiate(self, closure: Closure) -> Derivatives:
         """Loss, gradient, and products of the discounted influence."""
@@ -275,16 +332,16 @@ class OHO:
 
     def _limit_influence(self, limit: float) -> None:
         """Shortens the rows in which d(parameters)/d(log h) is longer than `limit` times the parameters."""
-        sets = [value.T if self.exact else value.amax(-1).unsqueeze(0) for value in self._tuned_values()]
-        elasticity = torch.cat(sets) * torch.linalg.vector_norm(self._influence.theta, dim=-1)  # (K, M)
+        values = [self._hyper[name].abs() for name in self.rule.tune]
+        of_rows = torch.cat([value if self.exact else value.amax(-1, keepdim=True) for value in values], -1).T  # (K, M)
+        elasticity = of_rows * torch.linalg.vector_norm(self._influence.theta, dim=-1)
         longest = limit * torch.linalg.vector_norm(self._flat.gather(), dim=-1)
-        factor = (longest / elasticity).clamp(max=1)
-        if bool((factor < 1).any()):
+        too_long = elasticity.isfinite() & (elasticity > longest)
+        if bool(too_long.any()):
+            factor = torch.where(too_long, longest / elasticity, 1.0)
+            self._shortened += too_long.any(0).cpu()
             for tangent in self._influence.tensors:
                 tangent.mul_(factor.unsqueeze(-1))
-
-    def _tuned_values(self) -> list[Tensor]:
-        return [self._hyper[name].abs() for name in self.rule.tune]
 
     def _meta_step(self, vector: Tensor) -> None:
         """Hypergradients from v (M, N), and a step of the meta-rule for each member where all of it is finite."""

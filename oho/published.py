@@ -24,6 +24,7 @@ Source: arXiv 2102.07813 and its code, github.com/jiwoongim/OHO, commit 1c0bdd1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ from oho.curvature import Closure, gradient_of
 from oho.flat import FlatParameters, Given, flat_parameters
 from oho.hyper import HyperView
 from oho.sets import Layerwise, resolve_sets
-from oho.state import copied, load_tensors
+from oho.state import copied, load_tensors, require
 
 CEILINGS = {"global": 2e-4, "full": 5e-4, "layerwise": 3e-3}
 """Largest λ of each variant, as in the published scripts for MNIST."""
@@ -54,6 +55,7 @@ class PublishedOHO:
         meta_lr: m.
         weight_decay_max: the ceiling of λ; None is the published one of the variant, for MNIST.
         weight_decay_meta_scale: κ.
+        on_phase: as in `oho.OHO`.
 
     Raises:
         ValueError: for an unknown variant, or `n` missing or given where it has no meaning.
@@ -70,12 +72,14 @@ class PublishedOHO:
         meta_lr: float,
         weight_decay_max: float | None = None,
         weight_decay_meta_scale: float = 0.01,
+        on_phase: Callable[[str], Any] | None = None,
     ):
         if variant not in CEILINGS:
             raise ValueError(f"variant={variant!r}: allowed are {', '.join(CEILINGS)}")
         if (variant == "layerwise") != (n is not None):
             raise ValueError(f"n={n}: the number of groups belongs to variant='layerwise', and only to it")
         self.variant, self.meta_lr, self.weight_decay_meta_scale = variant, meta_lr, weight_decay_meta_scale
+        self.on_phase = on_phase or (lambda phase: None)
         self.weight_decay_max = CEILINGS[variant] if weight_decay_max is None else weight_decay_max
         self._flat: FlatParameters = flat_parameters(parameters)
         self.set_map = resolve_sets(variant if n is None else Layerwise(n), self._flat)
@@ -105,12 +109,14 @@ class PublishedOHO:
 
         `train_closure` is called five times (the gradient, and two probes for each product), `valid_closure` once.
         """
+        self.on_phase("train")
         loss, gradient = self._gradient(train_closure)
         rate, decay = self._per_tensor("lr"), self._per_tensor("weight_decay")
         of_step, of_tangent = self._step_decay(decay), self._tangent_decay(decay)
         with torch.no_grad():
             for p, g, η, λ in zip(self._flat.tensors, gradient, rate, of_step, strict=True):
                 p.sub_(η * (g + λ * p))
+        self.on_phase("hypergradient")
         products = {name: self._product(train_closure, self._tangents[name]) for name in self._hyper}
         vector = self._gradient(valid_closure)[1]
         with torch.no_grad():
@@ -122,8 +128,19 @@ class PublishedOHO:
                 self.weight_decay_meta_scale * self.meta_lr
             )
             self._hyper["weight_decay"] = self._published_entries(moved.clamp(0, self.weight_decay_max))
+        self.on_phase("train")
         self.steps += 1
         return loss
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Nothing: the published code takes every meta-step."""
+        return {}
+
+    @property
+    def shortened(self) -> int:
+        """0: the published code limits nothing."""
+        return 0
 
     @torch.no_grad()
     def influence_norm(self) -> dict[str, Tensor]:
@@ -140,6 +157,7 @@ class PublishedOHO:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from the `state_dict` of an optimizer built with the same arguments."""
+        require(state, ("steps", "hyper", "tangents"))
         device = self._flat.tensors[0].device
         mine = {name: self._flat.flatten(value) for name, value in self._tangents.items()}
         tangents = load_tensors("tangents", state, mine, device)

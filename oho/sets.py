@@ -36,11 +36,20 @@ Sets = str | Layerwise | Mapping[str, Hashable] | Callable[[str], Hashable]
 
 @dataclass(frozen=True)
 class SetMap:
-    """`of_tensor[i]` is the set of parameter tensor i, `sizes[i]` its number of elements, `count` is S."""
+    """`of_tensor[i]` is the set of parameter tensor i, `sizes[i]` its number of elements, `labels[s]` what set s is called.
+
+    Sets are called "global"; by their parameter ("full"); (group, "weight" or "bias") (`Layerwise`); or as the user's own
+    map calls them, in the order of first appearance.
+    """
 
     of_tensor: tuple[int, ...]
     sizes: tuple[int, ...]
-    count: int
+    labels: tuple[Hashable, ...]
+
+    @property
+    def count(self) -> int:
+        """S."""
+        return len(self.labels)
 
     @cached_property
     def segments(self) -> tuple[tuple[slice, int], ...]:
@@ -71,13 +80,14 @@ def resolve_sets(sets: Sets, parameters: FlatParameters) -> SetMap:
     """The set map of these parameters.
 
     Raises:
-        ValueError: for an unknown word, a map that misses a parameter, or more groups than layers.
+        ValueError: for an unknown word, a map that misses a parameter, more groups than layers, or a function of names
+            where none were given.
     """
     labels: list[Hashable]
     if isinstance(sets, str):
         if sets not in ("global", "full"):
             raise ValueError(f"sets={sets!r}: allowed are 'global', 'full', oho.Layerwise(n) or a map from name to set")
-        labels = [0 if sets == "global" else i for i in range(len(parameters.names))]
+        labels = ["global" if sets == "global" else name for name in parameters.names]
     elif isinstance(sets, Layerwise):
         labels = _layerwise(sets.groups, parameters)
     elif isinstance(sets, Mapping):
@@ -85,11 +95,15 @@ def resolve_sets(sets: Sets, parameters: FlatParameters) -> SetMap:
             names = ", ".join(missing)
             raise ValueError(f"sets: no set is given for {names}; give named_parameters() and a set for each")
         labels = [sets[name] for name in parameters.names]
+    elif not parameters.named:
+        raise ValueError("sets: a function of names was given, but no names; give model.named_parameters()")
     else:
         labels = [sets(name) for name in parameters.names]
-    order = sorted(set(labels)) if isinstance(sets, Layerwise) else list(dict.fromkeys(labels))  # type: ignore[type-var]
+    order = list(dict.fromkeys(labels))
+    if isinstance(sets, Layerwise):
+        order.sort(key=lambda label: (label[0], label[1] == "bias"))  # type: ignore[index]
     index = {label: position for position, label in enumerate(order)}
-    return SetMap(tuple(index[label] for label in labels), parameters.sizes, len(order))
+    return SetMap(tuple(index[label] for label in labels), parameters.sizes, tuple(order))
 
 
 def _layerwise(groups: int, parameters: FlatParameters) -> list[Hashable]:
@@ -102,6 +116,6 @@ def _layerwise(groups: int, parameters: FlatParameters) -> list[Hashable]:
     seen = {False: 0, True: 0}
     labels: list[Hashable] = []
     for kind in is_bias:
-        labels.append((seen[kind] * groups // counts[kind], kind))
+        labels.append((seen[kind] * groups // counts[kind], "bias" if kind else "weight"))
         seen[kind] += 1
     return labels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,12 @@ def copied(tensors: Mapping[str, Tensor], device: torch.device | None = None) ->
     return {name: tensor.detach().to(device, copy=True) for name, tensor in tensors.items()}
 
 
+def require(state: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Raises ValueError unless `state` has all of `keys`."""
+    if missing := [key for key in keys if key not in state]:
+        raise ValueError(f"state: no {', '.join(missing)}; give what state_dict() returned")
+
+
 def load_tensors(
     key: str, state: Mapping[str, Any], mine: Mapping[str, Tensor], device: torch.device
 ) -> dict[str, Tensor]:
@@ -22,10 +28,8 @@ def load_tensors(
     A slot kept as one count a member, (M, 1), may come back as one an element, (M, N).
 
     Raises:
-        ValueError: for a missing key, another name, shape or dtype.
+        ValueError: for another name, shape or dtype.
     """
-    if key not in state:
-        raise ValueError(f"state: no {key!r}; give what state_dict() returned")
     given = state[key]
     if set(given) != set(mine):
         raise ValueError(f"state: {key} has {sorted(given)}, this optimizer has {sorted(mine)}")

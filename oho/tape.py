@@ -101,35 +101,50 @@ class Tape(TorchFunctionMode):
         return True
 
 
+SWEEP_ELEMENTS = 1 << 24
+"""Largest number of elements of all tangents of one sweep: with more directions than fit, there are several sweeps."""
+
+
 def sweep(
     tape: Tape, parameters: FlatParameters, tangents: Tensor, on_products: Callable[[], None]
 ) -> tuple[Tensor, tuple[int, ...], Tensor]:
     """Gradient (1, N), the places of parameters the loss does not use, and products (K, 1, N)."""
     *notes, last = tape.notes
     gradient, products = tangents.new_empty(tangents.shape[1:]), torch.empty_like(tangents)
-    adjoints, swings = _Sums(parameters, gradient), _Sums(parameters, products)
-    of_output: list[Tensor | None] = []
+    adjoints = _Sums(parameters, gradient)
     adjoints.add(last.inputs[0], last.operation.adjoint())
+    of_outputs: list[Tensor | None] = []
     for note in reversed(notes):
         adjoint = adjoints.take(note.output)
-        of_output.append(adjoint)
+        of_outputs.insert(0, adjoint)
         if adjoint is not None:
             adjoints.add_all(note, note.operation.pull(adjoint, note.moves, adjoints.room(note)))
     unused = adjoints.close()
     on_products()
+    rows = max(1, SWEEP_ELEMENTS // sum(note.output.numel() for note in tape.notes))
+    for part, result in zip(tangents.split(rows), products.split(rows), strict=True):
+        _swing(tape, parameters, part, of_outputs, result)
+    return gradient, unused, products
+
+
+def _swing(
+    tape: Tape, parameters: FlatParameters, tangents: Tensor, of_outputs: list[Tensor | None], products: Tensor
+) -> None:
+    """Tangents forward and swings back along some directions; `of_outputs` are the adjoints of each note's output."""
+    *notes, last = tape.notes
+    swings = _Sums(parameters, products)
     tangent_of: dict[int, Tensor] = {
         id(tensor): view for tensor, view in zip(parameters.tensors, parameters.split(tangents), strict=True)
     }
     for note in notes:
         tangent_of[id(note.output)] = note.operation.push([tangent_of.get(id(tensor)) for tensor in note.inputs])
     swings.add(last.inputs[0], last.operation.swing(tangent_of[id(last.inputs[0])]))
-    for note, adjoint in zip(reversed(notes), of_output, strict=True):
+    for note, adjoint in zip(reversed(notes), reversed(of_outputs), strict=True):
         swing = swings.take(note.output)
         if adjoint is not None and swing is not None:
-            of_inputs, of_result = [tangent_of.get(id(tensor)) for tensor in note.inputs], tangent_of[id(note.output)]
-            swings.add_all(note, note.operation.pull_swing(adjoint, swing, of_inputs, of_result, swings.room(note)))
+            of_inputs, of_output = [tangent_of.get(id(tensor)) for tensor in note.inputs], tangent_of[id(note.output)]
+            swings.add_all(note, note.operation.pull_swing(adjoint, swing, of_inputs, of_output, swings.room(note)))
     swings.close()
-    return gradient, unused, products
 
 
 class _Sums:

@@ -155,6 +155,51 @@ def test_state_dict_continues_bit_for_bit(rule):
         assert torch.equal(value, resumed.hyper[name])
 
 
+def test_a_state_that_does_not_fit_changes_nothing():
+    model, batches = make_problem()
+    rule = RULES["momentum"]
+    optimizer = oho.OHO(model.parameters(), rule, meta=oho.MetaAdam(0.01))
+    for batch in batches[:3]:
+        optimizer.step(lambda b=batch: loss_of(model, b), lambda: loss_of(model, batches[-1]))
+    saved = optimizer.state_dict()
+    noise = {"generator": torch.Generator().manual_seed(0)}
+    others = {
+        "memory": oho.OHO(model.parameters(), rule, meta=oho.MetaSGD(0.1)),
+        "generators": oho.OHO(model.parameters(), rule, meta=oho.MetaAdam(0.1), **noise),
+        "hyper": oho.OHO(model.parameters(), rule, meta=oho.MetaAdam(0.1), sets="full"),
+        "slots": oho.OHO(model.parameters(), oho.SGD(0.05, 1e-2), meta=oho.MetaAdam(0.1)),
+    }
+    for other in others.values():
+        before = other.hyper["lr"].clone()
+        with pytest.raises(ValueError, match="state: "):
+            other.load_state_dict(saved)
+        assert torch.equal(other.hyper["lr"], before)
+        assert other.steps == 0
+    for key in saved:
+        with pytest.raises(ValueError, match=f"no {key}"):
+            optimizer.load_state_dict({k: v for k, v in saved.items() if k != key})
+
+
+def test_sets_have_labels():
+    model, _ = make_problem()
+    own = {"0.weight": "a", "0.bias": "b", "2.weight": "a", "2.bias": "a"}
+    cases = {"global": ("global",), "full": ("0.weight", "0.bias", "2.weight", "2.bias")}
+    for sets, labels in cases.items():
+        assert oho.OHO(model.named_parameters(), oho.SGD(0.1), sets=sets).set_map.labels == labels
+    assert oho.OHO(model.named_parameters(), oho.SGD(0.1), sets=own).set_map.labels == ("a", "b")
+    layerwise = oho.OHO(model.named_parameters(), oho.SGD(0.1), sets=oho.Layerwise(2)).set_map
+    assert layerwise.labels == ((0, "weight"), (0, "bias"), (1, "weight"), (1, "bias"))
+    assert layerwise.of_tensor == (0, 1, 2, 3)
+
+
+def test_a_model_converted_too_late_is_told_so():
+    model, batches = make_problem()
+    optimizer = oho.OHO(model.parameters(), oho.SGD(0.1))
+    model.float()
+    with pytest.raises(ValueError, match="then make the optimizer"):
+        optimizer.step(lambda: loss_of(model, batches[0]))
+
+
 def test_update_every_skips_meta_steps_but_no_transition():
     model, batches = make_problem()
     rare = oho.OHO(model.parameters(), RULES["sgd"], meta=oho.MetaSGD(0.0), update_every=20)
@@ -171,6 +216,27 @@ def test_reset_every_forgets():
     assert float(optimizer.influence_norm()["lr"]) == 0
 
 
+def test_a_limit_keeps_the_influence_short_where_training_is_unstable():
+    """θ hops across a steep valley, |1 − ηa| > 1 at each step: its tangent grows without bound, if nothing limits it."""
+
+    def elasticity(limit):
+        theta = nn.Parameter(torch.tensor([0.1, 1.0], dtype=torch.float64))
+        rule = oho.SGD(0.1, tune=("lr",))
+        optimizer = oho.OHO([theta], rule, meta=oho.MetaSGD(0.0), influence_limit=limit)
+        loss = lambda: (10 * theta).cosh().log().sum()  # noqa: E731
+        for _ in range(50):
+            optimizer.step(loss, loss)
+        return 0.1 * float(optimizer.influence_norm()["lr"] / theta.detach().norm()), optimizer.shortened
+
+    free, never = elasticity(None)
+    limited, often = elasticity(1.0)
+    assert never == 0
+    assert free > 1e3
+    assert 0 < often <= 50
+    assert limited <= 1 + 1e-12
+    assert elasticity(1e300) == (free, 0)
+
+
 def test_a_nan_validation_loss_skips_the_meta_step_and_is_counted():
     model, batches = make_problem()
     optimizer = oho.OHO(model.parameters(), oho.SGD(0.1), meta=oho.MetaSGD(0.1))
@@ -185,7 +251,11 @@ MISTAKES = {
     "sets": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), sets="layers"), "global"),
     "too many groups": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), sets=oho.Layerwise(9)), "2"),
     "tune": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1, tune=("momentum",))), "weight_decay"),
+    "limit": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), influence_limit=0.0), "above 0"),
     "influence": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), influence="some"), "collapsed"),
+    "a class": (lambda m: oho.OHO(m.parameters(), oho.SGD), "instance"),
+    "a text": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1, tune="lr")), "tuple"),
+    "no names": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), sets=lambda name: name), "named_parameters"),
     "mixed types": (lambda m: oho.OHO([*m.parameters(), nn.Parameter(torch.ones(1))], oho.SGD(0.1)), "float"),
     "out of bounds": (lambda m: oho.OHO(m.parameters(), oho.SGD(-0.1)), "bounds"),
 }

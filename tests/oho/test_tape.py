@@ -96,6 +96,21 @@ def test_a_layer_used_twice():
     assert difference < ROUNDING
 
 
+def test_several_sweeps_are_one(monkeypatch):
+    model = wide()
+    monkeypatch.setattr("oho.tape.SWEEP_ELEMENTS", 300)  # two directions at a time
+    difference, answered = compare(model.parameters(), loss_on(model), rows=5)
+    assert answered
+    assert difference < ROUNDING
+
+
+def test_a_loss_of_one_parameter():
+    theta = nn.Parameter(torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64))
+    difference, answered = compare([theta], lambda: functional.cross_entropy(theta, torch.tensor([1])))
+    assert answered
+    assert difference < ROUNDING
+
+
 class Cube(torch.autograd.Function):
     """A function that PyTorch's overrides do not see."""
 

@@ -1,0 +1,57 @@
+"""The examples, run as a reader runs them."""
+
+import difflib
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NUMBER = r"-?(?:\d+\.?\d*(?:e-?\d+)?|inf|nan)"
+
+
+def printed_by(name):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run([sys.executable, EXAMPLES / name], capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def numbers_after(words, text):
+    found = [float(number) for number in re.findall(rf"{words} ({NUMBER})", text)]
+    assert found, f"no {words!r} in: {text}"
+    assert all(map(math.isfinite, found)), text
+    return found
+
+
+def test_online_wins_over_plain_from_the_same_poor_start():
+    plain, online = printed_by("plain.py"), printed_by("online.py")
+    (before,), (after,) = numbers_after("test loss", plain), numbers_after("test loss", online)
+    assert after < 0.2 < 1 < before
+    assert set(numbers_after("learning rate", plain)) == {1e-3}
+    assert numbers_after("learning rate", online)[-1] > 0.03
+    losses = numbers_after("validation loss", online)
+    assert losses[-1] < losses[0]
+
+
+def test_online_is_plain_but_for_a_few_lines():
+    plain, online = ((EXAMPLES / name).read_text().splitlines() for name in ("plain.py", "online.py"))
+    changed = [line for line in difflib.ndiff(plain, online) if line[0] in "-+" and line[2:].strip()]
+    assert len([line for line in changed if line[0] == "-"]) <= 6
+    assert len([line for line in changed if line[0] == "+"]) <= 6
+
+
+def test_own_model_learns_and_resumes_where_it_was_saved():
+    printed = printed_by("own_model_adam.py")
+    lines = printed.splitlines()
+    resumed = next(i for i, line in enumerate(lines) if line.startswith("resumed at step"))
+    assert lines[resumed - 1] == lines[resumed + 1]
+    losses = numbers_after("validation loss", printed)
+    assert losses[-1] < losses[0]
+    assert numbers_after("test loss", printed)[0] < 0.5
+    values = [float(number) for row in re.findall(r"\[(.*?)\]", printed) for number in row.split(", ")]
+    assert len(values) == 6 * len(losses)
+    assert all(map(math.isfinite, values))
+    assert len(set(values[-6:])) == 6  # each set has gone its own way
