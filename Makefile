@@ -5,7 +5,7 @@ BIN := .venv/bin
 RESULTS := runs/$(SCALE)
 OUTPUT := reports/out/$(SCALE)
 
-.PHONY: help setup reproduce report test lint format clean
+.PHONY: help setup reproduce report test test-slow speed lint format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -24,8 +24,14 @@ report: .venv/.installed  ## the same; what is finished is not run again
 	$(BIN)/oho-bench run $(wildcard configs/$(SCALE)/*.yaml) --out $(RESULTS)
 	$(BIN)/oho-bench report $(RESULTS) -o $(OUTPUT)/report.pdf
 
-test: .venv/.installed  ## the test suite
+test: .venv/.installed  ## the test suite, without the tests marked slow
 	$(BIN)/python -m pytest
+
+test-slow: .venv/.installed  ## the tests marked slow: real ResNet-18 and the published commands, some minutes
+	$(BIN)/python -m pytest -m slow -n 0
+
+speed: .venv/.installed  ## what a step costs, in time and memory: some five minutes of a machine with nothing else to do
+	$(BIN)/python -m bench.speed --out results/speed-cpu.md
 
 lint: .venv/.installed  ## style and types
 	$(BIN)/ruff check .

@@ -95,7 +95,7 @@ class Training:
             for group in state.optimizer.param_groups:
                 group["lr"] = state.hyper["lr"]
             batch = state.batches.at(state.trial_step)
-            loss = task.loss(state.model(batch.inputs), batch.targets)
+            loss = task.training_loss(state.model, batch)
             state.optimizer.zero_grad()
             loss.backward()
             state.optimizer.step()

@@ -75,6 +75,20 @@ def status(directory: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
 
 
 @app.command()
+def audit(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of one run, RESULTS/ID.")],
+    steps: Annotated[int, typer.Option(help="How many steps to audit.")] = 20,
+    at: Annotated[Optional[int], typer.Option(help="The last of them [default: the run's last step].")] = None,
+    root: Root = None,
+) -> None:
+    """Compare a run's hypergradient with the exact one: its last steps once more, in reverse and in float64."""
+    with user_errors():
+        from bench.audit import audit_run
+
+        print(audit_run(run, steps=steps, at=at, data_root=root))
+
+
+@app.command()
 def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The PDF to write.")] = Path("report.pdf"),

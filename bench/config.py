@@ -15,10 +15,10 @@ from bench.method_registry import METHODS, searchable
 from bench.protocol import Options
 from bench.records import PROTOCOL
 from bench.space import Space
+from bench.spec import Spec
 from bench.task_registry import TASKS
 from bench.yaml_file import ConfigError, Key, YamlFile, override, read_yaml
 
-Spec = dict[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
 
 

@@ -1,6 +1,7 @@
 """Data sets by name, as whole splits of tensors.  The data root is `--root`, else $OHO_DATA, else `data/`.
 
 digits ships with scikit-learn; the others have torchvision's layout and download, and are fetched where they are missing.
+CIFAR-10 is also read from an archive of JPEG images, cifar10-jpeg.tar.xz; what comes of it bears a name of its own.
 """
 
 from __future__ import annotations
@@ -8,25 +9,35 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
+from bench.errors import DataError
+from bench.jpeg_archive import read_jpeg_archive
 from bench.streams import stream
 from bench.tasks import Split
 
+JPEG_ARCHIVE = "cifar10-jpeg.tar.xz"
 
-class DataError(Exception):
-    """A data set that cannot be had; the message says what to do."""
+
+class Loaded(NamedTuple):
+    """A data set on the CPU, and what it is called in records and reports."""
+
+    train: Split
+    test: Split
+    label: str
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """How to get one data set.  `load` returns (training, test) inputs in [0, 1] and targets."""
+    """How to get one data set.  Inputs are floats in [0, 1], flattened, or uint8 images (n, channels, height, width)."""
 
     description: str
-    load: Callable[[Path], tuple[Split, Split]]
+    load: Callable[[Path], Loaded]
     present: Callable[[Path], bool]
 
 
@@ -40,70 +51,110 @@ def load(name: str, root: Path | None = None) -> tuple[Split, Split]:
 
     They are read once a process; nobody writes into them.
     """
-    return _load(name, data_root(root))
+    loaded = _load(name, data_root(root))
+    return loaded.train, loaded.test
+
+
+def label(name: str, root: Path | None = None) -> str:
+    """What the data set that `load` returns is called: "CIFAR-10 (JPEG)" where it was read from re-encoded images."""
+    return _load(name, data_root(root)).label
 
 
 @cache
-def _load(name: str, root: Path) -> tuple[Split, Split]:
+def _load(name: str, root: Path) -> Loaded:
     return DATA_SETS[name].load(root)
 
 
 def hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
-    """A training split and a validation split of `count` examples, drawn without replacement by `seed`."""
+    """A training split and a validation split of `count` examples, drawn without replacement by `seed`.
+
+    Raises:
+        DataError: where no example would be left for training.
+    """
+    if count >= len(split.targets):
+        raise DataError(f"{count} examples cannot be held out of {len(split.targets)}; set a smaller validation_size")
     order = torch.randperm(len(split.targets), generator=stream(seed, "hold out"))
     rest, held = order[count:], order[:count]
     return Split(split.inputs[rest], split.targets[rest]), Split(split.inputs[held], split.targets[held])
 
 
-def _digits(root: Path) -> tuple[Split, Split]:
+def _digits(root: Path) -> Loaded:
     from sklearn.datasets import load_digits
 
     raw = load_digits()
     whole = Split(torch.tensor(raw.data, dtype=torch.float32) / 16, torch.tensor(raw.target, dtype=torch.int64))
-    train, test = hold_out(whole, 360, seed=0)
-    return train, test
+    return Loaded(*hold_out(whole, 360, seed=0), "digits")
 
 
-def _torchvision(class_name: str) -> Callable[[Path], tuple[Split, Split]]:
-    def load_both(root: Path) -> tuple[Split, Split]:
-        return _torchvision_split(class_name, root, train=True), _torchvision_split(class_name, root, train=False)
+def _torchvision(class_name: str, label: str, convert: Callable[[Tensor], Tensor]) -> Callable[[Path], Loaded]:
+    """A data set of torchvision; `convert` makes inputs of its raw bytes."""
+
+    def load_both(root: Path) -> Loaded:
+        train, test = (_torchvision_split(class_name, root, convert, part) for part in ("training", "test"))
+        return Loaded(train, test, label)
 
     return load_both
 
 
-def _torchvision_split(class_name: str, root: Path, *, train: bool) -> Split:
+def _torchvision_split(class_name: str, root: Path, convert: Callable[[Tensor], Tensor], part: str) -> Split:
     from torchvision import datasets
 
-    make = getattr(datasets, class_name)
+    make = partial(getattr(datasets, class_name), str(root), train=part == "training")
     try:
-        raw = make(str(root), train=train, download=False)
+        raw = make(download=False)
     except RuntimeError:
-        raw = _download(make, class_name, root, train=train)
-    inputs = torch.as_tensor(raw.data).flatten(1).to(torch.float32) / 255
-    return Split(inputs, torch.as_tensor(raw.targets, dtype=torch.int64))
+        raw = _download(make, class_name, root)
+    return Split(convert(torch.as_tensor(raw.data)), torch.as_tensor(raw.targets, dtype=torch.int64))
 
 
-def _download(make: Callable, class_name: str, root: Path, *, train: bool):
+def _download(make: Callable, class_name: str, root: Path):
     try:
-        return make(str(root), train=train, download=True)
+        return make(download=True)
     except Exception as error:  # torchvision raises URLError, RuntimeError or OSError by turns, some over several lines
         reason = " ".join(str(error).split())
         raise DataError(
             f"{class_name} is not in {root.resolve()} and cannot be downloaded ({type(error).__name__}: {reason}); "
-            f"set OHO_DATA or --root to a folder that holds {class_name}/raw"
+            f"set OHO_DATA or --root to a folder that holds {PLACES[class_name]}"
         ) from None
 
 
+def _flat_fractions(raw: Tensor) -> Tensor:
+    """Bytes (n, height, width) -> floats (n, features) in [0, 1]."""
+    return raw.flatten(1).to(torch.float32) / 255
+
+
+def _channels_first(raw: Tensor) -> Tensor:
+    """Bytes (n, height, width, channels) -> bytes (n, channels, height, width)."""
+    return raw.permute(0, 3, 1, 2).contiguous()
+
+
+def _cifar10(root: Path) -> Loaded:
+    if not (root / PLACES["CIFAR10"]).exists() and (root / JPEG_ARCHIVE).exists():
+        return Loaded(*read_jpeg_archive(root / JPEG_ARCHIVE), "CIFAR-10 (JPEG)")
+    return _torchvision("CIFAR10", "CIFAR-10", _channels_first)(root)
+
+
+PLACES = {"MNIST": "MNIST/raw", "FashionMNIST": "FashionMNIST/raw", "CIFAR10": "cifar-10-batches-py"}
+"""Where torchvision keeps a data set under the root."""
+
+
 def _has_raw(class_name: str) -> Callable[[Path], bool]:
-    return lambda root: (root / class_name / "raw" / "train-images-idx3-ubyte").exists()
+    return lambda root: (root / PLACES[class_name] / "train-images-idx3-ubyte").exists()
+
+
+def _has_cifar10(root: Path) -> bool:
+    return (root / PLACES["CIFAR10"]).exists() or (root / JPEG_ARCHIVE).exists()
 
 
 DATA_SETS: dict[str, DataSet] = {
     "digits": DataSet("1,797 8x8 images of digits, shipped with scikit-learn", _digits, lambda root: True),
-    "mnist": DataSet("70,000 28x28 images of digits", _torchvision("MNIST"), _has_raw("MNIST")),
-    "fashion-mnist": DataSet(
-        "70,000 28x28 images of clothes", _torchvision("FashionMNIST"), _has_raw("FashionMNIST")
+    "mnist": DataSet(
+        "70,000 28x28 images of digits", _torchvision("MNIST", "MNIST", _flat_fractions), _has_raw("MNIST")
     ),
+    "fashion-mnist": DataSet(
+        "70,000 28x28 images of clothes",
+        _torchvision("FashionMNIST", "Fashion-MNIST", _flat_fractions),
+        _has_raw("FashionMNIST"),
+    ),
+    "cifar10": DataSet("60,000 32x32 colour images of animals and vehicles", _cifar10, _has_cifar10),
 }
-
-

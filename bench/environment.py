@@ -15,8 +15,8 @@ import torch
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "scikit-optimize", "wandb")
 
 
-def describe_environment(device: torch.device, threads: int) -> dict[str, Any]:
-    """Everything a reader needs to judge whether two runs can be compared."""
+def describe_environment(device: torch.device, threads: int, *, data: str | None) -> dict[str, Any]:
+    """Everything a reader needs to judge whether two runs can be compared; `data` names what was loaded, if anything."""
     commit, dirty = _commit()
     return {
         "python": platform.python_version(),
@@ -24,6 +24,7 @@ def describe_environment(device: torch.device, threads: int) -> dict[str, Any]:
         "oho-bench": version("oho-bench"),
         "commit": commit,
         "dirty": dirty,
+        "data": data or "not loaded",
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "platform": platform.platform(terse=True),
         "machine": platform.machine(),

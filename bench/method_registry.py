@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from baselines import training
 from baselines.search import Search, SearchOptions
 from baselines.training import Training
-from bench.online import Online, OnlineOptions
+from bench import online
+from bench.online import Online
 from bench.protocol import Method, Options, Space
 
 
@@ -42,7 +44,34 @@ METHODS: dict[str, MethodEntry] = {
         "gaussian-process",
     ),
     "oho-global": MethodEntry(
-        "exact online hypergradients, one learning rate and L2 coefficient", "Global OHO", OnlineOptions, Online
+        "exact online hypergradients, one learning rate and L2 coefficient",
+        "Global OHO",
+        online.OnlineOptions,
+        partial(Online, optimize=online.exact),
+    ),
+    "oho-layerwise": MethodEntry(
+        "one of each for the weights and the biases of every group of layers",
+        "Layer-wise OHO",
+        online.LayerwiseOptions,
+        partial(Online, optimize=online.exact),
+    ),
+    "oho-full": MethodEntry(
+        "one of each for every parameter tensor",
+        "Full OHO",
+        online.FullOptions,
+        partial(Online, optimize=online.exact),
+    ),
+    "oho-default": MethodEntry(
+        "the defaults of the library: nothing to choose",
+        "Default OHO",
+        online.InitialOptions,
+        partial(Online, optimize=online.untuned),
+    ),
+    "oho-published": MethodEntry(
+        "the published recursion, defect by defect",
+        "Published OHO",
+        online.PublishedOptions,
+        partial(Online, optimize=online.published),
     ),
 }
 

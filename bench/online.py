@@ -1,66 +1,107 @@
-"""OHO as a method: one training whose learning rate and L2 coefficient follow the validation gradient."""
+"""OHO as methods: one training whose learning rate and L2 coefficient follow the validation gradient."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
-from torch import Tensor, nn
+from pydantic import Field, model_validator
+from torch import nn
 
 import oho
-from bench.protocol import Batches, Incumbent, Ledger, Options, Space, Split, State, Task, draw, select
+from bench.protocol import Batches, Incumbent, Ledger, Options, Space, State, Task, draw, select, stream
+
+Optimizer = oho.OHO | oho.PublishedOHO
+Initial = dict[str, float]
 
 
-class OnlineOptions(Options):
-    """Published raw parametrisation: both hyperparameters take plain gradient steps and stay within their bounds."""
+class InitialOptions(Options):
+    """A value left out is drawn from the experiment's space, by the seed."""
 
     tuned: ClassVar[tuple[str, ...]] = ("lr", "weight_decay")
 
     lr: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
+
+
+class OnlineOptions(InitialOptions):
+    """Published raw parametrisation: both hyperparameters take plain gradient steps and stay within their bounds."""
+
+    tune: tuple[Literal["lr", "weight_decay"], ...] = Field(default=("lr", "weight_decay"), min_length=1)
     meta_rate: float = Field(default=1e-5, ge=0)
     weight_decay_rate_scale: float = Field(default=0.01, ge=0)
     weight_decay_max: float = Field(default=2e-4, gt=0)
+    discount: float = Field(default=1.0, ge=0, le=1)
+    reset_every: int = Field(default=0, ge=0)
+    update_every: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+
+
+class FullOptions(OnlineOptions):
+    """One learning rate and L2 coefficient for each parameter tensor."""
+
+    influence: Literal["exact", "collapsed"] = "exact"
+    weight_decay_max: float = Field(default=5e-4, gt=0)
+
+
+class LayerwiseOptions(OnlineOptions):
+    """One of each for the weights and one for the biases of `groups` groups of layers."""
+
+    groups: int = Field(default=2, ge=1)
+    influence: Literal["exact", "collapsed"] = "exact"
+    meta_rate: float = Field(default=1e-6, ge=0)
+    weight_decay_max: float = Field(default=3e-3, gt=0)
+
+
+class PublishedOptions(InitialOptions):
+    """The published recursion with its defects; `weight_decay_max` left out is the published ceiling of the variant."""
+
+    variant: Literal["global", "full", "layerwise"] = "global"
+    groups: int | None = Field(default=None, ge=1)
+    meta_rate: float = Field(default=1e-5, ge=0)
+    weight_decay_rate_scale: float = Field(default=0.01, ge=0)
+    weight_decay_max: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _groups_belong_to_layerwise(self) -> PublishedOptions:
+        if (self.variant == "layerwise") != (self.groups is not None):
+            raise ValueError("groups belongs to variant: layerwise, and only to it")
+        return self
 
 
 @dataclass
 class OnlineState(State):
     """A training in progress; the optimizer holds influence, hyperparameters and meta-state."""
 
-    optimizer: oho.OHO = None  # type: ignore[assignment]
+    optimizer: Optimizer = None  # type: ignore[assignment]
     batches: Batches = None  # type: ignore[assignment]
     validation_batches: Batches = None  # type: ignore[assignment]
 
 
 class Online:
-    """SGD with OHO on top."""
+    """A training by the optimizer that `optimize` makes of the model, the initial values, the options and the seed."""
 
-    def __init__(self, options: OnlineOptions, space: Space):
-        self.options, self.space = options, space
+    def __init__(
+        self,
+        options: InitialOptions,
+        space: Space,
+        optimize: Callable[[nn.Module, Initial, Any, int], Optimizer],
+    ):
+        self.options, self.space, self.optimize = options, space, optimize
 
     def init(self, task: Task, seed: int) -> OnlineState:
         """Open initial values are drawn from the space; the L2 coefficient starts no higher than its ceiling."""
         open_names = [name for name in self.options.tuned if getattr(self.options, name) is None]
-        rate, ceiling = self.options.meta_rate, self.options.weight_decay_max
-        model = task.model(seed)
-        initial: dict[str, Any] = {name: getattr(self.options, name) for name in self.options.tuned}
+        initial: Initial = {name: getattr(self.options, name) for name in self.options.tuned}
         initial |= draw(self.space, open_names, seed)
-        initial["weight_decay"] = min(initial["weight_decay"], ceiling)
-        state = OnlineState(task, seed, model, initial)
-        state.optimizer = oho.OHO(
-            model.parameters(),
-            rule=oho.SGD(**initial),
-            sets="global",
-            meta=oho.MetaSGD(
-                {"lr": rate, "weight_decay": rate * self.options.weight_decay_rate_scale},
-                transform="raw",
-                bounds={"lr": (0.0, math.inf), "weight_decay": (0.0, ceiling)},
-            ),
-            discount=1.0,
-        )
+        ceiling = getattr(self.options, "weight_decay_max", None)
+        initial["weight_decay"] = min(initial["weight_decay"], math.inf if ceiling is None else ceiling)
+        model = task.model(seed)
+        state = OnlineState(task, seed, model, dict(initial))
+        state.optimizer = self.optimize(model, initial, self.options, seed)
         state.batches, state.validation_batches = task.train_batches(seed), task.validation_batches(seed)
         return state
 
@@ -70,7 +111,9 @@ class Online:
         state.optimizer.on_phase = ledger.switch
         for _ in range(steps):
             batch, held = state.batches.at(state.step), state.validation_batches.at(state.step)
-            loss = state.optimizer.step(partial(_loss, task, model, batch), partial(_loss, task, model, held))
+            loss = state.optimizer.step(
+                partial(task.training_loss, model, batch), partial(task.validation_loss, model, held)
+            )
             state.step += 1
             state.trial_step += 1
             if state.step % task.selection_period == 0:
@@ -90,10 +133,50 @@ class Online:
         return state.incumbent
 
     def scalars(self, state: OnlineState) -> dict[str, float]:
-        """Norms of d(parameters)/d(hyperparameter), and the number of meta-steps skipped for non-finite values."""
+        """Norms of d(parameters)/d(hyperparameter); meta-steps skipped; steps with a limited influence."""
         norms = state.optimizer.influence_norm()
-        return {f"influence_norm_{name}": float(norm) for name, norm in norms.items()}
+        counts = {f"skipped_{reason}": count for reason, count in state.optimizer.skipped.items()}
+        counts["shortened"] = state.optimizer.shortened
+        found = {f"influence_norm_{name}": norm for name, norm in norms.items()} | counts
+        return {name: float(value) for name, value in found.items()}
 
 
-def _loss(task: Task, model: nn.Module, batch: Split) -> Tensor:
-    return task.loss(model(batch.inputs), batch.targets)
+def exact(model: nn.Module, initial: Initial, options: OnlineOptions, seed: int) -> oho.OHO:
+    """OHO with the published meta-step; sets are global, or those of the options' kind."""
+    sets: oho.Sets = "global"
+    if isinstance(options, LayerwiseOptions):
+        sets = oho.Layerwise(options.groups)
+    elif isinstance(options, FullOptions):
+        sets = "full"
+    rates = {"lr": options.meta_rate, "weight_decay": options.meta_rate * options.weight_decay_rate_scale}
+    bounds = {"lr": (0.0, math.inf), "weight_decay": (0.0, options.weight_decay_max)}
+    return oho.OHO(
+        model.named_parameters(),
+        oho.SGD(initial["lr"], initial["weight_decay"], tune=options.tune, temperature=options.temperature),
+        sets=sets,
+        meta=oho.MetaSGD(rates, transform="raw", bounds=bounds),
+        influence=getattr(options, "influence", "exact"),
+        discount=options.discount,
+        reset_every=options.reset_every,
+        update_every=options.update_every,
+        generator=stream(seed, "noise"),
+    )
+
+
+def untuned(model: nn.Module, initial: Initial, options: InitialOptions, seed: int) -> oho.OHO:
+    """OHO as a user gets it who chooses nothing."""
+    return oho.OHO(model.named_parameters(), oho.SGD(initial["lr"], initial["weight_decay"]))
+
+
+def published(model: nn.Module, initial: Initial, options: PublishedOptions, seed: int) -> oho.PublishedOHO:
+    """The published recursion."""
+    return oho.PublishedOHO(
+        model.named_parameters(),
+        options.variant,
+        options.groups,
+        lr=initial["lr"],
+        weight_decay=initial["weight_decay"],
+        meta_lr=options.meta_rate,
+        weight_decay_max=options.weight_decay_max,
+        weight_decay_meta_scale=options.weight_decay_rate_scale,
+    )

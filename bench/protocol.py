@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from bench.clock import Ledger
 from bench.space import Dimension, Space, draw
-from bench.streams import stream_seed
-from bench.tasks import Batches, Split, Task, evaluate
+from bench.streams import stream, stream_seed
+from bench.tasks import Batch, Batches, Split, Task, evaluate
 
 __all__ = [
-    "Batches", "Dimension", "Incumbent", "Ledger", "Method", "Options", "Space", "Split", "State", "Task", "Trial",
-    "draw", "evaluate", "select", "stream_seed",
+    "Batch", "Batches", "Dimension", "Incumbent", "Ledger", "Method", "Options", "Space", "Split", "State", "Task", "Trial",
+    "draw", "evaluate", "select", "stream", "stream_seed",
 ]  # fmt: skip
 
 
@@ -107,7 +107,8 @@ def select(state: State) -> float:
 
     Returns the validation loss; a non-finite one never becomes the incumbent.  Ties keep the older model.
     """
-    loss = evaluate(state.model, state.task.validation).loss
+    (validation,) = state.task.evaluate(state.model, state.task.validation)
+    loss = validation.loss
     best = state.incumbent.validation_loss if state.incumbent else math.inf
     if loss < best:
         weights = copy.deepcopy(state.model.state_dict())

@@ -14,20 +14,17 @@ import torch
 
 from bench.clock import Ledger
 from bench.environment import describe_environment
-from bench.method_registry import METHODS, build_method
 from bench.protocol import Incumbent, Method, Split, State, Task
 from bench.records import Outcome, RunWriter, Status
-from bench.space import Space
-from bench.task_registry import TASKS, build_task
+from bench.spec import Spec, method_of, task_of
 from bench.tasks import Evaluation, evaluate
+from oho.memory import keep_freed_memory
 
 CHUNK_SECONDS = 0.02
 """Between two looks at the clock, so that neither reading it nor a late deadline weighs."""
 CHUNK_STEPS = 10
 """The same where the budget is in steps or epochs: fixed, so that a run does not depend on the machine's speed."""
 WARM_UP_STEPS = 3
-
-Spec = dict[str, Any]
 
 
 class Sink(Protocol):
@@ -57,14 +54,16 @@ def run(spec: Spec, root: Path, *, data_root: Path | None, open_sink: Callable[[
     ledger = Ledger(torch.cuda.synchronize if device.type == "cuda" else None)
     threads = spec["threads"] or os.cpu_count() or 1
     torch.set_num_threads(threads)
+    keep_freed_memory()
     writer = RunWriter(root, spec)
     sink = open_sink(writer.id, spec, writer.folder)
+    task: Task | None = None
     run_loop: _Loop | None = None
     status, message = Status.FAILED, ""
     stop: BaseException | None = None
     try:
-        task, test = _build_task(spec, device, data_root)
-        method = _build_method(spec)
+        task, test = task_of(spec, device, data_root)
+        method = method_of(spec)
         _warm_up(method, task, spec["seed"])
         run_loop = _Loop(method, task, test, spec, ledger, writer, sink, progress)
         status = run_loop.until_budget()
@@ -72,7 +71,8 @@ def run(spec: Spec, root: Path, *, data_root: Path | None, open_sink: Callable[[
         status, message, stop = Status.INTERRUPTED, "stopped by a signal; run it again to start it anew", signal
     except Exception:
         message = traceback.format_exc()
-    outcome = _outcome(status, message, run_loop, ledger, describe_environment(device, threads))
+    environment = describe_environment(device, threads, data=task.data if task else None)
+    outcome = _outcome(status, message, run_loop, ledger, environment)
     writer.close(outcome)
     sink.close(outcome)
     if stop is not None:
@@ -183,7 +183,7 @@ class _Evaluator:
         self._incumbent_test: Evaluation | None = None
 
     def __call__(self, state: State, incumbent: Incumbent | None) -> dict[str, float | None]:
-        validation, test = evaluate(state.model, self._task.validation), evaluate(state.model, self._test)
+        validation, test = self._task.evaluate(state.model, self._task.validation, self._test)
         if incumbent is not self._known and incumbent is not None:
             self._model.load_state_dict(incumbent.weights)
             self._known, self._incumbent_test = incumbent, evaluate(self._model, self._test)
@@ -198,30 +198,11 @@ class _Evaluator:
         }
 
 
-def _build_task(spec: Spec, device: torch.device, data_root: Path | None) -> tuple[Task, Split]:
-    name = spec["task"]["name"]
-    options = {key: value for key, value in spec["task"].items() if key != "name"}
-    return build_task(name, type(TASKS[name].defaults)(**options), device=device, root=data_root)
-
-
-def _build_method(spec: Spec) -> Method:
-    space = Space.model_validate(spec["space"])
-    content = {key: value for key, value in spec["method"].items() if key not in ("name", "label")}
-    name, over = spec["method"]["name"], content.get("over")
-    if over is not None:
-        inner = {key: value for key, value in over.items() if key not in ("name", "label")}
-        content["over"] = None
-        options = METHODS[name].options(**content)
-        options = options.model_copy(update={"over": METHODS[over["name"]].options(**inner)})
-        return build_method(name, options, space)
-    return build_method(name, METHODS[name].options(**content), space)
-
-
 def _warm_up(method: Method, task: Task, seed: int) -> None:
     """The first steps of a process are slow (thread pools, kernels); they belong to nobody's budget."""
     state = method.init(task, seed)
     method.advance(state, steps=WARM_UP_STEPS, progress=0.0, ledger=Ledger())
-    evaluate(state.model, task.validation)
+    task.evaluate(state.model, task.validation)
 
 
 def _outcome(status: Status, message: str, loop: _Loop | None, ledger: Ledger, environment: dict) -> Outcome:

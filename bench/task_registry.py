@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from bench import data
+from bench.augmentation import CropAndFlip
+from bench.models import channel_moments, multilayer_perceptron, residual_network
 from bench.protocol import Options
 from bench.tasks import Split, Task
 
 SPLIT_SEED = 0
 """The validation split is the same for all runs, so that seeds differ in training alone."""
+
+ModelMaker = Callable[[], nn.Module]
 
 
 class TaskOptions(Options):
@@ -27,8 +31,25 @@ class TaskOptions(Options):
     validation_size: int = Field(ge=1)
     validation_batch_size: int = Field(default=100, ge=1)
     selection_epochs: int = Field(default=1, ge=1)
+
+
+class PerceptronOptions(TaskOptions):
+    """Units in a hidden layer, and the number of these layers."""
+
     width: int = Field(default=128, ge=1)
     hidden_layers: int = Field(default=3, ge=0)
+
+
+class DropoutOptions(PerceptronOptions):
+    """`dropout` is the fraction of each hidden layer's units that a training step leaves out."""
+
+    dropout: float = Field(default=0.2, gt=0, lt=1)
+
+
+class ResidualOptions(TaskOptions):
+    """`width` is the number of channels after the stem."""
+
+    width: int = Field(default=64, ge=1)
 
 
 @dataclass(frozen=True)
@@ -38,32 +59,70 @@ class TaskEntry:
     description: str
     data: str
     defaults: TaskOptions
+    model: Callable[[Any, Split, int], ModelMaker]
+    """(options, training split, number of classes) -> what makes a freshly initialised model."""
+    augmentation: CropAndFlip | None = None
+    noisy: bool = False
 
 
-def multilayer_perceptron(features: int, width: int, hidden_layers: int, classes: int) -> nn.Sequential:
-    """Linear layers with tanh between them, torch's default initialisation."""
-    sizes = [features] + [width] * hidden_layers
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise(sizes):
-        layers += [nn.Linear(fan_in, fan_out), nn.Tanh()]
-    return nn.Sequential(*layers, nn.Linear(sizes[-1], classes))
+def _perceptron(options: PerceptronOptions, train: Split, classes: int) -> ModelMaker:
+    return partial(multilayer_perceptron, train.inputs[0].numel(), options.width, options.hidden_layers, classes)
+
+
+def _dropout_perceptron(options: DropoutOptions, train: Split, classes: int) -> ModelMaker:
+    features = train.inputs[0].numel()
+    return partial(
+        multilayer_perceptron, features, options.width, options.hidden_layers, classes, dropout=options.dropout
+    )
+
+
+def _residual(depth: int) -> Callable[[ResidualOptions, Split, int], ModelMaker]:
+    def maker(options: ResidualOptions, train: Split, classes: int) -> ModelMaker:
+        mean, deviation = channel_moments(train.inputs)
+        return partial(residual_network, depth, width=options.width, classes=classes, mean=mean, deviation=deviation)
+
+    return maker
 
 
 TASKS: dict[str, TaskEntry] = {
     "digits-mlp": TaskEntry(
         "digits, tanh network 64-32-32-10, 359 held out for validation",
         "digits",
-        TaskOptions(validation_size=359, width=32, hidden_layers=2, selection_epochs=5),
+        PerceptronOptions(validation_size=359, width=32, hidden_layers=2, selection_epochs=5),
+        _perceptron,
     ),
     "mnist-mlp": TaskEntry(
         "MNIST, tanh network 784-128-128-128-10, 10,000 held out for validation",
         "mnist",
-        TaskOptions(validation_size=10_000),
+        PerceptronOptions(validation_size=10_000),
+        _perceptron,
+    ),
+    "mnist-mlp-dropout": TaskEntry(
+        "the same with a fifth of the hidden units left out at each training step",
+        "mnist",
+        DropoutOptions(validation_size=10_000),
+        _dropout_perceptron,
+        noisy=True,
     ),
     "fashion-mnist-mlp": TaskEntry(
         "Fashion-MNIST, tanh network 784-128-128-128-10, 10,000 held out for validation",
         "fashion-mnist",
-        TaskOptions(validation_size=10_000),
+        PerceptronOptions(validation_size=10_000),
+        _perceptron,
+    ),
+    "cifar10-resnet18": TaskEntry(
+        "CIFAR-10, ResNet-18 with a 3x3 stem, random crops and flips, 10,000 held out for validation",
+        "cifar10",
+        ResidualOptions(validation_size=10_000, validation_batch_size=1_000),
+        _residual(18),
+        augmentation=CropAndFlip(padding=4),
+    ),
+    "cifar10-resnet50": TaskEntry(
+        "the same with ResNet-50",
+        "cifar10",
+        ResidualOptions(validation_size=10_000, validation_batch_size=1_000),
+        _residual(50),
+        augmentation=CropAndFlip(padding=4),
     ),
 }
 
@@ -73,17 +132,16 @@ def build_task(name: str, options: TaskOptions, *, device: torch.device, root: P
     entry = TASKS[name]
     whole, test = data.load(entry.data, root)
     train, validation = data.hold_out(whole, options.validation_size, SPLIT_SEED)
+    make_model = entry.model(options, train, int(whole.targets.max()) + 1)
     train, validation, test = (Split(*(part.to(device) for part in split)) for split in (train, validation, test))
-    classes = int(whole.targets.max()) + 1
-    make_model: Callable[[], nn.Module] = partial(
-        multilayer_perceptron, whole.inputs[0].numel(), options.width, options.hidden_layers, classes
-    )
     steps_per_epoch = max(1, len(train.targets) // options.batch_size)
     task = Task(
-        name, train, validation, make_model,
+        name, data.label(entry.data, root), train, validation, make_model,
         batch_size=options.batch_size,
         validation_batch_size=options.validation_batch_size,
         selection_period=options.selection_epochs * steps_per_epoch,
         device=device,
+        augmentation=entry.augmentation,
+        noisy=entry.noisy,
     )  # fmt: skip
     return task, test

@@ -10,16 +10,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.streams import seeded, stream
+from bench.augmentation import CropAndFlip
+from bench.batch_norm import estimate_statistics
+from bench.streams import seeded, stream, stream_seed
 
-EVALUATION_BATCH = 5_000
+EVALUATION_ELEMENTS = 5_000 * 784
+"""Input numbers that are evaluated at once: 5,000 images of MNIST, 1,276 of CIFAR-10."""
+STATISTICS_EXAMPLES = 2_000
+"""Training examples from which a model's batch-norm statistics are estimated before an evaluation."""
 
 
 class Split(NamedTuple):
-    """One split on the device: inputs (n, ...) float, targets (n,) int64."""
+    """One split on the device: inputs (n, ...) float, or uint8 for images, and targets (n,) int64."""
 
     inputs: Tensor
     targets: Tensor
+
+
+class Batch(NamedTuple):
+    """Examples for one step, and the seed of all that the model draws on them."""
+
+    inputs: Tensor
+    targets: Tensor
+    noise: int
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,8 @@ class Task:
     """What a method may see.  `selection_period` is the number of steps between two validations that select."""
 
     name: str
+    data: str
+    """What the data are called in records and reports: a re-encoded copy of a data set has a name of its own."""
     train: Split
     validation: Split
     make_model: Callable[[], nn.Module]
@@ -34,6 +49,10 @@ class Task:
     validation_batch_size: int
     selection_period: int
     device: torch.device
+    augmentation: CropAndFlip | None = None
+    """Of training batches alone."""
+    noisy: bool = False
+    """The model's forward takes a generator as its second argument, and computes without noise where it gets none."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -49,9 +68,26 @@ class Task:
         """Mean cross-entropy in nats per example."""
         return functional.cross_entropy(outputs, targets)
 
+    def training_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The loss that is trained on: the model's noise is that of the batch, however often it is called."""
+        if not self.noisy:
+            return self.validation_loss(model, batch)
+        noise = torch.Generator(self.device).manual_seed(batch.noise)
+        return self.loss(model(batch.inputs, noise), batch.targets)
+
+    def validation_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The loss without noise, differentiable: batch-norm layers use the batch's own statistics."""
+        return self.loss(model(batch.inputs), batch.targets)
+
+    def evaluate(self, model: nn.Module, *splits: Split) -> list[Evaluation]:
+        """Loss and error over each split, batch-norm statistics being estimated first from the training split."""
+        estimate_statistics(model, self.train.inputs[:STATISTICS_EXAMPLES], self.batch_size)
+        return [evaluate(model, split) for split in splits]
+
     def train_batches(self, seed: int) -> Batches:
-        """Training batches in the order of `seed`."""
-        return Batches(self.train, min(self.batch_size, len(self.train.targets)), seed, "batches")
+        """Training batches in the order of `seed`, augmented if the task says so."""
+        size = min(self.batch_size, len(self.train.targets))
+        return Batches(self.train, size, seed, "batches", augmentation=self.augmentation)
 
     def validation_batches(self, seed: int) -> Batches:
         """Validation batches, shuffled anew in every pass."""
@@ -62,20 +98,34 @@ class Task:
 class Batches:
     """Shuffled batches as a function of (seed, step): nothing has to be saved to continue at any step."""
 
-    def __init__(self, split: Split, size: int, seed: int, purpose: str):
+    def __init__(
+        self, split: Split, size: int, seed: int, purpose: str, *, augmentation: CropAndFlip | None = None
+    ):
         self._split, self._size, self._seed, self._purpose = split, size, seed, purpose
+        self._augmentation = augmentation
         self._per_epoch = len(split.targets) // size
-        self._epoch, self._order = -1, torch.empty(0)
+        self._epoch, self._order, self._choices = -1, torch.empty(0), torch.empty(0)
 
-    def at(self, step: int) -> Split:
+    def at(self, step: int) -> Batch:
         """The batch of step `step` (0-based): inputs (batch, ...), targets (batch,)."""
         epoch, position = divmod(step, self._per_epoch)
         if epoch != self._epoch:
-            generator = stream(self._seed, self._purpose, epoch)
-            order = torch.randperm(len(self._split.targets), generator=generator)
-            self._epoch, self._order = epoch, order.to(self._split.targets.device)
-        chosen = self._order[position * self._size : (position + 1) * self._size]
-        return Split(self._split.inputs[chosen], self._split.targets[chosen])
+            self._open(epoch)
+        place = slice(position * self._size, (position + 1) * self._size)
+        chosen = self._order[place]
+        inputs = self._split.inputs[chosen]
+        if self._augmentation:
+            inputs = self._augmentation.apply(inputs, self._choices[place])
+        return Batch(inputs, self._split.targets[chosen], stream_seed(self._seed, f"{self._purpose}: noise", step))
+
+    def _open(self, epoch: int) -> None:
+        """Draws an epoch's order and augmentation at once, so that a step waits for no copy to the device."""
+        count, device = len(self._split.targets), self._split.targets.device
+        self._epoch = epoch
+        self._order = torch.randperm(count, generator=stream(self._seed, self._purpose, epoch)).to(device)
+        if self._augmentation:
+            generator = stream(self._seed, f"{self._purpose}: augmentation", epoch)
+            self._choices = self._augmentation.draw(count, generator).to(device)
 
 
 class Evaluation(NamedTuple):
@@ -87,13 +137,16 @@ class Evaluation(NamedTuple):
 
 @torch.no_grad()
 def evaluate(model: nn.Module, split: Split) -> Evaluation:
-    """Loss and error of a model over a whole split, dropout off; leaves the model's mode as it was."""
+    """Loss and error over a whole split of the model as it is: batch-norm statistics are those last estimated.
+
+    Without noise; leaves the model's mode as it was.
+    """
     was_training = model.training
     model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=split.targets.device)
     wrong = torch.zeros_like(loss)
-    chunks = zip(split.inputs.split(EVALUATION_BATCH), split.targets.split(EVALUATION_BATCH), strict=True)
-    for inputs, targets in chunks:
+    size = max(1, EVALUATION_ELEMENTS // split.inputs[0].numel())
+    for inputs, targets in zip(split.inputs.split(size), split.targets.split(size), strict=True):
         outputs = model(inputs)
         loss += functional.cross_entropy(outputs, targets, reduction="sum")
         wrong += (outputs.argmax(1) != targets).sum()

@@ -17,7 +17,7 @@ import typst
 
 from reports import style
 from reports.errors import ReportError
-from reports.figures.common import MEASURED, loss_text
+from reports.figures.common import MEASURED, loss_text, task_names
 from reports.published import SOURCE
 from reports.statistics import bootstrap, interquartile_mean
 from reports.tables import Tables
@@ -117,8 +117,7 @@ def _group_table(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
             f"{runs['counted_seconds'].median():.3g}", f"{runs['steps'].median():,.0f}",
             str(int((runs["status"] == "diverged").sum())),
         ])  # fmt: skip
-    task = ", ".join(sorted(group["task"].unique()))
-    return {"experiment": experiment, "task": task, "rows": rows}
+    return {"experiment": experiment, "task": task_names(group), "rows": rows}
 
 
 def _ledger(done: pd.DataFrame) -> list[list[str]]:

@@ -25,10 +25,23 @@ COLOURS = {
     "oho-global": "#D55E00",
     "oho-layerwise": "#8C2D04",
     "oho-full": "#C51B7D",
+    "oho-default": "#009E73",
+    "oho-published": "#7F7F7F",
 }
-"""Okabe and Ito's palette, safe for colour-blind readers; the warm reds are OHO's."""
+"""Okabe and Ito's palette, safe for colour-blind readers; the warm reds are exact OHO's."""
 
-MARKERS = {"fixed": "o", "step": "s", "exponential": "^", "cosine": "D", "adam": "v", "oho-global": "*"}
+MARKERS = {
+    "fixed": "o",
+    "step": "s",
+    "exponential": "^",
+    "cosine": "D",
+    "adam": "v",
+    "oho-global": "*",
+    "oho-layerwise": "P",
+    "oho-full": "h",
+    "oho-default": "p",
+    "oho-published": "d",
+}
 UNKNOWN_COLOUR, UNKNOWN_MARKER = "#555555", "X"
 
 SETTINGS: dict[Any, Any] = {

@@ -90,6 +90,7 @@ def _outcome_columns(outcome: Outcome) -> dict[str, Any]:
     return {
         "status": str(outcome.status),
         "message": outcome.message,
+        "data": outcome.environment.get("data"),
         "steps": outcome.steps,
         "trials": outcome.trials,
         "counted_seconds": outcome.counted_seconds,

@@ -22,14 +22,19 @@ def measured(runs: pd.DataFrame) -> pd.DataFrame:
     return chosen
 
 
+def task_names(runs: pd.DataFrame) -> str:
+    """The runs' tasks, each with what its data are called: a re-encoded copy of a data set is told apart."""
+    pairs = runs[["task", "data"]].drop_duplicates().values
+    return ", ".join(sorted(f"{task} on {data}" if isinstance(data, str) else task for task, data in pairs))
+
+
 def setting(runs: pd.DataFrame, environments: tuple[Mapping[str, Any], ...]) -> str:
     """Task, budget, search space and device of the runs, for a caption."""
-    tasks = ", ".join(sorted(runs["task"].unique()))
     pairs = runs[["budget", "unit"]].drop_duplicates()
     budgets = " or ".join(f"{amount:g} {'counted seconds' if unit == 'seconds' else unit}" for amount, unit in pairs.values)
     devices = ", ".join(sorted({str(environment.get("device_name")) for environment in environments}))
     spaces = ", ".join(sorted(runs["space"].unique()))
-    return f"Task {tasks}; {budgets} a run; initial values from the space “{spaces}”; device: {devices}."
+    return f"Task {task_names(runs)}; {budgets} a run; initial values from the space “{spaces}”; device: {devices}."
 
 
 def loss_text(value: float) -> str:

@@ -32,6 +32,10 @@ METHOD_LINES = {
     "cosine": "{name: cosine}",
     "adam": "{name: adam}",
     "oho-global": "{name: oho-global, meta_rate: 1e-3}",
+    "oho-layerwise": "{name: oho-layerwise, meta_rate: 1e-3}",
+    "oho-full": "{name: oho-full, meta_rate: 1e-3}",
+    "oho-default": "{name: oho-default}",
+    "oho-published": "{name: oho-published, meta_rate: 1e-3}",
     "random-search": "{name: random-search, trial_epochs: 1, over: {name: fixed}}",
     "bayesian-search": "{name: bayesian-search, trial_epochs: 1, over: {name: adam}}",
 }

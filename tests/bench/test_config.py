@@ -8,7 +8,7 @@ from helpers import experiment, write_config
 
 from bench.config import load_experiment
 from bench.records import run_id
-from bench.runner import _build_method, _build_task
+from bench.spec import method_of, task_of
 from bench.yaml_file import ConfigError
 from reports.registry import FIGURES
 
@@ -74,6 +74,6 @@ def test_run_id_depends_on_all_but_labels(tmp_path):
 def test_methods_of_one_seed_start_from_the_same_draw(tmp_path):
     hypers = []
     for spec in experiment(tmp_path, "fixed", "cosine", "adam", "oho-global", "random-search").specs:
-        task, _ = _build_task(spec, torch.device("cpu"), None)
-        hypers.append(_build_method(spec).init(task, spec["seed"]).hyper["lr"])
+        task, _ = task_of(spec, torch.device("cpu"), None)
+        hypers.append(method_of(spec).init(task, spec["seed"]).hyper["lr"])
     assert len(set(hypers)) == 1

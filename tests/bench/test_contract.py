@@ -10,7 +10,7 @@ from bench.clock import COUNTED, Ledger
 from bench.method_registry import METHODS
 from bench.protocol import Split
 from bench.records import Status, read_run, run_id
-from bench.runner import _build_method, _build_task
+from bench.spec import method_of, task_of
 
 TIMES = ("counted_seconds", "wall_seconds")
 
@@ -51,9 +51,9 @@ class TestMethod:
 
     def test_never_sees_the_test_split(self, spec):
         """The task a method gets is built from training data alone: no tensor of it holds a test example."""
-        task, test = _build_task(spec, torch.device("cpu"), None)
+        task, test = task_of(spec, torch.device("cpu"), None)
         held = {tuple(row.tolist()) for row in test.inputs}
-        method = _build_method(spec)
+        method = method_of(spec)
         state = method.init(task, 0)
         method.advance(state, steps=5, progress=0.0, ledger=Ledger())
         splits = [value for value in vars(task).values() if isinstance(value, Split)]
@@ -64,8 +64,8 @@ class TestMethod:
         assert not any(value is test.inputs for value in vars(state).values())
 
     def test_advance_makes_no_more_steps_than_asked(self, spec):
-        task, _ = _build_task(spec, torch.device("cpu"), None)
-        method = _build_method(spec)
+        task, _ = task_of(spec, torch.device("cpu"), None)
+        method = method_of(spec)
         state = method.init(task, 0)
         for asked in (1, 3, 11, 30):
             before = state.step

@@ -36,18 +36,18 @@ def loss_of(model, batch):
     return functional.cross_entropy(model(batch[0]), batch[1])
 
 
-def online(rule, sets, **options):
-    """Trains `STEPS` steps with hyperparameters held still; returns the last hypergradient and the parameters."""
-    model, batches = make_problem()
+def online(rule, sets, *, make=make_problem, **options):
+    """Trains on all batches but the last, hyperparameters held still; returns the optimizer and the parameters."""
+    model, batches = make()
     optimizer = oho.OHO(model.named_parameters(), rule, sets=sets, meta=oho.MetaSGD(0.0), **options)
-    for batch in batches[:STEPS]:
+    for batch in batches[:-1]:
         optimizer.step(lambda b=batch: loss_of(model, b), lambda: loss_of(model, batches[-1]))
     return optimizer, [p.detach().clone() for p in model.parameters()]
 
 
-def unrolled(rule, set_map, shifts=None):
+def unrolled(rule, set_map, *, make=make_problem, shifts=None):
     """The same training as one differentiable function of the hyperparameters; returns them and the final loss."""
-    model, batches = make_problem()
+    model, batches = make()
     names, like = zip(*model.named_parameters(), strict=True)
     values = {n: torch.full((set_map.count,), getattr(rule, n), dtype=torch.float64) for n in rule.names}
     for name, shift in (shifts or {}).items():
@@ -62,7 +62,7 @@ def unrolled(rule, set_map, shifts=None):
         parts = flat.split([p.numel() for p in like])
         return {n: part.view(p.shape) for n, part, p in zip(names, parts, like, strict=True)}
 
-    for inputs, targets in batches[:STEPS]:
+    for inputs, targets in batches[:-1]:
         loss = functional.cross_entropy(functional_call(model, named(theta), inputs), targets)
         (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
         theta, slots = rule(theta, gradient, slots, hyper)
@@ -89,7 +89,7 @@ def test_exact_equals_central_differences(rule):
     optimizer, _ = online(RULES[rule], "global")
     for name in RULES[rule].tune:
         width = 1e-5 * max(1.0, getattr(RULES[rule], name))
-        high, low = (float(unrolled(RULES[rule], optimizer.set_map, {name: s})[1].detach()) for s in (width, -width))
+        high, low = (float(unrolled(RULES[rule], optimizer.set_map, shifts={name: s})[1].detach()) for s in (width, -width))
         # A central difference of a loss near 1 resolves 1e-16 / width of the slope, and its own error is O(width^2).
         assert float(optimizer.hypergradient[name]) == pytest.approx((high - low) / (2 * width), rel=1e-5, abs=1e-9)
 

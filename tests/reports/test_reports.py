@@ -9,7 +9,7 @@ from bench.records import Manifest, Outcome, RunWriter, Status, run_id, write_ma
 from reports.api import build_figure, build_report
 from reports.errors import ReportError
 from reports.figures import distribution, performance
-from reports.figures.common import NoData
+from reports.figures.common import NoData, measured, setting
 from reports.statistics import bootstrap, first_at_most, interquartile_mean, median
 from reports.tables import read_tables
 
@@ -157,6 +157,13 @@ def test_failed_and_missing_runs_are_told_and_not_drawn(tmp_path):
     assert tables.runs["status"].value_counts().to_dict() == {"budget_reached": 2, "failed": 1, "missing": 1}
     assert distribution.estimate(tables).summary["n"].tolist() == [2]
     assert build_report(tmp_path, tmp_path / "report.pdf")
+
+
+def test_a_copy_of_a_data_set_is_named_as_such(tmp_path):
+    losses = {("fixed", None): [[0.3]], ("oho-global", None): [[0.2]]}
+    write_folder(tmp_path, losses, environment={**ENVIRONMENT, "data": "CIFAR-10 (JPEG)"})
+    tables = read_tables(tmp_path)
+    assert "Task digits-mlp on CIFAR-10 (JPEG);" in setting(measured(tables.runs), tables.environments)
 
 
 def test_two_protocols_are_not_mixed(tmp_path):

@@ -1,0 +1,231 @@
+"""What a step costs: time beside plain SGD, peak memory, and whether either grows.  `python -m bench.speed --help`.
+
+All variants take turns within one process, a round each, and a ratio is taken within a round, so that a machine whose clock
+wanders disturbs them alike.  Memory is measured in a process of its own for each variant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+import oho
+from bench.environment import describe_environment
+from bench.models import multilayer_perceptron
+from bench.published_step import PublishedStep
+from oho.memory import keep_freed_memory
+
+BATCH, BATCHES = 100, 20
+ROUNDS, ROUND_SECONDS, WARM_UP = 15, 0.3, 20
+LONG_RUN, LONG_PART = 20_000, 1_000
+Step = Callable[[int], object]
+
+
+class Problem:
+    """The paper's MNIST network on inputs of MNIST's shape; the values do not matter for the time."""
+
+    def __init__(self, device: torch.device):
+        generator = torch.Generator().manual_seed(0)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.model = multilayer_perceptron(784, 128, 3, 10).to(device)
+        self.splits = [
+            (
+                torch.rand(BATCHES, BATCH, 784, generator=generator).to(device),
+                torch.randint(10, (BATCHES, BATCH), generator=generator).to(device),
+            )
+            for _ in ("train", "validation")
+        ]
+
+    def loss(self, split: int, step: int, model: nn.Module | None = None) -> torch.Tensor:
+        """Loss on a batch of the training (0) or validation (1) split."""
+        inputs, targets = self.splits[split]
+        return functional.cross_entropy((model or self.model)(inputs[step % BATCHES]), targets[step % BATCHES])
+
+
+def plain(problem: Problem) -> Step:
+    """SGD as everybody writes it."""
+    optimizer = torch.optim.SGD(problem.model.parameters(), lr=0.01, weight_decay=1e-5)
+
+    def step(index: int) -> None:
+        loss = problem.loss(0, index)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def online(rule: oho.SGD | oho.Momentum | oho.Adam, **options) -> Callable[[Problem], Step]:
+    """`oho.OHO` with a meta-step after each step."""
+
+    def make(problem: Problem) -> Step:
+        optimizer = oho.OHO(problem.model.parameters(), rule, meta=oho.MetaSGD(1e-6), **options)
+        return lambda index: optimizer.step(lambda: problem.loss(0, index), lambda: problem.loss(1, index))
+
+    return make
+
+
+def copies(problem: Problem) -> Step:
+    """The published design."""
+    published = PublishedStep(problem.model, lr=0.01, weight_decay=1e-5)
+    return lambda index: published.step(partial(problem.loss, 0, index), partial(problem.loss, 1, index))
+
+
+def recursion(problem: Problem) -> Step:
+    """The published recursion as we compute it."""
+    optimizer = oho.PublishedOHO(problem.model.parameters(), lr=0.01, weight_decay=1e-5, meta_lr=1e-6)
+    return lambda index: optimizer.step(lambda: problem.loss(0, index), lambda: problem.loss(1, index))
+
+
+SGD = oho.SGD(0.01, 1e-5)
+VARIANTS: dict[str, tuple[str, Callable[[Problem], Step], int]] = {
+    "plain SGD": ("torch.optim.SGD", plain, 0),
+    "OHO, nothing tuned": ("the update rule alone", online(oho.SGD(0.01, 1e-5, tune=())), 0),
+    "Global": ("exact, 2 tangents", online(SGD), 2),
+    "Global, second backward pass": ("exact, 2 tangents", online(SGD, curvature="double_backward"), 2),
+    "Global, momentum": ("exact, 3 tangents", online(oho.Momentum(0.01, 1e-5, tune=oho.Momentum.names)), 3),
+    "Global, Adam": ("exact, 2 tangents", online(oho.Adam(0.001, 1e-5)), 2),
+    "Layer-wise, 2 groups": ("exact, 8 tangents", online(SGD, sets=oho.Layerwise(2)), 8),
+    "Full": ("exact, 16 tangents", online(SGD, sets="full"), 16),
+    "Full, collapsed": ("2 tangents for 16 values", online(SGD, sets="full", influence="collapsed"), 2),
+    "published recursion": ("`oho.PublishedOHO`", recursion, 2),
+    "published design": ("a model copy for each probe", copies, 2),
+}
+
+
+def time_rounds(device: torch.device, rounds: int) -> dict[str, list[float]]:
+    """Seconds a step of each variant, one entry a round."""
+    steps = {name: make(Problem(device)) for name, (_, make, _) in VARIANTS.items()}
+    lengths = {}
+    for name, step in steps.items():
+        seconds = _seconds(step, WARM_UP, device)
+        lengths[name] = max(3, int(ROUND_SECONDS / (_seconds(step, WARM_UP, device) or seconds)))
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            times[name].append(_seconds(step, lengths[name], device))
+    return times
+
+
+def _seconds(step: Step, count: int, device: torch.device) -> float:
+    """Mean seconds of `count` steps, the device synchronised at both ends."""
+    _synchronise(device)
+    began = time.perf_counter()
+    for index in range(count):
+        step(index)
+    _synchronise(device)
+    return (time.perf_counter() - began) / count
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_mebibytes(device: torch.device, step: Step, count: int = 30) -> float:
+    """Largest memory of this process (on a GPU: of its tensors there) after some steps."""
+    for index in range(count):
+        step(index)
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memory_of(name: str, device: torch.device) -> float:
+    """Peak memory of one variant in a process of its own."""
+    command = [sys.executable, "-m", "bench.speed", "--device", str(device), "--memory-of", name]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def long_run(device: torch.device) -> str:
+    """One sentence on 20,000 Global steps."""
+    step, times, memory = VARIANTS["Global"][1](Problem(device)), [], []
+    for _ in range(LONG_RUN // LONG_PART):
+        times.append(_seconds(step, LONG_PART, device))
+        memory.append(peak_mebibytes(device, step, 0))
+    first, last = statistics.median(times[:5]), statistics.median(times[-5:])
+    return (
+        f"{LONG_RUN:,} Global steps: {1e3 * first:.2f} ms a step in the first quarter, {1e3 * last:.2f} ms in the last;"
+        f" peak memory {memory[0]:.0f} MiB after {LONG_PART:,} steps, {memory[-1]:.0f} MiB at the end."
+    )
+
+
+def table(times: dict[str, list[float]], memory: dict[str, float]) -> list[str]:
+    """Markdown, one row a variant."""
+    lines = [
+        "| step | what | ms (median) | × plain SGD: median [min, max] | asked | peak memory, MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, (what, _, tangents) in VARIANTS.items():
+        ratios = [a / b for a, b in zip(times[name], times["plain SGD"], strict=True)]
+        ratio = f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
+        asked = f"≤ {2.7 + tangents:.1f}" if what.startswith("exact") and "Adam" not in name else ""
+        lines.append(
+            f"| {name} | {what} | {1e3 * statistics.median(times[name]):.3f} | {ratio} | {asked} | {memory[name]:.0f} |"
+        )
+    return lines
+
+
+def comparisons(times: dict[str, list[float]]) -> list[str]:
+    """The two ratios that are not to plain SGD."""
+
+    def ratio(above: str, below: str) -> str:
+        values = [a / b for a, b in zip(times[above], times[below], strict=True)]
+        return f"{statistics.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
+
+    return [
+        f"- Full collapsed over Global: {ratio('Full, collapsed', 'Global')} (asked: at most 1.10).",
+        f"- Published design over Global: {ratio('published design', 'Global')} (asked: at least 3.3).",
+    ]
+
+
+def main() -> None:
+    """Prints the table; writes it too if `--out` is given."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--memory-of", choices=VARIANTS, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    device = torch.device(given.device)
+    torch.set_num_threads(given.threads)
+    keep_freed_memory()
+    if given.memory_of:
+        print(peak_mebibytes(device, VARIANTS[given.memory_of][1](Problem(device))))
+        return
+    times = time_rounds(device, given.rounds)
+    memory = {name: memory_of(name, device) for name in VARIANTS}
+    place = describe_environment(device, given.threads, data=None)
+    lines = [
+        "# What a step costs",
+        "",
+        f"Network 784-128-128-128-10, batches of {BATCH} and {BATCH}, float32. {place['device_name']},"
+        f" {given.threads} threads, torch {place['torch']}, {place['finished'][:10]}, commit {place['commit'][:12]}"
+        f"{' with changes' if place['dirty'] else ''}.",
+        f"{given.rounds} rounds of about {ROUND_SECONDS} s a variant; every ratio is taken within a round.",
+        "",
+        *table(times, memory),
+        "",
+        *comparisons(times),
+        f"- {long_run(device)}",
+    ]
+    print("\n".join(lines))
+    if given.out:
+        given.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""`oho-bench audit` on real runs."""
+
+import re
+
+import pytest
+from helpers import experiment, run_one
+
+from bench.audit import audit_run
+from bench.records import RecordError, run_id
+
+
+def audited(folder, method, *overrides, **options):
+    spec = experiment(folder, method, overrides=overrides).specs[0]
+    run_one(spec, folder)
+    options = {"steps": 20, "at": None, "data_root": None, **options}
+    return audit_run(folder / run_id(spec), **options)
+
+
+def errors(text):
+    return [float(line.split()[-1]) for line in text.splitlines()[2:]]
+
+
+@pytest.mark.parametrize("method", ["oho-global", "oho-layerwise", "oho-default"])
+def test_an_exact_run_is_exact_to_the_rounding_of_float32(method, tmp_path):
+    text = audited(tmp_path, method)
+    assert "after step 60, the last 20 steps" in text
+    found = errors(text)
+    assert len(found) == (8 if method == "oho-layerwise" else 2)
+    # Terms that cancel leave single sets of biases with fewer digits than float32 has.
+    assert sorted(found)[len(found) // 2] < 1e-4
+
+
+def test_the_collapsed_influence_is_shown_to_be_biased(tmp_path):
+    assert max(errors(audited(tmp_path, "oho-full", "methods.0.influence=collapsed", steps=60))) > 0.1
+
+
+def test_the_published_recursion_is_shown_to_be_no_derivative(tmp_path):
+    text = audited(tmp_path, "oho-published", "methods.0.lr=0.05", "methods.0.weight_decay=1e-4", steps=60)
+    decay = next(line for line in text.splitlines() if line.startswith("weight_decay"))
+    assert float(decay.split()[-1]) > 0.3
+
+
+def test_an_earlier_step(tmp_path):
+    assert "after step 30, the last 10 steps" in audited(tmp_path, "oho-global", steps=10, at=30)
+
+
+def test_a_user_mistake_is_one_line(tmp_path):
+    for options, words in (
+        ({"steps": 99}, "allowed are 1 to 60"),
+        ({"at": 0}, "cannot be audited"),
+    ):
+        with pytest.raises(RecordError, match=re.escape(words)):
+            audited(tmp_path, "oho-global", **options)
+    with pytest.raises(RecordError, match="oho-"):
+        audited(tmp_path, "fixed")
+    with pytest.raises(RecordError, match="RESULTS/ID"):
+        audit_run(tmp_path, steps=1, at=None, data_root=None)
+    with pytest.raises(RecordError, match="layer-wise"):
+        audited(tmp_path, "oho-published", "methods.0.variant=layerwise", "methods.0.groups=2")

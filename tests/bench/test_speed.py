@@ -1,0 +1,37 @@
+"""What `make speed` compares with is the published recursion, and its table can be read."""
+
+import copy
+
+import pytest
+import torch
+
+import oho
+from bench import speed
+from bench.published_step import PublishedStep
+
+
+def test_the_published_step_is_the_published_recursion():
+    """Twelve steps in float32 beside `oho.PublishedOHO`; sums are taken in another order."""
+    problem = speed.Problem(torch.device("cpu"))
+    twin = copy.deepcopy(problem.model)
+    ours = oho.PublishedOHO(twin.parameters(), lr=0.1, weight_decay=1e-5, meta_lr=1e-6)
+    published = PublishedStep(problem.model, lr=0.1, weight_decay=1e-5)
+    for index in range(12):
+        theirs = published.step(
+            lambda model, i=index: problem.loss(0, i, model), lambda model, i=index: problem.loss(1, i, model)
+        )
+        mine = ours.step(lambda i=index: problem.loss(0, i, twin), lambda i=index: problem.loss(1, i, twin))
+        assert theirs == pytest.approx(float(mine), rel=1e-5)
+    assert published.hyper["lr"] != 0.1
+    assert published.hyper["lr"] - 0.1 == pytest.approx(float(ours.hyper["lr"]) - 0.1, rel=1e-2)
+    for name, norm in ours.influence_norm().items():
+        assert float(published.model.tangents[name].norm()) == pytest.approx(float(norm), rel=1e-3)
+
+
+def test_the_table_has_a_line_for_every_variant(monkeypatch):
+    monkeypatch.setattr(speed, "ROUND_SECONDS", 0.0)
+    times = speed.time_rounds(torch.device("cpu"), 2)
+    lines = speed.table(times, dict.fromkeys(speed.VARIANTS, 1.0))
+    assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == list(speed.VARIANTS)
+    assert all(value > 0 for values in times.values() for value in values)
+    assert "Full collapsed over Global" in "".join(speed.comparisons(times))
