@@ -49,6 +49,19 @@ class Influence:
         for tangent in self.tensors:
             tangent.mul_(factor)
 
+    def shorten(self, values: Tensor, longest: Tensor) -> Tensor:
+        """Scales each row of norm r and value h (K, M) down to h r = longest (M,); returns where any was, (M,).
+
+        A row that is not finite is left as it is.
+        """
+        elasticity = values * torch.linalg.vector_norm(self.theta, dim=-1)
+        too_long = elasticity.isfinite() & (elasticity > longest)
+        if bool(too_long.any()):
+            factor = torch.where(too_long, longest / elasticity, 1.0).unsqueeze(-1)
+            for tangent in self.tensors:
+                tangent.mul_(factor)
+        return too_long.any(0)
+
     def clear(self) -> None:
         """Sets all tangents to zero (a non-finite entry times zero would stay)."""
         for tangent in self.tensors:

@@ -23,17 +23,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oho.arguments import check_influence, check_rule, noise_generators
 from oho.curvature import Closure, Derivatives, Engine, gradient_alone, gradient_of, resolve_engine
 from oho.flat import Given, flat_parameters
 from oho.hyper import HyperView
 from oho.influence import Directions, Influence, transition
 from oho.memory import keep_freed_memory
-from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, Memory, MetaRule, admit, check_meta, default_meta, meta_step
+from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, MetaRule, default_meta
 from oho.rules import Rule, Slots
 from oho.sets import Sets, resolve_sets
 from oho.state import copied, load_tensors, require
+from oho.tuning import Tuning
 
-NON_FINITE = ("reset", "skip", "raise")
 STATE_KEYS = (
     "steps", "skipped", "shortened", "hyper", "hypergradient", "memory", "slots", "influence", "slot_influence",
     "generators",
@@ -96,37 +97,18 @@ class OHO:
         self.influence_limit = DEFAULT_LIMIT if meta is None and influence_limit is None else influence_limit
         self.reset_every, self.update_every = reset_every, update_every
         self.on_nonfinite, self.on_phase = on_nonfinite, on_phase
-        self._check(influence)
+        check_rule(self.rule, self.meta)
+        check_influence(
+            influence, discount=self.discount, limit=self.influence_limit, reset_every=reset_every,
+            update_every=update_every, on_nonfinite=on_nonfinite,
+        )  # fmt: skip
         keep_freed_memory()
         self._flat = flat_parameters(parameters, members)
-        self._generators = _generators(generator, rule, self._flat.rows)
+        self._generators = noise_generators(generator, rule, self._flat.rows)
         self._engine = resolve_engine(curvature)
         self.set_map = resolve_sets(sets, self._flat)
         self.exact = influence == "exact" or self.set_map.count == 1
         self._start()
-
-    def _check(self, influence: str) -> None:
-        if influence not in ("exact", "collapsed"):
-            raise ValueError(f"influence={influence!r}: allowed are 'exact' and 'collapsed'")
-        if not 0 <= self.discount <= 1:
-            raise ValueError(f"discount={self.discount}: must lie in [0, 1]")
-        if self.influence_limit is not None and not self.influence_limit > 0:
-            raise ValueError(f"influence_limit={self.influence_limit}: must be above 0, or None for no limit")
-        if self.reset_every < 0 or self.update_every < 1:
-            raise ValueError(
-                f"reset_every={self.reset_every} must be 0 (never) or more, update_every={self.update_every} 1 or more"
-            )
-        if self.on_nonfinite not in NON_FINITE:
-            raise ValueError(f"on_nonfinite={self.on_nonfinite!r}: allowed are {', '.join(NON_FINITE)}")
-        if isinstance(self.rule, type):
-            name = self.rule.__name__
-            raise TypeError(f"rule: {name} is a class; give an instance, such as {name}(lr=0.1)")
-        if isinstance(self.rule.tune, str):
-            raise TypeError(f"tune={self.rule.tune!r}: a tuple of names is expected, such as ({self.rule.tune!r},)")
-        if unknown := [name for name in self.rule.tune if name not in self.rule.names]:
-            kind, names = type(self.rule).__name__, ", ".join(self.rule.names)
-            raise ValueError(f"tune: {kind} has no {', '.join(unknown)}; it has {names}")
-        check_meta(self.meta, self.rule.tune)
 
     def _check_unchanged(self) -> None:
         made, now = self._influence.theta, self._flat.tensors[0]
@@ -139,9 +121,7 @@ class OHO:
     def _start(self) -> None:
         """State before the first step: initial values, empty slots, no influence."""
         like, rule, rows = self._flat.gather(), self.rule, self._flat.rows
-        self._hyper = {name: self._values(name, getattr(rule, name), like) for name in rule.names}
-        self._hypergradient = {name: like.new_zeros(rows, self.set_map.count) for name in rule.tune}
-        self._memory: dict[str, Memory] = {name: {} for name in rule.tune}
+        self._tuning = Tuning(rule, self.meta, members=self._flat.members, sets=self.set_map.count, like=like)
         self._slots: Slots = {name: torch.zeros_like(like) for name in rule.slot_names}
         self._slots.update({name: like.new_zeros(rows, 1) for name in rule.counter_names})
         self._directions = Directions(rule.tune, self.set_map.count if self.exact else 1)
@@ -154,7 +134,8 @@ class OHO:
     @property
     def hyper(self) -> HyperView:
         """Present values by name: (S,), or (M, S) with members.  Assigning to an entry is `set_hyper`."""
-        return HyperView({name: self._flat.per_member(value) for name, value in self._hyper.items()}, self.set_hyper)
+        values = {name: self._flat.per_member(value) for name, value in self._tuning.values.items()}
+        return HyperView(values, self.set_hyper)
 
     @property
     def hypergradient(self) -> dict[str, Tensor]:
@@ -162,7 +143,7 @@ class OHO:
 
         With respect to the value itself, whatever the meta-rule's transform.
         """
-        return {name: self._flat.per_member(value) for name, value in self._hypergradient.items()}
+        return {name: self._flat.per_member(value) for name, value in self._tuning.hypergradients.items()}
 
     @property
     def skipped(self) -> dict[str, Any]:
@@ -199,8 +180,7 @@ class OHO:
         self._phase("hypergradient")
         with torch.no_grad():
             self._advance(found)
-            if self.influence_limit is not None:
-                self._limit_influence(self.influence_limit)
+            self._limit_influence()
         self.steps += 1
         if valid_closure is not None and self.rule.tune and self.steps % self.update_every == 0:
             vector = self._flat.flatten(gradient_of(valid_closure, self._flat)[1])
@@ -227,9 +207,7 @@ class OHO:
         Raises:
             ValueError: for a name the rule lacks, a shape that does not fit, or a tuned value outside its bounds.
         """
-        if name not in self._hyper:
-            raise ValueError(f"{type(self.rule).__name__} has no {name!r}; it has {', '.join(self._hyper)}")
-        self._hyper[name] = self._values(name, value, self._hyper[name])
+        self._tuning.assign(name, value)
 
     def state_dict(self) -> dict[str, Any]:
         """All but the parameters and the options: tensors and plain numbers, to be saved with the model's own state."""
@@ -237,9 +215,7 @@ class OHO:
             "steps": self.steps,
             "skipped": copied(self._skipped),
             "shortened": copied({"steps": self._shortened}),
-            "hyper": copied(self._hyper),
-            "hypergradient": copied(self._hypergradient),
-            "memory": {name: copied(memory) for name, memory in self._memory.items()},
+            **self._tuning.state(),
             "slots": copied(self._slots),
             "influence": copied({"theta": self._influence.theta}),
             "slot_influence": copied(self._influence.slots),
@@ -257,38 +233,23 @@ class OHO:
         loaded = {
             key: load_tensors(key, state, mine, like.device)
             for key, mine in (
-                ("hyper", self._hyper),
-                ("hypergradient", self._hypergradient),
                 ("slots", self._slots),
                 ("influence", {"theta": like}),
                 ("slot_influence", self._influence.slots),
             )
         }
-        memory = self._loaded_memory(state, like.device)
+        tuning = self._tuning.loaded(state, like.device)
         if len(state["generators"]) != len(self._generators):
             raise ValueError(
                 f"state: {len(state['generators'])} generators, this optimizer has {len(self._generators)}"
             )
         skipped = load_tensors("skipped", state, self._skipped, torch.device("cpu"))
         shortened = load_tensors("shortened", state, {"steps": self._shortened}, torch.device("cpu"))["steps"]
-        self._hyper, self._hypergradient, self._slots = loaded["hyper"], loaded["hypergradient"], loaded["slots"]
+        self._tuning, self._slots = tuning, loaded["slots"]
         self._influence = Influence(loaded["influence"]["theta"], loaded["slot_influence"])
-        self._memory = memory
         self.steps, self._skipped, self._shortened = int(state["steps"]), skipped, shortened
         for generator, saved in zip(self._generators, state["generators"], strict=True):
             generator.set_state(saved)
-
-    def _loaded_memory(self, state: dict[str, Any], device: torch.device) -> dict[str, Memory]:
-        """The meta-rule's memory; its keys are those the rule writes, or none before its first step."""
-        if set(state["memory"]) != set(self.rule.tune):
-            raise ValueError(f"state: memory of {sorted(state['memory'])}, this optimizer tunes {self.rule.tune}")
-        memory = {name: copied(entries, device) for name, entries in state["memory"].items()}
-        for name, hypergradient in self._hypergradient.items():
-            _, expected = self.meta.step(name, torch.zeros_like(hypergradient), {})
-            if memory[name] and set(memory[name]) != set(expected):
-                kind, theirs = type(self.meta).__name__, ", ".join(memory[name])
-                raise ValueError(f"state: the meta-rule's memory of {name} has {theirs}, {kind} keeps {sorted(expected)}")
-        return memory
 
     def _differentiate(self, closure: Closure) -> Derivatives:
         """Loss, gradient, and products of the discounted influence."""
@@ -314,7 +275,7 @@ class OHO:
             theta=theta,
             gradient=found.gradient,
             slots=self._slots,
-            hyper=self._hyper,
+            hyper=self._tuning.values,
             noise=self._noise(theta),
             influence=self._influence,
             products=found.products,
@@ -330,40 +291,20 @@ class OHO:
         self._slots = slots_next
         self._flat.write(theta_next)
 
-    def _limit_influence(self, limit: float) -> None:
-        """Shortens the rows in which d(parameters)/d(log h) is longer than `limit` times the parameters."""
-        values = [self._hyper[name].abs() for name in self.rule.tune]
+    def _limit_influence(self) -> None:
+        """Shortens the rows in which d(parameters)/d(log h) is longer than the limit times the parameters."""
+        if self.influence_limit is None or not self.rule.tune:
+            return
+        values = [self._tuning.values[name].abs() for name in self.rule.tune]
         of_rows = torch.cat([value if self.exact else value.amax(-1, keepdim=True) for value in values], -1).T  # (K, M)
-        elasticity = of_rows * torch.linalg.vector_norm(self._influence.theta, dim=-1)
-        longest = limit * torch.linalg.vector_norm(self._flat.gather(), dim=-1)
-        too_long = elasticity.isfinite() & (elasticity > longest)
-        if bool(too_long.any()):
-            factor = torch.where(too_long, longest / elasticity, 1.0)
-            self._shortened += too_long.any(0).cpu()
-            for tangent in self._influence.tensors:
-                tangent.mul_(factor.unsqueeze(-1))
+        longest = self.influence_limit * torch.linalg.vector_norm(self._flat.gather(), dim=-1)
+        self._shortened += self._influence.shorten(of_rows, longest).cpu()
 
     def _meta_step(self, vector: Tensor) -> None:
-        """Hypergradients from v (M, N), and a step of the meta-rule for each member where all of it is finite."""
-        self._hypergradient = self._collect(vector)
-        stepped = {
-            name: meta_step(self.meta, name, self._hyper[name], gradient, self._memory[name])
-            for name, gradient in self._hypergradient.items()
-        }
-        watched = [*self._hypergradient.values(), *(value for value, _ in stepped.values())]
-        finite = torch.cat(watched, dim=-1).isfinite().all(-1, keepdim=True)
-        if bool(finite.all()):
-            self._hyper.update({name: value for name, (value, _) in stepped.items()})
-            self._memory = {name: memory for name, (_, memory) in stepped.items()}
-            return
-        self._count_skipped(finite[:, 0])
-        for name, (value, memory) in stepped.items():
-            self._hyper[name] = torch.where(finite, value, self._hyper[name])
-            before = self._memory[name]
-            self._memory[name] = {
-                key: torch.where(finite, entry, before.get(key, torch.zeros_like(entry)))
-                for key, entry in memory.items()
-            }
+        """Hypergradients from v (M, N), and a meta-step for each member where all of it is finite."""
+        finite = self._tuning.step(self._collect(vector))
+        if not bool(finite.all()):
+            self._count_skipped(finite)
 
     def _collect(self, vector: Tensor) -> dict[str, Tensor]:
         tangents = self._influence.theta
@@ -387,18 +328,6 @@ class OHO:
             for tangent in tensors:
                 tangent[:, broken] = 0
 
-    def _values(self, name: str, value: float | Tensor, like: Tensor) -> Tensor:
-        """(M, S) of `like`'s dtype and device from a number, (S,), (M,) or (M, S)."""
-        given = torch.as_tensor(value, dtype=like.dtype, device=like.device).detach()
-        shape = (self._flat.rows, self.set_map.count)
-        if self._flat.members is not None and given.shape == (self._flat.members,) != (self.set_map.count,):
-            given = given.unsqueeze(-1)
-        try:
-            values = given.expand(shape).clone()
-        except RuntimeError:
-            raise ValueError(f"{name}: shape {tuple(given.shape)} does not fit (members, sets) = {shape}") from None
-        return admit(self.meta, name, values) if name in self.rule.tune else values
-
     def _noise(self, theta: Tensor) -> Tensor | None:
         if self.rule.temperature == 0:
             return None
@@ -409,15 +338,3 @@ class OHO:
         if self.on_phase is not None:
             self.on_phase(name)
 
-
-def _generators(
-    generator: torch.Generator | Sequence[torch.Generator] | None, rule: Rule, rows: int
-) -> list[torch.Generator]:
-    if generator is None:
-        if rule.temperature != 0:
-            raise ValueError("a rule with a temperature draws noise: give OHO(..., generator=torch.Generator())")
-        return []
-    generators = [generator] if isinstance(generator, torch.Generator) else list(generator)
-    if len(generators) != rows:
-        raise ValueError(f"generator: {len(generators)} given, one for each of {rows} members is needed")
-    return generators
