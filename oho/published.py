@@ -19,6 +19,9 @@ max|θ₁|) / max|Z₁|), scaled by the first tensor alone, far outside the neig
 In the layer-wise variant, moreover, biases are not decayed by the step, the tangents of group i read λ at entry i, and
 no bias entry of λ is ever changed.  `oho.OHO` is the recursion without these defects.
 
+One defect is left out: where `n` does not divide the number of layers, the published recursion and its optimizer cut the
+groups in different places; here both have the groups of `oho.Layerwise`.
+
 Source: arXiv 2102.07813 and its code, github.com/jiwoongim/OHO, commit 1c0bdd1.
 """
 

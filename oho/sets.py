@@ -23,9 +23,10 @@ from oho.flat import FlatParameters
 class Layerwise:
     """`groups` groups of layers in depth order, weights (two or more axes) and biases of a group apart.
 
-    A layer's depth is its rank among the weights, or among the biases, in the order the parameters were given; the
-    ranks are cut into `groups` contiguous parts as equal as possible.  Sets are ordered
-    [weights of group 0, biases of group 0, weights of group 1, ...]; a kind the model lacks has no sets.
+    A layer is a weight and the tensors of one axis or none that follow it before the next weight, in the order the
+    parameters were given: a convolution with the scale and shift of its norm.  Layers are cut into `groups` contiguous
+    parts as equal as possible.  Sets are ordered [weights of group 0, biases of group 0, weights of group 1, ...]; a kind
+    that a group lacks has no set.
     """
 
     groups: int
@@ -108,14 +109,14 @@ def resolve_sets(sets: Sets, parameters: FlatParameters) -> SetMap:
 
 def _layerwise(groups: int, parameters: FlatParameters) -> list[Hashable]:
     axes = 0 if parameters.members is None else 1
-    is_bias = [tensor.ndim - axes < 2 for tensor in parameters.tensors]
-    counts = {kind: is_bias.count(kind) for kind in (False, True)}
-    smallest = min(count for count in counts.values() if count)
-    if not 1 <= groups <= smallest:
-        raise ValueError(f"Layerwise({groups}): allowed are 1 to {smallest} groups for this model")
-    seen = {False: 0, True: 0}
+    is_weight = [tensor.ndim - axes >= 2 for tensor in parameters.tensors]
+    begins = is_weight if any(is_weight) else [True] * len(is_weight)
+    layers = sum(begins)
+    if not 1 <= groups <= layers:
+        raise ValueError(f"Layerwise({groups}): allowed are 1 to {layers} groups for this model")
     labels: list[Hashable] = []
-    for kind in is_bias:
-        labels.append((seen[kind] * groups // counts[kind], "bias" if kind else "weight"))
-        seen[kind] += 1
+    layer = -1
+    for kind, begin in zip(is_weight, begins, strict=True):
+        layer += begin
+        labels.append((max(layer, 0) * groups // layers, "weight" if kind else "bias"))
     return labels

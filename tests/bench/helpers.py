@@ -1,5 +1,7 @@
-"""Small real runs on digits."""
+"""Small real runs on digits, and the command line in a process of its own."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -49,6 +51,11 @@ def write_config(folder, *methods):
 
 def experiment(folder, *methods, overrides=(), seeds=None):
     return load_experiment(write_config(folder, *methods), figures=FIGURES, overrides=overrides, seeds=seeds)
+
+
+def oho_bench(*arguments, **options):
+    command = [sys.executable, "-m", "bench.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, **{"timeout": 100, **options})
 
 
 def run_one(spec, folder, sink=None):

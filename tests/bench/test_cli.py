@@ -9,14 +9,9 @@ import sys
 import time
 
 import pytest
-from helpers import write_config
+from helpers import oho_bench, write_config
 
 from bench.records import Status, read_manifests, read_run, read_runs
-
-
-def oho_bench(*arguments, **options):
-    command = [sys.executable, "-m", "bench.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, **options)
 
 
 def test_help_imports_neither_torch_nor_wandb():

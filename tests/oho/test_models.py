@@ -192,6 +192,17 @@ def test_sets_have_labels():
     assert layerwise.of_tensor == (0, 1, 2, 3)
 
 
+def test_layerwise_keeps_a_layer_together():
+    """Scale and shift of a norm are in the group of the convolution they follow, however many layers a group has."""
+    layers = [[nn.Conv2d(2, 2, 1, bias=False), nn.BatchNorm2d(2)] for _ in range(5)]
+    model = nn.Sequential(nn.LayerNorm(2), *(module for pair in layers for module in pair), nn.Linear(2, 2))
+    set_map = oho.OHO(model.named_parameters(), oho.SGD(0.1), sets=oho.Layerwise(4)).set_map
+    groups = [set_map.labels[index][0] for index in set_map.of_tensor]
+    assert groups == [0, 0, *(group for group in (0, 0, 1, 2, 2) for _ in range(3)), 3, 3]
+    norms = nn.ModuleList([nn.LayerNorm(2) for _ in range(2)])
+    assert oho.OHO(norms.parameters(), oho.SGD(0.1), sets=oho.Layerwise(4)).set_map.count == 4
+
+
 def test_a_model_converted_too_late_is_told_so():
     model, batches = make_problem()
     optimizer = oho.OHO(model.parameters(), oho.SGD(0.1))
