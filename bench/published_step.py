@@ -47,6 +47,7 @@ class PublishedStep:
 
     def step(self, train_loss: Loss, valid_loss: Loss) -> float:
         """Trains, moves the tangents, takes a meta-step; returns the training loss."""
+        self.model.train()
         self.optimizer.zero_grad()
         loss = train_loss(self.model)
         loss.backward()
@@ -73,7 +74,7 @@ class PublishedStep:
         width = max(0.001, float(np.sqrt(np.finfo(np.float32).eps)) * (1 + first.abs().max().item()) / longest)
         sides = []
         for sign in (1, -1):
-            probe = copy.deepcopy(self.model)
+            probe = copy.deepcopy(self.model).train()
             with torch.no_grad():
                 for parameter, piece in zip(probe.parameters(), pieces, strict=True):
                     parameter.add_(sign * width * piece)
