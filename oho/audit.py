@@ -20,9 +20,10 @@ where it acts, the audit shows what it does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,7 @@ from oho.curvature import Closure
 from oho.flat import FlatParameters
 from oho.optimizer import OHO
 from oho.published import PublishedOHO
+from oho.randomness import random_state, set_random_state
 from oho.rules import SGD, Rule, Slots, clip
 from oho.sets import SetMap
 from oho.wide import Wide
@@ -72,16 +74,17 @@ def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple
         ValueError: for no steps, a last step without a meta-step, a parameter the model lacks, or a `PublishedOHO` of
             the variant "layerwise", whose update is no rule of ours.
     """
-    pairs = list(steps)
+    device = optimizer._flat.tensors[0].device
+    pairs = [(_Random(train, device), _Random(valid, device)) for train, valid in steps]
     _check(model, optimizer, len(pairs))
-    start, random = _start(optimizer, len(pairs)), _Random()
-    values: list[Named] = []
+    start, values = _start(optimizer, len(pairs)), []
     for train, valid in pairs:
         values.append({name: _by_member(optimizer, value) for name, value in optimizer.hyper.items()})
-        optimizer.step(random.recorded(train), random.recorded(valid))
+        optimizer.step(train, valid)
+    for closure in chain.from_iterable(pairs):
+        closure.replaying = True
     with _in_float64(model), Wide():
-        closures = [(random.replayed(train), random.replayed(valid)) for train, valid in pairs]
-        exact = _Twin(start, values, closures).hypergradient()
+        exact = _Twin(start, values, pairs).hypergradient()
     found = {name: value.double() for name, value in optimizer.hypergradient.items()}
     return Audit(len(pairs), found, {name: exact[name].view_as(value) for name, value in found.items()})
 
@@ -131,7 +134,7 @@ def _start(optimizer: OHO | PublishedOHO, count: int) -> _Start:
 class _Twin:
     """The audited steps once more, forward and back.  A state is a mapping, "" being the parameters."""
 
-    def __init__(self, start: _Start, values: list[Named], closures: list[tuple[Closure, Closure]]):
+    def __init__(self, start: _Start, values: list[Named], closures: Sequence[tuple[Closure, Closure]]):
         self.start, self.values, self.closures = start, values, closures
 
     def hypergradient(self) -> Named:
@@ -209,29 +212,23 @@ class _Twin:
 
 
 class _Random:
-    """Gives each closure, when it is called again, the random state of its first call."""
+    """A closure that notes the random state of its first call and, once `replaying`, starts with that and leaves no trace."""
 
-    def __init__(self) -> None:
-        self._states: dict[int, Tensor] = {}
+    def __init__(self, closure: Closure, device: torch.device):
+        self._closure, self._device = closure, device
+        self._start: list[Tensor] | None = None
+        self.replaying = False
 
-    def recorded(self, closure: Closure) -> Closure:
-        """The closure, noting the state it starts with."""
-
-        def call() -> Tensor:
-            self._states.setdefault(id(closure), torch.get_rng_state())
-            return closure()
-
-        return call
-
-    def replayed(self, closure: Closure) -> Closure:
-        """The closure from the state noted, with the present state put back."""
-
-        def call() -> Tensor:
-            with torch.random.fork_rng():
-                torch.set_rng_state(self._states[id(closure)])
-                return closure()
-
-        return call
+    def __call__(self) -> Tensor:
+        present = random_state(self._device)
+        if not self.replaying:
+            self._start = self._start or present
+            return self._closure()
+        set_random_state(self._start or present, self._device)
+        try:
+            return self._closure()
+        finally:
+            set_random_state(present, self._device)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from oho.flat import FlatParameters
+from oho.randomness import random_state, set_random_state
 from oho.tape import Tape, sweep
 
 Closure = Callable[[], Tensor]
@@ -287,13 +288,9 @@ class _Replay:
 
     def __enter__(self) -> None:
         if self.start is None:
-            self.start = [torch.get_rng_state()]
-            if self.device.type == "cuda":
-                self.start.append(torch.cuda.get_rng_state(self.device))
-            return
-        torch.set_rng_state(self.start[0])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(self.start[1], self.device)
+            self.start = random_state(self.device)
+        else:
+            set_random_state(self.start, self.device)
 
     def __exit__(self, *_: object) -> None:
         return None

@@ -103,10 +103,7 @@ def test_the_run_is_left_as_it_would_be(dtype):
 
 def test_models_with_dropout_batch_norm_and_unused_parameters():
     torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Linear(5, 6), nn.BatchNorm1d(6, track_running_stats=False), nn.Dropout(0.3), nn.Tanh(), nn.Linear(6, 3)
-    )
-    model.append(nn.Identity())
+    model = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Dropout(0.3), nn.Tanh(), nn.Linear(6, 3))
     unused = nn.Linear(2, 2)
     whole = nn.ModuleList([model, unused])
     _, batches = make_problem()
@@ -118,6 +115,30 @@ def test_models_with_dropout_batch_norm_and_unused_parameters():
     for name, exact in report.exact.items():
         assert float((report.found[name] - exact)[used].norm() / exact[used].norm()) < 1e-3, name
     assert torch.equal(unused.weight, state["1.weight"])
+    # Running statistics saw each batch once: the replay has left no trace.
+    assert int(model[1].num_batches_tracked) == 12
+    assert model[1].running_mean.dtype == torch.float32
+
+
+@pytest.mark.parametrize("curvature", ["pearlmutter", "forward_over_reverse"])
+def test_random_numbers_go_on_as_they_would(curvature):
+    """One closure for all steps, drawing masks: the audit replays each call's own, and the run draws on from there."""
+
+    def trained(*, audit):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(5, 6), nn.Dropout(0.5), nn.Tanh(), nn.Linear(6, 3)).double()
+        _, batches = make_problem()
+        optimizer = oho.OHO(model.parameters(), oho.SGD(0.1), meta=oho.MetaAdam(0.01), curvature=curvature)
+        train, valid = pairs(model, batches, start=0, count=1)[0]
+        if audit:
+            report = oho.audit(model, optimizer, [(train, valid)] * 6)
+            assert largest(report) < 1e-11
+        for _ in range(2 if audit else 8):
+            optimizer.step(train, valid)
+        return [p.detach() for p in model.parameters()]
+
+    for ours, theirs in zip(trained(audit=True), trained(audit=False), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_members():
