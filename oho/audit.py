@@ -212,7 +212,7 @@ class _Twin:
 
 
 class _Random:
-    """A closure that notes the random state of its first call and, once `replaying`, starts with that and leaves no trace."""
+    """A closure that notes the random state of its first call; `replaying`, it starts with that and leaves no trace."""
 
     def __init__(self, closure: Closure, device: torch.device):
         self._closure, self._device = closure, device

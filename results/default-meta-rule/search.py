@@ -44,6 +44,7 @@ class Candidate:
     discount: float
     validation_batch: int = 100
     update_every: int = 1
+    limit: float | None = None
 
 
 def adam(rate: float, **options) -> oho.MetaAdam:
@@ -62,6 +63,13 @@ CANDIDATES = {
     "adam .003, .999, 1000": Candidate(adam(0.003), 0.999, 1000),
     "adam .03, .999, 1000 every 10": Candidate(adam(0.03), 0.999, 1000, 10),
     "adam .1, .999, 1000 every 10": Candidate(adam(0.1), 0.999, 1000, 10),
+    "adam .005, .999": Candidate(adam(0.005), 0.999),
+    "adam .01, .998": Candidate(adam(0.01), 0.998),
+    "adam .003, .999, limit 1": Candidate(adam(0.003), 0.999, limit=1.0),
+    "adam .005, .999, limit 1": Candidate(adam(0.005), 0.999, limit=1.0),
+    "adam .01, .999, limit 1": Candidate(adam(0.01), 0.999, limit=1.0),
+    "adam .01, .999, limit .3": Candidate(adam(0.01), 0.999, limit=0.3),
+    "adam .01, 1, limit 1": Candidate(adam(0.01), 1.0, limit=1.0),
     "sign .003, .999": Candidate(oho.MetaSign(0.003), 0.999),
 }
 
@@ -74,7 +82,8 @@ def measure(name: str, task_name: str, start: float, seed: int) -> list[dict[str
     model = task.model(seed)
     optimizer = oho.OHO(
         model.parameters(), oho.SGD(start, 1e-5),
-        meta=candidate.meta, discount=candidate.discount, update_every=candidate.update_every,
+        meta=candidate.meta, discount=candidate.discount, influence_limit=candidate.limit,
+        update_every=candidate.update_every,
     )  # fmt: skip
     batches = task.train_batches(seed)
     held = Batches(task.validation, min(candidate.validation_batch, len(task.validation.targets)), seed, "validation")
@@ -129,7 +138,7 @@ def main() -> None:
         if job not in done
     ]
     with open(TABLE, "a", encoding="utf-8", newline="") as file, multiprocessing.Pool(given.workers) as pool:
-        writer = csv.DictWriter(file, FIELDS)
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         if file.tell() == 0:
             writer.writeheader()
         for rows in pool.imap_unordered(_measure, jobs):
