@@ -32,10 +32,10 @@ from oho.curvature import Closure
 from oho.flat import FlatParameters
 from oho.optimizer import OHO
 from oho.published import PublishedOHO
-from oho.randomness import random_state, set_random_state
+from oho.randomness import random_state, replay
 from oho.rules import SGD, Rule, Slots, clip
 from oho.sets import SetMap
-from oho.wide import Wide
+from oho.wide import wide
 
 Named = dict[str, Tensor]
 
@@ -50,7 +50,7 @@ class Audit:
 
     @property
     def relative_error(self) -> Named:
-        """|found − exact| / |exact| for each set."""
+        """|found − exact| / |exact| for each set; NaN where both are 0 (a set of unused parameters)."""
         return {name: (self.found[name] - exact).abs() / exact.abs() for name, exact in self.exact.items()}
 
     def __str__(self) -> str:
@@ -72,10 +72,11 @@ def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple
 
     Raises:
         ValueError: for no steps, a last step without a meta-step, a parameter the model lacks, or a `PublishedOHO` of
-            the variant "layerwise", whose update is no rule of ours.
+            the variant "layerwise", whose update is no rule of ours; for parameters of several types, or a model that
+            draws random numbers in a way that cannot be repeated (rrelu).
     """
     device = optimizer._flat.tensors[0].device
-    pairs = [(_Random(train, device), _Random(valid, device)) for train, valid in steps]
+    pairs = [(_Replayed(train, model, device), _Replayed(valid, model, device)) for train, valid in steps]
     _check(model, optimizer, len(pairs))
     start, values = _start(optimizer, len(pairs)), []
     for train, valid in pairs:
@@ -83,7 +84,7 @@ def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple
         optimizer.step(train, valid)
     for closure in chain.from_iterable(pairs):
         closure.replaying = True
-    with _in_float64(model), Wide():
+    with _in_float64(model) as dtype, wide(dtype):
         exact = _Twin(start, values, pairs).hypergradient()
     found = {name: value.double() for name, value in optimizer.hypergradient.items()}
     return Audit(len(pairs), found, {name: exact[name].view_as(value) for name, value in found.items()})
@@ -211,40 +212,47 @@ class _Twin:
         return list(sums.split(start.set_map.count, dim=-1))
 
 
-class _Random:
-    """A closure that notes the random state of its first call; `replaying`, it starts with that and leaves no trace."""
+class _Replayed:
+    """A closure that notes what it starts from at its first call: random state and buffers.
 
-    def __init__(self, closure: Closure, device: torch.device):
-        self._closure, self._device = closure, device
-        self._start: list[Tensor] | None = None
+    Once `replaying`, it starts from there again, and leaves the random state as it found it.
+    """
+
+    def __init__(self, closure: Closure, model: nn.Module, device: torch.device):
+        self._closure, self._model, self._device = closure, model, device
+        self._start: tuple[list[Tensor], list[Tensor]] | None = None
         self.replaying = False
 
     def __call__(self) -> Tensor:
-        present = random_state(self._device)
-        if not self.replaying:
-            self._start = self._start or present
+        if not self.replaying or self._start is None:
+            buffers = [buffer.clone() for buffer in self._model.buffers()]
+            self._start = self._start or (random_state(self._device), buffers)
             return self._closure()
-        set_random_state(self._start or present, self._device)
-        try:
+        random, buffers = self._start
+        for buffer, value in zip(self._model.buffers(), buffers, strict=True):
+            buffer.copy_(value)
+        with replay(random, self._device):
             return self._closure()
-        finally:
-            set_random_state(present, self._device)
 
 
 @contextmanager
-def _in_float64(model: nn.Module) -> Iterator[None]:
-    """The model in float64; afterwards in its own type again, with the values it came with."""
-    tensors = [*model.parameters(), *model.buffers()]
-    before = [tensor.detach().clone() for tensor in tensors]
-    kind = next(tensor.dtype for tensor in tensors if tensor.is_floating_point())
+def _in_float64(model: nn.Module) -> Iterator[torch.dtype]:
+    """The model in float64; afterwards its own tensors and values again.  Yields the type they have."""
+    parameters = list(model.parameters())
+    values = [parameter.detach().clone() for parameter in parameters]
+    owners = [(module, name, b) for module in model.modules() for name, b in module.named_buffers(recurse=False)]
+    buffers = [buffer.clone() for _, _, buffer in owners]
+    kind = next(value.dtype for value in values if value.is_floating_point())
     model.double()
     try:
-        yield
+        yield kind
     finally:
         model.to(kind)
         with torch.no_grad():
-            for tensor, value in zip([*model.parameters(), *model.buffers()], before, strict=True):
-                tensor.copy_(value)
+            for parameter, value in zip(parameters, values, strict=True):
+                parameter.copy_(value)
+            for (module, name, buffer), value in zip(owners, buffers, strict=True):
+                setattr(module, name, buffer.copy_(value))
 
 
 def _by_member(optimizer: OHO | PublishedOHO, value: Tensor) -> Tensor:
@@ -263,6 +271,9 @@ def _check(model: nn.Module, optimizer: OHO | PublishedOHO, count: int) -> None:
             f"audit: the last of {count} steps has no meta-step (update_every={optimizer.update_every});"
             f" give {optimizer.update_every - rest} more"
         )
+    if len(kinds := {p.dtype for p in model.parameters() if p.is_floating_point()}) > 1:
+        names = ", ".join(sorted(map(str, kinds)))
+        raise ValueError(f"audit: the model's parameters have several types ({names}); convert the model to one")
     own = {id(parameter) for parameter in model.parameters()}
     if any(id(tensor) not in own for tensor in optimizer._flat.tensors):
         raise ValueError("audit: the optimizer has parameters that are not the model's; give the model it was made for")

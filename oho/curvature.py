@@ -20,6 +20,7 @@ closure changes (running statistics) are changed by every call.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import NamedTuple, Protocol
 
 import torch
@@ -27,7 +28,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from oho.flat import FlatParameters
-from oho.randomness import random_state, set_random_state
+from oho.randomness import random_state, replay
 from oho.tape import Tape, sweep
 
 Closure = Callable[[], Tensor]
@@ -98,31 +99,21 @@ def gradient_alone(closure: Closure, parameters: FlatParameters, tangents: Tenso
     return Derivatives(loss, *_flat(gradients, parameters), torch.zeros_like(tangents))
 
 
-class Pearlmutter:
-    """The engine `pearlmutter`.  Once a closure was not known, the following ones are not taped either."""
-
-    def __init__(self) -> None:
-        self.knows = True
-
-    def __call__(
-        self,
-        closure: Closure,
-        parameters: FlatParameters,
-        tangents: Tensor,
-        *,
-        on_products: Callable[[], None] = _nothing,
-    ) -> Derivatives:
-        """Gradient and products by the tape's sweeps, or by a second backward pass."""
-        if not self.knows:
-            return double_backward(closure, parameters, tangents, on_products=on_products)
-        with torch.enable_grad(), Tape(parameters) as tape:
-            loss = closure()
-        _check_loss(loss, parameters.members)
-        self.knows = tape.answers_for(loss)
-        if not self.knows:
-            return _differentiate_twice(loss, parameters, tangents, on_products)
-        with torch.no_grad():
-            return Derivatives(loss.detach(), *sweep(tape, parameters, tangents, on_products))
+def pearlmutter(
+    closure: Closure,
+    parameters: FlatParameters,
+    tangents: Tensor,
+    *,
+    on_products: Callable[[], None] = _nothing,
+) -> Derivatives:
+    """Gradient and products by the tape's sweeps where it answers, else by a second backward pass."""
+    with torch.enable_grad(), Tape(parameters) as tape:
+        loss = closure()
+    _check_loss(loss, parameters.members)
+    if not tape.answers_for(loss):
+        return _differentiate_twice(loss, parameters, tangents, on_products)
+    with torch.no_grad():
+        return Derivatives(loss.detach(), *sweep(tape, parameters, tangents, on_products))
 
 
 def double_backward(
@@ -207,9 +198,10 @@ def forward_over_reverse(
     if len(tangents) == 0:
         return gradient_alone(closure, parameters, tangents)
     products = torch.zeros_like(tangents)
-    replay = _Replay(tangents)
+    start = random_state(tangents.device)
     for k, tangent in enumerate(tangents):
-        with replay, forward_ad.dual_level():
+        again = replay(start, tangents.device) if k else nullcontext()
+        with again, forward_ad.dual_level():
             _make_dual(parameters, tangent)
             loss, gradients = gradient_of(closure, parameters)
             parts = [None if g is None else forward_ad.unpack_dual(g) for g in gradients]
@@ -239,9 +231,8 @@ def finite_difference(
 
     Parameters are moved in place and put back bit for bit, whatever the closure does.
     """
-    replay = _Replay(tangents)
-    with replay:
-        loss, gradients = gradient_of(closure, parameters)
+    start = random_state(tangents.device)
+    loss, gradients = gradient_of(closure, parameters)
     on_products()
     theta, products = parameters.gather(), torch.zeros_like(tangents)
     scale = torch.finfo(theta.dtype).eps ** (1 / 3) * (1 + theta.norm(dim=-1, keepdim=True))
@@ -252,7 +243,7 @@ def finite_difference(
             sides = []
             for sign in (1, -1):
                 parameters.write(theta + sign * width * tangent)
-                with replay:
+                with replay(start, tangents.device):
                     sides.append(parameters.flatten(gradient_of(closure, parameters)[1]))
             products[k] = (sides[0] - sides[1]) / (2 * width)
     finally:
@@ -261,6 +252,7 @@ def finite_difference(
 
 
 ENGINES: dict[str, Engine] = {
+    "pearlmutter": pearlmutter,
     "double_backward": double_backward,
     "forward_over_reverse": forward_over_reverse,
     "finite_difference": finite_difference,
@@ -271,29 +263,9 @@ def resolve_engine(curvature: str | Engine) -> Engine:
     """An engine by name, or the user's own function of the same signature."""
     if not isinstance(curvature, str):
         return curvature
-    if curvature == "pearlmutter":
-        return Pearlmutter()
     if curvature not in ENGINES:
-        names = ", ".join(("pearlmutter", *ENGINES))
-        raise ValueError(f"curvature={curvature!r}: allowed are {names} or a function of their signature")
+        raise ValueError(f"curvature={curvature!r}: allowed are {', '.join(ENGINES)} or a function of their signature")
     return ENGINES[curvature]
-
-
-class _Replay:
-    """Entered several times, each time with the random state of the first."""
-
-    def __init__(self, like: Tensor):
-        self.device = like.device
-        self.start: list[Tensor] | None = None
-
-    def __enter__(self) -> None:
-        if self.start is None:
-            self.start = random_state(self.device)
-        else:
-            set_random_state(self.start, self.device)
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
 
 def _check_loss(loss: object, members: int | None) -> None:

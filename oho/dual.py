@@ -166,8 +166,11 @@ def choose(condition: Tensor, x: Any, y: Any) -> Dual:
         like = a if isinstance(a, Tensor) else b
         return Dual(value, torch.where(condition, full(a, like), full(b, like)))  # type: ignore[arg-type]
     a, b = a or {}, b or {}
-    zero = torch.zeros_like(value)
-    return Dual(value, {row: torch.where(condition, a.get(row, zero), b.get(row, zero)) for row in {*a, *b}})
+
+    def entry(rows: Rows, row: int) -> Tensor:
+        return torch.as_tensor(rows.get(row, 0.0), dtype=value.dtype, device=value.device)
+
+    return Dual(value, {row: torch.where(condition, entry(a, row), entry(b, row)) for row in {*a, *b}})
 
 
 def add_product(x: Any, y: Any, z: Any, *, value: float = 1.0) -> Dual:

@@ -105,7 +105,8 @@ def transition(
     """
     gradient = _clip(rule, gradient, products)
     segments = sets.segments
-    if directions.per_name < sets.count:  # one row for all sets: one pass with a value a column, in place of one a set
+    spread = directions.per_name < sets.count
+    if spread:  # one row for all sets: one pass with a value a column, in place of one a set
         hyper, segments = {name: sets.spread(value) for name, value in hyper.items()}, ((slice(0, theta.shape[1]), 0),)
     new_theta, new_slots = torch.empty_like(theta), {name: torch.empty_like(slot) for name, slot in slots.items()}
     for columns, index in _blocks(segments, directions.rows * len(theta)):
@@ -118,7 +119,7 @@ def transition(
             },
             hyper={
                 name: (
-                    value[:, index : index + 1] if value.shape[1] == sets.count else value[:, columns],
+                    value[:, columns] if spread else value[:, index : index + 1],
                     {directions.row(name, index): 1.0} if name in rule.tune else None,
                 )
                 for name, value in hyper.items()
@@ -126,9 +127,11 @@ def transition(
             noise=_columns(noise, columns),
         )
         moved, slots_moved = _apply(rule, block)
-        _store(moved, new_theta[:, columns], influence.theta[..., columns])
-        for name, pair in slots_moved.items():
-            _store(pair, _columns(new_slots[name], columns), _columns(influence.slots.get(name), columns))
+        targets = [(moved, new_theta[:, columns], influence.theta[..., columns])] + [
+            (pair, _columns(new_slots[name], columns), _columns(influence.slots.get(name), columns))
+            for name, pair in slots_moved.items()
+        ]
+        _store(targets, influence)
     return new_theta, new_slots
 
 
@@ -232,8 +235,18 @@ def _columns(value: Tensor | None, columns: slice) -> Tensor | None:
     return value[..., columns] if value is not None and value.shape[-1] > 1 else value
 
 
-def _store(pair: Pair, value: Tensor, tangent: Tensor | None) -> None:
-    """Copies what a rule returned to where it belongs."""
-    value.copy_(pair[0])
-    if tangent is not None:
-        tangent.copy_(full(pair[1], tangent))
+def _store(targets: list[tuple[Pair, Tensor, Tensor | None]], influence: Influence) -> None:
+    """Copies what a rule returned to where it belongs: (value and tangent, place of the value, place of the tangent).
+
+    A rule may return what it was given (a slot that remembers θ): such a tangent lies where another is about to be stored.
+    """
+    ours = {tensor.untyped_storage().data_ptr() for tensor in influence.tensors}
+    moves = []
+    for (value, tangent), place, tangent_place in targets:
+        place.copy_(value)
+        if tangent_place is not None:
+            found = full(tangent, tangent_place)
+            is_ours = found.untyped_storage().data_ptr() in ours
+            moves.append((found.clone() if is_ours and len(targets) > 1 else found, tangent_place))
+    for found, tangent_place in moves:
+        tangent_place.copy_(found)

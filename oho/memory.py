@@ -14,4 +14,4 @@ def keep_freed_memory() -> None:
     asked for again.  glibc raises its threshold to the largest block freed, at most 32 MiB: see M_MMAP_THRESHOLD in
     mallopt(3).  The block below is never written to, so it costs nothing; other allocators do not care.
     """
-    torch.empty(BYTES, dtype=torch.uint8)
+    torch.empty(BYTES, dtype=torch.uint8, device="cpu")

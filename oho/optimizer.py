@@ -194,10 +194,12 @@ class OHO:
     @torch.no_grad()
     def influence_norm(self) -> dict[str, Tensor]:
         """Frobenius norm of dθ/dh for each tuned hyperparameter, over all its sets: (), or (M,) with members."""
+        if not self.rule.tune:
+            return {}
         blocks = self._influence.theta.split(self._directions.per_name)
         return {
             name: self._flat.per_member(torch.linalg.vector_norm(block, dim=(0, 2)))
-            for name, block in zip(self.rule.tune, blocks, strict=bool(self.rule.tune))
+            for name, block in zip(self.rule.tune, blocks, strict=True)
         }
 
     @torch.no_grad()
@@ -256,11 +258,13 @@ class OHO:
         if not self.rule.tune or self.discount == 0:
             self._influence.clear()
             return gradient_alone(closure, self._flat, self._influence.theta)
-        if self.discount < 1:
-            self._influence.scale(self.discount)
-        return self._engine(
+        found = self._engine(
             closure, self._flat, self._influence.theta, on_products=lambda: self._phase("hypergradient")
         )
+        if self.discount < 1:  # after the closure, so that one that raises leaves the influence as it was
+            self._influence.scale(self.discount)
+            found.products.mul_(self.discount)
+        return found
 
     def _advance(self, found: Derivatives) -> None:
         """Moves parameters, slots and influence; a tensor without a gradient keeps its own, as in torch.optim."""

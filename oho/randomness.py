@@ -1,6 +1,9 @@
-"""The state of PyTorch's global generators, for closures that draw from them and are called again."""
+"""PyTorch's global generators, for closures that draw from them and are called again."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -12,8 +15,18 @@ def random_state(device: torch.device) -> list[Tensor]:
     return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
-def set_random_state(states: list[Tensor], device: torch.device) -> None:
-    """Puts back what `random_state` returned."""
+@contextmanager
+def replay(states: list[Tensor], device: torch.device) -> Iterator[None]:
+    """Draws inside the block are those that followed `states`; afterwards the generators are where they were."""
+    present = random_state(device)
+    _restore(states, device)
+    try:
+        yield
+    finally:
+        _restore(present, device)
+
+
+def _restore(states: list[Tensor], device: torch.device) -> None:
     torch.set_rng_state(states[0])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states[1], device)

@@ -7,7 +7,8 @@
     H Z     products   (K, 1, N)   swings of the parameters: Hessian of the loss times each direction
 
 Autograd builds its graph beside the tape, so that a tape which cannot answer costs nothing but the noting: one that met an
-operation without a recipe, a value changed in place, a hook, another dtype, or a loss that is not the last operation.
+operation without a recipe, a value changed in place, a tensor's hook, another dtype, or a loss that is not the last
+operation.  (A hook on a node of autograd's graph is not seen.)
 """
 
 from __future__ import annotations
@@ -92,6 +93,8 @@ class Tape(TorchFunctionMode):
         if found is None:
             return False
         operation, inputs = found
+        if len({id(tensor) for tensor in inputs}) < len(inputs) or any(t.layout != torch.strided for t in inputs):
+            return False
         moves = tuple(id(tensor) in self._moving for tensor in inputs)
         if any(t.requires_grad and not t.is_leaf and not m for t, m in zip(inputs, moves, strict=True)):
             return False  # depends on parameters by a way the tape has not seen
@@ -205,7 +208,7 @@ def _is_hooked(tensor: Tensor) -> bool:
 
 
 def _linear(output: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None):
-    if input.ndim != 2 or weight.ndim != 2:
+    if input.ndim != 2 or weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
         return None
     return Linear(input.detach(), weight.detach()), (input, weight) if bias is None else (input, weight, bias)
 
@@ -238,7 +241,7 @@ def _class_loss(
     *, of_logits: bool,
 ):  # fmt: skip
     plain = weight is None and size_average is None and reduce is None and label_smoothing == 0
-    if not plain or reduction not in ("mean", "sum") or input.ndim != 2 or target.ndim != 1:
+    if not plain or reduction not in ("mean", "sum") or input.ndim != 2 or target.ndim != 1 or target.dtype != torch.int64:
         return None
     x, counts = input.detach(), (target != ignore_index).unsqueeze(1)
     hit = torch.zeros_like(x).scatter_(1, torch.where(counts, target.unsqueeze(1), 0), 1.0)
@@ -254,7 +257,7 @@ def _squared_error(
     reduction: str = "mean", weight: Tensor | None = None,
 ):  # fmt: skip
     plain = weight is None and size_average is None and reduce is None and not target.requires_grad
-    if not plain or reduction not in ("mean", "sum") or input.shape != target.shape:
+    if not plain or reduction not in ("mean", "sum") or input.shape != target.shape or input.numel() == 0:
         return None
     return SquaredError(input.detach() - target, 1 / input.numel() if reduction == "mean" else 1.0), (input,)
 

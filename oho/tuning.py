@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -25,12 +26,12 @@ class Tuning:
     def __init__(self, rule: Rule, meta: MetaRule, *, members: int | None, sets: int, like: Tensor):
         self.rule, self.meta = rule, meta
         self._members, self._shape = members, (members or 1, sets)
-        self.values = {name: self._admitted(name, getattr(rule, name), like) for name in rule.names}
+        self.values = {name: self._admitted(name, self._of_rule(getattr(rule, name)), like) for name in rule.names}
         self.hypergradients = {name: like.new_zeros(self._shape) for name in rule.tune}
         self._memory: dict[str, Memory] = {name: {} for name in rule.tune}
 
     def assign(self, name: str, value: float | Tensor) -> None:
-        """Sets a hyperparameter: a number, (S,), (M,) or (M, S).
+        """Sets a hyperparameter: a number, (S,) or (M, S).
 
         Raises:
             ValueError: for a name the rule lacks, a shape that does not fit, or a tuned value outside its bounds.
@@ -74,8 +75,7 @@ class Tuning:
         Raises:
             ValueError: for names, shapes, dtypes or a memory of another rule or meta-rule.
         """
-        other = object.__new__(Tuning)
-        other.rule, other.meta, other._members, other._shape = self.rule, self.meta, self._members, self._shape
+        other = copy.copy(self)
         other.values = load_tensors("hyper", state, self.values, device)
         other.hypergradients = load_tensors("hypergradient", state, self.hypergradients, device)
         other._memory = self._loaded_memory(state, device)
@@ -93,11 +93,15 @@ class Tuning:
                 raise ValueError(f"state: the meta-rule's memory of {name} has {theirs}, {kind} keeps {sorted(expected)}")
         return memory
 
+    def _of_rule(self, value: float | Tensor) -> float | Tensor:
+        """A rule's own value: with members, one axis is theirs."""
+        if self._members is not None and isinstance(value, Tensor) and value.shape == (self._members,):
+            return value.unsqueeze(-1)
+        return value
+
     def _admitted(self, name: str, value: float | Tensor, like: Tensor) -> Tensor:
         """(M, S) of `like`'s dtype and device, within the bounds if it is tuned."""
         given = torch.as_tensor(value, dtype=like.dtype, device=like.device).detach()
-        if self._members is not None and given.shape == (self._members,) != self._shape[1:]:
-            given = given.unsqueeze(-1)
         try:
             values = given.expand(self._shape).clone()
         except RuntimeError:

@@ -120,6 +120,74 @@ def test_models_with_dropout_batch_norm_and_unused_parameters():
     assert model[1].running_mean.dtype == torch.float32
 
 
+class Convolutions(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Linear(16, 3)
+        self.register_buffer("scale", torch.tensor(0.5, dtype=torch.float64))
+
+    def forward(self, inputs):
+        images = nn.functional.pad(inputs, (0, 11)).view(-1, 1, 4, 4)
+        hidden = torch.zeros(len(inputs), 4, 2, 2, dtype=inputs.dtype)
+        hidden[:] = torch.tanh(self.norm(self.convolution(images)))
+        return self.head(hidden.flatten(1)) * self.scale.to(hidden.dtype)
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.LSTM(1, 4, batch_first=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, inputs):
+        return self.head(self.cell(inputs.unsqueeze(-1))[0][:, -1])
+
+
+class Noisy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(5, 4), nn.Linear(4, 3)
+
+    def forward(self, inputs):
+        hidden = torch.tanh(self.body(inputs))
+        noise = torch.randn(hidden.shape, dtype=hidden.dtype) + torch.rand_like(hidden)
+        mask = torch.zeros(hidden.shape)
+        mask[:, 0] = 1
+        return self.head(hidden + 0.3 * noise * mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("kind", [Convolutions, Recurrent, Noisy])
+def test_ordinary_models_in_either_type(kind, dtype):
+    """float32 models are repeated in float64 with their own random numbers, buffers and the tensors they make."""
+    torch.manual_seed(0)
+    model = kind().to(dtype)
+    scale = getattr(model, "scale", None)
+    _, batches = make_problem()
+
+    def loss(batch, *, training):
+        model.train(training)
+        return functional.cross_entropy(model(batch[0].to(next(model.parameters()).dtype)), batch[1])
+
+    optimizer = oho.OHO(model.parameters(), oho.Momentum(0.05, 1e-3), meta=oho.MetaAdam(0.01))
+    steps = [(lambda b=b: loss(b, training=True), lambda: loss(batches[-1], training=False)) for b in batches[:6]]
+    report = oho.audit(model, optimizer, steps)
+    assert largest(report) < (1e-11 if dtype == torch.float64 else 1e-4)
+    assert all(parameter.dtype == dtype for parameter in model.parameters())
+    assert getattr(model, "scale", None) is scale
+
+
+def test_refuses_what_it_cannot_repeat():
+    model = nn.Sequential(nn.Linear(5, 4), nn.RReLU(), nn.Linear(4, 3))
+    _, batches = make_problem()
+    optimizer = oho.OHO(model.parameters(), oho.SGD(0.1), meta=oho.MetaSGD(0.0))
+    with pytest.raises(ValueError, match="rrelu"):
+        oho.audit(model, optimizer, pairs(model, [(x.float(), y) for x, y in batches], start=0, count=2))
+    assert model[0].weight.dtype == torch.float32
+
+
 @pytest.mark.parametrize("curvature", ["pearlmutter", "forward_over_reverse"])
 def test_random_numbers_go_on_as_they_would(curvature):
     """One closure for all steps, drawing masks: the audit replays each call's own, and the run draws on from there."""

@@ -315,6 +315,61 @@ class Signed:
         return theta - hyper["lr"] * self.squash(step), {"last": step, "copy": step}
 
 
+class Averaged:
+    """A rule that remembers θ as it was: its slot's tangent is the one it was given."""
+
+    names, slot_names, counter_names = ("lr",), ("previous",), ()
+    clip_norm = clip_value = None
+    temperature = 0.0
+    tune = ("lr",)
+
+    def __init__(self, lr):
+        self.lr = lr
+
+    def __call__(self, theta, gradient, slots, hyper, noise=None):
+        moved = theta - hyper["lr"] * gradient + 0.3 * (theta - slots["previous"])
+        rate = torch.where(theta > 0, hyper["lr"], 0.1 * hyper["lr"])
+        return moved - rate * gradient, {"previous": theta}
+
+
+def test_a_rule_may_keep_what_it_was_given():
+    model, batches = make_problem()
+    optimizer = oho.OHO(model.parameters(), Averaged(0.1), sets="full", meta=oho.MetaSGD(0.0))
+    steps = [(lambda b=batch: loss_of(model, b), lambda: loss_of(model, batches[-1])) for batch in batches[:8]]
+    report = oho.audit(model, optimizer, steps)
+    assert float((report.found["lr"] - report.exact["lr"]).norm() / report.exact["lr"].norm()) < 1e-12
+
+
+def test_collapsed_sets_of_one_element_keep_their_own_values():
+    model = nn.ParameterList([nn.Parameter(torch.ones(1, dtype=torch.float64)) for _ in range(3)])
+    rates = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+    rule = oho.SGD(rates, tune=("lr",))
+    optimizer = oho.OHO(model.parameters(), rule, sets="full", influence="collapsed", meta=oho.MetaSGD(0.0))
+    optimizer.step(lambda: sum(p.sum() for p in model))
+    assert torch.allclose(torch.cat(list(model)).detach(), 1 - rates)
+
+
+def test_one_value_a_member_where_there_are_as_many_sets():
+    model = nn.ParameterList([nn.Parameter(torch.ones(2, 1)) for _ in range(2)])
+    optimizer = oho.OHO(model.parameters(), oho.SGD(torch.tensor([0.1, 0.2])), sets="full", members=2)
+    assert torch.equal(optimizer.hyper["lr"], torch.tensor([[0.1, 0.1], [0.2, 0.2]]))
+
+
+def test_a_closure_that_raises_changes_nothing():
+    model, batches = make_problem()
+    optimizer = oho.OHO(model.parameters(), oho.SGD(0.1), discount=0.5, meta=oho.MetaSGD(0.0))
+    optimizer.step(lambda: loss_of(model, batches[0]))
+    before = optimizer.state_dict()["influence"]["theta"]
+
+    def broken():
+        raise RuntimeError("out of luck")
+
+    with pytest.raises(RuntimeError, match="luck"):
+        optimizer.step(broken)
+    assert torch.equal(optimizer.state_dict()["influence"]["theta"], before)
+    assert optimizer.steps == 1
+
+
 SQUASHES = {
     "our arithmetic": lambda x: x / (1 + x * x),
     "another function": torch.tanh,
