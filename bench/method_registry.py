@@ -47,31 +47,31 @@ METHODS: dict[str, MethodEntry] = {
         "exact online hypergradients, one learning rate and L2 coefficient",
         "Global OHO",
         online.OnlineOptions,
-        partial(Online, optimize=online.exact),
+        partial(Online, optimize=online.published_meta),
     ),
     "oho-layerwise": MethodEntry(
         "one of each for the weights and the biases of every group of layers",
         "Layer-wise OHO",
         online.LayerwiseOptions,
-        partial(Online, optimize=online.exact),
+        partial(Online, optimize=online.published_meta),
     ),
     "oho-full": MethodEntry(
         "one of each for every parameter tensor",
         "Full OHO",
         online.FullOptions,
-        partial(Online, optimize=online.exact),
+        partial(Online, optimize=online.published_meta),
     ),
     "oho-default": MethodEntry(
         "the defaults of the library: nothing to choose",
         "Default OHO",
         online.InitialOptions,
-        partial(Online, optimize=online.untuned),
+        partial(Online, optimize=online.defaults),
     ),
     "oho-published": MethodEntry(
         "the published recursion, defect by defect",
         "Published OHO",
         online.PublishedOptions,
-        partial(Online, optimize=online.published),
+        partial(Online, optimize=online.published_recursion),
     ),
 }
 

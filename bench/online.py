@@ -9,10 +9,11 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 import oho
 from bench.protocol import Batches, Incumbent, Ledger, Options, Space, State, Task, draw, select, stream
+from oho.published import CEILINGS
 
 Optimizer = oho.OHO | oho.PublishedOHO
 Initial = dict[str, float]
@@ -26,6 +27,11 @@ class InitialOptions(Options):
     lr: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
 
+    @property
+    def ceiling(self) -> float:
+        """Largest L2 coefficient, which also bounds the initial one."""
+        return math.inf
+
 
 class OnlineOptions(InitialOptions):
     """Published raw parametrisation: both hyperparameters take plain gradient steps and stay within their bounds."""
@@ -38,6 +44,20 @@ class OnlineOptions(InitialOptions):
     reset_every: int = Field(default=0, ge=0)
     update_every: int = Field(default=1, ge=1)
     temperature: float = Field(default=0.0, ge=0)
+    @property
+    def mode(self) -> str:
+        """Of the influence: with one set both modes are the same."""
+        return "exact"
+
+    @property
+    def ceiling(self) -> float:
+        """Largest L2 coefficient."""
+        return self.weight_decay_max
+
+    @property
+    def sets(self) -> oho.Sets:
+        """What shares one value."""
+        return "global"
 
 
 class FullOptions(OnlineOptions):
@@ -45,6 +65,16 @@ class FullOptions(OnlineOptions):
 
     influence: Literal["exact", "collapsed"] = "exact"
     weight_decay_max: float = Field(default=5e-4, gt=0)
+
+    @property
+    def mode(self) -> str:
+        """Of the influence."""
+        return self.influence
+
+    @property
+    def sets(self) -> oho.Sets:
+        """A set a tensor."""
+        return "full"
 
 
 class LayerwiseOptions(OnlineOptions):
@@ -54,6 +84,16 @@ class LayerwiseOptions(OnlineOptions):
     influence: Literal["exact", "collapsed"] = "exact"
     meta_rate: float = Field(default=1e-6, ge=0)
     weight_decay_max: float = Field(default=3e-3, gt=0)
+
+    @property
+    def mode(self) -> str:
+        """Of the influence."""
+        return self.influence
+
+    @property
+    def sets(self) -> oho.Sets:
+        """Weights and biases of each group."""
+        return oho.Layerwise(self.groups)
 
 
 class PublishedOptions(InitialOptions):
@@ -70,6 +110,11 @@ class PublishedOptions(InitialOptions):
         if (self.variant == "layerwise") != (self.groups is not None):
             raise ValueError("groups belongs to variant: layerwise, and only to it")
         return self
+
+    @property
+    def ceiling(self) -> float:
+        """The published one of the variant, unless another was given."""
+        return self.weight_decay_max or CEILINGS[self.variant]
 
 
 @dataclass
@@ -97,8 +142,7 @@ class Online:
         open_names = [name for name in self.options.tuned if getattr(self.options, name) is None]
         initial: Initial = {name: getattr(self.options, name) for name in self.options.tuned}
         initial |= draw(self.space, open_names, seed)
-        ceiling = getattr(self.options, "weight_decay_max", None)
-        initial["weight_decay"] = min(initial["weight_decay"], math.inf if ceiling is None else ceiling)
+        initial["weight_decay"] = min(initial["weight_decay"], self.options.ceiling)
         model = task.model(seed)
         state = OnlineState(task, seed, model, dict(initial))
         state.optimizer = self.optimize(model, initial, self.options, seed)
@@ -110,10 +154,8 @@ class Online:
         task, model = state.task, state.model
         state.optimizer.on_phase = ledger.switch
         for _ in range(steps):
-            batch, held = state.batches.at(state.step), state.validation_batches.at(state.step)
-            loss = state.optimizer.step(
-                partial(task.training_loss, model, batch), partial(task.validation_loss, model, held)
-            )
+            batch = state.batches.at(state.step)
+            loss = state.optimizer.step(partial(task.training_loss, model, batch), partial(held_loss, state, state.step))
             state.step += 1
             state.trial_step += 1
             if state.step % task.selection_period == 0:
@@ -141,21 +183,21 @@ class Online:
         return {name: float(value) for name, value in found.items()}
 
 
-def exact(model: nn.Module, initial: Initial, options: OnlineOptions, seed: int) -> oho.OHO:
-    """OHO with the published meta-step; sets are global, or those of the options' kind."""
-    sets: oho.Sets = "global"
-    if isinstance(options, LayerwiseOptions):
-        sets = oho.Layerwise(options.groups)
-    elif isinstance(options, FullOptions):
-        sets = "full"
+def held_loss(state: OnlineState, step: int) -> Tensor:
+    """Loss on the validation batch of a step, which is gathered only when a meta-step asks for it."""
+    return state.task.validation_loss(state.model, state.validation_batches.at(step))
+
+
+def published_meta(model: nn.Module, initial: Initial, options: OnlineOptions, seed: int) -> oho.OHO:
+    """Our recursion, exact or collapsed, with the published meta-step."""
     rates = {"lr": options.meta_rate, "weight_decay": options.meta_rate * options.weight_decay_rate_scale}
     bounds = {"lr": (0.0, math.inf), "weight_decay": (0.0, options.weight_decay_max)}
     return oho.OHO(
         model.named_parameters(),
         oho.SGD(initial["lr"], initial["weight_decay"], tune=options.tune, temperature=options.temperature),
-        sets=sets,
+        sets=options.sets,
         meta=oho.MetaSGD(rates, transform="raw", bounds=bounds),
-        influence=getattr(options, "influence", "exact"),
+        influence=options.mode,
         discount=options.discount,
         reset_every=options.reset_every,
         update_every=options.update_every,
@@ -163,12 +205,12 @@ def exact(model: nn.Module, initial: Initial, options: OnlineOptions, seed: int)
     )
 
 
-def untuned(model: nn.Module, initial: Initial, options: InitialOptions, seed: int) -> oho.OHO:
+def defaults(model: nn.Module, initial: Initial, options: InitialOptions, seed: int) -> oho.OHO:
     """OHO as a user gets it who chooses nothing."""
     return oho.OHO(model.named_parameters(), oho.SGD(initial["lr"], initial["weight_decay"]))
 
 
-def published(model: nn.Module, initial: Initial, options: PublishedOptions, seed: int) -> oho.PublishedOHO:
+def published_recursion(model: nn.Module, initial: Initial, options: PublishedOptions, seed: int) -> oho.PublishedOHO:
     """The published recursion."""
     return oho.PublishedOHO(
         model.named_parameters(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from bench.clock import Ledger
 from bench.environment import describe_environment
 from bench.protocol import Incumbent, Method, Split, State, Task
 from bench.records import Outcome, RunWriter, Status
-from bench.spec import Spec, method_of, task_of
+from bench.spec import Spec, method_of, set_threads, task_of
 from bench.tasks import Evaluation, evaluate
 from oho.memory import keep_freed_memory
 
@@ -52,8 +51,7 @@ def run(spec: Spec, root: Path, *, data_root: Path | None, open_sink: Callable[[
     """Runs a spec from its beginning and writes its folder.  A failure is an outcome too; only signals are raised on."""
     device = torch.device(spec["device"])
     ledger = Ledger(torch.cuda.synchronize if device.type == "cuda" else None)
-    threads = spec["threads"] or os.cpu_count() or 1
-    torch.set_num_threads(threads)
+    threads = set_threads(spec)
     keep_freed_memory()
     writer = RunWriter(root, spec)
     sink = open_sink(writer.id, spec, writer.folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,29 @@ Spec = dict[str, Any]
 
 def task_of(spec: Spec, device: torch.device, data_root: Path | None) -> tuple[Task, Split]:
     """The task and, apart from it, its test split."""
-    name = spec["task"]["name"]
-    options = {key: value for key, value in spec["task"].items() if key != "name"}
-    return build_task(name, type(TASKS[name].defaults)(**options), device=device, root=data_root)
+    name, content = _named(spec["task"])
+    return build_task(name, type(TASKS[name].defaults)(**content), device=device, root=data_root)
 
 
 def method_of(spec: Spec) -> Method:
     """The method, before its first run."""
     space = Space.model_validate(spec["space"])
-    content = {key: value for key, value in spec["method"].items() if key not in ("name", "label")}
-    name, over = spec["method"]["name"], content.get("over")
-    if over is not None:
-        inner = {key: value for key, value in over.items() if key not in ("name", "label")}
-        content["over"] = None
-        options = METHODS[name].options(**content)
-        options = options.model_copy(update={"over": METHODS[over["name"]].options(**inner)})
-        return build_method(name, options, space)
-    return build_method(name, METHODS[name].options(**content), space)
+    name, content = _named(spec["method"])
+    over = content.get("over")
+    if over is None:
+        return build_method(name, METHODS[name].options(**content), space)
+    inner, inner_content = _named(over)
+    options = METHODS[name].options(**{**content, "over": None})
+    return build_method(name, options.model_copy(update={"over": METHODS[inner].options(**inner_content)}), space)
+
+
+def set_threads(spec: Spec) -> int:
+    """Gives PyTorch the spec's number of threads, all cores if it names none, and returns it."""
+    threads = spec["threads"] or os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    return threads
+
+
+def _named(part: Spec) -> tuple[str, Spec]:
+    """A part's name, and its options without name and label."""
+    return part["name"], {key: value for key, value in part.items() if key not in ("name", "label")}

@@ -7,6 +7,8 @@ wanders disturbs them alike.  Memory is measured in a process of its own for eac
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import statistics
 import subprocess
 import sys
@@ -28,7 +30,7 @@ from oho.memory import keep_freed_memory
 
 BATCH, BATCHES = 100, 20
 ROUNDS, ROUND_SECONDS, WARM_UP = 15, 0.3, 20
-LONG_RUN, LONG_PART = 20_000, 1_000
+LONG_PART = 1_000
 Step = Callable[[int], object]
 
 
@@ -122,10 +124,9 @@ VARIANTS: dict[str, Variant] = {
 def time_rounds(device: torch.device, rounds: int) -> dict[str, list[float]]:
     """Seconds a step of each variant, one entry a round."""
     steps = {name: variant.make(Problem(device)) for name, variant in VARIANTS.items()}
-    lengths = {}
-    for name, step in steps.items():
-        seconds = _seconds(step, WARM_UP, device)
-        lengths[name] = max(3, int(ROUND_SECONDS / (_seconds(step, WARM_UP, device) or seconds)))
+    for step in steps.values():
+        _seconds(step, WARM_UP, device)
+    lengths = {name: max(3, int(ROUND_SECONDS / _seconds(step, WARM_UP, device))) for name, step in steps.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
@@ -152,46 +153,48 @@ def step_mebibytes(device: torch.device, make: Callable[[Problem], Step], count:
     """Peak memory of an optimizer and some steps beyond what network and data take: of the process, or of the GPU."""
     plain(Problem(device))(0)  # PyTorch loads parts of itself at its first step
     problem = Problem(device)
-    before = _reset_peak(device)
-    step = make(problem)
-    for index in range(count):
-        step(index)
-    return _peak(device) - before
-
-
-def _reset_peak(device: torch.device) -> float:
-    """Starts a new peak at the memory in use now, in MiB, and returns that."""
+    before = _in_use(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return _peak(device)
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
+    step = make(problem)
+    for index in range(count):
+        step(index)
+    return (torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else _status("VmHWM")) - before
 
 
-def _peak(device: torch.device) -> float:
+def _in_use(device: torch.device) -> float:
+    """MiB; of the process, what was freed and kept is handed back first."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
+        return torch.cuda.memory_allocated(device) / 2**20
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return _status("VmRSS")
+
+
+def _status(key: str) -> float:
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return float(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+    return float(next(line for line in lines if line.startswith(key)).split()[1]) / 1024
 
 
-def memory_of(name: str, device: torch.device) -> float:
-    """Peak memory of one variant in a process of its own."""
-    command = [sys.executable, "-m", "bench.speed", "--device", str(device), "--memory-of", name]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def long_run(device: torch.device) -> str:
-    """One sentence on 20,000 Global steps."""
+def long_run(device: torch.device, part: int = LONG_PART) -> str:
+    """One sentence on twenty parts of a long run of Global steps."""
     step, times, memory = VARIANTS["Global"].make(Problem(device)), [], []
-    for _ in range(LONG_RUN // LONG_PART):
-        times.append(_seconds(step, LONG_PART, device))
-        memory.append(_peak(device))
+    for _ in range(20):
+        times.append(_seconds(step, part, device))
+        memory.append(_in_use(device))
     first, last = statistics.median(times[:5]), statistics.median(times[-5:])
     return (
-        f"{LONG_RUN:,} Global steps: {1e3 * first:.2f} ms a step in the first quarter, {1e3 * last:.2f} ms in the last;"
-        f" peak memory {memory[0]:.0f} MiB after {LONG_PART:,} steps, {memory[-1]:.0f} MiB at the end."
+        f"{20 * part:,} Global steps: {1e3 * first:.2f} ms a step in the first quarter, {1e3 * last:.2f} ms in the last;"
+        f" memory in use {memory[0]:.1f} MiB after {part:,} steps, {memory[-1]:.1f} MiB at the end."
     )
+
+
+def alone(device: torch.device, *arguments: str) -> str:
+    """What this module prints in a process of its own."""
+    command = [sys.executable, "-m", "bench.speed", "--device", str(device), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def table(times: dict[str, list[float]], memory: dict[str, float]) -> list[str]:
@@ -232,6 +235,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--memory-of", choices=VARIANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--long-run", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     device = torch.device(given.device)
     torch.set_num_threads(given.threads)
@@ -239,8 +243,13 @@ def main() -> None:
     if given.memory_of:
         print(step_mebibytes(device, VARIANTS[given.memory_of].make))
         return
+    if given.long_run:
+        print(long_run(device))
+        return
+    if device.type == "cpu" and not sys.platform.startswith("linux"):
+        sys.exit("bench.speed: memory is read from /proc, which this system lacks; run it on Linux")
     times = time_rounds(device, given.rounds)
-    memory = {name: memory_of(name, device) for name in VARIANTS}
+    memory = {name: float(alone(device, "--memory-of", name)) for name in VARIANTS}
     place = describe_environment(device, given.threads, data=None)
     lines = [
         "# What a step costs",
@@ -254,7 +263,7 @@ def main() -> None:
         *table(times, memory),
         "",
         *comparisons(times),
-        f"- {long_run(device)}",
+        f"- {alone(device, '--long-run')}",
     ]
     print("\n".join(lines))
     if given.out:

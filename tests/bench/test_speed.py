@@ -1,6 +1,8 @@
 """What `make speed` compares with is the published recursion, and its table can be read."""
 
 import copy
+import re
+import sys
 
 import pytest
 import torch
@@ -35,3 +37,21 @@ def test_the_table_has_a_line_for_every_variant(monkeypatch):
     assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == list(speed.VARIANTS)
     assert all(value > 0 for values in times.values() for value in values)
     assert "Full collapsed over Global" in "".join(speed.comparisons(times))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+def test_memory_is_seen():
+    """Plain SGD needs its gradients at least, Full its 16 rows of influence and as many of products."""
+    network = 4 * sum(p.numel() for p in speed.Problem(torch.device("cpu")).model.parameters()) / 2**20
+    plain, full = (float(speed.alone(torch.device("cpu"), "--memory-of", name)) for name in ("plain SGD", "Full"))
+    assert plain > network
+    assert full - plain > 32 * network * 0.9
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+def test_growth_is_seen(monkeypatch):
+    kept = []
+    leaking = speed.Variant("leaks", lambda problem: lambda index: kept.append(torch.ones(1 << 18)))
+    monkeypatch.setitem(speed.VARIANTS, "Global", leaking)
+    first, last = re.findall(r"([\d.]+) MiB", speed.long_run(torch.device("cpu"), part=3))
+    assert float(last) - float(first) > 50
