@@ -12,6 +12,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from reports.style import COLOURS, PAGE_INCHES, figure_style
 
@@ -101,9 +102,9 @@ def draw(chosen: str) -> None:
             column[0].set(title=task, yscale="log", ylabel="learning rate")
             column[1].set(yscale="log", ylabel="test loss, nats", xlabel="epoch")
             for axis in column:
+                axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
                 axis.yaxis.set_major_formatter("{x:g}")
-                axis.yaxis.set_minor_formatter("{x:g}")
-                axis.tick_params(axis="y", which="minor", labelsize=6)
+                axis.yaxis.set_minor_formatter(NullFormatter())
             handles, labels = column[1].get_legend_handles_labels()
             first = dict(zip(labels, handles, strict=True))
             column[1].legend(first.values(), first, loc="upper right")
