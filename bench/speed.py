@@ -29,7 +29,7 @@ from bench.published_step import PublishedStep
 from oho.memory import keep_freed_memory
 
 BATCH, BATCHES = 100, 20
-ROUNDS, ROUND_SECONDS, WARM_UP = 15, 0.3, 20
+ROUNDS, ROUND_SECONDS, WARM_UP = 21, 0.3, 20
 LONG_PART = 1_000
 Step = Callable[[int], object]
 

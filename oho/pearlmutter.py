@@ -78,8 +78,10 @@ class Linear:
             x, weight = self.x.expand(len(of_weight), *self.x.shape), of_weight.transpose(1, 2)
             result = torch.bmm(x, weight) if result is None else torch.baddbmm(result, x, weight)
         if of_x is not None:
-            product = torch.matmul(of_x, self.weight.t())
-            result = product if result is None else result + product
+            if of_weight is None or result is None:
+                product = torch.matmul(of_x, self.weight.t())
+                return product if result is None else product.add_(result)
+            result.view(-1, result.shape[2]).addmm_(of_x.flatten(0, 1), self.weight.t())
         assert result is not None
         return result.expand(-1, len(self.x), -1)
 
@@ -103,10 +105,10 @@ class Linear:
 
 
 class Elementwise:
-    """y = φ(x), of which `slope` is φ' and `bend`, if φ'' is not 0, φ'' / φ'."""
+    """y = φ(x), of which `slope` is φ' and φ'' / φ' is `factor` times `bend`; no `bend` where φ'' is 0."""
 
-    def __init__(self, slope: Tensor, bend: Tensor | None = None):
-        self.slope, self.bend = slope, bend
+    def __init__(self, slope: Tensor, bend: Tensor | None = None, factor: float = 1.0):
+        self.slope, self.bend, self.factor = slope, bend, factor
 
     def pull(self, adjoint: Tensor, moves: Sequence[bool], room: Room) -> Pieces:
         """x̄ = φ' ȳ."""
@@ -121,7 +123,7 @@ class Elementwise:
     def pull_swing(self, adjoint: Tensor, swing: Tensor, tangents: Pieces, tangent: Tensor, room: Room) -> Pieces:
         """x̄̇ = φ' ȳ̇ + φ'' ẋ ȳ = φ' ȳ̇ + (φ'' / φ') ẏ ȳ."""
         result = swing * self.slope
-        return (result if self.bend is None else result.addcmul_(tangent, self.bend * adjoint),)
+        return (result if self.bend is None else result.addcmul_(tangent, self.bend * adjoint, value=self.factor),)
 
 
 class LogSoftmax:

@@ -215,7 +215,7 @@ def _linear(output: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None =
 
 def _tanh(output: Tensor, input: Tensor):
     y = output.detach()
-    return Elementwise(1 - y * y, -2 * y), (input,)
+    return Elementwise(torch.addcmul(y.new_ones(()), y, y, value=-1), y, -2.0), (input,)
 
 
 def _sigmoid(output: Tensor, input: Tensor):
