@@ -1,7 +1,7 @@
 """What a step costs: time beside plain SGD, peak memory, and whether either grows.  `python -m bench.speed --help`.
 
-All variants take turns within one process, a round each, and a ratio is taken within a round, so that a machine whose clock
-wanders disturbs them alike.  Memory is measured in a process of its own for each variant.
+All variants take turns within one process, plain SGD before and after each of them, and a ratio is to those two, so that a
+machine whose clock wanders disturbs both alike.  Memory is measured in a process of its own for each variant.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from bench.published_step import PublishedStep
 from oho.memory import keep_freed_memory
 
 BATCH, BATCHES = 100, 20
-ROUNDS, ROUND_SECONDS, WARM_UP = 21, 0.3, 20
+ROUNDS, TURN_SECONDS, WARM_UP = 40, 0.1, 20
 LONG_PART = 1_000
 Step = Callable[[int], object]
 
@@ -121,17 +121,28 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-def time_rounds(device: torch.device, rounds: int) -> dict[str, list[float]]:
-    """Seconds a step of each variant, one entry a round."""
+class Turn(NamedTuple):
+    """One turn of a variant: seconds a step, and the ratio to plain SGD beside it."""
+
+    seconds: float
+    ratio: float
+
+
+def time_rounds(device: torch.device, rounds: int) -> dict[str, list[Turn]]:
+    """The turns of each variant, one a round."""
     steps = {name: variant.make(Problem(device)) for name, variant in VARIANTS.items()}
-    for step in steps.values():
+    beside = plain(Problem(device))
+    for step in (beside, *steps.values()):
         _seconds(step, WARM_UP, device)
-    lengths = {name: max(3, int(ROUND_SECONDS / _seconds(step, WARM_UP, device))) for name, step in steps.items()}
-    times: dict[str, list[float]] = {name: [] for name in steps}
+    lengths = {name: max(3, int(TURN_SECONDS / _seconds(step, WARM_UP, device))) for name, step in steps.items()}
+    turns: dict[str, list[Turn]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
-            times[name].append(_seconds(step, lengths[name], device))
-    return times
+            before = _seconds(beside, lengths["plain SGD"] // 2, device)
+            seconds = _seconds(step, lengths[name], device)
+            after = _seconds(beside, lengths["plain SGD"] // 2, device)
+            turns[name].append(Turn(seconds, 2 * seconds / (before + after)))
+    return turns
 
 
 def _seconds(step: Step, count: int, device: torch.device) -> float:
@@ -179,14 +190,17 @@ def _status(key: str) -> float:
 
 
 def long_run(device: torch.device, part: int = LONG_PART) -> str:
-    """One sentence on twenty parts of a long run of Global steps."""
-    step, times, memory = VARIANTS["Global"].make(Problem(device)), [], []
+    """One sentence on twenty parts of a long run of Global steps, plain SGD beside each."""
+    step, beside = VARIANTS["Global"].make(Problem(device)), plain(Problem(device))
+    _seconds(beside, WARM_UP, device)
+    ratios, memory = [], []
     for _ in range(20):
-        times.append(_seconds(step, part, device))
+        seconds = _seconds(step, part, device)
+        ratios.append(seconds / _seconds(beside, max(1, part // 5), device))
         memory.append(_in_use(device))
-    first, last = statistics.median(times[:5]), statistics.median(times[-5:])
+    first, last = statistics.median(ratios[:5]), statistics.median(ratios[-5:])
     return (
-        f"{20 * part:,} Global steps: {1e3 * first:.2f} ms a step in the first quarter, {1e3 * last:.2f} ms in the last;"
+        f"{20 * part:,} Global steps: {first:.2f} plain steps each in the first quarter, {last:.2f} in the last;"
         f" memory in use {memory[0]:.1f} MiB after {part:,} steps, {memory[-1]:.1f} MiB at the end."
     )
 
@@ -197,29 +211,33 @@ def alone(device: torch.device, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def table(times: dict[str, list[float]], memory: dict[str, float]) -> list[str]:
+def spread(values: Iterable[float]) -> str:
+    """Median and quartiles."""
+    first, middle, last = statistics.quantiles(values, n=4)
+    return f"{middle:.2f} [{first:.2f}, {last:.2f}]"
+
+
+def table(turns: dict[str, list[Turn]], memory: dict[str, float]) -> list[str]:
     """Markdown, one row a variant."""
     lines = [
-        "| step | what | ms (median) | × plain SGD: median [min, max] | asked | memory, MiB |",
+        "| step | what | ms (median) | × plain SGD: median [quartiles] | asked | memory, MiB |",
         "|---|---|---|---|---|---|",
     ]
     for name, variant in VARIANTS.items():
-        ratios = [a / b for a, b in zip(times[name], times["plain SGD"], strict=True)]
-        ratio = f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
         asked = "" if variant.asked is None else f"≤ {variant.asked:.1f}"
-        milliseconds = 1e3 * statistics.median(times[name])
+        milliseconds = 1e3 * statistics.median(turn.seconds for turn in turns[name])
+        ratio = spread(turn.ratio for turn in turns[name])
         lines.append(f"| {name} | {variant.what} | {milliseconds:.3f} | {ratio} | {asked} | {memory[name]:.1f} |")
     return lines
 
 
-def comparisons(times: dict[str, list[float]]) -> list[str]:
+def comparisons(turns: dict[str, list[Turn]]) -> list[str]:
     """The two ratios that are not to plain SGD."""
 
     def ratio(above: str, below: str) -> str:
-        values = [a / b for a, b in zip(times[above], times[below], strict=True)]
-        return f"{statistics.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
+        return spread(a.ratio / b.ratio for a, b in zip(turns[above], turns[below], strict=True))
 
-    published = statistics.median(a / b for a, b in zip(times["published design"], times["plain SGD"], strict=True))
+    published = statistics.median(turn.ratio for turn in turns["published design"])
     return [
         f"- Full collapsed over Global: {ratio('Full, collapsed', 'Global')} (asked: at most 1.10).",
         f"- Published design over Global: {ratio('published design', 'Global')} (asked: at least {ADVANTAGE}, which takes a"
@@ -248,7 +266,7 @@ def main() -> None:
         return
     if device.type == "cpu" and not sys.platform.startswith("linux"):
         sys.exit("bench.speed: memory is read from /proc, which this system lacks; run it on Linux")
-    times = time_rounds(device, given.rounds)
+    turns = time_rounds(device, given.rounds)
     memory = {name: float(alone(device, "--memory-of", name)) for name in VARIANTS}
     place = describe_environment(device, given.threads, data=None)
     lines = [
@@ -257,12 +275,12 @@ def main() -> None:
         f"Network 784-128-128-128-10, batches of {BATCH} and {BATCH}, float32. {place['device_name']},"
         f" {given.threads} threads, torch {place['torch']}, {place['finished'][:10]}, commit {place['commit'][:12]}"
         f"{' with changes' if place['dirty'] else ''}.",
-        f"{given.rounds} rounds of about {ROUND_SECONDS} s a variant; every ratio is taken within a round.",
+        f"{given.rounds} turns of about {TURN_SECONDS} s a variant, each between two of plain SGD, to which its ratio is taken.",
         "Memory is the peak beyond network and data, in a process of its own.",
         "",
-        *table(times, memory),
+        *table(turns, memory),
         "",
-        *comparisons(times),
+        *comparisons(turns),
         f"- {alone(device, '--long-run')}",
     ]
     print("\n".join(lines))

@@ -31,12 +31,12 @@ def test_the_published_step_is_the_published_recursion():
 
 
 def test_the_table_has_a_line_for_every_variant(monkeypatch):
-    monkeypatch.setattr(speed, "ROUND_SECONDS", 0.0)
-    times = speed.time_rounds(torch.device("cpu"), 2)
-    lines = speed.table(times, dict.fromkeys(speed.VARIANTS, 1.0))
+    monkeypatch.setattr(speed, "TURN_SECONDS", 0.0)
+    turns = speed.time_rounds(torch.device("cpu"), 2)
+    lines = speed.table(turns, dict.fromkeys(speed.VARIANTS, 1.0))
     assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == list(speed.VARIANTS)
-    assert all(value > 0 for values in times.values() for value in values)
-    assert "Full collapsed over Global" in "".join(speed.comparisons(times))
+    assert all(turn.seconds > 0 and turn.ratio > 0 for found in turns.values() for turn in found)
+    assert "Full collapsed over Global" in "".join(speed.comparisons(turns))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
