@@ -275,7 +275,7 @@ def main() -> None:
         f"Network 784-128-128-128-10, batches of {BATCH} and {BATCH}, float32. {place['device_name']},"
         f" {given.threads} threads, torch {place['torch']}, {place['finished'][:10]}, commit {place['commit'][:12]}"
         f"{' with changes' if place['dirty'] else ''}.",
-        f"{given.rounds} turns of about {TURN_SECONDS} s a variant, each between two of plain SGD, to which its ratio is taken.",
+        f"{given.rounds} turns of about {TURN_SECONDS} s a variant, each between two of plain SGD, which its ratio is to.",
         "Memory is the peak beyond network and data, in a process of its own.",
         "",
         *table(turns, memory),

@@ -64,7 +64,7 @@ def estimate(tables: Tables) -> Estimates:
 
 def draw(estimates: Estimates) -> Figure:
     """Violins with every run as a point; the bar is the median, the hollow diamond the published median."""
-    figure = Figure(figsize=(style.PAGE_INCHES * 0.8, 2.7))
+    figure = Figure(figsize=(style.PAGE_INCHES, 2.9))
     axes = figure.add_subplot()
     summary = estimates.summary
     log = summary["highest"].max() > 5 * summary["lowest"].min()
@@ -72,7 +72,8 @@ def draw(estimates: Estimates) -> Figure:
     for position, row in enumerate(summary.itertuples()):
         values = estimates.runs.loc[estimates.runs["label"] == row.label, "test_loss"].to_numpy(float)
         _draw_method(axes, position, values, row)
-    axes.set_xticks(range(len(summary)), [f"{row.label}\nn = {row.n}" for row in summary.itertuples()])
+    axes.set_xticks(range(len(summary)), [row.label for row in summary.itertuples()], rotation=25, ha="right")
+    axes.margins(y=0.1)
     axes.set_ylabel("Final test loss\n(nats per example)")
     axes.set_xlim(-0.6, len(summary) - 0.4)
     axes.grid(visible=True, axis="y", which="both" if log else "major")
@@ -93,7 +94,8 @@ def _draw_method(axes: Axes, position: int, values: np.ndarray, row: Any) -> Non
     axes.plot(position + offsets, finite, style.marker(row.method), color=colour, ms=3, alpha=0.8, mew=0)
     if np.isfinite(row.median):
         axes.plot([position - 0.25, position + 0.25], [row.median] * 2, color="black", lw=1.6, solid_capstyle="butt")
-        axes.annotate(loss_text(row.median), (position + 0.27, row.median), va="center", fontsize=6.5)
+        top = (position, finite.max())
+        axes.annotate(loss_text(row.median), top, (0, 3), textcoords="offset points", ha="center", fontsize=6.5)
     if row.published is not None and np.isfinite(row.published):
         axes.plot(position - 0.36, row.published, "D", mfc="none", color="black", ms=5)
     if missing := len(values) - len(finite):
@@ -105,7 +107,8 @@ def caption(estimates: Estimates) -> str:
     seeds = estimates.summary["n"]
     count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     return (
-        f"Final test loss of {count} runs a method; each point is a run, the bar its method's median. {estimates.setting}"
+        f"Final test loss of {count} runs a method; each point is a run, the bar and the number above are its method's"
+        f" median. {estimates.setting}"
     )
 
 
@@ -120,8 +123,8 @@ def findings(estimates: Estimates) -> list[str]:
         order = "lower than" if ours["median"] < best["median"] else "not lower than"
         overlap = ours["high"] >= best["low"] and best["high"] >= ours["low"]
         sentences.append(
-            f"The median final test loss of {ours['label']} is {_interval(ours)}, {order} that of the best other method, "
-            f"{best['label']}, {_interval(best)}; the intervals {'overlap' if overlap else 'do not overlap'}."
+            f"{_subject(ours['label'], len(online))} {_interval(ours)}, {order} that of {best['label']}, {_interval(best)},"
+            f" the best of the others; the intervals {'overlap' if overlap else 'do not overlap'}."
         )
     spread = summary.assign(ratio=summary["highest"] / summary["lowest"]).sort_values("ratio")
     least, most = spread.iloc[0], spread.iloc[-1]
@@ -140,6 +143,13 @@ def published_rows(estimates: Estimates) -> list[list[str]]:
     known = estimates.summary[estimates.summary["published"].notna()]
     rows = [[row.label, loss_text(row.median), f"{row.published:g}"] for row in known.itertuples()]
     return [["Method", "Median test loss", "Published median"], *rows] if rows else []
+
+
+def _subject(label: str, count: int) -> str:
+    """Says so where the method is the best of several: picked after the fact, its median flatters it."""
+    if count == 1:
+        return f"The median final test loss of {label} is"
+    return f"Of {count} online methods {label} has the lowest median final test loss,"
 
 
 def _interval(row: pd.Series) -> str:
