@@ -36,7 +36,10 @@ def audit_run(folder: Path, *, steps: int, at: int | None, data_root: Path | Non
     last = made if at is None else at
     last -= last % getattr(state.optimizer, "update_every", 1)
     if not (1 <= steps <= last <= made):
-        raise RecordError(f"{folder}: {steps} steps up to step {last} cannot be audited; the run made {made}")
+        raise RecordError(
+            f"{folder}: --steps {steps} --at {last}: the run made {made} steps; allowed are --at up to {made}, and --steps"
+            " from 1 to that"
+        )
     before = last - steps
     recorded = max((r["step"] for r in run.evaluations if r["step"] <= before), default=0)
     state = _trained(method, state, recorded)

@@ -20,10 +20,10 @@ where it acts, the audit shows what it does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -42,11 +42,15 @@ Named = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Audit:
-    """`found` is the run's hypergradient after the last audited step, `exact` the twin's; (S,) or (M, S) by name."""
+    """`found` is the run's hypergradient after the last audited step, `exact` the twin's; (S,) or (M, S) by name.
+
+    `labels` are what the S sets are called.
+    """
 
     steps: int
     found: Named
     exact: Named
+    labels: tuple[Hashable, ...]
 
     @property
     def relative_error(self) -> Named:
@@ -54,11 +58,16 @@ class Audit:
         return {name: (self.found[name] - exact).abs() / exact.abs() for name, exact in self.exact.items()}
 
     def __str__(self) -> str:
-        """A table: one line for each hyperparameter and set."""
-        lines = [f"{'hyperparameter':<16} {'set':>5} {'hypergradient':>16} {'exact':>16} {'relative error':>15}"]
+        """A table: one line for each hyperparameter, set and member."""
+        names = [" ".join(map(str, label)) if isinstance(label, tuple) else str(label) for label in self.labels]
+        width = max(map(len, ("set", *names)))
+        lines = [f"{'hyperparameter':<16} {'set':<{width}} {'hypergradient':>16} {'exact':>16} {'relative error':>15}"]
         for name, exact in self.exact.items():
-            rows = zip(self.found[name].flatten(), exact.flatten(), self.relative_error[name].flatten(), strict=True)
-            lines += [f"{name:<16} {i:>5} {f:>16.8g} {e:>16.8g} {r:>15.2e}" for i, (f, e, r) in enumerate(rows)]
+            rows = zip(
+                itertools.cycle(names), self.found[name].flatten(), exact.flatten(), self.relative_error[name].flatten(),
+                strict=False,
+            )  # fmt: skip
+            lines += [f"{name:<16} {label:<{width}} {f:>16.8g} {e:>16.8g} {r:>15.2e}" for label, f, e, r in rows]
         return "\n".join(lines)
 
 
@@ -82,12 +91,13 @@ def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple
     for train, valid in pairs:
         values.append({name: _by_member(optimizer, value) for name, value in optimizer.hyper.items()})
         optimizer.step(train, valid)
-    for closure in chain.from_iterable(pairs):
+    for closure in itertools.chain.from_iterable(pairs):
         closure.replaying = True
     with _in_float64(model) as dtype, wide(dtype):
         exact = _Twin(start, values, pairs).hypergradient()
     found = {name: value.double() for name, value in optimizer.hypergradient.items()}
-    return Audit(len(pairs), found, {name: exact[name].view_as(value) for name, value in found.items()})
+    exact = {name: exact[name].view_as(value) for name, value in found.items()}
+    return Audit(len(pairs), found, exact, optimizer.set_map.labels)
 
 
 @dataclass(frozen=True)
