@@ -1,6 +1,7 @@
 # The workflow, top to bottom.  `make reproduce` and `make test` set up all they need.
 PYTHON ?= python3
 SCALE ?= quick
+DEVICE ?= cpu
 BIN := .venv/bin
 RESULTS := runs/$(SCALE)
 OUTPUT := reports/out/$(SCALE)
@@ -30,8 +31,8 @@ test: .venv/.installed  ## the test suite, without the tests marked slow
 test-slow: .venv/.installed  ## the tests marked slow: real ResNet-18 and the published commands, some minutes
 	$(BIN)/python -m pytest -m slow -n 0
 
-speed: .venv/.installed  ## what a step costs, in time and memory: some five minutes of a machine with nothing else to do
-	$(BIN)/python -m bench.speed --out results/speed-cpu.md
+speed: .venv/.installed  ## what a step costs on DEVICE (cpu): five minutes of a machine with nothing else to do
+	$(BIN)/python -m bench.speed --device $(DEVICE) --out results/speed-$(DEVICE).md
 
 lint: .venv/.installed  ## style and types
 	$(BIN)/ruff check .

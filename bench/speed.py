@@ -248,13 +248,15 @@ def comparisons(turns: dict[str, list[Turn]]) -> list[str]:
 def main() -> None:
     """Prints the table; writes it too if `--out` is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--memory-of", choices=VARIANTS, help=argparse.SUPPRESS)
     parser.add_argument("--long-run", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: no usable GPU on this machine; use cpu")
     device = torch.device(given.device)
     torch.set_num_threads(given.threads)
     keep_freed_memory()

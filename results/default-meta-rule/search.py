@@ -1,6 +1,6 @@
 """Measures candidates for the default meta-rule: from every start, on three data sets, for several seeds.
 
-    python results/default-meta-rule/search.py [--candidates NAME,...] [--tasks NAME,...] [--seeds 0,1,2] [--workers 2]
+    python results/default-meta-rule/search.py [--candidates "NAME;NAME"] [--tasks NAME,...] [--seeds 0,1,2] [--workers 2]
 
 Appends one line an epoch of every run to trajectories.csv; runs found there are not run again.  Candidates are compared on
 validation loss; test losses are in the table for the report alone.
