@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
-from oho.meta import MetaRule, check_meta
+from oho.meta import DEFAULT_BOUNDS, MetaRule, check_meta
 from oho.rules import Rule
 
 NON_FINITE = ("reset", "skip", "raise")
@@ -14,13 +14,25 @@ NON_FINITE = ("reset", "skip", "raise")
 
 def check_rule(rule: Rule, meta: MetaRule) -> None:
     """The rule is one, has what it tunes, and the meta-rule covers that."""
-    if isinstance(rule, type):
-        raise TypeError(f"rule: {rule.__name__} is a class; give an instance, such as {rule.__name__}(lr=0.1)")
+    if isinstance(rule, type) or not hasattr(rule, "tune"):
+        kind = rule.__name__ if isinstance(rule, type) else type(rule).__name__
+        raise TypeError(f"rule: an instance of oho.SGD, Momentum, Adam or AdamW is expected, as oho.SGD(0.1); given {kind}")
+    if isinstance(meta, type) or not hasattr(meta, "rate"):
+        kind = meta.__name__ if isinstance(meta, type) else type(meta).__name__
+        raise TypeError(f"meta: an instance of oho.MetaSGD, MetaAdam or MetaSign is expected; given {kind}")
     if isinstance(rule.tune, str):
         raise TypeError(f"tune={rule.tune!r}: a tuple of names is expected, such as ({rule.tune!r},)")
     if unknown := [name for name in rule.tune if name not in rule.names]:
         raise ValueError(f"tune: {type(rule).__name__} has no {', '.join(unknown)}; it has {', '.join(rule.names)}")
+    if len(set(rule.tune)) < len(rule.tune):
+        raise ValueError(f"tune={rule.tune}: each name once")
     check_meta(meta, rule.tune)
+    for option in ("rate", "transform", "bounds"):
+        given = getattr(meta, option)
+        known = (*rule.names, *DEFAULT_BOUNDS)
+        if isinstance(given, Mapping) and (unknown := [name for name in given if name not in known]):
+            kind, names = type(rule).__name__, ", ".join(rule.names)
+            raise ValueError(f"{option}: {kind} has no {', '.join(unknown)}; it has {names}")
 
 
 def check_influence(

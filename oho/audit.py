@@ -74,16 +74,27 @@ class Audit:
 def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple[Closure, Closure]]) -> Audit:
     """Takes the optimizer through `steps`, as the run would, and compares its last hypergradient with the twin's.
 
+    Sets whose gradient is nothing but round-off (biases before a batch norm) differ by any amount, and under Adam make
+    others differ.
+
     Args:
         model: what the closures compute with; all parameters of the optimizer are its own.
         optimizer: at any point of a run.  It and the model are left as after `optimizer.step` on each of `steps`.
-        steps: (train_closure, valid_closure) of each step; the last step must be one with a meta-step.
+        steps: (train_closure, valid_closure) of each step; the last step must be one with a meta-step.  In a loop, bind
+            the batch: `lambda batch=batch: ...`.
 
     Raises:
-        ValueError: for no steps, a last step without a meta-step, a parameter the model lacks, or a `PublishedOHO` of
-            the variant "layerwise", whose update is no rule of ours; for parameters of several types, or a model that
-            draws random numbers in a way that cannot be repeated (rrelu).
+        TypeError: for something else in the place of these.
+        ValueError: for no steps, nothing tuned, a last step without a meta-step, a parameter the model lacks, or a
+            `PublishedOHO` of the variant "layerwise", whose update is no rule of ours; for parameters of several types, or
+            a model that draws random numbers in a way that cannot be repeated (rrelu).
     """
+    if not isinstance(model, nn.Module) or not isinstance(optimizer, OHO | PublishedOHO):
+        given = f"{type(model).__name__} and {type(optimizer).__name__}"
+        raise TypeError(f"audit: a model and its oho.OHO are expected, given {given}")
+    steps = list(steps)
+    if not all(isinstance(pair, tuple) and len(pair) == 2 and all(map(callable, pair)) for pair in steps):
+        raise TypeError("audit: each step must be a pair (train_closure, valid_closure)")
     device = optimizer._flat.tensors[0].device
     pairs = [(_Replayed(train, model, device), _Replayed(valid, model, device)) for train, valid in steps]
     _check(model, optimizer, len(pairs))
@@ -274,6 +285,8 @@ def _by_member(optimizer: OHO | PublishedOHO, value: Tensor) -> Tensor:
 def _check(model: nn.Module, optimizer: OHO | PublishedOHO, count: int) -> None:
     if count == 0:
         raise ValueError("audit: no steps were given; give the (train_closure, valid_closure) of each step to audit")
+    if isinstance(optimizer, OHO) and not optimizer.rule.tune:
+        raise ValueError("audit: the optimizer tunes nothing, so that there is no hypergradient")
     if isinstance(optimizer, PublishedOHO) and optimizer.variant == "layerwise":
         raise ValueError("audit: the published layer-wise update decays no biases and is no rule of ours")
     if isinstance(optimizer, OHO) and (rest := (optimizer.steps + count) % optimizer.update_every):

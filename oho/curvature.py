@@ -90,7 +90,15 @@ def gradient_of(closure: Closure, parameters: FlatParameters) -> tuple[Tensor, G
 
 def _gradients(loss: Tensor, parameters: FlatParameters, *, graph: bool = False) -> Gradients:
     total = loss if loss.ndim == 0 else loss.sum()
-    return list(torch.autograd.grad(total, parameters.tensors, create_graph=graph, allow_unused=True))
+    try:
+        found = torch.autograd.grad(total, parameters.tensors, create_graph=graph, allow_unused=True)
+    except RuntimeError as error:
+        if "second time" not in str(error):
+            raise
+        raise RuntimeError("a closure returns its loss and leaves backward() to the optimizer") from error
+    if all(gradient is None for gradient in found):
+        raise ValueError("a closure's loss depends on none of this optimizer's parameters; is it that of another model?")
+    return list(found)
 
 
 def gradient_alone(closure: Closure, parameters: FlatParameters, tangents: Tensor) -> Derivatives:

@@ -37,6 +37,8 @@ DEFAULT_BOUNDS: dict[str, Bounds] = {
 }
 LOWEST_POSITIVE = 1e-8
 """Lower bound under log and logit, where 0 is infinitely far."""
+START_OF_ZERO = 1e-5
+"""Where a value given as 0 starts under log and logit, if its bounds allow that."""
 HIGHEST_FRACTION = 1 - 1e-6
 """Upper bound under logit, where 1 is infinitely far."""
 
@@ -168,19 +170,20 @@ def bounds_of(meta: MetaRule, name: str) -> Bounds:
 def check_meta(meta: MetaRule, names: tuple[str, ...]) -> None:
     """Raises ValueError if the options do not cover these hyperparameters."""
     for name in names:
-        per_name(meta.rate, name)
+        if not (isinstance(rate := per_name(meta.rate, name), int | float) and rate >= 0):
+            raise ValueError(f"rate={rate!r} of {name}: must be a number, 0 or more")
         bounds_of(meta, name)
 
 
 def admit(meta: MetaRule, name: str, values: Tensor) -> Tensor:
-    """Values from outside, as they may be used: 0 under log or logit becomes the lower bound.
+    """Values from outside, as they may be used: 0, infinitely far under log and logit, becomes START_OF_ZERO there.
 
     Raises:
         ValueError: for a value outside the bounds.
     """
     low, high = bounds_of(meta, name)
     if transform_of(meta, name) != "raw":
-        values = torch.where(values == 0, low, values)
+        values = torch.where(values == 0, min(max(low, START_OF_ZERO), high), values)
     # A bound such as 0.999 is rounded to the values' own dtype before it is compared.
     limits = torch.tensor([low, high], dtype=torch.float64).to(values)
     if not bool(((values >= limits[0]) & (values <= limits[1])).all()):

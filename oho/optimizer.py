@@ -141,7 +141,7 @@ class OHO:
     def hypergradient(self) -> dict[str, Tensor]:
         """d(validation loss)/d(value) at the last meta-step, by tuned name: (S,), or (M, S) with members.
 
-        With respect to the value itself, whatever the meta-rule's transform.
+        NaN before the first meta-step.  With respect to the value itself, whatever the meta-rule's transform.
         """
         return {name: self._flat.per_member(value) for name, value in self._tuning.hypergradients.items()}
 

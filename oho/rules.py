@@ -11,7 +11,7 @@ A rule maps (θ, g, s, h, ξ) -> (θ', s'), element by element; only the clippin
 hyperparameters held still each equals the `torch.optim` rule of its name.
 
 Options all rules share
-    tune         names of the hyperparameters changed online
+    tune         names of the hyperparameters changed online; a value of 0 starts at 1e-5 where its logarithm is tuned
     clip_value   c: g ← clamp(g, −c, c), before clip_norm
     clip_norm    c: g ← g · min(1, c / (‖g‖ + 1e-6)), the norm over all parameters, as torch.nn.utils.clip_grad_norm_
     temperature  T: θ' ← θ' + sqrt(2 η T) ξ, Langevin dynamics (Welling and Teh, 2011)

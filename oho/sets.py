@@ -81,6 +81,7 @@ def resolve_sets(sets: Sets, parameters: FlatParameters) -> SetMap:
     """The set map of these parameters.
 
     Raises:
+        TypeError: for something else.
         ValueError: for an unknown word, a map that misses a parameter, more groups than layers, or a function of names
             where none were given.
     """
@@ -95,7 +96,11 @@ def resolve_sets(sets: Sets, parameters: FlatParameters) -> SetMap:
         if missing := [name for name in parameters.names if name not in sets]:
             names = ", ".join(missing)
             raise ValueError(f"sets: no set is given for {names}; give named_parameters() and a set for each")
+        if unknown := [name for name in sets if name not in parameters.names]:
+            raise ValueError(f"sets: there is no parameter {', '.join(map(str, unknown))}")
         labels = [sets[name] for name in parameters.names]
+    elif not callable(sets) or isinstance(sets, type):
+        raise TypeError(f"sets={sets!r}: allowed are 'global', 'full', oho.Layerwise(n) or a map from name to set")
     elif not parameters.named:
         raise ValueError("sets: a function of names was given, but no names; give model.named_parameters()")
     else:

@@ -27,7 +27,7 @@ class Tuning:
         self.rule, self.meta = rule, meta
         self._members, self._shape = members, (members or 1, sets)
         self.values = {name: self._admitted(name, self._of_rule(getattr(rule, name)), like) for name in rule.names}
-        self.hypergradients = {name: like.new_zeros(self._shape) for name in rule.tune}
+        self.hypergradients = {name: like.new_full(self._shape, torch.nan) for name in rule.tune}
         self._memory: dict[str, Memory] = {name: {} for name in rule.tune}
 
     def assign(self, name: str, value: float | Tensor) -> None:

@@ -19,7 +19,7 @@ def build_figure(name: str, results: Path, output: Path) -> list[Path]:
     """Draws one figure as PDF, PNG and SVG, with its data as CSV; returns the files.  Raises `ReportError`."""
     if name not in FIGURES:
         raise ReportError(f"unknown figure {name!r}; allowed: {', '.join(FIGURES)}")
-    _writable(output)
+    _writable(output, ".pdf", ".png", ".svg")
     try:
         _, files = _draw(name, read_tables(results), output)
     except NoData as reason:
@@ -29,7 +29,7 @@ def build_figure(name: str, results: Path, output: Path) -> list[Path]:
 
 def build_report(results: Path, output: Path) -> list[Path]:
     """Writes the PDF and, in `figures/` beside it, every figure; returns the PDF first.  Raises `ReportError`."""
-    _writable(output)
+    _writable(output, ".pdf")
     tables = read_tables(results)
     sections, files = [], []
     for name in FIGURES:
@@ -63,7 +63,9 @@ def _module(name: str) -> ModuleType:
     return import_module(FIGURES[name].module)
 
 
-def _writable(output: Path) -> None:
+def _writable(output: Path, *suffixes: str) -> None:
+    if output.suffix not in suffixes:
+        raise ReportError(f"{output}: the name must end in {' or '.join(suffixes)}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(output.parent).free

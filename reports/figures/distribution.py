@@ -121,14 +121,13 @@ def findings(estimates: Estimates) -> list[str]:
     if len(online) and len(others):
         ours, best = online.iloc[0], others.iloc[0]
         order = "lower than" if ours["median"] < best["median"] else "not lower than"
-        overlap = ours["high"] >= best["low"] and best["high"] >= ours["low"]
         sentences.append(
             f"{_subject(ours['label'], len(online))} {_interval(ours)}, {order} that of {best['label']}, {_interval(best)},"
-            f" the best of the others; the intervals {'overlap' if overlap else 'do not overlap'}."
+            f" the best of the others; {_intervals(ours, best)}."
         )
     spread = summary.assign(ratio=summary["highest"] / summary["lowest"]).sort_values("ratio")
     least, most = spread.iloc[0], spread.iloc[-1]
-    if len(spread) > 1:
+    if len(spread) > 1 and summary["n"].min() > 1:
         sentences.append(
             f"From its best to its worst start the loss changes by a factor of {least['ratio']:.2g} with {least['label']} "
             f"and {most['ratio']:.2g} with {most['label']}."
@@ -152,7 +151,17 @@ def _subject(label: str, count: int) -> str:
     return f"Of {count} online methods {label} has the lowest median final test loss,"
 
 
+def _intervals(ours: pd.Series, best: pd.Series) -> str:
+    """Whether two intervals overlap; one run has none."""
+    if not np.isfinite([ours["low"], ours["high"], best["low"], best["high"]]).all():
+        return "single runs have no intervals, so that nothing follows from it"
+    overlap = ours["high"] >= best["low"] and best["high"] >= ours["low"]
+    return f"the intervals {'overlap' if overlap else 'do not overlap'}"
+
+
 def _interval(row: pd.Series) -> str:
+    if not np.isfinite([row["low"], row["high"]]).all():
+        return loss_text(row["median"])
     return f"{loss_text(row['median'])} [{loss_text(row['low'])}, {loss_text(row['high'])}]"
 
 

@@ -245,6 +245,12 @@ def test_refuses():
         oho.audit(model, optimizer, pairs(model, batches, start=0, count=3))
     with pytest.raises(ValueError, match="not the model's"):
         oho.audit(copy.deepcopy(model), optimizer, pairs(model, batches, start=0, count=5))
+    with pytest.raises(TypeError, match="pair"):
+        oho.audit(model, optimizer, [lambda: None])
+    with pytest.raises(TypeError, match="Sequential"):
+        oho.audit(optimizer, model, [])
+    with pytest.raises(ValueError, match="tunes nothing"):
+        oho.audit(model, oho.OHO(model.parameters(), oho.SGD(0.1, tune=())), pairs(model, batches, start=0, count=1))
     layerwise = oho.PublishedOHO(model.parameters(), "layerwise", 1, lr=0.1, meta_lr=0.0)
     with pytest.raises(ValueError, match="layer-wise"):
         oho.audit(model, layerwise, pairs(model, batches, start=0, count=2))

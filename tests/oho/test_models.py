@@ -266,6 +266,18 @@ MISTAKES = {
     "influence": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), influence="some"), "collapsed"),
     "a class": (lambda m: oho.OHO(m.parameters(), oho.SGD), "instance"),
     "a text": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1, tune="lr")), "tuple"),
+    "named twice": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1, tune=("lr", "lr"))), "once"),
+    "a torch optimizer": (lambda m: oho.OHO(m.parameters(), torch.optim.SGD(m.parameters(), 0.1)), "oho.SGD"),
+    "a meta-rate alone": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), meta=1e-3), "MetaSGD"),
+    "a meta-rule's class": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), meta=oho.MetaAdam), "MetaAdam"),
+    "upwards": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), meta=oho.MetaSGD(-1e-3)), "0 or more"),
+    "a misspelt bound": (
+        lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), meta=oho.MetaAdam(0.1, bounds={"learning_rate": (0, 1)})), "lr",
+    ),
+    "a list of sets": (lambda m: oho.OHO(m.named_parameters(), oho.SGD(0.1), sets=["a"]), "Layerwise"),
+    "a set too many": (
+        lambda m: oho.OHO(m.named_parameters(), oho.SGD(0.1), sets={**dict(m.named_parameters()), "9.x": "a"}), "9.x",
+    ),
     "no names": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), sets=lambda name: name), "named_parameters"),
     "mixed types": (lambda m: oho.OHO([*m.parameters(), nn.Parameter(torch.ones(1))], oho.SGD(0.1)), "float"),
     "out of bounds": (lambda m: oho.OHO(m.parameters(), oho.SGD(-0.1)), "bounds"),
@@ -286,6 +298,41 @@ def test_a_closure_must_return_a_scalar_loss_of_the_parameters(bad):
     optimizer = oho.OHO(model.parameters(), oho.SGD(0.1))
     with pytest.raises((ValueError, TypeError)):
         optimizer.step(lambda: bad(model, batches[0]))
+
+
+def test_a_loss_of_another_model_or_one_already_taken_backward_is_told_so():
+    model, batches = make_problem()
+    other, _ = make_problem(seed=1)
+    optimizer = oho.OHO(model.parameters(), oho.SGD(0.1))
+    with pytest.raises(ValueError, match="another model"):
+        optimizer.step(lambda: loss_of(other, batches[0]))
+    with pytest.raises(ValueError, match="another model"):
+        optimizer.step(lambda: loss_of(model, batches[0]), lambda: loss_of(other, batches[0]))
+
+    def backward():
+        loss = loss_of(model, batches[0])
+        loss.backward()
+        return loss
+
+    with pytest.raises(RuntimeError, match="leaves backward"):
+        optimizer.step(lambda: loss_of(model, batches[0]), backward)
+
+
+def test_before_the_first_meta_step_there_is_no_hypergradient():
+    model, batches = make_problem()
+    optimizer = oho.OHO(model.parameters(), oho.SGD(0.1))
+    optimizer.step(lambda: loss_of(model, batches[0]))
+    assert bool(optimizer.hypergradient["lr"].isnan().all())
+
+
+def test_a_weight_decay_of_zero_can_be_tuned_on_a_logarithm():
+    model, _ = make_problem()
+    assert float(oho.OHO(model.parameters(), oho.SGD(0.1)).hyper["weight_decay"]) == 1e-5
+    bounds = {"weight_decay": (1e-4, 1.0)}
+    optimizer = oho.OHO(model.parameters(), oho.SGD(0.1), meta=oho.MetaAdam(0.1, bounds=bounds))
+    assert float(optimizer.hyper["weight_decay"]) == 1e-4
+    raw = oho.OHO(model.parameters(), oho.SGD(0.1), meta=oho.MetaSGD(0.1))
+    assert float(raw.hyper["weight_decay"]) == 0
 
 
 def test_unrolled_twin_sees_the_sets_it_is_given():

@@ -141,6 +141,22 @@ def test_thin_data_gives_a_report_not_a_crash(edge, tmp_path):
     assert files[0].read_bytes().startswith(b"%PDF")
 
 
+def test_single_runs_claim_nothing(tmp_path):
+    write_folder(tmp_path, {("oho-global", None): [[0.2]], ("fixed", None): [[0.4]]})
+    text = " ".join(distribution.findings(distribution.estimate(read_tables(tmp_path))))
+    assert "single runs have no intervals" in text
+    assert not any(word in text for word in ("nan", "do not overlap", "worst start"))
+
+
+@pytest.mark.parametrize("name", ["report.txt", "report"])
+def test_a_name_of_another_kind_is_refused(name, tmp_path):
+    write_folder(tmp_path, {("oho-global", None): [[0.2]]})
+    with pytest.raises(ReportError, match=r"must end in \.pdf"):
+        build_report(tmp_path, tmp_path / name)
+    with pytest.raises(ReportError, match=r"\.svg"):
+        build_figure("distribution", tmp_path, tmp_path / "figure.gif")
+
+
 def test_a_figure_without_data_says_why(tmp_path):
     write_folder(tmp_path, EDGES["no search"])
     with pytest.raises(NoData, match="needs a measured Global OHO run and a search"):
