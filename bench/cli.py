@@ -214,7 +214,8 @@ def _print_plan(planned: list, *, every_run: bool) -> None:
                 f"seed {spec['seed']}, {budget['amount']:g} {budget['unit']}, {spec['device']}"
             )
     total = " and ".join(f"{amount:g} {unit}" for unit, amount in totals.items()) or "nothing"
-    print(f"{len(todo)} runs to do, {len(planned) - len(todo)} done already; budget to spend: {total}", flush=True)
+    runs = "run" if len(todo) == 1 else "runs"
+    print(f"{len(todo)} {runs} to do, {len(planned) - len(todo)} done already; budget to spend: {total}", flush=True)
 
 
 if __name__ == "__main__":

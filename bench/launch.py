@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +10,13 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+import torch
+
 from bench.config import ConfigError, Experiment, Spec
 from bench.display import Display
 from bench.records import Manifest, Status, read_outcome, run_id, write_manifest
 from bench.runner import Interrupted, run
+from bench.spec import method_of, task_of
 from bench.tracking import open_sink
 
 
@@ -45,6 +49,7 @@ def launch(experiments: Sequence[Experiment], root: Path, *, data_root: Path | N
         ids = tuple(dict.fromkeys(run_id(spec) for spec in experiment.specs))
         write_manifest(root, Manifest(experiment.name, experiment.figures, experiment.resolved, ids))
     todo = [item for item in plan(experiments, root) if not item.is_done]
+    _check_methods([item.spec for item in todo], data_root)
     counts: dict[Status, int] = {}
     previous = signal.signal(signal.SIGTERM, _on_terminate)
     try:
@@ -61,6 +66,17 @@ def launch(experiments: Sequence[Experiment], root: Path, *, data_root: Path | N
     finally:
         signal.signal(signal.SIGTERM, previous)
     return counts
+
+
+def _check_methods(specs: Sequence[Spec], data_root: Path | None) -> None:
+    """Makes each method on each task once, so that options which do not fit the network are told before anything runs."""
+    pairs = {json.dumps([spec["task"], spec["method"]], sort_keys=True): spec for spec in specs}
+    for spec in pairs.values():
+        task, _ = task_of(spec, torch.device("cpu"), data_root)
+        try:
+            method_of(spec).init(task, spec["seed"])
+        except ValueError as error:
+            raise ConfigError(f"method {spec['method']['label']!r} on {task.name}: {error}") from None
 
 
 def _on_terminate(number: int, frame: FrameType | None) -> None:

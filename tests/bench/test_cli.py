@@ -119,7 +119,7 @@ def test_stopped_from_outside_keeps_what_was_recorded(number, code, tmp_path):
     (manifest,) = read_manifests(out)
     assert manifest.runs == (run.id,)
     after = oho_bench("run", config, "--out", out, "--set", "budget.seconds=60", "--set", "evaluations=600", "--dry-run")
-    assert "1 runs to do" in after.stdout
+    assert "1 run to do" in after.stdout
 
 
 def test_a_diverged_run_does_not_stop_the_others(tmp_path):
@@ -129,3 +129,13 @@ def test_a_diverged_run_does_not_stop_the_others(tmp_path):
     assert answer.returncode == 0
     assert "diverged" in answer.stderr
     assert "1 budget reached, 1 diverged" in oho_bench("status", tmp_path / "runs").stdout
+
+
+def test_options_that_do_not_fit_the_network_are_told_before_anything_runs(tmp_path):
+    config, out = write_config(tmp_path, "fixed", "oho-layerwise"), tmp_path / "runs"
+    answer = oho_bench("run", config, "--out", out, "--set", "methods.1.groups=99")
+    assert answer.returncode == 2
+    assert answer.stderr.count("\n") == 1
+    assert "Layer-wise OHO" in answer.stderr
+    assert "1 to 3 groups" in answer.stderr
+    assert not list(out.glob("*/records.jsonl"))
