@@ -14,6 +14,8 @@ import torch
 
 from bench.config import ConfigError, Experiment, Spec
 from bench.display import Display
+from bench.online import Online
+from bench.protocol import Task
 from bench.records import Manifest, Status, read_outcome, run_id, write_manifest
 from bench.runner import Interrupted, run
 from bench.spec import method_of, task_of
@@ -45,11 +47,11 @@ def plan(experiments: Sequence[Experiment], root: Path) -> list[Planned]:
 def launch(experiments: Sequence[Experiment], root: Path, *, data_root: Path | None) -> dict[Status, int]:
     """Runs what is not done yet and returns how many of the planned runs ended in each status."""
     _prepare(root)
+    todo = [item for item in plan(experiments, root) if not item.is_done]
+    _check_methods([item.spec for item in todo], data_root)
     for experiment in experiments:
         ids = tuple(dict.fromkeys(run_id(spec) for spec in experiment.specs))
         write_manifest(root, Manifest(experiment.name, experiment.figures, experiment.resolved, ids))
-    todo = [item for item in plan(experiments, root) if not item.is_done]
-    _check_methods([item.spec for item in todo], data_root)
     counts: dict[Status, int] = {}
     previous = signal.signal(signal.SIGTERM, _on_terminate)
     try:
@@ -69,14 +71,24 @@ def launch(experiments: Sequence[Experiment], root: Path, *, data_root: Path | N
 
 
 def _check_methods(specs: Sequence[Spec], data_root: Path | None) -> None:
-    """Makes each method on each task once, so that options which do not fit the network are told before anything runs."""
-    pairs = {json.dumps([spec["task"], spec["method"]], sort_keys=True): spec for spec in specs}
-    for spec in pairs.values():
-        task, _ = task_of(spec, torch.device("cpu"), data_root)
+    """Makes each online method on each task once, so that sets which do not fit the network are told before anything runs.
+
+    What other methods raise is their runs' affair.
+    """
+    tasks: dict[str, Task] = {}
+    seen: set[str] = set()
+    for spec in specs:
+        method, key = method_of(spec), json.dumps([spec["task"], spec["method"]], sort_keys=True)
+        if not isinstance(method, Online) or key in seen:
+            continue
+        seen.add(key)
+        name = json.dumps(spec["task"], sort_keys=True)
+        if name not in tasks:
+            tasks[name] = task_of(spec, torch.device("cpu"), data_root)[0]
         try:
-            method_of(spec).init(task, spec["seed"])
+            method.init(tasks[name], spec["seed"])
         except ValueError as error:
-            raise ConfigError(f"method {spec['method']['label']!r} on {task.name}: {error}") from None
+            raise ConfigError(f"method {spec['method']['label']!r} on {spec['task']['name']}: {error}") from None
 
 
 def _on_terminate(number: int, frame: FrameType | None) -> None:

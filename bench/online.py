@@ -44,6 +44,7 @@ class OnlineOptions(InitialOptions):
     reset_every: int = Field(default=0, ge=0)
     update_every: int = Field(default=1, ge=1)
     temperature: float = Field(default=0.0, ge=0)
+
     @property
     def mode(self) -> str:
         """Of the influence: with one set both modes are the same."""
@@ -60,16 +61,21 @@ class OnlineOptions(InitialOptions):
         return "global"
 
 
-class FullOptions(OnlineOptions):
-    """One learning rate and L2 coefficient for each parameter tensor."""
+class SetsOptions(OnlineOptions):
+    """Several sets: exact and collapsed influence differ."""
 
     influence: Literal["exact", "collapsed"] = "exact"
-    weight_decay_max: float = Field(default=5e-4, gt=0)
 
     @property
     def mode(self) -> str:
         """Of the influence."""
         return self.influence
+
+
+class FullOptions(SetsOptions):
+    """One learning rate and L2 coefficient for each parameter tensor."""
+
+    weight_decay_max: float = Field(default=5e-4, gt=0)
 
     @property
     def sets(self) -> oho.Sets:
@@ -77,18 +83,12 @@ class FullOptions(OnlineOptions):
         return "full"
 
 
-class LayerwiseOptions(OnlineOptions):
+class LayerwiseOptions(SetsOptions):
     """One of each for the weights and one for the biases of `groups` groups of layers."""
 
     groups: int = Field(default=2, ge=1)
-    influence: Literal["exact", "collapsed"] = "exact"
     meta_rate: float = Field(default=1e-6, ge=0)
     weight_decay_max: float = Field(default=3e-3, gt=0)
-
-    @property
-    def mode(self) -> str:
-        """Of the influence."""
-        return self.influence
 
     @property
     def sets(self) -> oho.Sets:

@@ -84,6 +84,11 @@ def _residual(depth: int) -> Callable[[ResidualOptions, Split, int], ModelMaker]
     return maker
 
 
+def _cifar10(depth: int, description: str) -> TaskEntry:
+    options = ResidualOptions(validation_size=10_000, validation_batch_size=1_000)
+    return TaskEntry(description, "cifar10", options, _residual(depth), augmentation=CropAndFlip(padding=4))
+
+
 TASKS: dict[str, TaskEntry] = {
     "digits-mlp": TaskEntry(
         "digits, tanh network 64-32-32-10, 359 held out for validation",
@@ -110,20 +115,10 @@ TASKS: dict[str, TaskEntry] = {
         PerceptronOptions(validation_size=10_000),
         _perceptron,
     ),
-    "cifar10-resnet18": TaskEntry(
-        "CIFAR-10, ResNet-18 with a 3x3 stem, random crops and flips, 10,000 held out for validation",
-        "cifar10",
-        ResidualOptions(validation_size=10_000, validation_batch_size=1_000),
-        _residual(18),
-        augmentation=CropAndFlip(padding=4),
+    "cifar10-resnet18": _cifar10(
+        18, "CIFAR-10, ResNet-18 with a 3x3 stem, random crops and flips, 10,000 held out for validation"
     ),
-    "cifar10-resnet50": TaskEntry(
-        "the same with ResNet-50",
-        "cifar10",
-        ResidualOptions(validation_size=10_000, validation_batch_size=1_000),
-        _residual(50),
-        augmentation=CropAndFlip(padding=4),
-    ),
+    "cifar10-resnet50": _cifar10(50, "the same with ResNet-50"),
 }
 
 

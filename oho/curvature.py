@@ -82,16 +82,22 @@ def gradient_of(closure: Closure, parameters: FlatParameters) -> tuple[Tensor, G
         TypeError: for a closure that returns no tensor.
         ValueError: for a loss of another shape, or one that depends on no parameter.
     """
+    loss = _loss_of(closure, parameters)
+    return loss.detach(), _gradients(loss, parameters)
+
+
+def _loss_of(closure: Closure, parameters: FlatParameters) -> Tensor:
     with torch.enable_grad():
         loss = closure()
-        _check_loss(loss, parameters.members)
-        return loss.detach(), _gradients(loss, parameters)
+    _check_loss(loss, parameters.members)
+    return loss
 
 
 def _gradients(loss: Tensor, parameters: FlatParameters, *, graph: bool = False) -> Gradients:
-    total = loss if loss.ndim == 0 else loss.sum()
     try:
-        found = torch.autograd.grad(total, parameters.tensors, create_graph=graph, allow_unused=True)
+        with torch.enable_grad():
+            total = loss if loss.ndim == 0 else loss.sum()
+            found = torch.autograd.grad(total, parameters.tensors, create_graph=graph, allow_unused=True)
     except RuntimeError as error:
         if "second time" not in str(error):
             raise
@@ -115,9 +121,8 @@ def pearlmutter(
     on_products: Callable[[], None] = _nothing,
 ) -> Derivatives:
     """Gradient and products by the tape's sweeps where it answers, else by a second backward pass."""
-    with torch.enable_grad(), Tape(parameters) as tape:
-        loss = closure()
-    _check_loss(loss, parameters.members)
+    with Tape(parameters) as tape:
+        loss = _loss_of(closure, parameters)
     if not tape.answers_for(loss):
         return _differentiate_twice(loss, parameters, tangents, on_products)
     with torch.no_grad():
@@ -132,17 +137,13 @@ def double_backward(
     on_products: Callable[[], None] = _nothing,
 ) -> Derivatives:
     """Products by a second backward pass: for few directions one after the other, for many in one batched pass."""
-    with torch.enable_grad():
-        loss = closure()
-    _check_loss(loss, parameters.members)
-    return _differentiate_twice(loss, parameters, tangents, on_products)
+    return _differentiate_twice(_loss_of(closure, parameters), parameters, tangents, on_products)
 
 
 def _differentiate_twice(
     loss: Tensor, parameters: FlatParameters, tangents: Tensor, on_products: Callable[[], None]
 ) -> Derivatives:
-    with torch.enable_grad():
-        gradients = _gradients(loss, parameters, graph=True)
+    gradients = _gradients(loss, parameters, graph=True)
     on_products()
     used = {i: g for i, g in enumerate(gradients) if g is not None and g.requires_grad}
     if used:
