@@ -1,26 +1,28 @@
-"""Searchers behind one ask/tell pair; they differ in `ask` alone.  All minimise the best validation loss of a trial."""
+"""Searchers differ in one `propose`: the next point of a space, given the trials ended so far.
+
+All minimise the best validation loss of a trial.  A searcher keeps no state: what it proposes is a function of space,
+names, seed and trials, so one that is rebuilt from the trials of an interrupted run goes on as if nothing had happened.
+Proposal 0 of every searcher is draw 0 of the seed, where the other methods of that seed start.
+"""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
 
-from bench.protocol import Space, draw, stream_seed
+from bench.protocol import Dimension, Space, Trial, draw, stream_seed
 
 Point = dict[str, float]
 
 
 class Searcher(Protocol):
-    """Proposes points of a space and learns from what became of them."""
+    """Proposes points of a space."""
 
-    def ask(self) -> Point:
-        """The next point to try: one value a name."""
-        ...
-
-    def tell(self, point: Point, loss: float) -> None:
-        """The validation loss (nats per example) reached at `point`; infinite for a trial that diverged at once."""
+    def propose(self, trials: Sequence[Trial]) -> Point:
+        """The next point to try, one value a name; `trials[i].hyper` is what proposal i was."""
         ...
 
 
@@ -28,61 +30,227 @@ class RandomSearcher:
     """Independent draws from the space's laws (Bergstra and Bengio, 2012)."""
 
     def __init__(self, space: Space, names: Sequence[str], seed: int):
-        self._space, self._names, self._seed, self._asked = space, names, seed, 0
+        self._draw = partial(draw, space, list(_laws(space, names)), seed)
 
-    def ask(self) -> Point:
-        """Draw number n of the seed; draw 0 is the point the other methods of this seed start from."""
-        point = draw(self._space, self._names, self._seed, self._asked)
-        self._asked += 1
-        return point
+    def propose(self, trials: Sequence[Trial]) -> Point:
+        """Draw number n of the seed."""
+        return self._draw(len(trials))
 
-    def tell(self, point: Point, loss: float) -> None:
-        """Learns nothing."""
+
+class SobolSearcher:
+    """After draw 0, a scrambled Sobol sequence (Owen, 1998) in the quantiles of the space's laws."""
+
+    def __init__(self, space: Space, names: Sequence[str], seed: int):
+        from scipy.stats import qmc
+
+        self._laws = _laws(space, names)
+        self._start = draw(space, names, seed)
+        self._sequence = partial(qmc.Sobol, len(self._laws), seed=stream_seed(seed, "search"))
+
+    def propose(self, trials: Sequence[Trial]) -> Point:
+        """Proposal n is point n − 1 of the sequence."""
+        if not trials:
+            return dict(self._start)
+        sequence = self._sequence()
+        if len(trials) > 1:  # SciPy cannot go forward by nothing
+            sequence.fast_forward(len(trials) - 1)
+        (fractions,) = sequence.random()
+        return _quantiles(self._laws, fractions)
 
 
 class GaussianProcessSearcher:
-    """scikit-optimize's Gaussian process with expected improvement, five random starts: the published baseline."""
+    """scikit-optimize's Gaussian process with expected improvement, five random starts: the published baseline.
 
-    INITIAL_POINTS = 5
+    All it does not name here is as in `gp_minimize`.
+    """
+
+    STARTS = 5
+    NOISE = "gaussian"
+    """Fitted.  The published 0.01 of the losses' variance left one of 16 seeds at an edge of a smooth function for good."""
 
     def __init__(self, space: Space, names: Sequence[str], seed: int):
-        from skopt import Optimizer
-        from skopt.space import Integer, Real
+        import skopt
 
-        self._laws = {name: space.hyperparameters[name] for name in names}
-        dimensions = []
-        for name, law in self._laws.items():
-            kind = Integer if law.integer else Real
-            dimensions.append(kind(law.low, law.high, prior="log-uniform" if law.log else "uniform", name=name))
-        self._optimizer = Optimizer(
-            dimensions,
-            base_estimator="GP",
-            acq_func="EI",
-            n_initial_points=self.INITIAL_POINTS,
-            random_state=stream_seed(seed, "search") % 2**32,
-        )
-        self._worst = -math.inf
+        self._laws, self._seed, self._libraries = _laws(space, names), seed, _linear_algebra()
+        self._draw = partial(draw, space, names, seed)
+        self._dimensions = []
+        for law in self._laws.values():
+            kind = skopt.space.Integer if law.integer else skopt.space.Real
+            self._dimensions.append(kind(*_bounds(law), prior="log-uniform" if law.log else "uniform"))
 
-    def ask(self) -> Point:
+    def propose(self, trials: Sequence[Trial]) -> Point:
         """The point of highest expected improvement."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            values = self._optimizer.ask()
-        asked = zip(self._laws.items(), values, strict=True)
-        return {name: law.value(int(value) if law.integer else float(value)) for (name, law), value in asked}
+        from skopt import Optimizer
+        from skopt.utils import cook_estimator
 
-    def tell(self, point: Point, loss: float) -> None:
-        """A diverged trial is told as the worst finite loss so far plus one: the process takes no infinities."""
-        if math.isfinite(loss):
-            self._worst = max(self._worst, loss)
-        else:
-            loss = (self._worst if math.isfinite(self._worst) else 10.0) + 1.0
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self._optimizer.tell([law.coordinate(point[name]) for name, law in self._laws.items()], loss)
+        if len(trials) < self.STARTS:
+            return self._draw(len(trials))
+        seed = _proposal_seed(self._seed, trials)
+        points = [list(_coordinates(self._laws, trial.hyper).values()) for trial in trials]
+        with warnings.catch_warnings(), self._libraries.limit(limits=1):
+            warnings.simplefilter("ignore")  # of points told twice, and of fits that end on a bound
+            process = cook_estimator("GP", space=self._dimensions, noise=self.NOISE, random_state=seed)
+            optimizer = Optimizer(self._dimensions, process, n_initial_points=0, acq_func="EI", random_state=seed)
+            optimizer.tell(points, _finite_losses(trials))
+            proposed = optimizer.ask()
+        return _point(self._laws, dict(zip(self._laws, proposed, strict=True)))
+
+
+class OptunaSearcher:
+    """A sampler of Optuna with its own defaults, but for its ten random starts, which are draws of the seed.
+
+    `sampler` is TPESampler or GPSampler.  The first models pruned trials, too, by where their curves end; the second
+    leaves them out, and so starts at random until ten trials were not pruned.
+    """
+
+    STARTS = 10
+
+    def __init__(self, space: Space, names: Sequence[str], seed: int, *, sampler: str):
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._laws, self._seed, self._libraries = _laws(space, names), seed, _linear_algebra()
+        self._draw = partial(draw, space, names, seed)
+        self._sampler = getattr(optuna.samplers, sampler)
+        self._models_pruned = sampler == "TPESampler"
+        self._distributions: dict[str, Any] = {}
+        for name, law in self._laws.items():
+            kind: Any = optuna.distributions.IntDistribution if law.integer else optuna.distributions.FloatDistribution
+            self._distributions[name] = kind(*_bounds(law), log=law.log)
+        # Thrown away, so that what Optuna imports when it first fits a model is part of the set-up.
+        self.propose([Trial(self._draw(n), float(n), 1, "finished") for n in range(self.STARTS)])
+
+    def propose(self, trials: Sequence[Trial]) -> Point:
+        """What a study of these trials asks for."""
+        import optuna
+
+        modelled = len(trials) if self._models_pruned else sum(not _ended_early(trial) for trial in trials)
+        if modelled < self.STARTS:
+            return self._draw(len(trials))
+        study = optuna.create_study(sampler=self._sampler(seed=_proposal_seed(self._seed, trials)))
+        study.add_trials(
+            optuna.trial.create_trial(
+                params=_coordinates(self._laws, trial.hyper), distributions=self._distributions, **_outcome(trial, loss)
+            )
+            for trial, loss in zip(trials, _finite_losses(trials), strict=True)
+        )
+        with self._libraries.limit(limits=1):
+            return _point(self._laws, study.ask(self._distributions).params)
+
+
+class CmaEsSearcher:
+    """Covariance matrix adaptation (Hansen, 2016) in the quantiles of the space's laws, from the middle of the cube.
+
+    Proposal 0, draw 0, belongs to no generation.  A strategy that has converged is followed by a new one.
+    """
+
+    SIGMA = 0.25
+    """Initial standard deviation: the cube is four of it wide."""
+
+    def __init__(self, space: Space, names: Sequence[str], seed: int):
+        import cmaes  # noqa: F401  so that the import is part of the set-up
+
+        self._laws, self._seed = _laws(space, names), seed
+        if len(self._laws) < 2:
+            (name,) = self._laws
+            raise ValueError(f"CMA-ES needs two or more open hyperparameters and has one, {name}: leave another one open")
+        self._start = draw(space, names, seed)
+
+    def propose(self, trials: Sequence[Trial]) -> Point:
+        """What the strategy samples next, after a replay of its generations so far."""
+        if not trials:
+            return dict(self._start)
+        strategy, told = self._strategy(1), 1
+        while told + strategy.population_size <= len(trials):
+            generation = [strategy.ask() for _ in range(strategy.population_size)]
+            told += len(generation)
+            losses = _finite_losses(trials[:told])[-len(generation) :]
+            strategy.tell(list(zip(generation, losses, strict=True)))
+            if strategy.should_stop():
+                strategy = self._strategy(told)
+        for _ in trials[told:]:
+            strategy.ask()
+        return _quantiles(self._laws, strategy.ask())
+
+    def _strategy(self, counter: int) -> Any:
+        """A new strategy, whose first sample is proposal `counter`."""
+        import cmaes
+        import numpy as np
+
+        middle, cube = np.full(len(self._laws), 0.5), np.array([[0.0, 1.0]] * len(self._laws))
+        return cmaes.CMA(middle, self.SIGMA, cube, seed=stream_seed(self._seed, "search", counter) % 2**32)
+
+
+def _laws(space: Space, names: Sequence[str]) -> dict[str, Dimension]:
+    if not names:
+        raise ValueError("nothing is left open to search: give one or more of the hyperparameters the value null")
+    return {name: space.hyperparameters[name] for name in names}
+
+
+def _linear_algebra() -> Any:
+    """NumPy's and SciPy's, to be held to one thread: on matrices this small more cost time, beside other runs a lot."""
+    import scipy.linalg  # noqa: F401  so that it is there to be found
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _proposal_seed(seed: int, trials: Sequence[Trial]) -> int:
+    return stream_seed(seed, "search", len(trials)) % 2**32
+
+
+def _finite_losses(trials: Sequence[Trial]) -> list[float]:
+    """Best validation losses; that of a trial without one is the worst of the others plus one, 11 if there are none."""
+    losses = [trial.validation_loss for trial in trials]
+    substitute = max(filter(math.isfinite, losses), default=10.0) + 1.0
+    return [loss if math.isfinite(loss) else substitute for loss in losses]
+
+
+def _ended_early(trial: Trial) -> bool:
+    """Whether a pruner ended the trial on a curve that was finite so far."""
+    return trial.status == "pruned" and len(trial.curve) > 0 and all(map(math.isfinite, trial.curve))
+
+
+def _outcome(trial: Trial, loss: float) -> dict[str, Any]:
+    """How Optuna is told that the trial ended."""
+    from optuna.trial import TrialState
+
+    if _ended_early(trial):
+        return {"state": TrialState.PRUNED, "intermediate_values": dict(enumerate(trial.curve, start=1))}
+    return {"value": loss}
+
+
+def _bounds(law: Dimension) -> tuple[float, float]:
+    """Of the law's coordinates; whole numbers of type int if the law has no others."""
+    return (round(law.low), round(law.high)) if law.integer else (law.low, law.high)
+
+
+def _coordinates(laws: Mapping[str, Dimension], point: Mapping[str, float]) -> dict[str, float]:
+    """Where the laws have a point, within their bounds."""
+    coordinates = {name: law.coordinate(point[name]) for name, law in laws.items()}
+    return {name: round(value) if laws[name].integer else value for name, value in coordinates.items()}
+
+
+def _point(laws: Mapping[str, Dimension], coordinates: Mapping[str, float]) -> Point:
+    """The inverse of `_coordinates`, in plain numbers."""
+    point = {}
+    for name, law in laws.items():
+        low, high = _bounds(law)
+        coordinate = min(max(coordinates[name], low), high)
+        point[name] = law.value(int(coordinate) if law.integer else float(coordinate))
+    return point
+
+
+def _quantiles(laws: Mapping[str, Dimension], fractions: Iterable[float]) -> Point:
+    """The laws' quantiles at a point of the unit cube."""
+    return {name: law.at(float(fraction)) for (name, law), fraction in zip(laws.items(), fractions, strict=True)}
 
 
 SEARCHERS: dict[str, Callable[[Space, Sequence[str], int], Searcher]] = {
     "random": RandomSearcher,
+    "sobol": SobolSearcher,
     "gaussian-process": GaussianProcessSearcher,
+    "tpe": partial(OptunaSearcher, sampler="TPESampler"),
+    "optuna-gp": partial(OptunaSearcher, sampler="GPSampler"),
+    "cma-es": CmaEsSearcher,
 }

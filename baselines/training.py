@@ -1,116 +1,185 @@
-"""Plain training with a torch optimizer and a schedule: Fixed, Step, Exponential, Cosine (SGD) and Adam."""
+"""Training from start to end with an optimizer and a schedule: what restarting methods repeat."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from pydantic import Field
+from torch import nn
 
-from bench.protocol import Batches, Incumbent, Ledger, Options, Space, State, Task, draw, select
+from baselines import schedules
+from baselines.optimizers import Adam, AnyOptimizer, Sgd, Stepper, TorchStepper
+from baselines.schedules import Place
+from bench.protocol import Batches, Incumbent, Ledger, Space, State, Task, draw, select
 
-Schedule = Callable[[float, int], float]
-"""(progress in [0, 1), steps done) -> factor on the initial learning rate."""
+
+class TrainingOptions(Protocol):
+    """What a training needs of its options."""
+
+    spans_budget: ClassVar[bool]
+
+    @property
+    def optimizer_name(self) -> str:
+        """By which a space may have laws of its own."""
+        ...
+
+    def values(self) -> dict[str, float | None]:
+        """Hyperparameters by name; None is open: drawn from the space by the seed, or searched."""
+        ...
+
+    def replace(self, values: Mapping[str, float]) -> Self:
+        """The same with other values."""
+        ...
+
+    def factor(self, place: Place) -> float:
+        """What the initial learning rate is multiplied by for the next update."""
+        ...
+
+    def stepper(self, model: nn.Module) -> Stepper:
+        """The optimizer, with no value left open."""
+        ...
 
 
-class FixedOptions(Options):
-    """A value left out is drawn from the experiment's space, by the seed."""
-
-    tuned: ClassVar[tuple[str, ...]] = ("lr", "weight_decay")
+class ScheduledOptions(schedules.Constant):
+    """An optimizer with a schedule.  A value of null is drawn from the experiment's space, by the seed."""
 
     lr: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
+    optimizer: AnyOptimizer = Sgd()
+
+    @property
+    def optimizer_name(self) -> str:
+        """sgd | momentum | adam | adamw."""
+        return self.optimizer.name
+
+    def values(self) -> dict[str, float | None]:
+        """Learning rate and weight decay, then those of the schedule, then those of the optimizer."""
+        names = ("lr", "weight_decay", *self.own)
+        return {name: getattr(self, name) for name in names} | {
+            name: getattr(self.optimizer, name) for name in self.optimizer.own
+        }
+
+    def replace(self, values: Mapping[str, float]) -> Self:
+        """The same with other values."""
+        inner = {name: value for name, value in values.items() if name in self.optimizer.own}
+        outer = {name: value for name, value in values.items() if name not in inner}
+        return self.model_copy(update={**outer, "optimizer": self.optimizer.model_copy(update=inner)})
+
+    def stepper(self, model: nn.Module) -> Stepper:
+        """The optimizer."""
+        common = {"lr": self.lr, "weight_decay": self.weight_decay}
+        return TorchStepper(self.optimizer.make(model.parameters(), common))
 
 
-class StepOptions(FixedOptions):
-    """The learning rate is multiplied by `gamma` every `step_size` steps or epochs."""
-
-    tuned: ClassVar[tuple[str, ...]] = ("lr", "weight_decay", "step_size")
-
-    step_size: int | None = Field(default=None, ge=1)
-    gamma: float = Field(default=0.1, gt=0, lt=1)
-    unit: Literal["step", "epoch"] = "step"
+class FixedOptions(ScheduledOptions):
+    """A constant learning rate."""
 
 
-class ExponentialOptions(FixedOptions):
-    """The learning rate is multiplied by `gamma` every step or epoch."""
-
-    tuned: ClassVar[tuple[str, ...]] = ("lr", "weight_decay", "gamma")
-
-    gamma: float | None = Field(default=None, gt=0, lt=1)
-    unit: Literal["step", "epoch"] = "epoch"
+class StepOptions(ScheduledOptions, schedules.Step):
+    """A drop every so many steps or epochs."""
 
 
-class CosineOptions(FixedOptions):
-    """The learning rate falls to 0 along half a cosine, over the budget or, in a search, over the trial."""
+class MultistepOptions(ScheduledOptions, schedules.Multistep):
+    """Drops at given steps or epochs."""
+
+
+class ExponentialOptions(ScheduledOptions, schedules.Exponential):
+    """A steady decay."""
+
+
+class CosineOptions(ScheduledOptions, schedules.Cosine):
+    """Half a cosine over the budget or, in a search, over the trial."""
+
+
+class WarmupCosineOptions(ScheduledOptions, schedules.WarmupCosine):
+    """A linear warm-up, then half a cosine, over the budget or, in a search, over the trial."""
+
+
+class OneCycleOptions(ScheduledOptions, schedules.OneCycle):
+    """Up and down once, over the budget or, in a search, over the trial."""
 
 
 class AdamOptions(FixedOptions):
-    """Adam with an L2 penalty in the gradient (torch.optim.Adam); betas at torch's defaults unless given."""
+    """The paper's Adam: a constant learning rate."""
 
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.999, ge=0, lt=1)
+    optimizer: Adam = Adam()  # type: ignore[assignment]
 
 
 @dataclass
 class TrainingState(State):
-    """A training in progress.  `hyper` holds the present values, `initial_lr` the one the schedule scales."""
+    """A training in progress.  `hyper` holds the present values."""
 
-    optimizer: torch.optim.Optimizer = None  # type: ignore[assignment]
+    options: Any = None
+    """Those of the method with every value filled in."""
+    stepper: Stepper = None  # type: ignore[assignment]
     batches: Batches = None  # type: ignore[assignment]
-    initial_lr: float = math.nan
+    curve: list[float] = field(default_factory=list)
+    """Validation losses so far, nats per example."""
+    length: int | None = None
+    """Steps of the training where they are known, as in a search; else what the runner says of the budget counts."""
 
 
 class Training:
     """One training from start to end: the method a search repeats."""
 
-    def __init__(self, options: FixedOptions, space: Space):
-        self.options, self.space = options, space
+    def __init__(self, options: TrainingOptions, space: Space):
+        self.options, self.space = options, space.of(options.optimizer_name)
+
+    @property
+    def spans_budget(self) -> bool:
+        """Whether the schedule knows the budget."""
+        return self.options.spans_budget
+
+    @property
+    def open(self) -> list[str]:
+        """Names of the values left open."""
+        return [name for name, value in self.options.values().items() if value is None]
 
     def init(self, task: Task, seed: int) -> TrainingState:
         """Values the options leave open are drawn from the space."""
-        open_names = [name for name in self.options.tuned if getattr(self.options, name) is None]
-        return self.start(task, seed, draw(self.space, open_names, seed))
+        return self.start(task, seed, draw(self.space, self.open, seed))
 
-    def start(self, task: Task, seed: int, drawn: dict[str, float], trial: int = 0) -> TrainingState:
-        """The state before the first step, with `drawn` in place of open options."""
-        options = self.options.model_copy(update=drawn)
+    def start(self, task: Task, seed: int, drawn: Mapping[str, float], trial: int = 0) -> TrainingState:
+        """The state before the first step, with `drawn` in place of open values."""
+        options = self.options.replace(drawn)
         model = task.model(seed, trial)
-        hyper = {name: getattr(options, name) for name in options.tuned}
-        state = TrainingState(task, seed, model, hyper, trial=trial)
-        state.initial_lr = hyper["lr"]
-        state.optimizer = self._optimizer(model, options)
+        state = TrainingState(task, seed, model, dict(options.values()), trial=trial, options=options)
+        state.stepper = options.stepper(model)
         state.batches = task.train_batches(seed)
         return state
 
     def advance(self, state: TrainingState, *, steps: int, progress: float, ledger: Ledger) -> TrainingState:
-        """Updates, and a validation that selects after every selection period."""
-        task, schedule = state.task, self._schedule(state)
+        """Updates up to the end of a selection period, where the model is validated."""
+        task, options = state.task, state.options
+        to_selection = task.selection_period - state.trial_step % task.selection_period
+        initial_lr = options.values().get("lr")
         loss = torch.zeros(())
-        for _ in range(steps):
-            state.hyper["lr"] = state.initial_lr * schedule(progress, state.trial_step)
-            for group in state.optimizer.param_groups:
-                group["lr"] = state.hyper["lr"]
+        state.stepper.training()
+        for _ in range(min(steps, to_selection)):
+            if initial_lr is not None:
+                fraction = state.trial_step / state.length if state.length else progress
+                place = Place(fraction, state.trial_step, task.steps_per_epoch)
+                state.hyper["lr"] = initial_lr * options.factor(place)
             batch = state.batches.at(state.trial_step)
-            loss = task.training_loss(state.model, batch)
-            state.optimizer.zero_grad()
-            loss.backward()
-            state.optimizer.step()
+            loss = state.stepper.step(partial(task.training_loss, state.model, batch), state.hyper.get("lr"))
             state.step += 1
             state.trial_step += 1
-            if state.trial_step % task.selection_period == 0:
-                with ledger.account("selection"):
-                    select(state)
-        state.train_loss = float(loss.detach())
+        state.stepper.evaluation()
+        state.hyper |= state.stepper.hyper()
+        state.train_loss = float(loss)
         state.diverged = not math.isfinite(state.train_loss)
+        if state.trial_step % task.selection_period == 0:
+            with ledger.account("selection"):
+                state.curve.append(select(state))
         return state
 
     def finish(self, state: State) -> None:
-        """Validates the model where the budget left it."""
-        select(state)
+        """Nothing is open."""
 
     def incumbent(self, state: State) -> Incumbent | None:
         """The best validated model of the run."""
@@ -119,20 +188,3 @@ class Training:
     def scalars(self, state: State) -> dict[str, float]:
         """Nothing beyond losses and hyperparameters."""
         return {}
-
-    def _optimizer(self, model: torch.nn.Module, options: FixedOptions) -> torch.optim.Optimizer:
-        common: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay}
-        if isinstance(options, AdamOptions):
-            return torch.optim.Adam(model.parameters(), betas=(options.beta1, options.beta2), **common)
-        return torch.optim.SGD(model.parameters(), **common)
-
-    def _schedule(self, state: TrainingState) -> Schedule:
-        options, hyper = self.options, state.hyper
-        per_unit = state.task.steps_per_epoch if getattr(options, "unit", "step") == "epoch" else 1
-        if isinstance(options, CosineOptions):
-            return lambda progress, step: 0.5 * (1 + math.cos(math.pi * progress))
-        if isinstance(options, ExponentialOptions):
-            return lambda progress, step: hyper["gamma"] ** (step // per_unit)
-        if isinstance(options, StepOptions):
-            return lambda progress, step: options.gamma ** (step // (per_unit * hyper["step_size"]))
-        return lambda progress, step: 1.0

@@ -36,6 +36,9 @@ def run(
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     seeds: Annotated[Optional[str], typer.Option(help="Seeds instead of the file's, such as 0,1,4 or 0-9.")] = None,
     root: Root = None,
+    again_invalid: Annotated[
+        bool, typer.Option("--again-invalid", help="Also what ran while the machine was disturbed.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and the total budget only.")] = False,
 ) -> None:
     """Run experiments; what is finished in the results folder is not run again."""
@@ -52,13 +55,13 @@ def run(
         experiments = [
             load_experiment(path, figures=FIGURES, overrides=set_ or (), seeds=chosen, device=place) for path in configs
         ]
-        planned = plan(experiments, out)
+        planned = plan(experiments, out, again_invalid=again_invalid)
         _print_plan(planned, every_run=dry_run)
         if dry_run:
             return
         for task in {item.spec["task"]["name"] for item in planned if not item.is_done}:
             load(TASKS[task].data, root)
-        counts = launch(experiments, out, data_root=root)
+        counts = launch(experiments, planned, out, data_root=root)
     failed = sum(count for status, count in counts.items() if status == "failed")
     if failed:
         print(f"oho-bench: {failed} runs failed; `oho-bench status {out}` lists them", file=sys.stderr)
@@ -113,6 +116,26 @@ def figure(
 
         for path in build_figure(name, directory, output or Path(f"{name}.pdf")):
             print(path)
+
+
+@app.command()
+def replay(
+    directory: Annotated[Path, typer.Argument(metavar="DIR")],
+    budget: Annotated[float, typer.Option(help="In the runs' own unit: counted seconds, steps or epochs.")],
+    period: Annotated[Optional[float], typer.Option(help="Also every multiple of this up to the budget.")] = None,
+    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Write a row a run as CSV, too.")] = None,
+) -> None:
+    """Tell what each method would have returned at a smaller budget, without training again."""
+    with user_errors():
+        from reports.api import check_writable
+        from reports.replay import at_budgets, describe
+
+        if output is not None:
+            check_writable(output, ".csv")
+        table = at_budgets(directory, budget, period)
+        print(describe(table))
+        if output is not None:
+            table.to_csv(output, index=False)
 
 
 @app.command("list")

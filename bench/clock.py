@@ -1,7 +1,9 @@
 """The ledger: every second of a run is in one named account, and the accounts sum to its wall time.
 
-Counted accounts are what a method is billed for; the budget is spent by them alone.  At every switch the device is
-synchronised, so that work queued on a GPU is booked where it was asked for.
+Counted accounts are what a method is billed for; the budget is spent by them alone.  Between counted and uncounted work a
+GPU is synchronised, so that queued work is booked where it was asked for.  Between two counted accounts it is not: a
+method that has several would pay for the waiting.  There a mark is queued, and the seconds up to the next
+synchronisation are shared out as the device's own times between marks say.
 """
 
 from __future__ import annotations
@@ -9,6 +11,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import torch
 
 COUNTED = ("train", "hypergradient", "selection", "search")
 """Parameter updates; tangents, validation gradients and meta-steps; validation a method asks for; proposing trials."""
@@ -17,28 +22,91 @@ UNCOUNTED = ("setup", "evaluation", "tracking", "runner")
 """Data, model and warm-up; the runner's own look at validation and test; trackers; records, progress, loop."""
 
 
+class Device(Protocol):
+    """A device that works through a queue."""
+
+    def synchronise(self) -> None:
+        """Waits until the queue is empty."""
+        ...
+
+    def mark(self) -> Any:
+        """Queues a mark."""
+        ...
+
+    def between(self, first: Any, second: Any) -> float:
+        """The device's time between two marks that were reached."""
+        ...
+
+
+class Cuda:
+    """The present CUDA device and stream."""
+
+    def synchronise(self) -> None:
+        """Waits for all streams."""
+        torch.cuda.synchronize()
+
+    def mark(self) -> torch.cuda.Event:
+        """An event with a time."""
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def between(self, first: torch.cuda.Event, second: torch.cuda.Event) -> float:
+        """Seconds."""
+        return first.elapsed_time(second) / 1e3
+
+
 class Ledger:
     """Books wall time.  `seconds` maps each account to what it has so far; time runs from construction on."""
 
-    def __init__(
-        self,
-        synchronise: Callable[[], None] | None = None,
-        now: Callable[[], float] = time.perf_counter,
-    ):
+    def __init__(self, device: Device | None = None, now: Callable[[], float] = time.perf_counter):
         self.seconds = dict.fromkeys((*COUNTED, *UNCOUNTED), 0.0)
-        self._synchronise = synchronise
+        self._device = device
         self._now = now
         self._account = "setup"
+        self._marks: list[tuple[str, Any]] = []
         self._started = self._since = now()
 
     def switch(self, account: str) -> str:
         """Ends the running account, starts another, and returns the name of the one ended."""
-        if self._synchronise is not None:
-            self._synchronise()
-        instant = self._now()
-        self.seconds[self._account] += instant - self._since
-        previous, self._account, self._since = self._account, account, instant
+        previous = self._account
+        if account == previous:
+            return previous
+        if self._device is not None and account in COUNTED and previous in COUNTED:
+            self._marks.append((account, self._device.mark()))
+        else:
+            self._book()
+            self._begin(account)
+        self._account = account
         return previous
+
+    def _begin(self, account: str) -> None:
+        if self._device is not None and account in COUNTED:
+            self._marks = [(account, self._device.mark())]
+
+    def _book(self) -> None:
+        """Books the time since this was last done, shared out among the accounts that were marked."""
+        marks, self._marks = self._marks, []
+        shares = {self._account: 1.0}
+        if self._device is not None:
+            end = self._device.mark()
+            self._device.synchronise()
+            shares = self._shares(marks, end) or shares
+        instant = self._now()
+        for account, share in shares.items():
+            self.seconds[account] += share * (instant - self._since)
+        self._since = instant
+
+    def _shares(self, marks: list[tuple[str, Any]], end: Any) -> dict[str, float]:
+        """Each account's share of the device's time; empty where there was only one, or no time."""
+        assert self._device is not None
+        if len(marks) < 2:
+            return {}
+        times: dict[str, float] = {}
+        for (account, mark), after in zip(marks, [mark for _, mark in marks[1:]] + [end], strict=True):
+            times[account] = times.get(account, 0.0) + self._device.between(mark, after)
+        whole = sum(times.values())
+        return {account: time / whole for account, time in times.items()} if whole else {}
 
     @contextlib.contextmanager
     def account(self, name: str) -> Iterator[None]:
@@ -51,10 +119,14 @@ class Ledger:
 
     def counted(self) -> float:
         """Seconds billed to the method so far, the running account included."""
-        self.switch(self._account)
+        self._settle()
         return sum(self.seconds[account] for account in COUNTED)
 
     def wall(self) -> float:
         """Seconds since the ledger was opened."""
-        self.switch(self._account)
+        self._settle()
         return self._since - self._started
+
+    def _settle(self) -> None:
+        self._book()
+        self._begin(self._account)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from bench.method_registry import METHODS, searchable
+from bench.method_registry import METHODS, build_method, missing_package, repeatable
 from bench.protocol import Options
 from bench.records import PROTOCOL
 from bench.space import Space
@@ -132,6 +132,9 @@ def _validate(file: YamlFile, prefix: Key, model: type[Model], content: Mapping[
             what = f"unknown key {_dotted(key)!r}; allowed: {', '.join(model.model_fields)}"
         elif first["type"] == "missing":
             what = f"key {_dotted(key)!r} is missing"
+        elif first["type"] == "union_tag_invalid":
+            found = first["ctx"]
+            what = f"{_dotted(key)}: unknown name {found['tag']!r}; allowed: {found['expected_tags']}"
         elif not isinstance(first["input"], Mapping):
             what += f" (given {first['input']!r})"
         raise file.error(key, what) from None
@@ -144,27 +147,48 @@ def _method(file: YamlFile, key: Key, item: Mapping[str, Any], space: Space) -> 
     label = item.get("label", entry.label)
     if not isinstance(label, str):
         raise file.error((*key, "label"), f"label: a text is expected (given {label!r})")
-    if entry.searcher is None:
-        options = _validate(file, key, entry.options, content)
-        _covered(file, key, options, space)
-        return {"name": name, "label": label, **options.model_dump()}
-    over = content.get("over")
-    if not isinstance(over, Mapping):
-        raise file.error((*key, "over"), "over: the method to search over is expected, such as {name: fixed}")
-    inner = _named(file, (*key, "over"), over, dict.fromkeys(searchable()), "method to search over")
-    inner_spec = _method(file, (*key, "over"), over, space)
-    content["over"] = None
+    if "pruner" in content and "pruner" not in entry.options.model_fields:
+        raise file.error((*key, "pruner"), f"pruner: it ends trials of a search early, and {name!r} has no trials")
+    if missing := missing_package(name):
+        raise file.error(key, missing)
+    over: dict[str, Any] = {}
+    if entry.is_over:
+        over = {"over": _over(file, (*key, "over"), content.get("over"), name, space)}
+        label = item.get("label", f"{entry.label}: {over['over']['label']}")
+        content["over"] = None
     options = _validate(file, key, entry.options, content)
-    if "label" not in item:
-        label = f"{entry.label}: {METHODS[inner].label}"
-    return {"name": name, "label": label, **options.model_dump(), "over": inner_spec}
+    if hasattr(options, "values"):
+        _covered(file, key, options, space)
+    spec = {"name": name, "label": label, **options.model_dump(mode="json"), **over}
+    try:
+        build_method(name, _rest(spec, "name", "label"), space)
+    except ValueError as error:
+        raise file.error(key, f"{name}: {error}") from None
+    return spec
 
 
-def _covered(file: YamlFile, key: Key, options: Options, space: Space) -> None:
-    open_names = [name for name in getattr(options, "tuned", ()) if getattr(options, name) is None]
-    if missing := space.missing(open_names):
-        known = ", ".join(space.hyperparameters)
+def _over(file: YamlFile, key: Key, item: Any, name: str, space: Space) -> Spec:
+    """The method that another one repeats."""
+    if not isinstance(item, Mapping):
+        raise file.error(key, "over: the method to repeat is expected, such as {name: fixed}")
+    _named(file, key, item, dict.fromkeys(repeatable(name)), f"method for {name} to repeat")
+    return _method(file, key, item, space)
+
+
+def _covered(file: YamlFile, key: Key, options: Any, space: Space) -> None:
+    """The space has a law for every open value, and the method takes all that the law gives."""
+    own = space.of(getattr(options, "optimizer_name", "sgd"))
+    open_names = [name for name, value in options.values().items() if value is None]
+    if missing := own.missing(open_names):
+        known = ", ".join(own.hyperparameters)
         raise file.error(key, f"space {space.name!r} has no law for {', '.join(missing)}; it has: {known}")
+    for name, fraction in product(open_names, (0.0, 1.0)):
+        value = own.hyperparameters[name].at(fraction)
+        try:
+            type(options).model_validate(options.replace({name: value}).model_dump())
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise file.error(key, f"space {space.name!r} has a law for {name} that reaches {value:g}: {reason}") from None
 
 
 def _refuse_twins(file: YamlFile, methods: Sequence[Spec]) -> None:

@@ -79,6 +79,8 @@ class Display:
         parts = [str(outcome.status).replace("_", " "), f"{outcome.counted_seconds:.1f} s counted"]
         parts += [f"{outcome.trials} trials"] if "over" in self._spec["method"] else []
         parts += [f"best validation {best:.4f}"] if best is not None else []
+        if not outcome.valid:
+            parts.append(f"NOT VALID: {'; '.join(outcome.invalid_because)}")
         if outcome.message:
             parts.append(outcome.message.strip().splitlines()[-1])
         parts.append(self._remaining(0.0))

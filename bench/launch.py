@@ -32,22 +32,27 @@ class Planned:
     is_done: bool
 
 
-def plan(experiments: Sequence[Experiment], root: Path) -> list[Planned]:
-    """Every run once, in order; a run that two experiments share belongs to the first."""
+def plan(experiments: Sequence[Experiment], root: Path, *, again_invalid: bool = False) -> list[Planned]:
+    """Every run once, in order; a run that two experiments share belongs to the first.
+
+    With `again_invalid` a run whose clock was disturbed is not done.
+    """
     planned: dict[str, Planned] = {}
     for experiment in experiments:
         for spec in experiment.specs:
             identity = run_id(spec)
             if identity not in planned:
                 outcome = read_outcome(root / identity)
-                planned[identity] = Planned(experiment, spec, identity, bool(outcome and outcome.status.is_result))
+                done = outcome is not None and outcome.status.is_result and (outcome.valid or not again_invalid)
+                planned[identity] = Planned(experiment, spec, identity, done)
     return list(planned.values())
 
 
-def launch(experiments: Sequence[Experiment], root: Path, *, data_root: Path | None) -> dict[Status, int]:
-    """Runs what is not done yet and returns how many of the planned runs ended in each status."""
+def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *, data_root: Path | None
+           ) -> dict[Status, int]:  # fmt: skip
+    """Runs what is planned and not done yet, and returns how many of those runs ended in each status."""
     _prepare(root)
-    todo = [item for item in plan(experiments, root) if not item.is_done]
+    todo = [item for item in planned if not item.is_done]
     _check_methods([item.spec for item in todo], data_root)
     for experiment in experiments:
         ids = tuple(dict.fromkeys(run_id(spec) for spec in experiment.specs))

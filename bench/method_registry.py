@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from baselines import training
+from baselines import training, tuning_free
+from baselines.population import Population, PopulationOptions
 from baselines.search import Search, SearchOptions
-from baselines.training import Training
+from baselines.training import ScheduledOptions, Training
 from bench import online
 from bench.online import Online
 from bench.protocol import Method, Options, Space
@@ -16,33 +18,55 @@ from bench.protocol import Method, Options, Space
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """`build(options, space)` makes the method; `searcher` is set for methods that search over another one."""
+    """`build(options, space)` makes the method; of one `over` another, `build(options, over)`."""
 
     description: str
     label: str
     options: type[Options]
     build: Callable[..., Method]
-    searcher: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the method repeats another one, its option `over`."""
+        return "over" in self.options.model_fields
+
+
+def _searches(name: str, description: str, label: str) -> MethodEntry:
+    return MethodEntry(description, label, SearchOptions, partial(Search, searcher=name))
 
 
 METHODS: dict[str, MethodEntry] = {
-    "fixed": MethodEntry("SGD at a constant learning rate", "Fixed", training.FixedOptions, Training),
-    "step": MethodEntry("SGD, learning rate times gamma every step_size", "Step", training.StepOptions, Training),
+    "fixed": MethodEntry("constant learning rate, SGD unless told otherwise", "Fixed", training.FixedOptions, Training),
+    "step": MethodEntry("learning rate times gamma every step_size", "Step", training.StepOptions, Training),
+    "multistep": MethodEntry(
+        "learning rate times gamma at each milestone", "Multistep", training.MultistepOptions, Training
+    ),
     "exponential": MethodEntry(
-        "SGD, learning rate times gamma every epoch", "Exponential", training.ExponentialOptions, Training
+        "learning rate times gamma every step or epoch", "Exponential", training.ExponentialOptions, Training
     ),
-    "cosine": MethodEntry("SGD, learning rate along half a cosine to 0", "Cosine", training.CosineOptions, Training),
+    "cosine": MethodEntry("learning rate along half a cosine to 0", "Cosine", training.CosineOptions, Training),
+    "warmup-cosine": MethodEntry(
+        "the same after a linear warm-up", "Warm-up and cosine", training.WarmupCosineOptions, Training
+    ),
+    "one-cycle": MethodEntry("up and down once", "One-cycle", training.OneCycleOptions, Training),
     "adam": MethodEntry("Adam at a constant learning rate", "Adam", training.AdamOptions, Training),
-    "random-search": MethodEntry(
-        "restarts at points drawn from the space", "Random search", SearchOptions, Search, "random"
-    ),
-    "bayesian-search": MethodEntry(
-        "restarts at points of a Gaussian process with expected improvement",
-        "Bayesian optimization",
-        SearchOptions,
-        Search,
+    "random-search": _searches("random", "restarts at points drawn from the space", "Random search"),
+    "sobol-search": _searches("sobol", "restarts at the points of a scrambled Sobol sequence", "Sobol search"),
+    "bayesian-search": _searches(
         "gaussian-process",
+        "restarts by scikit-optimize's Gaussian process with expected improvement (the paper's)",
+        "Bayesian optimization",
     ),
+    "tpe-search": _searches("tpe", "restarts by Optuna's tree-structured Parzen estimator", "TPE"),
+    "gp-search": _searches("optuna-gp", "restarts by Optuna's Gaussian process", "Optuna GP"),
+    "cma-search": _searches("cma-es", "restarts by CMA-ES", "CMA-ES"),
+    "population": MethodEntry(
+        "population-based training: the worst copy the best and vary", "Population", PopulationOptions, Population
+    ),
+    **{
+        name: MethodEntry(entry.description, entry.label, entry.options, Training)
+        for name, entry in tuning_free.METHODS.items()
+    },
     "oho-global": MethodEntry(
         "exact online hypergradients, one learning rate and L2 coefficient",
         "Global OHO",
@@ -76,15 +100,22 @@ METHODS: dict[str, MethodEntry] = {
 }
 
 
-def searchable() -> list[str]:
-    """Names of the methods a search can repeat."""
-    return [name for name, entry in METHODS.items() if entry.build is Training]
+def repeatable(name: str) -> list[str]:
+    """Names of the methods that the method `name` can repeat; a population copies the state of a torch optimizer."""
+    base = ScheduledOptions if METHODS[name].build is Population else Options
+    return [other for other, entry in METHODS.items() if entry.build is Training and issubclass(entry.options, base)]
 
 
-def build_method(name: str, options: Options, space: Space) -> Method:
-    """The method `name`; for a search, `options.over` holds the options of the method it repeats."""
+def missing_package(name: str) -> str | None:
+    """What to install for a method whose package is not there; None where nothing is missing."""
+    return tuning_free.missing_package(name) if name in tuning_free.METHODS else None
+
+
+def build_method(name: str, options: Mapping[str, Any], space: Space) -> Method:
+    """The method `name` from its options as plain values."""
     entry = METHODS[name]
-    if entry.searcher is None:
-        return entry.build(options, space)
-    assert isinstance(options, SearchOptions)
-    return entry.build(options, Training(options.over, space), space, entry.searcher)
+    if not entry.is_over:
+        return entry.build(entry.options.model_validate(options), space)
+    inner = {key: value for key, value in options["over"].items() if key not in ("name", "label")}
+    over = build_method(options["over"]["name"], inner, space)
+    return entry.build(entry.options.model_validate({**options, "over": None}), over)

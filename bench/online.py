@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -22,10 +22,16 @@ Initial = dict[str, float]
 class InitialOptions(Options):
     """A value left out is drawn from the experiment's space, by the seed."""
 
-    tuned: ClassVar[tuple[str, ...]] = ("lr", "weight_decay")
-
     lr: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
+
+    def values(self) -> dict[str, float | None]:
+        """Initial hyperparameters by name; None is drawn from the space."""
+        return {"lr": self.lr, "weight_decay": self.weight_decay}
+
+    def replace(self, values: Mapping[str, float]) -> Self:
+        """The same with other values."""
+        return self.model_copy(update=values)
 
     @property
     def ceiling(self) -> float:
@@ -129,6 +135,8 @@ class OnlineState(State):
 class Online:
     """A training by the optimizer that `optimize` makes of the model, the initial values, the options and the seed."""
 
+    spans_budget = False
+
     def __init__(
         self,
         options: InitialOptions,
@@ -139,9 +147,9 @@ class Online:
 
     def init(self, task: Task, seed: int) -> OnlineState:
         """Open initial values are drawn from the space; the L2 coefficient starts no higher than its ceiling."""
-        open_names = [name for name in self.options.tuned if getattr(self.options, name) is None]
-        initial: Initial = {name: getattr(self.options, name) for name in self.options.tuned}
-        initial |= draw(self.space, open_names, seed)
+        given = self.options.values()
+        initial: Initial = {name: value for name, value in given.items() if value is not None}
+        initial |= draw(self.space, [name for name in given if name not in initial], seed)
         initial["weight_decay"] = min(initial["weight_decay"], self.options.ceiling)
         model = task.model(seed)
         state = OnlineState(task, seed, model, dict(initial))
@@ -150,25 +158,25 @@ class Online:
         return state
 
     def advance(self, state: OnlineState, *, steps: int, progress: float, ledger: Ledger) -> OnlineState:
-        """Updates with a meta-step each, and a validation that selects after every selection period."""
+        """Updates with a meta-step each, up to the end of a selection period, where the model is validated."""
         task, model = state.task, state.model
         state.optimizer.on_phase = ledger.switch
-        for _ in range(steps):
+        to_selection = task.selection_period - state.step % task.selection_period
+        for _ in range(min(steps, to_selection)):
             batch = state.batches.at(state.step)
             loss = state.optimizer.step(partial(task.training_loss, model, batch), partial(held_loss, state, state.step))
             state.step += 1
             state.trial_step += 1
-            if state.step % task.selection_period == 0:
-                with ledger.account("selection"):
-                    select(state)
         state.hyper = {name: values.tolist() for name, values in state.optimizer.hyper.items()}
         state.train_loss = float(loss)
         state.diverged = not math.isfinite(state.train_loss)
+        if state.step % task.selection_period == 0:
+            with ledger.account("selection"):
+                select(state)
         return state
 
     def finish(self, state: State) -> None:
-        """Validates the model where the budget left it."""
-        select(state)
+        """Nothing is open."""
 
     def incumbent(self, state: State) -> Incumbent | None:
         """The best validated model of the run."""

@@ -5,7 +5,7 @@
     method.incumbent(state), method.scalars(state)
 
 The runner owns loop, clock and stopping; a method owns its state and says, through `ledger.account(...)`, on which
-account the seconds it causes are booked.  All a method module needs is importable from here.
+account the seconds it causes are booked.  All a method module needs is importable from here.  PROTOCOL.md has the rules.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ class Trial:
     validation_loss: float
     steps: int
     status: str
-    """finished | diverged | cut"""
+    """finished | diverged | pruned | cut"""
+    curve: tuple[float, ...] = ()
+    """Its validation losses in the order they were found, nats per example."""
 
 
 @dataclass
@@ -81,16 +83,24 @@ class State:
 class Method(Protocol):
     """One way to train under a budget.  A method's state is a `State` of its own kind, hence `Any` here."""
 
+    @property
+    def spans_budget(self) -> bool:
+        """Whether what it does depends on how long its budget is, beyond being ended by it."""
+        ...
+
     def init(self, task: Task, seed: int) -> Any:
         """The state before the first step.  A function of its arguments alone."""
         ...
 
     def advance(self, state: Any, *, steps: int, progress: float, ledger: Ledger) -> Any:
-        """At most `steps` further updates.  `progress` is the fraction of the budget used, in [0, 1)."""
+        """At most `steps` further updates, and none after a validation, so that the clock is read where a model is found.
+
+        `progress` is the fraction of the budget used, in [0, 1).  Between two calls `state.model` is what is evaluated.
+        """
         ...
 
     def finish(self, state: Any) -> None:
-        """The budget ended: validates the model where it stands.  Called once, not billed, the same for all."""
+        """The budget ended: a trial in progress is closed as it is, without a validation."""
         ...
 
     def incumbent(self, state: Any) -> Incumbent | None:

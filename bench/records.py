@@ -4,7 +4,7 @@ A results folder holds
 
     experiments/NAME.json     what was planned: the resolved configuration and its list of run ids
     ID/spec.json              everything that affects the run's result; ID is the hash of it
-    ID/records.jsonl          one JSON object a line, append-only: evaluations and finished trials
+    ID/records.jsonl          one JSON object a line, append-only: evaluations, incumbents and ended trials
     ID/outcome.json           how the run ended; written once, atomically, so a run without it is unfinished
 
 Losses are in nats per example, times in seconds.  JSON has no NaN: a non-finite number is stored as null and read back
@@ -19,17 +19,20 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the files' layout."""
 
-PROTOCOL = 1
-"""Version of the measuring protocol (what is counted, when is evaluated); figures never mix two."""
+PROTOCOL = 2
+"""Version of the measuring protocol, PROTOCOL.md; figures never mix two."""
+
+
+KINDS = ("evaluation", "incumbent", "trial")
 
 
 class RecordError(Exception):
@@ -57,7 +60,11 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run's end.  `accounts` maps a ledger account to its seconds; they sum to `wall_seconds`."""
+    """A run's end.  `accounts` maps a ledger account to its seconds; they sum to `wall_seconds`.
+
+    `valid` is false where a timed run's seconds are void; `invalid_because` says why, `conditions` what was read.
+    `spans_budget` says that the method's schedule knows the budget, so that no smaller one can be read off the records.
+    """
 
     status: Status
     message: str
@@ -68,8 +75,16 @@ class Outcome:
     accounts: Mapping[str, float]
     final: Mapping[str, Any]
     environment: Mapping[str, Any]
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    invalid_because: Sequence[str] = ()
+    spans_budget: bool = False
     protocol: int = PROTOCOL
     schema: int = SCHEMA
+
+    @property
+    def valid(self) -> bool:
+        """Whether nothing disturbed the run's clock."""
+        return not self.invalid_because
 
 
 @dataclass(frozen=True)
@@ -90,8 +105,13 @@ class Run:
 
     @property
     def trials(self) -> list[Mapping[str, Any]]:
-        """The records of kind `trial`: one a finished or cut trial of a search."""
+        """The records of kind `trial`: one an ended or cut trial of a search."""
         return [record for record in self.records if record["kind"] == "trial"]
+
+    @property
+    def incumbents(self) -> list[Mapping[str, Any]]:
+        """The records of kind `incumbent`: one each time a better model was selected, the untrained one first."""
+        return [record for record in self.records if record["kind"] == "incumbent"]
 
 
 @dataclass(frozen=True)
@@ -141,7 +161,7 @@ class RunWriter:
             os.fsync(self._file.fileno())
         self._file.close()
         if outcome is not None:
-            write_json(self.folder / "outcome.json", asdict(outcome))
+            write_json(self.folder / "outcome.json", {**asdict(outcome), "valid": outcome.valid})
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -213,6 +233,7 @@ def read_outcome(folder: Path) -> Outcome | None:
             f"{path}:1:1: schema {content.get('schema')!r}, this version reads {SCHEMA}; run it again into another folder"
         )
     try:
+        content.pop("valid", None)
         return Outcome(**{**content, "status": Status(content["status"])})
     except (TypeError, ValueError, KeyError) as error:
         raise RecordError(f"{path}:1:1: not an outcome ({error}); remove this file to run it again") from None
@@ -246,7 +267,7 @@ def _read_lines(path: Path) -> tuple[tuple[Mapping[str, Any], ...], bool]:
             raise RecordError(
                 f"{path}:{number}:{error.colno}: {error.msg}; a record is one JSON object a line"
             ) from None
-        if not isinstance(record, dict) or record.get("kind") not in ("evaluation", "trial"):
-            raise RecordError(f"{path}:{number}:1: kind must be evaluation or trial")
+        if not isinstance(record, dict) or record.get("kind") not in KINDS:
+            raise RecordError(f"{path}:{number}:1: kind must be one of {', '.join(KINDS)}")
         records.append(record)
     return tuple(records), torn

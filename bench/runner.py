@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
@@ -11,12 +12,13 @@ from typing import Any, Protocol
 
 import torch
 
-from bench.clock import Ledger
+from bench.clock import Cuda, Ledger
+from bench.conditions import Conditions, Verdict
 from bench.environment import describe_environment
-from bench.protocol import Incumbent, Method, Split, State, Task
+from bench.protocol import Incumbent, Method, Split, State, Task, select
 from bench.records import Outcome, RunWriter, Status
 from bench.spec import Spec, method_of, set_threads, task_of
-from bench.tasks import Evaluation, evaluate
+from bench.tasks import evaluate
 from oho.memory import keep_freed_memory
 
 CHUNK_SECONDS = 0.02
@@ -24,6 +26,7 @@ CHUNK_SECONDS = 0.02
 CHUNK_STEPS = 10
 """The same where the budget is in steps or epochs: fixed, so that a run does not depend on the machine's speed."""
 WARM_UP_STEPS = 3
+RESULT = ("incumbent_validation_loss", "incumbent_test_loss", "incumbent_test_error")
 
 
 class Sink(Protocol):
@@ -46,11 +49,21 @@ class Interrupted(BaseException):
     """Raised by a signal handler: the run ends where it stands, its records kept."""
 
 
-def run(spec: Spec, root: Path, *, data_root: Path | None, open_sink: Callable[[str, Spec, Path], Sink],
-        progress: Progress = lambda fraction, state: None) -> Outcome:  # fmt: skip
-    """Runs a spec from its beginning and writes its folder.  A failure is an outcome too; only signals are raised on."""
+def run(
+    spec: Spec,
+    root: Path,
+    *,
+    data_root: Path | None,
+    open_sink: Callable[[str, Spec, Path], Sink],
+    progress: Progress = lambda fraction, state: None,
+    now: Callable[[], float] = time.perf_counter,
+) -> Outcome:
+    """Runs a spec from its beginning and writes its folder.  A failure is an outcome too; only signals are raised on.
+
+    `now` is the ledger's clock, in seconds.
+    """
     device = torch.device(spec["device"])
-    ledger = Ledger(torch.cuda.synchronize if device.type == "cuda" else None)
+    ledger = Ledger(Cuda() if device.type == "cuda" else None, now)
     threads = set_threads(spec)
     keep_freed_memory()
     writer = RunWriter(root, spec)
@@ -83,39 +96,44 @@ class _Loop:
 
     def __init__(self, method: Method, task: Task, test: Split, spec: Spec, ledger: Ledger, writer: RunWriter,
                  sink: Sink, progress: Progress):  # fmt: skip
-        self.method, self.task, self.spec, self.ledger = method, task, spec, ledger
+        self.method, self.task, self.test, self.spec, self.ledger = method, task, test, spec, ledger
         self.writer, self.sink, self.progress = writer, sink, progress
         self.unit, self.amount = spec["budget"]["unit"], spec["budget"]["amount"]
-        self.evaluator = _Evaluator(task, test, spec["seed"])
+        self.model = task.model(spec["seed"])
+        self.selected: Incumbent | None = None
+        self.result: dict[str, float | None] = dict.fromkeys(RESULT)
         self.final: dict[str, Any] = {}
         self.recorded_trials = 0
         self.state = method.init(task, spec["seed"])
+        select(self.state)  # the untrained model: what a run that validates nothing returns
+        self.conditions = Conditions(task.device)
 
     def until_budget(self) -> Status:
         """Advances and evaluates until the budget is used or the training has diverged."""
         state, interval, shown = self.state, self.amount / self.spec["evaluations"], -1.0
         self.ledger.switch("runner")
-        self.evaluate()
+        self.record_incumbent(0.0)
+        self.evaluate(0.0)
         due = interval
         while (used := self.used()) < self.amount and not state.diverged:
             steps = self.chunk(used, due)
-            with self.ledger.account("train"):
+            with self.ledger.account("train"), self.conditions.working():
                 state = self.state = self.method.advance(
                     state, steps=steps, progress=used / self.amount, ledger=self.ledger
                 )
-            found = self.record_trials()
             used = self.used()
-            if used >= due or found:
-                self.evaluate()
+            self.record_trials(used)
+            self.record_incumbent(used)
+            if used >= due:
+                self.evaluate(used)
                 due = interval * (math.floor(used / interval) + 1)
-            if (now := self.ledger.wall()) - shown > 0.1:
+            if (moment := self.ledger.wall()) - shown > 0.1:
                 self.progress(min(1.0, used / self.amount), state)
-                shown = now
-        with self.ledger.account("evaluation"):
-            if not state.diverged:
-                self.method.finish(state)
-        self.record_trials()
-        self.evaluate()
+                shown = moment
+        self.method.finish(state)
+        self.record_trials(used)
+        if self.final["step"] < state.step:
+            self.evaluate(used)
         return Status.DIVERGED if state.diverged else Status.BUDGET_REACHED
 
     def used(self) -> float:
@@ -133,67 +151,59 @@ class _Loop:
         per_step = 1 if self.unit == "steps" else 1 / self.task.steps_per_epoch
         return max(1, min(CHUNK_STEPS, math.ceil(remaining / per_step - 1e-9)))
 
-    def record_trials(self) -> bool:
-        """Writes the trials ended since the last call; True if one of them holds the incumbent."""
-        found = False
+    def record_trials(self, used: float) -> None:
+        """Writes the trials ended since the last call."""
         for index in range(self.recorded_trials, len(self.state.trials)):
-            counted = self.ledger.counted()
-            self.write({"kind": "trial", "trial": index, "counted_seconds": counted, **asdict(self.state.trials[index])})
-            found |= self.state.incumbent is not None and self.state.incumbent.trial == index
+            self.write({**self.moment("trial", used), "trial": index, **asdict(self.state.trials[index])})
         self.recorded_trials = len(self.state.trials)
-        return found
 
-    def evaluate(self) -> None:
-        """Looks at validation and test, on the runner's account, and writes a record."""
-        state = self.state
-        counted, wall = self.ledger.counted(), self.ledger.wall()
+    def record_incumbent(self, used: float) -> None:
+        """Writes a model selected since the last call, unless the deadline was before."""
+        incumbent = self.method.incumbent(self.state)
+        if incumbent is None or incumbent is self.selected or used > self.amount:
+            return
+        moment = self.moment("incumbent", used)
         with self.ledger.account("evaluation"):
-            losses = self.evaluator(state, self.method.incumbent(state))
+            self.model.load_state_dict(incumbent.weights)
+            loss, error = evaluate(self.model, self.test)
+        self.selected = incumbent
+        self.result = dict(zip(RESULT, (incumbent.validation_loss, loss, error), strict=True))
+        self.write({**moment, "trial": incumbent.trial, "validation_loss": incumbent.validation_loss,
+                    "test_loss": loss, "test_error": error})  # fmt: skip
+
+    def evaluate(self, used: float) -> None:
+        """Looks at the present model on validation and test, on the runner's account, and writes a record."""
+        state, moment = self.state, self.moment("evaluation", used)
+        with self.ledger.account("evaluation"):
+            validation, test = self.task.evaluate(state.model, self.task.validation, self.test)
             scalars = self.method.scalars(state)
         self.final = {
-            "kind": "evaluation",
-            "step": state.step,
-            "epoch": state.step / self.task.steps_per_epoch,
+            **moment,
             "trial": state.trial,
-            "counted_seconds": counted,
-            "wall_seconds": wall,
             "train_loss": state.train_loss,
-            **losses,
+            "validation_loss": validation.loss,
+            "test_loss": test.loss,
+            "test_error": test.error,
+            **self.result,
             "hyper": {name: value if isinstance(value, list) else [value] for name, value in state.hyper.items()},
             "scalars": scalars,
         }
         self.write(self.final)
+
+    def moment(self, kind: str, used: float) -> dict[str, Any]:
+        """What every record begins with; `used` is in the budget's unit."""
+        step = self.state.step
+        return {
+            "kind": kind, "space": self.spec["space"]["name"], "used": used, "step": step,
+            "epoch": step / self.task.steps_per_epoch, "counted_seconds": self.ledger.counted(),
+            "wall_seconds": self.ledger.wall(),
+        }  # fmt: skip
 
     def write(self, record: dict[str, Any]) -> None:
         """To disk first, then to the sink."""
         self.writer.append(record)
         with self.ledger.account("tracking"):
             self.sink.record(record)
-
-
-class _Evaluator:
-    """Losses of the present model and of the incumbent; an incumbent is looked at once."""
-
-    def __init__(self, task: Task, test: Split, seed: int):
-        self._task, self._test = task, test
-        self._model = task.model(seed)
-        self._known: Incumbent | None = None
-        self._incumbent_test: Evaluation | None = None
-
-    def __call__(self, state: State, incumbent: Incumbent | None) -> dict[str, float | None]:
-        validation, test = self._task.evaluate(state.model, self._task.validation, self._test)
-        if incumbent is not self._known and incumbent is not None:
-            self._model.load_state_dict(incumbent.weights)
-            self._known, self._incumbent_test = incumbent, evaluate(self._model, self._test)
-        best, best_test = self._known, self._incumbent_test
-        return {
-            "validation_loss": validation.loss,
-            "test_loss": test.loss,
-            "test_error": test.error,
-            "incumbent_validation_loss": best.validation_loss if best else None,
-            "incumbent_test_loss": best_test.loss if best_test else None,
-            "incumbent_test_error": best_test.error if best_test else None,
-        }
 
 
 def _warm_up(method: Method, task: Task, seed: int) -> None:
@@ -206,6 +216,8 @@ def _warm_up(method: Method, task: Task, seed: int) -> None:
 def _outcome(status: Status, message: str, loop: _Loop | None, ledger: Ledger, environment: dict) -> Outcome:
     state = loop.state if loop else None
     counted, wall = ledger.counted(), ledger.wall()
+    accounts = dict(ledger.seconds)
+    verdict = loop.conditions.verdict() if loop else Verdict({}, [])
     return Outcome(
         status=status,
         message=message,
@@ -213,7 +225,10 @@ def _outcome(status: Status, message: str, loop: _Loop | None, ledger: Ledger, e
         trials=len(state.trials) if state else 0,
         counted_seconds=counted,
         wall_seconds=wall,
-        accounts=dict(ledger.seconds),
+        accounts=accounts,
         final=loop.final if loop else {},
         environment=environment,
+        conditions=verdict.readings,
+        invalid_because=verdict.reasons if loop and loop.unit == "seconds" else [],
+        spans_budget=loop.method.spans_budget if loop else False,
     )

@@ -17,7 +17,8 @@ Bound = Annotated[float, Field(allow_inf_nan=False)]
 class Dimension(BaseModel):
     """A uniform law on [low, high], on a logarithmic scale if `log`, rounded to whole numbers if `integer`.
 
-    With `complement` it is the law of 1 − value: decay factors just below 1 differ in their distance from 1.
+    With `complement` it is the law of 1 − value: decay factors just below 1 differ in their distance from 1.  With an
+    `offset` it is the law of value − offset.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,6 +28,7 @@ class Dimension(BaseModel):
     log: bool = False
     integer: bool = False
     complement: bool = False
+    offset: Bound = 0.0
 
     @model_validator(mode="after")
     def _ordered(self) -> Dimension:
@@ -34,6 +36,8 @@ class Dimension(BaseModel):
             raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
         if self.log and self.low <= 0:
             raise ValueError(f"low {self.low:g} must be positive on a logarithmic scale")
+        if self.offset and (self.complement or self.integer):
+            raise ValueError("an offset goes with neither complement nor integer")
         return self
 
     def at(self, fraction: float) -> float:
@@ -46,11 +50,19 @@ class Dimension(BaseModel):
 
     def value(self, coordinate: float) -> float:
         """The hyperparameter at a point of the law."""
-        return 1 - coordinate if self.complement else coordinate
+        if self.complement:
+            return 1 - coordinate
+        return coordinate + self.offset if self.offset else coordinate  # a whole number stays one
 
     def coordinate(self, value: float) -> float:
         """Where the law has a hyperparameter; within the bounds, though 1 − (1 − low) may round to below low."""
-        return min(max(1 - value, self.low), self.high) if self.complement else value
+        coordinate = 1 - value if self.complement else value - self.offset
+        return min(max(coordinate, self.low), self.high)
+
+    def near(self, value: float, factor: float) -> float:
+        """The hyperparameter whose coordinate is `factor` times as large, within the law's bounds."""
+        coordinate = min(max(self.coordinate(value) * factor, self.low), self.high)
+        return self.value(round(coordinate) if self.integer else coordinate)
 
 
 class Space(BaseModel):
@@ -60,6 +72,13 @@ class Space(BaseModel):
 
     name: str
     hyperparameters: Mapping[str, Dimension]
+    optimizers: Mapping[str, Mapping[str, Dimension]] = {}
+    """Laws that take the place of those above where a method uses an optimizer of that name."""
+
+    def of(self, optimizer: str) -> Space:
+        """The space of methods that use an optimizer."""
+        own = self.optimizers.get(optimizer, {})
+        return Space(name=self.name, hyperparameters={**self.hyperparameters, **own})
 
     def missing(self, names: Iterable[str]) -> list[str]:
         """Those of `names` that this space has no law for."""

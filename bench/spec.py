@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bench.method_registry import METHODS, build_method
+from bench.method_registry import build_method
 from bench.protocol import Method, Split, Task
 from bench.space import Space
 from bench.task_registry import TASKS, build_task
@@ -25,14 +25,8 @@ def task_of(spec: Spec, device: torch.device, data_root: Path | None) -> tuple[T
 
 def method_of(spec: Spec) -> Method:
     """The method, before its first run."""
-    space = Space.model_validate(spec["space"])
     name, content = _named(spec["method"])
-    over = content.get("over")
-    if over is None:
-        return build_method(name, METHODS[name].options(**content), space)
-    inner, inner_content = _named(over)
-    options = METHODS[name].options(**{**content, "over": None})
-    return build_method(name, options.model_copy(update={"over": METHODS[inner].options(**inner_content)}), space)
+    return build_method(name, content, Space.model_validate(spec["space"]))
 
 
 def set_threads(spec: Spec) -> int:

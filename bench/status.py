@@ -9,12 +9,13 @@ from bench.records import RecordError, Status, read_manifests, read_outcome
 
 
 def describe(root: Path) -> str:
-    """One line an experiment, then one line a failed run.  Reads outcomes only, so it is quick on large folders."""
+    """A line an experiment, then one a failed and one a disturbed run.  Reads outcomes only: quick on large folders."""
     manifests = read_manifests(root)
     if not manifests:
         raise RecordError(f"{root}: no experiment has been run into this folder")
     lines: list[str] = []
     failures: dict[str, str] = {}
+    disturbed: dict[str, str] = {}
     for manifest in manifests:
         counts: Counter[str] = Counter()
         for identity in manifest.runs:
@@ -22,7 +23,12 @@ def describe(root: Path) -> str:
             counts[str(outcome.status) if outcome else "not finished"] += 1
             if outcome and outcome.status is Status.FAILED:
                 failures[identity] = outcome.message.strip().splitlines()[-1]
+            elif outcome and not outcome.valid:
+                disturbed[identity] = "; ".join(outcome.invalid_because)
         parts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in sorted(counts.items()))
         lines.append(f"{manifest.experiment}: {len(manifest.runs)} runs: {parts}")
     lines += [f"failed {root / identity}: {reason}" for identity, reason in failures.items()]
+    lines += [f"not valid {root / identity}: {reason}" for identity, reason in disturbed.items()]
+    if disturbed:
+        lines.append("`oho-bench run --again-invalid` runs what is not valid again")
     return "\n".join(lines)

@@ -42,7 +42,8 @@ class WandbSink:
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Logs an evaluation; a finished trial becomes a W&B run of its own."""
-        self._guard(self._log_trial if record["kind"] == "trial" else self._log_evaluation, record)
+        log = {"trial": self._log_trial, "incumbent": self._log_incumbent, "evaluation": self._log_evaluation}
+        self._guard(log[record["kind"]], record)
 
     def close(self, outcome: Outcome) -> None:
         """Writes the summary and ends the W&B run."""
@@ -104,6 +105,10 @@ class WandbSink:
         row |= {f"scalars/{name}": value for name, value in record["scalars"].items()}
         self._run.log(row)
         self._rows.append(row)
+
+    def _log_incumbent(self, record: Mapping[str, Any]) -> None:
+        row = {f"incumbent/{key}": record[key] for key in ("trial", "validation_loss", "test_loss", "test_error")}
+        self._run.log({**row, "counted_seconds": record["counted_seconds"], "step": record["step"]})
 
     def _log_trial(self, record: Mapping[str, Any]) -> None:
         trial = record["trial"]

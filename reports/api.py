@@ -19,7 +19,7 @@ def build_figure(name: str, results: Path, output: Path) -> list[Path]:
     """Draws one figure as PDF, PNG and SVG, with its data as CSV; returns the files.  Raises `ReportError`."""
     if name not in FIGURES:
         raise ReportError(f"unknown figure {name!r}; allowed: {', '.join(FIGURES)}")
-    _writable(output, ".pdf", ".png", ".svg")
+    check_writable(output, ".pdf", ".png", ".svg")
     try:
         _, files = _draw(name, read_tables(results), output)
     except NoData as reason:
@@ -29,7 +29,7 @@ def build_figure(name: str, results: Path, output: Path) -> list[Path]:
 
 def build_report(results: Path, output: Path) -> list[Path]:
     """Writes the PDF and, in `figures/` beside it, every figure; returns the PDF first.  Raises `ReportError`."""
-    _writable(output, ".pdf")
+    check_writable(output, ".pdf")
     tables = read_tables(results)
     sections, files = [], []
     for name in FIGURES:
@@ -63,7 +63,8 @@ def _module(name: str) -> ModuleType:
     return import_module(FIGURES[name].module)
 
 
-def _writable(output: Path, *suffixes: str) -> None:
+def check_writable(output: Path, *suffixes: str) -> None:
+    """Raises `ReportError` where a file of that name cannot be written; makes its folder."""
     if output.suffix not in suffixes:
         raise ReportError(f"{output}: the name must end in {' or '.join(suffixes)}")
     try:

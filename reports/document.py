@@ -142,7 +142,7 @@ def _provenance(tables: Tables) -> list[list[str]]:
 
 
 def _problems(runs: pd.DataFrame) -> list[str]:
-    """One line for each failed or unfinished run, and one for each experiment's runs that never started."""
+    """One line for each failed, unfinished or disturbed run, and one for each experiment's runs that never started."""
     open_runs = runs.drop_duplicates("run")
     open_runs = open_runs[~open_runs["status"].isin(MEASURED)]
     problems = []
@@ -153,6 +153,11 @@ def _problems(runs: pd.DataFrame) -> list[str]:
             message = row["message"].strip().splitlines() if isinstance(row.get("message"), str) else []
             status = row["status"].replace("_", " ") + (f": {message[-1]}" if message else "")
             problems.append(f"{experiment}, {row['label']}, seed {row['seed']} ({row['run']}): {status}")
+    measured = runs.drop_duplicates("run")
+    for row in measured[measured["status"].isin(MEASURED) & (measured["invalid_because"] != "")].to_dict("records"):
+        problems.append(
+            f"{row['experiment']}, {row['label']}, seed {row['seed']} ({row['run']}): not valid: {row['invalid_because']}"
+        )
     return problems
 
 

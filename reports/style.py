@@ -92,6 +92,11 @@ def rank(method: str) -> int:
     return list(COLOURS).index(method) if method in COLOURS else len(COLOURS)
 
 
+def stamp(figure: Figure, text: str) -> None:
+    """A small line below everything else."""
+    figure.supxlabel(text, fontsize=6, color="#666666", x=0.99, ha="right")
+
+
 def save(figure: Figure, path: Path) -> list[Path]:
     """Writes PDF, PNG (300 dpi) and SVG beside each other, without dates, and closes the figure."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,11 +19,13 @@ class Tables:
 
     runs: a row for each planned run of each experiment, with `status` ("missing" and "not finished" included).
     evaluations: a row for each evaluation record, keyed by `run`; times in counted seconds, losses in nats per example.
+    incumbents: a row for each model selected, keyed by `run`, with when and where it was found and its losses.
     trials: a row for each trial of a search, keyed by `run`.
     """
 
     runs: pd.DataFrame
     evaluations: pd.DataFrame
+    incumbents: pd.DataFrame
     trials: pd.DataFrame
     manifests: tuple[Manifest, ...]
     environments: tuple[Mapping[str, Any], ...]
@@ -57,6 +59,7 @@ def read_tables(root: Path) -> Tables:
     return Tables(
         pd.DataFrame(rows),
         pd.DataFrame([_flat(run.id, record) for run in measured for record in run.evaluations]),
+        pd.DataFrame([_flat(run.id, record) for run in measured for record in run.incumbents]),
         pd.DataFrame([_flat(run.id, record) for run in measured for record in run.trials]),
         manifests,
         tuple(run.outcome.environment for run in ended if run.outcome),
@@ -90,6 +93,7 @@ def _outcome_columns(outcome: Outcome) -> dict[str, Any]:
     return {
         "status": str(outcome.status),
         "message": outcome.message,
+        "invalid_because": "; ".join(outcome.invalid_because),
         "data": outcome.environment.get("data"),
         "steps": outcome.steps,
         "trials": outcome.trials,
@@ -103,7 +107,7 @@ def _outcome_columns(outcome: Outcome) -> dict[str, Any]:
 def _flat(run: str, record: Mapping[str, Any]) -> dict[str, Any]:
     row = {key: value for key, value in record.items() if not isinstance(value, Mapping)}
     row["run"] = run
-    for name, value in record["hyper"].items():
+    for name, value in record.get("hyper", {}).items():
         row[f"hyper_{name}"] = value[0] if isinstance(value, list) and len(value) == 1 else value
     return row
 

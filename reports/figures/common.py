@@ -29,12 +29,28 @@ def task_names(runs: pd.DataFrame) -> str:
 
 
 def setting(runs: pd.DataFrame, environments: tuple[Mapping[str, Any], ...]) -> str:
-    """Task, budget, search space and device of the runs, for a caption."""
-    pairs = runs[["budget", "unit"]].drop_duplicates()
-    budgets = " or ".join(f"{amount:g} {'counted seconds' if unit == 'seconds' else unit}" for amount, unit in pairs.values)
+    """Task, budget, search space, device and disturbed runs, for a caption."""
     devices = ", ".join(sorted({str(environment.get("device_name")) for environment in environments}))
-    spaces = ", ".join(sorted(runs["space"].unique()))
-    return f"Task {task_names(runs)}; {budgets} a run; initial values from the space “{spaces}”; device: {devices}."
+    disturbed = runs.loc[runs["invalid_because"] != "", "run"].nunique()
+    note = f" In {disturbed} of {runs['run'].nunique()} runs the clock was disturbed (last page)." if disturbed else ""
+    start = f"initial values from the space “{spaces(runs)}”"
+    return f"Task {task_names(runs)}; {budgets(runs)} a run; {start}; device: {devices}.{note}"
+
+
+def stamp(runs: pd.DataFrame) -> str:
+    """What a figure has to say of itself where it is shown without its caption."""
+    return f"{task_names(runs)}; space “{spaces(runs)}”; {budgets(runs)} a run"
+
+
+def budgets(runs: pd.DataFrame) -> str:
+    """The runs' budgets in words."""
+    pairs = runs[["budget", "unit"]].drop_duplicates()
+    return " or ".join(f"{amount:g} {'counted seconds' if unit == 'seconds' else unit}" for amount, unit in pairs.values)
+
+
+def spaces(runs: pd.DataFrame) -> str:
+    """Names of the spaces that the runs drew from."""
+    return ", ".join(sorted(runs["space"].unique()))
 
 
 def loss_text(value: float) -> str:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import published, style
-from reports.figures.common import NoData, loss_text, measured, setting
+from reports.figures.common import NoData, loss_text, measured, setting, stamp
 from reports.statistics import bootstrap, interquartile_mean
 from reports.tables import Tables
 
@@ -30,6 +30,7 @@ class Estimates:
     runs: pd.DataFrame
     summary: pd.DataFrame
     setting: str
+    stamp: str
 
     @property
     def csv(self) -> pd.DataFrame:
@@ -59,7 +60,7 @@ def estimate(tables: Tables) -> Estimates:
         })  # fmt: skip
     summary = pd.DataFrame(rows)
     summary = summary.sort_values(["method", "label"], key=lambda column: column.map(_place), ignore_index=True)
-    return Estimates(data, summary, setting(runs, tables.environments))
+    return Estimates(data, summary, setting(runs, tables.environments), stamp(runs))
 
 
 def draw(estimates: Estimates) -> Figure:
@@ -80,6 +81,7 @@ def draw(estimates: Estimates) -> Figure:
     if summary["published"].notna().any():
         axes.plot([], [], "D", mfc="none", color="black", ms=5, label="published median (read by eye)")
         axes.legend(loc="upper right")
+    style.stamp(figure, estimates.stamp)
     return figure
 
 

@@ -10,17 +10,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import published, style
-from reports.figures.common import NoData, loss_text, measured, setting
+from reports.figures.common import NoData, loss_text, measured, setting, stamp
 from reports.statistics import bootstrap, first_at_most
 from reports.tables import Tables
 
-QUESTION = "How many trials and how much time does a search need to reach the test loss of a single Global OHO run?"
+QUESTION = (
+    "How many trials and how much time does a search, or another method, need to reach the test loss of a single Global "
+    "OHO run?"
+)
 METHOD = (
-    "The target is the median final test loss of the Global OHO runs. A search reaches it when the model it has selected "
-    "on validation is at or below the target; a search that never does counts as infinite, a miss."
+    "The target is the median final test loss of the Global OHO runs. A method reaches it when the model it has selected "
+    "on validation is at or below the target; a run that never does counts as infinite, a miss."
 )
 REFERENCE = "oho-global"
-PANELS = {"random-search": "Random search", "bayesian-search": "Bayesian optimization"}
+PANELS = {"random-search": "Random search", "bayesian-search": "Bayesian optimization", "": "Others"}
+"""By method; the last panel has all other methods."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Estimates:
     budget: float
     unit: str
     setting: str
+    stamp: str
 
     @property
     def csv(self) -> pd.DataFrame:
@@ -41,22 +46,21 @@ class Estimates:
 
 
 def estimate(tables: Tables) -> Estimates:
-    """Trials and counted seconds to Global OHO's median final test loss, by search and method searched over."""
+    """Trials and counted seconds to Global OHO's median final test loss, by method and method searched over."""
     runs = measured(tables.of_figure("performance"))
     reference = runs[runs["method"] == REFERENCE]
     target = _target(reference["incumbent_test_loss"])
-    searches = runs[runs["method"].isin(PANELS)]
-    if not np.isfinite(target) or searches.empty:
-        raise NoData("This figure needs a measured Global OHO run and a search; there are not both, so it is not drawn.")
-    chosen = pd.concat([searches, reference])
-    evaluations = dict(iter(tables.evaluations.groupby("run")))
-    reached = [_reach(evaluations[row.run], target) for row in chosen.itertuples()]
+    if not np.isfinite(target) or len(reference) == len(runs):
+        raise NoData("This figure needs a measured Global OHO run and another method; there are not both: it is not drawn.")
+    chosen = pd.concat([runs[runs["method"] != REFERENCE], reference])
+    incumbents = dict(iter(tables.incumbents.groupby("run")))
+    reached = [_reach(incumbents[row.run], target) for row in chosen.itertuples()]
     data = chosen[["run", "method", "label", "over", "over_label", "seed"]].copy()
     data["trials"], data["seconds"] = zip(*reached, strict=True)
-    rows = [_summary_row(key, group) for key, group in data.groupby(["method", "over"], dropna=False)]
+    rows = [_summary_row(key, group) for key, group in data.groupby(["method", "label"])]
     summary = pd.DataFrame(rows).sort_values(["method", "over"], key=lambda c: c.map(style.rank), ignore_index=True)
     first = chosen.iloc[0]
-    return Estimates(data, summary, target, first["budget"], first["unit"], setting(runs, tables.environments))
+    return Estimates(data, summary, target, first["budget"], first["unit"], setting(runs, tables.environments), stamp(runs))
 
 
 def _target(losses: pd.Series) -> float:
@@ -65,22 +69,23 @@ def _target(losses: pd.Series) -> float:
     return float(ordered[len(ordered) // 2]) if len(ordered) else np.inf
 
 
-def _reach(evaluations: pd.DataFrame, target: float) -> tuple[float, float]:
-    index = first_at_most(evaluations["incumbent_test_loss"].to_numpy(float), target)
+def _reach(incumbents: pd.DataFrame, target: float) -> tuple[float, float]:
+    index = first_at_most(incumbents["test_loss"].to_numpy(float), target)
     if index is None:
         return np.inf, np.inf
-    row = evaluations.iloc[index]
+    row = incumbents.iloc[index]
     return row["trial"] + 1, row["counted_seconds"]
 
 
 def _summary_row(key: tuple[str, str], group: pd.DataFrame) -> dict:
-    method, over = key
+    method, label = key
+    first = group.iloc[0]
+    over = first["over"] if isinstance(first["over"], str) else method
     trials, seconds = bootstrap(group["trials"]), bootstrap(group["seconds"])
-    is_search = method in PANELS
-    paper = published.PERFORMANCE.get(method, {}).get(over) if is_search else None
+    paper = published.PERFORMANCE.get(method, {}).get(over)
     return {
-        "method": method, "over": over if is_search else method, "label": group["label"].iloc[0],
-        "bar": group["over_label"].iloc[0] if is_search else group["label"].iloc[0],
+        "method": method, "over": over, "label": label, "bar": label.rpartition(": ")[2] if method in PANELS else label,
+        "panel": method if method in PANELS or method == REFERENCE else "",
         "n": len(group), "misses": int(np.isinf(group["seconds"]).sum()),
         "trials": trials.value, "trials_low": trials.low, "trials_high": trials.high,
         "seconds": seconds.value, "seconds_low": seconds.low, "seconds_high": seconds.high,
@@ -89,19 +94,23 @@ def _summary_row(key: tuple[str, str], group: pd.DataFrame) -> dict:
 
 
 def draw(estimates: Estimates) -> Figure:
-    """Two rows (trials, counted seconds) of two panels (random search, Bayesian optimization)."""
-    figure = Figure(figsize=(style.PAGE_INCHES, 4.4))
-    panels = figure.subplots(2, 2, sharey="row", squeeze=False)
+    """Two rows (trials, counted seconds); a panel for each search of the paper, and one for all other methods."""
     summary = estimates.summary
     reference = summary[summary["method"] == REFERENCE]
-    for column, (method, title) in enumerate(PANELS.items()):
-        bars = pd.concat([summary[summary["method"] == method], reference])
+    shown = {method: title for method, title in PANELS.items() if (summary["panel"] == method).any()}
+    figure = Figure(figsize=(style.PAGE_INCHES, 4.4))
+    widths = [(summary["panel"] == method).sum() + len(reference) for method in shown]
+    panels = figure.subplots(2, len(shown), sharey="row", squeeze=False, width_ratios=widths)
+    for column, (method, title) in enumerate(shown.items()):
+        bars = pd.concat([summary[summary["panel"] == method], reference])
         for row, (quantity, name) in enumerate({"trials": "Trials", "seconds": "Counted seconds"}.items()):
             axes = panels[row, column]
             _draw_panel(axes, bars, quantity, _ceiling(summary, quantity))
-            axes.set_title(f"{'AB'[column]}  {title}" if row == 0 else "", loc="left")
+            axes.set_title(f"{'ABC'[column]}  {title}" if row == 0 else "", loc="left")
+            axes.tick_params(labelbottom=row == 1)
             if column == 0:
                 axes.set_ylabel(f"{name} to reach\nGlobal OHO's median")
+    style.stamp(figure, estimates.stamp)
     return figure
 
 
@@ -126,7 +135,7 @@ def _draw_panel(axes: Axes, bars: pd.DataFrame, quantity: str, ceiling: float) -
                 axes.plot([position] * 2, [low, top], color="black", lw=1)
                 axes.plot(position, top, "^" if np.isinf(high) else "_", color="black", ms=4)
         axes.annotate(f"{hits}/{bar['n']}", (position, ceiling * 1.03), ha="center", va="bottom", fontsize=6.5)
-    axes.set_xticks(range(len(bars)), bars["bar"], rotation=25, ha="right")
+    axes.set_xticks(range(len(bars)), bars["bar"], rotation=40, ha="right", rotation_mode="anchor")
     axes.set_ylim(0, ceiling * 1.14)
     axes.grid(visible=True, axis="y")
 
@@ -145,27 +154,27 @@ def caption(estimates: Estimates) -> str:
 def findings(estimates: Estimates) -> list[str]:
     """What we see, in numbers."""
     summary, target = estimates.summary, loss_text(estimates.target)
-    searches = summary[summary["method"].isin(PANELS)].sort_values(["seconds", "label"])
+    others = summary[summary["method"] != REFERENCE].sort_values(["seconds", "label"])
     own = summary[summary["method"] == REFERENCE].iloc[0]
-    missed = searches[np.isinf(searches["seconds"])]
-    best = searches.iloc[0]
+    missed = others[np.isinf(others["seconds"])]
+    best = others.iloc[0]
     sentences = [f"Global OHO itself first reaches {target} after {own['seconds']:.3g} counted seconds (median)."]
     if np.isfinite(best["seconds"]):
         order = "before" if best["seconds"] < own["seconds"] else "after"
         sentences.append(
-            f"The quickest search, {best['label']}, reaches it after {best['seconds']:.3g} counted seconds and "
-            f"{best['trials']:.3g} trials, {order} Global OHO."
+            f"The quickest of {len(others)} other methods, {best['label']}, reaches it after {best['seconds']:.3g} counted "
+            f"seconds and {best['trials']:.3g} trials, {order} Global OHO."
         )
     else:
-        sentences.append("No search reaches it in half of its runs.")
+        sentences.append("No other method reaches it in half of its runs.")
     if len(missed):
-        sentences.append(f"{len(missed)} of {len(searches)} searches miss it in more than half of their runs.")
+        sentences.append(f"{len(missed)} of {len(others)} other methods miss it in more than half of their runs.")
     return sentences
 
 
 def published_rows(estimates: Estimates) -> list[list[str]]:
     """A table's header and rows: ours beside the published values."""
-    rows = [["Search", "Trials", "Counted seconds", "Published trials", "Published hours"]]
+    rows = [["Method", "Trials", "Counted seconds", "Published trials", "Published hours"]]
     for bar in estimates.summary.to_dict("records"):
         paper = [f"{bar[name]:g}" if np.isfinite(bar[name]) else "—" for name in ("published_trials", "published_hours")]
         ours = [f"{bar[name]:.3g}" if np.isfinite(bar[name]) else "not reached" for name in ("trials", "seconds")]

@@ -33,13 +33,30 @@ METHOD_LINES = {
     "exponential": "{name: exponential}",
     "cosine": "{name: cosine}",
     "adam": "{name: adam}",
+    "multistep": "{name: multistep, milestones: [1, 2], optimizer: momentum}",
+    "warmup-cosine": "{name: warmup-cosine, optimizer: adamw}",
+    "one-cycle": "{name: one-cycle, optimizer: {name: momentum, nesterov: true}}",
+    "prodigy": "{name: prodigy}",
+    "schedule-free-sgd": "{name: schedule-free-sgd}",
+    "schedule-free-adamw": "{name: schedule-free-adamw}",
+    "dog": "{name: dog}",
+    "ldog": "{name: ldog}",
+    "mechanic": "{name: mechanic}",
+    "gdtuo": "{name: gdtuo}",
+    "hypergradient-descent": "{name: hypergradient-descent}",
+    "hdm": "{name: hdm}",
     "oho-global": "{name: oho-global, meta_rate: 1e-3}",
     "oho-layerwise": "{name: oho-layerwise, meta_rate: 1e-3}",
     "oho-full": "{name: oho-full, meta_rate: 1e-3}",
     "oho-default": "{name: oho-default}",
     "oho-published": "{name: oho-published, meta_rate: 1e-3}",
     "random-search": "{name: random-search, trial_epochs: 1, over: {name: fixed}}",
+    "sobol-search": "{name: sobol-search, trial_epochs: 1, over: {name: cosine}}",
     "bayesian-search": "{name: bayesian-search, trial_epochs: 1, over: {name: adam}}",
+    "tpe-search": "{name: tpe-search, trial_epochs: 2, pruner: hyperband, over: {name: step}}",
+    "gp-search": "{name: gp-search, trial_epochs: 2, pruner: median, over: {name: prodigy}}",
+    "cma-search": "{name: cma-search, trial_epochs: 2, pruner: successive-halving, over: {name: fixed}}",
+    "population": "{name: population, members: 3, over: {name: fixed, optimizer: adam}}",
 }
 
 
@@ -58,8 +75,8 @@ def oho_bench(*arguments, **options):
     return subprocess.run(command, capture_output=True, text=True, **{"timeout": 100, **options})
 
 
-def run_one(spec, folder, sink=None):
-    return run(spec, folder, data_root=None, open_sink=lambda *a: sink or NoSink())
+def run_one(spec, folder, sink=None, **options):
+    return run(spec, folder, data_root=None, open_sink=lambda *a: sink or NoSink(), **options)
 
 
 def same(a, b):

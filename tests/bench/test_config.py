@@ -26,8 +26,28 @@ MISTAKES = {
     "method without name": ("{name: fixed}", "{lr: 0.1}", r":11:5: .*`name`"),
     "bad option": ("{name: fixed}", "{name: fixed, lr: -1}", r":11:19: methods.0.lr: .*greater than 0 \(given -1"),
     "twins": ("{name: fixed}", "{name: fixed}\n  - {name: fixed, lr: 0.1}", r":12:5: two methods are called 'Fixed'"),
-    "search over nothing": ("{name: fixed}", "{name: random-search}", r":11:5: over: the method to search over"),
-    "search over OHO": ("{name: fixed}", "{name: random-search, over: {name: oho-global}}", r"unknown method to search"),
+    "search over nothing": ("{name: fixed}", "{name: random-search}", r":11:5: over: the method to repeat"),
+    "search over OHO": (
+        "{name: fixed}", "{name: random-search, over: {name: oho-global}}",
+        r":11:34: unknown method for random-search to repeat 'oho-global'; .*allowed: fixed",
+    ),
+    "population of DoG": ("{name: fixed}", "{name: population, over: {name: dog}}", r":11:31: unknown method for popul"),
+    "pruner without trials": ("{name: fixed}", "{name: oho-global, pruner: median}", r":11:24: pruner: .*has no trials"),
+    "unknown pruner": (
+        "{name: fixed}", "{name: random-search, pruner: lazy, over: {name: fixed}}", r":11:27: .*'median', .*'lazy'",
+    ),
+    "schedule without its parameter": ("{name: fixed}", "{name: multistep}", r":11:5: key 'methods.0.milestones' is miss"),
+    "unknown optimizer": ("{name: fixed}", "{name: fixed, optimizer: adma}", r":11:19: .*unknown name 'adma'; .*'adam'"),
+    "option of another optimizer": (
+        "{name: fixed}", "{name: fixed, optimizer: {name: sgd, momentum: 0.9}}", r"unknown key .*momentum",
+    ),
+    "nothing to search": (
+        "{name: fixed}", "{name: random-search, over: {name: fixed, lr: 1, weight_decay: 0}}", r":11:5: .*nothing is left",
+    ),
+    "one open hyperparameter for CMA-ES": (
+        "{name: fixed}", "{name: cma-search, over: {name: fixed, lr: 0.1}}", r":11:5: cma-search: .*needs two or more",
+    ),
+    "law missing": ("{name: fixed}", "{name: random-search, trial_epochs: null, over: {name: fixed}}", r"no law for trial"),
     "not YAML": ("seeds: [0]", "seeds: [0", r":\d+:\d+: "),
     "duplicate key": ("seeds: [0]", "seeds: [0]\nseeds: [1]", r":6:1: .*duplicate key"),
 }
@@ -46,6 +66,43 @@ def test_one_line_says_where_and_what_is_allowed(mistake, tmp_path):
     assert "\n" not in message
     assert message.startswith(str(tmp_path))
     assert re.search(expected, message), message
+
+
+SPACES = {
+    "a law the method cannot use": ("lr: {low: -1, high: 1}", r":11:5: space 'own' has a law for lr that reaches -1: .*0"),
+    "a law for one optimizer only": (
+        "weight_decay: {low: 0, high: 1}\noptimizers: {adam: {lr: {low: 1e-3, high: 1}}}", r":11:5: .*no law for lr",
+    ),
+    "bounds the wrong way": ("lr: {low: 1, high: 0}", r"own.yaml:3:3: .*low 1 must be below high 0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", SPACES)
+def test_a_space_that_cannot_be_used_is_refused(mistake, tmp_path):
+    laws, expected = SPACES[mistake]
+    (tmp_path / "own.yaml").write_text(f"name: own\nhyperparameters:\n  {laws}\n")
+    fixed = [] if "optimizers" in laws else ["methods.0.weight_decay=0"]
+    with pytest.raises(ConfigError) as error:
+        experiment(tmp_path, "fixed", overrides=["space=own", *fixed])
+    assert re.search(expected, str(error.value)), str(error.value)
+
+
+def test_a_missing_package_is_told_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r":11:5: method 'prodigy' needs the package prodigyopt; install it with: pip"):
+        experiment(tmp_path, "prodigy")
+
+
+def test_a_space_may_have_laws_of_its_own_for_an_optimizer(tmp_path):
+    drawn = {}
+    for spec in load_experiment(
+        write_config(tmp_path, "fixed", "schedule-free-sgd"), figures=FIGURES, seeds=range(8)
+    ).specs:
+        task, _ = task_of(spec, torch.device("cpu"), None)
+        drawn.setdefault(spec["method"]["name"], []).append(method_of(spec).init(task, spec["seed"]).hyper["lr"])
+    assert max(drawn["fixed"]) <= 0.2 < max(drawn["schedule-free-sgd"])
+    ranks = [sorted(range(8), key=values.__getitem__) for values in drawn.values()]
+    assert ranks[0] == ranks[1]
 
 
 @pytest.mark.parametrize("text", ["budget", "budget.steps=-1", "methods.7.lr=1", "nothing=1", "=3", "seeds.0.a=1"])

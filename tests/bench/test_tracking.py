@@ -38,7 +38,7 @@ def test_a_run_is_read_back_with_history_and_config(tmp_path):
     (content,) = inspect(tmp_path / run_id(spec))
     text = json.dumps(content)
     evaluations = read_run(tmp_path / run_id(spec)).evaluations
-    assert text.count('"history"') >= len(evaluations) == 8
+    assert text.count('"history"') >= len(evaluations) == 7
     assert run_id(spec) in text
     assert "incumbent_validation_loss" in text
     assert "hyper/lr" in text
@@ -60,7 +60,7 @@ def test_a_tracker_that_fails_never_fails_a_run(tmp_path, monkeypatch, caplog):
     spec = experiment(tmp_path, "fixed").specs[0]
     assert tracked(spec, tmp_path).status is Status.BUDGET_REACHED
     assert len([r for r in caplog.records if "no longer tracked" in r.message]) == 1
-    assert len(read_run(tmp_path / run_id(spec)).evaluations) == 8
+    assert len(read_run(tmp_path / run_id(spec)).evaluations) == 7
 
 
 def test_nothing_private_is_recorded(tmp_path, monkeypatch):

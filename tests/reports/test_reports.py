@@ -25,13 +25,23 @@ def spec_of(name, seed, over=None, task="digits-mlp"):
             "device": "cpu"}  # fmt: skip
 
 
+def moment(step, loss, trial):
+    return {
+        "space": "fair", "used": step / 100, "step": step, "epoch": step / 10, "trial": trial,
+        "counted_seconds": step / 100, "wall_seconds": step / 90, "validation_loss": loss, "test_loss": loss,
+        "test_error": 0.1,
+    }  # fmt: skip
+
+
 def evaluation(step, loss, *, trial=0):
     return {
-        "kind": "evaluation", "step": step, "epoch": step / 10, "trial": trial, "counted_seconds": step / 100,
-        "wall_seconds": step / 90, "train_loss": loss, "validation_loss": loss, "test_loss": loss, "test_error": 0.1,
-        "incumbent_validation_loss": loss, "incumbent_test_loss": loss, "incumbent_test_error": 0.1,
-        "hyper": {"lr": [0.1]}, "scalars": {},
+        "kind": "evaluation", **moment(step, loss, trial), "train_loss": loss, "incumbent_validation_loss": loss,
+        "incumbent_test_loss": loss, "incumbent_test_error": 0.1, "hyper": {"lr": [0.1]}, "scalars": {},
     }  # fmt: skip
+
+
+def incumbent(step, loss, *, trial=0):
+    return {"kind": "incumbent", **moment(step, loss, trial)}
 
 
 def write_run(root, spec, records, status=Status.BUDGET_REACHED, **changes):
@@ -53,7 +63,11 @@ def write_folder(root, losses, figures=("distribution", "performance"), **change
     ids = []
     for (name, over), seeds in losses.items():
         for seed, values in enumerate(seeds):
-            records = [evaluation(100 * (i + 1), loss, trial=i if over else 0) for i, loss in enumerate(values)]
+            records = [
+                make(100 * (i + 1), loss, trial=i if over else 0)
+                for i, loss in enumerate(values)
+                for make in (incumbent, evaluation)
+            ]
             ids.append(write_run(root, spec_of(name, seed, over), records, **changes))
     write_manifest(root, Manifest("both", tuple(figures), {}, tuple(ids)))
     return ids
@@ -159,7 +173,7 @@ def test_a_name_of_another_kind_is_refused(name, tmp_path):
 
 def test_a_figure_without_data_says_why(tmp_path):
     write_folder(tmp_path, EDGES["no search"])
-    with pytest.raises(NoData, match="needs a measured Global OHO run and a search"):
+    with pytest.raises(NoData, match="needs a measured Global OHO run and another method"):
         performance.estimate(read_tables(tmp_path))
     with pytest.raises(ReportError, match="performance: "):
         build_figure("performance", tmp_path, tmp_path / "x.pdf")

@@ -1,0 +1,211 @@
+"""One-step hypergradients: the learning rate follows the derivative of the loss that its last update led to.
+
+    symbol  name         shape      equation
+    x       point        (N,)       all trained parameters, one after another
+    f       value        ()         loss of the present batch + λ/2 |x|², λ the weight decay
+    g       gradient     (N,)       ∇f(x)
+    α       lr           ()         SGD-HD: α_t = max(0, α_{t-1} + r g_t · g_{t-1}),  x_t = x_{t-1} − α_t g_t
+    x⁻      before       (N,)       the point before x
+    P       scale        () or (N,) HDM: learning rate, one for all parameters or one for each
+    β       momentum     ()         HDM: of the heavy ball
+    x⁺      trial point  (N,)       x − P g + β (x − x⁻)
+    g⁺      its gradient (N,)       ∇f(x⁺), on the same batch
+    r       meta-rate    ()         of what is adapted
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from baselines.optimizers import Closure
+
+MOMENTUM_START, MOMENTUM_LIMIT, MOMENTUM_RATE = 0.95, 0.9995, 1.0
+"""HDM's heavy ball: where it starts and its limit, as in the authors' code; its AdaGrad rate, the least that they try."""
+Scaling = Literal["scalar", "diagonal"]
+"""Of P: one learning rate, or one for each parameter."""
+SMALL = 1e-12
+"""Added to what is divided by."""
+
+
+class _Place(NamedTuple):
+    """A point with its loss () without penalty, its penalised loss `value` (), and the gradient (N,) of `value`."""
+
+    point: Tensor
+    loss: Tensor
+    value: Tensor
+    gradient: Tensor
+
+
+class _Flat:
+    """A model's trained parameters as one vector (N,), and the penalised loss as a function of it."""
+
+    def __init__(self, model: nn.Module, weight_decay: float):
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.weight_decay = weight_decay
+
+    def point(self) -> Tensor:
+        """The model's present parameters (N,), a copy."""
+        return _vector(self.parameters).detach()
+
+    def here(self, loss: Closure) -> _Place:
+        """Loss and gradient at the model's present parameters."""
+        value, point = loss(), self.point()
+        gradient = _vector(torch.autograd.grad(value, self.parameters, materialize_grads=True))
+        penalty = 0.5 * self.weight_decay * (point @ point)
+        return _Place(point, value.detach(), value.detach() + penalty, gradient + self.weight_decay * point)
+
+    @torch.no_grad()
+    def move(self, point: Tensor) -> None:
+        """Copies a point (N,) into the model's parameters."""
+        parts = point.split([parameter.numel() for parameter in self.parameters])
+        for parameter, part in zip(self.parameters, parts, strict=True):
+            parameter.copy_(part.view_as(parameter))
+
+
+def _vector(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+class HypergradientDescent:
+    """SGD-HD: SGD whose learning rate grows by r g_t · g_{t-1} (Baydin et al., 2018, arXiv 1703.04782).
+
+    g_t · g_{t-1} is −d f_t / d α_{t-1}.  The rule is the published additive one; a learning rate below 0 is kept at 0.
+    """
+
+    def __init__(self, model: nn.Module, *, lr: float, weight_decay: float, meta_rate: float):
+        self._flat, self._meta_rate = _Flat(model, weight_decay), meta_rate
+        start = self._flat.point()
+        self._previous = torch.zeros_like(start)
+        # In float64: increments far below the learning rate would be rounded away.
+        self._lr = start.new_tensor(lr, dtype=torch.float64)
+
+    def step(self, loss: Closure, lr: float | None) -> Tensor:
+        """One update, at a learning rate of its own; the first one is at the initial one."""
+        place = self._flat.here(loss)
+        self._lr = (self._lr + self._meta_rate * (place.gradient @ self._previous)).clamp(min=0)
+        self._flat.move(place.point - self._lr * place.gradient)
+        self._previous = place.gradient
+        return place.loss
+
+    def training(self) -> None:
+        """Nothing to do."""
+
+    def evaluation(self) -> None:
+        """Nothing to do."""
+
+    def hyper(self) -> dict[str, float]:
+        """The present learning rate."""
+        return {"lr": float(self._lr)}
+
+
+class Feedback(NamedTuple):
+    """Derivatives of f(x⁺) over |g|²: by P (N,), an element for each parameter, and by β ()."""
+
+    scale: Tensor
+    momentum: Tensor
+
+
+def feedback(*, gradient: Tensor, trial_gradient: Tensor, difference: Tensor) -> Feedback:
+    """−g⁺ g / |g|² and g⁺ · (x − x⁻) / |g|², from g, g⁺ and x − x⁻, each (N,) (arXiv 2502.11229)."""
+    square = gradient @ gradient + SMALL
+    return Feedback(-trial_gradient * gradient / square, (trial_gradient @ difference) / square)
+
+
+class _AdaGrad:
+    """A value that follows its derivatives d: value ← clip(value − r d / √Σd²)."""
+
+    def __init__(self, value: Tensor, *, rate: float, high: float = math.inf):
+        self.value, self._rate, self._high = value, rate, high
+        self._squares = torch.zeros_like(value)
+
+    def step(self, derivative: Tensor) -> None:
+        """One update; the value stays in [0, high]."""
+        self._squares = self._squares + derivative.square()
+        change = self._rate * derivative / (self._squares.sqrt() + SMALL)
+        self.value = (self.value - change).clamp(0, self._high)
+
+
+class HeavyBallHypergradient:
+    """HDM-HB: both P and β follow hypergradients normalised by |g|² (Chu, Gao, Ye, Udell, 2025, arXiv 2502.11229).
+
+    Every step tries x⁺, learns P and β from the gradient there, each by AdaGrad, and moves only if f is lower at x⁺ than at
+    x.  If not, or if f or g⁺ is not finite, the parameters stay (the null step) and the heavy ball loses its speed.
+
+    The paper is about deterministic convex functions, and starts at P = 0.  Its use on mini-batches is our adaptation: both
+    gradients, the feedback and the comparison are those of the step's own batch.  So is P starting at `lr`.
+    """
+
+    def __init__(self, model: nn.Module, *, lr: float, weight_decay: float, meta_rate: float, scaling: Scaling):
+        self._flat, self._diagonal = _Flat(model, weight_decay), scaling == "diagonal"
+        self._before = self._flat.point()
+        scale = self._before.new_full(self._before.shape if self._diagonal else (), lr)
+        self._scale = _AdaGrad(scale, rate=meta_rate)
+        self._momentum = _AdaGrad(scale.new_tensor(MOMENTUM_START), rate=MOMENTUM_RATE, high=MOMENTUM_LIMIT)
+
+    def step(self, loss: Closure, lr: float | None) -> Tensor:
+        """One trial: two forward and backward passes.  The learning rate is its own."""
+        place = self._flat.here(loss)
+        difference = place.point - self._before
+        self._flat.move(place.point - self._scale.value * place.gradient + self._momentum.value * difference)
+        trial = self._flat.here(loss)
+        finite = trial.value.isfinite() & trial.gradient.isfinite().all()
+        # Choices are made on the device, so that its queue goes on.
+        seen = torch.where(finite, trial.gradient, torch.zeros_like(trial.gradient))
+        found = feedback(gradient=place.gradient, trial_gradient=seen, difference=difference)
+        self._scale.step(found.scale if self._diagonal else found.scale.sum())
+        self._momentum.step(found.momentum)
+        better = finite & (trial.value < place.value)
+        self._flat.move(torch.where(better, trial.point, place.point))
+        self._before = place.point
+        return place.loss
+
+    def training(self) -> None:
+        """Nothing to do."""
+
+    def evaluation(self) -> None:
+        """Nothing to do."""
+
+    def hyper(self) -> dict[str, float]:
+        """The mean of P as the learning rate, and the momentum."""
+        return {"lr": float(self._scale.value.mean()), "momentum": float(self._momentum.value)}
+
+
+class UltimateStepper:
+    """SGD tunes the hyperparameters of SGD or Adam (Chandra et al., 2022, arXiv 1909.13371): `wrapper` is a
+    gdtuo.ModuleWrapper.
+
+    It replaces the model's parameters by the results of the update, through which the next loss reaches the
+    hyperparameters; the L2 penalty is part of that loss.  The package's example asks for a backward pass that is itself
+    differentiable; as every gradient is detached before use, a plain one gives the same numbers for less time and memory.
+    """
+
+    def __init__(self, wrapper: Any, weight_decay: float):
+        self._wrapper, self._weight_decay = wrapper, weight_decay
+
+    def step(self, loss: Closure, lr: float | None) -> Tensor:
+        """One update of hyperparameters and parameters.  The learning rate is the optimizer's own."""
+        self._wrapper.begin()
+        value = loss()
+        self._wrapper.zero_grad()
+        squares = [parameter.square().sum() for parameter in self._wrapper.parameters.values()]
+        (value + 0.5 * self._weight_decay * torch.stack(squares).sum()).backward()
+        self._wrapper.step()
+        return value.detach()
+
+    def training(self) -> None:
+        """Nothing to do."""
+
+    def evaluation(self) -> None:
+        """Nothing to do."""
+
+    def hyper(self) -> dict[str, float]:
+        """The learning rate and, of Adam, both decays, which the package keeps as numbers that `clamp` takes to (0, 1)."""
+        tuned = self._wrapper.optimizer
+        found = {name: value.detach() for name, value in tuned.parameters.items()}
+        decays = {name: float(type(tuned).clamp(found[name])) for name in ("beta1", "beta2") if name in found}
+        return {"lr": float(found["alpha"]), **decays}

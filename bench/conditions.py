@@ -1,0 +1,143 @@
+"""Whether the machine was fit for a timed run: what is read, and what makes a run's seconds void.
+
+Read are the share of its counted time that the run was given a processor, jumps of the system's clock against the steady
+one, thermal throttling, other processes on the GPU, and how long a fixed piece of work takes before and after.  What a
+system does not tell is None.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+LEAST_RUNNING = 0.9
+"""A run that had a processor for a smaller share of its counted time was disturbed."""
+LARGEST_JUMP = 1.0
+"""Seconds that the system's clock may move against the steady one: more is a suspended machine or a clock that was set."""
+PROBE_SIZE, PROBE_REPEATS, PROBE_TRIES = 384, 8, 3
+GPU_SLOWDOWNS = ("hw_thermal_slowdown", "sw_thermal_slowdown", "hw_power_brake_slowdown")
+
+
+class Verdict(NamedTuple):
+    """`reasons` are sentences; a timed run with any of them is not valid."""
+
+    readings: dict[str, Any]
+    reasons: list[str]
+
+
+class Conditions:
+    """Watches one run: made before its budget begins, asked after it ended."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        # On a GPU the main thread sleeps while others queue its work, so that all of them are counted.
+        self._processor_time = time.process_time if device.type == "cuda" else time.thread_time
+        self._running = self._elapsed = 0.0
+        self._before = speed_probe(device)
+        self._throttled = throttle_events()
+        self._others = others_on(device)
+        self._clocks = time.time(), time.perf_counter()
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Around counted work."""
+        processor, clock = self._processor_time(), time.perf_counter()
+        try:
+            yield
+        finally:
+            self._running += self._processor_time() - processor
+            self._elapsed += time.perf_counter() - clock
+
+    def verdict(self) -> Verdict:
+        """What was read, and why the run's seconds are void."""
+        system, steady = time.time() - self._clocks[0], time.perf_counter() - self._clocks[1]
+        readings = {
+            "running": min(1.0, self._running / self._elapsed) if self._elapsed else 1.0,
+            "clock_jump_seconds": system - steady,
+            "throttle_events": _difference(throttle_events(), self._throttled),
+            "other_processes": _largest(self._others, others_on(self._device)),
+            "gpu_slowdowns": slowdowns_of(self._device),
+            "probe_seconds": [self._before, speed_probe(self._device)],
+        }
+        return Verdict(readings, _reasons(readings))
+
+
+def _reasons(readings: dict[str, Any]) -> list[str]:
+    reasons = []
+    if readings["running"] < LEAST_RUNNING:
+        reasons.append(f"it had a processor for {readings['running']:.0%} of its counted time")
+    if abs(readings["clock_jump_seconds"]) > LARGEST_JUMP:
+        reasons.append(f"the clock jumped by {readings['clock_jump_seconds']:.3g} s")
+    if readings["throttle_events"]:
+        reasons.append(f"the processor was throttled {readings['throttle_events']} times")
+    if readings["other_processes"]:
+        reasons.append(f"{readings['other_processes']} other processes used the GPU")
+    if readings["gpu_slowdowns"]:
+        reasons.append(f"the GPU slowed down ({', '.join(readings['gpu_slowdowns'])})")
+    return reasons
+
+
+@torch.no_grad()
+def speed_probe(device: torch.device) -> float:
+    """Seconds that a fixed piece of work takes, the best of some tries: how fast the machine is just now."""
+    matrix, best = torch.full((PROBE_SIZE, PROBE_SIZE), 1 / PROBE_SIZE, device=device), float("inf")
+    for _ in range(PROBE_TRIES):
+        start = time.perf_counter()
+        product = matrix
+        for _ in range(PROBE_REPEATS):
+            product = torch.tanh(product @ matrix)
+        float(product[0, 0])  # waits for the device
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def throttle_events() -> int | None:
+    """How often the cores were throttled since the machine started."""
+    files = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
+    try:
+        counts = [int(file.read_text()) for file in files]
+    except (OSError, ValueError):
+        return None
+    return sum(counts) if counts else None
+
+
+def others_on(device: torch.device) -> int | None:
+    """Processes on the GPU beside this one."""
+    lines = _ask_gpu(device, "--query-compute-apps=pid")
+    return None if lines is None else max(0, len(lines) - 1)
+
+
+def slowdowns_of(device: torch.device) -> list[str] | None:
+    """Reasons for which the GPU runs more slowly than it could, just now."""
+    lines = _ask_gpu(device, "--query-gpu=" + ",".join(f"clocks_event_reasons.{name}" for name in GPU_SLOWDOWNS))
+    if not lines:
+        return None
+    states = [state.strip() for state in lines[0].split(",")]
+    return [name for name, state in zip(GPU_SLOWDOWNS, states, strict=False) if state == "Active"]
+
+
+def _ask_gpu(device: torch.device, query: str) -> list[str] | None:
+    if device.type != "cuda":
+        return None
+    name = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+    command = ["nvidia-smi", query, "--format=csv,noheader", "-i", name]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return [line for line in answer.stdout.splitlines() if line.strip()]
+
+
+def _difference(after: int | None, before: int | None) -> int | None:
+    return None if after is None or before is None else after - before
+
+
+def _largest(*counts: int | None) -> int | None:
+    known = [count for count in counts if count is not None]
+    return max(known, default=None)

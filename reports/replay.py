@@ -1,0 +1,105 @@
+"""What each method would have returned at a smaller budget, read off the records of a larger one.
+
+A method does not know when its budget ends (but where a schedule spans the budget), and every model it selects is recorded
+with the moment it was found and its losses.  So the last one found within a smaller budget is what a run of that budget
+would have returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bench.records import Run, read_manifests, read_run
+from reports.errors import ReportError
+from reports.statistics import bootstrap
+
+COLUMNS = [
+    "experiment", "label", "seed", "budget", "unit", "replayed", "trial", "validation_loss", "test_loss", "test_error",
+]  # fmt: skip
+
+
+def at_budgets(results: Path, budget: float, period: float | None = None) -> pd.DataFrame:
+    """A row for each run and each multiple of `period` up to `budget`, or the budget alone.
+
+    Losses are NaN where a run cannot be replayed, since its schedule spans its budget.  Raises `ReportError` where no run
+    has so large a budget.
+    """
+    if period is not None and not 0 < period <= budget:
+        raise ReportError(f"--period {period:g}: above 0 and at most the budget, {budget:g}, is expected")
+    moments = [budget] if period is None else [period * (n + 1) for n in range(int(budget / period + 1e-9))]
+    runs = list(_measured(results))
+    if not runs:
+        raise ReportError(f"{results}: no run has been measured yet; there is nothing to replay")
+    largest = max(run.spec["budget"]["amount"] for _, run in runs)
+    if not 0 < budget <= largest:
+        raise ReportError(f"--budget {budget:g}: the largest budget in {results} is {largest:g}; above 0 and up to that")
+    rows = [
+        _row(experiment, run, moment)
+        for experiment, run in runs
+        for moment in moments
+        if moment <= run.spec["budget"]["amount"]
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def result_at(run: Run, budget: float) -> dict | None:
+    """The record of the model that the run would have returned; None where that cannot be known."""
+    assert run.outcome is not None
+    if run.outcome.spans_budget and budget < run.spec["budget"]["amount"]:
+        return None
+    found = [record for record in run.incumbents if record["used"] <= budget]
+    return dict(found[-1]) if found else None
+
+
+def describe(table: pd.DataFrame) -> str:
+    """A block for each experiment: medians over seeds, by method and budget."""
+    return "\n\n".join(_block(str(name), group) for name, group in table.groupby("experiment", sort=True))
+
+
+def _measured(results: Path) -> Iterator[tuple[str, Run]]:
+    for manifest in read_manifests(results) if results.is_dir() else ():
+        for identity in manifest.runs:
+            if (results / identity / "outcome.json").exists():
+                run = read_run(results / identity)
+                if run.outcome is not None and run.outcome.status.is_result:
+                    yield manifest.experiment, run
+
+
+def _row(experiment: str, run: Run, budget: float) -> list:
+    found, spec = result_at(run, budget), run.spec
+    values = [np.nan if found is None or found[name] is None else found[name] for name in COLUMNS[-3:]]
+    trial = found["trial"] if found else None
+    head = [experiment, spec["method"]["label"], spec["seed"], spec["budget"]["amount"], spec["budget"]["unit"], budget]
+    return [*head, trial, *values]
+
+
+def _block(experiment: str, group: pd.DataFrame) -> str:
+    unit = "counted seconds" if group["unit"].iloc[0] == "seconds" else group["unit"].iloc[0]
+    budgets = sorted(group["replayed"].unique())
+    labels = list(dict.fromkeys(group["label"]))
+    width = max(map(len, labels))
+    cells = {label: [_cell(group, label, budget, len(budgets)) for budget in budgets] for label in labels}
+    column = max(len(cell) for row in cells.values() for cell in row) + 2
+    lines = [
+        f"{experiment}: median test loss of the selected model after so many {unit} of {group['budget'].max():g}",
+        " " * width + "".join(f"{budget:>{column}.4g}" for budget in budgets),
+    ]
+    lines += [f"{label:<{width}}" + "".join(f"{cell:>{column}}" for cell in cells[label]) for label in labels]
+    if any("unknown" in cell for row in cells.values() for cell in row):
+        lines.append("unknown: its schedule spans the budget; run it with the smaller one")
+    return "\n".join(lines)
+
+
+def _cell(group: pd.DataFrame, label: str, budget: float, columns: int) -> str:
+    """The median, with its interval where there is room."""
+    losses: Sequence[float] = group.loc[(group["label"] == label) & (group["replayed"] == budget), "test_loss"]
+    if np.isnan(np.asarray(losses)).all():
+        return "unknown"
+    estimate = bootstrap(losses)
+    if columns > 1 or not np.isfinite(estimate.low):
+        return f"{estimate.value:.4f}"
+    return f"{estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}] n={len(losses)}"
