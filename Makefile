@@ -31,8 +31,9 @@ test: .venv/.installed  ## the test suite, without the tests marked slow
 test-slow: .venv/.installed  ## the tests marked slow: real ResNet-18 and the published commands, some minutes
 	$(BIN)/python -m pytest -m slow -n 0
 
-speed: .venv/.installed  ## what a step costs on DEVICE (cpu): five minutes of a machine with nothing else to do
+speed: .venv/.installed  ## what a step, and the suite beside it, cost on DEVICE (cpu): six minutes of an idle machine, MNIST
 	$(BIN)/python -m bench.speed --device $(DEVICE) --out results/speed-$(DEVICE).md
+	$(BIN)/python -m bench.overhead configs/speed/overhead.yaml --device $(DEVICE) --out results/overhead-$(DEVICE).md
 
 lint: .venv/.installed  ## style and types
 	$(BIN)/ruff check .

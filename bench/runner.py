@@ -65,6 +65,7 @@ def run(
     device = torch.device(spec["device"])
     ledger = Ledger(Cuda() if device.type == "cuda" else None, now)
     threads = set_threads(spec)
+    torch.backends.cudnn.deterministic = True  # same seed, same run
     keep_freed_memory()
     writer = RunWriter(root, spec)
     sink = open_sink(writer.id, spec, writer.folder)

@@ -27,8 +27,20 @@ COLOURS = {
     "oho-full": "#C51B7D",
     "oho-default": "#009E73",
     "oho-published": "#7F7F7F",
+    "multistep": "#88CCEE",
+    "warmup-cosine": "#AA4499",
+    "one-cycle": "#332288",
+    "hypergradient-descent": "#999933",
+    "hdm": "#44AA99",
+    "gdtuo": "#117733",
+    "prodigy": "#CC6677",
+    "schedule-free-sgd": "#6699CC",
+    "schedule-free-adamw": "#997700",
+    "dog": "#994455",
+    "ldog": "#EE99AA",
+    "mechanic": "#004488",
 }
-"""Okabe and Ito's palette, safe for colour-blind readers; the warm reds are exact OHO's."""
+"""Okabe and Ito's palette, then Tol's, safe for colour-blind readers; the warm reds are exact OHO's."""
 
 MARKERS = {
     "fixed": "o",
@@ -41,6 +53,18 @@ MARKERS = {
     "oho-full": "h",
     "oho-default": "p",
     "oho-published": "d",
+    "multistep": "<",
+    "warmup-cosine": ">",
+    "one-cycle": "H",
+    "hypergradient-descent": "8",
+    "hdm": "X",
+    "gdtuo": "$u$",
+    "prodigy": "$p$",
+    "schedule-free-sgd": "$s$",
+    "schedule-free-adamw": "$a$",
+    "dog": "$d$",
+    "ldog": "$l$",
+    "mechanic": "$m$",
 }
 UNKNOWN_COLOUR, UNKNOWN_MARKER = "#555555", "X"
 

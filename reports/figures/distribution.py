@@ -73,7 +73,7 @@ def draw(estimates: Estimates) -> Figure:
     for position, row in enumerate(summary.itertuples()):
         values = estimates.runs.loc[estimates.runs["label"] == row.label, "test_loss"].to_numpy(float)
         _draw_method(axes, position, values, row)
-    axes.set_xticks(range(len(summary)), [row.label for row in summary.itertuples()], rotation=25, ha="right")
+    axes.set_xticks(range(len(summary)), [row.label for row in summary.itertuples()], rotation=30, ha="right", rotation_mode="anchor")
     axes.margins(y=0.1)
     axes.set_ylabel("Final test loss\n(nats per example)")
     axes.set_xlim(-0.6, len(summary) - 0.4)
@@ -93,7 +93,7 @@ def _draw_method(axes: Axes, position: int, values: np.ndarray, row: Any) -> Non
             linewidth=0.8, native_scale=True, ax=axes,
         )  # fmt: skip
     offsets = np.linspace(-0.12, 0.12, len(finite)) if len(finite) > 1 else np.zeros(len(finite))
-    axes.plot(position + offsets, finite, style.marker(row.method), color=colour, ms=3, alpha=0.8, mew=0)
+    axes.plot(position + offsets, finite, marker=style.marker(row.method), ls="none", color=colour, ms=3, alpha=0.8, mew=0)
     if np.isfinite(row.median):
         axes.plot([position - 0.25, position + 0.25], [row.median] * 2, color="black", lw=1.6, solid_capstyle="butt")
         top = (position, finite.max())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,8 +24,9 @@ METHOD = (
     "on validation is at or below the target; a run that never does counts as infinite, a miss."
 )
 REFERENCE = "oho-global"
+QUANTITIES = {"trials": "Trials", "seconds": "Counted seconds"}
 PANELS = {"random-search": "Random search", "bayesian-search": "Bayesian optimization", "": "Others"}
-"""By method; the last panel has all other methods."""
+"""By method, of searches without a pruner; the last panel has all other methods."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,12 @@ def _summary_row(key: tuple[str, str], group: pd.DataFrame) -> dict:
     method, label = key
     first = group.iloc[0]
     over = first["over"] if isinstance(first["over"], str) else method
+    is_papers = method in PANELS and label == f"{PANELS[method]}: {first['over_label']}"
     trials, seconds = bootstrap(group["trials"]), bootstrap(group["seconds"])
     paper = published.PERFORMANCE.get(method, {}).get(over)
     return {
-        "method": method, "over": over, "label": label, "bar": label.rpartition(": ")[2] if method in PANELS else label,
-        "panel": method if method in PANELS or method == REFERENCE else "",
+        "method": method, "over": over, "label": label, "bar": first["over_label"] if is_papers else label,
+        "panel": method if is_papers or method == REFERENCE else "",
         "n": len(group), "misses": int(np.isinf(group["seconds"]).sum()),
         "trials": trials.value, "trials_low": trials.low, "trials_high": trials.high,
         "seconds": seconds.value, "seconds_low": seconds.low, "seconds_high": seconds.high,
@@ -94,60 +97,70 @@ def _summary_row(key: tuple[str, str], group: pd.DataFrame) -> dict:
 
 
 def draw(estimates: Estimates) -> Figure:
-    """Two rows (trials, counted seconds); a panel for each search of the paper, and one for all other methods."""
-    summary = estimates.summary
-    reference = summary[summary["method"] == REFERENCE]
-    shown = {method: title for method, title in PANELS.items() if (summary["panel"] == method).any()}
-    figure = Figure(figsize=(style.PAGE_INCHES, 4.4))
-    widths = [(summary["panel"] == method).sum() + len(reference) for method in shown]
-    panels = figure.subplots(2, len(shown), sharey="row", squeeze=False, width_ratios=widths)
-    for column, (method, title) in enumerate(shown.items()):
-        bars = pd.concat([summary[summary["panel"] == method], reference])
-        for row, (quantity, name) in enumerate({"trials": "Trials", "seconds": "Counted seconds"}.items()):
-            axes = panels[row, column]
-            _draw_panel(axes, bars, quantity, _ceiling(summary, quantity))
-            axes.set_title(f"{'ABC'[column]}  {title}" if row == 0 else "", loc="left")
-            axes.tick_params(labelbottom=row == 1)
-            if column == 0:
-                axes.set_ylabel(f"{name} to reach\nGlobal OHO's median")
+    """Trials (A) and counted seconds (B): a bar for each method, in groups, Global OHO above them."""
+    lines = _lines(estimates.summary)
+    figure = Figure(figsize=(style.PAGE_INCHES, 0.9 + 0.19 * len(lines)))
+    panels = figure.subplots(1, 2, sharey=True)
+    for letter, axes, (quantity, name) in zip("AB", panels, QUANTITIES.items(), strict=True):
+        _draw_bars(axes, lines, quantity, _ceiling(estimates.summary, quantity))
+        axes.set_title(f"{letter}  {name}", loc="left")
+        axes.set_xlabel(f"{name} to reach Global OHO's median")
+    panels[0].set_yticks(range(len(lines)), [line if isinstance(line, str) else line["bar"] for line in lines])
+    for label, line in zip(panels[0].get_yticklabels(), lines, strict=True):
+        label.set_fontweight("bold" if isinstance(line, str) else "normal")
+    panels[0].set_ylim(len(lines) - 0.4, -0.6)
     style.stamp(figure, estimates.stamp)
     return figure
 
 
+def _lines(summary: pd.DataFrame) -> list[str | dict[str, Any]]:
+    """From top to bottom: bars, and headings of groups that have any; in a group the quickest first."""
+    reference = summary[summary["method"] == REFERENCE]
+    lines: list[str | dict[str, Any]] = [*reference.to_dict("records")]
+    for panel, title in PANELS.items():
+        group = summary[(summary["panel"] == panel) & (summary["method"] != REFERENCE)]
+        if len(group):
+            lines += [title, *group.sort_values(["seconds", "misses", "label"]).to_dict("records")]
+    return lines
+
+
 def _ceiling(summary: pd.DataFrame, quantity: str) -> float:
-    """The height at which misses are drawn: above every finite value."""
+    """Where misses end: beyond every finite value."""
     finite = summary[[quantity, f"{quantity}_high"]].to_numpy(float)
     return 1.2 * max(finite[np.isfinite(finite)].max(initial=1.0), 1.0)
 
 
-def _draw_panel(axes: Axes, bars: pd.DataFrame, quantity: str, ceiling: float) -> None:
-    for position, bar in enumerate(bars.to_dict("records")):
+def _draw_bars(axes: Axes, lines: list[str | dict[str, Any]], quantity: str, ceiling: float) -> None:
+    for position, bar in enumerate(lines):
+        if isinstance(bar, str):
+            continue
         value, low, high = bar[quantity], bar[f"{quantity}_low"], bar[f"{quantity}_high"]
         colour, hits = style.colour(bar["over"]), bar["n"] - bar["misses"]
         if np.isinf(value):
-            axes.bar(position, ceiling, color="none", edgecolor=colour, hatch="////", lw=0.8, width=0.7)
-            axes.annotate("not reached", (position, ceiling / 2), ha="center", va="center", fontsize=6.5,
-                          rotation=90, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
+            axes.barh(position, ceiling, color="none", edgecolor=colour, hatch="////", lw=0.8, height=0.7)
+            axes.annotate("not reached", (ceiling / 2, position), ha="center", va="center", fontsize=6.5,
+                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
         else:
-            axes.bar(position, value, color=colour, alpha=0.85, width=0.7)
+            axes.barh(position, value, color=colour, alpha=0.85, height=0.7)
             if np.isfinite(low):
-                top = min(high, ceiling)
-                axes.plot([position] * 2, [low, top], color="black", lw=1)
-                axes.plot(position, top, "^" if np.isinf(high) else "_", color="black", ms=4)
-        axes.annotate(f"{hits}/{bar['n']}", (position, ceiling * 1.03), ha="center", va="bottom", fontsize=6.5)
-    axes.set_xticks(range(len(bars)), bars["bar"], rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_ylim(0, ceiling * 1.14)
-    axes.grid(visible=True, axis="y")
+                end = min(high, ceiling)
+                axes.plot([low, end], [position] * 2, color="black", lw=1)
+                axes.plot(end, position, ">" if np.isinf(high) else "|", color="black", ms=4)
+        axes.annotate(f"{hits}/{bar['n']}", (ceiling * 1.03, position), ha="left", va="center", fontsize=6.5)
+    axes.set_xlim(0, ceiling * 1.14)
+    axes.grid(visible=True, axis="x")
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
 
 
 def caption(estimates: Estimates) -> str:
     """What the figure shows, with n, budget and device."""
     runs = estimates.summary["n"]
     return (
-        f"Trials (top) and counted seconds (bottom) until the selected model's test loss is at most "
+        f"Trials (A) and counted seconds (B) until the selected model's test loss is at most "
         f"{loss_text(estimates.target)}, Global OHO's median at the end of its budget. Bars are medians over {runs.min()} "
         f"seeds, lines 95 % bootstrap intervals (a triangle: the interval has no finite end); hatched: more than half of "
-        f"the runs missed the target; above each bar, runs that reached it. {estimates.setting}"
+        f"the runs missed the target; beside each bar, runs that reached it. {estimates.setting}"
     )
 
 
