@@ -26,4 +26,9 @@ FIGURES: dict[str, FigureEntry] = {
         "Trials and counted time to reach Global OHO",
         "reports.figures.performance",
     ),
+    "anytime": FigureEntry(
+        "test loss of the selected model against the budget used, all methods",
+        "What each method returns at any budget",
+        "reports.figures.anytime",
+    ),
 }

@@ -42,17 +42,25 @@ def interquartile_mean(values: np.ndarray) -> np.ndarray:
 def bootstrap(values: ArrayLike, statistic: Statistic = median, *, seed: int = SEED) -> Estimate:
     """The statistic of `values` (n,) and its interval.  NaN counts as infinite: a run that diverged is a bad run."""
     sample = np.asarray(values, dtype=float)
-    sample = np.where(np.isnan(sample), np.inf, sample)
     if not len(sample):
         return Estimate(float("nan"), float("nan"), float("nan"))
-    value = float(statistic(sample))
+    return Estimate(*(float(part[0]) for part in bootstrap_curves(sample[:, None], statistic, seed=seed)))
+
+
+def bootstrap_curves(values: np.ndarray, statistic: Statistic = median, *, seed: int = SEED) -> tuple[np.ndarray, ...]:
+    """The statistic over runs of curves (n, points), and both ends of its pointwise interval: each (points,).
+
+    Runs are drawn with replacement as whole curves.  NaN counts as infinite; the interval of one run is NaN.
+    """
+    sample = np.where(np.isnan(values), np.inf, values)
+    value = statistic(sample.T)
     if len(sample) == 1:
-        return Estimate(value, float("nan"), float("nan"))
+        return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
     picks = np.random.default_rng(seed).integers(len(sample), size=(RESAMPLES, len(sample)))
-    ordered = np.sort(statistic(sample[picks]))
+    ordered = np.sort(np.stack([statistic(column[picks]) for column in sample.T]), axis=-1)
     tail = (1 - CONFIDENCE) / 2
-    low, high = (ordered[round(fraction * (RESAMPLES - 1))] for fraction in (tail, 1 - tail))
-    return Estimate(value, float(low), float(high))
+    low, high = (ordered[:, round(fraction * (RESAMPLES - 1))] for fraction in (tail, 1 - tail))
+    return value, low, high
 
 
 def first_at_most(values: ArrayLike, target: float) -> int | None:

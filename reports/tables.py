@@ -93,6 +93,7 @@ def _outcome_columns(outcome: Outcome) -> dict[str, Any]:
     return {
         "status": str(outcome.status),
         "message": outcome.message,
+        "spans_budget": outcome.spans_budget,
         "invalid_because": "; ".join(outcome.invalid_because),
         "data": outcome.environment.get("data"),
         "steps": outcome.steps,

@@ -73,7 +73,8 @@ def draw(estimates: Estimates) -> Figure:
     for position, row in enumerate(summary.itertuples()):
         values = estimates.runs.loc[estimates.runs["label"] == row.label, "test_loss"].to_numpy(float)
         _draw_method(axes, position, values, row)
-    axes.set_xticks(range(len(summary)), [row.label for row in summary.itertuples()], rotation=30, ha="right", rotation_mode="anchor")
+    labels = [row.label for row in summary.itertuples()]
+    axes.set_xticks(range(len(summary)), labels, rotation=30, ha="right", rotation_mode="anchor")
     axes.margins(y=0.1)
     axes.set_ylabel("Final test loss\n(nats per example)")
     axes.set_xlim(-0.6, len(summary) - 0.4)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from bench.records import Manifest, Outcome, RunWriter, Status, run_id, write_manifest
+from reports import document
 from reports.api import build_figure, build_report
 from reports.errors import ReportError
-from reports.figures import distribution, performance
+from reports.figures import anytime, distribution, performance
 from reports.figures.common import NoData, measured, setting
-from reports.statistics import bootstrap, first_at_most, interquartile_mean, median
+from reports.statistics import bootstrap, bootstrap_curves, first_at_most, interquartile_mean, median
 from reports.tables import read_tables
 
 ENVIRONMENT = {"python": "3.11", "device_name": "test", "finished": "2026-01-02T03:04:05+00:00", "commit": "abc"}
@@ -58,7 +59,7 @@ def write_run(root, spec, records, status=Status.BUDGET_REACHED, **changes):
     return writer.id
 
 
-def write_folder(root, losses, figures=("distribution", "performance"), **changes):
+def write_folder(root, losses, figures=("distribution", "performance", "anytime"), **changes):
     """`losses`: (method, over) -> for each seed the incumbent test loss at steps 100, 200, ..."""
     ids = []
     for (name, over), seeds in losses.items():
@@ -96,6 +97,16 @@ def test_bootstrap_interval_covers_the_median_as_often_as_it_says():
     assert 0.90 <= hits / 300 <= 0.99
 
 
+def test_curves_are_drawn_as_a_whole():
+    """Pointwise the same as each point by itself; a point of equal values has no width."""
+    curves = np.array([[0.0, 1.0, 5.0], [1.0, 1.0, 4.0], [2.0, 1.0, np.nan]])
+    value, low, high = bootstrap_curves(curves)
+    assert value.tolist() == [1.0, 1.0, 5.0]
+    assert (low[1], high[1]) == (1.0, 1.0)
+    for point in range(3):
+        assert bootstrap(curves[:, point]) == (value[point], low[point], high[point])
+
+
 def test_a_diverged_run_counts_as_the_worst():
     estimate = bootstrap([0.1, 0.2, np.nan])
     assert estimate.value == 0.2
@@ -125,6 +136,35 @@ def test_performance_estimates(tmp_path):
     assert np.isinf(summary.loc["bayesian-search", "trials"])
     assert summary.loc["bayesian-search", "misses"] == 2
     assert summary.loc["oho-global", "seconds"] == 2.0
+
+
+def test_anytime_estimates(tmp_path):
+    write_folder(tmp_path, LOSSES)  # models are found after 1 and 2 counted seconds
+    estimates = anytime.estimate(read_tables(tmp_path))
+    fixed = estimates.curves[estimates.curves["label"] == "Fixed"]
+    assert set(fixed.loc[fixed["used"] < 1, "median"]) == {np.inf}
+    assert set(fixed.loc[fixed["used"].between(1, 1.99), "median"]) == {0.8}
+    assert fixed["median"].iloc[-1] == 0.4
+    text = " ".join(anytime.findings(estimates))
+    assert "At 2 counted seconds Oho-Global is lowest with 0.15" in text
+    assert "OHO is ahead of the best of 3 other methods at budgets of 1" in text
+
+
+def test_a_schedule_that_spans_the_budget_is_a_point(tmp_path):
+    write_folder(tmp_path, LOSSES, spans_budget=True)
+    estimates = anytime.estimate(read_tables(tmp_path))
+    assert estimates.curves.groupby("label").size().tolist() == [1] * 4
+    anytime.draw(estimates)
+
+
+def test_a_disturbed_run_is_shown_and_told(tmp_path):
+    write_folder(tmp_path / "runs", LOSSES)
+    ids = write_folder(tmp_path / "runs", {("fixed", None): LOSSES["fixed", None]}, invalid_because=["it slept"])
+    tables = read_tables(tmp_path / "runs")
+    assert "In 3 of 3 runs the clock was disturbed" in setting(measured(tables.runs), tables.environments)
+    problems = document._problems(tables.runs)
+    assert all(identity in line for identity, line in zip(ids, problems, strict=True))
+    assert all("not valid: it slept" in line for line in problems)
 
 
 def test_the_report_is_the_same_bytes_for_the_same_records(tmp_path):

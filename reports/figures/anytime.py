@@ -1,0 +1,180 @@
+"""What each method would have returned at any budget up to its own: test loss of the selected model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from reports import style
+from reports.figures.common import NoData, budgets, loss_text, measured, setting, stamp
+from reports.statistics import bootstrap_curves
+from reports.tables import Tables
+
+QUESTION = "Which method should be used at which budget?"
+METHOD = (
+    "Every model that a run selects on validation is recorded with the budget used until then, so that its result at any "
+    "smaller budget is known without training again. A schedule that spans the budget is known at its own budget only."
+)
+POINTS = 200
+FIRST_FRACTION = 0.01
+"""Of the budget: where the axis begins."""
+SEARCHES = {"random-search": (0, (4, 1.5)), "bayesian-search": (0, (1, 1))}
+OTHER_SEARCH = (0, (4, 1, 1, 1))
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """`curves`: a row a method and budget, with median and interval.  `n`: runs of the method with the fewest."""
+
+    curves: pd.DataFrame
+    unit: str
+    n: int
+    setting: str
+    stamp: str
+
+    @property
+    def csv(self) -> pd.DataFrame:
+        """The data behind the figure."""
+        return self.curves
+
+
+def estimate(tables: Tables) -> Estimates:
+    """Medians over seeds of the selected model's test loss, on a logarithmic grid of budgets."""
+    runs = measured(tables.of_figure("anytime"))
+    if runs["budget"].nunique() > 1 or runs["unit"].nunique() > 1:
+        raise NoData(f"Runs of {budgets(runs)} have no common axis, so this figure is not drawn.")
+    amount = float(runs["budget"].iloc[0])
+    grid = np.geomspace(FIRST_FRACTION * amount, amount, POINTS)
+    incumbents = dict(iter(tables.incumbents.groupby("run")))
+    rows = []
+    for label, group in runs.groupby("label"):
+        losses = np.array([_losses(incumbents.get(run), grid) for run in group["run"]])
+        known = grid >= amount if group["spans_budget"].any() else np.full(POINTS, True)
+        value, low, high = bootstrap_curves(losses)
+        first = group.iloc[0]
+        rows.append(pd.DataFrame({
+            "label": label, "method": first["method"], "over": first["over"], "used": grid[known],
+            "median": value[known], "low": low[known], "high": high[known],
+        }))  # fmt: skip
+    curves = pd.concat(rows, ignore_index=True)
+    if not np.isfinite(curves["median"]).any():
+        raise NoData("In no method did half of the runs select a model with a finite loss, so this figure is not drawn.")
+    smallest = int(runs.groupby("label").size().min())
+    return Estimates(curves, runs["unit"].iloc[0], smallest, setting(runs, tables.environments), stamp(runs))
+
+
+def _losses(incumbents: pd.DataFrame | None, grid: np.ndarray) -> np.ndarray:
+    """The test loss of the last model found at each budget; infinite before the first."""
+    if incumbents is None:
+        return np.full(len(grid), np.inf)
+    last = np.searchsorted(incumbents["used"].to_numpy(float), grid, side="right") - 1
+    losses = incumbents["test_loss"].to_numpy(float)
+    return np.where(last >= 0, losses[np.maximum(last, 0)], np.inf)
+
+
+def draw(estimates: Estimates) -> Figure:
+    """A line a method with its band; names beside where the lines end, best below."""
+    figure = Figure(figsize=(style.PAGE_INCHES, 3.6))
+    axes = figure.add_subplot()
+    ends = []
+    for label, curve in estimates.curves.groupby("label"):
+        first = curve.iloc[0]
+        over = first["over"] if isinstance(first["over"], str) else None
+        colour = style.colour(first["method"], over)
+        dashes = SEARCHES.get(first["method"], OTHER_SEARCH) if over else "-"
+        marker = style.marker(first["method"], over) if len(curve) == 1 else None
+        axes.plot(curve["used"], curve["median"], color=colour, ls=dashes, lw=1.3, marker=marker, ms=5)
+        axes.fill_between(curve["used"], curve["low"], curve["high"], color=colour, alpha=0.1, lw=0)
+        ends.append((curve["median"].iloc[-1], str(label), colour))
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    finite = estimates.curves["median"].replace(np.inf, np.nan).dropna()
+    axes.set_ylim(0.93 * finite.min(), 1.05 * finite.max())
+    budget = estimates.curves["used"].max()
+    axes.set_xlim(FIRST_FRACTION * budget, budget)
+    axes.set_xlabel("Counted seconds" if estimates.unit == "seconds" else f"Budget used ({estimates.unit})")
+    axes.set_ylabel("Test loss of the selected model\n(nats per example)")
+    axes.grid(visible=True, which="both", axis="both")
+    _name_lines(axes, ends)
+    style.stamp(figure, estimates.stamp)
+    return figure
+
+
+def _name_lines(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
+    """Names in the order of the lines' ends, apart enough to be read, each tied to its line's end."""
+    low, high = np.log(axes.get_ylim())
+    ordered = sorted(ends)
+    wanted = [(np.log(value) - low) / (high - low) if np.isfinite(value) else 1.0 for value, _, _ in ordered]
+    places = _apart(wanted, gap=min(0.062, 1 / max(1, len(ordered) - 1)))
+    for (_, label, colour), end, place in zip(ordered, wanted, places, strict=True):
+        tie = {"arrowstyle": "-", "color": colour, "lw": 0.5, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
+        axes.annotate(
+            label, (1, end), (1.04, place), xycoords="axes fraction", textcoords="axes fraction", va="center",
+            fontsize=6.5, color=colour, arrowprops=tie,
+        )  # fmt: skip
+
+
+def _apart(wanted: list[float], gap: float) -> list[float]:
+    """Places in [0, 1] in the same order, at least `gap` apart and otherwise near where they were wanted."""
+    places: list[float] = []
+    for want in wanted:
+        places.append(max(want, places[-1] + gap) if places else max(want, 0.0))
+    ceiling = 1.0
+    for index in reversed(range(len(places))):
+        places[index] = min(places[index], ceiling)
+        ceiling = places[index] - gap
+    return places
+
+
+def caption(estimates: Estimates) -> str:
+    """What the figure shows, with n, budget and device."""
+    return (
+        f"Test loss of the model each method has selected on validation by then: medians over {estimates.n} seeds or more, "
+        f"bands 95 % pointwise bootstrap intervals. {estimates.setting}"
+    )
+
+
+def findings(estimates: Estimates) -> list[str]:
+    """Who leads at a few budgets, and where the best of OHO is ahead of the best of the others."""
+    table = estimates.curves.pivot(index="used", columns="label", values="median")
+    methods = estimates.curves.drop_duplicates("label").set_index("label")["method"]
+    ours = [label for label in table if methods[label].startswith("oho")]
+    others = [label for label in table if label not in ours]
+    last = table.index[-1]
+    unit = "counted seconds" if estimates.unit == "seconds" else estimates.unit
+    sentences = []
+    for fraction in (0.1, 0.3, 1.0):
+        row = table.loc[table.index[np.searchsorted(table.index, fraction * last * (1 - 1e-9))]]
+        ordered = row[np.isfinite(row)].sort_values()
+        if len(ordered) > 1:
+            (best, least), (second, next_least) = list(ordered.items())[:2]
+            sentences.append(
+                f"At {fraction * last:.3g} {unit} {best} is lowest with {loss_text(least)}, before {second} with"
+                f" {loss_text(next_least)}."
+            )
+    if ours and others:
+        ahead = table[ours].min(axis=1) < table[others].min(axis=1)
+        sentences.append(_ahead(ahead, len(ours), len(others), unit))
+    return sentences
+
+
+def _ahead(ahead: pd.Series, ours: int, others: int, unit: str) -> str:
+    """Where the median of the best of OHO is below that of the best of the others."""
+    which = f"The best of {ours} OHO methods" if ours > 1 else "OHO"
+    against = f"the best of {others} other methods" if others > 1 else "the other method"
+    if not ahead.any():
+        return f"{which} is ahead of {against} at no budget."
+    starts = ahead & ~ahead.shift(fill_value=False)
+    ends = ahead & ~ahead.shift(-1, fill_value=False)
+    spans = zip(ahead.index[starts], ahead.index[ends], strict=True)
+    text = ", ".join(f"{start:.3g} to {end:.3g}" for start, end in spans)
+    return f"{which} is ahead of {against} at budgets of {text} {unit}, behind or level at all others."
+
+
+def published_rows(estimates: Estimates) -> list[list[str]]:
+    """The paper has no such figure."""
+    return []
