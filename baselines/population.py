@@ -12,7 +12,7 @@ from pydantic import Field
 
 from baselines.optimizers import TorchStepper
 from baselines.training import Training, TrainingState
-from bench.protocol import Dimension, Incumbent, Ledger, Options, State, Task, Trial, draw, select, stream_seed
+from bench.protocol import Dimension, Incumbent, Ledger, Options, State, Task, Trial, adopt, draw, stream_seed
 
 
 class PopulationOptions(Options):
@@ -44,43 +44,55 @@ class PopulationState(State):
     curve_start: int = 0
     """Where the present interval begins in the member's curve."""
 
+    @property
+    def member(self) -> TrainingState:
+        """The one that trains."""
+        return self.members[self.place]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the interval goes on."""
+        return len(self.trials) == self.trial
+
 
 class Population:
-    """Members in turn, one interval each, then the population evolves."""
+    """Members in turn, one interval each, then the population evolves.
+
+    An interval is closed where it ends; the next member's turn, and evolution before it, are left to the next call.
+    """
 
     def __init__(self, options: PopulationOptions, over: Training):
         self.options, self.over = options, over
         self.spans_budget = over.spans_budget
+        if not over.open:
+            raise ValueError("nothing is left open to evolve: give one or more of the hyperparameters the value null")
 
     def init(self, task: Task, seed: int) -> PopulationState:
         """Member m starts from draw m of the seed, so that member 0 starts where the other methods do."""
         members = [self._fresh(task, seed, number) for number in range(self.options.members)]
-        first = members[0]
-        return PopulationState(
-            task, seed, first.model, first.hyper, members=members, losses=[math.inf] * len(members)
-        )
+        losses = [math.inf] * len(members)
+        state = PopulationState(task, seed, members[0].model, members[0].hyper, members=members, losses=losses)
+        self._begin(state)
+        return state
 
     def advance(self, state: PopulationState, *, steps: int, progress: float, ledger: Ledger) -> PopulationState:
-        """Updates of the present member; after the last one's interval the population evolves, on the account `search`."""
-        member, length = state.members[state.place], self.options.interval_epochs * state.task.steps_per_epoch
-        steps = min(steps, length - state.trial_step)
-        before, seen = member.step, len(member.curve)
+        """Updates of the present member or, where its interval has ended, the next one's turn on the account `search`."""
+        if not state.is_open:
+            with ledger.account("search"):
+                self._next(state)
+            return state
+        member, before = state.member, state.member.step
         self.over.advance(member, steps=steps, progress=progress, ledger=ledger)
         made = member.step - before
         state.step, state.trial_step = state.step + made, state.trial_step + made
-        if state.trial_step >= length and len(member.curve) == seen:
-            with ledger.account("selection"):
-                member.curve.append(select(member))
-        self._mirror(state, member)
-        if member.diverged or state.trial_step >= length:
+        adopt(state, member)
+        if member.diverged or member.trial_step == member.end:
             self._close(state, "diverged" if member.diverged else "finished")
-            with ledger.account("search"):
-                self._next(state)
         return state
 
     def finish(self, state: PopulationState) -> None:
         """The interval in progress is cut."""
-        if state.trial_step:
+        if state.is_open and state.trial_step:
             self._close(state, "cut")
 
     def incumbent(self, state: PopulationState) -> Incumbent | None:
@@ -95,19 +107,20 @@ class Population:
         drawn = draw(self.over.space, self.over.open, seed, number)
         return self.over.start(task, seed, drawn, number)
 
-    def _mirror(self, state: PopulationState, member: TrainingState) -> None:
-        """The run's view of the member that trains, and the better of both incumbents."""
-        state.model, state.hyper, state.train_loss = member.model, member.hyper, member.train_loss
-        best, known = member.incumbent, state.incumbent
-        if best and (known is None or best.validation_loss < known.validation_loss):
-            state.incumbent = Incumbent(best.validation_loss, best.weights, state.step, state.trial)
+    def _begin(self, state: PopulationState) -> None:
+        """The present member's interval."""
+        member = state.member
+        state.trial, state.trial_step, state.curve_start = len(state.trials), 0, len(member.curve)
+        member.end = member.trial_step + self.options.interval_epochs * state.task.steps_per_epoch
+        adopt(state, member)
 
     def _close(self, state: PopulationState, status: str) -> None:
-        member = state.members[state.place]
+        member = state.member
         curve = tuple(member.curve[state.curve_start :])
+        losses = [loss if math.isfinite(loss) else math.inf for loss in curve]
         point = {name: value for name, value in member.options.values().items() if name in self.over.open}
-        state.losses[state.place] = curve[-1] if curve and not member.diverged else math.inf
-        state.trials.append(Trial(point, min(curve, default=math.inf), state.trial_step, status, curve))
+        state.losses[state.place] = math.inf if member.diverged or not losses else losses[-1]
+        state.trials.append(Trial(point, min(losses, default=math.inf), state.trial_step, status, curve))
 
     def _next(self, state: PopulationState) -> None:
         """The next member's turn; after the last one, the next generation."""
@@ -115,9 +128,7 @@ class Population:
         if state.place == 0:
             self._evolve(state)
             state.generation += 1
-        member = state.members[state.place]
-        state.trial, state.trial_step, state.curve_start = len(state.trials), 0, len(member.curve)
-        self._mirror(state, member)
+        self._begin(state)
 
     def _evolve(self, state: PopulationState) -> None:
         """Truncation selection: the worst, and all that diverged, are replaced."""

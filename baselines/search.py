@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import Field
 
 from baselines.pruners import PRUNERS, Pruner
 from baselines.searchers import SEARCHERS, Point, Searcher
 from baselines.training import Training, TrainingState
-from bench.protocol import Incumbent, Ledger, Options, State, Task, Trial, select
+from bench.protocol import Incumbent, Ledger, Options, State, Task, Trial, adopt
 
 
 class SearchOptions(Options):
@@ -23,14 +23,6 @@ class SearchOptions(Options):
     trial_epochs: int | None = Field(default=10, ge=1)
     pruner: Literal["none", "median", "successive-halving", "hyperband"] = "none"
 
-    def values(self) -> dict[str, float | None]:
-        """What a search over trials may search beside them."""
-        return {"trial_epochs": self.trial_epochs}
-
-    def replace(self, values: Mapping[str, float]) -> Self:
-        """The same with other values."""
-        return self.model_copy(update=values)
-
 
 @dataclass
 class SearchState(State):
@@ -39,11 +31,22 @@ class SearchState(State):
     searcher: Searcher = None  # type: ignore[assignment]
     pruner: Pruner | None = None
     point: Point = field(default_factory=dict)
+    judged: int = 0
+    """Validations of the trial in progress that the pruner has seen."""
     inner: TrainingState = None  # type: ignore[assignment]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the trial goes on."""
+        return len(self.trials) == self.trial
 
 
 class Search:
-    """Asks for a point, trains it, asks again with what became of it."""
+    """Asks for a point, trains it, asks again with what became of it.
+
+    A trial is closed where it ends; what costs time, a pruner's verdict and the next proposal, is left to the next call, so
+    that a model is found when its validation is over and nothing is proposed after the deadline.
+    """
 
     spans_budget = False
     """A schedule spans the trial."""
@@ -52,6 +55,8 @@ class Search:
         self.options, self.over, self.space = options, over, over.space
         self._make: Callable[..., Searcher] = SEARCHERS[searcher]
         self._make(self.space, self.open, 0)  # a space it cannot search is told before anything runs
+        if options.trial_epochs is None and not self.space.hyperparameters["trial_epochs"].integer:
+            raise ValueError("the law of trial_epochs needs integer: true")
 
     @property
     def open(self) -> list[str]:
@@ -63,31 +68,30 @@ class Search:
         state = SearchState(task, seed, model=None, hyper={})  # type: ignore[arg-type]
         state.searcher = self._make(self.space, self.open, seed)
         if self.options.pruner != "none":
-            state.pruner = PRUNERS[self.options.pruner](self._longest(task) // task.selection_period, seed)
+            validations = math.ceil(self._longest(task) / task.selection_period)
+            state.pruner = PRUNERS[self.options.pruner](validations, seed)
         self._open_trial(state)
         return state
 
     def advance(self, state: SearchState, *, steps: int, progress: float, ledger: Ledger) -> SearchState:
-        """Updates of the present trial; where it ends, the next is proposed on the account `search`."""
-        inner, seen, before = state.inner, len(state.inner.curve), state.inner.step
-        assert inner.length is not None
-        steps = min(steps, inner.length - inner.trial_step)
+        """Updates of the present trial or, where it has ended, the proposal of the next on the account `search`."""
+        with ledger.account("search"):
+            if state.is_open and self._prunes(state):
+                self._close_trial(state, "pruned")
+            if not state.is_open:
+                self._open_trial(state)
+                return state
+        inner, before = state.inner, state.inner.step
         self.over.advance(inner, steps=steps, progress=progress, ledger=ledger)
         state.step += inner.step - before
-        if inner.trial_step >= inner.length and len(inner.curve) == seen:
-            with ledger.account("selection"):
-                inner.curve.append(select(inner))
-        self._mirror(state)
-        ending = self._ending(state, ledger, validated=len(inner.curve) > seen)
-        if ending:
-            self._close_trial(state, ending)
-            with ledger.account("search"):
-                self._open_trial(state)
+        self._show(state)
+        if inner.diverged or inner.trial_step == inner.end:
+            self._close_trial(state, "diverged" if inner.diverged else "finished")
         return state
 
     def finish(self, state: SearchState) -> None:
         """The trial in progress is cut."""
-        if state.trial_step:
+        if state.is_open and state.trial_step:
             self._close_trial(state, "cut")
 
     def incumbent(self, state: SearchState) -> Incumbent | None:
@@ -98,25 +102,21 @@ class Search:
         """The number of trials ended."""
         return {"trials": float(len(state.trials))}
 
-    def _ending(self, state: SearchState, ledger: Ledger, *, validated: bool) -> str:
-        """How the trial in progress ends here; empty if it goes on."""
-        if state.inner.diverged:
-            return "diverged"
-        if state.inner.trial_step == state.inner.length:
-            return "finished"
-        if state.pruner is not None and validated:
-            with ledger.account("search"):
-                return "pruned" if state.pruner.prunes(state.trials, state.inner.curve) else ""
-        return ""
+    def _prunes(self, state: SearchState) -> bool:
+        curve = state.inner.curve
+        if state.pruner is None or len(curve) == state.judged:
+            return False
+        state.judged = len(curve)
+        return state.pruner.prunes(state.trials, curve)
 
     def _open_trial(self, state: SearchState) -> None:
-        state.trial = len(state.trials)
+        state.trial, state.judged = len(state.trials), 0
         state.point = state.searcher.propose(state.trials)
         epochs = self.options.trial_epochs or round(state.point["trial_epochs"])
         drawn = {name: value for name, value in state.point.items() if name != "trial_epochs"}
         state.inner = self.over.start(state.task, state.seed, drawn, state.trial)
-        state.inner.length = epochs * state.task.steps_per_epoch
-        self._mirror(state)
+        state.inner.end = state.inner.spans = epochs * state.task.steps_per_epoch
+        self._show(state)
 
     def _close_trial(self, state: SearchState, status: str) -> None:
         best = state.inner.incumbent
@@ -128,13 +128,6 @@ class Search:
         epochs = self.options.trial_epochs or round(self.space.hyperparameters["trial_epochs"].high)
         return epochs * task.steps_per_epoch
 
-    def _mirror(self, state: SearchState) -> None:
-        """The run's view of the trial: its model, step, hyperparameters, and the better of both incumbents."""
-        inner = state.inner
-        state.model, state.hyper, state.trial_step, state.train_loss = (
-            inner.model, inner.hyper, inner.trial_step, inner.train_loss,
-        )  # fmt: skip
-        best, known = inner.incumbent, state.incumbent
-        if best and (known is None or best.validation_loss < known.validation_loss):
-            offset = state.step - inner.step
-            state.incumbent = Incumbent(best.validation_loss, best.weights, best.step + offset, state.trial)
+    def _show(self, state: SearchState) -> None:
+        adopt(state, state.inner)
+        state.trial_step = state.inner.trial_step

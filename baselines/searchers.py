@@ -184,6 +184,9 @@ class CmaEsSearcher:
 def _laws(space: Space, names: Sequence[str]) -> dict[str, Dimension]:
     if not names:
         raise ValueError("nothing is left open to search: give one or more of the hyperparameters the value null")
+    if missing := space.missing(names):
+        known = ", ".join(space.hyperparameters)
+        raise ValueError(f"space {space.name!r} has no law for {', '.join(missing)}; it has: {known}")
     return {name: space.hyperparameters[name] for name in names}
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Protocol, Self
 
-import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from baselines import schedules
 from baselines.optimizers import Adam, AnyOptimizer, Sgd, Stepper, TorchStepper
 from baselines.schedules import Place
-from bench.protocol import Batches, Incumbent, Ledger, Space, State, Task, draw, select
+from bench.protocol import Batches, Incumbent, Ledger, Space, State, Task, draw, train
 
 
 class TrainingOptions(Protocol):
@@ -118,10 +116,8 @@ class TrainingState(State):
     """Those of the method with every value filled in."""
     stepper: Stepper = None  # type: ignore[assignment]
     batches: Batches = None  # type: ignore[assignment]
-    curve: list[float] = field(default_factory=list)
-    """Validation losses so far, nats per example."""
-    length: int | None = None
-    """Steps of the training where they are known, as in a search; else what the runner says of the budget counts."""
+    spans: int | None = None
+    """Steps that a schedule spans where they are known, as in a search; else it goes by the runner's budget."""
 
 
 class Training:
@@ -154,28 +150,24 @@ class Training:
         return state
 
     def advance(self, state: TrainingState, *, steps: int, progress: float, ledger: Ledger) -> TrainingState:
-        """Updates up to the end of a selection period, where the model is validated."""
+        """Updates with the schedule's learning rates."""
         task, options = state.task, state.options
-        to_selection = task.selection_period - state.trial_step % task.selection_period
         initial_lr = options.values().get("lr")
-        loss = torch.zeros(())
-        state.stepper.training()
-        for _ in range(min(steps, to_selection)):
+
+        def update() -> Tensor:
             if initial_lr is not None:
-                fraction = state.trial_step / state.length if state.length else progress
+                fraction = state.trial_step / state.spans if state.spans else progress
                 place = Place(fraction, state.trial_step, task.steps_per_epoch)
                 state.hyper["lr"] = initial_lr * options.factor(place)
             batch = state.batches.at(state.trial_step)
-            loss = state.stepper.step(partial(task.training_loss, state.model, batch), state.hyper.get("lr"))
-            state.step += 1
-            state.trial_step += 1
-        state.stepper.evaluation()
-        state.hyper |= state.stepper.hyper()
-        state.train_loss = float(loss)
-        state.diverged = not math.isfinite(state.train_loss)
-        if state.trial_step % task.selection_period == 0:
-            with ledger.account("selection"):
-                state.curve.append(select(state))
+            return state.stepper.step(partial(task.training_loss, state.model, batch), state.hyper.get("lr"))
+
+        def settle() -> None:
+            state.stepper.evaluation()
+            state.hyper |= state.stepper.hyper()
+
+        state.stepper.training()
+        train(state, steps, ledger, update=update, settle=settle)
         return state
 
     def finish(self, state: State) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -44,10 +44,6 @@ class TuningFreeOptions(schedules.Constant):
         """Learning rate, where there is one to choose, and weight decay."""
         fields = type(self).model_fields
         return {name: getattr(self, name) for name in ("lr", "weight_decay") if name in fields}
-
-    def replace(self, values: Mapping[str, float]) -> Self:
-        """The same with other values."""
-        return self.model_copy(update=dict(values))
 
     def stepper(self, model: nn.Module) -> Stepper:
         """The optimizer, with no value left open; ValueError if its package is not installed."""

@@ -41,7 +41,8 @@ class Conditions:
         self._running = self._elapsed = 0.0
         self._before = speed_probe(device)
         self._throttled = throttle_events()
-        self._others = others_on(device)
+        self._others: int | None = None
+        self._slowdowns: set[str] | None = None
         self._clocks = time.time(), time.perf_counter()
 
     @contextlib.contextmanager
@@ -54,6 +55,14 @@ class Conditions:
             self._running += self._processor_time() - processor
             self._elapsed += time.perf_counter() - clock
 
+    def look(self) -> None:
+        """At the GPU, while it is still warm from work."""
+        others, slowdowns = others_on(self._device), slowdowns_of(self._device)
+        if others is not None:
+            self._others = max(others, self._others or 0)
+        if slowdowns is not None:
+            self._slowdowns = (self._slowdowns or set()) | slowdowns
+
     def verdict(self) -> Verdict:
         """What was read, and why the run's seconds are void."""
         system, steady = time.time() - self._clocks[0], time.perf_counter() - self._clocks[1]
@@ -61,8 +70,8 @@ class Conditions:
             "running": min(1.0, self._running / self._elapsed) if self._elapsed else 1.0,
             "clock_jump_seconds": system - steady,
             "throttle_events": _difference(throttle_events(), self._throttled),
-            "other_processes": _largest(self._others, others_on(self._device)),
-            "gpu_slowdowns": slowdowns_of(self._device),
+            "other_processes": self._others,
+            "gpu_slowdowns": None if self._slowdowns is None else sorted(self._slowdowns),
             "probe_seconds": [self._before, speed_probe(self._device)],
         }
         return Verdict(readings, _reasons(readings))
@@ -113,13 +122,13 @@ def others_on(device: torch.device) -> int | None:
     return None if lines is None else max(0, len(lines) - 1)
 
 
-def slowdowns_of(device: torch.device) -> list[str] | None:
+def slowdowns_of(device: torch.device) -> set[str] | None:
     """Reasons for which the GPU runs more slowly than it could, just now."""
     lines = _ask_gpu(device, "--query-gpu=" + ",".join(f"clocks_event_reasons.{name}" for name in GPU_SLOWDOWNS))
     if not lines:
         return None
     states = [state.strip() for state in lines[0].split(",")]
-    return [name for name, state in zip(GPU_SLOWDOWNS, states, strict=False) if state == "Active"]
+    return {name for name, state in zip(GPU_SLOWDOWNS, states, strict=False) if state == "Active"}
 
 
 def _ask_gpu(device: torch.device, query: str) -> list[str] | None:
@@ -137,7 +146,3 @@ def _ask_gpu(device: torch.device, query: str) -> list[str] | None:
 def _difference(after: int | None, before: int | None) -> int | None:
     return None if after is None or before is None else after - before
 
-
-def _largest(*counts: int | None) -> int | None:
-    known = [count for count in counts if count is not None]
-    return max(known, default=None)

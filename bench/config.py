@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from bench.method_registry import METHODS, build_method, missing_package, repeatable
+from bench.method_registry import METHODS, OPTIMIZERS, build_method, default_label, missing_package, repeatable
 from bench.protocol import Options
 from bench.records import PROTOCOL
 from bench.space import Space
@@ -129,9 +129,11 @@ def _validate(file: YamlFile, prefix: Key, model: type[Model], content: Mapping[
         key = (*prefix, *first["loc"])
         what = f"{_dotted(key)}: {first['msg']}"
         if first["type"] == "extra_forbidden":
-            what = f"unknown key {_dotted(key)!r}; allowed: {', '.join(model.model_fields)}"
+            what = f"unknown key {_dotted(key)!r}; allowed: {', '.join(_allowed(model, first['loc']))}"
         elif first["type"] == "missing":
             what = f"key {_dotted(key)!r} is missing"
+        elif first["type"] == "union_tag_not_found":
+            what = f"{_dotted(key)}: a `name` is expected, such as {{name: momentum}}"
         elif first["type"] == "union_tag_invalid":
             found = first["ctx"]
             what = f"{_dotted(key)}: unknown name {found['tag']!r}; allowed: {found['expected_tags']}"
@@ -140,12 +142,26 @@ def _validate(file: YamlFile, prefix: Key, model: type[Model], content: Mapping[
         raise file.error(key, what) from None
 
 
+def _allowed(model: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:
+    """The keys that the mapping at a place may have; a place within a union goes through the name of its member."""
+    if len(place) == 1:
+        return list(model.model_fields)
+    if not isinstance(place[0], str):
+        return _allowed(model, place[1:])
+    inner = [*get_args(model.model_fields[place[0]].annotation), model.model_fields[place[0]].annotation]
+    for option in (option for option in inner if isinstance(option, type) and issubclass(option, BaseModel)):
+        name = option.model_fields.get("name")
+        if name is None or name.default == place[1]:
+            return _allowed(option, place[2:] if len(place) > 2 else place[1:])
+    return []
+
+
 def _method(file: YamlFile, key: Key, item: Mapping[str, Any], space: Space) -> Spec:
     name = _named(file, key, item, METHODS, "method")
     entry = METHODS[name]
     content = dict(_rest(item, "name", "label"))
-    label = item.get("label", entry.label)
-    if not isinstance(label, str):
+    if not isinstance(item.get("label", ""), str):
+        label = item["label"]
         raise file.error((*key, "label"), f"label: a text is expected (given {label!r})")
     if "pruner" in content and "pruner" not in entry.options.model_fields:
         raise file.error((*key, "pruner"), f"pruner: it ends trials of a search early, and {name!r} has no trials")
@@ -154,12 +170,12 @@ def _method(file: YamlFile, key: Key, item: Mapping[str, Any], space: Space) -> 
     over: dict[str, Any] = {}
     if entry.is_over:
         over = {"over": _over(file, (*key, "over"), content.get("over"), name, space)}
-        label = item.get("label", f"{entry.label}: {over['over']['label']}")
         content["over"] = None
     options = _validate(file, key, entry.options, content)
-    if hasattr(options, "values"):
+    if not entry.is_over:
         _covered(file, key, options, space)
-    spec = {"name": name, "label": label, **options.model_dump(mode="json"), **over}
+    spec = {"name": name, **options.model_dump(mode="json"), **over}
+    spec["label"] = item.get("label", default_label(spec))
     try:
         build_method(name, _rest(spec, "name", "label"), space)
     except ValueError as error:
@@ -203,7 +219,10 @@ def _space(file: YamlFile, name: str) -> Space:
     if not path.exists():
         raise file.error(("space",), f"space: no file {path}; give a path relative to this file, such as ../spaces/fair")
     source = read_yaml(path)
-    return _validate(source, (), Space, source.content)
+    space = _validate(source, (), Space, source.content)
+    for optimizer in space.optimizers:
+        _known(source, ("optimizers", optimizer), optimizer, OPTIMIZERS, "optimizer")
+    return space
 
 
 def _named(file: YamlFile, key: Key, item: Any, known: Mapping[str, Any], kind: str) -> str:

@@ -14,7 +14,8 @@ import torch
 
 from bench.config import ConfigError, Experiment, Spec
 from bench.display import Display
-from bench.online import Online
+from bench.method_registry import METHODS
+from bench.online import InitialOptions
 from bench.protocol import Task
 from bench.records import Manifest, Status, read_outcome, run_id, write_manifest
 from bench.runner import Interrupted, run
@@ -83,10 +84,11 @@ def _check_methods(specs: Sequence[Spec], data_root: Path | None) -> None:
     tasks: dict[str, Task] = {}
     seen: set[str] = set()
     for spec in specs:
-        method, key = method_of(spec), json.dumps([spec["task"], spec["method"]], sort_keys=True)
-        if not isinstance(method, Online) or key in seen:
+        key = json.dumps([spec["task"], spec["method"]], sort_keys=True)
+        if key in seen or not issubclass(METHODS[spec["method"]["name"]].options, InitialOptions):
             continue
         seen.add(key)
+        method = method_of(spec)
         name = json.dumps(spec["task"], sort_keys=True)
         if name not in tasks:
             tasks[name] = task_of(spec, torch.device("cpu"), data_root)[0]

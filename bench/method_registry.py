@@ -31,6 +31,9 @@ class MethodEntry:
         return "over" in self.options.model_fields
 
 
+OPTIMIZER_LABELS = {"sgd": "SGD", "momentum": "momentum", "adam": "Adam", "adamw": "AdamW"}
+
+
 def _searches(name: str, description: str, label: str) -> MethodEntry:
     return MethodEntry(description, label, SearchOptions, partial(Search, searcher=name))
 
@@ -104,6 +107,23 @@ def repeatable(name: str) -> list[str]:
     """Names of the methods that the method `name` can repeat; a population copies the state of a torch optimizer."""
     base = ScheduledOptions if METHODS[name].build is Population else Options
     return [other for other, entry in METHODS.items() if entry.build is Training and issubclass(entry.options, base)]
+
+
+OPTIMIZERS = dict.fromkeys((*OPTIMIZER_LABELS, *tuning_free.METHODS))
+"""Names under which a space may have laws of its own."""
+
+
+def default_label(spec: Mapping[str, Any]) -> str:
+    """What figures call a method whose configuration gives it no label."""
+    label = METHODS[spec["name"]].label
+    if spec.get("pruner", "none") != "none":
+        label += f", {spec['pruner'].replace('-', ' ')}"
+    if "over" in spec:
+        return f"{label}: {spec['over']['label']}"
+    usual = METHODS[spec["name"]].options.model_fields.get("optimizer")
+    if usual is not None and usual.default.name != spec["optimizer"]["name"]:
+        label += f", {OPTIMIZER_LABELS[spec['optimizer']['name']]}"
+    return label
 
 
 def missing_package(name: str) -> str | None:

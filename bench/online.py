@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 import oho
-from bench.protocol import Batches, Incumbent, Ledger, Options, Space, State, Task, draw, select, stream
+from bench.protocol import Batches, Incumbent, Ledger, Options, Space, State, Task, draw, stream, train
 from oho.published import CEILINGS
 
 Optimizer = oho.OHO | oho.PublishedOHO
@@ -28,10 +28,6 @@ class InitialOptions(Options):
     def values(self) -> dict[str, float | None]:
         """Initial hyperparameters by name; None is drawn from the space."""
         return {"lr": self.lr, "weight_decay": self.weight_decay}
-
-    def replace(self, values: Mapping[str, float]) -> Self:
-        """The same with other values."""
-        return self.model_copy(update=values)
 
     @property
     def ceiling(self) -> float:
@@ -143,7 +139,7 @@ class Online:
         space: Space,
         optimize: Callable[[nn.Module, Initial, Any, int], Optimizer],
     ):
-        self.options, self.space, self.optimize = options, space, optimize
+        self.options, self.space, self.optimize = options, space.of("sgd"), optimize
 
     def init(self, task: Task, seed: int) -> OnlineState:
         """Open initial values are drawn from the space; the L2 coefficient starts no higher than its ceiling."""
@@ -158,21 +154,18 @@ class Online:
         return state
 
     def advance(self, state: OnlineState, *, steps: int, progress: float, ledger: Ledger) -> OnlineState:
-        """Updates with a meta-step each, up to the end of a selection period, where the model is validated."""
+        """Updates with a meta-step each."""
         task, model = state.task, state.model
         state.optimizer.on_phase = ledger.switch
-        to_selection = task.selection_period - state.step % task.selection_period
-        for _ in range(min(steps, to_selection)):
+
+        def update() -> Tensor:
             batch = state.batches.at(state.step)
-            loss = state.optimizer.step(partial(task.training_loss, model, batch), partial(held_loss, state, state.step))
-            state.step += 1
-            state.trial_step += 1
+            return state.optimizer.step(
+                partial(task.training_loss, model, batch), partial(held_loss, state, state.step)
+            )
+
+        train(state, steps, ledger, update=update)
         state.hyper = {name: values.tolist() for name, values in state.optimizer.hyper.items()}
-        state.train_loss = float(loss)
-        state.diverged = not math.isfinite(state.train_loss)
-        if state.step % task.selection_period == 0:
-            with ledger.account("selection"):
-                select(state)
         return state
 
     def finish(self, state: State) -> None:

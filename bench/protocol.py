@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -25,14 +26,21 @@ from bench.tasks import Batch, Batches, Split, Task, evaluate
 
 __all__ = [
     "Batch", "Batches", "Dimension", "Incumbent", "Ledger", "Method", "Options", "Space", "Split", "State", "Task", "Trial",
-    "draw", "evaluate", "select", "stream", "stream_seed",
+    "adopt", "draw", "evaluate", "select", "stream", "stream_seed", "train",
 ]  # fmt: skip
+
+JUDGED_EVERY = 10
+"""Steps of a training between two looks at whether its loss is finite: fixed, so that no ending depends on the clock."""
 
 
 class Options(BaseModel):
     """Base of every options class: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def replace(self, values: Mapping[str, float]) -> Self:
+        """The same with other values."""
+        return self.model_copy(update=dict(values))
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,10 @@ class State:
     train_loss: float = math.nan
     """Training loss of the last step of the last chunk."""
     incumbent: Incumbent | None = None
+    end: int | None = None
+    """The `trial_step` at which a training ends, where that is known."""
+    curve: list[float] = field(default_factory=list)
+    """Validation losses of the training so far, nats per example."""
     trials: list[Trial] = field(default_factory=list)
     diverged: bool = False
     """The training ended in a non-finite loss and nothing follows it."""
@@ -93,7 +105,8 @@ class Method(Protocol):
         ...
 
     def advance(self, state: Any, *, steps: int, progress: float, ledger: Ledger) -> Any:
-        """At most `steps` further updates, and none after a validation, so that the clock is read where a model is found.
+        """At most `steps` further updates, or a proposal.  Returns after a validation, so that the clock is read where a
+        model is found, and after a proposal, so that it is read before more is done.
 
         `progress` is the fraction of the budget used, in [0, 1).  Between two calls `state.model` is what is evaluated.
         """
@@ -119,9 +132,43 @@ def select(state: State) -> float:
     """
     (validation,) = state.task.evaluate(state.model, state.task.validation)
     loss = validation.loss
+    state.curve.append(loss)
     best = state.incumbent.validation_loss if state.incumbent else math.inf
     if loss < best:
         weights = copy.deepcopy(state.model.state_dict())
         state.incumbent = Incumbent(loss, weights, state.step, state.trial)
     return loss
 
+
+def train(
+    state: State, steps: int, ledger: Ledger, *, update: Callable[[], Tensor], settle: Callable[[], None] = lambda: None
+) -> None:
+    """At most `steps` updates up to the end of the selection period or of the training, where the model is validated.
+
+    `update` makes one and returns its training loss; `settle` is called after the last, before the model is looked at.
+    """
+    period = state.task.selection_period
+    steps = min(steps, period - state.trial_step % period)
+    if state.end is not None:
+        steps = min(steps, state.end - state.trial_step)
+    for _ in range(steps):
+        loss = update()
+        state.step += 1
+        state.trial_step += 1
+        validated = state.trial_step % period == 0 or state.trial_step == state.end
+        if (validated or state.trial_step % JUDGED_EVERY == 0) and not math.isfinite(float(loss)):
+            state.diverged = True
+            break
+    state.train_loss = float(loss)
+    settle()
+    if validated and not state.diverged:
+        with ledger.account("selection"):
+            select(state)
+
+
+def adopt(state: State, inner: State) -> None:
+    """A method made of several trainings shows the one in progress as its own, and keeps the better of both incumbents."""
+    state.model, state.hyper, state.train_loss = inner.model, inner.hyper, inner.train_loss
+    best, known = inner.incumbent, state.incumbent
+    if best and (known is None or best.validation_loss < known.validation_loss):
+        state.incumbent = Incumbent(best.validation_loss, best.weights, state.step, state.trial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 import traceback
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from bench.clock import Cuda, Ledger
+from bench.clock import COUNTED, Cuda, Ledger
 from bench.conditions import Conditions, Verdict
 from bench.environment import describe_environment
 from bench.protocol import Incumbent, Method, Split, State, Task, select
@@ -149,6 +150,8 @@ class _Loop:
         if self.unit == "seconds":
             per_step = used / max(1, self.state.step) or CHUNK_SECONDS
             return max(1, int(min(CHUNK_SECONDS, 0.5 * remaining) / per_step))
+        if self.method.spans_budget:
+            return 1  # it is told the fraction of the budget used before each step
         per_step = 1 if self.unit == "steps" else 1 / self.task.steps_per_epoch
         return max(1, min(CHUNK_STEPS, math.ceil(remaining / per_step - 1e-9)))
 
@@ -174,6 +177,7 @@ class _Loop:
 
     def evaluate(self, used: float) -> None:
         """Looks at the present model on validation and test, on the runner's account, and writes a record."""
+        self.conditions.look()
         state, moment = self.state, self.moment("evaluation", used)
         with self.ledger.account("evaluation"):
             validation, test = self.task.evaluate(state.model, self.task.validation, self.test)
@@ -215,17 +219,18 @@ def _warm_up(method: Method, task: Task, seed: int) -> None:
 
 
 def _outcome(status: Status, message: str, loop: _Loop | None, ledger: Ledger, environment: dict) -> Outcome:
-    state = loop.state if loop else None
-    counted, wall = ledger.counted(), ledger.wall()
-    accounts = dict(ledger.seconds)
-    verdict = loop.conditions.verdict() if loop else Verdict({}, [])
+    state, verdict, accounts = loop.state if loop else None, Verdict({}, []), dict(ledger.seconds)
+    with contextlib.suppress(RuntimeError):  # a device that fails fails at everything it is asked afterwards
+        ledger.wall()  # books what is open
+        accounts = dict(ledger.seconds)
+        verdict = loop.conditions.verdict() if loop else verdict
     return Outcome(
         status=status,
         message=message,
         steps=state.step if state else 0,
         trials=len(state.trials) if state else 0,
-        counted_seconds=counted,
-        wall_seconds=wall,
+        counted_seconds=sum(accounts[name] for name in COUNTED),
+        wall_seconds=sum(accounts.values()),
         accounts=accounts,
         final=loop.final if loop else {},
         environment=environment,

@@ -34,7 +34,7 @@ class WandbSink:
     def __init__(self, run_id: str, spec: Mapping[str, Any], folder: Path, *, mode: str, project: str, experiment: str):
         self._spec, self._folder, self._mode, self._project = spec, folder, mode, project
         self._run_id, self._experiment = run_id, experiment
-        self._is_search = "over" in spec["method"]
+        self._is_search = "trial_epochs" in spec["method"]
         self._rows: list[dict[str, float]] = []
         self._failed = False
         self._run: Any = None
@@ -42,6 +42,8 @@ class WandbSink:
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Logs an evaluation; a finished trial becomes a W&B run of its own."""
+        if record["kind"] == "trial" and not self._is_search:
+            return  # an interval of a population, of which there are thousands
         log = {"trial": self._log_trial, "incumbent": self._log_incumbent, "evaluation": self._log_evaluation}
         self._guard(log[record["kind"]], record)
 

@@ -17,20 +17,25 @@ from bench.records import Run, read_manifests, read_run
 from reports.errors import ReportError
 from reports.statistics import bootstrap
 
+MOMENTS = 1_000
+TOLERANCE = 1e-9
+"""Budgets are multiples of a period: what differs by rounding is the same."""
+UNKNOWN = "unknown"
 COLUMNS = [
     "experiment", "label", "seed", "budget", "unit", "replayed", "trial", "validation_loss", "test_loss", "test_error",
 ]  # fmt: skip
 
 
 def at_budgets(results: Path, budget: float, period: float | None = None) -> pd.DataFrame:
-    """A row for each run and each multiple of `period` up to `budget`, or the budget alone.
+    """A row for each run and each multiple of `period` below `budget`, and for the budget.
 
     Losses are NaN where a run cannot be replayed, since its schedule spans its budget.  Raises `ReportError` where no run
     has so large a budget.
     """
-    if period is not None and not 0 < period <= budget:
-        raise ReportError(f"--period {period:g}: above 0 and at most the budget, {budget:g}, is expected")
-    moments = [budget] if period is None else [period * (n + 1) for n in range(int(budget / period + 1e-9))]
+    if period is not None and not budget / MOMENTS <= period <= budget:
+        raise ReportError(f"--period {period:g}: from a {MOMENTS}th of the budget up to it, {budget:g}, is expected")
+    multiples = [] if period is None else [round(period * (n + 1), 9) for n in range(int(budget / period - 1e-9))]
+    moments = [*multiples, budget]
     runs = list(_measured(results))
     if not runs:
         raise ReportError(f"{results}: no run has been measured yet; there is nothing to replay")
@@ -51,7 +56,7 @@ def result_at(run: Run, budget: float) -> dict | None:
     assert run.outcome is not None
     if run.outcome.spans_budget and budget < run.spec["budget"]["amount"]:
         return None
-    found = [record for record in run.incumbents if record["used"] <= budget]
+    found = [record for record in run.incumbents if record["used"] <= budget * (1 + TOLERANCE)]
     return dict(found[-1]) if found else None
 
 
@@ -61,11 +66,15 @@ def describe(table: pd.DataFrame) -> str:
 
 
 def _measured(results: Path) -> Iterator[tuple[str, Run]]:
+    protocols = set()
     for manifest in read_manifests(results) if results.is_dir() else ():
         for identity in manifest.runs:
             if (results / identity / "outcome.json").exists():
                 run = read_run(results / identity)
                 if run.outcome is not None and run.outcome.status.is_result:
+                    protocols.add(run.outcome.protocol)
+                    if len(protocols) > 1:
+                        raise ReportError(f"{results}: runs of protocols {sorted(protocols)} cannot be compared")
                     yield manifest.experiment, run
 
 
@@ -89,8 +98,8 @@ def _block(experiment: str, group: pd.DataFrame) -> str:
         " " * width + "".join(f"{budget:>{column}.4g}" for budget in budgets),
     ]
     lines += [f"{label:<{width}}" + "".join(f"{cell:>{column}}" for cell in cells[label]) for label in labels]
-    if any("unknown" in cell for row in cells.values() for cell in row):
-        lines.append("unknown: its schedule spans the budget; run it with the smaller one")
+    if any(UNKNOWN in cell for row in cells.values() for cell in row):
+        lines.append(f"{UNKNOWN}: no model with a finite loss, or a schedule that spans the budget: run it with this one")
     return "\n".join(lines)
 
 
@@ -98,7 +107,7 @@ def _cell(group: pd.DataFrame, label: str, budget: float, columns: int) -> str:
     """The median, with its interval where there is room."""
     losses: Sequence[float] = group.loc[(group["label"] == label) & (group["replayed"] == budget), "test_loss"]
     if np.isnan(np.asarray(losses)).all():
-        return "unknown"
+        return UNKNOWN
     estimate = bootstrap(losses)
     if columns > 1 or not np.isfinite(estimate.low):
         return f"{estimate.value:.4f}"

@@ -78,6 +78,7 @@ def _run_row(run: Run | None) -> dict[str, Any]:
         "label": method["label"],
         "over": over["name"] if over else None,
         "over_label": over["label"] if over else None,
+        "is_papers": _is_papers(method),
         "seed": run.spec["seed"],
         "budget": budget["amount"],
         "unit": budget["unit"],
@@ -85,6 +86,13 @@ def _run_row(run: Run | None) -> dict[str, Any]:
         "device": run.spec["device"],
     }
     return row | (_outcome_columns(run.outcome) if run.outcome else {"status": "not finished"})
+
+
+def _is_papers(method: Mapping[str, Any]) -> bool:
+    """Whether the paper has the method: SGD, or Adam as such, and no pruner."""
+    trained = method.get("over") or method
+    optimizer = trained.get("optimizer", {"name": "sgd"})["name"]
+    return (optimizer == "sgd" or trained["name"] == "adam") and method.get("pruner", "none") == "none"
 
 
 def _outcome_columns(outcome: Outcome) -> dict[str, Any]:

@@ -41,10 +41,10 @@ class Estimates:
 def estimate(tables: Tables) -> Estimates:
     """Final test loss of every measured run and, for each method, median with its interval."""
     runs = measured(tables.of_figure("distribution"))
-    data = runs[["task", "method", "label", "seed", "status", "incumbent_test_loss", "incumbent_test_error"]].copy()
-    data = data.rename(columns={"incumbent_test_loss": "test_loss", "incumbent_test_error": "test_error"})
+    selected = {"incumbent_test_loss": "test_loss", "incumbent_test_error": "test_error"}
+    data = runs[["task", "method", "label", "is_papers", "seed", "status", *selected]].rename(columns=selected)
     if not np.isfinite(data["test_loss"]).any():
-        raise NoData("Every run of this figure diverged before its first validation, so there is no loss to draw.")
+        raise NoData("No run of this figure selected a model with a finite loss, so there is none to draw.")
     rows = []
     for label, group in data.groupby("label"):
         interval = bootstrap(group["test_loss"])
@@ -56,11 +56,16 @@ def estimate(tables: Tables) -> Estimates:
             "interquartile_mean": float(interquartile_mean(finite.to_numpy())) if len(finite) else float("nan"),
             "lowest": finite.min(), "highest": finite.max(),
             "median_error": group["test_error"].median(),
-            "published": published.DISTRIBUTION_MEDIAN.get(published.data_set(group["task"].iloc[0]), {}).get(method),
+            "published": _published(group.iloc[0]),
         })  # fmt: skip
     summary = pd.DataFrame(rows)
     summary = summary.sort_values(["method", "label"], key=lambda column: column.map(_place), ignore_index=True)
     return Estimates(data, summary, setting(runs, tables.environments), stamp(runs))
+
+
+def _published(run: pd.Series) -> float | None:
+    medians = published.DISTRIBUTION_MEDIAN.get(published.data_set(run["task"]), {})
+    return medians.get(run["method"]) if run["is_papers"] else None
 
 
 def draw(estimates: Estimates) -> Figure:
@@ -101,8 +106,9 @@ def _draw_method(axes: Axes, position: int, values: np.ndarray, row: Any) -> Non
         axes.annotate(loss_text(row.median), top, (0, 3), textcoords="offset points", ha="center", fontsize=6.5)
     if row.published is not None and np.isfinite(row.published):
         axes.plot(position - 0.36, row.published, "D", mfc="none", color="black", ms=5)
-    if missing := len(values) - len(finite):
-        axes.annotate(f"{missing} diverged", (position, 1.0), xycoords=("data", "axes fraction"), ha="center", fontsize=6.5)
+    if row.diverged:
+        top = (position, 1.0)
+        axes.annotate(f"{row.diverged} diverged", top, xycoords=("data", "axes fraction"), ha="center", fontsize=6.5)
 
 
 def caption(estimates: Estimates) -> str:

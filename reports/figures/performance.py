@@ -57,7 +57,7 @@ def estimate(tables: Tables) -> Estimates:
     chosen = pd.concat([runs[runs["method"] != REFERENCE], reference])
     incumbents = dict(iter(tables.incumbents.groupby("run")))
     reached = [_reach(incumbents[row.run], target) for row in chosen.itertuples()]
-    data = chosen[["run", "method", "label", "over", "over_label", "seed"]].copy()
+    data = chosen[["run", "method", "label", "over", "over_label", "is_papers", "seed"]].copy()
     data["trials"], data["seconds"] = zip(*reached, strict=True)
     rows = [_summary_row(key, group) for key, group in data.groupby(["method", "label"])]
     summary = pd.DataFrame(rows).sort_values(["method", "over"], key=lambda c: c.map(style.rank), ignore_index=True)
@@ -83,9 +83,9 @@ def _summary_row(key: tuple[str, str], group: pd.DataFrame) -> dict:
     method, label = key
     first = group.iloc[0]
     over = first["over"] if isinstance(first["over"], str) else method
-    is_papers = method in PANELS and label == f"{PANELS[method]}: {first['over_label']}"
+    is_papers = method in PANELS and first["is_papers"]
     trials, seconds = bootstrap(group["trials"]), bootstrap(group["seconds"])
-    paper = published.PERFORMANCE.get(method, {}).get(over)
+    paper = published.PERFORMANCE.get(method, {}).get(over) if is_papers else None
     return {
         "method": method, "over": over, "label": label, "bar": first["over_label"] if is_papers else label,
         "panel": method if is_papers or method == REFERENCE else "",

@@ -81,3 +81,14 @@ def run_one(spec, folder, sink=None, **options):
 
 def same(a, b):
     return all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Ticks:
+    """A clock that moves by the same amount whenever it is looked at."""
+
+    def __init__(self, step=0.001):
+        self.now, self.step = 0.0, step
+
+    def __call__(self):
+        self.now += self.step
+        return self.now

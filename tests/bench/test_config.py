@@ -39,7 +39,7 @@ MISTAKES = {
     "schedule without its parameter": ("{name: fixed}", "{name: multistep}", r":11:5: key 'methods.0.milestones' is miss"),
     "unknown optimizer": ("{name: fixed}", "{name: fixed, optimizer: adma}", r":11:19: .*unknown name 'adma'; .*'adam'"),
     "option of another optimizer": (
-        "{name: fixed}", "{name: fixed, optimizer: {name: sgd, momentum: 0.9}}", r"unknown key .*momentum",
+        "{name: fixed}", "{name: fixed, optimizer: {name: sgd, momentum: 0.9}}", r":11:19: unknown key .*; allowed: name$",
     ),
     "nothing to search": (
         "{name: fixed}", "{name: random-search, over: {name: fixed, lr: 1, weight_decay: 0}}", r":11:5: .*nothing is left",

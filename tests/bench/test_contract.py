@@ -4,7 +4,7 @@ import time
 
 import pytest
 import torch
-from helpers import METHOD_LINES, experiment, run_one
+from helpers import METHOD_LINES, Ticks, experiment, run_one
 
 from bench.clock import COUNTED, Ledger
 from bench.method_registry import METHODS
@@ -30,17 +30,6 @@ def within(spec, unit, amount):
 
 def timeless(records):
     return [{key: value for key, value in record.items() if key not in WALL} for record in records]
-
-
-class Ticks:
-    """A clock that moves by the same amount whenever it is looked at."""
-
-    def __init__(self, step=0.001):
-        self.now, self.step = 0.0, step
-
-    def __call__(self):
-        self.now += self.step
-        return self.now
 
 
 class Poisoned:
@@ -133,16 +122,21 @@ class TestMethod:
         for split in (task.train, task.validation):
             assert sum(tuple(row.tolist()) in held for row in split.inputs) <= 2  # digits has a few images twice
 
-    def test_advance_makes_no_more_steps_than_asked_and_stops_at_a_validation(self, spec):
+    def test_advance_makes_no_more_steps_than_asked_and_stops_at_a_validation_or_proposal(self, spec):
         task, _ = task_of(spec, torch.device("cpu"), None)
         method = method_of(spec)
         state = method.init(task, 0)
-        for asked in (1, 3, 11, 30, 30, 30):
-            before = state.step
+        all_made = []
+        for asked in (1, 3, 11, 30, 30, 30, 30, 30):
+            before, known, trials = state.step, state.incumbent, len(state.trials)
             state = method.advance(state, steps=asked, progress=0.1, ledger=Ledger())
-            assert 0 < state.step - before <= asked
-            made = state.incumbent.step if state.incumbent else 0
-            assert made in (state.step, 0) or made <= before
+            all_made.append(state.step - before)
+            assert all_made[-1] <= asked
+            assert state.incumbent is known or state.incumbent.step == state.step
+            if all_made[-1] == 0:  # a proposal, in the place of steps: the trial before has ended
+                assert all_made[-2] > 0
+                assert state.trial_step == 0
+                assert state.trial == len(state.trials) >= trials > 0
 
     def test_the_deadline_is_overshot_by_one_step_at_most(self, spec, tmp_path, monkeypatch):
         """On a clock that a step moves by 3 ms and nothing else moves."""

@@ -1,14 +1,19 @@
 """Endings of a run, and what makes its seconds void."""
 
 import math
+import subprocess
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import experiment, run_one
+from helpers import Ticks, experiment, run_one
 
-from bench.conditions import Conditions
+from baselines.searchers import RandomSearcher
+from baselines.training import Training
+from bench.conditions import Conditions, others_on, slowdowns_of
 from bench.records import Status, read_outcome, read_run, run_id
+from reports.replay import result_at
 
 
 def test_deadline_cuts_a_trial_where_it_stands(tmp_path):
@@ -100,17 +105,71 @@ def test_a_budget_of_steps_cannot_be_disturbed(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("bench.conditions.throttle_events", lambda: next(COUNTS), "throttled 3 times"),
-        ("bench.conditions.others_on", lambda device: 2, "2 other processes used the GPU"),
-        ("bench.conditions.slowdowns_of", lambda device: ["hw_thermal_slowdown"], "hw_thermal_slowdown"),
-        ("time.time", lambda: next(JUMPS), "clock jumped by 7"),
+        ("bench.conditions.throttle_events", [5, 8], "throttled 3 times"),
+        ("bench.conditions.others_on", [0, 2, 0], "2 other processes used the GPU"),
+        ("bench.conditions.slowdowns_of", [set(), {"hw_thermal_slowdown"}, set()], "hw_thermal_slowdown"),
+        ("time.time", [1_000.0, 1_007.5], "clock jumped by 7"),
     ],
 )
 def test_each_disturbance_is_named(name, value, reason, monkeypatch):
-    monkeypatch.setattr(name, value)
+    values = iter(value)
+    monkeypatch.setattr(name, lambda *arguments: next(values))
     conditions = Conditions(torch.device("cpu"))
+    for _ in range(3 if name.endswith("on") or name.endswith("of") else 0):
+        conditions.look()
     (found,) = conditions.verdict().reasons
     assert reason in found
 
 
-COUNTS, JUMPS = iter((5, 8)), iter((1_000.0, 1_007.5))
+def test_what_a_gpu_says_is_read(monkeypatch):
+    """nvidia-smi's answers, as it gives them."""
+    answers = {"--query-compute-apps=pid": "4711\n4712\n", "clocks": "Not Active, Active, Not Active\n"}
+
+    def answer(command, **options):
+        assert command[0] == "nvidia-smi"
+        text = next(text for key, text in answers.items() if key in command[1])
+        return subprocess.CompletedProcess(command, 0, stdout=text)
+
+    monkeypatch.setattr("subprocess.run", answer)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: SimpleNamespace(uuid="abc"))
+    device = torch.device("cuda")
+    assert others_on(device) == 1
+    assert slowdowns_of(device) == {"sw_thermal_slowdown"}
+
+
+def test_a_model_is_found_before_the_next_trial_is_proposed(tmp_path, monkeypatch):
+    """A proposal that takes a second neither delays the model found before it nor is begun after the deadline."""
+    clock = Ticks(step=0.0)
+    plain = RandomSearcher.propose
+
+    def slow(self, trials):
+        clock.now += 1.0
+        return plain(self, trials)
+
+    def advance(self, state, **options):
+        clock.now += 0.01
+        return trained(self, state, **options)
+
+    trained = Training.advance
+    monkeypatch.setattr(RandomSearcher, "propose", slow)
+    monkeypatch.setattr(Training, "advance", advance)
+    spec = {**experiment(tmp_path, "random-search").specs[0], "budget": {"unit": "seconds", "amount": 1.0}}
+    outcome = run_one(spec, tmp_path, now=clock)
+    run = read_run(tmp_path / run_id(spec))
+    first = next(record for record in run.incumbents if record["step"] == 10)
+    assert first["used"] == run.trials[0]["used"] < 0.5
+    assert outcome.accounts["search"] == pytest.approx(1.0)
+
+
+def test_a_diverged_trial_ends_at_the_same_step_whatever_the_chunks(tmp_path):
+    (tmp_path / "wild.yaml").write_text(
+        "name: wild\nhyperparameters:\n  lr: {low: 1e-2, high: 1e30, log: true}\n  weight_decay: {low: 0, high: 1e-6}\n"
+    )
+    spec = experiment(tmp_path, "random-search", overrides=["space=wild", "methods.0.trial_epochs=3"]).specs[0]
+    run_one(spec, tmp_path)
+    whole = read_run(tmp_path / run_id(spec))
+    assert "diverged" in {trial["status"] for trial in whole.trials}
+    for amount in (15, 27, 50):
+        smaller = {**spec, "budget": {"unit": "steps", "amount": amount}, "evaluations": 40}
+        final = run_one(smaller, tmp_path).final
+        assert result_at(whole, amount)["validation_loss"] == final["incumbent_validation_loss"]

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from test_reports import LOSSES, write_folder
+from test_reports import LOSSES, incumbent, spec_of, write_folder, write_run
 
+from bench.records import Manifest, write_manifest
 from reports.errors import ReportError
 from reports.replay import at_budgets, describe
 
@@ -24,7 +25,7 @@ def test_a_schedule_that_spans_the_budget_is_known_at_its_own_budget_only(tmp_pa
     assert at_budgets(tmp_path, 1.5)["test_loss"].isna().all()
     assert at_budgets(tmp_path, 2.0)["test_loss"].notna().all()
     text = describe(at_budgets(tmp_path, 2.0, period=1.0))
-    assert "unknown: its schedule spans the budget" in text
+    assert "unknown: no model with a finite loss, or a schedule that spans the budget" in text
 
 
 def test_the_description_has_medians_and_says_of_what(tmp_path):
@@ -35,8 +36,13 @@ def test_the_description_has_medians_and_says_of_what(tmp_path):
     assert "0.4000 [0.3000, 0.5000] n=3" in line
 
 
-@pytest.mark.parametrize(("budget", "period", "words"), [(3, None, "largest budget .* is 2"), (0, None, "above 0"),
-                                                         (1, 2, "--period 2: above 0 and at most")])  # fmt: skip
+WRONG = [
+    (3, None, "largest budget .* is 2"), (0, None, "above 0"), (1, 1e-9, "--period 1e-09: from a 1000th"),
+    (1, 2, "--period 2: from a 1000th of the budget up to it"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("budget", "period", "words"), WRONG)
 def test_a_budget_that_was_not_run_is_refused(budget, period, words, tmp_path):
     write_folder(tmp_path, LOSSES)
     with pytest.raises(ReportError, match=words):
@@ -49,5 +55,15 @@ def test_nothing_measured_is_said(tmp_path):
 
 
 def test_runs_of_smaller_budgets_are_left_out(tmp_path):
+    ids = write_folder(tmp_path, LOSSES)
+    small = {**spec_of("fixed", 9), "budget": {"unit": "seconds", "amount": 1.0}}
+    other = write_run(tmp_path, small, [incumbent(50, 0.5)])
+    write_manifest(tmp_path, Manifest("both", (), {}, (*ids, other)))
+    assert len(at_budgets(tmp_path, 1.0)) == len(ids) + 1
+    assert len(at_budgets(tmp_path, 2.0)) == len(ids)
+
+
+def test_multiples_of_a_period_are_what_they_are_called(tmp_path):
     write_folder(tmp_path, LOSSES)
-    assert np.unique(at_budgets(tmp_path, 2.0)["budget"]).tolist() == [2.0]
+    assert np.unique(at_budgets(tmp_path, 0.3, period=0.1)["replayed"]).tolist() == [0.1, 0.2, 0.3]
+    assert np.unique(at_budgets(tmp_path, 1.0, period=0.4)["replayed"]).tolist() == [0.4, 0.8, 1.0]
