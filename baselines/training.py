@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, Protocol, Self
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -19,7 +19,15 @@ from bench.protocol import Batches, Incumbent, Ledger, Space, State, Task, draw,
 class TrainingOptions(Protocol):
     """What a training needs of its options."""
 
-    spans_budget: ClassVar[bool]
+    @property
+    def spans_budget(self) -> bool:
+        """Whether the schedule knows the budget."""
+        ...
+
+    @property
+    def initial_lr(self) -> float | None:
+        """What the schedule multiplies; None where there is nothing to schedule."""
+        ...
 
     @property
     def optimizer_name(self) -> str:
@@ -54,6 +62,11 @@ class ScheduledOptions(schedules.Constant):
     def optimizer_name(self) -> str:
         """sgd | momentum | adam | adamw."""
         return self.optimizer.name
+
+    @property
+    def initial_lr(self) -> float | None:
+        """The learning rate."""
+        return self.lr
 
     def values(self) -> dict[str, float | None]:
         """Learning rate and weight decay, then those of the schedule, then those of the optimizer."""
@@ -152,19 +165,19 @@ class Training:
     def advance(self, state: TrainingState, *, steps: int, progress: float, ledger: Ledger) -> TrainingState:
         """Updates with the schedule's learning rates."""
         task, options = state.task, state.options
-        initial_lr = options.values().get("lr")
+        initial_lr, lr = options.initial_lr, None
 
         def update() -> Tensor:
+            nonlocal lr
             if initial_lr is not None:
                 fraction = state.trial_step / state.spans if state.spans else progress
-                place = Place(fraction, state.trial_step, task.steps_per_epoch)
-                state.hyper["lr"] = initial_lr * options.factor(place)
+                lr = initial_lr * options.factor(Place(fraction, state.trial_step, task.steps_per_epoch))
             batch = state.batches.at(state.trial_step)
-            return state.stepper.step(partial(task.training_loss, state.model, batch), state.hyper.get("lr"))
+            return state.stepper.step(partial(task.training_loss, state.model, batch), lr)
 
         def settle() -> None:
             state.stepper.evaluation()
-            state.hyper |= state.stepper.hyper()
+            state.hyper |= {**({} if lr is None else {"lr": lr}), **state.stepper.hyper()}
 
         state.stepper.training()
         train(state, steps, ledger, update=update, settle=settle)

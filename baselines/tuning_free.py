@@ -40,6 +40,11 @@ class TuningFreeOptions(schedules.Constant):
         """The method's own name."""
         return self.name
 
+    @property
+    def initial_lr(self) -> float | None:
+        """Nothing is scheduled: optimizers are made with their initial learning rate and go by their own."""
+        return None
+
     def values(self) -> dict[str, float | None]:
         """Learning rate, where there is one to choose, and weight decay."""
         fields = type(self).model_fields
@@ -68,6 +73,8 @@ def _nothing() -> None:
 class PackageStepper:
     """A package's optimizer, used as those of torch are; `lr` finds its present learning rate, where it adapts one.
 
+    If `scheduled`, the learning rate it is given is a factor on what it finds.
+
     If it answers with an average of what it trains, `follow` updates that average after an update, `show` puts it into the
     model, and `hide` ends this.  What is trained is kept meanwhile and put back bit by bit, so that a training does not
     depend on how often it is looked at.
@@ -75,15 +82,16 @@ class PackageStepper:
 
     def __init__(
         self, optimizer: Any, *, lr: Callable[[Any], Any] | None = None, follow: Callable[[], object] = _nothing,
-        show: Callable[[], object] | None = None, hide: Callable[[], object] = _nothing,
+        show: Callable[[], object] | None = None, hide: Callable[[], object] = _nothing, scheduled: bool = False,
     ):  # fmt: skip
+        self._scheduled = scheduled
         self._torch, self._lr, self._follow, self._show, self._hide = TorchStepper(optimizer), lr, follow, show, hide
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._trained: list[Tensor] = []
 
     def step(self, loss: Closure, lr: float | None) -> Tensor:
-        """One update.  The learning rate is the optimizer's own."""
-        value = self._torch.step(loss, None)
+        """One update."""
+        value = self._torch.step(loss, lr if self._scheduled else None)
         self._follow()
         return value
 
@@ -110,7 +118,28 @@ def _fill(parameters: Iterable[nn.Parameter], values: Iterable[Tensor]) -> None:
         parameter.copy_(value)
 
 
-class ProdigyOptions(TuningFreeOptions):
+class FactorOptions(TuningFreeOptions):
+    """What finds a learning rate, and may have a schedule that multiplies it, as its authors advise; constant by default,
+    since a cosine knows the budget."""
+
+    schedule: Literal["constant", "cosine"] = "constant"
+
+    @property
+    def spans_budget(self) -> bool:  # type: ignore[override]
+        """Whether the schedule knows the budget."""
+        return self.schedule == "cosine"
+
+    @property
+    def initial_lr(self) -> float | None:
+        """The factor 1."""
+        return 1.0
+
+    def factor(self, place: schedules.Place) -> float:
+        """1, or half a cosine from 1 to 0."""
+        return schedules.falling(place.progress) if self.schedule == "cosine" else 1.0
+
+
+class ProdigyOptions(FactorOptions):
     """Prodigy with the package's defaults (Mishchenko and Defazio, 2024, arXiv 2306.06101): weight decay is decoupled."""
 
     name: ClassVar[str] = "prodigy"
@@ -120,10 +149,11 @@ class ProdigyOptions(TuningFreeOptions):
         """prodigyopt.Prodigy.  The learning rate is its estimate d of the distance."""
         # The weight decay is the group's: the constructor prints a line about its own argument.
         group = {"params": list(model.parameters()), "weight_decay": self.weight_decay}
-        return PackageStepper(self._import().Prodigy([group]), lr=lambda optimizer: optimizer.param_groups[0]["d"])
+        optimizer = self._import().Prodigy([group])
+        return PackageStepper(optimizer, lr=lambda optimizer: optimizer.param_groups[0]["d"], scheduled=True)
 
 
-class MechanicOptions(TuningFreeOptions):
+class MechanicOptions(FactorOptions):
     """Mechanic with the package's defaults (Cutkosky et al., 2023, arXiv 2306.00144) around `base` with a rate of 1."""
 
     name: ClassVar[str] = "mechanic"
@@ -135,7 +165,7 @@ class MechanicOptions(TuningFreeOptions):
         """mechanize(AdamW) or mechanize(SGD).  The learning rate is the sum of its scales s."""
         base = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[self.base]
         optimizer = self._import().mechanize(base)(model.parameters(), lr=1.0, weight_decay=self.weight_decay)
-        return PackageStepper(optimizer, lr=lambda optimizer: optimizer.state["_mechanic"]["s"].sum())
+        return PackageStepper(optimizer, lr=lambda optimizer: optimizer.state["_mechanic"]["s"].sum(), scheduled=True)
 
 
 class DogOptions(TuningFreeOptions):

@@ -120,6 +120,8 @@ def default_label(spec: Mapping[str, Any]) -> str:
         label += f", {spec['pruner'].replace('-', ' ')}"
     if "over" in spec:
         return f"{label}: {spec['over']['label']}"
+    if spec.get("schedule", "constant") != "constant":
+        label += f", {spec['schedule']}"
     usual = METHODS[spec["name"]].options.model_fields.get("optimizer")
     if usual is not None and usual.default.name != spec["optimizer"]["name"]:
         label += f", {OPTIMIZER_LABELS[spec['optimizer']['name']]}"

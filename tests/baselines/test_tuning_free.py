@@ -213,3 +213,22 @@ def test_a_missing_package_is_said_before_anything_runs(name, task, monkeypatch)
 def test_other_methods_need_no_package(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
     assert [tuning_free.missing_package(name) for name in ("hdm", "hypergradient-descent", "fixed")] == [None] * 3
+
+
+@pytest.mark.parametrize(("name", "times"), [("prodigy", 1e3), ("mechanic", 1)])
+def test_a_schedule_multiplies_what_the_package_finds(name, times, task):
+    """After some steps at full rate, one at the end of the cosine moves nothing, one at its beginning as much as without it.
+
+    Mechanic's scale goes on changing and moves what it multiplies.
+    """
+    moved = {}
+    for schedule, progress in (("constant", 0.5), ("cosine", 0.0), ("cosine", 1 - 1e-9)):
+        method = Training(options_of(name, schedule=schedule), SPACE)
+        assert method.spans_budget == (schedule == "cosine")
+        state = method.advance(method.init(task, 0), steps=10, progress=0.0, ledger=Ledger())
+        before = nn.utils.parameters_to_vector(state.model.parameters()).detach().clone()
+        method.advance(state, steps=1, progress=progress, ledger=Ledger())
+        after = nn.utils.parameters_to_vector(state.model.parameters()).detach()
+        moved[schedule, progress] = float((after - before).norm())
+    constant, first, last = moved.values()
+    assert first == constant > times * last
