@@ -16,6 +16,7 @@ import pandas as pd
 import typst
 
 from reports import style
+from reports.comparisons import compare, to_separate
 from reports.errors import ReportError
 from reports.figures.common import MEASURED, loss_text, task_names
 from reports.published import SOURCE
@@ -75,6 +76,7 @@ def _content(tables: Tables, sections: list[Section], newest: str) -> dict[str, 
         "abstract": [_compared(done), *(sentence for section in sections for sentence in section.findings[:1])],
         "sections": [_section(index, section) for index, section in enumerate(sections)],
         "results": [_group_table(experiment, group) for experiment, group in done.groupby("experiment", sort=True)],
+        "comparisons": [_comparison(experiment, group) for experiment, group in done.groupby("experiment", sort=True)],
         "ledger": _ledger(done),
         "provenance": _provenance(tables),
         "source": SOURCE,
@@ -118,6 +120,45 @@ def _group_table(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
             str(int((runs["status"] == "diverged").sum())),
         ])  # fmt: skip
     return {"experiment": experiment, "task": task_names(group), "rows": rows}
+
+
+def _comparison(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
+    """The best OHO method, or the best of all where there is none, with every other one, paired by seed."""
+    losses = {
+        str(label): dict(zip(runs["seed"], runs["incumbent_test_loss"], strict=True))
+        for label, runs in group.groupby("label")
+    }
+    medians = group.groupby("label")["incumbent_test_loss"].apply(lambda column: bootstrap(column).value).sort_values()
+    ours = [label for label in medians.index if group.loc[group["label"] == label, "method"].iloc[0].startswith("oho")]
+    reference = str((ours or list(medians.index))[0])
+    rows = [
+        [c.second, str(c.n), _signed(c.difference.value), f"{c.improvement:.2f}", f"{c.p:.2g}", f"{c.corrected:.2g}"]
+        for c in compare(losses, reference)
+    ]
+    return {
+        "experiment": experiment, "reference": reference, "rows": rows, "power": _power(losses, list(medians.index)),
+    }  # fmt: skip
+
+
+def _signed(difference: float) -> str:
+    return f"{difference:+.3g}" if np.isfinite(difference) else ("−∞" if difference < 0 else "∞")
+
+
+def _power(losses: dict[str, dict[int, float]], ordered: list[str]) -> str:
+    """How many more seeds would separate the two methods with the lowest medians."""
+    if len(ordered) < 2:
+        return ""
+    first, second = ordered[:2]
+    more = to_separate(losses, first, second)
+    if more is None:
+        return f"How many seeds would separate {first} from {second}, the two lowest, cannot be told from these runs."
+    if more == 0:
+        return f"There are as many seeds as it takes to separate {first} from {second}, the two lowest."
+    seeds = f"{more} more seed{'s' if more > 1 else ''}"
+    return (
+        f"If differences go on as they are, about {seeds} would separate {first} from {second}, the two lowest, with a"
+        " probability of 80 %."
+    )
 
 
 def _ledger(done: pd.DataFrame) -> list[list[str]]:

@@ -29,7 +29,9 @@ def median(values: np.ndarray) -> np.ndarray:
     """The median over the last axis; for an even count the mean of the middle two, infinite if one of them is."""
     ordered = np.sort(values, axis=-1)
     count = ordered.shape[-1]
-    return 0.5 * (ordered[..., (count - 1) // 2] + ordered[..., count // 2])
+    lower, upper = ordered[..., (count - 1) // 2], ordered[..., count // 2]
+    with np.errstate(invalid="ignore"):  # the middle of both infinities is no number
+        return 0.5 * (lower + upper)
 
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:

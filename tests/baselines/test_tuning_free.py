@@ -217,7 +217,7 @@ def test_other_methods_need_no_package(monkeypatch):
 
 @pytest.mark.parametrize(("name", "times"), [("prodigy", 1e3), ("mechanic", 1)])
 def test_a_schedule_multiplies_what_the_package_finds(name, times, task):
-    """After some steps at full rate, one at the end of the cosine moves nothing, one at its beginning as much as without it.
+    """After some steps at full rate, one at the cosine's end moves nothing, one at its start as much as without it.
 
     Mechanic's scale goes on changing and moves what it multiplies.
     """
