@@ -26,6 +26,29 @@ FIGURES: dict[str, FigureEntry] = {
         "Trials and counted time to reach Global OHO",
         "reports.figures.performance",
     ),
+    "convergence": FigureEntry(
+        "learning rates from several starts, test loss at several meta-rates (paper, figure 3)",
+        "Where learning rates go",
+        "reports.figures.convergence",
+    ),
+    "sets": FigureEntry(
+        "test loss and time against the number of sets, exact and collapsed (paper, figure 4)",
+        "How many sets",
+        "reports.figures.sets",
+    ),
+    "tangents": FigureEntry(
+        "norms of the influence over training (paper, figure 8)", "How long the influence is", "reports.figures.tangents"
+    ),
+    "stability": FigureEntry(
+        "norms of the influence against learning rate and meta-rate (paper, figure 9)",
+        "When the influence explodes",
+        "reports.figures.stability",
+    ),
+    "reset": FigureEntry(
+        "test loss against how often the influence is forgotten (paper, figure 10)",
+        "What forgetting costs",
+        "reports.figures.reset",
+    ),
     "anytime": FigureEntry(
         "test loss of the selected model against the budget used, all methods",
         "What each method returns at any budget",

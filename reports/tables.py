@@ -18,7 +18,8 @@ class Tables:
     """All of a results folder.
 
     runs: a row for each planned run of each experiment, with `status` ("missing" and "not finished" included).
-    evaluations: a row for each evaluation record, keyed by `run`; times in counted seconds, losses in nats per example.
+    evaluations: a row for each evaluation record, keyed by `run`; times in counted seconds, losses in nats per example;
+        `hyper_*` one value or a list with one a set, `scalar_*` what the method finds worth plotting.
     incumbents: a row for each model selected, keyed by `run`, with when and where it was found and its losses.
     trials: a row for each trial of a search, keyed by `run`.
     """
@@ -78,6 +79,7 @@ def _run_row(run: Run | None) -> dict[str, Any]:
         "label": method["label"],
         "over": over["name"] if over else None,
         "over_label": over["label"] if over else None,
+        "options": dict(method),
         "is_papers": _is_papers(method),
         "seed": run.spec["seed"],
         "budget": budget["amount"],
@@ -118,7 +120,7 @@ def _flat(run: str, record: Mapping[str, Any]) -> dict[str, Any]:
     row["run"] = run
     for name, value in record.get("hyper", {}).items():
         row[f"hyper_{name}"] = value[0] if isinstance(value, list) and len(value) == 1 else value
-    return row
+    return row | {f"scalar_{name}": value for name, value in record.get("scalars", {}).items()}
 
 
 def _number(value: Any) -> float:

@@ -22,6 +22,11 @@ def measured(runs: pd.DataFrame) -> pd.DataFrame:
     return chosen
 
 
+def option(runs: pd.DataFrame, name: str) -> pd.Series:
+    """A setting of each run's method; None where the method has none of that name."""
+    return runs["options"].map(lambda options: options.get(name))
+
+
 def task_names(runs: pd.DataFrame) -> str:
     """The runs' tasks, each with what its data are called: a re-encoded copy of a data set is told apart."""
     pairs = runs[["task", "data"]].drop_duplicates().values

@@ -1,0 +1,97 @@
+"""Figure 10 of the paper: what it costs to forget the influence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reports import published, style
+from reports.figures.boxes import Box, draw_boxes, summarise
+from reports.figures.common import NoData, loss_text, measured, option, setting, stamp
+from reports.tables import Tables
+
+QUESTION = "Does it matter that the influence is carried through the whole of training?"
+METHOD = (
+    "Runs that differ in one setting: after how many steps the influence is set to zero. After 1, hypergradients see one "
+    "step ahead, as greedy methods do; never is OHO."
+)
+NEVER = "never"
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """`runs`: a row a run.  `summary`: a row for each number of steps, never last."""
+
+    runs: pd.DataFrame
+    summary: pd.DataFrame
+    setting: str
+    stamp: str
+
+    @property
+    def csv(self) -> pd.DataFrame:
+        """The data behind the figure."""
+        return self.runs
+
+
+def estimate(tables: Tables) -> Estimates:
+    """Final test losses by reset period."""
+    runs = measured(tables.of_figure("reset"))
+    every = option(runs, "reset_every")
+    data = runs.assign(every=every, test_loss=runs["incumbent_test_loss"])[every.notna()]
+    if data["every"].nunique() < 2:
+        raise NoData("This figure needs OHO runs with two or more values of reset_every, so it is not drawn.")
+    data = data[["run", "seed", "label", "every", "test_loss", "counted_seconds"]]
+    summary = summarise(data, ["every"])
+    order = summary["every"].replace(0, np.inf).sort_values().index
+    return Estimates(data, summary.loc[order].reset_index(drop=True), setting(runs, tables.environments), stamp(runs))
+
+
+def _name(every: float) -> str:
+    return NEVER if every == 0 else f"{every:,.0f}"
+
+
+def draw(estimates: Estimates) -> Figure:
+    """A box for each number of steps."""
+    figure = Figure(figsize=(style.COLUMN_INCHES, 2.6))
+    axes = figure.add_subplot()
+    colour, marker = style.colour("oho-global"), "o"
+    every = estimates.summary["every"]
+    boxes = [
+        Box(place, estimates.runs.loc[estimates.runs["every"] == value, "test_loss"].to_numpy(float), colour, marker)
+        for place, value in enumerate(every)
+    ]
+    draw_boxes(axes, boxes)
+    axes.set_xticks(range(len(every)), [_name(value) for value in every])
+    axes.set_xlabel("Steps between two resets of the influence")
+    axes.set_ylabel("Final test loss\n(nats per example)")
+    style.stamp(figure, estimates.stamp)
+    return figure
+
+
+def caption(estimates: Estimates) -> str:
+    """What the figure shows, with n, budget and device."""
+    n = estimates.summary["n"].min()
+    return (
+        f"Final test loss by the number of steps after which the influence is forgotten, {n} runs or more each: quartiles, "
+        f"median, and every run. {estimates.setting}"
+    )
+
+
+def findings(estimates: Estimates) -> list[str]:
+    """Medians, from forgetting most often to never."""
+    parts = [f"{loss_text(row.median)} ({_name(row.every)})" for row in estimates.summary.itertuples()]
+    best = estimates.summary.loc[estimates.summary["median"].idxmin()]
+    return [f"Median test losses by steps between resets: {', '.join(parts)}; lowest: {_name(best['every'])}."]
+
+
+def published_rows(estimates: Estimates) -> list[list[str]]:
+    """Ours beside the paper's, which are of CIFAR-10, where both have the number of steps."""
+    rows = [
+        [_name(row.every), loss_text(row.median), f"{published.RESET[int(row.every)]:g}"]
+        for row in estimates.summary.itertuples()
+        if int(row.every) in published.RESET
+    ]
+    return [["Steps", "Median test loss", "Published, CIFAR-10"], *rows] if rows else []

@@ -1,0 +1,111 @@
+"""Figure 4 of the paper: how many sets of layers should have hyperparameters of their own?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reports import published, style
+from reports.figures.boxes import Box, draw_boxes, summarise
+from reports.figures.common import NoData, loss_text, measured, option, setting, stamp
+from reports.tables import Tables
+
+QUESTION = "Does it pay to give every layer, or every tensor, hyperparameters of its own, and what does it cost?"
+METHOD = (
+    "Runs that differ in the number of sets that share a learning rate and an L2 coefficient, all of the same number of "
+    "steps. Exact influence carries a tangent for each value; collapsed influence, the paper's, one for all, which is "
+    "cheap and biased. Boxes are losses; the lines are counted seconds a run, on the right."
+)
+INFLUENCES = {"exact": ("oho-layerwise", -0.17, "o"), "collapsed": ("oho-published", 0.17, "s")}
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """`runs`: a row a run.  `summary`: a row for each number of sets and kind of influence."""
+
+    runs: pd.DataFrame
+    summary: pd.DataFrame
+    setting: str
+    stamp: str
+
+    @property
+    def csv(self) -> pd.DataFrame:
+        """The data behind the figure."""
+        return self.runs
+
+
+def estimate(tables: Tables) -> Estimates:
+    """Final test losses and counted seconds by number of sets and kind of influence."""
+    runs = measured(tables.of_figure("sets"))
+    sets = tables.evaluations.drop_duplicates("run", keep="last").set_index("run")["hyper_lr"].map(np.size)
+    influence = option(runs, "influence").fillna("exact")
+    data = runs.assign(sets=runs["run"].map(sets), influence=influence, test_loss=runs["incumbent_test_loss"])
+    data = data[data["method"].str.startswith("oho")]
+    if data["sets"].nunique() < 2:
+        raise NoData("This figure needs OHO runs with two or more numbers of sets, so it is not drawn.")
+    data = data[["run", "seed", "label", "sets", "influence", "test_loss", "counted_seconds"]]
+    return Estimates(data, summarise(data, ["sets", "influence"]), setting(runs, tables.environments), stamp(runs))
+
+
+def draw(estimates: Estimates) -> Figure:
+    """Two boxes for each number of sets, and two lines of counted time."""
+    figure = Figure(figsize=(style.PAGE_INCHES, 2.9))
+    axes = figure.add_subplot()
+    clock = axes.twinx()
+    counts = sorted(estimates.runs["sets"].unique())
+    for influence, (method, offset, marker) in INFLUENCES.items():
+        own = estimates.runs[estimates.runs["influence"] == influence]
+        colour = style.colour(method)
+        places = {count: counts.index(count) + offset for count in sorted(own["sets"].unique())}
+        losses = {count: own.loc[own["sets"] == count, "test_loss"].to_numpy(float) for count in places}
+        draw_boxes(axes, [Box(places[count], losses[count], colour, marker) for count in places], width=0.28)
+        seconds = estimates.summary[estimates.summary["influence"] == influence].set_index("sets")["seconds"]
+        clock.plot(list(places.values()), [seconds[count] for count in places], "--", color=colour, lw=0.9)
+        axes.plot([], [], marker, color=colour, label=f"{influence} influence")
+    axes.plot([], [], "--", color="black", lw=0.9, label="counted seconds (right)")
+    clock.set_ylim(bottom=0)
+    clock.set_ylabel("Counted seconds a run")
+    clock.grid(visible=False)
+    clock.spines["right"].set_visible(True)
+    axes.set_xticks(range(len(counts)), [f"{count}" for count in counts])
+    axes.set_xlabel("Number of sets")
+    axes.set_ylabel("Final test loss\n(nats per example)")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    style.stamp(figure, estimates.stamp)
+    return figure
+
+
+def caption(estimates: Estimates) -> str:
+    """What the figure shows, with n, budget and device."""
+    n = estimates.summary["n"].min()
+    return (
+        f"Final test loss by number of sets, {n} runs or more each: quartiles, median, and every run; dashed, median "
+        f"counted seconds a run. With one set both kinds of influence are the same. {estimates.setting}"
+    )
+
+
+def findings(estimates: Estimates) -> list[str]:
+    """The best number of sets for each kind of influence, and what it costs beside one set."""
+    sentences = []
+    for influence, group in estimates.summary.groupby("influence", sort=False):
+        best, one = group.loc[group["median"].idxmin()], group.loc[group["sets"].idxmin()]
+        sentences.append(
+            f"With {influence} influence the lowest median is {loss_text(best['median'])} at {best['sets']} sets; at "
+            f"{one['sets']} it is {loss_text(one['median'])}, in {one['seconds'] / best['seconds']:.2g} times the time."
+        )
+    return sentences
+
+
+def published_rows(estimates: Estimates) -> list[list[str]]:
+    """Ours beside the paper's median losses, where both have the number of sets."""
+    data_set = published.data_set(estimates.stamp.partition(" ")[0])
+    known = published.SETS.get(data_set, {})
+    rows = [
+        [f"{row.sets}, {row.influence}", loss_text(row.median), f"{row.seconds / 3600:.2g}", f"{known[row.sets]:g}"]
+        for row in estimates.summary.itertuples()
+        if row.sets in known
+    ]
+    return [["Sets", "Median test loss", "Counted hours", "Published median"], *rows] if rows else []

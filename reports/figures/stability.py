@@ -1,0 +1,117 @@
+"""Figure 9 of the paper: the rates at which the influence explodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from reports import style
+from reports.figures.common import NoData, measured, setting, stamp
+from reports.figures.influence import NORMS, norms
+from reports.statistics import bootstrap
+from reports.tables import Tables
+
+QUESTION = "At which learning rates and meta-rates does the influence explode?"
+METHOD = (
+    "The largest norm of the influence at any evaluation of a run. A: constant learning rates (the influence is carried, "
+    "nothing follows it). B: one initial learning rate, several meta-rates."
+)
+LINES = {"lr": ("#D55E00", "o", "-"), "weight_decay": ("#0072B2", "s", (0, (4, 1.5)))}
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """`summary`: a row a panel, rate and hyperparameter: median of the largest norms, and how many were not finite."""
+
+    summary: pd.DataFrame
+    setting: str
+    stamp: str
+
+    @property
+    def csv(self) -> pd.DataFrame:
+        """The data behind the figure."""
+        return self.summary
+
+
+def estimate(tables: Tables) -> Estimates:
+    """Largest norms by learning rate (A) and by meta-rate (B)."""
+    data = norms(tables, "stability")
+    largest = data.groupby(["run", "name"], as_index=False).agg({"start": "first", "meta_rate": "first", "norm": "max"})
+    given = largest[largest["start"].notna()]
+    rows = []
+    for panel, runs, rate in (
+        ("A", given[given["meta_rate"] == 0], "start"), ("B", given[given["meta_rate"] > 0], "meta_rate"),
+    ):  # fmt: skip
+        for (value, name), group in runs.groupby([rate, "name"]):
+            found = bootstrap(group["norm"])
+            rows.append({
+                "panel": panel, "rate": value, "name": name, "n": len(group), "median": found.value, "low": found.low,
+                "high": found.high, "exploded": int(np.isinf(group["norm"]).sum()),
+            })  # fmt: skip
+    summary = pd.DataFrame(rows)
+    if summary.empty or set(summary["panel"]) != {"A", "B"}:
+        raise NoData("This figure needs OHO runs at given learning rates, with meta-rate 0 and above it; it is not drawn.")
+    runs = measured(tables.of_figure("stability"))
+    return Estimates(summary, setting(runs, tables.environments), stamp(runs))
+
+
+def draw(estimates: Estimates) -> Figure:
+    """Largest norms against learning rate (A) and meta-rate (B); runs that exploded are counted above."""
+    figure = Figure(figsize=(style.PAGE_INCHES, 2.6))
+    panels = figure.subplots(1, 2, sharey=True)
+    for letter, axes, words in zip("AB", panels, ("Constant learning rate", "Meta-rate"), strict=True):
+        _draw_panel(axes, estimates.summary[estimates.summary["panel"] == letter])
+        axes.set_title(letter, loc="left")
+        axes.set_xlabel(words)
+    panels[0].set_ylabel("Largest norm of the influence")
+    panels[0].legend(fontsize=6.5)
+    style.stamp(figure, estimates.stamp)
+    return figure
+
+
+def _draw_panel(axes: Axes, summary: pd.DataFrame) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(0.6 * summary["rate"].min(), 1.7 * summary["rate"].max())
+    for name, words in NORMS.items():
+        colour, marker, dashes = LINES[name]
+        line = summary[summary["name"] == name].replace(np.inf, np.nan)
+        axes.plot(line["rate"], line["median"], marker=marker, ls=dashes, color=colour, lw=1, label=f"{words}")
+        axes.vlines(line["rate"], line["low"], line["high"], color=colour, lw=0.9)
+    for rate, group in summary.groupby("rate"):
+        if exploded := group["exploded"].max():
+            text = f"{exploded}/{group['n'].max()}\nexploded"
+            axes.annotate(text, (rate, 1.0), xycoords=("data", "axes fraction"), ha="center", va="top", fontsize=6)
+
+
+def caption(estimates: Estimates) -> str:
+    """What the figure shows, with n, budget and device."""
+    n = estimates.summary["n"].min()
+    return (
+        f"Largest norm of the influence in a run: medians over {n} runs or more with 95 % bootstrap intervals; where some "
+        f"were not finite, how many. {estimates.setting}"
+    )
+
+
+def findings(estimates: Estimates) -> list[str]:
+    """How much the norm grows over each panel, and where it was not finite."""
+    sentences = []
+    for panel, words in (("A", "learning rate"), ("B", "meta-rate")):
+        line = estimates.summary[(estimates.summary["panel"] == panel) & (estimates.summary["name"] == "lr")]
+        first, last = line.iloc[0], line.iloc[-1]
+        exploded = line.loc[line["exploded"] > 0, "rate"]
+        end = f"; not finite in some runs from {exploded.min():g} on" if len(exploded) else ""
+        sentences.append(
+            f"From a {words} of {first['rate']:g} to {last['rate']:g} the norm with respect to the learning rate goes from "
+            f"{first['median']:.2g} to {last['median']:.2g}{end}."
+        )
+    return sentences
+
+
+def published_rows(estimates: Estimates) -> list[list[str]]:
+    """The paper's figure has no values that can be read; it shows blow-ups at large meta-rates."""
+    return []

@@ -1,0 +1,101 @@
+"""Figures about one setting of OHO: from records to numbers exactly, to axes lightly."""
+
+import numpy as np
+import pytest
+from test_reports import evaluation, spec_of, write_run
+
+from bench.records import Manifest, write_manifest
+from reports.api import build_figure
+from reports.errors import ReportError
+from reports.figures import convergence, reset, sets, stability, tangents
+from reports.tables import read_tables
+
+
+def write_oho(root, figure, runs):
+    """`runs`: (method, options, seed, evaluations), an evaluation being (step, loss, learning rates, norms)."""
+    ids = []
+    for number, (name, options, seed, evaluations) in enumerate(runs):
+        spec = spec_of(name, seed)
+        spec["method"] |= {"label": f"{name} {options}", **options}
+        records = []
+        for step, loss, rates, norms in evaluations:
+            scalars = {f"influence_norm_{key}": norm for key, norm in zip(("lr", "weight_decay"), norms, strict=False)}
+            records.append({**evaluation(step, loss), "hyper": {"lr": rates, "weight_decay": rates}, "scalars": scalars})
+        ids.append(write_run(root, spec, records, counted_seconds=1.0 + number))
+    write_manifest(root, Manifest(figure, (figure,), {}, tuple(ids)))
+    return read_tables(root)
+
+
+def ends(loss, rates=(0.1,), norms=(1.0, 1.0)):
+    return [(0, 2.3, [rates[0]], (0.0, 0.0)), (100, loss, list(rates), norms)]
+
+
+def test_reset_orders_periods_with_never_last(tmp_path):
+    runs = [("oho-global", {"reset_every": every}, seed, ends(loss + seed))
+            for every, loss in ((0, 0.1), (100, 0.2), (1, 0.4)) for seed in (0, 1, 2)]  # fmt: skip
+    estimates = reset.estimate(write_oho(tmp_path, "reset", runs))
+    assert estimates.summary["every"].tolist() == [1, 100, 0]
+    assert estimates.summary["median"].tolist() == [1.4, 1.2, 1.1]
+    assert "lowest: never" in reset.findings(estimates)[0]
+    assert reset.published_rows(estimates)[1:] == [["1", "1.4", "0.46"], ["100", "1.2", "0.44"], ["never", "1.1", "0.39"]]
+    reset.draw(estimates)
+
+
+def test_sets_are_counted_from_the_records(tmp_path):
+    runs = [("oho-global", {}, 0, ends(0.3)), ("oho-layerwise", {"influence": "exact"}, 0, ends(0.2, (0.1, 0.2))),
+            ("oho-layerwise", {"influence": "collapsed"}, 0, ends(0.25, (0.1, 0.2)))]  # fmt: skip
+    estimates = sets.estimate(write_oho(tmp_path, "sets", runs))
+    rows = estimates.summary[["sets", "influence", "median", "seconds"]].to_numpy().tolist()
+    assert rows == [[1, "exact", 0.3, 1.0], [2, "collapsed", 0.25, 3.0], [2, "exact", 0.2, 2.0]]
+    assert any("at 2 sets" in sentence for sentence in sets.findings(estimates))
+    sets.draw(estimates)
+
+
+def test_convergence_takes_the_weights_of_each_group(tmp_path):
+    runs = [("oho-layerwise", {"lr": start, "meta_rate": 1e-3}, 0, ends(0.2, (end, 9.0, 3 * end, 9.0)))
+            for start, end in ((1e-3, 0.2), (1e-1, 0.4))]  # fmt: skip
+    runs += [("oho-global", {"lr": None, "meta_rate": rate}, 0, ends(loss)) for rate, loss in ((1e-4, 0.3), (1e-3, 0.1))]
+    estimates = convergence.estimate(write_oho(tmp_path, "convergence", runs))
+    last = estimates.paths[estimates.paths["step"] == 100]
+    assert sorted(last["lr"].round(6)) == [0.2, 0.4, 0.6, 1.2]
+    assert set(last["group"]) == {1, 2}
+    text = " ".join(convergence.findings(estimates))
+    assert "a factor of 100 apart end within factors of 2, 2 in groups 1, 2" in text
+    assert "lowest median 0.1 at a meta-rate of 0.001" in text
+    convergence.draw(estimates)
+
+
+def test_tangents_are_medians_and_end_where_they_are_not_finite(tmp_path):
+    runs = [("oho-global", {}, seed, [(0, 2.3, [0.1], (0.0, 0.0)), (50, 0.5, [0.1], (norm, 1.0)), (100, 0.4, [0.1], late)])
+            for seed, norm, late in ((0, 10.0, (None, 1.0)), (1, 20.0, (None, 1.0)), (2, 30.0, (7.0, 1.0)))]  # fmt: skip
+    estimates = tangents.estimate(write_oho(tmp_path, "tangents", runs))
+    assert estimates.curves.loc[estimates.curves["name"] == "lr", "median"].tolist() == [20.0, np.inf]
+    assert "2e+01 to 2e+01 with respect to the learning rate" in tangents.findings(estimates)[0]
+    tangents.draw(estimates)
+
+
+def test_stability_takes_the_largest_norm_and_counts_explosions(tmp_path):
+    runs = []
+    for lr, bigs in ((0.1, (3.0, 4.0, 5.0)), (1.0, (6.0, None, None))):
+        for seed, big in enumerate(bigs):
+            evaluations = [(50, 0.5, [lr], (big, 1.0)), (100, 0.4, [lr], (1.0, 1.0))]
+            runs.append(("oho-global", {"lr": lr, "meta_rate": 0.0}, seed, evaluations))
+    runs += [("oho-global", {"lr": 0.1, "meta_rate": 1e-3}, 0, ends(0.2))]
+    estimates = stability.estimate(write_oho(tmp_path, "stability", runs))
+    line = estimates.summary[(estimates.summary["panel"] == "A") & (estimates.summary["name"] == "lr")]
+    assert line["median"].tolist() == [4.0, np.inf]
+    assert line["exploded"].tolist() == [0, 2]
+    assert "not finite in some runs from 1 on" in stability.findings(estimates)[0]
+    stability.draw(estimates)
+
+
+@pytest.mark.parametrize("figure", ["convergence", "sets", "tangents", "stability", "reset"])
+@pytest.mark.parametrize("method", ["fixed", "oho-global"])
+def test_a_figure_without_its_runs_is_a_sentence(figure, method, tmp_path):
+    evaluations = [(100, 0.2, [0.1], ())] if method == "fixed" else ends(0.2)
+    write_oho(tmp_path, figure, [(method, {}, 0, evaluations)])
+    if (figure, method) == ("tangents", "oho-global"):
+        assert build_figure(figure, tmp_path, tmp_path / "figure.pdf")
+        return
+    with pytest.raises(ReportError, match=f"{figure}: .*not drawn"):
+        build_figure(figure, tmp_path, tmp_path / "figure.pdf")
