@@ -14,7 +14,6 @@ import typer
 
 app = typer.Typer(
     name="oho-bench",
-    help="Hyperparameter optimization during training: OHO, schedules and searches under equal budgets.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -26,6 +25,25 @@ app.add_typer(data_app, name="data")
 Root = Annotated[
     Optional[Path], typer.Option("--root", help="Folder of the data sets [default: $OHO_DATA, else data/].")
 ]  # fmt: skip
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        from bench.records import PROTOCOL
+
+        print(f"oho-bench {version('oho-bench')}, protocol {PROTOCOL}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version and protocol.")
+    ] = False,
+) -> None:
+    """Hyperparameter optimization during training: OHO, schedules and searches under equal budgets."""
 
 
 @app.command()

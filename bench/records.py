@@ -210,6 +210,16 @@ def read_manifests(root: Path) -> list[Manifest]:
     return manifests
 
 
+def experiments_in(root: Path) -> list[Manifest]:
+    """`read_manifests` of a folder that a user has named: raises `RecordError`, saying what it is, where it holds none."""
+    if (root / "spec.json").exists():
+        raise RecordError(f"{root}: the folder of one run; give the results folder it is in, {root.resolve().parent}")
+    manifests = read_manifests(root) if root.is_dir() else []
+    if not manifests:
+        raise RecordError(f"{root}: no experiment has been run into this folder; `oho-bench run CONFIG --out {root}`")
+    return manifests
+
+
 def read_runs(root: Path) -> Iterator[Run]:
     """Every run in a results folder, finished or not, by id."""
     for path in sorted(root.glob("*/spec.json")):

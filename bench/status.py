@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from bench.records import RecordError, Status, read_manifests, read_outcome
+from bench.records import Status, experiments_in, read_outcome
 
 
 def describe(root: Path) -> str:
     """A line an experiment, then one a failed and one a disturbed run.  Reads outcomes only: quick on large folders."""
-    manifests = read_manifests(root)
-    if not manifests:
-        raise RecordError(f"{root}: no experiment has been run into this folder")
+    manifests = experiments_in(root)
     lines: list[str] = []
     failures: dict[str, str] = {}
     disturbed: dict[str, str] = {}

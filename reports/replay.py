@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.records import Run, read_manifests, read_run
+from bench.records import Run, experiments_in, read_run
 from reports.errors import ReportError
 from reports.statistics import bootstrap
 
@@ -67,7 +67,7 @@ def describe(table: pd.DataFrame) -> str:
 
 def _measured(results: Path) -> Iterator[tuple[str, Run]]:
     protocols = set()
-    for manifest in read_manifests(results) if results.is_dir() else ():
+    for manifest in experiments_in(results):
         for identity in manifest.runs:
             if (results / identity / "outcome.json").exists():
                 run = read_run(results / identity)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.records import Manifest, Outcome, Run, Status, read_manifests, read_run
+from bench.records import Manifest, Outcome, Run, Status, experiments_in, read_run
 from reports.errors import ReportError
 
 
@@ -40,9 +40,7 @@ class Tables:
 
 def read_tables(root: Path) -> Tables:
     """Reads a results folder.  Raises `ReportError` where it holds no run, or runs of two protocol versions."""
-    manifests = tuple(read_manifests(root)) if root.is_dir() else ()
-    if not manifests:
-        raise ReportError(f"{root}: no experiment has been run into this folder; `oho-bench run CONFIG --out {root}`")
+    manifests = tuple(experiments_in(root))
     runs: dict[str, Run] = {}
     rows = []
     for manifest in manifests:

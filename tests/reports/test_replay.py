@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_reports import LOSSES, incumbent, spec_of, write_folder, write_run
 
-from bench.records import Manifest, write_manifest
+from bench.records import Manifest, RecordError, Status, write_manifest
 from reports.errors import ReportError
 from reports.replay import at_budgets, describe
 
@@ -50,6 +50,11 @@ def test_a_budget_that_was_not_run_is_refused(budget, period, words, tmp_path):
 
 
 def test_nothing_measured_is_said(tmp_path):
+    with pytest.raises(RecordError, match="no experiment has been run into this folder"):
+        at_budgets(tmp_path, 1.0)
+    (identity,) = write_folder(tmp_path, {("fixed", None): [[0.5]]}, status=Status.INTERRUPTED)
+    with pytest.raises(RecordError, match="the folder of one run; give the results folder"):
+        at_budgets(tmp_path / identity, 1.0)
     with pytest.raises(ReportError, match="no run has been measured"):
         at_budgets(tmp_path, 1.0)
 
