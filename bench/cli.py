@@ -157,16 +157,23 @@ def replay(
 
 
 @app.command("list")
-def list_() -> None:
-    """The methods, tasks and figures that configurations can name."""
+def list_(
+    name: Annotated[Optional[str], typer.Argument(help="A method or task, whose options are told.")] = None,
+) -> None:
+    """The methods, tasks and figures that configurations can name, or the options of one."""
+    from bench.manual import describe_options
     from bench.method_registry import METHODS
     from bench.task_registry import TASKS
     from reports.registry import FIGURES
 
+    if name is not None:
+        with user_errors():
+            print(describe_options(name))
+        return
     for title, entries in (("methods", METHODS), ("tasks", TASKS), ("figures", FIGURES)):
         print(title)
-        for name, entry in entries.items():
-            print(f"  {name:<20} {entry.description}")
+        for key, entry in entries.items():
+            print(f"  {key:<22} {entry.description}")
 
 
 @data_app.command("list")

@@ -19,6 +19,11 @@ from bench.spec import Spec
 from bench.task_registry import TASKS
 from bench.yaml_file import ConfigError, Key, YamlFile, override, read_yaml
 
+WORDS = {
+    "dict_type": "a mapping such as {name: fixed} is expected", "model_type": "a mapping is expected",
+    "model_attributes_type": "a name or a mapping with a `name` is expected", "too_short": "one or more are expected",
+}  # fmt: skip
+"""In the place of what pydantic says of such mistakes."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -126,8 +131,8 @@ def _validate(file: YamlFile, prefix: Key, model: type[Model], content: Mapping[
     except ValidationError as error:
         # A misspelt key is also a missing one; what was written can be pointed at.
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-        key = (*prefix, *first["loc"])
-        what = f"{_dotted(key)}: {first['msg']}"
+        key = (*prefix, *_written(content, first["loc"]))
+        what = f"{_dotted(key)}: {WORDS.get(first['type'], first['msg']).removeprefix('Value error, ')}"
         if first["type"] == "extra_forbidden":
             what = f"unknown key {_dotted(key)!r}; allowed: {', '.join(_allowed(model, first['loc']))}"
         elif first["type"] == "missing":
@@ -140,6 +145,17 @@ def _validate(file: YamlFile, prefix: Key, model: type[Model], content: Mapping[
         elif not isinstance(first["input"], Mapping):
             what += f" (given {first['input']!r})"
         raise file.error(key, what) from None
+
+
+def _written(content: Any, place: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """The place as the file has it: without the names of a union's members, which pydantic puts between."""
+    if not place:
+        return ()
+    first, rest = place[0], place[1:]
+    inside = isinstance(content, Mapping) and first in content
+    if inside or (isinstance(content, list | tuple) and isinstance(first, int)) or not rest:
+        return (first, *_written(content[first] if inside or isinstance(first, int) else None, rest))
+    return _written(content, rest)
 
 
 def _allowed(model: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:
@@ -187,7 +203,10 @@ def _over(file: YamlFile, key: Key, item: Any, name: str, space: Space) -> Spec:
     """The method that another one repeats."""
     if not isinstance(item, Mapping):
         raise file.error(key, "over: the method to repeat is expected, such as {name: fixed}")
-    _named(file, key, item, dict.fromkeys(repeatable(name)), f"method for {name} to repeat")
+    allowed = repeatable(name)
+    inner = _named(file, key, item, METHODS, "method")
+    if inner not in allowed:
+        raise file.error((*key, "name"), f"{name} cannot repeat {inner!r}; it can: {', '.join(allowed)}")
     return _method(file, key, item, space)
 
 

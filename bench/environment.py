@@ -6,13 +6,16 @@ import platform
 import subprocess
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "scikit-optimize", "wandb")
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-optimize", "optuna", "cmaes", "wandb")
+OPTIONAL = (
+    "prodigyopt", "schedulefree", "dog-optimizer", "mechanic-pytorch", "gradient-descent-the-ultimate-optimizer",
+)  # fmt: skip
 
 
 def describe_environment(device: torch.device, threads: int, *, data: str | None) -> dict[str, Any]:
@@ -21,6 +24,7 @@ def describe_environment(device: torch.device, threads: int, *, data: str | None
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
+        **{name: found for name in OPTIONAL if (found := _version(name))},
         "oho-bench": version("oho-bench"),
         "commit": commit,
         "dirty": dirty,
@@ -31,6 +35,13 @@ def describe_environment(device: torch.device, threads: int, *, data: str | None
         "threads": threads,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 @cache
@@ -50,7 +61,8 @@ def _commit() -> tuple[str, bool]:
     git = ["git", "-C", str(here)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        diff = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True)
+        status = [*git, "status", "--porcelain", "--untracked-files=no"]
+        diff = subprocess.run(status, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return "unknown", False
     return head.stdout.strip(), bool(diff.stdout.strip())

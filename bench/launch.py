@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ from bench.display import Display
 from bench.method_registry import METHODS
 from bench.online import InitialOptions
 from bench.protocol import Task
-from bench.records import Manifest, Status, read_outcome, run_id, write_manifest
+from bench.records import Manifest, Status, read_manifests, read_outcome, run_id, write_manifest
 from bench.runner import Interrupted, run
 from bench.spec import method_of, task_of
 from bench.tracking import open_sink
+
+log = logging.getLogger("oho-bench")
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,7 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
     todo = [item for item in planned if not item.is_done]
     _check_methods([item.spec for item in todo], data_root)
     for experiment in experiments:
-        ids = tuple(dict.fromkeys(run_id(spec) for spec in experiment.specs))
-        write_manifest(root, Manifest(experiment.name, experiment.figures, experiment.resolved, ids))
+        _write_plan(experiment, root)
     counts: dict[Status, int] = {}
     previous = signal.signal(signal.SIGTERM, _on_terminate)
     try:
@@ -74,6 +76,22 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
     finally:
         signal.signal(signal.SIGTERM, previous)
     return counts
+
+
+def _write_plan(experiment: Experiment, root: Path) -> None:
+    """An older plan of the same name that differs in its seeds alone is added to; any other is replaced, which is said."""
+    runs, resolved = [run_id(spec) for spec in experiment.specs], dict(experiment.resolved)
+    older = next((plan for plan in read_manifests(root) if plan.experiment == experiment.name), None)
+    if older is not None:
+        if {**older.config, "seeds": resolved["seeds"]} == resolved:
+            runs = [*older.runs, *runs]
+            resolved["seeds"] = sorted({*older.config["seeds"], *resolved["seeds"]})
+        elif left := set(older.runs) - set(runs):
+            log.warning(
+                "%s: %d of the older plan's runs of experiment %r stay in the folder but are in no figure any more; another"
+                " `experiment:` name or --out keeps both", root, len(left), experiment.name,
+            )  # fmt: skip
+    write_manifest(root, Manifest(experiment.name, experiment.figures, resolved, tuple(dict.fromkeys(runs))))
 
 
 def _check_methods(specs: Sequence[Spec], data_root: Path | None) -> None:

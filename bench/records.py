@@ -32,7 +32,13 @@ PROTOCOL = 2
 """Version of the measuring protocol, PROTOCOL.md; figures never mix two."""
 
 
-KINDS = ("evaluation", "incumbent", "trial")
+MOMENT = ("used", "step", "epoch", "trial", "counted_seconds", "wall_seconds")
+KINDS = {
+    "evaluation": (*MOMENT, "validation_loss", "test_loss", "incumbent_validation_loss", "incumbent_test_loss"),
+    "incumbent": (*MOMENT, "validation_loss", "test_loss", "test_error"),
+    "trial": (*MOMENT, "validation_loss", "steps"),
+}
+"""Numbers, or null, that a record of each kind must have."""
 
 
 class RecordError(Exception):
@@ -214,7 +220,9 @@ def experiments_in(root: Path) -> list[Manifest]:
     """`read_manifests` of a folder that a user has named: raises `RecordError`, saying what it is, where it holds none."""
     if (root / "spec.json").exists():
         raise RecordError(f"{root}: the folder of one run; give the results folder it is in, {root.resolve().parent}")
-    manifests = read_manifests(root) if root.is_dir() else []
+    if not root.is_dir():
+        raise RecordError(f"{root}: no such folder; give a results folder, as in `oho-bench run CONFIG --out DIR`")
+    manifests = read_manifests(root)
     if not manifests:
         raise RecordError(f"{root}: no experiment has been run into this folder; `oho-bench run CONFIG --out {root}`")
     return manifests
@@ -229,7 +237,10 @@ def read_runs(root: Path) -> Iterator[Run]:
 def read_run(folder: Path) -> Run:
     """One run's spec, records and outcome."""
     records, torn = _read_lines(folder / "records.jsonl")
-    return Run(folder.name, folder, _read_object(folder / "spec.json"), records, read_outcome(folder), torn)
+    outcome = read_outcome(folder)
+    if outcome is not None and outcome.status.is_result and not records:
+        raise RecordError(f"{folder / 'records.jsonl'}:1:1: the records are gone; remove {folder} to run it again")
+    return Run(folder.name, folder, _read_object(folder / "spec.json"), records, outcome, torn)
 
 
 def read_outcome(folder: Path) -> Outcome | None:
@@ -279,5 +290,8 @@ def _read_lines(path: Path) -> tuple[tuple[Mapping[str, Any], ...], bool]:
             ) from None
         if not isinstance(record, dict) or record.get("kind") not in KINDS:
             raise RecordError(f"{path}:{number}:1: kind must be one of {', '.join(KINDS)}")
+        for name in KINDS[record["kind"]]:
+            if name not in record or not isinstance(record[name], int | float | None):
+                raise RecordError(f"{path}:{number}:1: {name!r} must be a number or null; the run's records are damaged")
         records.append(record)
     return tuple(records), torn

@@ -31,10 +31,14 @@ class YamlFile:
         for length in range(len(key), 0, -1):
             if text := self.overrides.get(tuple(key[:length])):
                 return ConfigError(f"--set {text}: {what}")
-        line, column = self._position(key)
+        line, column, found = self._position(key)
+        for place, text in self.overrides.items():
+            if not found and place[: len(key)] == tuple(key):  # a mapping that the override made
+                return ConfigError(f"--set {text}: {what}")
         return ConfigError(f"{self.path}:{line}:{column}: {what}")
 
-    def _position(self, key: Sequence[str | int]) -> tuple[int, int]:
+    def _position(self, key: Sequence[str | int]) -> tuple[int, int, bool]:
+        """Line, column, and whether the whole key stands in the file."""
         node: Any = self.content
         line, column = 0, 0
         for part in key:
@@ -45,8 +49,8 @@ class YamlFile:
                     line, column = node.lc.item(part)
                 node = node[part]
             except (KeyError, IndexError, TypeError, AttributeError):
-                break
-        return line + 1, column + 1
+                return line + 1, column + 1, False
+        return line + 1, column + 1, True
 
 
 def read_yaml(path: Path) -> YamlFile:

@@ -18,7 +18,7 @@ import typst
 from reports import style
 from reports.comparisons import compare, to_separate
 from reports.errors import ReportError
-from reports.figures.common import MEASURED, loss_text, task_names
+from reports.figures.common import MEASURED, loss_text, plural, task_names
 from reports.published import SOURCE
 from reports.statistics import bootstrap, interquartile_mean
 from reports.tables import Tables
@@ -92,7 +92,7 @@ def _compared(done: pd.DataFrame) -> str:
     for (task, amount, unit), group in runs.groupby(["task", "budget", "unit"]):
         labels = sorted(group["label"].unique(), key=str)
         parts.append(
-            f"{len(group)} runs of {len(labels)} methods on {task}, {amount:g} "
+            f"{plural(len(group), 'run')} of {plural(len(labels), 'method')} on {task}, {amount:g} "
             f"{'counted seconds' if unit == 'seconds' else unit} each"
         )
     return f"This report compares {'; '.join(parts)}. A search's budget covers all its trials."
@@ -141,7 +141,7 @@ def _comparison(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
 
 
 def _signed(difference: float) -> str:
-    return f"{difference:+.3g}" if np.isfinite(difference) else ("−∞" if difference < 0 else "∞")
+    return f"{difference:+.3g}".replace("-", "−") if np.isfinite(difference) else ("−∞" if difference < 0 else "∞")
 
 
 def _power(losses: dict[str, dict[int, float]], ordered: list[str]) -> str:
@@ -154,10 +154,9 @@ def _power(losses: dict[str, dict[int, float]], ordered: list[str]) -> str:
         return f"How many seeds would separate {first} from {second}, the two lowest, cannot be told from these runs."
     if more == 0:
         return f"There are as many seeds as it takes to separate {first} from {second}, the two lowest."
-    seeds = f"{more} more seed{'s' if more > 1 else ''}"
     return (
-        f"If differences go on as they are, about {seeds} would separate {first} from {second}, the two lowest, with a"
-        " probability of 80 %."
+        f"If differences go on as they are, about {plural(more, 'more seed')} would separate {first} from {second}, the two"
+        " lowest, with a probability of 80 %."
     )
 
 
@@ -193,12 +192,11 @@ def _problems(runs: pd.DataFrame) -> list[str]:
         for row in group[group["status"] != "missing"].to_dict("records"):
             message = row["message"].strip().splitlines() if isinstance(row.get("message"), str) else []
             status = row["status"].replace("_", " ") + (f": {message[-1]}" if message else "")
-            problems.append(f"{experiment}, {row['label']}, seed {row['seed']} ({row['run']}): {status}")
+            problems.append(f"{experiment}, {row['label']}, seed {row['seed']:.0f} ({row['run']}): {status}")
     measured = runs.drop_duplicates("run")
     for row in measured[measured["status"].isin(MEASURED) & (measured["invalid_because"] != "")].to_dict("records"):
-        problems.append(
-            f"{row['experiment']}, {row['label']}, seed {row['seed']} ({row['run']}): not valid: {row['invalid_because']}"
-        )
+        what = f"{row['experiment']}, {row['label']}, seed {row['seed']:.0f} ({row['run']})"
+        problems.append(f"{what}: not valid: {row['invalid_because']}")
     return problems
 
 

@@ -39,6 +39,9 @@ def at_budgets(results: Path, budget: float, period: float | None = None) -> pd.
     runs = list(_measured(results))
     if not runs:
         raise ReportError(f"{results}: no run has been measured yet; there is nothing to replay")
+    units = sorted({run.spec["budget"]["unit"] for _, run in runs})
+    if len(units) > 1:
+        raise ReportError(f"{results}: budgets in {' and in '.join(units)}; replay needs a folder with one unit")
     largest = max(run.spec["budget"]["amount"] for _, run in runs)
     if not 0 < budget <= largest:
         raise ReportError(f"--budget {budget:g}: the largest budget in {results} is {largest:g}; above 0 and up to that")

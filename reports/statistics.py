@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike
 
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
+LEAST_RUNS = 3
+"""Of two runs a resampled interval is what lies between them, and says no more."""
 SEED = 20210215
 """Fixed, so that the same records give the same report."""
 
@@ -18,7 +20,7 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 class Estimate(NamedTuple):
-    """A statistic with the ends of its 95 % interval; infinite values are allowed, an interval of one run is NaN."""
+    """A statistic with the ends of its 95 % interval: infinite values are allowed, intervals of one or two runs are NaN."""
 
     value: float
     low: float
@@ -42,7 +44,7 @@ def interquartile_mean(values: np.ndarray) -> np.ndarray:
 
 
 def bootstrap(values: ArrayLike, statistic: Statistic = median, *, seed: int = SEED) -> Estimate:
-    """The statistic of `values` (n,) and its interval.  NaN counts as infinite: a run that diverged is a bad run."""
+    """The statistic of `values` (n,) and its interval.  NaN counts as infinite: a run without a result is a bad run."""
     sample = np.asarray(values, dtype=float)
     if not len(sample):
         return Estimate(float("nan"), float("nan"), float("nan"))
@@ -52,11 +54,11 @@ def bootstrap(values: ArrayLike, statistic: Statistic = median, *, seed: int = S
 def bootstrap_curves(values: np.ndarray, statistic: Statistic = median, *, seed: int = SEED) -> tuple[np.ndarray, ...]:
     """The statistic over runs of curves (n, points), and both ends of its pointwise interval: each (points,).
 
-    Runs are drawn with replacement as whole curves.  NaN counts as infinite; the interval of one run is NaN.
+    Runs are drawn with replacement as whole curves.  NaN counts as infinite; one run or two have no interval: NaN.
     """
     sample = np.where(np.isnan(values), np.inf, values)
     value = statistic(sample.T)
-    if len(sample) == 1:
+    if len(sample) < LEAST_RUNS:
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
     picks = np.random.default_rng(seed).integers(len(sample), size=(RESAMPLES, len(sample)))
     ordered = np.sort(np.stack([statistic(column[picks]) for column in sample.T]), axis=-1)

@@ -40,7 +40,8 @@ COLOURS = {
     "ldog": "#EE99AA",
     "mechanic": "#004488",
 }
-"""Okabe and Ito's palette, then Tol's, safe for colour-blind readers; the warm reds are exact OHO's."""
+"""Okabe and Ito's palette, then Tol's, made for colour-blind readers; the warm reds are exact OHO's.  Of so many colours
+some are near each other: markers and names tell them apart."""
 
 MARKERS = {
     "fixed": "o",
@@ -57,14 +58,14 @@ MARKERS = {
     "warmup-cosine": ">",
     "one-cycle": "H",
     "hypergradient-descent": "8",
-    "hdm": "X",
-    "gdtuo": "$u$",
-    "prodigy": "$p$",
-    "schedule-free-sgd": "$s$",
-    "schedule-free-adamw": "$a$",
-    "dog": "$d$",
-    "ldog": "$l$",
-    "mechanic": "$m$",
+    "hdm": "_",
+    "gdtuo": "1",
+    "prodigy": "2",
+    "schedule-free-sgd": "3",
+    "schedule-free-adamw": "4",
+    "dog": "+",
+    "ldog": "x",
+    "mechanic": "|",
 }
 UNKNOWN_COLOUR, UNKNOWN_MARKER = "#555555", "X"
 

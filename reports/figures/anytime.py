@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.figures.common import NoData, budgets, loss_text, measured, setting, stamp
+from reports.figures.common import NoData, comparable, loss_text, setting, stamp
 from reports.statistics import bootstrap_curves
 from reports.tables import Tables
 
@@ -22,8 +23,19 @@ METHOD = (
 POINTS = 200
 FIRST_FRACTION = 0.01
 """Of the budget: where the axis begins."""
-SEARCHES = {"random-search": (0, (4, 1.5)), "bayesian-search": (0, (1, 1))}
-OTHER_SEARCH = (0, (4, 1, 1, 1))
+
+
+class Kind(NamedTuple):
+    """What a line's dashes say; its colour is that of the method that is trained."""
+
+    name: str
+    dashes: Any
+
+
+SINGLE, OTHER_SEARCH = Kind("one training", "-"), Kind("other search or population", (0, (4, 1, 1, 1)))
+SEARCHES = {
+    "random-search": Kind("random search", (0, (4, 1.5))), "bayesian-search": Kind("Bayesian optimization", (0, (1, 1))),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,9 +56,7 @@ class Estimates:
 
 def estimate(tables: Tables) -> Estimates:
     """Medians over seeds of the selected model's test loss, on a logarithmic grid of budgets."""
-    runs = measured(tables.of_figure("anytime"))
-    if runs["budget"].nunique() > 1 or runs["unit"].nunique() > 1:
-        raise NoData(f"Runs of {budgets(runs)} have no common axis, so this figure is not drawn.")
+    runs = comparable(tables.of_figure("anytime"))
     amount = float(runs["budget"].iloc[0])
     grid = np.geomspace(FIRST_FRACTION * amount, amount, POINTS)
     incumbents = dict(iter(tables.incumbents.groupby("run")))
@@ -80,15 +90,17 @@ def draw(estimates: Estimates) -> Figure:
     """A line a method with its band; names beside where the lines end, best below."""
     figure = Figure(figsize=(style.PAGE_INCHES, 3.6))
     axes = figure.add_subplot()
-    ends = []
+    ends, kinds = [], set()
     for label, curve in estimates.curves.groupby("label"):
         first = curve.iloc[0]
         over = first["over"] if isinstance(first["over"], str) else None
         colour = style.colour(first["method"], over)
-        dashes = SEARCHES.get(first["method"], OTHER_SEARCH) if over else "-"
+        kind = SEARCHES.get(first["method"], OTHER_SEARCH) if over else SINGLE
+        kinds.add(kind)
         marker = style.marker(first["method"], over) if len(curve) == 1 else None
-        axes.plot(curve["used"], curve["median"], color=colour, ls=dashes, lw=1.3, marker=marker, ms=5)
-        axes.fill_between(curve["used"], curve["low"], curve["high"], color=colour, alpha=0.1, lw=0)
+        axes.plot(curve["used"], curve["median"], color=colour, ls=kind.dashes, lw=1.3, marker=marker, ms=5,
+                  drawstyle="steps-post")  # fmt: skip
+        axes.fill_between(curve["used"], curve["low"], curve["high"], color=colour, alpha=0.1, lw=0, step="post")
         ends.append((curve["median"].iloc[-1], str(label), colour))
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -100,6 +112,10 @@ def draw(estimates: Estimates) -> Figure:
     axes.set_ylabel("Test loss of the selected model\n(nats per example)")
     axes.grid(visible=True, which="both", axis="both")
     _name_lines(axes, ends)
+    if len(kinds) > 1:
+        for kind in sorted(kinds, key=lambda kind: kind.name):
+            axes.plot([], [], color="black", ls=kind.dashes, lw=1, label=kind.name)
+        axes.legend(loc="lower left", fontsize=6)
     style.stamp(figure, estimates.stamp)
     return figure
 
@@ -147,15 +163,14 @@ def findings(estimates: Estimates) -> list[str]:
     last = table.index[-1]
     unit = "counted seconds" if estimates.unit == "seconds" else estimates.unit
     sentences = []
-    for fraction in (0.1, 0.3, 1.0):
+    for fraction in (1.0, 0.3, 0.1):
         row = table.loc[table.index[np.searchsorted(table.index, fraction * last * (1 - 1e-9))]]
         ordered = row[np.isfinite(row)].sort_values()
         if len(ordered) > 1:
             (best, least), (second, next_least) = list(ordered.items())[:2]
-            sentences.append(
-                f"At {fraction * last:.3g} {unit} {best} is lowest with {loss_text(least)}, before {second} with"
-                f" {loss_text(next_least)}."
-            )
+            after = "level with" if least == next_least else f"before {second} with {loss_text(next_least)}"
+            tied = f" {second}" if least == next_least else ""
+            sentences.append(f"At {fraction * last:.3g} {unit} {best} is lowest with {loss_text(least)}, {after}{tied}.")
     if ours and others:
         ahead = table[ours].min(axis=1) < table[others].min(axis=1)
         sentences.append(_ahead(ahead, len(ours), len(others), unit))

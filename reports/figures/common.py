@@ -16,9 +16,24 @@ class NoData(Exception):  # noqa: N818 (a reason, not an error)
 
 def measured(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs that count as results.  Raises `NoData` where there are none."""
+    if runs.empty:
+        raise NoData("No experiment in this folder names it under `figures:`, so it is not drawn.")
     chosen = runs[runs["status"].isin(MEASURED)]
     if chosen.empty:
         raise NoData("No run that this figure needs has been measured, so it is not drawn.")
+    return chosen
+
+
+def comparable(runs: pd.DataFrame) -> pd.DataFrame:
+    """The measured runs, if all are of one task, budget and space.  Raises `NoData` where they are not."""
+    chosen = measured(runs)
+    differing = [
+        f"{name} ({words(chosen)})"
+        for name, words in {"task": task_names, "budget": budgets, "space": spaces}.items()
+        if len(chosen[["budget", "unit"] if name == "budget" else [name]].drop_duplicates()) > 1
+    ]
+    if differing:
+        raise NoData(f"Its runs differ in {' and in '.join(differing)}, so that they cannot be compared: it is not drawn.")
     return chosen
 
 
@@ -56,6 +71,11 @@ def budgets(runs: pd.DataFrame) -> str:
 def spaces(runs: pd.DataFrame) -> str:
     """Names of the spaces that the runs drew from."""
     return ", ".join(sorted(runs["space"].unique()))
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def loss_text(value: float) -> str:

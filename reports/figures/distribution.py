@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import published, style
-from reports.figures.common import NoData, loss_text, measured, setting, stamp
+from reports.figures.common import NoData, comparable, loss_text, setting, stamp
 from reports.statistics import bootstrap, interquartile_mean
 from reports.tables import Tables
 
@@ -40,7 +40,7 @@ class Estimates:
 
 def estimate(tables: Tables) -> Estimates:
     """Final test loss of every measured run and, for each method, median with its interval."""
-    runs = measured(tables.of_figure("distribution"))
+    runs = comparable(tables.of_figure("distribution"))
     selected = {"incumbent_test_loss": "test_loss", "incumbent_test_error": "test_error"}
     data = runs[["task", "method", "label", "is_papers", "seed", "status", *selected]].rename(columns=selected)
     if not np.isfinite(data["test_loss"]).any():
@@ -75,9 +75,10 @@ def draw(estimates: Estimates) -> Figure:
     summary = estimates.summary
     log = summary["highest"].max() > 5 * summary["lowest"].min()
     axes.set_yscale("log" if log else "linear")
+    upright = {"rotation": 90} if len(summary) > 14 else {}
     for position, row in enumerate(summary.itertuples()):
         values = estimates.runs.loc[estimates.runs["label"] == row.label, "test_loss"].to_numpy(float)
-        _draw_method(axes, position, values, row)
+        _draw_method(axes, position, values, row, upright)
     labels = [row.label for row in summary.itertuples()]
     axes.set_xticks(range(len(summary)), labels, rotation=30, ha="right", rotation_mode="anchor")
     axes.margins(y=0.1)
@@ -91,7 +92,7 @@ def draw(estimates: Estimates) -> Figure:
     return figure
 
 
-def _draw_method(axes: Axes, position: int, values: np.ndarray, row: Any) -> None:
+def _draw_method(axes: Axes, position: int, values: np.ndarray, row: Any, text: dict[str, Any]) -> None:
     finite, colour = values[np.isfinite(values)], style.colour(row.method)
     if len(np.unique(finite)) > 2:
         sns.violinplot(
@@ -99,11 +100,12 @@ def _draw_method(axes: Axes, position: int, values: np.ndarray, row: Any) -> Non
             linewidth=0.8, native_scale=True, ax=axes,
         )  # fmt: skip
     offsets = np.linspace(-0.12, 0.12, len(finite)) if len(finite) > 1 else np.zeros(len(finite))
-    axes.plot(position + offsets, finite, marker=style.marker(row.method), ls="none", color=colour, ms=3, alpha=0.8, mew=0)
+    marker = style.marker(row.method)
+    axes.plot(position + offsets, finite, marker=marker, ls="none", color=colour, ms=3, alpha=0.8, mew=0.4)
     if np.isfinite(row.median):
         axes.plot([position - 0.25, position + 0.25], [row.median] * 2, color="black", lw=1.6, solid_capstyle="butt")
         top = (position, finite.max())
-        axes.annotate(loss_text(row.median), top, (0, 3), textcoords="offset points", ha="center", fontsize=6.5)
+        axes.annotate(loss_text(row.median), top, (0, 3), textcoords="offset points", ha="center", fontsize=6.5, **text)
     if row.published is not None and np.isfinite(row.published):
         axes.plot(position - 0.36, row.published, "D", mfc="none", color="black", ms=5)
     if row.diverged:
@@ -139,10 +141,11 @@ def findings(estimates: Estimates) -> list[str]:
     if len(spread) > 1 and summary["n"].min() > 1:
         sentences.append(
             f"From its best to its worst start the loss changes by a factor of {least['ratio']:.2g} with {least['label']} "
-            f"and {most['ratio']:.2g} with {most['label']}."
+            f"(median {loss_text(least['median'])}) and {most['ratio']:.2g} with {most['label']} "
+            f"({loss_text(most['median'])})."
         )
     if summary["published"].isna().all():
-        sentences.append("The paper has no values for this data set.")
+        sentences.append("The paper has no values for these methods on this data set.")
     return sentences
 
 
@@ -157,13 +160,13 @@ def _subject(label: str, count: int) -> str:
     """Says so where the method is the best of several: picked after the fact, its median flatters it."""
     if count == 1:
         return f"The median final test loss of {label} is"
-    return f"Of {count} online methods {label} has the lowest median final test loss,"
+    return f"Of {count} OHO methods {label} has the lowest median final test loss,"
 
 
 def _intervals(ours: pd.Series, best: pd.Series) -> str:
-    """Whether two intervals overlap; one run has none."""
+    """Whether two intervals overlap; fewer than three runs have none."""
     if not np.isfinite([ours["low"], ours["high"], best["low"], best["high"]]).all():
-        return "single runs have no intervals, so that nothing follows from it"
+        return "fewer than three runs have no intervals, so that nothing follows from it"
     overlap = ours["high"] >= best["low"] and best["high"] >= ours["low"]
     return f"the intervals {'overlap' if overlap else 'do not overlap'}"
 

@@ -9,9 +9,9 @@ import sys
 import time
 
 import pytest
-from helpers import oho_bench, write_config
+from helpers import experiment, oho_bench, run_one, write_config
 
-from bench.records import Status, read_manifests, read_run, read_runs
+from bench.records import RecordError, Status, experiments_in, read_manifests, read_run, read_runs
 
 
 def test_help_imports_neither_torch_nor_wandb():
@@ -139,3 +139,55 @@ def test_options_that_do_not_fit_the_network_are_told_before_anything_runs(tmp_p
     assert "Layer-wise OHO" in answer.stderr
     assert "1 to 3 groups" in answer.stderr
     assert not list(out.glob("*/records.jsonl"))
+
+
+def test_seeds_that_are_added_later_join_the_experiment(tmp_path):
+    config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
+    for seeds in ("0", "2", "0-1"):
+        answer = oho_bench("run", config, "--out", out, "--seeds", seeds)
+        assert "older plan" not in answer.stderr
+    (manifest,) = read_manifests(out)
+    assert len(manifest.runs) == 3
+    assert manifest.config["seeds"] == [0, 1, 2]
+    assert "small: 3 runs" in oho_bench("status", out).stdout
+
+
+def test_another_plan_of_the_same_name_replaces_the_older_one_and_says_so(tmp_path):
+    config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
+    oho_bench("run", config, "--out", out)
+    answer = oho_bench("run", config, "--out", out, "--set", "budget.steps=30")
+    assert "1 of the older plan's runs of experiment 'small' stay in the folder" in answer.stderr
+    (manifest,) = read_manifests(out)
+    assert len(manifest.runs) == 1
+
+
+DAMAGE = {
+    "a number is missing": (lambda line: line.pop("used"), r"records\.jsonl:\d+:1: 'used' must be a number or null"),
+    "a text for a number": (lambda line: line.update(test_loss="low"), r"records\.jsonl:\d+:1: 'test_loss' must be a number"),
+    "another kind": (lambda line: line.update(kind="guess"), r"records\.jsonl:\d+:1: kind must be one of evaluation, "),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_records_are_one_line(damage, tmp_path):
+    out = tmp_path / "runs"
+    run_one(experiment(tmp_path, "fixed").specs[0], out)
+    (path,) = out.glob("*/records.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    change, words = DAMAGE[damage]
+    change(lines[-2])
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(RecordError, match=words):
+        read_run(path.parent)
+    path.write_text("")
+    with pytest.raises(RecordError, match="the records are gone"):
+        read_run(path.parent)
+
+
+def test_a_place_that_is_no_results_folder_is_named_for_what_it_is(tmp_path):
+    out = tmp_path / "runs"
+    run_one(experiment(tmp_path, "fixed").specs[0], out)
+    (run,) = (path.parent for path in out.glob("*/spec.json"))
+    for place, words in ((run, "the folder of one run"), (tmp_path / "none", "no such folder"), (out, "no experiment")):
+        with pytest.raises(RecordError, match=words):
+            experiments_in(place)

@@ -198,7 +198,7 @@ def test_thin_data_gives_a_report_not_a_crash(edge, tmp_path):
 def test_single_runs_claim_nothing(tmp_path):
     write_folder(tmp_path, {("oho-global", None): [[0.2]], ("fixed", None): [[0.4]]})
     text = " ".join(distribution.findings(distribution.estimate(read_tables(tmp_path))))
-    assert "single runs have no intervals" in text
+    assert "fewer than three runs have no intervals" in text
     assert not any(word in text for word in ("nan", "do not overlap", "worst start"))
 
 
@@ -227,6 +227,23 @@ def test_failed_and_missing_runs_are_told_and_not_drawn(tmp_path):
     assert tables.runs["status"].value_counts().to_dict() == {"budget_reached": 2, "failed": 1, "missing": 1}
     assert distribution.estimate(tables).summary["n"].tolist() == [2]
     assert build_report(tmp_path, tmp_path / "report.pdf")
+
+
+def test_runs_of_two_budgets_are_not_compared(tmp_path):
+    ids = write_folder(tmp_path, LOSSES)
+    other = {**spec_of("fixed", 9), "budget": {"unit": "seconds", "amount": 7.0}}
+    more = write_run(tmp_path, other, [incumbent(100, 0.1), evaluation(100, 0.1)])
+    write_manifest(tmp_path, Manifest("both", ("distribution", "performance", "anytime"), {}, (*ids, more)))
+    tables = read_tables(tmp_path)
+    for figure in (distribution, performance, anytime):
+        with pytest.raises(NoData, match=r"differ in budget \(2 counted seconds or 7 counted seconds\)"):
+            figure.estimate(tables)
+
+
+def test_a_figure_that_no_experiment_names_says_so(tmp_path):
+    write_folder(tmp_path, LOSSES, figures=("distribution",))
+    with pytest.raises(ReportError, match="anytime: No experiment in this folder names it"):
+        build_figure("anytime", tmp_path, tmp_path / "x.pdf")
 
 
 def test_a_copy_of_a_data_set_is_named_as_such(tmp_path):
