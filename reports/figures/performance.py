@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from reports import published, style
-from reports.figures.common import NoData, comparable, loss_text, option, setting, stamp
+from reports.figures.common import NoData, comparable, loss_text, option, plural, setting, stamp
 from reports.statistics import bootstrap, first_at_most
 from reports.tables import Tables
 
@@ -63,7 +63,8 @@ def estimate(tables: Tables) -> Estimates:
     data = chosen[["run", "method", "label", "over", "over_label", "is_papers", "seed"]].copy()
     data["trials"], data["seconds"] = zip(*reached, strict=True)
     data["members"] = option(chosen, "members").astype(float)
-    data["trials"] = data[["trials", "members"]].min(axis=1)  # a population begins its members once
+    begun = data[["trials", "members"]].min(axis=1)  # a population begins its members once
+    data["trials"] = data["trials"].where(np.isinf(data["trials"]), begun)
     rows = [_summary_row(key, group) for key, group in data.groupby(["method", "label"])]
     summary = pd.DataFrame(rows).sort_values(["method", "over"], key=lambda c: c.map(style.rank), ignore_index=True)
     first = chosen.iloc[0]
@@ -108,8 +109,7 @@ def draw(estimates: Estimates) -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     for letter, axes, (quantity, name) in zip("AB", panels, QUANTITIES.items(), strict=True):
         _draw_bars(axes, lines, quantity, _ceiling(estimates.summary, quantity))
-        axes.set_title(f"{letter}  {name} to the target", loc="left")
-        axes.set_xlabel(name)
+        axes.set_title(f"{letter}  {name}", loc="left")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=quantity == "trials"))
     panels[0].set_yticks(range(len(lines)), [line if isinstance(line, str) else line["bar"] for line in lines])
     for label, line in zip(panels[0].get_yticklabels(), lines, strict=True):
@@ -177,15 +177,17 @@ def findings(estimates: Estimates) -> list[str]:
     own = summary[summary["method"] == REFERENCE].iloc[0]
     missed = others[np.isinf(others["seconds"])]
     best = others.iloc[0]
-    sentences = [f"Global OHO itself first reaches {target} after {own['seconds']:.3g} counted seconds (median)."]
+    itself = f"Global OHO itself first reaches {target} after {own['seconds']:.3g} counted seconds (median)."
     if np.isfinite(best["seconds"]):
         order = "before" if best["seconds"] < own["seconds"] else "after"
-        sentences.append(
-            f"The quickest of {len(others)} other methods, {best['label']}, reaches it after {best['seconds']:.3g} counted "
-            f"seconds and {best['trials']:.3g} trials, {order} Global OHO."
+        trials = "a single trial" if best["trials"] == 1 else f"{best['trials']:.3g} trials"
+        quickest = (
+            f"The quickest of {plural(len(others), 'other method')}, {best['label']}, reaches {target}, Global OHO's "
+            f"median, after {best['seconds']:.3g} counted seconds and {trials}, {order} Global OHO."
         )
     else:
-        sentences.append("No other method reaches it in half of its runs.")
+        quickest = f"No other method reaches {target}, Global OHO's median, in half of its runs."
+    sentences = [quickest, itself]
     if len(missed):
         sentences.append(f"{len(missed)} of {len(others)} other methods miss it in more than half of their runs.")
     return sentences

@@ -138,6 +138,18 @@ def test_performance_estimates(tmp_path):
     assert summary.loc["oho-global", "seconds"] == 2.0
 
 
+def test_trials_of_a_population_are_its_members(tmp_path):
+    """Six intervals of two members; the run that misses the target misses it all the same."""
+    ids = write_folder(tmp_path, {("oho-global", None): [[0.2]]})
+    for seed, last in ((0, 0.1), (1, 0.9)):
+        spec = spec_of("population", seed, "fixed")
+        spec["method"]["members"] = 2
+        ids.append(write_run(tmp_path, spec, [incumbent(100, 0.5, trial=0), incumbent(200, last, trial=5)]))
+    write_manifest(tmp_path, Manifest("both", ("performance",), {}, tuple(ids)))
+    runs = performance.estimate(read_tables(tmp_path)).runs
+    assert runs.loc[runs["method"] == "population", "trials"].tolist() == [2, np.inf]
+
+
 def test_anytime_estimates(tmp_path):
     write_folder(tmp_path, LOSSES)  # models are found after 1 and 2 counted seconds
     estimates = anytime.estimate(read_tables(tmp_path))
