@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 import oho
 from bench.clock import Ledger
@@ -90,11 +90,12 @@ def _start(run: Run, data_root: Path | None) -> tuple[Method, OnlineState]:
 
 def _trained(method: Method, state: OnlineState, step: int) -> OnlineState:
     """The state at a later step."""
-    first = state.step
-    chunks = [min(CHUNK_STEPS, step - start) for start in range(first, step, CHUNK_STEPS)]
     console = Console(stderr=True)
-    for chunk in track(chunks, "training again", console=console, transient=True, disable=not console.is_terminal):
-        state = method.advance(state, steps=chunk, progress=0.0, ledger=Ledger())
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("training again", total=step, completed=state.step)
+        while state.step < step and not state.diverged:
+            state = method.advance(state, steps=min(CHUNK_STEPS, step - state.step), progress=0.0, ledger=Ledger())
+            bar.update(task, completed=state.step)
     return state
 
 
