@@ -220,8 +220,9 @@ def _warm_up(method: Method, task: Task, seed: int) -> None:
 
 def _outcome(status: Status, message: str, loop: _Loop | None, ledger: Ledger, environment: dict) -> Outcome:
     state, verdict, accounts = loop.state if loop else None, Verdict({}, []), dict(ledger.seconds)
+    wall = sum(accounts.values())
     with contextlib.suppress(RuntimeError):  # a device that fails fails at everything it is asked afterwards
-        ledger.wall()  # books what is open
+        wall = ledger.wall()
         accounts = dict(ledger.seconds)
         verdict = loop.conditions.verdict() if loop else verdict
     return Outcome(
@@ -230,7 +231,7 @@ def _outcome(status: Status, message: str, loop: _Loop | None, ledger: Ledger, e
         steps=state.step if state else 0,
         trials=len(state.trials) if state else 0,
         counted_seconds=sum(accounts[name] for name in COUNTED),
-        wall_seconds=sum(accounts.values()),
+        wall_seconds=wall,
         accounts=accounts,
         final=loop.final if loop else {},
         environment=environment,
