@@ -55,7 +55,7 @@ def _name(every: float) -> str:
 
 def draw(estimates: Estimates) -> Figure:
     """A box for each number of steps."""
-    figure = Figure(figsize=(style.COLUMN_INCHES, 2.6))
+    figure = Figure(figsize=(style.PAGE_INCHES, 2.4))
     axes = figure.add_subplot()
     colour, marker = style.colour("oho-global"), "o"
     every = estimates.summary["every"]

@@ -92,10 +92,11 @@ def findings(estimates: Estimates) -> list[str]:
     sentences = []
     for influence, group in estimates.summary.groupby("influence", sort=False):
         best, one = group.loc[group["median"].idxmin()], group.loc[group["sets"].idxmin()]
-        sentences.append(
-            f"With {influence} influence the lowest median is {loss_text(best['median'])} at {best['sets']} sets; at "
-            f"{one['sets']} it is {loss_text(one['median'])}, in {one['seconds'] / best['seconds']:.2g} times the time."
-        )
+        sentence = f"With {influence} influence the lowest median is {loss_text(best['median'])} at {best['sets']} sets"
+        if best["sets"] != one["sets"]:
+            times = best["seconds"] / one["seconds"]
+            sentence += f", in {times:.2g} times the time of {one['sets']}, where it is {loss_text(one['median'])}"
+        sentences.append(f"{sentence}.")
     return sentences
 
 

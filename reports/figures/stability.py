@@ -107,7 +107,7 @@ def findings(estimates: Estimates) -> list[str]:
         end = f"; not finite in some runs from {exploded.min():g} on" if len(exploded) else ""
         sentences.append(
             f"From a {words} of {first['rate']:g} to {last['rate']:g} the norm with respect to the learning rate goes from "
-            f"{first['median']:.2g} to {last['median']:.2g}{end}."
+            f"{first['median']:.2g} to {last['median']:.2g}{end}.".replace(" inf", " ∞")
         )
     return sentences
 
