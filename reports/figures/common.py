@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,21 @@ MEASURED = ("finished", "budget_reached", "diverged")
 
 class NoData(Exception):  # noqa: N818 (a reason, not an error)
     """The figure cannot be drawn; the message is the sentence that stands in its place."""
+
+
+@dataclass(frozen=True)
+class RunEstimates:
+    """Of a figure that shows every run.  `runs`: a row a run.  `summary`: a row a group, in the order drawn."""
+
+    runs: pd.DataFrame
+    summary: pd.DataFrame
+    setting: str
+    stamp: str
+
+    @property
+    def csv(self) -> pd.DataFrame:
+        """The data behind the figure."""
+        return self.runs
 
 
 def measured(runs: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import published, style
-from reports.figures.common import NoData, comparable, loss_text, setting, stamp
+from reports.figures.common import NoData, RunEstimates, comparable, loss_text, setting, stamp
 from reports.statistics import bootstrap, interquartile_mean
 from reports.tables import Tables
 
@@ -23,22 +22,7 @@ METHOD = (
 )
 
 
-@dataclass(frozen=True)
-class Estimates:
-    """`runs`: a row a run (label, method, seed, test_loss).  `summary`: a row a method, in the order drawn."""
-
-    runs: pd.DataFrame
-    summary: pd.DataFrame
-    setting: str
-    stamp: str
-
-    @property
-    def csv(self) -> pd.DataFrame:
-        """The data behind the figure."""
-        return self.runs
-
-
-def estimate(tables: Tables) -> Estimates:
+def estimate(tables: Tables) -> RunEstimates:
     """Final test loss of every measured run and, for each method, median with its interval."""
     runs = comparable(tables.of_figure("distribution"))
     selected = {"incumbent_test_loss": "test_loss", "incumbent_test_error": "test_error"}
@@ -60,7 +44,7 @@ def estimate(tables: Tables) -> Estimates:
         })  # fmt: skip
     summary = pd.DataFrame(rows)
     summary = summary.sort_values(["method", "label"], key=lambda column: column.map(_place), ignore_index=True)
-    return Estimates(data, summary, setting(runs, tables.environments), stamp(runs))
+    return RunEstimates(data, summary, setting(runs, tables.environments), stamp(runs))
 
 
 def _published(run: pd.Series) -> float | None:
@@ -68,7 +52,7 @@ def _published(run: pd.Series) -> float | None:
     return medians.get(run["method"]) if run["is_papers"] else None
 
 
-def draw(estimates: Estimates) -> Figure:
+def draw(estimates: RunEstimates) -> Figure:
     """Violins with every run as a point; the bar is the median, the hollow diamond the published median."""
     figure = Figure(figsize=(style.PAGE_INCHES, 2.9))
     axes = figure.add_subplot()
@@ -113,7 +97,7 @@ def _draw_method(axes: Axes, position: int, values: np.ndarray, row: Any, text: 
         axes.annotate(f"{row.diverged} diverged", top, xycoords=("data", "axes fraction"), ha="center", fontsize=6.5)
 
 
-def caption(estimates: Estimates) -> str:
+def caption(estimates: RunEstimates) -> str:
     """What the figure shows, with n, budget and device."""
     seeds = estimates.summary["n"]
     count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
@@ -123,7 +107,7 @@ def caption(estimates: Estimates) -> str:
     )
 
 
-def findings(estimates: Estimates) -> list[str]:
+def findings(estimates: RunEstimates) -> list[str]:
     """What we see, in numbers; the comparison is with the best of the other methods."""
     summary = estimates.summary
     online = summary[summary["method"].str.startswith("oho")].sort_values("median")
@@ -149,7 +133,7 @@ def findings(estimates: Estimates) -> list[str]:
     return sentences
 
 
-def published_rows(estimates: Estimates) -> list[list[str]]:
+def published_rows(estimates: RunEstimates) -> list[list[str]]:
     """A table's header and rows, ours beside the published medians; empty where the paper has no values."""
     known = estimates.summary[estimates.summary["published"].notna()]
     rows = [[row.label, loss_text(row.median), f"{row.published:g}"] for row in known.itertuples()]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from reports import published, style
 from reports.figures.boxes import Box, draw_boxes, summarise
-from reports.figures.common import NoData, loss_text, measured, option, setting, stamp
+from reports.figures.common import NoData, RunEstimates, loss_text, measured, option, setting, stamp
 from reports.tables import Tables
 
 QUESTION = "Does it matter that the influence is carried through the whole of training?"
@@ -21,22 +18,7 @@ METHOD = (
 NEVER = "never"
 
 
-@dataclass(frozen=True)
-class Estimates:
-    """`runs`: a row a run.  `summary`: a row for each number of steps, never last."""
-
-    runs: pd.DataFrame
-    summary: pd.DataFrame
-    setting: str
-    stamp: str
-
-    @property
-    def csv(self) -> pd.DataFrame:
-        """The data behind the figure."""
-        return self.runs
-
-
-def estimate(tables: Tables) -> Estimates:
+def estimate(tables: Tables) -> RunEstimates:
     """Final test losses by reset period."""
     runs = measured(tables.of_figure("reset"))
     every = option(runs, "reset_every")
@@ -46,14 +28,14 @@ def estimate(tables: Tables) -> Estimates:
     data = data[["run", "seed", "label", "every", "test_loss", "counted_seconds"]]
     summary = summarise(data, ["every"])
     order = summary["every"].replace(0, np.inf).sort_values().index
-    return Estimates(data, summary.loc[order].reset_index(drop=True), setting(runs, tables.environments), stamp(runs))
+    return RunEstimates(data, summary.loc[order].reset_index(drop=True), setting(runs, tables.environments), stamp(runs))
 
 
 def _name(every: float) -> str:
     return NEVER if every == 0 else f"{every:,.0f}"
 
 
-def draw(estimates: Estimates) -> Figure:
+def draw(estimates: RunEstimates) -> Figure:
     """A box for each number of steps."""
     figure = Figure(figsize=(style.PAGE_INCHES, 2.4))
     axes = figure.add_subplot()
@@ -71,7 +53,7 @@ def draw(estimates: Estimates) -> Figure:
     return figure
 
 
-def caption(estimates: Estimates) -> str:
+def caption(estimates: RunEstimates) -> str:
     """What the figure shows, with n, budget and device."""
     n = estimates.summary["n"].min()
     return (
@@ -80,14 +62,14 @@ def caption(estimates: Estimates) -> str:
     )
 
 
-def findings(estimates: Estimates) -> list[str]:
+def findings(estimates: RunEstimates) -> list[str]:
     """Medians, from forgetting most often to never."""
     parts = [f"{loss_text(row.median)} ({_name(row.every)})" for row in estimates.summary.itertuples()]
     best = estimates.summary.loc[estimates.summary["median"].idxmin()]
     return [f"Median test losses by steps between resets: {', '.join(parts)}; lowest: {_name(best['every'])}."]
 
 
-def published_rows(estimates: Estimates) -> list[list[str]]:
+def published_rows(estimates: RunEstimates) -> list[list[str]]:
     """Ours beside the paper's, which are of CIFAR-10, where both have the number of steps."""
     rows = [
         [_name(row.every), loss_text(row.median), f"{published.RESET[int(row.every)]:g}"]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from reports import published, style
 from reports.figures.boxes import Box, draw_boxes, summarise
-from reports.figures.common import NoData, loss_text, measured, option, setting, stamp
+from reports.figures.common import NoData, RunEstimates, loss_text, measured, option, setting, stamp
 from reports.tables import Tables
 
 QUESTION = "Does it pay to give every layer, or every tensor, hyperparameters of its own, and what does it cost?"
@@ -22,22 +19,7 @@ METHOD = (
 INFLUENCES = {"exact": ("oho-layerwise", -0.17, "o"), "collapsed": ("oho-published", 0.17, "s")}
 
 
-@dataclass(frozen=True)
-class Estimates:
-    """`runs`: a row a run.  `summary`: a row for each number of sets and kind of influence."""
-
-    runs: pd.DataFrame
-    summary: pd.DataFrame
-    setting: str
-    stamp: str
-
-    @property
-    def csv(self) -> pd.DataFrame:
-        """The data behind the figure."""
-        return self.runs
-
-
-def estimate(tables: Tables) -> Estimates:
+def estimate(tables: Tables) -> RunEstimates:
     """Final test losses and counted seconds by number of sets and kind of influence."""
     runs = measured(tables.of_figure("sets"))
     sets = tables.evaluations.drop_duplicates("run", keep="last").set_index("run")["hyper_lr"].map(np.size)
@@ -47,10 +29,10 @@ def estimate(tables: Tables) -> Estimates:
     if data["sets"].nunique() < 2:
         raise NoData("This figure needs OHO runs with two or more numbers of sets, so it is not drawn.")
     data = data[["run", "seed", "label", "sets", "influence", "test_loss", "counted_seconds"]]
-    return Estimates(data, summarise(data, ["sets", "influence"]), setting(runs, tables.environments), stamp(runs))
+    return RunEstimates(data, summarise(data, ["sets", "influence"]), setting(runs, tables.environments), stamp(runs))
 
 
-def draw(estimates: Estimates) -> Figure:
+def draw(estimates: RunEstimates) -> Figure:
     """Two boxes for each number of sets, and two lines of counted time."""
     figure = Figure(figsize=(style.PAGE_INCHES, 2.9))
     axes = figure.add_subplot()
@@ -78,7 +60,7 @@ def draw(estimates: Estimates) -> Figure:
     return figure
 
 
-def caption(estimates: Estimates) -> str:
+def caption(estimates: RunEstimates) -> str:
     """What the figure shows, with n, budget and device."""
     n = estimates.summary["n"].min()
     return (
@@ -87,7 +69,7 @@ def caption(estimates: Estimates) -> str:
     )
 
 
-def findings(estimates: Estimates) -> list[str]:
+def findings(estimates: RunEstimates) -> list[str]:
     """The best number of sets for each kind of influence, and what it costs beside one set."""
     sentences = []
     for influence, group in estimates.summary.groupby("influence", sort=False):
@@ -100,7 +82,7 @@ def findings(estimates: Estimates) -> list[str]:
     return sentences
 
 
-def published_rows(estimates: Estimates) -> list[list[str]]:
+def published_rows(estimates: RunEstimates) -> list[list[str]]:
     """Ours beside the paper's median losses, where both have the number of sets."""
     data_set = published.data_set(estimates.stamp.partition(" ")[0])
     known = published.SETS.get(data_set, {})
