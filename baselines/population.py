@@ -49,11 +49,6 @@ class PopulationState(State):
         """The one that trains."""
         return self.members[self.place]
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the interval goes on."""
-        return len(self.trials) == self.trial
-
 
 class Population:
     """Members in turn, one interval each, then the population evolves.

@@ -35,11 +35,6 @@ class SearchState(State):
     """Validations of the trial in progress that the pruner has seen."""
     inner: TrainingState = None  # type: ignore[assignment]
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the trial goes on."""
-        return len(self.trials) == self.trial
-
 
 class Search:
     """Asks for a point, trains it, asks again with what became of it.

@@ -176,8 +176,8 @@ def _method(file: YamlFile, key: Key, item: Mapping[str, Any], space: Space) -> 
     name = _named(file, key, item, METHODS, "method")
     entry = METHODS[name]
     content = dict(_rest(item, "name", "label"))
-    if not isinstance(item.get("label", ""), str):
-        label = item["label"]
+    label = item.get("label", "")
+    if not isinstance(label, str):
         raise file.error((*key, "label"), f"label: a text is expected (given {label!r})")
     if "pruner" in content and "pruner" not in entry.options.model_fields:
         raise file.error((*key, "pruner"), f"pruner: it ends trials of a search early, and {name!r} has no trials")
@@ -212,7 +212,7 @@ def _over(file: YamlFile, key: Key, item: Any, name: str, space: Space) -> Spec:
 
 def _covered(file: YamlFile, key: Key, options: Any, space: Space) -> None:
     """The space has a law for every open value, and the method takes all that the law gives."""
-    own = space.of(getattr(options, "optimizer_name", "sgd"))
+    own = space.of(options.optimizer_name)
     open_names = [name for name, value in options.values().items() if value is None]
     if missing := own.missing(open_names):
         known = ", ".join(own.hyperparameters)

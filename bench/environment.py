@@ -37,6 +37,15 @@ def describe_environment(device: torch.device, threads: int, *, data: str | None
     }
 
 
+def place_and_date(environment: dict[str, Any]) -> str:
+    """Device, threads, torch, day and commit of `describe_environment`, for the head of a table."""
+    changes = " with changes" if environment["dirty"] else ""
+    return (
+        f"{environment['device_name']}, {environment['threads']} threads, torch {environment['torch']},"
+        f" {environment['finished'][:10]}, commit {environment['commit'][:12]}{changes}."
+    )
+
+
 def _version(name: str) -> str | None:
     try:
         return version(name)

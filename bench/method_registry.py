@@ -11,9 +11,12 @@ from baselines import training, tuning_free
 from baselines.population import Population, PopulationOptions
 from baselines.search import Search, SearchOptions
 from baselines.training import ScheduledOptions, Training
+from baselines.tuning_free import missing_package
 from bench import online
 from bench.online import Online
 from bench.protocol import Method, Options, Space
+
+__all__ = ["METHODS", "OPTIMIZERS", "MethodEntry", "build_method", "default_label", "missing_package", "repeatable"]
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,6 @@ def default_label(spec: Mapping[str, Any]) -> str:
     if usual is not None and usual.default.name != spec["optimizer"]["name"]:
         label += f", {OPTIMIZER_LABELS[spec['optimizer']['name']]}"
     return label
-
-
-def missing_package(name: str) -> str | None:
-    """What to install for a method whose package is not there; None where nothing is missing."""
-    return tuning_free.missing_package(name) if name in tuning_free.METHODS else None
 
 
 def build_method(name: str, options: Mapping[str, Any], space: Space) -> Method:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ Initial = dict[str, float]
 
 class InitialOptions(Options):
     """A value left out is drawn from the experiment's space, by the seed."""
+
+    optimizer_name: ClassVar[str] = "sgd"
+    """By which a space may have laws of its own."""
 
     lr: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
@@ -139,7 +142,7 @@ class Online:
         space: Space,
         optimize: Callable[[nn.Module, Initial, Any, int], Optimizer],
     ):
-        self.options, self.space, self.optimize = options, space.of("sgd"), optimize
+        self.options, self.space, self.optimize = options, space.of(options.optimizer_name), optimize
 
     def init(self, task: Task, seed: int) -> OnlineState:
         """Open initial values are drawn from the space; the L2 coefficient starts no higher than its ceiling."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from bench.clock import Ledger
 from bench.config import load_experiment
+from bench.environment import place_and_date
 from bench.records import Outcome
 from bench.runner import run
 from bench.tracking import open_sink
@@ -82,13 +83,11 @@ def main() -> None:
         rows.append(line)
         shares.append(share)
     assert outcome is not None
-    place = outcome.environment
+    place = dict(outcome.environment)
     lines = [
         "# What the suite costs beside a run",
         "",
-        f"{place['data']}, {experiment.budget.amount:g} counted seconds a run, W&B offline. {place['device_name']},"
-        f" {place['threads']} threads, torch {place['torch']}, {place['finished'][:10]}, commit {place['commit'][:12]}"
-        f"{' with changes' if place['dirty'] else ''}.",
+        f"{place['data']}, {experiment.budget.amount:g} counted seconds a run, W&B offline. {place_and_date(place)}",
         "Runner: records, progress, loop. Clock: its readings, each of which switches an account in"
         f" {1e6 * reading:.2f} µs; they are within the counted time. All in parts of the counted time.",
         "",

@@ -91,6 +91,11 @@ class State:
     diverged: bool = False
     """The training ended in a non-finite loss and nothing follows it."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the present trial goes on: it is not among the ended ones yet."""
+        return len(self.trials) == self.trial
+
 
 class Method(Protocol):
     """One way to train under a budget.  A method's state is a `State` of its own kind, hence `Any` here."""

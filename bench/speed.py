@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional
 
 import oho
-from bench.environment import describe_environment
+from bench.environment import describe_environment, place_and_date
 from bench.models import multilayer_perceptron
 from bench.published_step import PublishedStep
 from oho.memory import keep_freed_memory
@@ -274,9 +274,7 @@ def main() -> None:
     lines = [
         "# What a step costs",
         "",
-        f"Network 784-128-128-128-10, batches of {BATCH} and {BATCH}, float32. {place['device_name']},"
-        f" {given.threads} threads, torch {place['torch']}, {place['finished'][:10]}, commit {place['commit'][:12]}"
-        f"{' with changes' if place['dirty'] else ''}.",
+        f"Network 784-128-128-128-10, batches of {BATCH} and {BATCH}, float32. {place_and_date(place)}",
         f"{given.rounds} turns of about {TURN_SECONDS} s a variant, each between two of plain SGD, which its ratio is to.",
         "Memory is the peak beyond network and data, in a process of its own.",
         "",

@@ -168,9 +168,8 @@ def findings(estimates: Estimates) -> list[str]:
         ordered = row[np.isfinite(row)].sort_values()
         if len(ordered) > 1:
             (best, least), (second, next_least) = list(ordered.items())[:2]
-            after = "level with" if least == next_least else f"before {second} with {loss_text(next_least)}"
-            tied = f" {second}" if least == next_least else ""
-            sentences.append(f"At {fraction * last:.3g} {unit} {best} is lowest with {loss_text(least)}, {after}{tied}.")
+            after = f"level with {second}" if least == next_least else f"before {second} with {loss_text(next_least)}"
+            sentences.append(f"At {fraction * last:.3g} {unit} {best} is lowest with {loss_text(least)}, {after}.")
     if ours and others:
         ahead = table[ours].min(axis=1) < table[others].min(axis=1)
         sentences.append(_ahead(ahead, len(ours), len(others), unit))
