@@ -102,6 +102,13 @@ class HypergradientDescent:
         """The present learning rate."""
         return {"lr": float(self._lr)}
 
+    def assign(self, name: str, value: float) -> None:
+        """The learning rate, from which it goes on, or the weight decay."""
+        if name == "lr":
+            self._lr = torch.full_like(self._lr, value)
+        else:
+            self._flat.weight_decay = value
+
 
 class Feedback(NamedTuple):
     """Derivatives of f(x⁺) over |g|²: by P (N,), an element for each parameter, and by β ()."""
@@ -174,6 +181,13 @@ class HeavyBallHypergradient:
         """The mean of P as the learning rate, and the momentum."""
         return {"lr": float(self._scale.value.mean()), "momentum": float(self._momentum.value)}
 
+    def assign(self, name: str, value: float) -> None:
+        """All of P, from which it goes on, or the weight decay."""
+        if name == "lr":
+            self._scale.value = torch.full_like(self._scale.value, value)
+        else:
+            self._flat.weight_decay = value
+
 
 class UltimateStepper:
     """SGD tunes the hyperparameters of SGD or Adam (Chandra et al., 2022, arXiv 1909.13371): `wrapper` is a
@@ -209,3 +223,11 @@ class UltimateStepper:
         found = {name: value.detach() for name, value in tuned.parameters.items()}
         decays = {name: float(type(tuned).clamp(found[name])) for name in ("beta1", "beta2") if name in found}
         return {"lr": float(found["alpha"]), **decays}
+
+    def assign(self, name: str, value: float) -> None:
+        """The learning rate, from which it goes on, or the weight decay."""
+        if name == "lr":
+            tuned = self._wrapper.optimizer.parameters
+            tuned["alpha"] = torch.full_like(tuned["alpha"].detach(), value)
+        else:
+            self._weight_decay = value

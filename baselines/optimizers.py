@@ -37,6 +37,10 @@ class Stepper(Protocol):
         """Present values of what it adapts by itself."""
         ...
 
+    def assign(self, name: str, value: float) -> None:
+        """Changes a hyperparameter from outside; one that is not the optimizer's own is none of its business."""
+        ...
+
 
 class TorchStepper:
     """Any torch.optim.Optimizer.  The parameters evaluated are those trained."""
@@ -64,6 +68,15 @@ class TorchStepper:
     def hyper(self) -> dict[str, float]:
         """Nothing is adapted."""
         return {}
+
+    def assign(self, name: str, value: float) -> None:
+        """Into every group."""
+        for group in self.optimizer.param_groups:
+            if name in ("beta1", "beta2"):
+                betas = group["betas"]
+                group["betas"] = (value, betas[1]) if name == "beta1" else (betas[0], value)
+            elif name in group:
+                group[name] = value
 
 
 class Sgd(Options):

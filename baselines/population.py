@@ -45,6 +45,11 @@ class PopulationState(State):
     """Where the present interval begins in the member's curve."""
 
     @property
+    def trainings(self) -> list[TrainingState]:
+        """All members."""
+        return self.members
+
+    @property
     def member(self) -> TrainingState:
         """The one that trains."""
         return self.members[self.place]

@@ -35,6 +35,11 @@ class SearchState(State):
     """Validations of the trial in progress that the pruner has seen."""
     inner: TrainingState = None  # type: ignore[assignment]
 
+    @property
+    def trainings(self) -> list[TrainingState]:
+        """The trial in progress."""
+        return [self.inner]
+
 
 class Search:
     """Asks for a point, trains it, asks again with what became of it.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from baselines import schedules
 from baselines.optimizers import Adam, AnyOptimizer, Sgd, Stepper, TorchStepper
 from baselines.schedules import Place
-from bench.protocol import Batches, Incumbent, Ledger, Space, State, Task, draw, train
+from bench.protocol import Batches, Incumbent, Kick, Ledger, Space, State, Task, draw, train
 
 
 class TrainingOptions(Protocol):
@@ -131,6 +131,16 @@ class TrainingState(State):
     batches: Batches = None  # type: ignore[assignment]
     spans: int | None = None
     """Steps that a schedule spans where they are known, as in a search; else it goes by the runner's budget."""
+
+    def kick(self, kick: Kick) -> None:
+        """What the optimizer adapts changes where it stands; of a learning rate with a schedule, what that multiplies."""
+        adapted = self.stepper.hyper()
+        present = adapted.get(kick.name, self.options.values()[kick.name])
+        value = kick.of(present)
+        if kick.name not in adapted:
+            self.options = self.options.replace({kick.name: value})
+        self.stepper.assign(kick.name, value)
+        self.hyper[kick.name] = value * (self.hyper[kick.name] / present if present else 1.0)
 
 
 class Training:

@@ -111,6 +111,10 @@ class PackageStepper:
         """The learning rate it found."""
         return {"lr": float(self._lr(self._torch.optimizer))} if self._lr else {}
 
+    def assign(self, name: str, value: float) -> None:
+        """Into every group."""
+        self._torch.assign(name, value)
+
 
 @torch.no_grad()
 def _fill(parameters: Iterable[nn.Parameter], values: Iterable[Tensor]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from rich.progress import Progress
 
 import oho
 from bench.clock import Ledger
-from bench.online import OnlineState, held_loss
+from bench.online import OnlineState
 from bench.protocol import Method
 from bench.records import RecordError, Run, read_run
 from bench.spec import method_of, set_threads, task_of
@@ -45,18 +44,14 @@ def audit_run(folder: Path, *, steps: int, at: int | None, data_root: Path | Non
     state = _trained(method, state, recorded)
     _check_repeated(run, state)
     state = _trained(method, state, before)
-    task, model = state.task, state.model
-    pairs = [
-        (partial(task.training_loss, model, state.batches.at(step)), partial(held_loss, state, step))
-        for step in range(before, last)
-    ]
+    pairs = [state.closures(step) for step in range(before, last)]
     state.optimizer.on_phase = lambda phase: None
     try:
-        report = oho.audit(model, state.optimizer, pairs)
+        report = oho.audit(state.model, state.optimizer, pairs)
     except ValueError as error:
         raise RecordError(f"{folder}: {error}") from None
     label, seed = run.spec["method"]["label"], run.spec["seed"]
-    head = f"{label} on {task.data}, seed {seed}: hypergradient after step {last}, the last {steps} steps in float64"
+    head = f"{label} on {state.task.data}, seed {seed}: hypergradient after step {last}, the last {steps} steps in float64"
     return f"{head}\n{report}"
 
 

@@ -250,6 +250,8 @@ def user_errors() -> Iterator[None]:
 
 
 def _print_plan(planned: list, *, every_run: bool) -> None:
+    from bench.records import title_of
+
     todo = [item for item in planned if not item.is_done]
     totals: dict[str, float] = {}
     for item in todo:
@@ -258,7 +260,7 @@ def _print_plan(planned: list, *, every_run: bool) -> None:
         if every_run:
             spec = item.spec
             print(
-                f"{item.id}  {item.experiment.name}: {spec['task']['name']}, {spec['method']['label']}, "
+                f"{item.id}  {item.experiment.name}: {spec['task']['name']}, {title_of(spec)}, "
                 f"seed {spec['seed']}, {budget['amount']:g} {budget['unit']}, {spec['device']}"
             )
     total = " and ".join(f"{amount:g} {unit}" for unit, amount in totals.items()) or "nothing"

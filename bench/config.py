@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bench.method_registry import METHODS, OPTIMIZERS, build_method, default_label, missing_package, repeatable
-from bench.protocol import Options
+from bench.protocol import Kick, Options
 from bench.records import PROTOCOL
+from bench.shocks import Shock
 from bench.space import Space
 from bench.spec import Spec
 from bench.task_registry import TASKS
@@ -70,7 +71,9 @@ class ExperimentFields(Options):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     space: str
     methods: tuple[Mapping[str, Any], ...] = Field(min_length=1)
+    shocks: tuple[Shock, ...] = ()
     evaluations: int = Field(default=40, ge=1, description="evaluations spread evenly over the budget")
+    gradient_batches: int | None = Field(default=None, ge=2, description="whose gradients are compared at evaluations")
     threads: int | None = Field(default=None, ge=1)
     tracking: Tracking = Tracking()
 
@@ -109,6 +112,7 @@ def load_experiment(
     task_spec = {"name": task, **_validate(file, ("task",), type(entry.defaults), options).model_dump()}
     methods = [_method(file, ("methods", i), item, space) for i, item in enumerate(fields.methods)]
     _refuse_twins(file, methods)
+    shocks = _shocks(file, fields, methods)
     common = {
         "protocol": PROTOCOL,
         "task": task_spec,
@@ -117,11 +121,15 @@ def load_experiment(
         "evaluations": fields.evaluations,
         "device": device,
         "threads": fields.threads,
+        **({"gradient_batches": fields.gradient_batches} if fields.gradient_batches else {}),
     }
     chosen = tuple(seeds) if seeds is not None else fields.seeds
     # Seeds outermost: an interrupted experiment has all methods at the first seeds, so it can already be compared.
-    specs = tuple({**common, "method": method, "seed": seed} for seed, method in product(chosen, methods))
-    resolved = {**common, "methods": methods, "seeds": list(chosen)}
+    specs = tuple(
+        {**common, "method": method, "seed": seed, **({"shock": shock} if shock else {})}
+        for seed, method, shock in product(chosen, methods, (None, *shocks))
+    )
+    resolved = {**common, "methods": methods, "shocks": shocks, "seeds": list(chosen)}
     return Experiment(fields.experiment, fields.figures, fields.tracking, fields.budget, specs, resolved)
 
 
@@ -231,6 +239,40 @@ def _refuse_twins(file: YamlFile, methods: Sequence[Spec]) -> None:
     for index, label in enumerate(labels):
         if label in labels[:index]:
             raise file.error(("methods", index), f"two methods are called {label!r}; give one of them another `label`")
+
+
+def _shocks(file: YamlFile, fields: ExperimentFields, methods: Sequence[Spec]) -> list[Spec]:
+    """The shocks as specs have them, once each method is known to take them."""
+    for place, shock in enumerate(fields.shocks):
+        for number, event in enumerate(shock.events):
+            key = ("shocks", place, "events", number)
+            if fields.budget.unit == "epochs" and event.epoch >= fields.budget.amount:
+                given = f"{event.epoch:g} (budget: {fields.budget.amount:g} epochs)"
+                raise file.error((*key, "epoch"), f"epoch: must be within the budget (given {given})")
+            for kick, method in product(event.kicks, methods):
+                _kickable(file, (*key, "scale" if kick.value is None else "set", kick.name), kick, method)
+    shocks = [shock.resolved() for shock in fields.shocks]
+    labels = [shock["label"] for shock in shocks]
+    for place, label in enumerate(labels):
+        if label in labels[:place]:
+            raise file.error(("shocks", place), f"two shocks are called {label!r}; give one of them another `label`")
+    return shocks
+
+
+def _kickable(file: YamlFile, key: Key, kick: Kick, method: Spec) -> None:
+    """The method has the hyperparameter, and may have the value."""
+    trained = method.get("over", method)
+    options: Any = METHODS[trained["name"]].options.model_validate(_rest(trained, "name", "label"))
+    own = options.values() if method["name"] != "transplant" else {}
+    if kick.name not in own:
+        has = f"it has: {', '.join(own)}" if own else "its hyperparameters cannot be changed"
+        raise file.error(key, f"method {method['label']!r} has no hyperparameter {kick.name!r}; {has}")
+    if kick.value is not None:
+        try:
+            type(options).model_validate(options.replace({kick.name: kick.value}).model_dump())
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise file.error(key, f"{kick.name} cannot be set to {kick.value:g} in {method['label']!r}: {reason}") from None
 
 
 def _space(file: YamlFile, name: str) -> Space:

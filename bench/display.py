@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from bench.protocol import State
-from bench.records import Outcome, run_id
+from bench.records import Outcome, run_id, title_of
 
 
 def format_seconds(seconds: float) -> str:
@@ -55,7 +55,7 @@ class Display:
     def start(self, number: int, spec: Mapping[str, Any]) -> None:
         """A run begins."""
         self._spec, self._number, self._started = spec, number, time.monotonic()
-        what = f"{spec['task']['name']}, {spec['method']['label']}, seed {spec['seed']}"
+        what = f"{spec['task']['name']}, {title_of(spec)}, seed {spec['seed']}"
         self._line = f"[{number}/{self._total}] {run_id(spec)} {what}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=escape(self._line), completed=0.0, detail="")

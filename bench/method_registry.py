@@ -15,6 +15,7 @@ from baselines.tuning_free import missing_package
 from bench import online
 from bench.online import Online
 from bench.protocol import Method, Options, Space
+from bench.transplant import Transplant, TransplantOptions
 
 __all__ = ["METHODS", "OPTIMIZERS", "MethodEntry", "build_method", "default_label", "missing_package", "repeatable"]
 
@@ -103,11 +104,19 @@ METHODS: dict[str, MethodEntry] = {
         online.PublishedOptions,
         partial(Online, optimize=online.published_recursion),
     ),
+    "transplant": MethodEntry(
+        "SGD along the schedule that an OHO run of another seed found, kept, shuffled in time, or averaged",
+        "Transplant",
+        TransplantOptions,
+        Transplant,
+    ),
 }
 
 
 def repeatable(name: str) -> list[str]:
     """Names of the methods that the method `name` can repeat; a population copies the state of a torch optimizer."""
+    if METHODS[name].build is Transplant:
+        return [other for other, entry in METHODS.items() if issubclass(entry.options, online.InitialOptions)]
     base = ScheduledOptions if METHODS[name].build is Population else Options
     return [other for other, entry in METHODS.items() if entry.build is Training and issubclass(entry.options, base)]
 
@@ -121,6 +130,8 @@ def default_label(spec: Mapping[str, Any]) -> str:
     label = METHODS[spec["name"]].label
     if spec.get("pruner", "none") != "none":
         label += f", {spec['pruner'].replace('-', ' ')}"
+    if spec.get("order", "kept") != "kept":
+        label += f", {spec['order']}"
     if "over" in spec:
         return f"{label}: {spec['over']['label']}"
     if spec.get("schedule", "constant") != "constant":

@@ -8,25 +8,36 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 import oho
-from bench.protocol import Batches, Incumbent, Ledger, Options, Space, State, Task, draw, stream, train
+from bench.exactness import ExactTwin
+from bench.protocol import Batches, Incumbent, Kick, Ledger, Options, Space, State, Task, draw, stream, train
 from oho.published import CEILINGS
 
 Optimizer = oho.OHO | oho.PublishedOHO
 Initial = dict[str, float]
+Closure = Callable[[], Tensor]
 
 
 class InitialOptions(Options):
-    """A value left out is drawn from the experiment's space, by the seed."""
+    """A value left out is drawn from the experiment's space, by the seed.
+
+    Hypergradients are those of the loss on validation batches of `validation_batch_size`, the task's if nothing is said;
+    with `source: training`, on the step's own training batch.  With `compare_exact` an exact influence is carried beside
+    the run, uncounted, and the errors of its hypergradients are recorded.
+    """
 
     optimizer_name: ClassVar[str] = "sgd"
     """By which a space may have laws of its own."""
 
     lr: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
+    source: Literal["validation", "training"] = "validation"
+    validation_batch_size: int | None = Field(default=None, ge=1)
+    compare_exact: bool = False
 
     def values(self) -> dict[str, float | None]:
         """Initial hyperparameters by name; None is drawn from the space."""
@@ -36,6 +47,11 @@ class InitialOptions(Options):
     def ceiling(self) -> float:
         """Largest L2 coefficient, which also bounds the initial one."""
         return math.inf
+
+    @property
+    def sets(self) -> oho.Sets:
+        """What shares one value."""
+        return "global"
 
 
 class OnlineOptions(InitialOptions):
@@ -59,11 +75,6 @@ class OnlineOptions(InitialOptions):
     def ceiling(self) -> float:
         """Largest L2 coefficient."""
         return self.weight_decay_max
-
-    @property
-    def sets(self) -> oho.Sets:
-        """What shares one value."""
-        return "global"
 
 
 class SetsOptions(OnlineOptions):
@@ -114,12 +125,19 @@ class PublishedOptions(InitialOptions):
     def _groups_belong_to_layerwise(self) -> PublishedOptions:
         if (self.variant == "layerwise") != (self.groups is not None):
             raise ValueError("groups belongs to variant: layerwise, and only to it")
+        if self.compare_exact and self.variant == "layerwise":
+            raise ValueError("compare_exact: the published layer-wise update is that of no loss; take global or full")
         return self
 
     @property
     def ceiling(self) -> float:
         """The published one of the variant, unless another was given."""
         return self.weight_decay_max or CEILINGS[self.variant]
+
+    @property
+    def sets(self) -> oho.Sets:
+        """What shares one value; of the layer-wise variant, what comes nearest."""
+        return oho.Layerwise(self.groups) if self.groups else "full" if self.variant == "full" else "global"
 
 
 @dataclass
@@ -129,6 +147,25 @@ class OnlineState(State):
     optimizer: Optimizer = None  # type: ignore[assignment]
     batches: Batches = None  # type: ignore[assignment]
     validation_batches: Batches = None  # type: ignore[assignment]
+    options: InitialOptions = None  # type: ignore[assignment]
+    twin: ExactTwin | None = None
+
+    def closures(self, step: int, model: nn.Module | None = None) -> tuple[Closure, Closure]:
+        """The training loss of a step, and the loss whose hypergradient it follows, of `model` or the run's own."""
+        task, model = self.task, model or self.model
+        train_loss = partial(task.training_loss, model, self.batches.at(step))
+        if self.options.source == "training":
+            return train_loss, train_loss
+        # A validation batch is gathered only when a meta-step asks for it.
+        return train_loss, lambda: task.validation_loss(model, self.validation_batches.at(step))
+
+    def kick(self, kick: Kick) -> None:
+        """All sets alike, within the bounds."""
+        value = torch.as_tensor(kick.of(self.optimizer.hyper[kick.name]))
+        if kick.name == "weight_decay":
+            value = value.clamp(max=self.options.ceiling)
+        self.optimizer.set_hyper(kick.name, value)
+        self.hyper = values_of(self.optimizer)
 
 
 class Online:
@@ -150,25 +187,31 @@ class Online:
         initial: Initial = {name: value for name, value in given.items() if value is not None}
         initial |= draw(self.space, [name for name in given if name not in initial], seed)
         initial["weight_decay"] = min(initial["weight_decay"], self.options.ceiling)
-        model = task.model(seed)
-        state = OnlineState(task, seed, model, dict(initial))
-        state.optimizer = self.optimize(model, initial, self.options, seed)
-        state.batches, state.validation_batches = task.train_batches(seed), task.validation_batches(seed)
+        model, options = task.model(seed), self.options
+        state = OnlineState(task, seed, model, dict(initial), options=options)
+        state.optimizer = self.optimize(model, initial, options, seed)
+        state.batches = task.train_batches(seed)
+        state.validation_batches = task.validation_batches(seed, options.validation_batch_size)
+        if options.compare_exact:
+            state.twin = ExactTwin(model, state.optimizer, options.sets)
         return state
 
     def advance(self, state: OnlineState, *, steps: int, progress: float, ledger: Ledger) -> OnlineState:
         """Updates with a meta-step each."""
-        task, model = state.task, state.model
         state.optimizer.on_phase = ledger.switch
 
         def update() -> Tensor:
-            batch = state.batches.at(state.step)
-            return state.optimizer.step(
-                partial(task.training_loss, model, batch), partial(held_loss, state, state.step)
-            )
+            if state.twin is None:
+                return state.optimizer.step(*state.closures(state.step))
+            with ledger.account("evaluation"):
+                state.twin.follow()
+            loss = state.optimizer.step(*state.closures(state.step))
+            with ledger.account("evaluation"):
+                state.twin.compare(*state.closures(state.step, state.twin.model))
+            return loss
 
         train(state, steps, ledger, update=update)
-        state.hyper = {name: values.tolist() for name, values in state.optimizer.hyper.items()}
+        state.hyper = values_of(state.optimizer)
         return state
 
     def finish(self, state: State) -> None:
@@ -184,12 +227,13 @@ class Online:
         counts = {f"skipped_{reason}": count for reason, count in state.optimizer.skipped.items()}
         counts["shortened"] = state.optimizer.shortened
         found = {f"influence_norm_{name}": norm for name, norm in norms.items()} | counts
+        found |= state.twin.scalars() if state.twin else {}
         return {name: float(value) for name, value in found.items()}
 
 
-def held_loss(state: OnlineState, step: int) -> Tensor:
-    """Loss on the validation batch of a step, which is gathered only when a meta-step asks for it."""
-    return state.task.validation_loss(state.model, state.validation_batches.at(step))
+def values_of(optimizer: Optimizer) -> dict[str, list[float]]:
+    """Present hyperparameters, one value a set."""
+    return {name: values.tolist() for name, values in optimizer.hyper.items()}
 
 
 def published_meta(model: nn.Module, initial: Initial, options: OnlineOptions, seed: int) -> oho.OHO:

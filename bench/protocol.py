@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
@@ -25,8 +25,8 @@ from bench.streams import stream, stream_seed
 from bench.tasks import Batch, Batches, Split, Task, evaluate
 
 __all__ = [
-    "Batch", "Batches", "Dimension", "Incumbent", "Ledger", "Method", "Options", "Space", "Split", "State", "Task", "Trial",
-    "adopt", "draw", "evaluate", "select", "stream", "stream_seed", "train",
+    "Batch", "Batches", "Dimension", "Incumbent", "Kick", "Ledger", "Method", "Options", "Space", "Split", "State", "Task",
+    "Trial", "adopt", "draw", "evaluate", "select", "stream", "stream_seed", "train",
 ]  # fmt: skip
 
 JUDGED_EVERY = 10
@@ -41,6 +41,19 @@ class Options(BaseModel):
     def replace(self, values: Mapping[str, float]) -> Self:
         """The same with other values."""
         return self.model_copy(update=dict(values))
+
+
+@dataclass(frozen=True)
+class Kick:
+    """A change of a hyperparameter from outside: to `value` or, where that is None, by `factor`."""
+
+    name: str
+    value: float | None = None
+    factor: float = 1.0
+
+    def of(self, present: Any) -> Any:
+        """What it makes of the present value, a number or a tensor."""
+        return self.factor * present if self.value is None else self.value
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,15 @@ class State:
     def is_open(self) -> bool:
         """Whether the present trial goes on: it is not among the ended ones yet."""
         return len(self.trials) == self.trial
+
+    @property
+    def trainings(self) -> Sequence[State]:
+        """The trainings in progress, where a method is made of several."""
+        return [self]
+
+    def kick(self, kick: Kick) -> None:
+        """Changes a hyperparameter of this training; only asked of `trainings`."""
+        raise NotImplementedError(f"{type(self).__name__} has no kick: its hyperparameters cannot be changed from outside")
 
 
 class Method(Protocol):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,9 +16,11 @@ import torch
 
 from bench.clock import COUNTED, Cuda, Ledger
 from bench.conditions import Conditions, Verdict
+from bench.diagnostics import gradient_correlations
 from bench.environment import describe_environment
 from bench.protocol import Incumbent, Method, Split, State, Task, select
 from bench.records import Outcome, RunWriter, Status
+from bench.shocks import Event, change_data
 from bench.spec import Spec, method_of, set_threads, task_of
 from bench.tasks import evaluate
 from oho.memory import keep_freed_memory
@@ -106,6 +109,9 @@ class _Loop:
         self.result: dict[str, float | None] = dict.fromkeys(RESULT)
         self.final: dict[str, Any] = {}
         self.recorded_trials = 0
+        self.events = [Event(**event) for event in spec.get("shock", {}).get("events", [])]
+        if self.events:
+            self.test = Split(*(part.clone() for part in test))  # shocks write into it
         self.state = method.init(task, spec["seed"])
         select(self.state)  # the untrained model: what a run that validates nothing returns
         self.conditions = Conditions(task.device)
@@ -116,6 +122,8 @@ class _Loop:
         self.ledger.switch("runner")
         self.record_incumbent(0.0)
         self.evaluate(0.0)
+        while self.steps_to_event() == 0:
+            self.shock(self.events.pop(0), 0.0)
         due = interval
         while (used := self.used()) < self.amount and not state.diverged:
             steps = self.chunk(used, due)
@@ -129,6 +137,8 @@ class _Loop:
             if used >= due:
                 self.evaluate(used)
                 due = interval * (math.floor(used / interval) + 1)
+            while self.steps_to_event() == 0 and used < self.amount and not state.diverged:
+                self.shock(self.events.pop(0), used)
             if (moment := self.ledger.wall()) - shown > 0.1:
                 self.progress(min(1.0, used / self.amount), state)
                 shown = moment
@@ -145,6 +155,16 @@ class _Loop:
         return self.state.step / (self.task.steps_per_epoch if self.unit == "epochs" else 1)
 
     def chunk(self, used: float, due: float) -> int:
+        """Steps until the next look at the clock or the next shock."""
+        return int(min(self.steps_to_look(used, due), self.steps_to_event()))
+
+    def steps_to_event(self) -> float:
+        """Steps until the next shock; infinite where none is left."""
+        if not self.events:
+            return math.inf
+        return max(0, math.ceil(self.events[0].epoch * self.task.steps_per_epoch - 1e-9) - self.state.step)
+
+    def steps_to_look(self, used: float, due: float) -> int:
         """Steps until the next look at the clock.  Near the deadline of a timed run it is one step."""
         remaining = min(due, self.amount) - used
         if self.unit == "seconds":
@@ -154,6 +174,28 @@ class _Loop:
             return 1  # it is told the fraction of the budget used before each step
         per_step = 1 if self.unit == "steps" else 1 / self.task.steps_per_epoch
         return max(1, min(CHUNK_STEPS, math.ceil(remaining / per_step - 1e-9)))
+
+    def shock(self, event: Event, used: float) -> None:
+        """What an event does, between two evaluations; a model selected in another world is judged anew."""
+        state = self.state
+        if self.final["step"] < state.step:
+            self.evaluate(used)
+        self.write({**self.moment("shock", used), "trial": state.trial, "event": str(event)})
+        with self.ledger.account("evaluation"):
+            for training, kick in itertools.product(state.trainings, event.kicks):
+                training.kick(kick)
+            change_data(event, self.task, self.test, self.spec["seed"])
+            for judged in {id(each): each for each in (state, *state.trainings)}.values() if event.changes_world else ():
+                self.judge_anew(judged)
+        self.record_incumbent(used)
+        self.evaluate(used)
+
+    def judge_anew(self, state: State) -> None:
+        """The incumbent was selected in a world that is no more: it is validated in this one."""
+        if state.incumbent is not None:
+            self.model.load_state_dict(state.incumbent.weights)
+            (validation,) = self.task.evaluate(self.model, self.task.validation)
+            state.incumbent = replace(state.incumbent, validation_loss=validation.loss)
 
     def record_trials(self, used: float) -> None:
         """Writes the trials ended since the last call."""
@@ -182,6 +224,9 @@ class _Loop:
         with self.ledger.account("evaluation"):
             validation, test = self.task.evaluate(state.model, self.task.validation, self.test)
             scalars = self.method.scalars(state)
+            if count := self.spec.get("gradient_batches"):
+                seed = self.spec["seed"]
+                scalars |= gradient_correlations(self.task, state.model, seed=seed, step=state.step, count=count)
         self.final = {
             **moment,
             "trial": state.trial,

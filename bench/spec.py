@@ -14,7 +14,7 @@ from bench.space import Space
 from bench.task_registry import TASKS, build_task
 
 Spec = dict[str, Any]
-"""All that affects a run's result, as plain JSON values: task, method, seed, budget, space, device, threads."""
+"""All that affects a run's result, as plain JSON values: task, method, seed, budget, space, device, threads, shock."""
 
 
 def task_of(spec: Spec, device: torch.device, data_root: Path | None) -> tuple[Task, Split]:

@@ -89,9 +89,9 @@ class Task:
         size = min(self.batch_size, len(self.train.targets))
         return Batches(self.train, size, seed, "batches", augmentation=self.augmentation)
 
-    def validation_batches(self, seed: int) -> Batches:
-        """Validation batches, shuffled anew in every pass."""
-        size = min(self.validation_batch_size, len(self.validation.targets))
+    def validation_batches(self, seed: int, size: int | None = None) -> Batches:
+        """Validation batches of `size` examples, or the task's own size, shuffled anew in every pass."""
+        size = min(size or self.validation_batch_size, len(self.validation.targets))
         return Batches(self.validation, size, seed, "validation batches")
 
 

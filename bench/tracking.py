@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.records import Outcome
+from bench.records import Outcome, title_of
 
 TIMEOUT_SECONDS = 20
 log = logging.getLogger("oho-bench")
@@ -44,7 +44,10 @@ class WandbSink:
         """Logs an evaluation; a finished trial becomes a W&B run of its own."""
         if record["kind"] == "trial" and not self._is_search:
             return  # an interval of a population, of which there are thousands
-        log = {"trial": self._log_trial, "incumbent": self._log_incumbent, "evaluation": self._log_evaluation}
+        log = {
+            "trial": self._log_trial, "incumbent": self._log_incumbent, "evaluation": self._log_evaluation,
+            "shock": self._log_shock,
+        }  # fmt: skip
         self._guard(log[record["kind"]], record)
 
     def close(self, outcome: Outcome) -> None:
@@ -95,7 +98,7 @@ class WandbSink:
         return run
 
     def _open(self) -> None:
-        name = f"{self._spec['method']['label']}, seed {self._spec['seed']}"
+        name = f"{title_of(self._spec)}, seed {self._spec['seed']}"
         config = {**self._spec, "run": self._run_id, "experiment": self._experiment}
         self._run = self._start(name=name, job_type="search" if self._is_search else "run", config=config)
 
@@ -111,6 +114,9 @@ class WandbSink:
     def _log_incumbent(self, record: Mapping[str, Any]) -> None:
         row = {f"incumbent/{key}": record[key] for key in ("trial", "validation_loss", "test_loss", "test_error")}
         self._run.log({**row, "counted_seconds": record["counted_seconds"], "step": record["step"]})
+
+    def _log_shock(self, record: Mapping[str, Any]) -> None:
+        self._run.log({"shock": record["event"], "counted_seconds": record["counted_seconds"], "step": record["step"]})
 
     def _log_trial(self, record: Mapping[str, Any]) -> None:
         trial = record["trial"]

@@ -36,8 +36,20 @@ FIGURES: dict[str, FigureEntry] = {
         "How many sets",
         "reports.figures.sets",
     ),
+    "source": FigureEntry(
+        "hypergradients of training and validation batches, validation batch size (paper, figure 6)",
+        "Where hypergradients come from",
+        "reports.figures.source",
+    ),
+    "resiliency": FigureEntry(
+        "what shocks in the middle of training do, and how long it takes to recover (paper, figure 7)",
+        "Recovering from shocks",
+        "reports.figures.resiliency",
+    ),
     "tangents": FigureEntry(
-        "norms of the influence over training (paper, figure 8)", "How long the influence is", "reports.figures.tangents"
+        "norms of the influence and correlations of gradients over training (paper, figure 8)",
+        "How long the influence is",
+        "reports.figures.tangents",
     ),
     "stability": FigureEntry(
         "norms of the influence against learning rate and meta-rate (paper, figure 9)",
@@ -53,5 +65,20 @@ FIGURES: dict[str, FigureEntry] = {
         "test loss of the selected model against the budget used, all methods",
         "What each method returns at any budget",
         "reports.figures.anytime",
+    ),
+    "profiles": FigureEntry(
+        "how often each method is within a factor of the best, over tasks and seeds",
+        "How often each method is near the best",
+        "reports.figures.profiles",
+    ),
+    "exactness": FigureEntry(
+        "errors of published and exact hypergradients, and what they do to the loss",
+        "What exactness is worth",
+        "reports.figures.exactness",
+    ),
+    "transplant": FigureEntry(
+        "OHO's schedule on other seeds: kept, shuffled, averaged",
+        "How much is schedule, how much is following the run",
+        "reports.figures.transplant",
     ),
 }

@@ -50,6 +50,7 @@ METHOD_LINES = {
     "oho-full": "{name: oho-full, meta_rate: 1e-3}",
     "oho-default": "{name: oho-default}",
     "oho-published": "{name: oho-published, meta_rate: 1e-3}",
+    "transplant": "{name: transplant, epochs: 4, over: {name: oho-global, meta_rate: 1e-3}}",
     "random-search": "{name: random-search, trial_epochs: 1, over: {name: fixed}}",
     "sobol-search": "{name: sobol-search, trial_epochs: 1, over: {name: cosine}}",
     "bayesian-search": "{name: bayesian-search, trial_epochs: 1, over: {name: adam}}",

@@ -1,0 +1,124 @@
+"""Shocks: what befalls a run from outside, at an epoch that its configuration names.
+
+A hyperparameter is set or scaled in the training in progress, in a population in all members.  Labels are shifted and
+inputs rotated in every split: the world changes.  Labels are corrupted in the training split: what is asked for stays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor
+
+from bench.protocol import Kick, Options, Split, Task, stream
+
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Event(Options):
+    """What happens once `epoch` epochs of the run, over all its trials, have been trained.
+
+    `set` and `scale` map hyperparameters to values and factors, of a learning rate with a schedule to those of what the
+    schedule multiplies; OHO keeps within its bounds.  `shift_labels` is added to every label, modulo the number of classes.
+    `rotate` turns inputs by so many degrees, counter-clockwise.  `label_noise` is the fraction of training labels that
+    become another one, drawn by the seed.
+    """
+
+    epoch: float = Field(ge=0)
+    set: Mapping[str, NonNegative] = {}
+    scale: Mapping[str, Positive] = {}
+    shift_labels: int = Field(default=0, ge=0)
+    rotate: float = 0.0
+    label_noise: float = Field(default=0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _something_happens(self) -> Event:
+        if not (self.kicks or self.changes_data):
+            raise ValueError("something has to happen: set, scale, shift_labels, rotate or label_noise")
+        if twice := set(self.set) & set(self.scale):
+            raise ValueError(f"{', '.join(sorted(twice))}: set or scale, not both")
+        return self
+
+    @property
+    def kicks(self) -> list[Kick]:
+        """Changes of hyperparameters."""
+        values = [Kick(name, value=value) for name, value in self.set.items()]
+        return values + [Kick(name, factor=factor) for name, factor in self.scale.items()]
+
+    @property
+    def changes_world(self) -> bool:
+        """Whether validation and test examples change: what was selected before has to be judged anew."""
+        return bool(self.shift_labels or self.rotate)
+
+    @property
+    def changes_data(self) -> bool:
+        """Whether any examples change."""
+        return self.changes_world or bool(self.label_noise)
+
+    def __str__(self) -> str:
+        """In words, as on figures."""
+        parts = [f"{name} set to {value:g}" for name, value in self.set.items()]
+        parts += [f"{name} times {factor:g}" for name, factor in self.scale.items()]
+        parts += [f"labels shifted by {self.shift_labels}"] if self.shift_labels else []
+        parts += [f"inputs rotated by {self.rotate:g}°"] if self.rotate else []
+        parts += [f"{self.label_noise:.0%} of labels corrupted"] if self.label_noise else []
+        return f"{' and '.join(parts)} at epoch {self.epoch:g}"
+
+
+class Shock(Options):
+    """Events of one run, in order.  Its twin is the run of the same method and seed without them."""
+
+    events: tuple[Event, ...] = Field(min_length=1)
+    label: str = ""
+    """What figures call it; the events in words if nothing is said."""
+
+    @field_validator("events")
+    @classmethod
+    def _in_order(cls, events: tuple[Event, ...]) -> tuple[Event, ...]:
+        return tuple(sorted(events, key=lambda event: event.epoch))
+
+    def resolved(self) -> dict[str, Any]:
+        """As a run's spec has it: plain values, with a label."""
+        label = self.label or ", ".join(map(str, self.events))
+        events = [event.model_dump(mode="json", exclude_defaults=True) for event in self.events]
+        return {"label": label, "events": events}
+
+
+@torch.no_grad()
+def change_data(event: Event, task: Task, test: Split, seed: int) -> None:
+    """Writes an event's changes into the task's splits and the test split, which must be the run's own tensors."""
+    classes = int(task.train.targets.max()) + 1
+    for split in (task.train, task.validation, test):
+        if event.shift_labels:
+            split.targets.copy_((split.targets + event.shift_labels) % classes)
+        if event.rotate:
+            split.inputs.copy_(rotated(split.inputs, event.rotate))
+    if event.label_noise:
+        corrupt(task.train.targets, event.label_noise, classes, stream(seed, "label noise", round(1e6 * event.epoch)))
+
+
+def rotated(inputs: Tensor, degrees: float) -> Tensor:
+    """Images (n, channels, height, width), or flattened square ones (n, height · height), turned; corners become black."""
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.functional import rotate
+
+    images = inputs
+    if inputs.dim() == 2:
+        side = math.isqrt(inputs.shape[1])
+        if side * side != inputs.shape[1]:
+            raise ValueError(f"rotate: inputs of {inputs.shape[1]} numbers are no square images")
+        images = inputs.view(-1, 1, side, side)
+    return rotate(images, degrees, InterpolationMode.BILINEAR).view_as(inputs)
+
+
+def corrupt(targets: Tensor, fraction: float, classes: int, generator: torch.Generator) -> None:
+    """Gives a fraction of the targets (n,) another label, each of the others being as likely."""
+    count = round(fraction * len(targets))
+    chosen = torch.randperm(len(targets), generator=generator)[:count].to(targets.device)
+    moves = torch.randint(1, classes, (count,), generator=generator).to(targets.device)
+    targets[chosen] = (targets[chosen] + moves) % classes
