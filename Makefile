@@ -6,7 +6,7 @@ BIN := .venv/bin
 RESULTS := runs/$(SCALE)
 OUTPUT := reports/out/$(SCALE)
 
-.PHONY: help setup reproduce report test test-slow speed lint format clean
+.PHONY: help setup reproduce report test test-slow test-browser speed lint format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -27,13 +27,16 @@ report: .venv/.installed  ## the same; what is finished is not run again
 
 figure-%: .venv/.installed
 	$(BIN)/oho-bench run $$(grep -lE '^figures:.*\b$*\b' configs/$(SCALE)/*.yaml) --out $(RESULTS)
-	$(BIN)/oho-bench figure $* $(RESULTS) -o $(OUTPUT)/figures/$*.pdf
+	$(BIN)/oho-bench figure $* $(RESULTS) -o $(OUTPUT)/report/$*.pdf
 
 test: .venv/.installed  ## the test suite, without the tests marked slow
 	$(BIN)/python -m pytest
 
 test-slow: .venv/.installed  ## the tests marked slow: real ResNet-18 and the published commands, some minutes
 	$(BIN)/python -m pytest -m slow -n 0
+
+test-browser: .venv/.installed  ## the tests marked browser: the report's page in a headless Chromium, with its driver
+	$(BIN)/python -m pytest -m browser -n 0
 
 speed: .venv/.installed  ## what a step, and the suite beside it, cost on DEVICE (cpu): six minutes of an idle machine, MNIST
 	$(BIN)/python -m bench.speed --device $(DEVICE) --out results/speed-$(DEVICE).md

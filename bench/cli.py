@@ -114,7 +114,7 @@ def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The PDF to write.")] = Path("report.pdf"),
 ) -> None:
-    """Build the figures and the PDF report from a results folder."""
+    """Build the PDF report, the page (.html) and the figures (in a folder of that name) from a results folder."""
     with user_errors():
         from reports.api import build_report
 
@@ -127,12 +127,13 @@ def figure(
     name: Annotated[str, typer.Argument(help="A figure's name; see `oho-bench list`.")],
     directory: Annotated[Path, typer.Argument(metavar="DIR")],
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="The PDF, PNG or SVG to write.")] = None,
+    column: Annotated[bool, typer.Option("--column", help="As wide as one of two columns, 3.3 inches.")] = False,
 ) -> None:
-    """Draw one figure, with its data as CSV beside it."""
+    """Draw one figure as PDF, PNG and SVG, with its data as CSV beside them."""
     with user_errors():
         from reports.api import build_figure
 
-        for path in build_figure(name, directory, output or Path(f"{name}.pdf")):
+        for path in build_figure(name, directory, output or Path(f"{name}.pdf"), column=column):
             print(path)
 
 

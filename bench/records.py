@@ -41,8 +41,8 @@ KINDS = {
     "shock": MOMENT,
 }
 """Numbers, or null, that a record of each kind must have."""
-VALUES = {kind: itemgetter(*names) for kind, names in KINDS.items()}
-NUMBERS = frozenset({int, float, bool, type(None)})
+_NUMBERS_OF = {kind: itemgetter(*names) for kind, names in KINDS.items()}
+_NUMBER_TYPES = frozenset({int, float, bool, type(None)})
 
 
 class RecordError(Exception):
@@ -315,9 +315,9 @@ def _problem(record: Any) -> str | None:
     if not isinstance(record, dict) or record.get("kind") not in KINDS:
         return f"kind must be one of {', '.join(KINDS)}"
     try:
-        if NUMBERS.issuperset(map(type, VALUES[record["kind"]](record))):
+        if _NUMBER_TYPES.issuperset(map(type, _NUMBERS_OF[record["kind"]](record))):
             return None
     except KeyError:
         pass
-    name = next(name for name in KINDS[record["kind"]] if name not in record or type(record[name]) not in NUMBERS)
+    name = next(name for name in KINDS[record["kind"]] if name not in record or type(record[name]) not in _NUMBER_TYPES)
     return f"{name!r} must be a number or null; the run's records are damaged"

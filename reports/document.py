@@ -18,13 +18,17 @@ import typst
 from reports import style
 from reports.comparisons import compare, to_separate
 from reports.errors import ReportError
-from reports.figures.common import MEASURED, loss_text, plural, task_names
-from reports.published import SOURCE
+from reports.figures.common import MEASURED, budgets, loss_text, plural, task_names
+from reports.published import DISTRIBUTION_MEDIAN, SOURCE, data_set
+from reports.registry import FIGURES
 from reports.statistics import bootstrap, interquartile_mean
 from reports.tables import Tables
 
 TEMPLATE = Path(__file__).with_name("template.typ")
 ACCOUNTS = ("train", "hypergradient", "selection", "search", "setup", "evaluation", "tracking", "runner")
+
+LISTED = 12
+"""Disturbed runs that are named one by one."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Section:
     image: Path | None
     published: list[list[str]]
     """Header and rows of ours beside the published values; empty where there are none."""
+    headline: bool = False
+    """Whether its first finding stands in the abstract."""
 
     @classmethod
     def empty(cls, title: str, module: ModuleType, reason: str) -> Section:
@@ -46,20 +52,37 @@ class Section:
         return cls(title, module.QUESTION, module.METHOD, [], reason, None, [])
 
 
+def opening(tables: Tables, sections: list[Section]) -> dict[str, Any]:
+    """What the PDF and the page both begin with: title, date, the abstract's sentences, how many runs were measured."""
+    runs = tables.runs.drop_duplicates("run")
+    done = runs[runs["status"].isin(MEASURED)]
+    headlines = [finding for section in sections if section.headline for finding in section.findings[:1]]
+    return {
+        "title": "Hyperparameter optimization during training under equal budgets",
+        "date": _newest(tables)[:10],
+        "abstract": [_compared(done), *headlines],
+        "planned": len(runs),
+        "measured": len(done),
+    }
+
+
+def _newest(tables: Tables) -> str:
+    return max(str(environment["finished"]) for environment in tables.environments)
+
+
 def write_pdf(tables: Tables, sections: list[Section], output: Path) -> None:
     """Compiles the template with the report's content.  Raises `ReportError` where the file cannot be written."""
-    newest = max(str(environment["finished"]) for environment in tables.environments)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         shutil.copy(TEMPLATE, root / "report.typ")
-        content = _content(tables, sections, newest)
+        content = _content(tables, sections)
         for index, section in enumerate(sections):
             if section.image is not None:
                 shutil.copy(section.image, root / f"figure-{index}.svg")
         (root / "content.json").write_text(json.dumps(content), encoding="utf-8")
         pdf = typst.compile(
             str(root / "report.typ"), root=str(root), ignore_system_fonts=True,
-            timestamp=int(datetime.fromisoformat(newest).timestamp()),
+            timestamp=int(datetime.fromisoformat(_newest(tables)).timestamp()),
         )  # fmt: skip
     try:
         output.write_bytes(pdf)
@@ -67,34 +90,28 @@ def write_pdf(tables: Tables, sections: list[Section], output: Path) -> None:
         raise ReportError(f"{output}: cannot be written ({error.strerror}); choose another place with -o") from None
 
 
-def _content(tables: Tables, sections: list[Section], newest: str) -> dict[str, Any]:
+def _content(tables: Tables, sections: list[Section]) -> dict[str, Any]:
     runs = tables.runs
     done = runs[runs["status"].isin(MEASURED)]
+    spared = done[done["shock"] == ""]  # those with a shock are compared with their twins, in their own section
     return {
-        "title": "Hyperparameter optimization during training under equal budgets",
-        "date": newest[:10],
-        "abstract": [_compared(done), *(sentence for section in sections for sentence in section.findings[:1])],
+        **opening(tables, sections),
         "sections": [_section(index, section) for index, section in enumerate(sections)],
-        "results": [_group_table(experiment, group) for experiment, group in done.groupby("experiment", sort=True)],
-        "comparisons": [_comparison(experiment, group) for experiment, group in done.groupby("experiment", sort=True)],
-        "ledger": _ledger(done),
+        "results": [_group_table(experiment, group) for experiment, group in spared.groupby("experiment", sort=True)],
+        "comparisons": [_comparison(experiment, group) for experiment, group in spared.groupby("experiment", sort=True)],
+        "ledger": _ledger(spared),
         "provenance": _provenance(tables),
         "source": SOURCE,
         "problems": _problems(runs),
-        "planned": len(runs.drop_duplicates("run")),
-        "measured": len(done.drop_duplicates("run")),
+        "absent": _absent(tables),
     }
 
 
-def _compared(done: pd.DataFrame) -> str:
-    runs = done.drop_duplicates("run")
+def _compared(runs: pd.DataFrame) -> str:
     parts = []
-    for (task, amount, unit), group in runs.groupby(["task", "budget", "unit"]):
-        labels = sorted(group["label"].unique(), key=str)
-        parts.append(
-            f"{plural(len(group), 'run')} of {plural(len(labels), 'method')} on {task}, {amount:g} "
-            f"{'counted seconds' if unit == 'seconds' else unit} each"
-        )
+    for task, group in runs.groupby("task"):
+        methods = plural(group["method_label"].nunique(), "method")
+        parts.append(f"{plural(len(group), 'run')} of {methods} on {task}, {budgets(group)} each")
     return f"This report compares {'; '.join(parts)}. A search's budget covers all its trials."
 
 
@@ -128,12 +145,13 @@ def _comparison(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
         str(label): dict(zip(runs["seed"], runs["incumbent_test_loss"], strict=True))
         for label, runs in group.groupby("label")
     }
+    order = {str(label): _order(runs) for label, runs in group.groupby("label")}
     medians = group.groupby("label")["incumbent_test_loss"].apply(lambda column: bootstrap(column).value).sort_values()
     ours = [label for label in medians.index if group.loc[group["label"] == label, "method"].iloc[0].startswith("oho")]
     reference = str((ours or list(medians.index))[0])
     rows = [
         [c.second, str(c.n), _signed(c.difference.value), f"{c.improvement:.2f}", f"{c.p:.2g}", f"{c.corrected:.2g}"]
-        for c in compare(losses, reference)
+        for c in sorted(compare(losses, reference), key=lambda comparison: order[comparison.second])
     ]
     return {
         "experiment": experiment, "reference": reference, "rows": rows, "power": _power(losses, list(medians.index)),
@@ -181,6 +199,14 @@ def _provenance(tables: Tables) -> list[list[str]]:
     return [*rows, ["runs ended", f"{finished[0]} to {finished[-1]}"]]
 
 
+def _absent(tables: Tables) -> list[str]:
+    """Figures that no experiment feeds, and published data sets without a run."""
+    fed = {name for manifest in tables.manifests for name in manifest.figures}
+    sentences = [f"{entry.title}: {entry.description}" for name, entry in FIGURES.items() if name not in fed]
+    tasks = {data_set(task) for task in tables.runs["task"].dropna()}
+    return sentences + [f"The paper's experiments on {name}" for name in DISTRIBUTION_MEDIAN if name not in tasks]
+
+
 def _problems(runs: pd.DataFrame) -> list[str]:
     """One line for each failed, unfinished or disturbed run, and one for each experiment's runs that never started."""
     open_runs = runs.drop_duplicates("run")
@@ -194,9 +220,12 @@ def _problems(runs: pd.DataFrame) -> list[str]:
             status = row["status"].replace("_", " ") + (f": {message[-1]}" if message else "")
             problems.append(f"{experiment}, {row['label']}, seed {row['seed']:.0f} ({row['run']}): {status}")
     measured = runs.drop_duplicates("run")
-    for row in measured[measured["status"].isin(MEASURED) & (measured["invalid_because"] != "")].to_dict("records"):
+    disturbed = measured[measured["status"].isin(MEASURED) & (measured["invalid_because"] != "")]
+    for row in disturbed.head(LISTED).to_dict("records"):
         what = f"{row['experiment']}, {row['label']}, seed {row['seed']:.0f} ({row['run']})"
         problems.append(f"{what}: not valid: {row['invalid_because']}")
+    if len(disturbed) > LISTED:
+        problems.append(f"{plural(len(disturbed) - LISTED, 'more run')} not valid; the table of runs in the page has them all")
     return problems
 
 

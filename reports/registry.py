@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FigureEntry:
-    """One figure: `module` has `QUESTION`, `METHOD`, `estimate`, `draw`, `caption`, `findings` and
-    `published_rows`."""
+    """One figure: `module` has `QUESTION`, `METHOD`, `estimate`, `draw`, `caption`, `findings` and `published_rows`.
+
+    `interactive`, if it is there, makes a chart of the page.  The abstract has the first finding of each `headline`.
+    """
 
     description: str
     title: str
     module: str
+    headline: bool = False
 
 
 FIGURES: dict[str, FigureEntry] = {
@@ -20,11 +23,13 @@ FIGURES: dict[str, FigureEntry] = {
         "final test loss over random initial hyperparameters (paper, figure 1)",
         "Final test loss over random initial hyperparameters",
         "reports.figures.distribution",
+        headline=True,
     ),
     "performance": FigureEntry(
         "trials and counted time a search needs to reach Global OHO (paper, figure 2)",
         "Trials and counted time to reach Global OHO",
         "reports.figures.performance",
+        headline=True,
     ),
     "convergence": FigureEntry(
         "learning rates from several starts, test loss at several meta-rates (paper, figure 3)",
@@ -45,6 +50,7 @@ FIGURES: dict[str, FigureEntry] = {
         "what shocks in the middle of training do, and how long it takes to recover (paper, figure 7)",
         "Recovering from shocks",
         "reports.figures.resiliency",
+        headline=True,
     ),
     "tangents": FigureEntry(
         "norms of the influence and correlations of gradients over training (paper, figure 8)",
@@ -65,6 +71,7 @@ FIGURES: dict[str, FigureEntry] = {
         "test loss of the selected model against the budget used, all methods",
         "What each method returns at any budget",
         "reports.figures.anytime",
+        headline=True,
     ),
     "profiles": FigureEntry(
         "how often each method is within a factor of the best, over tasks and seeds",
@@ -75,10 +82,12 @@ FIGURES: dict[str, FigureEntry] = {
         "errors of published and exact hypergradients, and what they do to the loss",
         "What exactness is worth",
         "reports.figures.exactness",
+        headline=True,
     ),
     "transplant": FigureEntry(
         "OHO's schedule on other seeds: kept, shuffled, averaged",
         "How much is schedule, how much is following the run",
         "reports.figures.transplant",
+        headline=True,
     ),
 }

@@ -61,10 +61,16 @@ def bootstrap_curves(values: np.ndarray, statistic: Statistic = median, *, seed:
     if len(sample) < LEAST_RUNS:
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
     picks = np.random.default_rng(seed).integers(len(sample), size=(RESAMPLES, len(sample)))
-    ordered = np.sort(np.stack([statistic(column[picks]) for column in sample.T]), axis=-1)
+    ordered = np.sort(np.stack([statistic(column.take(picks)) for column in sample.T]), axis=-1)
     tail = (1 - CONFIDENCE) / 2
     low, high = (ordered[:, round(fraction * (RESAMPLES - 1))] for fraction in (tail, 1 - tail))
     return value, low, high
+
+
+def performance_profile(ratios: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Share of `ratios` (n,) up to each of `factors` (points,), and both ends of its pointwise interval, each (points,)."""
+    within = (ratios[:, None] <= factors * (1 + 1e-12)).astype(float)
+    return bootstrap_curves(within, lambda values: values.mean(-1))
 
 
 def first_at_most(values: ArrayLike, target: float) -> int | None:

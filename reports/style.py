@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,10 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
 
@@ -69,6 +74,11 @@ MARKERS = {
 }
 UNKNOWN_COLOUR, UNKNOWN_MARKER = "#555555", "X"
 
+COLUMN_SETTINGS: dict[Any, Any] = {
+    "font.size": 7, "axes.labelsize": 7, "axes.titlesize": 7.5, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5,
+}  # fmt: skip
+"""What differs in a column of text."""
+
 SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
@@ -95,11 +105,23 @@ SETTINGS: dict[Any, Any] = {
 }
 
 
+_in_column = contextvars.ContextVar("in_column", default=False)
+
+
 @contextlib.contextmanager
-def figure_style() -> Iterator[None]:
-    """The settings inside the block only."""
-    with plt.rc_context(SETTINGS):
-        yield
+def figure_style(*, column: bool = False) -> Iterator[None]:
+    """The settings inside the block only; with `column`, figures are as wide as one of two columns of text."""
+    token = _in_column.set(column)
+    try:
+        with plt.rc_context({**SETTINGS, **(COLUMN_SETTINGS if column else {})}):
+            yield
+    finally:
+        _in_column.reset(token)
+
+
+def in_column() -> bool:
+    """Whether figures are to be as wide as a column."""
+    return _in_column.get()
 
 
 def colour(method: str, over: str | None = None) -> str:
@@ -117,6 +139,53 @@ def rank(method: str) -> int:
     return list(COLOURS).index(method) if method in COLOURS else len(COLOURS)
 
 
+def panels(rows: int, columns: int, *, height: float, **options: Any) -> tuple[Figure, Any]:
+    """A figure of the page's width, `height` inches high, with its panels, as `Figure.subplots` gives them.
+
+    In a column the panels stand one below the other, each as high as it would be on the page, and share no axis.
+    """
+    if not in_column() or columns == 1:
+        figure = Figure(figsize=(COLUMN_INCHES if in_column() else PAGE_INCHES, height))
+        return figure, figure.subplots(rows, columns, **options)  # type: ignore[call-overload]
+    heights = np.repeat(options.get("height_ratios", np.ones(rows)), columns)
+    figure = Figure(figsize=(COLUMN_INCHES, 0.85 * columns * height))
+    stacked = figure.subplots(rows * columns, 1, height_ratios=heights.tolist())
+    return figure, stacked.reshape(rows, columns) if rows > 1 or options.get("squeeze") is False else stacked
+
+
+def log_scale(axes: Axes, *names: str) -> None:
+    """Logarithmic axes "x" or "y", with ticks at 1, 2, 5 where there is room, at powers of ten elsewhere."""
+    for name in names:
+        getattr(axes, f"set_{name}scale")("log")
+        axis = getattr(axes, f"{name}axis")
+        axis.set_major_locator(_Steps())
+        axis.set_major_formatter(decimal)
+        axis.set_minor_formatter(NullFormatter())
+
+
+class _Steps(LogLocator):
+    """Of more than two decades, powers of ten alone."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        """As a logarithmic locator's."""
+        self.set_params(subs=(1.0, 2.0, 5.0) if 0 < vmax < 150 * vmin else (1.0,))
+        return super().tick_values(vmin, vmax)
+
+
+def decimal(value: float, position: int | None = None) -> str:
+    """A tick's label: numbers as they are said, very small and very large ones by their power of ten."""
+    if value == 0 or 9e-5 < abs(value) < 1e5:
+        return f"{value:g}"
+    exponent = math.floor(math.log10(abs(value)) + 1e-9)
+    mantissa = value / 10**exponent
+    return f"$10^{{{exponent}}}$" if abs(mantissa - 1) < 1e-6 else f"${mantissa:.3g}\\cdot 10^{{{exponent}}}$"
+
+
+def legend_columns(wanted: int) -> int:
+    """Columns of a legend: in a column of text no more than two."""
+    return min(wanted, 2) if in_column() else wanted
+
+
 def stamp(figure: Figure, text: str) -> None:
     """A small line below everything else."""
     figure.supxlabel(text, fontsize=6, color="#666666", x=0.99, ha="right")
@@ -130,6 +199,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
     for suffix, entries in metadata.items():
         target = path.with_suffix(f".{suffix}")
         figure.savefig(target, metadata=entries)
+        figure.set_layout_engine("none")  # all formats have the first one's layout, and it is not made again
         written.append(target)
     plt.close(figure)
     return written

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from reports import style
 from reports.figures.common import NoData, comparable, loss_text, setting, stamp
@@ -88,22 +92,17 @@ def _losses(incumbents: pd.DataFrame | None, grid: np.ndarray) -> np.ndarray:
 
 def draw(estimates: Estimates) -> Figure:
     """A line a method with its band; names beside where the lines end, best below."""
-    figure = Figure(figsize=(style.PAGE_INCHES, 3.6))
-    axes = figure.add_subplot()
+    figure, axes = style.panels(1, 1, height=3.6)
     ends, kinds = [], set()
     for label, curve in estimates.curves.groupby("label"):
-        first = curve.iloc[0]
-        over = first["over"] if isinstance(first["over"], str) else None
-        colour = style.colour(first["method"], over)
-        kind = SEARCHES.get(first["method"], OTHER_SEARCH) if over else SINGLE
+        colour, kind = _colour(curve), _kind(curve)
         kinds.add(kind)
-        marker = style.marker(first["method"], over) if len(curve) == 1 else None
+        marker = style.marker(*_names(curve)) if len(curve) == 1 else None
         axes.plot(curve["used"], curve["median"], color=colour, ls=kind.dashes, lw=1.3, marker=marker, ms=5,
                   drawstyle="steps-post")  # fmt: skip
         axes.fill_between(curve["used"], curve["low"], curve["high"], color=colour, alpha=0.1, lw=0, step="post")
         ends.append((curve["median"].iloc[-1], str(label), colour))
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    style.log_scale(axes, "x", "y")
     finite = estimates.curves["median"].replace(np.inf, np.nan).dropna()
     axes.set_ylim(0.93 * finite.min(), 1.05 * finite.max())
     budget = estimates.curves["used"].max()
@@ -111,13 +110,32 @@ def draw(estimates: Estimates) -> Figure:
     axes.set_xlabel("Counted seconds" if estimates.unit == "seconds" else f"Budget used ({estimates.unit})")
     axes.set_ylabel("Test loss of the selected model\n(nats per example)")
     axes.grid(visible=True, which="both", axis="both")
-    _name_lines(axes, ends)
+    if style.in_column():
+        handles = [Line2D([], [], color=colour, label=label) for _, label, colour in sorted(ends)]
+        figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=5)
+    else:
+        _name_lines(axes, ends)
     if len(kinds) > 1:
         for kind in sorted(kinds, key=lambda kind: kind.name):
             axes.plot([], [], color="black", ls=kind.dashes, lw=1, label=kind.name)
         axes.legend(loc="lower left", fontsize=6)
     style.stamp(figure, estimates.stamp)
     return figure
+
+
+def _names(curve: pd.DataFrame) -> tuple[str, str | None]:
+    """The method and, of a search, the one that is trained."""
+    first = curve.iloc[0]
+    return first["method"], first["over"] if isinstance(first["over"], str) else None
+
+
+def _colour(curve: pd.DataFrame) -> str:
+    return style.colour(*_names(curve))
+
+
+def _kind(curve: pd.DataFrame) -> Kind:
+    method, over = _names(curve)
+    return SEARCHES.get(method, OTHER_SEARCH) if over else SINGLE
 
 
 def _name_lines(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
@@ -144,6 +162,62 @@ def _apart(wanted: list[float], gap: float) -> list[float]:
         places[index] = min(places[index], ceiling)
         ceiling = places[index] - gap
     return places
+
+
+def interactive(estimates: Estimates) -> go.Figure:
+    """The same lines, to be zoomed and hidden by a click on their names, which stand best first.
+
+    The axes begin as those of `draw`; where a band ends beyond them, zooming out shows it.
+    """
+    curves = [(str(label), curve) for label, curve in estimates.curves.groupby("label")]
+    curves = sorted(curves, key=lambda item: (item[1]["median"].iloc[-1], item[0]))
+    unit = "counted seconds" if estimates.unit == "seconds" else estimates.unit
+    opacity = min(0.12, 1 / len(curves))
+    bands = [edge for label, curve in curves for edge in _band(label, curve, opacity)]
+    chart = go.Figure([*bands, *(_line(label, curve, unit) for label, curve in curves)])
+    finite = estimates.curves["median"].replace(np.inf, np.nan).dropna()
+    budget = estimates.curves["used"].max()
+    chart.update_xaxes(
+        type="log", range=np.log10([FIRST_FRACTION * budget, 1.01 * budget]).tolist(), title=f"Budget used ({unit})",
+        nticks=6, tickformat="~g",
+    )  # fmt: skip
+    chart.update_yaxes(
+        type="log", range=np.log10([0.93 * finite.min(), 1.05 * finite.max()]).tolist(),
+        title="Test loss of the selected model (nats per example)", nticks=5, tickformat="~g",
+    )  # fmt: skip
+    return chart
+
+
+def _band(label: str, curve: pd.DataFrame, opacity: float) -> list[go.Scatter]:
+    """Both ends of the interval, where it is finite; the second is filled down to the first."""
+    band = curve[np.isfinite(curve["low"]) & np.isfinite(curve["high"])]
+    if len(band) < 2:
+        return []
+    colour = ", ".join(f"{255 * part:.0f}" for part in to_rgb(_colour(curve)))
+    shared = {
+        "x": band["used"].tolist(), "mode": "lines", "line": {"width": 0, "shape": "hv"}, "legendgroup": label,
+        "showlegend": False, "hoverinfo": "skip",
+    }  # fmt: skip
+    fill = {"fill": "tonexty", "fillcolor": f"rgba({colour}, {opacity:.3f})"}
+    return [go.Scatter(y=band["low"].tolist(), **shared), go.Scatter(y=band["high"].tolist(), **shared, **fill)]
+
+
+def _line(label: str, curve: pd.DataFrame, unit: str) -> go.Scatter:
+    """A method's median from where half of its runs have selected a model; a name alone where there is none."""
+    line = curve[np.isfinite(curve["median"])]
+    dashes = _kind(curve).dashes
+    dash = "solid" if dashes == "-" else ", ".join(f"{2 * length:g}px" for length in dashes[1])
+    return go.Scatter(
+        x=line["used"].tolist() or [None], y=line["median"].tolist() or [None], name=escape(label, quote=False),
+        legendgroup=label, mode="lines" if len(curve) > 1 else "markers", marker={"color": _colour(curve), "size": 8},
+        line={"color": _colour(curve), "width": 2, "shape": "hv", "dash": dash},
+        text=[f"median {loss_text(row.median)}{_interval(row.low, row.high)}" for row in line.itertuples()],
+        hovertemplate=f"<b>%{{fullData.name}}</b><br>%{{x:.3g}} {unit}<br>%{{text}}<extra></extra>",
+    )  # fmt: skip
+
+
+def _interval(low: float, high: float) -> str:
+    return "" if np.isnan(low) else f" [{loss_text(low)}, {loss_text(high)}]"
 
 
 def caption(estimates: Estimates) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from reports import style
 from reports.statistics import bootstrap
 
 
@@ -37,7 +38,7 @@ def draw_boxes(axes: Axes, boxes: Sequence[Box], *, width: float = 0.6) -> None:
         axes.plot(box.position + offsets, finite, box.marker, color=box.colour, ms=3.5, alpha=0.6, mew=0)
     losses = np.concatenate([box.losses[np.isfinite(box.losses)] for box in boxes])
     if len(losses) and losses.min() > 0 and losses.max() > 5 * losses.min():
-        axes.set_yscale("log")
+        style.log_scale(axes, "y")
 
 
 def summarise(runs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

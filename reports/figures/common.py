@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 MEASURED = ("finished", "budget_reached", "diverged")
@@ -38,6 +39,12 @@ def measured(runs: pd.DataFrame) -> pd.DataFrame:
     if chosen.empty:
         raise NoData("No run that this figure needs has been measured, so it is not drawn.")
     return chosen
+
+
+def require_finite(values: pd.Series, what: str = "loss") -> None:
+    """Raises `NoData` where nothing is finite: an axis would be empty."""
+    if not np.isfinite(values.astype(float)).any():
+        raise NoData(f"No run of this figure has a finite {what}, so it is not drawn.")
 
 
 def comparable(runs: pd.DataFrame) -> pd.DataFrame:
@@ -80,7 +87,7 @@ def stamp(runs: pd.DataFrame) -> str:
 
 def budgets(runs: pd.DataFrame) -> str:
     """The runs' budgets in words."""
-    pairs = runs[["budget", "unit"]].drop_duplicates()
+    pairs = runs[["budget", "unit"]].drop_duplicates().sort_values(["unit", "budget"])
     return " or ".join(f"{amount:g} {'counted seconds' if unit == 'seconds' else unit}" for amount, unit in pairs.values)
 
 

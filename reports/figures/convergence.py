@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from reports import style
 from reports.figures.boxes import summarise
-from reports.figures.common import NoData, loss_text, measured, option, setting, stamp
+from reports.figures.common import NoData, loss_text, measured, option, require_finite, setting, stamp
 from reports.tables import Tables
 
 QUESTION = "Do learning rates forget where they started, and how much does the rate of their own steps matter?"
@@ -46,6 +46,7 @@ def estimate(tables: Tables) -> Estimates:
     swept = runs[runs["start"].isna() & runs["meta_rate"].notna()]
     if paths.empty or swept.empty:
         raise NoData("This figure needs Layer-wise OHO from given starts and OHO at several meta-rates; it is not drawn.")
+    require_finite(swept["test_loss"])
     rates = summarise(swept, ["method", "meta_rate"])
     return Estimates(paths, rates, setting(runs, tables.environments), stamp(runs))
 
@@ -63,8 +64,7 @@ def _paths(runs: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFrame:
 
 def draw(estimates: Estimates) -> Figure:
     """Learning rates over steps (A), test loss over meta-rates (B)."""
-    figure = Figure(figsize=(style.PAGE_INCHES, 2.8))
-    left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
+    figure, (left, right) = style.panels(1, 2, height=2.8, width_ratios=[1.5, 1])
     starts = sorted(estimates.paths["start"].unique())
     for (start, group, _), path in estimates.paths.groupby(["start", "group", "run"]):
         colour, dashes = STARTS[starts.index(start) % len(STARTS)], DASHES[(group - 1) % len(DASHES)]
@@ -73,7 +73,7 @@ def draw(estimates: Estimates) -> Figure:
         left.plot([], [], color=STARTS[starts.index(start) % len(STARTS)], label=f"from {start:g}")
     for group in sorted(estimates.paths["group"].unique()):
         left.plot([], [], color="black", ls=DASHES[(group - 1) % len(DASHES)], lw=1, label=f"group {group}")
-    left.set_yscale("log")
+    style.log_scale(left, "y")
     left.set_xlabel("Steps")
     left.set_ylabel("Learning rate of the weights")
     left.set_title("A", loc="left")
@@ -83,8 +83,7 @@ def draw(estimates: Estimates) -> Figure:
         name = {"oho-global": "Global OHO", "oho-layerwise": "Layer-wise OHO"}.get(method, method)
         right.plot(group["meta_rate"], group["median"], marker=marker, color=colour, lw=1, label=name)
         right.vlines(group["meta_rate"], group["low"], group["high"], color=colour, lw=0.9)
-    right.set_xscale("log")
-    right.set_yscale("log")
+    style.log_scale(right, "x", "y")
     right.set_xlabel("Meta-rate")
     right.set_ylabel("Final test loss\n(nats per example)")
     right.set_title("B", loc="left")

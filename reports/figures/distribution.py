@@ -54,11 +54,11 @@ def _published(run: pd.Series) -> float | None:
 
 def draw(estimates: RunEstimates) -> Figure:
     """Violins with every run as a point; the bar is the median, the hollow diamond the published median."""
-    figure = Figure(figsize=(style.PAGE_INCHES, 2.9))
-    axes = figure.add_subplot()
+    figure, axes = style.panels(1, 1, height=2.9)
     summary = estimates.summary
     log = summary["highest"].max() > 5 * summary["lowest"].min()
-    axes.set_yscale("log" if log else "linear")
+    if log:
+        style.log_scale(axes, "y")
     upright = {"rotation": 90} if len(summary) > 14 else {}
     for position, row in enumerate(summary.itertuples()):
         values = estimates.runs.loc[estimates.runs["label"] == row.label, "test_loss"].to_numpy(float)

@@ -105,16 +105,16 @@ def _summary_row(key: tuple[str, str], group: pd.DataFrame) -> dict:
 def draw(estimates: Estimates) -> Figure:
     """Trials (A) and counted seconds (B): a bar for each method, in groups, Global OHO above them."""
     lines = _lines(estimates.summary)
-    figure = Figure(figsize=(style.PAGE_INCHES, 0.9 + 0.19 * len(lines)))
-    panels = figure.subplots(1, 2, sharey=True)
+    figure, panels = style.panels(1, 2, height=0.9 + 0.19 * len(lines), sharey=True)
     for letter, axes, (quantity, name) in zip("AB", panels, QUANTITIES.items(), strict=True):
         _draw_bars(axes, lines, quantity, _ceiling(estimates.summary, quantity))
         axes.set_title(f"{letter}  {name}", loc="left")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=quantity == "trials"))
-    panels[0].set_yticks(range(len(lines)), [line if isinstance(line, str) else line["bar"] for line in lines])
-    for label, line in zip(panels[0].get_yticklabels(), lines, strict=True):
-        label.set_fontweight("bold" if isinstance(line, str) else "normal")
-    panels[0].set_ylim(len(lines) - 0.4, -0.6)
+    for axes in panels if style.in_column() else panels[:1]:
+        axes.set_yticks(range(len(lines)), [line if isinstance(line, str) else line["bar"] for line in lines])
+        for label, line in zip(axes.get_yticklabels(), lines, strict=True):
+            label.set_fontweight("bold" if isinstance(line, str) else "normal")
+        axes.set_ylim(len(lines) - 0.4, -0.6)
     style.stamp(figure, estimates.stamp)
     return figure
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from reports import published, style
 from reports.figures.boxes import Box, draw_boxes, summarise
-from reports.figures.common import NoData, RunEstimates, loss_text, measured, option, setting, stamp
+from reports.figures.common import NoData, RunEstimates, loss_text, measured, option, require_finite, setting, stamp
 from reports.tables import Tables
 
 QUESTION = "Does it matter that the influence is carried through the whole of training?"
@@ -25,6 +25,7 @@ def estimate(tables: Tables) -> RunEstimates:
     data = runs.assign(every=every, test_loss=runs["incumbent_test_loss"])[every.notna()]
     if data["every"].nunique() < 2:
         raise NoData("This figure needs OHO runs with two or more values of reset_every, so it is not drawn.")
+    require_finite(data["test_loss"])
     data = data[["run", "seed", "label", "every", "test_loss", "counted_seconds"]]
     summary = summarise(data, ["every"])
     order = summary["every"].replace(0, np.inf).sort_values().index
@@ -37,8 +38,7 @@ def _name(every: float) -> str:
 
 def draw(estimates: RunEstimates) -> Figure:
     """A box for each number of steps."""
-    figure = Figure(figsize=(style.PAGE_INCHES, 2.4))
-    axes = figure.add_subplot()
+    figure, axes = style.panels(1, 1, height=2.4)
     colour, marker = style.colour("oho-global"), "o"
     every = estimates.summary["every"]
     boxes = [

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from reports import published, style
 from reports.figures.boxes import Box, draw_boxes, summarise
-from reports.figures.common import NoData, RunEstimates, loss_text, measured, option, setting, stamp
+from reports.figures.common import NoData, RunEstimates, loss_text, measured, option, require_finite, setting, stamp
 from reports.tables import Tables
 
 QUESTION = "Does it pay to give every layer, or every tensor, hyperparameters of its own, and what does it cost?"
@@ -28,14 +28,14 @@ def estimate(tables: Tables) -> RunEstimates:
     data = data[data["method"].str.startswith("oho")]
     if data["sets"].nunique() < 2:
         raise NoData("This figure needs OHO runs with two or more numbers of sets, so it is not drawn.")
+    require_finite(data["test_loss"])
     data = data[["run", "seed", "label", "sets", "influence", "test_loss", "counted_seconds"]]
     return RunEstimates(data, summarise(data, ["sets", "influence"]), setting(runs, tables.environments), stamp(runs))
 
 
 def draw(estimates: RunEstimates) -> Figure:
     """Two boxes for each number of sets, and two lines of counted time."""
-    figure = Figure(figsize=(style.PAGE_INCHES, 2.9))
-    axes = figure.add_subplot()
+    figure, axes = style.panels(1, 1, height=2.9)
     clock = axes.twinx()
     counts = sorted(estimates.runs["sets"].unique())
     for influence, (method, offset, marker) in INFLUENCES.items():
@@ -55,7 +55,7 @@ def draw(estimates: RunEstimates) -> Figure:
     axes.set_xticks(range(len(counts)), [f"{count}" for count in counts])
     axes.set_xlabel("Number of sets")
     axes.set_ylabel("Final test loss\n(nats per example)")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=style.legend_columns(3))
     style.stamp(figure, estimates.stamp)
     return figure
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.figures.common import NoData, measured, setting, stamp
+from reports.figures.common import NoData, measured, require_finite, setting, stamp
 from reports.figures.influence import NORMS, norms
 from reports.statistics import bootstrap
 from reports.tables import Tables
@@ -55,14 +55,14 @@ def estimate(tables: Tables) -> Estimates:
     summary = pd.DataFrame(rows)
     if summary.empty or set(summary["panel"]) != {"A", "B"}:
         raise NoData("This figure needs OHO runs at given learning rates, with meta-rate 0 and above it; it is not drawn.")
+    require_finite(summary["median"], "norm")
     runs = measured(tables.of_figure("stability"))
     return Estimates(summary, setting(runs, tables.environments), stamp(runs))
 
 
 def draw(estimates: Estimates) -> Figure:
     """Largest norms against learning rate (A) and meta-rate (B); runs that exploded are counted above."""
-    figure = Figure(figsize=(style.PAGE_INCHES, 2.6))
-    panels = figure.subplots(1, 2, sharey=True)
+    figure, panels = style.panels(1, 2, height=2.6, sharey=True)
     for letter, axes, words in zip("AB", panels, ("Constant learning rate", "Meta-rate"), strict=True):
         _draw_panel(axes, estimates.summary[estimates.summary["panel"] == letter])
         axes.set_title(letter, loc="left")
@@ -74,8 +74,7 @@ def draw(estimates: Estimates) -> Figure:
 
 
 def _draw_panel(axes: Axes, summary: pd.DataFrame) -> None:
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    style.log_scale(axes, "x", "y")
     axes.set_xlim(0.6 * summary["rate"].min(), 1.7 * summary["rate"].max())
     for name, words in NORMS.items():
         colour, marker, dashes = LINES[name]

@@ -1,4 +1,4 @@
-"""Figure 8 of the paper, its first part: how long the influence is over training."""
+"""Figure 8 of the paper: how long the influence is over training, and how alike gradients of different batches are."""
 
 from __future__ import annotations
 
@@ -6,82 +6,119 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.figures.common import measured, setting, stamp
+from reports.figures.common import measured, require_finite, setting, stamp
+from reports.figures.curves import draw_curve, median_curves
 from reports.figures.influence import NORMS, norms
-from reports.statistics import bootstrap_curves
+from reports.statistics import median
 from reports.tables import Tables
 
 QUESTION = "How long is the derivative of the parameters with respect to a hyperparameter, and does it stay bounded?"
 METHOD = (
-    "The Frobenius norm of the influence at each evaluation, over all sets. The paper's second part, correlations of "
-    "gradients of different batches, is not recorded here."
+    "A, B: the Frobenius norm of the influence at each evaluation, over all sets. C, where it was recorded "
+    "(`gradient_batches`): cosines between the gradients of all pairs of some training batches at each evaluation, their "
+    "mean "
+    "against their standard deviation; each line is a training, from its hollow mark to its full one."
 )
+CORRELATIONS = {"mean": "scalar_gradient_correlation_mean", "deviation": "scalar_gradient_correlation_deviation"}
 
 
 @dataclass(frozen=True)
 class Estimates:
-    """`curves`: a row a method, hyperparameter and evaluation, with median and interval over seeds."""
+    """`curves`: a row a method, hyperparameter and evaluation, with median and interval over seeds.
+
+    `correlations`: a row a method and evaluation, with the medians of mean and deviation; empty where none were recorded.
+    """
 
     curves: pd.DataFrame
+    correlations: pd.DataFrame
     setting: str
     stamp: str
 
     @property
     def csv(self) -> pd.DataFrame:
-        """The data behind the figure."""
-        return self.curves
+        """The data behind the figure: the norms, then the correlations."""
+        return pd.concat([self.curves, self.correlations], ignore_index=True)
 
 
 def estimate(tables: Tables) -> Estimates:
-    """Medians over seeds of the norms; the k-th evaluations of all seeds stand at their median epoch."""
-    data, rows = norms(tables, "tangents"), []
-    data["place"] = data.groupby(["run", "name"]).cumcount()
-    for (label, method, name), group in data.groupby(["label", "method", "name"]):
-        table = group.pivot(index="run", columns="place", values="norm").dropna(axis=1)
-        median, low, high = bootstrap_curves(table.to_numpy(float))
-        epochs = group.groupby("place")["epoch"].median()[table.columns]
-        rows.append(pd.DataFrame({
-            "label": label, "method": method, "name": name, "n": len(table), "epoch": epochs.to_numpy(), "median": median,
-            "low": low, "high": high,
-        }))  # fmt: skip
+    """Medians over seeds of the norms and of the correlations."""
+    data = norms(tables, "tangents")
+    require_finite(data["norm"], "norm")
     runs = measured(tables.of_figure("tangents"))
-    return Estimates(pd.concat(rows, ignore_index=True), setting(runs, tables.environments), stamp(runs))
+    return Estimates(
+        median_curves(data, ["label", "method", "name"], "norm"), _correlations(runs, tables.evaluations),
+        setting(runs, tables.environments), stamp(runs),
+    )  # fmt: skip
+
+
+def _correlations(runs: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFrame:
+    if not set(CORRELATIONS.values()) <= set(evaluations):
+        return pd.DataFrame(columns=["label", "method", "epoch", *CORRELATIONS])
+    data = evaluations.merge(runs[["run", "label", "method"]], on="run").dropna(subset=list(CORRELATIONS.values()))
+    data = data.assign(place=data.groupby("run").cumcount())
+    named = {name: (column, lambda values: float(median(values.to_numpy()))) for name, column in CORRELATIONS.items()}
+    table = data.groupby(["label", "method", "place"], as_index=False).agg(epoch=("epoch", "median"), **named)
+    return table.drop(columns="place")
 
 
 def draw(estimates: Estimates) -> Figure:
-    """A panel a hyperparameter, a line a method."""
-    figure = Figure(figsize=(style.PAGE_INCHES, 2.6))
-    panels = figure.subplots(1, len(NORMS))
-    for letter, axes, (name, words) in zip("AB", panels, NORMS.items(), strict=True):
-        for label, curve in estimates.curves[estimates.curves["name"] == name].groupby("label"):
-            curve, colour = curve.replace(np.inf, np.nan), style.colour(curve["method"].iloc[0])
-            axes.plot(curve["epoch"], curve["median"], color=colour, lw=1.2, label=label)
-            axes.fill_between(curve["epoch"], curve["low"], curve["high"], color=colour, alpha=0.15, lw=0)
-        axes.set_yscale("log")
-        axes.set_title(f"{letter}  With respect to the {words}", loc="left")
+    """A panel a hyperparameter, a line a method; then the correlations, if there are any."""
+    count = len(NORMS) + (len(estimates.correlations) > 0)
+    figure, panels = style.panels(1, count, height=2.6)
+    for letter, axes, (name, words) in zip("AB", panels, NORMS.items(), strict=False):
+        for (label, method), curve in estimates.curves[estimates.curves["name"] == name].groupby(["label", "method"]):
+            look = {"colour": style.colour(str(method)), "marker": style.marker(str(method))}
+            draw_curve(axes, curve, label=str(label), **look)
+        style.log_scale(axes, "y")
+        axes.set_title(f"{letter}  By the {words}", loc="left")
         axes.set_xlabel("Epochs")
     panels[0].set_ylabel("Norm of the influence")
-    panels[0].legend(fontsize=6.5)
+    if count > len(NORMS):
+        _draw_correlations(panels[-1], estimates.correlations)
+    handles = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=style.legend_columns(4), fontsize=6.5)
     style.stamp(figure, estimates.stamp)
     return figure
+
+
+def _draw_correlations(axes: Axes, correlations: pd.DataFrame) -> None:
+    for (label, method), path in correlations.groupby(["label", "method"]):
+        colour, marker = style.colour(str(method)), style.marker(str(method))
+        axes.plot(path["mean"], path["deviation"], color=colour, lw=0.5, alpha=0.35)
+        for place, face in ((0, "none"), (-1, colour)):
+            axes.plot(path["mean"].iloc[place], path["deviation"].iloc[place], marker=marker, mfc=face, mec=colour, ms=6,
+                      ls="none", label=str(label) if place else None)  # fmt: skip
+    axes.set_title("C", loc="left")
+    axes.set_xlabel("Mean of the cosines")
+    axes.set_ylabel("Standard deviation")
+    axes.grid(visible=True, axis="both")
 
 
 def caption(estimates: Estimates) -> str:
     """What the figure shows, with n, budget and device."""
     n = estimates.curves["n"].min()
+    third = " C: medians over the same seeds." if len(estimates.correlations) else ""
     return (
         f"Norm of the influence over training: medians over {n} seeds or more, bands 95 % pointwise bootstrap intervals; a "
-        f"line ends where the norm is not finite. {estimates.setting}"
+        f"line ends where the norm is not finite.{third} {estimates.setting}"
     )
 
 
 def findings(estimates: Estimates) -> list[str]:
-    """The range of each norm."""
+    """The range of each norm, and where the correlations go."""
     parts = [f"{_range(estimates, name)} with respect to the {words}" for name, words in NORMS.items()]
-    return [f"Median norms are {' and '.join(parts)}."]
+    sentences = [f"Median norms are {' and '.join(parts)}."]
+    ends = [
+        f"{path['mean'].iloc[0]:.2f} to {path['mean'].iloc[-1]:.2f} ({label})"
+        for label, path in estimates.correlations.groupby("label")
+    ]
+    if ends:
+        sentences.append(f"From first to last evaluation the mean cosine between gradients goes from {', '.join(ends)}.")
+    return sentences
 
 
 def _range(estimates: Estimates, name: str) -> str:

@@ -1,0 +1,40 @@
+"""Medians over seeds of what is recorded along a training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from reports.statistics import bootstrap_curves
+
+
+def median_curves(data: pd.DataFrame, keys: list[str], value: str) -> pd.DataFrame:
+    """A row for each group of `keys` and evaluation: n, epoch, median of `value` and its interval.
+
+    `data` has a row for each run and evaluation, with its epoch; the k-th evaluations of all runs of a group stand at their
+    median epoch.  Where not all runs of a group have a k-th one, the curve ends; a missing value counts as infinite.
+    """
+    data = data.assign(place=data.groupby(["run", *keys], sort=False).cumcount())
+    rows = []
+    for names, group in data.groupby(keys, sort=False):
+        table = group.fillna({value: np.inf}).pivot(index="run", columns="place", values=value).dropna(axis=1)
+        median, low, high = bootstrap_curves(table.to_numpy(float))
+        epochs = group.groupby("place")["epoch"].median()[table.columns]
+        rows.append(pd.DataFrame({
+            **dict(zip(keys, names, strict=True)), "n": len(table), "epoch": epochs.to_numpy(), "median": median,
+            "low": low, "high": high,
+        }))  # fmt: skip
+    return pd.concat(rows, ignore_index=True)
+
+
+def draw_curve(
+    axes: Axes, curve: pd.DataFrame, *, colour: str, marker: str = "", dashes: Any = "-", label: str | None = None
+) -> None:
+    """One line with its band and a few marks, which tell lines apart in print; gaps where the median is not finite."""
+    curve = curve.replace(np.inf, np.nan)
+    axes.plot(curve["epoch"], curve["median"], color=colour, ls=dashes, lw=1.2, marker=marker, ms=3.5, mew=0.6,
+              markevery=(0.07, 0.23), label=label)  # fmt: skip
+    axes.fill_between(curve["epoch"], curve["low"], curve["high"], color=colour, alpha=0.12, lw=0)

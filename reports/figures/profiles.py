@@ -1,0 +1,127 @@
+"""How often each method is within a factor of the best: performance profiles over tasks and seeds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reports import style
+from reports.figures.common import NoData, measured, plural, setting, stamp
+from reports.statistics import performance_profile
+from reports.tables import Tables
+
+QUESTION = "Over all problems, how often is each method within a given factor of the best one?"
+METHOD = (
+    "A problem is a task with one seed, on which every method was run under the same budget. The ratio is a method's final "
+    "test "
+    "loss over the lowest of any method on that problem; a run without a finite loss has an infinite one. The profile at a "
+    "factor is the share of problems with a ratio up to it (Dolan and Moré, 2002), so that at 1 it says how often the "
+    "method "
+    "is best. Bands are 95 % bootstrap intervals over problems."
+)
+POINTS = 200
+LARGEST = 32.0
+"""Factor at which the axis ends at the latest."""
+TICKS = {4.0: (1, 1.1, 1.25, 1.5, 2, 3, 4), math.inf: (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32)}
+"""Ticks of axes that end below a factor."""
+SHARES = (1.0, 1.1, 2.0)
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """`ratios`: a row a problem and method.  `curves`: a row a method and factor, with the share and its interval."""
+
+    ratios: pd.DataFrame
+    curves: pd.DataFrame
+    setting: str
+    stamp: str
+
+    @property
+    def csv(self) -> pd.DataFrame:
+        """The data behind the figure."""
+        return self.ratios
+
+    @property
+    def problems(self) -> int:
+        """How many there are."""
+        return self.ratios[["experiment", "task", "seed"]].drop_duplicates().shape[0]
+
+
+def estimate(tables: Tables) -> Estimates:
+    """Ratios on the problems that all methods were run on, and their profiles."""
+    runs = measured(tables.of_figure("profiles"))
+    losses = runs.fillna({"incumbent_test_loss": np.inf}).pivot_table(
+        index=["experiment", "task", "seed"], columns="label", values="incumbent_test_loss", aggfunc="min", dropna=False
+    )  # fmt: skip
+    losses = losses.dropna()
+    if losses.shape[1] < 2 or len(losses) < 2:
+        raise NoData("This figure needs two or more problems on which two or more methods were run; it is not drawn.")
+    best = losses.min(axis=1)
+    if not np.isfinite(best).all() or (best <= 0).any():
+        raise NoData("On some problem no method has a finite loss above 0, so that there is no ratio; it is not drawn.")
+    ratios = losses.div(best, axis=0)
+    factors = np.geomspace(1, min(LARGEST, max(1.1, ratios.replace(np.inf, np.nan).max(axis=None))), POINTS)
+    methods = runs.drop_duplicates("label").set_index("label")["method"]
+    rows = []
+    for label in sorted(ratios.columns, key=lambda label: (style.rank(methods[label]), label)):
+        share, low, high = performance_profile(ratios[label].to_numpy(float), factors)
+        rows.append(pd.DataFrame({
+            "label": label, "method": methods[label], "factor": factors, "share": share, "low": low, "high": high,
+        }))  # fmt: skip
+    tidy = ratios.stack().rename("ratio").reset_index()
+    return Estimates(tidy, pd.concat(rows, ignore_index=True), setting(runs, tables.environments), stamp(runs))
+
+
+def draw(estimates: Estimates) -> Figure:
+    """A step line a method; names at the right, in the order of the ends."""
+    figure, axes = style.panels(1, 1, height=3.2)
+    for label, curve in estimates.curves.groupby("label", sort=False):
+        colour, marker = style.colour(curve["method"].iloc[0]), style.marker(curve["method"].iloc[0])
+        dashes = (0, (4, 1.5)) if "collapsed" in str(label) else "-"
+        axes.plot(curve["factor"], curve["share"], color=colour, ls=dashes, lw=1.3, drawstyle="steps-post", marker=marker,
+                  markevery=(0.02, 0.2), ms=4, label=label)  # fmt: skip
+        axes.fill_between(curve["factor"], curve["low"], curve["high"], color=colour, alpha=0.06, lw=0, step="post")
+    largest = estimates.curves["factor"].max()
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(1, largest)
+    ticks = next(ticks for end, ticks in TICKS.items() if largest <= end)
+    axes.set_xticks([tick for tick in ticks if tick <= largest])
+    axes.xaxis.set_major_formatter(style.decimal)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("Factor of the lowest test loss on the problem")
+    axes.set_ylabel("Share of problems")
+    figure.legend(loc="outside right center", fontsize=6.5)
+    style.stamp(figure, estimates.stamp)
+    return figure
+
+
+def caption(estimates: Estimates) -> str:
+    """What the figure shows, with n, budget and device."""
+    return (
+        f"Share of {plural(estimates.problems, 'problem')} on which each method's test loss is within a factor of the "
+        "lowest; "
+        f"higher is better. Bands: 95 % bootstrap intervals over problems. {estimates.setting}"
+    )
+
+
+def findings(estimates: Estimates) -> list[str]:
+    """Who is in front at a few factors."""
+    sentences = []
+    for factor in SHARES:
+        within = estimates.ratios.assign(within=estimates.ratios["ratio"] <= factor)
+        shares = within.groupby("label", sort=False)["within"].mean().to_dict()
+        most = max(shares.values())
+        leaders = [label for label, share in shares.items() if share == most]
+        named = leaders[0] if len(leaders) == 1 else f"{', '.join(leaders[:-1])} and {leaders[-1]}"
+        where = "best" if factor == 1 else f"within a factor of {factor:g} of the best"
+        sentences.append(f"Most often {where}: {named}, on {most:.0%} of {plural(estimates.problems, 'problem')}.")
+    return sentences
+
+
+def published_rows(estimates: Estimates) -> list[list[str]]:
+    """The paper has no such figure."""
+    return []

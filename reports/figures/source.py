@@ -1,0 +1,124 @@
+"""Figure 6 of the paper: hypergradients of which loss, on batches of which size?"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from reports import style
+from reports.figures.boxes import summarise
+from reports.figures.common import NoData, comparable, loss_text, option, require_finite, setting, stamp
+from reports.figures.curves import draw_curve, median_curves
+from reports.tables import Tables
+
+QUESTION = "Does it matter that the hypergradient is of the validation loss, and how large must the validation batch be?"
+METHOD = (
+    "A: hypergradients of the loss on the step's own training batch against those on validation batches of the smallest "
+    "size. "
+    "B: validation batches of several sizes, and SGD with two fixed settings. The test loss is that of the present model, "
+    "not of the selected one: what is shown is where the training itself goes."
+)
+SHADES = ["#F4A582", "#D6604D", "#B2182B", "#67001F"]
+"""The larger the validation batch, the darker."""
+FIXED = ["#0072B2", "#56B4E9"]
+TRAINING = "#000000"
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """`curves`: a row a setting and evaluation.  `summary`: a row a setting with its final test loss; size 0 is a fixed
+    setting, and NaN the training batch."""
+
+    curves: pd.DataFrame
+    summary: pd.DataFrame
+    setting: str
+    stamp: str
+
+    @property
+    def csv(self) -> pd.DataFrame:
+        """The data behind the figure."""
+        return self.curves
+
+
+def estimate(tables: Tables) -> Estimates:
+    """Test loss of the present model over epochs, medians over seeds."""
+    runs = comparable(tables.of_figure("source"))
+    online = runs["method"].str.startswith("oho")
+    size = option(runs, "validation_batch_size").astype(float).where(online, 0.0)
+    runs = runs.assign(size=size.mask(option(runs, "source") == "training"))
+    if not (runs["size"].isna().any() and (runs["size"] > 0).any()):
+        raise NoData("This figure needs OHO runs of both sources of hypergradients, with batch sizes; it is not drawn.")
+    require_finite(runs["test_loss"])
+    data = tables.evaluations.merge(runs[["run", "label", "size"]], on="run")
+    curves = median_curves(data, ["label"], "test_loss")
+    sizes = runs.drop_duplicates("label").set_index("label")["size"]
+    summary = summarise(runs, ["label"]).assign(size=lambda rows: rows["label"].map(sizes))
+    summary = summary.sort_values(["size", "label"], ignore_index=True)
+    return Estimates(curves, summary, setting(runs, tables.environments), stamp(runs))
+
+
+def draw(estimates: Estimates) -> Figure:
+    """Two panels over epochs."""
+    figure, (left, right) = style.panels(1, 2, height=2.7)
+    summary = estimates.summary
+    sizes = summary.loc[summary["size"] > 0, "label"]
+    shades = dict(zip(sizes, itertools.cycle(SHADES[-len(sizes) :]), strict=False))
+    fixed = dict(zip(summary.loc[summary["size"] == 0, "label"], itertools.cycle(FIXED), strict=False))
+    training = dict.fromkeys(summary.loc[summary["size"].isna(), "label"], TRAINING)
+    _draw_panel(left, estimates.curves, dict(list(shades.items())[:1]), "-")
+    _draw_panel(left, estimates.curves, training, (0, (4, 1.5)))
+    _draw_panel(right, estimates.curves, shades, "-")
+    _draw_panel(right, estimates.curves, fixed, (0, (1, 1)))
+    for letter, axes in zip("AB", (left, right), strict=True):
+        axes.set_title(letter, loc="left")
+        axes.set_xlabel("Epochs")
+        style.log_scale(axes, "y")
+        axes.legend(fontsize=6, frameon=True, framealpha=0.8, edgecolor="none")
+    left.set_ylabel("Test loss of the present model\n(nats per example)")
+    style.stamp(figure, estimates.stamp)
+    return figure
+
+
+def _draw_panel(axes: Axes, curves: pd.DataFrame, colours: dict[str, str], dashes: object) -> None:
+    for label, colour in colours.items():
+        draw_curve(axes, curves[curves["label"] == label], colour=colour, dashes=dashes, label=label)
+
+
+def caption(estimates: Estimates) -> str:
+    """What the figure shows, with n, budget and device."""
+    return (
+        f"Test loss over epochs: medians over {estimates.curves['n'].min()} seeds or more, bands 95 % pointwise bootstrap "
+        f"intervals. {estimates.setting}"
+    )
+
+
+def findings(estimates: Estimates) -> list[str]:
+    """Final medians: training batch against validation batches, then by size."""
+    summary = estimates.summary
+    training, sizes = summary[summary["size"].isna()].iloc[0], summary[summary["size"] > 0]
+    smallest = sizes.iloc[0]
+    order = "above" if training["median"] > smallest["median"] else "not above"
+    sentences = [
+        "Following the training batch, the median final test loss of the present model is "
+        f"{loss_text(training['median'])}, "
+        f"{order} that of following validation batches of {smallest['size']:.0f}, {loss_text(smallest['median'])}."
+    ]
+    if len(sizes) > 1:
+        parts = [f"{loss_text(row.median)} ({row.size:.0f})" for row in sizes.itertuples(index=False)]
+        steady = "" if (np.diff(sizes["median"]) < 0).all() else "not "
+        sentences.append(f"By size of the validation batch: {', '.join(parts)}; {steady}falling throughout.")
+    return sentences
+
+
+def published_rows(estimates: Estimates) -> list[list[str]]:
+    """What can be read off the paper's figure is an order, no number."""
+    return [
+        ["Comparison", "Published"],
+        ["Validation against training batch", "validation is below"],
+        ["Validation batch of 100, 500, 1000", "the larger, the lower"],
+    ]

@@ -1,0 +1,190 @@
+// What the page does: draws the charts, sorts and filters the table of runs, opens what is recorded of a run.
+"use strict";
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const collator = new Intl.Collator("en", { numeric: true });
+const UNKNOWN = "—";
+const LINE = 110;
+const NOT_MEASURED = new Set(["missing", "not finished", "interrupted"]);
+
+// Of the charts: what a figure leaves open.
+const AXIS = { automargin: true, gridcolor: "#e5e5e5", linecolor: "#444", showline: true, ticks: "outside", zeroline: false };
+const LOOK = {
+  layout: {
+    font: { family: "system-ui, -apple-system, 'Segoe UI', sans-serif", size: 13, color: "#222" },
+    paper_bgcolor: "#fff", plot_bgcolor: "#fff", height: 540, margin: { l: 70, r: 20, t: 20, b: 60 },
+    hovermode: "closest", hoverlabel: { bgcolor: "#fff", align: "left" }, xaxis: AXIS, yaxis: AXIS,
+    legend: { font: { size: 12 }, tracegroupgap: 0 },
+  },
+};
+// Named one by one, since those that come by default would send a chart away.
+const CONFIG = {
+  responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "",
+  modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+};
+
+function drawCharts() {
+  for (const place of document.querySelectorAll("[data-chart]")) {
+    const { data: traces, layout } = data.charts[place.dataset.chart];
+    Plotly.newPlot(place, traces, { ...layout, template: LOOK }, CONFIG);
+  }
+}
+
+// Texts from the records reach the page through here alone: as text, never as HTML.
+function element(tag, properties, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+// A cell is null, a text, a number, or a pair: what to sort by and what to show.
+function shown(cell) {
+  return cell === null ? UNKNOWN : String(Array.isArray(cell) ? cell[1] : cell);
+}
+
+// Numbers that were measured, all with the digits they have: 0.1 as 0.1000.
+function measure(cell) {
+  const isShort = typeof cell === "number" && cell !== 0 && Math.abs(cell) < 1000;
+  return isShort ? cell.toPrecision(data.digits) : shown(cell);
+}
+
+function compare(first, second) {
+  const [a, b] = [first, second].map((cell) => (Array.isArray(cell) ? cell[0] : cell));
+  return typeof a === "number" && typeof b === "number" ? a - b : collator.compare(a, b);
+}
+
+// ---- the table of runs: an entry a row
+
+const entries = data.rows.map((cells) => {
+  const texts = cells.map((cell, index) => (data.columns[index].kind === "measure" ? measure : shown)(cell));
+  return { cells, texts, searched: texts.join(" ").toLowerCase(), opened: null };
+});
+const order = { column: -1, descending: false };
+
+function buildRow(entry) {
+  const row = element("tr", { className: "run", tabIndex: 0, ariaExpanded: "false" });
+  data.columns.forEach(({ name, kind }, index) => {
+    const cell = element("td", { className: kind === "text" ? name : "number" }, entry.texts[index]);
+    if (name === "status") cell.className += ` ${NOT_MEASURED.has(entry.cells[index]) ? "open" : entry.cells[index]}`;
+    row.append(cell);
+  });
+  row.addEventListener("click", () => toggle(entry));
+  row.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    toggle(entry);
+  });
+  return row;
+}
+
+function toggle(entry) {
+  if (entry.opened) {
+    entry.opened.remove();
+    entry.opened = null;
+  } else {
+    const cell = element("td", { className: "detail", colSpan: data.columns.length }, detail(entry.cells.at(-1)));
+    entry.opened = element("tr", {}, cell);
+    entry.row.after(entry.opened);
+  }
+  entry.row.ariaExpanded = String(entry.opened !== null);
+}
+
+function show() {
+  const words = document.getElementById("filter").value.toLowerCase().split(/\s+/);
+  const visible = entries.filter(({ searched }) => words.every((word) => searched.includes(word)));
+  const rows = visible.flatMap(({ row, opened }) => (opened ? [row, opened] : [row]));
+  document.querySelector("#runs > table > tbody").replaceChildren(...rows);
+  document.getElementById("count").textContent = `${visible.length} of ${entries.length} rows`;
+}
+
+// What is not known comes last either way.
+function sortBy(column) {
+  order.descending = order.column === column && !order.descending;
+  order.column = column;
+  const sign = order.descending ? -1 : 1;
+  entries.sort(({ cells: { [column]: a } }, { cells: { [column]: b } }) =>
+    a === null || b === null ? (a === null) - (b === null) : sign * compare(a, b));
+  document.querySelectorAll("#runs > table > thead th").forEach((header, index) => {
+    header.ariaSort = index === column ? (order.descending ? "descending" : "ascending") : "none";
+  });
+  show();
+}
+
+function buildTable() {
+  const headers = data.columns.map(({ title, kind }, index) => {
+    const button = element("button", { type: "button" }, title);
+    button.addEventListener("click", () => sortBy(index));
+    return element("th", { scope: "col", className: kind === "text" ? "" : "number" }, button);
+  });
+  document.querySelector("#runs > table > thead").append(element("tr", {}, ...headers));
+  for (const entry of entries) entry.row = buildRow(entry);
+  document.getElementById("filter").addEventListener("input", show);
+  show();
+}
+
+// ---- what opens below a run
+
+function detail(identity) {
+  const run = data.runs[identity];
+  if (!run) return element("p", { className: "parts" }, "This run has not been started: nothing is recorded of it.");
+  const spec = element("pre", { className: "spec", tabIndex: 0 }, pretty(run.spec));
+  return element("div", { className: "parts" },
+    ...message(run),
+    element("div", {}, element("h3", {}, "Time"), ...accounts(run)),
+    element("div", {}, element("h3", {}, "Settings"), element("div", { className: "scroll" }, spec)),
+    element("div", { className: "wide" }, ...log(run)));
+}
+
+function message(run) {
+  const disturbed = run.disturbed?.length ? `The clock was disturbed: ${run.disturbed.join("; ")}` : "";
+  const text = [run.message, disturbed].filter(Boolean).join("\n\n");
+  if (!text) return [];
+  const lines = element("pre", { className: "message", tabIndex: 0 }, text);
+  return [element("div", { className: "wide" }, element("h3", {}, "Message"), element("div", { className: "scroll" }, lines))];
+}
+
+function accounts(run) {
+  if (!run.accounts) return [element("p", {}, "This run has not ended.")];
+  const rows = [...Object.entries(run.accounts), ["wall time", run.wall_seconds]].map(([account, seconds]) => {
+    const share = run.wall_seconds ? `${((100 * seconds) / run.wall_seconds).toFixed(1)} %` : UNKNOWN;
+    return [account, seconds, share];
+  });
+  return [table("accounts", ["account", "seconds", "share"], rows)];
+}
+
+function log(run) {
+  const titles = Object.keys(run.log);
+  const length = titles.length ? run.log[titles[0]].length : 0;
+  const heading = element("h3", {}, "Log");
+  if (!length) return [heading, element("p", {}, "Nothing has been evaluated.")];
+  if (length < run.evaluations) heading.append(`: ${length} of ${run.evaluations} evaluations, evenly spaced`);
+  const rows = Array.from({ length }, (_, index) => titles.map((title) => run.log[title][index]));
+  return [heading, element("div", { className: "scroll", tabIndex: 0 }, table("log", titles, rows))];
+}
+
+// Columns of whole numbers are counts, of other numbers measures; what is not a number is shown as it is.
+function table(className, titles, rows) {
+  const isCount = titles.map((_, index) => rows.every((row) => row[index] === null || Number.isInteger(row[index])));
+  const line = (cells) => cells.map((cell, index) => element("td", {}, (isCount[index] ? shown : measure)(cell)));
+  const headers = titles.map((title) => element("th", { scope: "col" }, title));
+  return element("table", { className },
+    element("thead", {}, element("tr", {}, ...headers)),
+    element("tbody", {}, ...rows.map((row) => element("tr", {}, ...line(row)))));
+}
+
+// JSON in which an object or a list of plain values stands on one line, where that is not too long.
+function pretty(value, indent = "") {
+  if (value === null || typeof value !== "object") return JSON.stringify(value);
+  const inner = `${indent}  `;
+  const isList = Array.isArray(value);
+  const parts = Object.entries(value).map(([key, item]) =>
+    isList ? pretty(item, inner) : `${JSON.stringify(key)}: ${pretty(item, inner)}`);
+  const [open, close] = isList ? "[]" : "{}";
+  const isFlat = Object.values(value).every((item) => item === null || typeof item !== "object");
+  const line = `${open}${parts.join(", ")}${close}`;
+  if (isFlat && indent.length + line.length < LINE) return line;
+  return `${open}\n${parts.map((part) => inner + part).join(",\n")}\n${indent}${close}`;
+}
+
+drawCharts();
+buildTable();

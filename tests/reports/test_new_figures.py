@@ -1,0 +1,211 @@
+"""Figures about sources, shocks, exactness, transplants and profiles: from records to numbers exactly, to axes lightly."""
+
+import numpy as np
+import pytest
+from test_reports import evaluation, incumbent, spec_of, write_run
+
+from bench.records import Manifest, write_manifest
+from reports.api import build_figure
+from reports.errors import ReportError
+from reports.figures import exactness, profiles, resiliency, source, tangents, transplant
+from reports.resiliency import resiliency as resiliency_of
+from reports.statistics import performance_profile
+from reports.tables import read_tables
+
+
+def write_curves(root, figure, runs):
+    """`runs`: (method, options, seed, shock, evaluations, scalars), an evaluation being (step, loss, learning rate)."""
+    ids = []
+    for name, options, seed, shock, points, scalars in runs:
+        spec = spec_of(name, seed)
+        spec["method"] |= {"label": f"{name} {options}".replace(" {}", ""), **options}
+        if shock:
+            spec["shock"] = {"label": f"lr set to {shock['set']['lr']:g} at epoch {shock['epoch']:g}", "events": [shock]}
+        records = [incumbent(points[0][0], points[-1][1])]
+        for step, loss, rate in points:
+            hyper = {"lr": [rate], "weight_decay": [1e-4]}
+            records.append({**evaluation(step, loss), "hyper": hyper, "scalars": scalars})
+        ids.append(write_run(root, spec, records))
+    write_manifest(root, Manifest(figure, (figure,), {}, tuple(ids)))
+    return read_tables(root)
+
+
+EPOCHS = np.array([3.0, 4.0, 5.0, 6.0, 7.0])
+RECOVERIES = {
+    "never outside": ([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], (0.0, 0.0)),
+    "within five percent": ([1.05, 1.04, 1, 1, 1], [1, 1, 1, 1, 1], (0.0, 0.0)),
+    "back after two epochs": ([1, 3, 1, 1, 1], [1, 1, 1, 1, 1], (2.0, 2.0)),
+    "outside at once": ([3, 2, 1, 9, 9], [1, 1, 1, 1, 1], (2.0, 2.0)),
+    "never back": ([1, 2, 2, 2, 2], [1, 1, 1, 1, 1], (np.inf, 3.5)),
+    "better than the twin": ([1, 0.5, 0.5, 0.5, 0.5], [1, 1, 1, 1, 1], (0.0, 0.0)),
+    "diverged": ([1, np.nan, np.nan, np.nan, np.nan], [1, 1, 1, 1, 1], (np.inf, np.inf)),
+    "both diverged": ([np.nan] * 5, [np.nan] * 5, (0.0, 0.0)),
+}
+
+
+@pytest.mark.parametrize("case", RECOVERIES)
+def test_resiliency_of_one_run(case):
+    losses, twin, expected = RECOVERIES[case]
+    found = resiliency_of(EPOCHS, np.array(losses, dtype=float), np.array(twin, dtype=float), 3.0)
+    assert tuple(found) == pytest.approx(expected)
+
+
+def shocked_runs(kicked=3.0):
+    """One evaluation an epoch of ten steps; OHO is back within an epoch, fixed is not."""
+    twin = [(step, 1.0, 0.1) for step in range(0, 100, 10)]
+    hit = {
+        "fixed": [(s, 1.0 if s <= 30 else kicked, 0.1) for s in range(0, 100, 10)],
+        "oho-global": [(s, kicked if s == 40 else 1.0, 0.1) for s in range(0, 100, 10)],
+    }
+    event = {"epoch": 3.0, "set": {"lr": 0.2}}
+    return [
+        (name, {}, seed, shock, hit[name] if shock else twin, {})
+        for name in hit for seed in (0, 1, 2) for shock in (None, event)
+    ]  # fmt: skip
+
+
+def test_resiliency_estimates(tmp_path):
+    estimates = resiliency.estimate(write_curves(tmp_path, "resiliency", shocked_runs()))
+    summary = estimates.summary.set_index("label")
+    assert summary.loc["fixed", ["n", "epochs", "recovered", "excess"]].tolist() == [3, np.inf, 0, 11.0]
+    assert summary.loc["oho-global", ["n", "epochs", "recovered", "excess"]].tolist() == [3, 2.0, 3, 2.0]
+    text = " ".join(resiliency.findings(estimates))
+    assert "fixed: the median run recovers from 0 of 1 shocks." in text
+    assert "oho-global: the median run recovers from 1 of 1 shocks, after at most 2 epochs." in text
+    assert "lowest with oho-global in 1" in text
+    assert set(estimates.curves["kick"]) == {"lr"}
+    assert len(resiliency.draw(estimates).axes) == 4
+    assert len(resiliency.interactive(estimates).data) == 2
+
+
+def test_a_shocked_run_has_a_name_of_its_own(tmp_path):
+    runs = write_curves(tmp_path, "resiliency", shocked_runs()).runs
+    assert set(runs["label"]) == {
+        "fixed", "oho-global", "fixed; lr set to 0.2 at epoch 3", "oho-global; lr set to 0.2 at epoch 3",
+    }  # fmt: skip
+    assert set(runs["method_label"]) == {"fixed", "oho-global"}
+
+
+def test_a_run_that_diverged_after_the_shock_has_not_recovered(tmp_path):
+    event = {"epoch": 3.0, "set": {"lr": 9.0}}
+    whole = [(step, 1.0, 0.1) for step in range(0, 100, 10)]
+    runs = [("fixed", {}, 0, None, whole, {}), ("fixed", {}, 0, event, whole[:5], {})]
+    found = resiliency.estimate(write_curves(tmp_path, "resiliency", runs)).runs.iloc[0]
+    assert np.isinf(found["epochs"])
+    assert np.isinf(found["excess"])
+
+
+def test_source_orders_batch_sizes_and_tells_the_training_batch(tmp_path):
+    runs = []
+    for options, loss in (({"source": "training"}, 0.5), ({"validation_batch_size": 100}, 0.3),
+                          ({"validation_batch_size": 20}, 0.4)):  # fmt: skip
+        given = {"source": "validation", **options}
+        runs += [("oho-global", given, seed, None, [(0, 2.3, 0.1), (100, loss, 0.1)], {}) for seed in (0, 1, 2)]
+    runs += [("fixed", {"lr": 0.1}, 0, None, [(0, 2.3, 0.1), (100, 0.6, 0.1)], {})]
+    estimates = source.estimate(write_curves(tmp_path, "source", runs))
+    assert estimates.summary["size"].tolist()[:3] == [0.0, 20.0, 100.0]
+    last = estimates.curves[estimates.curves["epoch"] == 10].set_index("label")["median"]
+    assert sorted(last) == [0.3, 0.4, 0.5, 0.6]
+    text = " ".join(source.findings(estimates))
+    assert "training batch, the median final test loss of the present model is 0.5, above that" in text
+    assert "0.4 (20), 0.3 (100); falling throughout" in text
+    source.draw(estimates)
+
+
+def errors(lr, decay, wrong):
+    return {"hypergradient_error_lr": lr, "hypergradient_error_weight_decay": decay,
+            "hypergradient_wrong_sign_lr": wrong, "hypergradient_wrong_sign_weight_decay": wrong}  # fmt: skip
+
+
+def test_exactness_tells_errors_and_losses(tmp_path):
+    points = [(0, 2.3, 0.1), (50, 0.5, 0.1), (100, 0.2, 0.1)]
+    runs = [("oho-published", {}, seed, None, points, errors(0.5, 1.5, 0.25)) for seed in (0, 1, 2)]
+    runs += [("oho-global", {}, seed, None, points, errors(0.0, 0.0, 0.0)) for seed in (0, 1, 2)]
+    estimates = exactness.estimate(write_curves(tmp_path, "exactness", runs))
+    row = estimates.summary.set_index("label").loc["oho-published"]
+    assert row[["error_lr", "error_weight_decay", "wrong_sign", "median"]].tolist() == [0.5, 1.5, 0.25, 0.2]
+    assert estimates.summary["label"].tolist() == ["oho-global", "oho-published"]
+    assert "wrong sign in 25% of steps" in exactness.findings(estimates)[1]
+    exactness.draw(estimates)
+
+
+def test_transplant_groups_by_donor(tmp_path):
+    def over(order):
+        return {"order": order, "over": {"name": "oho-global", "label": "oho-global"}}
+
+    runs = [("oho-global", {}, seed, None, [(0, 2.3, 0.1), (100, 0.1 + seed, 0.1)], {}) for seed in (0, 1, 2)]
+    for order, loss in (("kept", 0.2), ("shuffled", 0.4), ("mean", 0.3)):
+        runs += [("transplant", over(order), seed, None, [(0, 2.3, 0.1), (100, loss, 0.1)], {}) for seed in (0, 1, 2)]
+    runs += [("oho-default", {}, 0, None, [(0, 2.3, 0.1), (100, 0.9, 0.1)], {})]  # with no transplant of its own
+    estimates = transplant.estimate(write_curves(tmp_path, "transplant", runs))
+    assert estimates.summary[["order", "median"]].to_numpy().tolist() == [
+        ["oho", 1.1], ["kept", 0.2], ["shuffled", 0.4], ["mean", 0.3],
+    ]  # fmt: skip
+    transplant.draw(estimates)
+
+
+def test_performance_profiles_are_exact():
+    share, low, high = performance_profile(np.array([1.0, 1.0, 2.0, np.inf]), np.array([1.0, 1.5, 2.0, 8.0]))
+    assert share.tolist() == [0.5, 0.5, 0.75, 0.75]
+    assert (low <= share).all()
+    assert (share <= high).all()
+
+
+def test_profiles_take_the_problems_that_all_methods_have(tmp_path):
+    losses = {"fixed": [0.4, 0.1, 0.3, None], "oho-global": [0.2, 0.2, 0.2, 0.5]}
+    runs = [(name, {}, seed, None, [(0, 2.3, 0.1), (100, loss, 0.1)], {})
+            for name, values in losses.items() for seed, loss in enumerate(values)]  # fmt: skip
+    runs += [("fixed", {}, 9, None, [(0, 2.3, 0.1), (100, 0.1, 0.1)], {})]
+    estimates = profiles.estimate(write_curves(tmp_path, "profiles", runs))
+    assert estimates.problems == 4
+    ratios = estimates.ratios.pivot(index="seed", columns="label", values="ratio")
+    assert ratios["fixed"].tolist() == [2.0, 1.0, pytest.approx(1.5), np.inf]
+    assert ratios["oho-global"].tolist() == [1.0, 2.0, 1.0, 1.0]
+    assert "Most often best: oho-global, on 75% of 4 problems." in profiles.findings(estimates)
+    profiles.draw(estimates)
+
+
+def test_correlations_are_the_third_panel(tmp_path):
+    points = [(0, 2.3, 0.1), (50, 0.5, 0.1), (100, 0.2, 0.1)]
+    norms = {"influence_norm_lr": 2.0, "influence_norm_weight_decay": 3.0}
+    found = {"gradient_correlation_mean": 0.4, "gradient_correlation_deviation": 0.1}
+    runs = [("oho-global", {}, seed, None, points, {**norms, **found}) for seed in (0, 1, 2)]
+    runs += [("fixed", {}, seed, None, points, found) for seed in (0, 1, 2)]
+    estimates = tangents.estimate(write_curves(tmp_path, "tangents", runs))
+    assert estimates.correlations[["mean", "deviation"]].drop_duplicates().to_numpy().tolist() == [[0.4, 0.1]]
+    assert set(estimates.correlations["label"]) == {"fixed", "oho-global"}
+    assert "0.40 to 0.40 (fixed)" in tangents.findings(estimates)[1]
+    assert len(tangents.draw(estimates).axes) == 3
+
+
+NEW = ["source", "resiliency", "exactness", "transplant", "profiles"]
+
+
+@pytest.mark.parametrize("figure", NEW)
+@pytest.mark.parametrize("loss", [0.3, None])
+def test_without_its_runs_it_is_a_sentence(figure, loss, tmp_path):
+    write_curves(tmp_path, figure, [("fixed", {}, 0, None, [(0, 2.3, 0.1), (100, loss, 0.1)], {})])
+    with pytest.raises(ReportError, match=f"{figure}: .*not drawn"):
+        build_figure(figure, tmp_path, tmp_path / "figure.pdf")
+
+
+def diverged(figure):
+    """What each figure needs, with nothing finite in it."""
+    lost = [(0, None, 0.1), (100, None, None)]
+    event = {"epoch": 3.0, "set": {"lr": 0.2}}
+    over = {"order": "kept", "over": {"name": "oho-global", "label": "oho-global"}}
+    return {
+        "source": [("oho-global", {"source": "training"}, 0, None, lost, {}),
+                   ("oho-global", {"source": "validation", "validation_batch_size": 9}, 0, None, lost, {})],
+        "resiliency": [("oho-global", {}, 0, None, lost, {}), ("oho-global", {}, 0, event, lost, {})],
+        "exactness": [("oho-published", {}, 0, None, lost, errors(None, None, None))],
+        "transplant": [("oho-global", {}, 0, None, lost, {}), ("transplant", over, 0, None, lost, {})],
+        "profiles": [(name, {}, seed, None, lost, {}) for name in ("fixed", "adam") for seed in (0, 1)],
+    }[figure]  # fmt: skip
+
+
+@pytest.mark.parametrize("figure", NEW)
+def test_where_all_diverged_it_is_a_sentence(figure, tmp_path):
+    write_curves(tmp_path, figure, diverged(figure))
+    with pytest.raises(ReportError, match=r"finite .*not drawn"):
+        build_figure(figure, tmp_path, tmp_path / "figure.pdf")
