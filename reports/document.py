@@ -225,7 +225,8 @@ def _problems(runs: pd.DataFrame) -> list[str]:
         what = f"{row['experiment']}, {row['label']}, seed {row['seed']:.0f} ({row['run']})"
         problems.append(f"{what}: not valid: {row['invalid_because']}")
     if len(disturbed) > LISTED:
-        problems.append(f"{plural(len(disturbed) - LISTED, 'more run')} not valid; the table of runs in the page has them all")
+        more = plural(len(disturbed) - LISTED, "more run")
+        problems.append(f"{more} not valid; the table of runs in the page has them all")
     return problems
 
 
