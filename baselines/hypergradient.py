@@ -23,11 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from baselines.optimizers import Closure
+from bench.protocol import packed, unpacked
 
 MOMENTUM_START, MOMENTUM_LIMIT, MOMENTUM_RATE = 0.95, 0.9995, 1.0
 """HDM's heavy ball: where it starts and its limit, as in the authors' code; its AdaGrad rate, the least that they try."""
 Scaling = Literal["scalar", "diagonal"]
 """Of P: one learning rate, or one for each parameter."""
+TOWER = ("cache", "state", "num_stepments")
+"""Attributes of the package's optimizers that are state."""
 SMALL = 1e-12
 """Added to what is divided by."""
 
@@ -109,6 +112,15 @@ class HypergradientDescent:
         else:
             self._flat.weight_decay = value
 
+    def saved(self) -> dict[str, Any]:
+        """Learning rate, last gradient, weight decay."""
+        return packed({"lr": self._lr, "previous": self._previous, "weight_decay": self._flat.weight_decay})
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """The same."""
+        self._lr, self._previous = unpacked(saved["lr"]), unpacked(saved["previous"])
+        self._flat.weight_decay = saved["weight_decay"]
+
 
 class Feedback(NamedTuple):
     """Derivatives of f(x⁺) over |g|²: by P (N,), an element for each parameter, and by β ()."""
@@ -135,6 +147,14 @@ class _AdaGrad:
         self._squares = self._squares + derivative.square()
         change = self._rate * derivative / (self._squares.sqrt() + SMALL)
         self.value = (self.value - change).clamp(0, self._high)
+
+    def saved(self) -> list[Tensor]:
+        """The value, and Σd²."""
+        return packed([self.value, self._squares])
+
+    def restore(self, saved: list[Tensor]) -> None:
+        """The same."""
+        self.value, self._squares = unpacked(saved)
 
 
 class HeavyBallHypergradient:
@@ -188,6 +208,17 @@ class HeavyBallHypergradient:
         else:
             self._flat.weight_decay = value
 
+    def saved(self) -> dict[str, Any]:
+        """The point before, P, β, weight decay."""
+        adapted = [self._scale.saved(), self._momentum.saved()]
+        return {"before": packed(self._before), "adapted": adapted, "weight_decay": self._flat.weight_decay}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """The same."""
+        self._before, self._flat.weight_decay = unpacked(saved["before"]), saved["weight_decay"]
+        for adapted, values in zip((self._scale, self._momentum), saved["adapted"], strict=True):
+            adapted.restore(values)
+
 
 class UltimateStepper:
     """SGD tunes the hyperparameters of SGD or Adam (Chandra et al., 2022, arXiv 1909.13371): `wrapper` is a
@@ -196,10 +227,14 @@ class UltimateStepper:
     It replaces the model's parameters by the results of the update, through which the next loss reaches the
     hyperparameters; the L2 penalty is part of that loss.  The package's example asks for a backward pass that is itself
     differentiable; as every gradient is detached before use, a plain one gives the same numbers for less time and memory.
+
+    Since the next step differentiates through the last one, what is saved is the state before it, and it is made again.
     """
 
     def __init__(self, wrapper: Any, weight_decay: float):
         self._wrapper, self._weight_decay = wrapper, weight_decay
+        self._before: list[dict[str, Any]] = []
+        self._assigned: float | None = None
 
     def step(self, loss: Closure, lr: float | None) -> Tensor:
         """One update of hyperparameters and parameters.  The learning rate is the optimizer's own."""
@@ -208,6 +243,7 @@ class UltimateStepper:
         self._wrapper.zero_grad()
         squares = [parameter.square().sum() for parameter in self._wrapper.parameters.values()]
         (value + 0.5 * self._weight_decay * torch.stack(squares).sum()).backward()
+        self._before, self._assigned = [_noted(level) for level in self._levels()], None
         self._wrapper.step()
         return value.detach()
 
@@ -227,7 +263,49 @@ class UltimateStepper:
     def assign(self, name: str, value: float) -> None:
         """The learning rate, from which it goes on, or the weight decay."""
         if name == "lr":
+            self._assigned = value
             tuned = self._wrapper.optimizer.parameters
             tuned["alpha"] = torch.full_like(tuned["alpha"].detach(), value)
         else:
             self._weight_decay = value
+
+    def saved(self) -> dict[str, Any]:
+        """What was before the last step, with its gradients."""
+        return {"before": packed(self._before), "assigned": self._assigned, "weight_decay": self._weight_decay}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Makes the last step again."""
+        self._weight_decay, self._before = saved["weight_decay"], unpacked(saved["before"])
+        if self._before:
+            for level, noted in zip(self._levels(), self._before, strict=True):
+                _take_back(level, noted)
+            self._wrapper.step()
+        if saved["assigned"] is not None:
+            self.assign("lr", saved["assigned"])
+
+    def _levels(self) -> list[Any]:
+        """The model, its optimizer, and what tunes that."""
+        levels, level = [], self._wrapper
+        while hasattr(level, "parameters"):
+            levels.append(level)
+            level = level.optimizer
+        return levels
+
+
+def _noted(level: Any) -> dict[str, Any]:
+    """A level of the package's stack as it is.  Its steps replace tensors, so that none has to be copied."""
+    tensors = {name: [value, value.grad] for name, value in level.parameters.items()}
+    own = {name: _shallow(getattr(level, name)) for name in TOWER if hasattr(level, name)}
+    return {"tensors": tensors, "own": own}
+
+
+def _shallow(value: Any) -> Any:
+    return {key: _shallow(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _take_back(level: Any, noted: dict[str, Any]) -> None:
+    for name, (value, gradient) in noted["tensors"].items():
+        level.parameters[name] = value.requires_grad_()
+        level.parameters[name].grad = gradient
+    for name, value in noted["own"].items():
+        setattr(level, name, _shallow(value))

@@ -12,7 +12,7 @@ import torch
 from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
-from bench.protocol import Options
+from bench.protocol import Options, packed, unpacked
 
 Closure = Callable[[], Tensor]
 """Computes the training loss of the model as it is; makes no backward pass."""
@@ -39,6 +39,14 @@ class Stepper(Protocol):
 
     def assign(self, name: str, value: float) -> None:
         """Changes a hyperparameter from outside; one that is not the optimizer's own is none of its business."""
+        ...
+
+    def saved(self) -> dict[str, Any]:
+        """All but the model and what it was made with, as tensors and plain values."""
+        ...
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Goes on, bit for bit, from what another one has `saved`."""
         ...
 
 
@@ -77,6 +85,23 @@ class TorchStepper:
                 group["betas"] = (value, betas[1]) if name == "beta1" else (betas[0], value)
             elif name in group:
                 group[name] = value
+
+    def saved(self) -> dict[str, Any]:
+        """Groups and state."""
+        parameters = self._parameters()
+        groups = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
+        return {"groups": packed(groups, parameters), "state": packed(self.optimizer.state, parameters)}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Not by the optimizer's own `load_state_dict`, which some packages' states do not survive."""
+        parameters = self._parameters()
+        for group, values in zip(self.optimizer.param_groups, unpacked(saved["groups"], parameters), strict=True):
+            group.update(values)
+        self.optimizer.state.clear()
+        self.optimizer.state.update(unpacked(saved["state"], parameters))
+
+    def _parameters(self) -> list[Tensor]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
 
 class Sgd(Options):

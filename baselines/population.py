@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,23 @@ from pydantic import Field
 
 from baselines.optimizers import TorchStepper
 from baselines.training import Training, TrainingState
-from bench.protocol import Dimension, Incumbent, Ledger, Options, State, Task, Trial, adopt, draw, stream_seed
+from bench.protocol import (
+    Dimension,
+    Incumbent,
+    Ledger,
+    Options,
+    State,
+    Task,
+    Trial,
+    adopt,
+    draw,
+    packed,
+    stream_seed,
+    unpacked,
+)  # fmt: skip
+
+COUNTERS = ("losses", "place", "generation", "curve_start")
+"""Fields of a population's state that are plain values."""
 
 
 class PopulationOptions(Options):
@@ -102,6 +119,21 @@ class Population:
     def scalars(self, state: PopulationState) -> dict[str, float]:
         """How many intervals all members have finished."""
         return {"generation": float(state.generation)}
+
+    def saved(self, state: PopulationState) -> dict[str, Any]:
+        """With every member."""
+        members = [self.over.saved(member) for member in state.members]
+        return {**state.saved(), "members": members, **{name: packed(getattr(state, name)) for name in COUNTERS}}
+
+    def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> PopulationState:
+        """The population that was saved."""
+        members = [self.over.restored(task, seed, member) for member in saved["members"]]
+        state = PopulationState(task, seed, members[0].model, members[0].hyper, members=members)
+        for name in COUNTERS:
+            setattr(state, name, unpacked(saved[name]))
+        state.restore(saved)
+        state.model, state.hyper = state.member.model, state.member.hyper
+        return state
 
     def _fresh(self, task: Task, seed: int, number: int) -> TrainingState:
         drawn = draw(self.over.space, self.over.open, seed, number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -65,12 +65,31 @@ class Search:
 
     def init(self, task: Task, seed: int) -> SearchState:
         """The state before the first trial's first step; proposing it is part of the set-up."""
+        state = self._closed(task, seed)
+        self._open_trial(state)
+        return state
+
+    def saved(self, state: SearchState) -> dict[str, Any]:
+        """With the trial in progress; searcher and pruner are functions of what is in it."""
+        own = {"point": dict(state.point), "judged": state.judged, "inner": self.over.saved(state.inner)}
+        return {**state.saved(), **own}
+
+    def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> SearchState:
+        """The search that was saved."""
+        state = self._closed(task, seed)
+        state.inner = self.over.restored(task, seed, saved["inner"])
+        self._show(state)
+        state.restore(saved)
+        state.hyper, state.point, state.judged = state.inner.hyper, dict(saved["point"]), saved["judged"]
+        return state
+
+    def _closed(self, task: Task, seed: int) -> SearchState:
+        """Before the first trial."""
         state = SearchState(task, seed, model=None, hyper={})  # type: ignore[arg-type]
         state.searcher = self._make(self.space, self.open, seed)
         if self.options.pruner != "none":
             validations = math.ceil(self._longest(task) / task.selection_period)
             state.pruner = PRUNERS[self.options.pruner](validations, seed)
-        self._open_trial(state)
         return state
 
     def advance(self, state: SearchState, *, steps: int, progress: float, ledger: Ledger) -> SearchState:

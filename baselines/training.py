@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from baselines import schedules
 from baselines.optimizers import Adam, AnyOptimizer, Sgd, Stepper, TorchStepper
 from baselines.schedules import Place
-from bench.protocol import Batches, Incumbent, Kick, Ledger, Space, State, Task, draw, train
+from bench.protocol import Batches, Incumbent, Kick, Ledger, Space, State, Task, draw, packed, train
 
 
 class TrainingOptions(Protocol):
@@ -191,6 +191,22 @@ class Training:
 
         state.stepper.training()
         train(state, steps, ledger, update=update, settle=settle)
+        return state
+
+    def saved(self, state: TrainingState) -> dict[str, Any]:
+        """With the model, the values that its optimizer was made with, and the optimizer."""
+        return {
+            **state.saved(), "model": packed(state.model.state_dict()), "values": state.options.values(),
+            "spans": state.spans, "stepper": state.stepper.saved(),
+        }  # fmt: skip
+
+    def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> TrainingState:
+        """The training that was saved."""
+        state = self.start(task, seed, saved["values"], saved["trial"])
+        state.restore(saved)
+        state.model.load_state_dict(saved["model"])
+        state.stepper.restore(saved["stepper"])
+        state.spans = saved["spans"]
         return state
 
     def finish(self, state: State) -> None:

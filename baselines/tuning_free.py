@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from baselines import schedules
 from baselines.hypergradient import HeavyBallHypergradient, HypergradientDescent, Scaling, UltimateStepper
 from baselines.optimizers import Closure, Stepper, TorchStepper
+from bench.protocol import packed, unpacked
 
 
 class Package(NamedTuple):
@@ -75,6 +76,8 @@ class PackageStepper:
 
     If `scheduled`, the learning rate it is given is a factor on what it finds.
 
+    `noted` are attributes of objects, and `averages` tensors, that are state beside the optimizer's own.
+
     If it answers with an average of what it trains, `follow` updates that average after an update, `show` puts it into the
     model, and `hide` ends this.  What is trained is kept meanwhile and put back bit by bit, so that a training does not
     depend on how often it is looked at.
@@ -83,9 +86,11 @@ class PackageStepper:
     def __init__(
         self, optimizer: Any, *, lr: Callable[[Any], Any] | None = None, follow: Callable[[], object] = _nothing,
         show: Callable[[], object] | None = None, hide: Callable[[], object] = _nothing, scheduled: bool = False,
+        noted: Sequence[tuple[Any, str]] = (), averages: Iterable[Tensor] = (),
     ):  # fmt: skip
         self._scheduled = scheduled
         self._torch, self._lr, self._follow, self._show, self._hide = TorchStepper(optimizer), lr, follow, show, hide
+        self._noted, self._averages = noted, list(averages)
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._trained: list[Tensor] = []
 
@@ -115,9 +120,24 @@ class PackageStepper:
         """Into every group."""
         self._torch.assign(name, value)
 
+    def saved(self) -> dict[str, Any]:
+        """The optimizer's, and what is kept beside it."""
+        return {
+            "optimizer": self._torch.saved(), "trained": packed(self._trained), "averages": packed(self._averages),
+            "noted": [getattr(owner, name) for owner, name in self._noted],
+        }  # fmt: skip
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """The same."""
+        self._torch.restore(saved["optimizer"])
+        self._trained = unpacked(saved["trained"])
+        _fill(self._averages, saved["averages"])
+        for (owner, name), value in zip(self._noted, saved["noted"], strict=True):
+            setattr(owner, name, value)
+
 
 @torch.no_grad()
-def _fill(parameters: Iterable[nn.Parameter], values: Iterable[Tensor]) -> None:
+def _fill(parameters: Iterable[Tensor], values: Iterable[Tensor]) -> None:
     for parameter, value in zip(parameters, values, strict=True):
         parameter.copy_(value)
 
@@ -193,7 +213,10 @@ class DogOptions(TuningFreeOptions):
         make, averager = getattr(dog, self.optimizer_class), dog.PolynomialDecayAverager(model)
         optimizer = make(model.parameters(), reps_rel=distance, weight_decay=self.weight_decay)
         show = partial(_fill, list(model.parameters()), list(averager.averaged_model.parameters()))
-        return PackageStepper(optimizer, lr=_mean_eta, follow=averager.step, show=show)
+        return PackageStepper(
+            optimizer, lr=_mean_eta, follow=averager.step, show=show, noted=((optimizer, "_first_step"), (averager, "t")),
+            averages=averager.averaged_model.state_dict().values(),
+        )  # fmt: skip
 
 
 def _mean_eta(optimizer: torch.optim.Optimizer) -> Tensor:

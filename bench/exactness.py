@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,22 @@ class ExactTwin:
             error = torch.linalg.vector_norm((found - exact).double()) / torch.linalg.vector_norm(exact.double())
             self._errors[name].append(float(error))
             self._wrong[name].append(float((found * exact < 0).double().mean()))
+
+    def saved(self) -> dict[str, Any]:
+        """The exact influence, and the errors so far."""
+        kept = {key: {name: list(values) for name, values in found.items()} for key, found in self._found().items()}
+        return {"optimizer": self._optimizer.state_dict(), "lost": self._lost, **kept}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """The same."""
+        self._optimizer.load_state_dict(saved["optimizer"])
+        self._lost = saved["lost"]
+        for key, found in self._found().items():
+            for name, values in found.items():
+                values.extend(saved[key][name])
+
+    def _found(self) -> dict[str, dict[str, deque[float]]]:
+        return {"errors": self._errors, "wrong": self._wrong}
 
     def scalars(self) -> dict[str, float]:
         """Over the last steps: median relative error of the hypergradient, and the share of its entries of the wrong sign.

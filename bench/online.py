@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import oho
 from bench.exactness import ExactTwin
-from bench.protocol import Batches, Incumbent, Kick, Ledger, Options, Space, State, Task, draw, stream, train
+from bench.protocol import Batches, Incumbent, Kick, Ledger, Options, Space, State, Task, draw, packed, stream, train
 from oho.published import CEILINGS
 
 Optimizer = oho.OHO | oho.PublishedOHO
@@ -212,6 +212,22 @@ class Online:
 
         train(state, steps, ledger, update=update)
         state.hyper = values_of(state.optimizer)
+        return state
+
+    def saved(self, state: OnlineState) -> dict[str, Any]:
+        """With the model, the optimizer and, if there is one, the twin."""
+        twin = state.twin.saved() if state.twin else None
+        model = packed(state.model.state_dict())
+        return {**state.saved(), "model": model, "optimizer": state.optimizer.state_dict(), "twin": twin}
+
+    def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> OnlineState:
+        """The training that was saved."""
+        state = self.init(task, seed)
+        state.restore(saved)
+        state.model.load_state_dict(saved["model"])
+        state.optimizer.load_state_dict(saved["optimizer"])
+        if state.twin:
+            state.twin.restore(saved["twin"])
         return state
 
     def finish(self, state: State) -> None:

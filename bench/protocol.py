@@ -20,15 +20,18 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from bench.clock import Ledger
+from bench.saving import packed, unpacked
 from bench.space import Dimension, Space, draw
 from bench.streams import stream, stream_seed
 from bench.tasks import Batch, Batches, Split, Task, evaluate
 
 __all__ = [
     "Batch", "Batches", "Dimension", "Incumbent", "Kick", "Ledger", "Method", "Options", "Space", "Split", "State", "Task",
-    "Trial", "adopt", "draw", "evaluate", "select", "stream", "stream_seed", "train",
+    "Trial", "adopt", "draw", "evaluate", "packed", "select", "stream", "stream_seed", "train", "unpacked",
 ]  # fmt: skip
 
+SAVED = ("hyper", "step", "trial", "trial_step", "train_loss", "end", "curve", "diverged")
+"""Fields of a state that are plain values."""
 JUDGED_EVERY = 10
 """Steps of a training between two looks at whether its loss is finite: fixed, so that no ending depends on the clock."""
 
@@ -109,6 +112,19 @@ class State:
         """Whether the present trial goes on: it is not among the ended ones yet."""
         return len(self.trials) == self.trial
 
+    def saved(self) -> dict[str, Any]:
+        """What every state has but task, seed and model, as tensors and plain values."""
+        plain = {name: packed(getattr(self, name)) for name in SAVED}
+        incumbent = None if self.incumbent is None else packed(vars(self.incumbent))
+        return {**plain, "incumbent": incumbent, "trials": [packed(vars(trial)) for trial in self.trials]}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Takes over what another one has `saved`."""
+        for name in SAVED:
+            setattr(self, name, unpacked(saved[name]))
+        self.incumbent = None if saved["incumbent"] is None else Incumbent(**unpacked(saved["incumbent"]))
+        self.trials = [Trial(**trial) for trial in saved["trials"]]
+
     @property
     def trainings(self) -> Sequence[State]:
         """The trainings in progress, where a method is made of several."""
@@ -141,6 +157,14 @@ class Method(Protocol):
 
     def finish(self, state: Any) -> None:
         """The budget ended: a trial in progress is closed as it is, without a validation."""
+        ...
+
+    def saved(self, state: Any) -> dict[str, Any]:
+        """The state between two calls of `advance`, as tensors and plain values."""
+        ...
+
+    def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> Any:
+        """The state that was saved: what follows is what would have followed, bit for bit."""
         ...
 
     def incumbent(self, state: Any) -> Incumbent | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from torch import Tensor
 
 import oho
 from bench.online import Online, OnlineState
-from bench.protocol import Batches, Incumbent, Ledger, Options, State, Task, stream, train
+from bench.protocol import Batches, Incumbent, Ledger, Options, State, Task, packed, stream, train, unpacked
 
 Schedule = dict[str, Tensor]
 """Values by hyperparameter, (steps, sets)."""
@@ -70,6 +71,18 @@ class Transplant:
 
         train(state, steps, ledger, update=update)
         state.hyper = {name: values.tolist() for name, values in state.optimizer.hyper.items()}
+        return state
+
+    def saved(self, state: TransplantState) -> dict[str, Any]:
+        """With the model and the schedule."""
+        return {**state.saved(), "model": packed(state.model.state_dict()), "schedule": packed(state.schedule)}
+
+    def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> TransplantState:
+        """The training that was saved."""
+        self._found[seed] = unpacked(saved["schedule"])
+        state = self.init(task, seed)
+        state.restore(saved)
+        state.model.load_state_dict(saved["model"])
         return state
 
     def finish(self, state: State) -> None:

@@ -9,6 +9,7 @@ from helpers import METHOD_LINES, Ticks, experiment, run_one
 from bench.clock import COUNTED, Ledger
 from bench.method_registry import METHODS
 from bench.records import Status, read_run, run_id
+from bench.saving import read_checkpoint, write_checkpoint
 from bench.spec import method_of, task_of
 from reports.replay import result_at
 
@@ -30,6 +31,20 @@ def within(spec, unit, amount):
 
 def timeless(records):
     return [{key: value for key, value in record.items() if key not in WALL} for record in records]
+
+
+def advanced(method, state, step):
+    while state.step < step:
+        state = method.advance(state, steps=step - state.step, progress=state.step / 60, ledger=Ledger())
+    return state
+
+
+def described(method, state):
+    """All of a state that can be seen, with every bit of its weights."""
+    found = method.incumbent(state)
+    weights = [*state.model.state_dict().values(), *(found.weights.values() if found else ())]
+    seen = [state.step, state.trial, state.trial_step, state.hyper, state.curve, state.trials, state.train_loss]
+    return [repr(seen), repr(method.scalars(state)), *(weight.detach().numpy().tobytes() for weight in weights)]
 
 
 class Poisoned:
@@ -137,6 +152,20 @@ class TestMethod:
                 assert all_made[-2] > 0
                 assert state.trial_step == 0
                 assert state.trial == len(state.trials) >= trials > 0
+
+    @pytest.mark.parametrize("at", [7, 34])
+    def test_a_saved_state_goes_on_bit_for_bit(self, spec, at, tmp_path):
+        """Through a file that is loaded without pickle, into a method made anew."""
+        task, _ = task_of(spec, torch.device("cpu"), None)
+        method = method_of(spec)
+        state = advanced(method, method.init(task, 0), at)
+        write_checkpoint(tmp_path, {"method": method.saved(state)})
+        other = method_of(spec)
+        restored = other.restored(task, 0, read_checkpoint(tmp_path, torch.device("cpu"))["method"])
+        assert described(method, state) == described(other, restored)
+        for steps in (at + 1, 60):
+            state, restored = advanced(method, state, steps), advanced(other, restored, steps)
+            assert described(method, state) == described(other, restored)
 
     def test_the_deadline_is_overshot_by_one_step_at_most(self, spec, tmp_path, monkeypatch):
         """On a clock that a step moves by 3 ms and nothing else moves."""

@@ -187,7 +187,7 @@ def test_the_report_is_the_same_bytes_for_the_same_records(tmp_path):
         pdfs.append(files[0].read_bytes())
         assert {path.suffix for path in files} == {".pdf", ".html", ".png", ".svg", ".csv"}
     assert pdfs[0] == pdfs[1]
-    first, second = ((tmp_path / name / "figures/distribution.pdf").read_bytes() for name in ("a", "b"))
+    first, second = ((tmp_path / name / "report/distribution.pdf").read_bytes() for name in ("a", "b"))
     assert first == second
 
 
