@@ -233,10 +233,10 @@ def resolve_device(name: str) -> str:
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """A user's mistake becomes one line and exit code 2; a signal becomes 130 or 143."""
+    """A user's mistake becomes one line and exit code 2, a folder that cannot be written 1, a signal 130 or 143."""
     from bench.data import DataError
-    from bench.records import RecordError
-    from bench.runner import Interrupted
+    from bench.records import RecordError, StorageError
+    from bench.signals import Interrupted
     from bench.yaml_file import ConfigError
     from reports.errors import ReportError
 
@@ -245,9 +245,12 @@ def user_errors() -> Iterator[None]:
     except (ConfigError, DataError, RecordError, ReportError) as error:
         print(f"oho-bench: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
+    except StorageError as error:
+        print(f"oho-bench: {error}; make room, and the same command goes on", file=sys.stderr)
+        raise typer.Exit(1) from None
     except (KeyboardInterrupt, Interrupted) as signal:
-        print("\noho-bench: stopped; the same command continues with the runs that are left", file=sys.stderr)
-        raise typer.Exit(143 if isinstance(signal, Interrupted) else 130) from None
+        print("\noho-bench: stopped; the same command goes on where it was", file=sys.stderr)
+        raise typer.Exit(128 + signal.number if isinstance(signal, Interrupted) else 130) from None
 
 
 def _print_plan(planned: list, *, every_run: bool) -> None:

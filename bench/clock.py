@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -18,8 +18,9 @@ import torch
 COUNTED = ("train", "hypergradient", "selection", "search")
 """Parameter updates; tangents, validation gradients and meta-steps; validation a method asks for; proposing trials."""
 
-UNCOUNTED = ("setup", "evaluation", "tracking", "runner")
-"""Data, model and warm-up; the runner's own look at validation and test; trackers; records, progress, loop."""
+UNCOUNTED = ("setup", "evaluation", "tracking", "checkpoint", "runner", "lost")
+"""Data, model and warm-up; the runner's own look at validation and test; trackers; checkpoints; records, progress, loop;
+what was done between the last checkpoint and the end of a process that was killed."""
 
 
 class Device(Protocol):
@@ -66,6 +67,13 @@ class Ledger:
         self._account = "setup"
         self._marks: list[tuple[str, Any]] = []
         self._started = self._since = now()
+
+    def resume(self, seconds: Mapping[str, float], lost: float) -> None:
+        """Goes on from the accounts of an earlier process, which had worked `lost` seconds more than they say."""
+        for account, spent in seconds.items():
+            self.seconds[account] += spent
+        self.seconds["lost"] += lost
+        self._started -= sum(seconds.values()) + lost
 
     def switch(self, account: str) -> str:
         """Ends the running account, starts another, and returns the name of the one ended."""

@@ -60,6 +60,10 @@ class Display:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=escape(self._line), completed=0.0, detail="")
 
+    def skip(self, number: int, spec: Mapping[str, Any]) -> None:
+        """A run that another runner has."""
+        self._print(f"[{number}/{self._total}] {run_id(spec)} {title_of(spec)}: another runner has it")
+
     def progress(self, fraction: float, state: State) -> None:
         """Called a few times a second while the run is on."""
         if self._bar is None or self._task is None:

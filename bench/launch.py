@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import torch
 
+from bench.claim import claimed
 from bench.config import ConfigError, Experiment, Spec
 from bench.display import Display
 from bench.method_registry import METHODS
 from bench.online import InitialOptions
 from bench.protocol import Task
-from bench.records import Manifest, Status, read_manifests, read_outcome, run_id, write_manifest
-from bench.runner import Interrupted, run
+from bench.records import Manifest, Outcome, Status, read_manifests, read_outcome, run_id, write_manifest
+from bench.runner import run
+from bench.signals import Stopper
 from bench.spec import method_of, task_of
 from bench.tracking import open_sink
 
@@ -28,11 +29,12 @@ log = logging.getLogger("oho-bench")
 
 @dataclass(frozen=True)
 class Planned:
-    """One run that an experiment asks for.  `is_done` when its folder already holds a result."""
+    """One run that an experiment asks for, and how it had ended.  `is_done` when its folder already holds a result."""
 
     experiment: Experiment
     spec: Spec
     id: str
+    outcome: Outcome | None
     is_done: bool
 
 
@@ -48,34 +50,42 @@ def plan(experiments: Sequence[Experiment], root: Path, *, again_invalid: bool =
             if identity not in planned:
                 outcome = read_outcome(root / identity)
                 done = outcome is not None and outcome.status.is_result and (outcome.valid or not again_invalid)
-                planned[identity] = Planned(experiment, spec, identity, done)
+                planned[identity] = Planned(experiment, spec, identity, outcome, done)
     return list(planned.values())
 
 
 def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *, data_root: Path | None
-           ) -> dict[Status, int]:  # fmt: skip
+           ) -> Counter[Status]:  # fmt: skip
     """Runs what is planned and not done yet, and returns how many of those runs ended in each status."""
     _prepare(root)
     todo = [item for item in planned if not item.is_done]
     _check_methods([item.spec for item in todo], data_root)
     for experiment in experiments:
         _write_plan(experiment, root)
-    counts: dict[Status, int] = {}
-    previous = signal.signal(signal.SIGTERM, _on_terminate)
-    try:
-        with Display([item.spec for item in todo]) as display:
-            for number, item in enumerate(todo, start=1):
+    counts: Counter[Status] = Counter()
+    stopper = Stopper()
+    with stopper.listening(), Display([item.spec for item in todo]) as display:
+        for number, item in enumerate(todo, start=1):
+            stopper.check()
+            with claimed(root / item.id) as is_ours:
+                if not is_ours:
+                    display.skip(number, item.spec)
+                    continue
+                if read_outcome(root / item.id) != item.outcome:
+                    continue  # another runner has run it meanwhile
                 display.start(number, item.spec)
-                tracking = item.experiment.tracking
-                sink = partial(
-                    open_sink, mode=tracking.mode, project=tracking.project, experiment=item.experiment.name
-                )
-                outcome = run(item.spec, root, data_root=data_root, open_sink=sink, progress=display.progress)
+                outcome = _run(item, root, data_root, stopper, display)
                 display.end(outcome)
-                counts[outcome.status] = counts.get(outcome.status, 0) + 1
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+                counts[outcome.status] += 1
     return counts
+
+
+def _run(item: Planned, root: Path, data_root: Path | None, stopper: Stopper, display: Display) -> Outcome:
+    tracking = item.experiment.tracking
+    sink = partial(open_sink, mode=tracking.mode, project=tracking.project, experiment=item.experiment.name)
+    return run(
+        item.spec, root, data_root=data_root, open_sink=sink, progress=display.progress, stopper=stopper
+    )
 
 
 def _write_plan(experiment: Experiment, root: Path) -> None:
@@ -114,10 +124,6 @@ def _check_methods(specs: Sequence[Spec], data_root: Path | None) -> None:
             method.init(tasks[name], spec["seed"])
         except ValueError as error:
             raise ConfigError(f"method {spec['method']['label']!r} on {spec['task']['name']}: {error}") from None
-
-
-def _on_terminate(number: int, frame: FrameType | None) -> None:
-    raise Interrupted
 
 
 def _prepare(root: Path) -> None:

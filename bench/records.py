@@ -49,6 +49,10 @@ class RecordError(Exception):
     """A results folder that cannot be read; the message starts with `file:line:column`."""
 
 
+class StorageError(Exception):
+    """A results folder that cannot be written."""
+
+
 class Status(StrEnum):
     """How a run ended."""
 
@@ -60,7 +64,7 @@ class Status(StrEnum):
     FAILED = "failed"
     """An exception; its traceback is in the outcome's message."""
     INTERRUPTED = "interrupted"
-    """Stopped from outside; the next `run` starts it again."""
+    """Stopped from outside; the next `run` goes on with it."""
 
     @property
     def is_result(self) -> bool:
@@ -156,28 +160,51 @@ def title_of(spec: Mapping[str, Any]) -> str:
 
 
 class RunWriter:
-    """Writes one run's folder.  Opening it again after an interruption starts its records anew."""
+    """Writes one run's folder.  Opened again after an interruption, it keeps the first `keep` bytes of the records.
 
-    def __init__(self, root: Path, spec: Mapping[str, Any]):
+    All its methods raise `StorageError` where the folder cannot be written.
+    """
+
+    def __init__(self, root: Path, spec: Mapping[str, Any], keep: int = 0):
         self.id = run_id(spec)
         self.folder = root / self.id
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "outcome.json").unlink(missing_ok=True)
-        write_json(self.folder / "spec.json", spec)
-        self._file = open(self.folder / "records.jsonl", "w", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed by close)
+        path = self.folder / "records.jsonl"
+        with self._storing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "outcome.json").unlink(missing_ok=True)
+            write_json(self.folder / "spec.json", spec)
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            os.ftruncate(self._file, keep)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Adds one record; the line reaches the operating system before this returns."""
-        self._file.write(json.dumps(finite(record), allow_nan=False) + "\n")
+        """Adds one record; the line reaches the operating system, whole, before this returns."""
+        line = (json.dumps(finite(record), allow_nan=False) + "\n").encode()
+        with self._storing():
+            written = os.write(self._file, line)
+            while written < len(line):  # a full disk takes a part, and refuses the rest
+                written += os.write(self._file, line[written:])
+
+    def durable(self) -> int:
+        """Bytes of the records, all of which are on the disk when this returns."""
+        with self._storing():
+            os.fsync(self._file)
+            return os.fstat(self._file).st_size
+
+    @contextlib.contextmanager
+    def _storing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"{self.folder}: cannot be written ({error.strerror}); what is recorded is kept") from error
 
     def close(self, outcome: Outcome | None = None) -> None:
         """Ends the run; without an outcome it stays unfinished."""
-        self._file.flush()
         with contextlib.suppress(OSError):
-            os.fsync(self._file.fileno())
-        self._file.close()
+            os.fsync(self._file)
+        os.close(self._file)
         if outcome is not None:
-            write_json(self.folder / "outcome.json", {**asdict(outcome), "valid": outcome.valid})
+            with self._storing():
+                write_json(self.folder / "outcome.json", {**asdict(outcome), "valid": outcome.valid})
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import math
+import shutil
 import time
 import traceback
 from collections.abc import Callable
@@ -19,17 +21,27 @@ from bench.conditions import Conditions, Verdict
 from bench.diagnostics import gradient_correlations
 from bench.environment import describe_environment
 from bench.protocol import Incumbent, Method, Split, State, Task, select
-from bench.records import Outcome, RunWriter, Status
+from bench.records import Outcome, RunWriter, Status, StorageError, read_run, run_id
+from bench.saving import CHECKPOINT, Earlier, packed, resumable, write_checkpoint
 from bench.shocks import Event, change_data
+from bench.signals import Interrupted, Stopper
 from bench.spec import Spec, method_of, set_threads, task_of
 from bench.tasks import evaluate
 from oho.memory import keep_freed_memory
 
+CHECKPOINT_VERSION = 1
+CHECKPOINT_SECONDS = 10.0
+"""Between two checkpoints, at least."""
+CHECKPOINT_SHARE = 0.02
+"""Of a run's time that checkpoints may take: where they are large, they are made more rarely."""
+LOOP = ("due", "result", "final", "recorded_trials", "resumptions")
+"""Fields of the loop that are plain values."""
 CHUNK_SECONDS = 0.02
 """Between two looks at the clock, so that neither reading it nor a late deadline weighs."""
 CHUNK_STEPS = 10
 """The same where the budget is in steps or epochs: fixed, so that a run does not depend on the machine's speed."""
 WARM_UP_STEPS = 3
+log = logging.getLogger("oho-bench")
 RESULT = ("incumbent_validation_loss", "incumbent_test_loss", "incumbent_test_error")
 
 
@@ -49,10 +61,6 @@ Progress = Callable[[float, State], None]
 """Called a few times a second with the fraction of the budget used, and the state."""
 
 
-class Interrupted(BaseException):
-    """Raised by a signal handler: the run ends where it stands, its records kept."""
-
-
 def run(
     spec: Spec,
     root: Path,
@@ -61,18 +69,27 @@ def run(
     open_sink: Callable[[str, Spec, Path], Sink],
     progress: Progress = lambda fraction, state: None,
     now: Callable[[], float] = time.perf_counter,
+    stopper: Stopper | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Outcome:
-    """Runs a spec from its beginning and writes its folder.  A failure is an outcome too; only signals are raised on.
+    """Runs a spec and writes its folder; goes on from its checkpoint, if there is one.  A failure is an outcome too.
 
-    `now` is the ledger's clock, in seconds.
+    `now` is the ledger's clock, in seconds; `checkpoint_seconds` are between two checkpoints, at least.
+
+    Raises:
+        Interrupted: after a signal; the outcome is written, and with it the run can go on.
+        StorageError: where the folder cannot be written.
     """
     device = torch.device(spec["device"])
     ledger = Ledger(Cuda() if device.type == "cuda" else None, now)
     threads = set_threads(spec)
     torch.backends.cudnn.deterministic = True  # same seed, same run
     keep_freed_memory()
-    writer = RunWriter(root, spec)
-    sink = open_sink(writer.id, spec, writer.folder)
+    earlier = resumable(root / run_id(spec), device, CHECKPOINT_VERSION)
+    if earlier:
+        ledger.resume(earlier.content["seconds"], earlier.lost)
+    writer = RunWriter(root, spec, earlier.content["records"] if earlier else 0)
+    sink = _sink(open_sink, writer, spec, earlier)
     task: Task | None = None
     run_loop: _Loop | None = None
     status, message = Status.FAILED, ""
@@ -82,18 +99,37 @@ def run(
         method = method_of(spec)
         _warm_up(method, task, spec["seed"])
         run_loop = _Loop(method, task, test, spec, ledger, writer, sink, progress)
-        status = run_loop.until_budget()
+        run_loop.start(earlier.content if earlier else None)
+        status = run_loop.until_budget(stopper or Stopper(), checkpoint_seconds)
     except (Interrupted, KeyboardInterrupt) as signal:
-        status, message, stop = Status.INTERRUPTED, "stopped by a signal; run it again to start it anew", signal
+        status, stop = Status.INTERRUPTED, signal
+        message = "stopped by a signal; the same command goes on with it"
+    except StorageError as error:
+        sink.close(_outcome(Status.FAILED, str(error), run_loop, ledger, {}))
+        writer.close()
+        raise
     except Exception:
         message = traceback.format_exc()
     environment = describe_environment(device, threads, data=task.data if task else None)
     outcome = _outcome(status, message, run_loop, ledger, environment)
     writer.close(outcome)
     sink.close(outcome)
+    if status is not Status.INTERRUPTED:
+        (writer.folder / CHECKPOINT).unlink(missing_ok=True)
     if stop is not None:
         raise stop
     return outcome
+
+
+def _sink(
+    open_sink: Callable[[str, Spec, Path], Sink], writer: RunWriter, spec: Spec, earlier: Earlier | None
+) -> Sink:
+    """W&B cannot go on with an offline run: its files are written anew, from the records."""
+    shutil.rmtree(writer.folder / "wandb", ignore_errors=True)
+    sink = open_sink(writer.id, spec, writer.folder)
+    for record in read_run(writer.folder).records if earlier else ():
+        sink.record(dict(record))
+    return sink
 
 
 class _Loop:
@@ -112,41 +148,80 @@ class _Loop:
         self.events = [Event(**event) for event in spec.get("shock", {}).get("events", [])]
         if self.events:
             self.test = Split(*(part.clone() for part in test))  # shocks write into it
-        self.state = method.init(task, spec["seed"])
-        select(self.state)  # the untrained model: what a run that validates nothing returns
+        self.interval = self.due = self.amount / spec["evaluations"]
+        self.resumptions = 0
         self.conditions = Conditions(task.device)
 
-    def until_budget(self) -> Status:
-        """Advances and evaluates until the budget is used or the training has diverged."""
-        state, interval, shown = self.state, self.amount / self.spec["evaluations"], -1.0
+    def start(self, earlier: dict[str, Any] | None) -> None:
+        """The first evaluation, or what an earlier process had saved."""
+        if earlier is None:
+            self.state = self.method.init(self.task, self.spec["seed"])
+            select(self.state)  # the untrained model: what a run that validates nothing returns
+            self.ledger.switch("runner")
+            self.record_incumbent(0.0)
+            self.evaluate(0.0)
+            while self.steps_to_event() == 0:
+                self.shock(self.events.pop(0), 0.0)
+            return
+        while len(self.events) > earlier["events"]:
+            change_data(self.events.pop(0), self.task, self.test, self.spec["seed"])
+        self.state = self.method.restored(self.task, self.spec["seed"], earlier["method"])
+        self.selected = self.method.incumbent(self.state)
+        for name in LOOP:
+            setattr(self, name, earlier[name])
+        self.resumptions += 1
         self.ledger.switch("runner")
-        self.record_incumbent(0.0)
-        self.evaluate(0.0)
-        while self.steps_to_event() == 0:
-            self.shock(self.events.pop(0), 0.0)
-        due = interval
-        while (used := self.used()) < self.amount and not state.diverged:
-            steps = self.chunk(used, due)
-            with self.ledger.account("train"), self.conditions.working():
-                state = self.state = self.method.advance(
-                    state, steps=steps, progress=used / self.amount, ledger=self.ledger
-                )
-            used = self.used()
-            self.record_trials(used)
-            self.record_incumbent(used)
-            if used >= due:
-                self.evaluate(used)
-                due = interval * (math.floor(used / interval) + 1)
-            while self.steps_to_event() == 0 and used < self.amount and not state.diverged:
-                self.shock(self.events.pop(0), used)
-            if (moment := self.ledger.wall()) - shown > 0.1:
-                self.progress(min(1.0, used / self.amount), state)
-                shown = moment
-        self.method.finish(state)
+
+    def checkpoint(self) -> None:
+        """Writes all that the run needs to go on; one that cannot be written is told, and the run goes on without."""
+        content = {
+            "version": CHECKPOINT_VERSION, "method": self.method.saved(self.state), "events": len(self.events),
+            "records": self.writer.durable(), "seconds": dict(self.ledger.seconds),
+            **{name: packed(getattr(self, name)) for name in LOOP},
+        }  # fmt: skip
+        try:
+            write_checkpoint(self.writer.folder, content)
+        except OSError as error:
+            log.warning("%s: no checkpoint (%s); the run goes on", self.writer.folder, error.strerror)
+
+    def until_budget(self, stopper: Stopper, checkpoint_seconds: float) -> Status:
+        """Advances and evaluates until the budget is used or the training has diverged."""
+        shown, saved, pause = -1.0, self.ledger.wall(), checkpoint_seconds
+        with stopper.patience():
+            while (used := self.used()) < self.amount and not self.state.diverged:
+                if stopper.asked is not None or self.ledger.wall() - saved > pause:
+                    begun = self.ledger.wall()
+                    with self.ledger.account("checkpoint"):
+                        self.checkpoint()
+                    saved = self.ledger.wall()
+                    pause = max(checkpoint_seconds, (saved - begun) / CHECKPOINT_SHARE)
+                    stopper.check()
+                used = self.advance(used)
+                if (moment := self.ledger.wall()) - shown > 0.1:
+                    self.progress(min(1.0, used / self.amount), self.state)
+                    shown = moment
+        self.method.finish(self.state)
         self.record_trials(used)
-        if self.final["step"] < state.step:
+        if self.final["step"] < self.state.step:
             self.evaluate(used)
-        return Status.DIVERGED if state.diverged else Status.BUDGET_REACHED
+        return Status.DIVERGED if self.state.diverged else Status.BUDGET_REACHED
+
+    def advance(self, used: float) -> float:
+        """Some steps of the method, and what is to be recorded after them; returns the budget used."""
+        steps = self.chunk(used, self.due)
+        with self.ledger.account("train"), self.conditions.working():
+            self.state = self.method.advance(
+                self.state, steps=steps, progress=used / self.amount, ledger=self.ledger
+            )
+        used = self.used()
+        self.record_trials(used)
+        self.record_incumbent(used)
+        if used >= self.due:
+            self.evaluate(used)
+            self.due = self.interval * (math.floor(used / self.interval) + 1)
+        while self.steps_to_event() == 0 and used < self.amount and not self.state.diverged:
+            self.shock(self.events.pop(0), used)
+        return used
 
     def used(self) -> float:
         """The budget's unit spent so far."""
@@ -280,7 +355,7 @@ def _outcome(status: Status, message: str, loop: _Loop | None, ledger: Ledger, e
         accounts=accounts,
         final=loop.final if loop else {},
         environment=environment,
-        conditions=verdict.readings,
+        conditions={**verdict.readings, "resumptions": loop.resumptions if loop else 0},
         invalid_because=verdict.reasons if loop and loop.unit == "seconds" else [],
         spans_budget=loop.method.spans_budget if loop else False,
     )

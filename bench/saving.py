@@ -9,12 +9,12 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-NAME = "checkpoint.pt"
+CHECKPOINT = "checkpoint.pt"
 PARAMETER = "parameter "
 """How a key begins that stands for a model's parameter."""
 
@@ -54,25 +54,39 @@ def unpacked(value: Any, parameters: Sequence[Tensor] = ()) -> Any:
 
 def write_checkpoint(folder: Path, content: Mapping[str, Any]) -> None:
     """Replaces the folder's checkpoint.  Raises OSError where it cannot be written; the older one is whole then."""
-    temporary = folder / f".{NAME}.{os.getpid()}"
+    temporary = folder / f".{CHECKPOINT}.{os.getpid()}"
     try:
         with open(temporary, "wb") as file:
             torch.save(dict(content), file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(folder / NAME)
+        temporary.replace(folder / CHECKPOINT)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def read_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """The folder's checkpoint; None where there is none or, with a warning, where it cannot be read."""
-    path = folder / NAME
-    if not path.exists():
+class Earlier(NamedTuple):
+    """What an earlier process left of a run: its checkpoint, and how long it had worked after that, in seconds."""
+
+    content: dict[str, Any]
+    lost: float
+
+
+def resumable(folder: Path, device: torch.device, version: int) -> Earlier | None:
+    """The folder's checkpoint; None where there is none or, with a warning, where the run cannot go on from it.
+
+    What was lost is at least the time from the checkpoint to the last record after it.
+    """
+    path, records = folder / CHECKPOINT, folder / "records.jsonl"
+    if not path.exists() or not records.exists():
         return None
     try:
         content = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # damaged files raise anything: zip, unpickling and runtime errors
-        log.warning("%s: cannot be read (%s); the run starts anew", path, str(error).split("\n", 1)[0][:120])
+        if content["version"] != version:
+            raise ValueError(f"version {content['version']}, this one is {version}")
+        if records.stat().st_size < content["records"]:
+            raise ValueError("some of its records are gone")
+    except Exception as error:  # damaged files raise anything: of zip, of unpickling, of what is missing
+        log.warning("%s: cannot be used (%s); the run starts anew", path, " ".join(str(error).split())[:120])
         return None
-    return content if isinstance(content, dict) else None
+    return Earlier(content, max(0.0, records.stat().st_mtime - path.stat().st_mtime))

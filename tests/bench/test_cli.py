@@ -114,7 +114,7 @@ def test_stopped_from_outside_keeps_what_was_recorded(number, code, tmp_path):
     assert len(run.evaluations) > 3
     if number != signal.SIGKILL:
         assert run.outcome.status is Status.INTERRUPTED
-        assert "the same command continues" in process.stderr.read()
+        assert "the same command goes on" in process.stderr.read()
     assert json.loads((records.parent / "spec.json").read_text())["seed"] == 0
     (manifest,) = read_manifests(out)
     assert manifest.runs == (run.id,)

@@ -9,7 +9,7 @@ from helpers import METHOD_LINES, Ticks, experiment, run_one
 from bench.clock import COUNTED, Ledger
 from bench.method_registry import METHODS
 from bench.records import Status, read_run, run_id
-from bench.saving import read_checkpoint, write_checkpoint
+from bench.saving import CHECKPOINT, write_checkpoint
 from bench.spec import method_of, task_of
 from reports.replay import result_at
 
@@ -161,7 +161,8 @@ class TestMethod:
         state = advanced(method, method.init(task, 0), at)
         write_checkpoint(tmp_path, {"method": method.saved(state)})
         other = method_of(spec)
-        restored = other.restored(task, 0, read_checkpoint(tmp_path, torch.device("cpu"))["method"])
+        saved = torch.load(tmp_path / CHECKPOINT, weights_only=True)["method"]
+        restored = other.restored(task, 0, saved)
         assert described(method, state) == described(other, restored)
         for steps in (at + 1, 60):
             state, restored = advanced(method, state, steps), advanced(other, restored, steps)

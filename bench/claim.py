@@ -1,0 +1,57 @@
+"""Several runners on one results folder: a run belongs to whoever holds the lock of its folder.
+
+The system releases a lock when its owner dies, on this machine and, over NFS, on another one.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NAME = ".claim"
+UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Whether the run in this folder is ours inside the block; false where another runner has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / NAME
+    handle = _lock(path)
+    if handle is None:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _lock(path: Path) -> int | None:
+    """An open file with the lock; None where another has it."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in UNSUPPORTED:
+                return handle  # a file system without locks: one runner is all it can have
+            os.close(handle)
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                return None
+            raise
+        if _is_at(handle, path):
+            return handle
+        os.close(handle)  # its owner removed it between our opening and locking it
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,79 @@
+"""Runs each spec of a JSON file to its end, killing it again and again; a process of its own, which tests start.
+
+    python killing.py SPECS.json FOLDER SEED KILLS
+
+Every spec is first run undisturbed, into FOLDER/whole.  Then a child is forked that runs it into FOLDER/killed, with a
+checkpoint after nearly every chunk of steps, and is sent SIGKILL at a random moment, KILLS times, before it may end.
+Prints a JSON line for each spec: how often it was killed, how often it went on from a checkpoint, and whether records and
+result are those of the undisturbed run.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+import bench.runner
+from bench.records import read_run, run_id
+from bench.runner import run
+from bench.tracking import NoSink
+
+CLOCKS = ("counted_seconds", "wall_seconds")
+
+
+def in_child(spec, folder):
+    """A child that runs the spec."""
+    child = os.fork()
+    if child == 0:
+        try:
+            run(spec, folder, data_root=None, open_sink=lambda *a: NoSink(), checkpoint_seconds=0.0)
+        finally:
+            os._exit(0)
+    return child
+
+
+def killed(spec, folder, *, kills, longest, chance):
+    """Kills the run at random moments; returns how often it was still at work."""
+    hit = 0
+    for _ in range(kills):
+        child = in_child(spec, folder)
+        time.sleep(chance.uniform(0, longest))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        hit += os.WIFSIGNALED(status)
+    os.waitpid(in_child(spec, folder), 0)
+    return hit
+
+
+def seen(folder, spec):
+    found = read_run(folder / run_id(spec))
+    records = [{key: value for key, value in record.items() if key not in CLOCKS} for record in found.records]
+    final = {key: value for key, value in found.outcome.final.items() if key not in CLOCKS}
+    return found.outcome, [records, final, str(found.outcome.status), found.outcome.steps, found.outcome.trials]
+
+
+def main(specs, folder, seed, kills):
+    torch.set_num_threads(1)  # no pool of threads, which would not survive a fork
+    bench.runner.CHECKPOINT_SHARE = 10.0
+    chance = random.Random(seed)
+    for spec in json.loads(Path(specs).read_text()):
+        begun = time.monotonic()
+        os.waitpid(in_child(spec, folder / "whole"), 0)
+        longest = time.monotonic() - begun
+        hit = killed(spec, folder / "killed", kills=kills, longest=longest, chance=chance)
+        _, whole = seen(folder / "whole", spec)
+        outcome, found = seen(folder / "killed", spec)
+        accounts = abs(sum(outcome.accounts.values()) - outcome.wall_seconds) < 1e-6
+        print(json.dumps({
+            "method": spec["method"]["name"], "killed": hit, "resumed": outcome.conditions["resumptions"],
+            "same": found == whole, "lost": outcome.accounts["lost"], "accounts": accounts,
+        }), flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

@@ -1,0 +1,224 @@
+"""Killed anywhere and started again, a run ends as if nothing had happened."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import METHOD_LINES, experiment, run_one, write_config
+
+from bench.claim import claimed
+from bench.config import load_experiment
+from bench.records import Status, read_outcome, read_run, run_id
+from bench.saving import CHECKPOINT
+from bench.signals import Interrupted, Stopper
+from reports.registry import FIGURES
+
+KILLING = Path(__file__).with_name("killing.py")
+FEW = ["cosine", "schedule-free-sgd", "gdtuo", "oho-full", "tpe-search", "population"]
+SHOCKS = "shocks:\n  - events: [{epoch: 2, rotate: 90}, {epoch: 4, set: {lr: 0.3}}, {epoch: 5, label_noise: 0.2}]\n"
+
+
+def specs_of(folder, methods):
+    path = write_config(folder, *methods)
+    return list(load_experiment(path, figures=FIGURES).specs)
+
+
+def kill(specs, folder, *, kills, seed, timeout):
+    path = folder / "specs.json"
+    path.write_text(json.dumps(specs))
+    command = [sys.executable, KILLING, path, folder, str(seed), str(kills)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=KILLING.parents[2],
+                          env={**os.environ, "PYTHONPATH": str(KILLING.parents[2])})  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def check(found, count):
+    assert len(found) == count
+    assert [line["method"] for line in found if not (line["same"] and line["accounts"])] == []
+    assert sum(line["killed"] for line in found) > 0
+
+
+def test_killed_runs_end_as_if_nothing_had_happened(tmp_path):
+    check(kill(specs_of(tmp_path, FEW), tmp_path, kills=2, seed=1, timeout=110), len(FEW))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_method_survives_kills_at_random_times(tmp_path):
+    methods = sorted(METHOD_LINES)
+    found = kill(specs_of(tmp_path, methods), tmp_path, kills=4, seed=2, timeout=880)
+    check(found, len(methods))
+    assert sum(line["killed"] for line in found) >= 50
+    assert sum(line["resumed"] for line in found) >= 30
+
+
+def test_shocks_survive_a_kill(tmp_path):
+    path = write_config(tmp_path, "oho-global", "random-search")
+    path.write_text(path.read_text() + SHOCKS)
+    specs = [spec for spec in load_experiment(path, figures=FIGURES).specs if "shock" in spec]
+    check(kill(specs, tmp_path, kills=4, seed=3, timeout=110), 2)
+
+
+class StoppedAfter(Stopper):
+    """A signal that comes after so many looks at the clock."""
+
+    def __init__(self, looks):
+        super().__init__()
+        self.looks = looks
+
+    @property
+    def asked(self):
+        self.looks -= 1
+        return signal.SIGTERM if self.looks < 0 else None
+
+    @asked.setter
+    def asked(self, value):
+        pass
+
+
+def stopped(spec, folder, looks):
+    with pytest.raises(Interrupted) as stop:
+        run_one(spec, folder, stopper=StoppedAfter(looks))
+    assert stop.value.number == signal.SIGTERM
+    return read_run(folder / run_id(spec))
+
+
+def test_a_signal_ends_the_step_and_the_run_goes_on(tmp_path):
+    spec = experiment(tmp_path, "oho-global").specs[0]
+    left = stopped(spec, tmp_path, 3)
+    assert left.outcome.status is Status.INTERRUPTED
+    assert 0 < left.outcome.steps < 60
+    assert (tmp_path / run_id(spec) / CHECKPOINT).exists()
+    outcome = run_one(spec, tmp_path)
+    assert outcome.status is Status.BUDGET_REACHED
+    assert outcome.conditions["resumptions"] == 1
+    assert not (tmp_path / run_id(spec) / CHECKPOINT).exists()
+    whole = run_one(spec, tmp_path / "whole")
+    assert outcome.final["test_loss"] == whole.final["test_loss"]
+
+
+def test_counted_seconds_go_on_and_the_accounts_sum_to_the_wall_time(tmp_path):
+    spec = {**experiment(tmp_path, "fixed").specs[0], "budget": {"unit": "seconds", "amount": 0.4}}
+    left = stopped(spec, tmp_path, 5).outcome
+    assert 0 < left.counted_seconds < 0.4
+    outcome = run_one(spec, tmp_path)
+    seconds = [record["counted_seconds"] for record in read_run(tmp_path / run_id(spec)).records]
+    assert seconds == sorted(seconds)
+    assert 0.4 <= outcome.counted_seconds < 0.5
+    assert sum(outcome.accounts.values()) == pytest.approx(outcome.wall_seconds)
+    assert outcome.wall_seconds > left.wall_seconds
+
+
+def test_work_after_the_last_checkpoint_is_booked_as_lost(tmp_path):
+    spec = experiment(tmp_path, "fixed").specs[0]
+    stopped(spec, tmp_path, 3)
+    records, checkpoint = (tmp_path / run_id(spec) / name for name in ("records.jsonl", CHECKPOINT))
+    with open(records, "a") as file:
+        file.write('{"kind": "evaluation", "torn')
+    moment = checkpoint.stat().st_mtime
+    os.utime(records, (moment + 7, moment + 7))
+    outcome = run_one(spec, tmp_path)
+    assert outcome.accounts["lost"] == pytest.approx(7, abs=0.01)
+    assert sum(outcome.accounts.values()) == pytest.approx(outcome.wall_seconds)
+    assert not read_run(tmp_path / run_id(spec)).torn
+
+
+DAMAGES = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:500]),
+    "empty": lambda path: path.write_bytes(b""),
+    "noise": lambda path: path.write_bytes(bytes(range(256)) * 20),
+    "of another version": lambda path: torch.save({"version": -1}, path),
+    "not a mapping": lambda path: torch.save([1, 2], path),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_told_and_the_run_starts_anew(damage, tmp_path, caplog):
+    spec = experiment(tmp_path, "fixed").specs[0]
+    stopped(spec, tmp_path, 3)
+    DAMAGES[damage](tmp_path / run_id(spec) / CHECKPOINT)
+    outcome = run_one(spec, tmp_path)
+    assert outcome.status is Status.BUDGET_REACHED
+    assert outcome.conditions["resumptions"] == 0
+    assert "cannot be used" in caplog.text
+    assert "\n" not in caplog.messages[0]
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.system, ("touch evil",))
+
+
+def test_no_pickle_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = experiment(tmp_path, "fixed").specs[0]
+    stopped(spec, tmp_path, 3)
+    torch.save({"version": 1, "method": Evil()}, tmp_path / run_id(spec) / CHECKPOINT)
+    assert run_one(spec, tmp_path).status is Status.BUDGET_REACHED
+    assert not (tmp_path / "evil").exists()
+
+
+def test_records_that_are_shorter_than_the_checkpoint_says_start_the_run_anew(tmp_path):
+    spec = experiment(tmp_path, "fixed").specs[0]
+    stopped(spec, tmp_path, 3)
+    (tmp_path / run_id(spec) / "records.jsonl").write_text("")
+    assert run_one(spec, tmp_path).conditions["resumptions"] == 0
+
+
+def test_a_run_belongs_to_one_runner_and_is_free_when_it_dies(tmp_path):
+    with claimed(tmp_path / "run") as first, claimed(tmp_path / "run") as second:
+        assert (first, second) == (True, False)
+    with claimed(tmp_path / "run") as again:
+        assert again
+    holder = f"from pathlib import Path; import time\nfrom bench.claim import claimed\n" \
+             f"with claimed(Path({str(tmp_path / 'run')!r})): print('mine', flush=True); time.sleep(60)"  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, cwd=KILLING.parents[2])
+    process.stdout.readline()
+    with claimed(tmp_path / "run") as ours:
+        assert not ours
+    process.kill()
+    process.wait()
+    with claimed(tmp_path / "run") as ours:
+        assert ours
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_two_runners_share_a_folder(tmp_path):
+    """Each run is made once; the one that comes second takes what is left."""
+    config = write_config(tmp_path, "fixed", "oho-full", "random-search", "adam")
+    command = [sys.executable, "-m", "bench.cli", "run", config, "--out", tmp_path / "runs", "--set", "budget.steps=400"]
+    options = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True, "cwd": KILLING.parents[2]}
+    processes = [subprocess.Popen(command, **options) for _ in range(2)]
+    told = [process.communicate(timeout=100)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert sum(text.count("budget reached") for text in told) == 4
+    outcomes = [read_outcome(path.parent) for path in (tmp_path / "runs").glob("*/spec.json")]
+    assert [outcome.status for outcome in outcomes] == [Status.BUDGET_REACHED] * 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_stops_in_order_and_the_same_command_goes_on(number, tmp_path):
+    config = write_config(tmp_path, "oho-full")
+    command = [sys.executable, "-m", "bench.cli", "run", config, "--out", tmp_path / "runs", "--set", "budget.steps=4000"]
+    options = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True, "cwd": KILLING.parents[2]}
+    process = subprocess.Popen(command, **options)
+    records = tmp_path / "runs" / run_id(experiment(tmp_path, "oho-full", overrides=["budget.steps=4000"]).specs[0])
+    waited = time.monotonic()
+    while not (records / "records.jsonl").exists() or (records / "records.jsonl").read_text().count("\n") < 3:
+        assert time.monotonic() - waited < 60
+        time.sleep(0.05)
+    process.send_signal(number)
+    asked = time.monotonic()
+    _, told = process.communicate(timeout=30)
+    assert time.monotonic() - asked < 10
+    assert process.returncode == 128 + number
+    assert "the same command goes on where it was" in told
+    assert "Traceback" not in told
+    assert (records / CHECKPOINT).exists()
