@@ -25,7 +25,8 @@ from reports.statistics import bootstrap, interquartile_mean
 from reports.tables import Tables
 
 TEMPLATE = Path(__file__).with_name("template.typ")
-ACCOUNTS = ("train", "hypergradient", "selection", "search", "setup", "evaluation", "tracking", "runner")
+ACCOUNTS = ("train", "hypergradient", "selection", "search", "setup", "evaluation", "tracking")
+"""Those of the table of time; the others are summed up."""
 
 LISTED = 12
 """Disturbed runs that are named one by one."""
@@ -185,7 +186,8 @@ def _ledger(done: pd.DataFrame) -> list[list[str]]:
         seconds = [group[f"seconds_{account}"].mean() for account in ACCOUNTS]
         several = done.loc[done["label"] == label, "experiment"].nunique() > 1
         name = f"{label}, {experiment}" if several else str(label)
-        rows.append([name, *(f"{value:.2f}" for value in seconds), f"{group['wall_seconds'].mean():.2f}"])
+        wall = group["wall_seconds"].mean()
+        rows.append([name, *(f"{value:.2f}" for value in (*seconds, wall - sum(seconds), wall))])
     return rows
 
 

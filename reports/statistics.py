@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -51,26 +51,40 @@ def bootstrap(values: ArrayLike, statistic: Statistic = median, *, seed: int = S
     return Estimate(*(float(part[0]) for part in bootstrap_curves(sample[:, None], statistic, seed=seed)))
 
 
-def bootstrap_curves(values: np.ndarray, statistic: Statistic = median, *, seed: int = SEED) -> tuple[np.ndarray, ...]:
+def bootstrap_curves(
+    values: np.ndarray, statistic: Statistic = median, *, strata: Sequence[Hashable] | None = None, seed: int = SEED
+) -> tuple[np.ndarray, ...]:
     """The statistic over runs of curves (n, points), and both ends of its pointwise interval: each (points,).
 
-    Runs are drawn with replacement as whole curves.  NaN counts as infinite; one run or two have no interval: NaN.
+    Runs are drawn with replacement as whole curves, with `strata` (n,) as many from each as it has, so that a task keeps its
+    weight (Agarwal et al., 2021).  NaN counts as infinite; one run or two have no interval: NaN.
     """
     sample = np.where(np.isnan(values), np.inf, values)
     value = statistic(sample.T)
     if len(sample) < LEAST_RUNS:
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
-    picks = np.random.default_rng(seed).integers(len(sample), size=(RESAMPLES, len(sample)))
+    picks = _picks([0] * len(sample) if strata is None else strata, np.random.default_rng(seed))
     ordered = np.sort(np.stack([statistic(column.take(picks)) for column in sample.T]), axis=-1)
     tail = (1 - CONFIDENCE) / 2
     low, high = (ordered[:, round(fraction * (RESAMPLES - 1))] for fraction in (tail, 1 - tail))
     return value, low, high
 
 
-def performance_profile(ratios: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, ...]:
+def _picks(strata: Sequence[Hashable], generator: np.random.Generator) -> np.ndarray:
+    """Numbers of runs (RESAMPLES, n), drawn stratum by stratum."""
+    members: dict[Hashable, list[int]] = {}
+    for number, stratum in enumerate(strata):
+        members.setdefault(stratum, []).append(number)
+    drawn = [np.array(own)[generator.integers(len(own), size=(RESAMPLES, len(own)))] for own in members.values()]
+    return np.concatenate(drawn, axis=1)
+
+
+def performance_profile(
+    ratios: np.ndarray, factors: np.ndarray, strata: Sequence[Hashable] | None = None
+) -> tuple[np.ndarray, ...]:
     """Share of `ratios` (n,) up to each of `factors` (points,), and both ends of its pointwise interval, each (points,)."""
     within = (ratios[:, None] <= factors * (1 + 1e-12)).astype(float)
-    return bootstrap_curves(within, lambda values: values.mean(-1))
+    return bootstrap_curves(within, lambda values: values.mean(-1), strata=strata)
 
 
 def first_at_most(values: ArrayLike, target: float) -> int | None:

@@ -51,7 +51,7 @@ def estimate(tables: Tables) -> Estimates:
     runs = comparable(tables.of_figure("exactness"))
     columns = [f"{PREFIX}{name}" for name in NAMES]
     if not set(columns) <= set(tables.evaluations):
-        raise NoData("No run of this figure was compared with an exact one (`compare_exact: true`), so it is not drawn.")
+        raise NoData("No run of this figure was compared with an exact one (compare_exact: true), so it is not drawn.")
     wide = tables.evaluations.merge(runs[["run", "label", "method"]], on="run")
     wide = wide[wide["step"] > 0]
     data = wide.melt(id_vars=["run", "label", "method", "epoch"], value_vars=columns, var_name="name", value_name="error")
@@ -116,8 +116,10 @@ def caption(estimates: Estimates) -> str:
 
 def findings(estimates: Estimates) -> list[str]:
     """Errors, wrong signs and losses of each method."""
-    sentences = []
+    sentences = [_first(estimates.summary)]
     for row in estimates.summary.itertuples():
+        if row.error_lr <= ROUNDING:
+            continue
         sentences.append(
             f"{row.label}: median error {row.error_lr:.2g} of the learning rate's hypergradient (wrong sign in "
             f"{row.wrong_sign:.0%} of steps and sets) and {row.error_weight_decay:.2g} of the L2 coefficient's; median "
@@ -125,6 +127,18 @@ def findings(estimates: Estimates) -> list[str]:
             f"loss {loss_text(row.median)}."
         )
     return sentences
+
+
+def _first(summary: pd.DataFrame) -> str:
+    """The method with the largest error beside the exact ones."""
+    worst = summary.loc[summary["error_lr"].idxmax()]
+    exact = summary[summary["error_lr"] <= ROUNDING]
+    beside = " and ".join(f"{loss_text(row.median)} ({row.label})" for row in exact.itertuples())
+    return (
+        f"Hypergradients of {worst['label']} with respect to the learning rate are off by {worst['error_lr']:.0%} of the "
+        f"exact ones (median) and have the wrong sign in {worst['wrong_sign']:.0%} of cases; its median final test loss is "
+        f"{loss_text(worst['median'])}{f', of exact ones {beside}' if beside else ''}."
+    )
 
 
 def published_rows(estimates: Estimates) -> list[list[str]]:

@@ -21,7 +21,7 @@ METHOD = (
     "loss over the lowest of any method on that problem; a run without a finite loss has an infinite one. The profile at a "
     "factor is the share of problems with a ratio up to it (Dolan and Moré, 2002), so that at 1 it says how often the "
     "method "
-    "is best. Bands are 95 % bootstrap intervals over problems."
+    "is best. Bands are 95 % bootstrap intervals over seeds, stratified by task."
 )
 POINTS = 200
 LARGEST = 32.0
@@ -66,9 +66,10 @@ def estimate(tables: Tables) -> Estimates:
     ratios = losses.div(best, axis=0)
     factors = np.geomspace(1, min(LARGEST, max(1.1, ratios.replace(np.inf, np.nan).max(axis=None))), POINTS)
     methods = runs.drop_duplicates("label").set_index("label")["method"]
+    strata = [(experiment, task) for experiment, task, _ in ratios.index]
     rows = []
     for label in sorted(ratios.columns, key=lambda label: (style.rank(methods[label]), label)):
-        share, low, high = performance_profile(ratios[label].to_numpy(float), factors)
+        share, low, high = performance_profile(ratios[label].to_numpy(float), factors, strata)
         rows.append(pd.DataFrame({
             "label": label, "method": methods[label], "factor": factors, "share": share, "low": low, "high": high,
         }))  # fmt: skip
@@ -104,7 +105,7 @@ def caption(estimates: Estimates) -> str:
     return (
         f"Share of {plural(estimates.problems, 'problem')} on which each method's test loss is within a factor of the "
         "lowest; "
-        f"higher is better. Bands: 95 % bootstrap intervals over problems. {estimates.setting}"
+        f"higher is better. Bands: 95 % bootstrap intervals over seeds. {estimates.setting}"
     )
 
 

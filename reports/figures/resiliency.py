@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.figures.common import NoData, loss_text, measured, require_finite, setting, stamp
+from reports.figures.common import NoData, loss_text, measured, plural, require_finite, setting, stamp
 from reports.figures.curves import draw_curve, median_curves
 from reports.resiliency import WITHIN, resiliency
 from reports.statistics import bootstrap
@@ -67,6 +67,9 @@ def estimate(tables: Tables) -> Estimates:
     if not rows:
         raise NoData("This figure needs shocked runs beside the same runs without the shock; it is not drawn.")
     found = pd.DataFrame(rows)
+    shocks = list(dict.fromkeys(found["shock"]))
+    places = [(shocks.index(run.shock), style.rank(run.method), run.method_label) for run in found.itertuples()]
+    found = found.assign(place=places).sort_values(["place", "seed"], ignore_index=True).drop(columns="place")
     groups = found.groupby(["shock", "method_label"], sort=False)
     summary = pd.DataFrame([_summary_row(key, group) for key, group in groups])
     return Estimates(_curves(runs, tables.evaluations), found, summary, setting(runs, tables.environments), stamp(runs))
@@ -243,11 +246,13 @@ def caption(estimates: Estimates) -> str:
 
 def findings(estimates: Estimates) -> list[str]:
     """By method: over how many shocks the median run recovers, and how soon; and who is the first where all do."""
-    sentences = []
+    parts = []
     for label, group in estimates.summary.groupby("label", sort=False):
         back = group[np.isfinite(group["epochs"])]
-        slowest = f", after at most {back['epochs'].max():.3g} epochs" if len(back) else ""
-        sentences.append(f"{label}: the median run recovers from {len(back)} of {len(group)} shocks{slowest}.")
+        slowest = f" after at most {back['epochs'].max():.3g} epochs" if len(back) else ""
+        parts.append(f"{len(back)}{slowest} ({label})")
+    shocks = plural(estimates.summary["shock"].nunique(), "shock")
+    sentences = [f"Of {shocks} the median run recovers from {', '.join(parts)}."]
     table = estimates.summary.pivot(index="shock", columns="label", values="excess")
     if table.shape[1] > 1:
         wins = table.idxmin(axis=1)[np.isfinite(table.min(axis=1))].value_counts()

@@ -18,8 +18,8 @@ from reports.tables import Tables
 
 QUESTION = "How long is the derivative of the parameters with respect to a hyperparameter, and does it stay bounded?"
 METHOD = (
-    "A, B: the Frobenius norm of the influence at each evaluation, over all sets. C, where it was recorded "
-    "(`gradient_batches`): cosines between the gradients of all pairs of some training batches at each evaluation, their "
+    "A, B: the Frobenius norm of the influence at each evaluation, over all sets. C, where it was recorded: "
+    "cosines between the gradients of all pairs of some training batches at each evaluation, their "
     "mean "
     "against their standard deviation; each line is a training, from its hollow mark to its full one."
 )

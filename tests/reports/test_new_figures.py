@@ -70,8 +70,7 @@ def test_resiliency_estimates(tmp_path):
     assert summary.loc["fixed", ["n", "epochs", "recovered", "excess"]].tolist() == [3, np.inf, 0, 11.0]
     assert summary.loc["oho-global", ["n", "epochs", "recovered", "excess"]].tolist() == [3, 2.0, 3, 2.0]
     text = " ".join(resiliency.findings(estimates))
-    assert "fixed: the median run recovers from 0 of 1 shocks." in text
-    assert "oho-global: the median run recovers from 1 of 1 shocks, after at most 2 epochs." in text
+    assert "Of 1 shock the median run recovers from 0 (fixed), 1 after at most 2 epochs (oho-global)." in text
     assert "lowest with oho-global in 1" in text
     assert set(estimates.curves["kick"]) == {"lr"}
     assert len(resiliency.draw(estimates).axes) == 4
@@ -125,6 +124,7 @@ def test_exactness_tells_errors_and_losses(tmp_path):
     row = estimates.summary.set_index("label").loc["oho-published"]
     assert row[["error_lr", "error_weight_decay", "wrong_sign", "median"]].tolist() == [0.5, 1.5, 0.25, 0.2]
     assert estimates.summary["label"].tolist() == ["oho-global", "oho-published"]
+    assert "oho-published with respect to the learning rate are off by 50%" in exactness.findings(estimates)[0]
     assert "wrong sign in 25% of steps" in exactness.findings(estimates)[1]
     exactness.draw(estimates)
 
@@ -149,6 +149,14 @@ def test_performance_profiles_are_exact():
     assert share.tolist() == [0.5, 0.5, 0.75, 0.75]
     assert (low <= share).all()
     assert (share <= high).all()
+
+
+def test_strata_keep_their_weight():
+    """Half of the problems are always within, half never: whatever is drawn within each half, the share is a half."""
+    ratios, halves = np.array([1.0] * 5 + [9.0] * 5), ["a"] * 5 + ["b"] * 5
+    assert [float(end[0]) for end in performance_profile(ratios, np.array([2.0]), halves)] == [0.5, 0.5, 0.5]
+    share, low, high = performance_profile(ratios, np.array([2.0]))
+    assert low[0] < share[0] < high[0]
 
 
 def test_profiles_take_the_problems_that_all_methods_have(tmp_path):
