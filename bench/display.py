@@ -81,7 +81,7 @@ class Display:
         self._spent += time.monotonic() - self._started
         best = outcome.final.get("incumbent_validation_loss")
         parts = [str(outcome.status).replace("_", " "), f"{outcome.counted_seconds:.1f} s counted"]
-        parts += [f"{outcome.trials} trials"] if "over" in self._spec["method"] else []
+        parts += [f"{outcome.trials} trials"] if outcome.trials else []
         parts += [f"best validation {best:.4f}"] if best is not None else []
         if not outcome.valid:
             parts.append(f"NOT VALID: {'; '.join(outcome.invalid_because)}")

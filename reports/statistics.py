@@ -56,8 +56,8 @@ def bootstrap_curves(
 ) -> tuple[np.ndarray, ...]:
     """The statistic over runs of curves (n, points), and both ends of its pointwise interval: each (points,).
 
-    Runs are drawn with replacement as whole curves, with `strata` (n,) as many from each as it has, so that a task keeps its
-    weight (Agarwal et al., 2021).  NaN counts as infinite; one run or two have no interval: NaN.
+    Runs are drawn with replacement as whole curves, with `strata` (n,) as many from each as it has, so that a task keeps
+    its weight (Agarwal et al., 2021).  NaN counts as infinite; one run or two have no interval: NaN.
     """
     sample = np.where(np.isnan(values), np.inf, values)
     value = statistic(sample.T)
