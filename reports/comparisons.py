@@ -45,10 +45,15 @@ class Comparison(NamedTuple):
 
 
 def compare(losses: Mapping[str, Mapping[int, float]], reference: str) -> list[Comparison]:
-    """`reference` with every other method; `losses` maps a method to its losses by seed.  Smallest p first."""
+    """`reference` with every other method; `losses` maps a method to its losses by seed.  Smallest p first.
+
+    A method that shares no seed with it is left out.
+    """
     found = []
     for other in (name for name in losses if name != reference):
         seeds = sorted(losses[reference].keys() & losses[other].keys())
+        if not seeds:
+            continue
         ours, theirs = ([_number(losses[name][seed]) for seed in seeds] for name in (reference, other))
         differences = _differences(ours, theirs)
         found.append(

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from reports import published, style
 from reports.figures.boxes import Box, draw_boxes, summarise
-from reports.figures.common import NoData, RunEstimates, loss_text, measured, option, require_finite, setting, stamp
+from reports.figures.common import NoData, RunEstimates, loss_text, measured, option, plural, require_finite, setting, stamp
 from reports.tables import Tables
 
 QUESTION = "Does it pay to give every layer, or every tensor, hyperparameters of its own, and what does it cost?"
@@ -74,7 +74,7 @@ def findings(estimates: RunEstimates) -> list[str]:
     sentences = []
     for influence, group in estimates.summary.groupby("influence", sort=False):
         best, one = group.loc[group["median"].idxmin()], group.loc[group["sets"].idxmin()]
-        sentence = f"With {influence} influence the lowest median is {loss_text(best['median'])} at {best['sets']} sets"
+        sentence = f"With {influence} influence the lowest median is {loss_text(best['median'])} at {plural(best['sets'], 'set')}"
         if best["sets"] != one["sets"]:
             times = best["seconds"] / one["seconds"]
             sentence += f", in {times:.2g} times the time of {one['sets']}, where it is {loss_text(one['median'])}"

@@ -67,3 +67,8 @@ def test_as_many_seeds_as_it_says_do_separate():
     assert 0.72 < power < 0.88
     assert seeds_needed([1.0, 1.0 + 1e-9]) == 6
     assert seeds_needed([1.0]) is seeds_needed([1.0, math.inf]) is seeds_needed([1.0, -1.0]) is None
+
+
+def test_methods_without_a_common_seed_are_not_compared():
+    found = compare({"a": {0: 0.1, 1: 0.2}, "b": {2: 0.3}, "c": {1: 0.4}}, "a")
+    assert [comparison.second for comparison in found] == ["c"]
