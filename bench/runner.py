@@ -85,7 +85,7 @@ def run(
     threads = set_threads(spec)
     torch.backends.cudnn.deterministic = True  # same seed, same run
     keep_freed_memory()
-    earlier = resumable(root / run_id(spec), device, CHECKPOINT_VERSION)
+    earlier = resumable(root / run_id(spec), CHECKPOINT_VERSION)
     if earlier:
         ledger.resume(earlier.content["seconds"], earlier.lost)
     writer = RunWriter(root, spec, earlier.content["records"] if earlier else 0)

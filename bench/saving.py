@@ -37,7 +37,7 @@ def packed(value: Any, parameters: Sequence[Tensor] = ()) -> Any:
 
 
 def unpacked(value: Any, parameters: Sequence[Tensor] = ()) -> Any:
-    """What `packed` was given, with these parameters as keys, tensors on the device of the first of them."""
+    """What `packed` was given, with these parameters as keys."""
     if isinstance(value, Tensor):
         return value.clone()
     if isinstance(value, dict):
@@ -72,7 +72,7 @@ class Earlier(NamedTuple):
     lost: float
 
 
-def resumable(folder: Path, device: torch.device, version: int) -> Earlier | None:
+def resumable(folder: Path, version: int) -> Earlier | None:
     """The folder's checkpoint; None where there is none or, with a warning, where the run cannot go on from it.
 
     What was lost is at least the time from the checkpoint to the last record after it.
@@ -81,7 +81,7 @@ def resumable(folder: Path, device: torch.device, version: int) -> Earlier | Non
     if not path.exists() or not records.exists():
         return None
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, weights_only=True)  # each tensor on the device it was on: an optimizer's count may differ
         if content["version"] != version:
             raise ValueError(f"version {content['version']}, this one is {version}")
         if records.stat().st_size < content["records"]:

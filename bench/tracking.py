@@ -9,10 +9,11 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.records import Outcome, title_of
+from bench.records import Outcome, finite, title_of
 
 TIMEOUT_SECONDS = 20
 log = logging.getLogger("oho-bench")
@@ -29,15 +30,18 @@ class NoSink:
 
 
 class WandbSink:
-    """Logs one run with counted seconds as the x-axis.  Any error ends the logging with one warning."""
+    """Logs one run with counted seconds as the x-axis.  Any error ends the logging with one warning, and `failed` is true.
 
-    def __init__(self, run_id: str, spec: Mapping[str, Any], folder: Path, *, mode: str, project: str, experiment: str):
-        self._spec, self._folder, self._mode, self._project = spec, folder, mode, project
+    `begin` is `begin_run` with its place filled in, or a stand-in.
+    """
+
+    def __init__(self, run_id: str, spec: Mapping[str, Any], *, begin: Callable[..., Any], project: str, experiment: str):
+        self._spec, self._begin, self._project = spec, begin, project
         self._run_id, self._experiment = run_id, experiment
         self._is_search = "trial_epochs" in spec["method"]
         self._rows: list[dict[str, float]] = []
-        self._failed = False
         self._run: Any = None
+        self.failed = False
         self._guard(self._open)
 
     def record(self, record: Mapping[str, Any]) -> None:
@@ -48,7 +52,7 @@ class WandbSink:
             "trial": self._log_trial, "incumbent": self._log_incumbent, "evaluation": self._log_evaluation,
             "shock": self._log_shock,
         }  # fmt: skip
-        self._guard(log[record["kind"]], record)
+        self._guard(log[record["kind"]], finite(record))
 
     def close(self, outcome: Outcome) -> None:
         """Writes the summary and ends the W&B run."""
@@ -56,7 +60,7 @@ class WandbSink:
 
     def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
         """Runs `action`, at most `TIMEOUT_SECONDS` long; after an error or a hang the sink stays silent."""
-        if self._failed:
+        if self.failed:
             return
         error: list[Exception] = []
 
@@ -70,32 +74,21 @@ class WandbSink:
         thread.start()
         thread.join(TIMEOUT_SECONDS)
         if error or thread.is_alive():
-            self._failed = True
+            self.failed = True
             reason = f"{type(error[0]).__name__}: {error[0]}" if error else f"no answer in {TIMEOUT_SECONDS} s"
             log.warning("run %s is no longer tracked by W&B (%s); its records are complete", self._run_id, reason)
 
-    def _start(self, *, name: str, job_type: str, config: Mapping[str, Any]) -> Any:
-        _keep_files_in(self._folder)
-        import wandb
-
+    def _start(self, *, name: str, job_type: str, config: Mapping[str, Any], part: str = "") -> Any:
         method, task = self._spec["method"]["name"], self._spec["task"]["name"]
-        run = wandb.init(
+        return self._begin(
+            part=part,
             project=self._project,
-            mode=self._mode,  # type: ignore[arg-type]
-            dir=str(self._folder),
             group=f"{self._experiment}-{self._run_id}" if self._is_search else f"{self._experiment}-{method}",
             job_type=job_type,
             name=name,
             tags=[self._experiment, task, method],
             config=dict(config),
-            settings=wandb.Settings(
-                reinit="create_new", console="off", disable_git=True, x_disable_stats=True, silent=True,
-                x_save_requirements=False, disable_code=True, init_timeout=TIMEOUT_SECONDS,
-            ),
-        )  # fmt: skip
-        run.define_metric("counted_seconds", hidden=True)
-        run.define_metric("*", step_metric="counted_seconds")
-        return run
+        )
 
     def _open(self) -> None:
         name = f"{title_of(self._spec)}, seed {self._spec['seed']}"
@@ -108,26 +101,26 @@ class WandbSink:
             for index, value in enumerate(values):
                 row[f"hyper/{name}" if len(values) == 1 else f"hyper/{name}/{index}"] = value
         row |= {f"scalars/{name}": value for name, value in record["scalars"].items()}
-        self._run.log(row)
+        _log(self._run, row)
         self._rows.append(row)
 
     def _log_incumbent(self, record: Mapping[str, Any]) -> None:
         row = {f"incumbent/{key}": record[key] for key in ("trial", "validation_loss", "test_loss", "test_error")}
-        self._run.log({**row, "counted_seconds": record["counted_seconds"], "step": record["step"]})
+        _log(self._run, {**row, "counted_seconds": record["counted_seconds"], "step": record["step"]})
 
     def _log_shock(self, record: Mapping[str, Any]) -> None:
-        self._run.log({"shock": record["event"], "counted_seconds": record["counted_seconds"], "step": record["step"]})
+        _log(self._run, {"shock": record["event"], "counted_seconds": record["counted_seconds"], "step": record["step"]})
 
     def _log_trial(self, record: Mapping[str, Any]) -> None:
         trial = record["trial"]
         config = {"run": self._run_id, "trial": trial, "seed": self._spec["seed"], **record["hyper"]}
-        run = self._start(name=f"{self._run_id} trial {trial}", job_type="trial", config=config)
+        run = self._start(name=f"{self._run_id} trial {trial}", job_type="trial", config=config, part=f"-{trial}")
         for row in self._rows:
             if row["trial"] == trial:
-                run.log(row)
+                _log(run, row)
         self._rows = [row for row in self._rows if row["trial"] > trial]
         summary = {key: record[key] for key in ("validation_loss", "steps", "status", "counted_seconds")}
-        run.log({"counted_seconds": record["counted_seconds"], "objective": record["validation_loss"]})
+        _log(run, {"counted_seconds": record["counted_seconds"], "objective": record["validation_loss"]})
         run.summary.update(summary)
         run.finish()
 
@@ -135,6 +128,35 @@ class WandbSink:
         self._run.summary.update({"status": str(outcome.status), "counted_seconds": outcome.counted_seconds})
         self._run.summary.update({f"seconds/{name}": value for name, value in outcome.accounts.items()})
         self._run.finish(exit_code=0 if outcome.status.is_result else 1)
+
+
+def _log(run: Any, row: Mapping[str, Any]) -> None:
+    """One row; what was not finite is left out, as it is in the records."""
+    run.log({key: value for key, value in row.items() if value is not None})
+
+
+def begin_run(folder: Path, *, mode: str, identity: str | None = None, part: str = "", **fields: Any) -> Any:
+    """A W&B run with its files in the folder.  `fields` are options of `wandb.init`.
+
+    With an identity its W&B id is that and `part`, and nothing of this machine is told: the run was elsewhere, or earlier.
+    """
+    _keep_files_in(folder)
+    import wandb
+
+    run = wandb.init(
+        mode=mode,  # type: ignore[arg-type]
+        dir=str(folder),
+        id=f"{identity}{part}" if identity else None,
+        settings=wandb.Settings(
+            reinit="create_new", console="off", disable_git=True, x_disable_stats=True, silent=True,
+            x_save_requirements=False, disable_code=True, init_timeout=TIMEOUT_SECONDS,
+            x_disable_machine_info=identity is not None,
+        ),
+        **fields,
+    )  # fmt: skip
+    run.define_metric("counted_seconds", hidden=True)
+    run.define_metric("*", step_metric="counted_seconds")
+    return run
 
 
 def _keep_files_in(folder: Path) -> None:
@@ -148,4 +170,5 @@ def open_sink(run_id: str, spec: Mapping[str, Any], folder: Path, *, mode: str, 
     """The sink that `tracking.mode` asks for."""
     if mode == "disabled":
         return NoSink()
-    return WandbSink(run_id, spec, folder, mode=mode, project=project, experiment=experiment)
+    begin = partial(begin_run, folder, mode=mode)
+    return WandbSink(run_id, spec, begin=begin, project=project, experiment=experiment)

@@ -74,7 +74,8 @@ def findings(estimates: RunEstimates) -> list[str]:
     sentences = []
     for influence, group in estimates.summary.groupby("influence", sort=False):
         best, one = group.loc[group["median"].idxmin()], group.loc[group["sets"].idxmin()]
-        sentence = f"With {influence} influence the lowest median is {loss_text(best['median'])} at {plural(best['sets'], 'set')}"
+        at = plural(best["sets"], "set")
+        sentence = f"With {influence} influence the lowest median is {loss_text(best['median'])} at {at}"
         if best["sets"] != one["sets"]:
             times = best["seconds"] / one["seconds"]
             sentence += f", in {times:.2g} times the time of {one['sets']}, where it is {loss_text(one['median'])}"
