@@ -6,7 +6,7 @@ BIN := .venv/bin
 RESULTS := runs/$(SCALE)
 OUTPUT := reports/out/$(SCALE)
 
-.PHONY: help setup reproduce report test test-slow test-browser speed lint format clean
+.PHONY: help setup reproduce report test test-slow test-fuzz test-browser speed lint format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -34,6 +34,9 @@ test: .venv/.installed  ## the test suite, without the tests marked slow
 
 test-slow: .venv/.installed  ## the tests marked slow: real ResNet-18 and the published commands, some minutes
 	$(BIN)/python -m pytest -m slow -n 0
+
+test-fuzz: .venv/.installed  ## the tests marked fuzz: ten thousand damaged or mistaken inputs of each kind, half an hour
+	$(BIN)/python -m pytest -m fuzz
 
 test-browser: .venv/.installed  ## the tests marked browser: the report's page in a headless Chromium, with its driver
 	$(BIN)/python -m pytest -m browser -n 0

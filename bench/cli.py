@@ -96,6 +96,22 @@ def status(directory: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
 
 
 @app.command()
+def sync(
+    directory: Annotated[Path, typer.Argument(metavar="DIR")],
+    project: Annotated[Optional[str], typer.Option(help="W&B project [default: as tracked, else oho-bench].")] = None,
+    entity: Annotated[Optional[str], typer.Option(help="W&B user or team [default: W&B's own].")] = None,
+    recreate: Annotated[bool, typer.Option("--recreate", help="From the records, whatever W&B's own files hold.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would go up only.")] = False,
+) -> None:
+    """Upload the ended runs of a results folder to Weights & Biases; what is there already is not uploaded again."""
+    with user_errors():
+        from bench.sync import Options, sync
+
+        if not sync(directory, Options(project, entity, recreate, dry_run)):
+            raise typer.Exit(1)
+
+
+@app.command()
 def audit(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of one run, RESULTS/ID.")],
     steps: Annotated[int, typer.Option(help="How many steps to audit.")] = 20,
@@ -201,6 +217,10 @@ def data_fetch(name: str, root: Root = None) -> None:
         print(f"{name}: {len(train.targets)} training and {len(test.targets)} test examples in {data_root(root)}")
 
 
+MOST_SEEDS, LONGEST_SEED = 100_000, 15
+"""How many on a command line, and digits of one."""
+
+
 def parse_seeds(text: str | None) -> list[int] | None:
     """`0,1,4` or `0-9` or a mixture; None stays None."""
     from bench.yaml_file import ConfigError
@@ -210,9 +230,13 @@ def parse_seeds(text: str | None) -> list[int] | None:
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        numbers = (first, last) if dash else (first,)
+        if not all(number.isdecimal() and len(number) <= LONGEST_SEED for number in numbers):
             raise ConfigError(f"--seeds {text}: expected whole numbers such as 0,1,4 or a range such as 0-9")
-        seeds += range(int(first), int(last or first) + 1)
+        more = range(int(first), int(last or first) + 1)
+        if len(seeds) + len(more) > MOST_SEEDS:
+            raise ConfigError(f"--seeds {text}: more than {MOST_SEEDS:,} seeds")
+        seeds += more
     if not seeds:
         raise ConfigError(f"--seeds {text}: the range is empty")
     return list(dict.fromkeys(seeds))

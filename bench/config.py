@@ -25,6 +25,8 @@ WORDS = {
     "model_attributes_type": "a name or a mapping with a `name` is expected", "too_short": "one or more are expected",
 }  # fmt: skip
 """In the place of what pydantic says of such mistakes."""
+LONGEST_LABEL = 200
+MOST_RUNS = 100_000
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -124,6 +126,8 @@ def load_experiment(
         **({"gradient_batches": fields.gradient_batches} if fields.gradient_batches else {}),
     }
     chosen = tuple(seeds) if seeds is not None else fields.seeds
+    if (count := len(chosen) * len(methods) * (1 + len(shocks))) > MOST_RUNS:
+        raise file.error(("seeds",), f"seeds: with methods and shocks {count:,} runs; at most {MOST_RUNS:,} are allowed")
     # Seeds outermost: an interrupted experiment has all methods at the first seeds, so it can already be compared.
     specs = tuple(
         {**common, "method": method, "seed": seed, **({"shock": shock} if shock else {})}
@@ -185,8 +189,9 @@ def _method(file: YamlFile, key: Key, item: Mapping[str, Any], space: Space) -> 
     entry = METHODS[name]
     content = dict(_rest(item, "name", "label"))
     label = item.get("label", "")
-    if not isinstance(label, str):
-        raise file.error((*key, "label"), f"label: a text is expected (given {label!r})")
+    if not (isinstance(label, str) and label.isprintable() and len(label) <= LONGEST_LABEL):
+        expected = f"one line of at most {LONGEST_LABEL} printable characters is expected"
+        raise file.error((*key, "label"), f"label: {expected} (given {label!r})")
     if "pruner" in content and "pruner" not in entry.options.model_fields:
         raise file.error((*key, "pruner"), f"pruner: it ends trials of a search early, and {name!r} has no trials")
     if missing := missing_package(name):
@@ -294,7 +299,7 @@ def _named(file: YamlFile, key: Key, item: Any, known: Mapping[str, Any], kind: 
 
 
 def _known(file: YamlFile, key: Key, name: Any, known: Mapping[str, Any], kind: str) -> str:
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         close = difflib.get_close_matches(str(name), known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise file.error(key, f"unknown {kind} {name!r}; {hint}allowed: {', '.join(known)}")

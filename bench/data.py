@@ -7,6 +7,8 @@ CIFAR-10 is also read from an archive of JPEG images, cifar10-jpeg.tar.xz; what 
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -22,6 +24,8 @@ from bench.streams import stream
 from bench.tasks import Split
 
 JPEG_ARCHIVE = "cifar10-jpeg.tar.xz"
+CLASSES = 10
+"""Of each of torchvision's data sets here."""
 
 
 class Loaded(NamedTuple):
@@ -90,6 +94,8 @@ def _torchvision(class_name: str, label: str, convert: Callable[[Tensor], Tensor
     """A data set of torchvision; `convert` makes inputs of its raw bytes."""
 
     def load_both(root: Path) -> Loaded:
+        for archive in sorted((root / PLACES[class_name]).glob("*.gz")):
+            _check_unpacked(archive)
         train, test = (_torchvision_split(class_name, root, convert, part) for part in ("training", "test"))
         return Loaded(train, test, label)
 
@@ -102,20 +108,47 @@ def _torchvision_split(class_name: str, root: Path, convert: Callable[[Tensor], 
     make = partial(getattr(datasets, class_name), str(root), train=part == "training")
     try:
         raw = make(download=False)
-    except RuntimeError:
+    except Exception as error:  # of a damaged file, torchvision's readers raise anything
+        if not str(error).startswith("Dataset not found"):
+            raise _damaged(root / PLACES[class_name], f"{part} split: {_in_words(error)}") from None
         raw = _download(make, class_name, root)
-    return Split(convert(torch.as_tensor(raw.data)), torch.as_tensor(raw.targets, dtype=torch.int64))
+    targets = torch.as_tensor(raw.targets, dtype=torch.int64)
+    if not 0 < len(targets) == len(raw.data):
+        raise _damaged(root / PLACES[class_name], f"{part} split: {len(raw.data)} images and {len(targets)} labels")
+    if not 0 <= int(targets.min()) <= int(targets.max()) < CLASSES:
+        raise _damaged(root / PLACES[class_name], f"{part} split: a label is not one of 0 to {CLASSES - 1}")
+    return Split(convert(torch.as_tensor(raw.data)), targets)
 
 
 def _download(make: Callable, class_name: str, root: Path):
     try:
         return make(download=True)
     except Exception as error:  # torchvision raises URLError, RuntimeError or OSError by turns, some over several lines
-        reason = " ".join(str(error).split())
+        state = "incomplete or damaged" if (root / PLACES[class_name]).exists() else "not"
         raise DataError(
-            f"{class_name} is not in {root.resolve()} and cannot be downloaded ({type(error).__name__}: {reason}); "
+            f"{class_name} is {state} in {root.resolve()} and cannot be downloaded ({_in_words(error)}); "
             f"set OHO_DATA or --root to a folder that holds {PLACES[class_name]}"
         ) from None
+
+
+def _check_unpacked(archive: Path) -> None:
+    """What was unpacked of an archive is what its last bytes say: a check sum, and a length in bytes modulo 2^32.
+
+    torchvision knows the archive's own hash, and looks at it only when it downloads.
+    """
+    path = archive.with_suffix("")
+    if path.exists():
+        content = path.read_bytes()
+        if struct.pack("<II", zlib.crc32(content), len(content) % 2**32) != archive.read_bytes()[-8:]:
+            raise _damaged(path, f"it is not what {archive.name} holds")
+
+
+def _damaged(path: Path, reason: str) -> DataError:
+    return DataError(f"{path.resolve()}: damaged ({reason}); remove it, and the same command fetches it again")
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _flat_fractions(raw: Tensor) -> Tensor:

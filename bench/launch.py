@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from collections import Counter
@@ -18,12 +19,13 @@ from bench.display import Display
 from bench.method_registry import METHODS
 from bench.online import InitialOptions
 from bench.protocol import Task
-from bench.records import Manifest, Outcome, Status, read_manifests, read_outcome, run_id, write_manifest
+from bench.records import PROTOCOL, Manifest, Outcome, Status, read_manifests, read_outcome, run_id, storing, write_manifest
 from bench.runner import run
 from bench.signals import Stopper
 from bench.spec import method_of, task_of
 from bench.tracking import open_sink
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 log = logging.getLogger("oho-bench")
 
 
@@ -49,25 +51,36 @@ def plan(experiments: Sequence[Experiment], root: Path, *, again_invalid: bool =
             identity = run_id(spec)
             if identity not in planned:
                 outcome = read_outcome(root / identity)
+                _check_protocol(outcome, root)
                 done = outcome is not None and outcome.status.is_result and (outcome.valid or not again_invalid)
                 planned[identity] = Planned(experiment, spec, identity, outcome, done)
     return list(planned.values())
 
 
+def _check_protocol(outcome: Outcome | None, root: Path) -> None:
+    if outcome is not None and outcome.protocol != PROTOCOL:
+        raise ConfigError(
+            f"--out {root}: holds runs of protocol {outcome.protocol}, and this version measures by protocol {PROTOCOL};"
+            " choose another folder"
+        )
+
+
 def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *, data_root: Path | None
            ) -> Counter[Status]:  # fmt: skip
     """Runs what is planned and not done yet, and returns how many of those runs ended in each status."""
-    _prepare(root)
+    with storing(root):
+        _prepare(root)
     todo = [item for item in planned if not item.is_done]
     _check_methods([item.spec for item in todo], data_root)
-    for experiment in experiments:
-        _write_plan(experiment, root)
+    with storing(root):
+        for experiment in experiments:
+            _write_plan(experiment, root)
     counts: Counter[Status] = Counter()
     stopper = Stopper()
     with stopper.listening(), Display([item.spec for item in todo]) as display:
         for number, item in enumerate(todo, start=1):
             stopper.check()
-            with claimed(root / item.id) as is_ours:
+            with storing(root), claimed(root / item.id) as is_ours:
                 if not is_ours:
                     display.skip(number, item.spec)
                     continue
@@ -107,7 +120,7 @@ def _write_plan(experiment: Experiment, root: Path) -> None:
 def _check_methods(specs: Sequence[Spec], data_root: Path | None) -> None:
     """Makes each online method on each task once, so that sets which do not fit the network are told before anything runs.
 
-    What other methods raise is their runs' affair.
+    What else methods raise is their runs' affair.
     """
     tasks: dict[str, Task] = {}
     seen: set[str] = set()
@@ -124,6 +137,8 @@ def _check_methods(specs: Sequence[Spec], data_root: Path | None) -> None:
             method.init(tasks[name], spec["seed"])
         except ValueError as error:
             raise ConfigError(f"method {spec['method']['label']!r} on {spec['task']['name']}: {error}") from None
+        except Exception:
+            continue  # no mistake of the user's, such as a network that does not fit the memory: its runs tell it
 
 
 def _prepare(root: Path) -> None:
@@ -133,4 +148,6 @@ def _prepare(root: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise ConfigError(f"--out {root}: cannot be written ({error.strerror}); choose another folder") from None

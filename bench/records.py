@@ -1,4 +1,4 @@
-"""What a run leaves on disk, and how it is read back.  Imports neither torch nor any other part of the project.
+"""What a run leaves on disk, and how it is read back.  Imports no torch.
 
 A results folder holds
 
@@ -21,10 +21,11 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
+
+from bench.shapes import KINDS as KINDS
+from bench.shapes import MANIFEST, OUTCOME, SPEC, Shape, Status, misfit, problem_of
 
 SCHEMA = 2
 """Version of the files' layout."""
@@ -32,44 +33,38 @@ SCHEMA = 2
 PROTOCOL = 2
 """Version of the measuring protocol, PROTOCOL.md; figures never mix two."""
 
+LONGEST_MESSAGE = 1_000
+DEEPEST = 30
+"""Levels of a JSON object."""
+LONGEST_WHOLE = 18
+"""Digits that fit into 64 bits."""
 
-MOMENT = ("used", "step", "epoch", "trial", "counted_seconds", "wall_seconds")
-KINDS = {
-    "evaluation": (*MOMENT, "validation_loss", "test_loss", "incumbent_validation_loss", "incumbent_test_loss"),
-    "incumbent": (*MOMENT, "validation_loss", "test_loss", "test_error"),
-    "trial": (*MOMENT, "validation_loss", "steps"),
-    "shock": MOMENT,
-}
-"""Numbers, or null, that a record of each kind must have."""
-_NUMBERS_OF = {kind: itemgetter(*names) for kind, names in KINDS.items()}
-_NUMBER_TYPES = frozenset({int, float, bool, type(None)})
+
+def one_line(text: str) -> str:
+    """A message without what would break a line or a terminal, and without what would fill it."""
+    if len(text) > LONGEST_MESSAGE:
+        text = f"{text[: LONGEST_MESSAGE // 2]} ... {text[-LONGEST_MESSAGE // 2 :]}"
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 class RecordError(Exception):
-    """A results folder that cannot be read; the message starts with `file:line:column`."""
+    """A results folder that cannot be read; the message, one line, starts with `file:line:column`."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
 
 class StorageError(Exception):
     """A results folder that cannot be written."""
 
 
-class Status(StrEnum):
-    """How a run ended."""
-
-    FINISHED = "finished"
-    """The method had nothing left to do before its budget ended."""
-    BUDGET_REACHED = "budget_reached"
-    DIVERGED = "diverged"
-    """The training loss stopped being finite: a result, not an error."""
-    FAILED = "failed"
-    """An exception; its traceback is in the outcome's message."""
-    INTERRUPTED = "interrupted"
-    """Stopped from outside; the next `run` goes on with it."""
-
-    @property
-    def is_result(self) -> bool:
-        """Whether the run counts as measured, so that it is never run again."""
-        return self in (Status.FINISHED, Status.BUDGET_REACHED, Status.DIVERGED)
+@contextlib.contextmanager
+def storing(folder: Path) -> Iterator[None]:
+    """What the system refuses inside the block becomes a `StorageError` that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be written ({error.strerror}); what is recorded is kept") from error
 
 
 @dataclass(frozen=True)
@@ -169,7 +164,7 @@ class RunWriter:
         self.id = run_id(spec)
         self.folder = root / self.id
         path = self.folder / "records.jsonl"
-        with self._storing():
+        with storing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "outcome.json").unlink(missing_ok=True)
             write_json(self.folder / "spec.json", spec)
@@ -179,23 +174,16 @@ class RunWriter:
     def append(self, record: Mapping[str, Any]) -> None:
         """Adds one record; the line reaches the operating system, whole, before this returns."""
         line = (json.dumps(finite(record), allow_nan=False) + "\n").encode()
-        with self._storing():
+        with storing(self.folder):
             written = os.write(self._file, line)
             while written < len(line):  # a full disk takes a part, and refuses the rest
                 written += os.write(self._file, line[written:])
 
     def durable(self) -> int:
         """Bytes of the records, all of which are on the disk when this returns."""
-        with self._storing():
+        with storing(self.folder):
             os.fsync(self._file)
             return os.fstat(self._file).st_size
-
-    @contextlib.contextmanager
-    def _storing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StorageError(f"{self.folder}: cannot be written ({error.strerror}); what is recorded is kept") from error
 
     def close(self, outcome: Outcome | None = None) -> None:
         """Ends the run; without an outcome it stays unfinished."""
@@ -203,7 +191,7 @@ class RunWriter:
             os.fsync(self._file)
         os.close(self._file)
         if outcome is not None:
-            with self._storing():
+            with storing(self.folder):
                 write_json(self.folder / "outcome.json", {**asdict(outcome), "valid": outcome.valid})
 
 
@@ -244,12 +232,9 @@ def read_manifests(root: Path) -> list[Manifest]:
     manifests = []
     for path in sorted((root / "experiments").glob("*.json")):
         content = _read_object(path)
-        try:
-            manifests.append(
-                Manifest(content["experiment"], tuple(content["figures"]), content["config"], tuple(content["runs"]))
-            )
-        except (KeyError, TypeError) as error:
-            raise RecordError(f"{path}:1:1: not an experiment's plan ({error}); run the experiment again") from None
+        _check(path, content, MANIFEST, "run the experiment again")
+        config = {"seeds": [], **content["config"]}
+        manifests.append(Manifest(content["experiment"], tuple(content["figures"]), config, tuple(content["runs"])))
     return manifests
 
 
@@ -274,10 +259,11 @@ def read_runs(root: Path) -> Iterator[Run]:
 def read_run(folder: Path) -> Run:
     """One run's spec, records and outcome."""
     records, torn = _read_lines(folder / "records.jsonl")
-    outcome = read_outcome(folder)
+    outcome, spec = read_outcome(folder), _read_object(folder / "spec.json")
+    _check(folder / "spec.json", spec, SPEC, f"remove {folder} to run it again")
     if outcome is not None and outcome.status.is_result and not records:
         raise RecordError(f"{folder / 'records.jsonl'}:1:1: the records are gone; remove {folder} to run it again")
-    return Run(folder.name, folder, _read_object(folder / "spec.json"), records, outcome, torn)
+    return Run(folder.name, folder, spec, records, outcome, torn)
 
 
 def read_outcome(folder: Path) -> Outcome | None:
@@ -290,23 +276,54 @@ def read_outcome(folder: Path) -> Outcome | None:
         raise RecordError(
             f"{path}:1:1: schema {content.get('schema')!r}, this version reads {SCHEMA}; run it again into another folder"
         )
+    _check(path, content, OUTCOME, "remove this file to run it again")
     try:
         content.pop("valid", None)
         return Outcome(**{**content, "status": Status(content["status"])})
-    except (TypeError, ValueError, KeyError) as error:
+    except TypeError as error:  # of a name that outcomes do not have
         raise RecordError(f"{path}:1:1: not an outcome ({error}); remove this file to run it again") from None
 
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = _DECODER.decode(text)
+        if text.count("{") + text.count("[") > DEEPEST or "\\u" in text:  # only such a text can fail this
+            _check_writable(content)
     except json.JSONDecodeError as error:
         raise RecordError(f"{path}:{error.lineno}:{error.colno}: {error.msg}; a JSON object is expected") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}:1:1: cannot be read ({error})") from None
     if not isinstance(content, dict):
         raise RecordError(f"{path}:1:1: a JSON object is expected")
     return content
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _whole(digits: str) -> int | float:
+    """What no array holds as a whole number is a float, and infinite if need be."""
+    return int(digits) if len(digits) <= LONGEST_WHOLE else float(digits)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_int=_whole)
+
+
+def _check_writable(value: Any, levels: int = DEEPEST) -> None:
+    """Raises ValueError where what was read is nested too deeply, or a text in it is no Unicode, to be written again."""
+    if levels == 0:
+        raise ValueError(f"nested deeper than {DEEPEST} levels")
+    if isinstance(value, str):
+        value.encode()
+    for item in [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_writable(item, levels - 1)
+
+
+def _check(path: Path, content: Mapping[str, Any], shape: Shape, remedy: str) -> None:
+    if problem := misfit(content, shape):
+        raise RecordError(f"{path}:1:1: {problem}; {remedy}")
 
 
 def _read_lines(path: Path) -> tuple[tuple[Mapping[str, Any], ...], bool]:
@@ -318,33 +335,22 @@ def _read_lines(path: Path) -> tuple[tuple[Mapping[str, Any], ...], bool]:
         raise RecordError(f"{path}:1:{error.start + 1}: not UTF-8 text") from None
     torn = lines.pop() != ""
     try:
-        records = json.loads(f"[{','.join(lines)}]")  # all at once: a quarter less time than line by line
-    except json.JSONDecodeError:
+        records = _DECODER.decode(f"[{','.join(lines)}]")  # all at once: a quarter less time than line by line
+    except (ValueError, RecursionError):
         records = []
-    if len(records) != len(lines) or any(map(_problem, records)):
+    if len(records) != len(lines) or any(map(problem_of, records)):
         records = [_read_line(path, number, line) for number, line in enumerate(lines, start=1)]
     return tuple(records), torn
 
 
 def _read_line(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = _DECODER.decode(line)
     except json.JSONDecodeError as error:
         raise RecordError(f"{path}:{number}:{error.colno}: {error.msg}; a record is one JSON object a line") from None
-    problem = _problem(record)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path}:{number}:1: cannot be read ({error})") from None
+    problem = problem_of(record)
     if problem:
         raise RecordError(f"{path}:{number}:1: {problem}")
     return record
-
-
-def _problem(record: Any) -> str | None:
-    """What is wrong with a record; None where nothing is."""
-    if not isinstance(record, dict) or record.get("kind") not in KINDS:
-        return f"kind must be one of {', '.join(KINDS)}"
-    try:
-        if _NUMBER_TYPES.issuperset(map(type, _NUMBERS_OF[record["kind"]](record))):
-            return None
-    except KeyError:
-        pass
-    name = next(name for name in KINDS[record["kind"]] if name not in record or type(record[name]) not in _NUMBER_TYPES)
-    return f"{name!r} must be a number or null; the run's records are damaged"

@@ -1,64 +1,31 @@
-"""Runs one spec: owns the loop, the clock, the deadline and the test split, and writes the records."""
+"""Runs one spec: makes task and method, owns the test split, and writes how the run ended."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import logging
-import math
+import os
 import shutil
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 
 from bench.clock import COUNTED, Cuda, Ledger
-from bench.conditions import Conditions, Verdict
-from bench.diagnostics import gradient_correlations
+from bench.conditions import Verdict
 from bench.environment import describe_environment
-from bench.protocol import Incumbent, Method, Split, State, Task, select
+from bench.loop import CHECKPOINT_VERSION, Loop, Progress, Sink
+from bench.protocol import Method, Task
 from bench.records import Outcome, RunWriter, Status, StorageError, read_run, run_id
-from bench.saving import CHECKPOINT, Earlier, packed, resumable, write_checkpoint
-from bench.shocks import Event, change_data
+from bench.saving import CHECKPOINT, Earlier, resumable
 from bench.signals import Interrupted, Stopper
 from bench.spec import Spec, method_of, set_threads, task_of
-from bench.tasks import evaluate
 from oho.memory import keep_freed_memory
 
-CHECKPOINT_VERSION = 1
 CHECKPOINT_SECONDS = 10.0
 """Between two checkpoints, at least."""
-CHECKPOINT_SHARE = 0.02
-"""Of a run's time that checkpoints may take: where they are large, they are made more rarely."""
-LOOP = ("due", "result", "final", "recorded_trials", "resumptions")
-"""Fields of the loop that are plain values."""
-CHUNK_SECONDS = 0.02
-"""Between two looks at the clock, so that neither reading it nor a late deadline weighs."""
-CHUNK_STEPS = 10
-"""The same where the budget is in steps or epochs: fixed, so that a run does not depend on the machine's speed."""
 WARM_UP_STEPS = 3
-log = logging.getLogger("oho-bench")
-RESULT = ("incumbent_validation_loss", "incumbent_test_loss", "incumbent_test_error")
-
-
-class Sink(Protocol):
-    """Receives what the records receive.  Whatever it raises is the sink's own affair: see `bench.tracking`."""
-
-    def record(self, record: dict[str, Any]) -> None:
-        """One line of the records."""
-        ...
-
-    def close(self, outcome: Outcome) -> None:
-        """The run's end."""
-        ...
-
-
-Progress = Callable[[float, State], None]
-"""Called a few times a second with the fraction of the budget used, and the state."""
 
 
 def run(
@@ -89,31 +56,34 @@ def run(
     if earlier:
         ledger.resume(earlier.content["seconds"], earlier.lost)
     writer = RunWriter(root, spec, earlier.content["records"] if earlier else 0)
-    sink = _sink(open_sink, writer, spec, earlier)
+    with ledger.account("tracking"):
+        sink = _sink(open_sink, writer, spec, earlier)
     task: Task | None = None
-    run_loop: _Loop | None = None
+    loop: Loop | None = None
     status, message = Status.FAILED, ""
     stop: BaseException | None = None
     try:
         task, test = task_of(spec, device, data_root)
         method = method_of(spec)
         _warm_up(method, task, spec["seed"])
-        run_loop = _Loop(method, task, test, spec, ledger, writer, sink, progress)
-        run_loop.start(earlier.content if earlier else None)
-        status = run_loop.until_budget(stopper or Stopper(), checkpoint_seconds)
+        loop = Loop(method, task, test, spec, ledger, writer, sink, progress)
+        loop.start(earlier.content if earlier else None)
+        status = loop.until_budget(stopper or Stopper(), checkpoint_seconds)
     except (Interrupted, KeyboardInterrupt) as signal:
         status, stop = Status.INTERRUPTED, signal
         message = "stopped by a signal; the same command goes on with it"
     except StorageError as error:
-        sink.close(_outcome(Status.FAILED, str(error), run_loop, ledger, {}))
+        sink.close(_outcome(Status.FAILED, str(error), loop, ledger, {}))
         writer.close()
         raise
-    except Exception:
-        message = traceback.format_exc()
+    except Exception as error:
+        message = _told(error)
     environment = describe_environment(device, threads, data=task.data if task else None)
-    outcome = _outcome(status, message, run_loop, ledger, environment)
-    writer.close(outcome)
-    sink.close(outcome)
+    outcome = _outcome(status, message, loop, ledger, environment)
+    try:
+        writer.close(outcome)
+    finally:
+        sink.close(outcome)
     if status is not Status.INTERRUPTED:
         (writer.folder / CHECKPOINT).unlink(missing_ok=True)
     if stop is not None:
@@ -132,205 +102,6 @@ def _sink(
     return sink
 
 
-class _Loop:
-    """One run in progress."""
-
-    def __init__(self, method: Method, task: Task, test: Split, spec: Spec, ledger: Ledger, writer: RunWriter,
-                 sink: Sink, progress: Progress):  # fmt: skip
-        self.method, self.task, self.test, self.spec, self.ledger = method, task, test, spec, ledger
-        self.writer, self.sink, self.progress = writer, sink, progress
-        self.unit, self.amount = spec["budget"]["unit"], spec["budget"]["amount"]
-        self.model = task.model(spec["seed"])
-        self.selected: Incumbent | None = None
-        self.result: dict[str, float | None] = dict.fromkeys(RESULT)
-        self.final: dict[str, Any] = {}
-        self.recorded_trials = 0
-        self.events = [Event(**event) for event in spec.get("shock", {}).get("events", [])]
-        if self.events:
-            self.test = Split(*(part.clone() for part in test))  # shocks write into it
-        self.interval = self.due = self.amount / spec["evaluations"]
-        self.resumptions = 0
-        self.conditions = Conditions(task.device)
-
-    def start(self, earlier: dict[str, Any] | None) -> None:
-        """The first evaluation, or what an earlier process had saved."""
-        if earlier is None:
-            self.state = self.method.init(self.task, self.spec["seed"])
-            select(self.state)  # the untrained model: what a run that validates nothing returns
-            self.ledger.switch("runner")
-            self.record_incumbent(0.0)
-            self.evaluate(0.0)
-            while self.steps_to_event() == 0:
-                self.shock(self.events.pop(0), 0.0)
-            return
-        while len(self.events) > earlier["events"]:
-            change_data(self.events.pop(0), self.task, self.test, self.spec["seed"])
-        self.state = self.method.restored(self.task, self.spec["seed"], earlier["method"])
-        self.selected = self.method.incumbent(self.state)
-        for name in LOOP:
-            setattr(self, name, earlier[name])
-        self.resumptions += 1
-        self.ledger.switch("runner")
-
-    def checkpoint(self) -> None:
-        """Writes all that the run needs to go on; one that cannot be written is told, and the run goes on without."""
-        content = {
-            "version": CHECKPOINT_VERSION, "method": self.method.saved(self.state), "events": len(self.events),
-            "records": self.writer.durable(), "seconds": dict(self.ledger.seconds),
-            **{name: packed(getattr(self, name)) for name in LOOP},
-        }  # fmt: skip
-        try:
-            write_checkpoint(self.writer.folder, content)
-        except OSError as error:
-            log.warning("%s: no checkpoint (%s); the run goes on", self.writer.folder, error.strerror)
-
-    def until_budget(self, stopper: Stopper, checkpoint_seconds: float) -> Status:
-        """Advances and evaluates until the budget is used or the training has diverged."""
-        shown, saved, pause = -1.0, self.ledger.wall(), checkpoint_seconds
-        with stopper.patience():
-            while (used := self.used()) < self.amount and not self.state.diverged:
-                if stopper.asked is not None or self.ledger.wall() - saved > pause:
-                    begun = self.ledger.wall()
-                    with self.ledger.account("checkpoint"):
-                        self.checkpoint()
-                    saved = self.ledger.wall()
-                    pause = max(checkpoint_seconds, (saved - begun) / CHECKPOINT_SHARE)
-                    stopper.check()
-                used = self.advance(used)
-                if (moment := self.ledger.wall()) - shown > 0.1:
-                    self.progress(min(1.0, used / self.amount), self.state)
-                    shown = moment
-        self.method.finish(self.state)
-        self.record_trials(used)
-        if self.final["step"] < self.state.step:
-            self.evaluate(used)
-        return Status.DIVERGED if self.state.diverged else Status.BUDGET_REACHED
-
-    def advance(self, used: float) -> float:
-        """Some steps of the method, and what is to be recorded after them; returns the budget used."""
-        steps = self.chunk(used, self.due)
-        with self.ledger.account("train"), self.conditions.working():
-            self.state = self.method.advance(
-                self.state, steps=steps, progress=used / self.amount, ledger=self.ledger
-            )
-        used = self.used()
-        self.record_trials(used)
-        self.record_incumbent(used)
-        if used >= self.due:
-            self.evaluate(used)
-            self.due = self.interval * (math.floor(used / self.interval) + 1)
-        while self.steps_to_event() == 0 and used < self.amount and not self.state.diverged:
-            self.shock(self.events.pop(0), used)
-        return used
-
-    def used(self) -> float:
-        """The budget's unit spent so far."""
-        if self.unit == "seconds":
-            return self.ledger.counted()
-        return self.state.step / (self.task.steps_per_epoch if self.unit == "epochs" else 1)
-
-    def chunk(self, used: float, due: float) -> int:
-        """Steps until the next look at the clock or the next shock."""
-        return int(min(self.steps_to_look(used, due), self.steps_to_event()))
-
-    def steps_to_event(self) -> float:
-        """Steps until the next shock; infinite where none is left."""
-        if not self.events:
-            return math.inf
-        return max(0, math.ceil(self.events[0].epoch * self.task.steps_per_epoch - 1e-9) - self.state.step)
-
-    def steps_to_look(self, used: float, due: float) -> int:
-        """Steps until the next look at the clock.  Near the deadline of a timed run it is one step."""
-        remaining = min(due, self.amount) - used
-        if self.unit == "seconds":
-            per_step = used / max(1, self.state.step) or CHUNK_SECONDS
-            return max(1, int(min(CHUNK_SECONDS, 0.5 * remaining) / per_step))
-        if self.method.spans_budget:
-            return 1  # it is told the fraction of the budget used before each step
-        per_step = 1 if self.unit == "steps" else 1 / self.task.steps_per_epoch
-        return max(1, min(CHUNK_STEPS, math.ceil(remaining / per_step - 1e-9)))
-
-    def shock(self, event: Event, used: float) -> None:
-        """What an event does, between two evaluations; a model selected in another world is judged anew."""
-        state = self.state
-        if self.final["step"] < state.step:
-            self.evaluate(used)
-        self.write({**self.moment("shock", used), "trial": state.trial, "event": str(event)})
-        with self.ledger.account("evaluation"):
-            for training, kick in itertools.product(state.trainings, event.kicks):
-                training.kick(kick)
-            change_data(event, self.task, self.test, self.spec["seed"])
-            for judged in {id(each): each for each in (state, *state.trainings)}.values() if event.changes_world else ():
-                self.judge_anew(judged)
-        self.record_incumbent(used)
-        self.evaluate(used)
-
-    def judge_anew(self, state: State) -> None:
-        """The incumbent was selected in a world that is no more: it is validated in this one."""
-        if state.incumbent is not None:
-            self.model.load_state_dict(state.incumbent.weights)
-            (validation,) = self.task.evaluate(self.model, self.task.validation)
-            state.incumbent = replace(state.incumbent, validation_loss=validation.loss)
-
-    def record_trials(self, used: float) -> None:
-        """Writes the trials ended since the last call."""
-        for index in range(self.recorded_trials, len(self.state.trials)):
-            self.write({**self.moment("trial", used), "trial": index, **asdict(self.state.trials[index])})
-        self.recorded_trials = len(self.state.trials)
-
-    def record_incumbent(self, used: float) -> None:
-        """Writes a model selected since the last call, unless the deadline was before."""
-        incumbent = self.method.incumbent(self.state)
-        if incumbent is None or incumbent is self.selected or used > self.amount:
-            return
-        moment = self.moment("incumbent", used)
-        with self.ledger.account("evaluation"):
-            self.model.load_state_dict(incumbent.weights)
-            loss, error = evaluate(self.model, self.test)
-        self.selected = incumbent
-        self.result = dict(zip(RESULT, (incumbent.validation_loss, loss, error), strict=True))
-        self.write({**moment, "trial": incumbent.trial, "validation_loss": incumbent.validation_loss,
-                    "test_loss": loss, "test_error": error})  # fmt: skip
-
-    def evaluate(self, used: float) -> None:
-        """Looks at the present model on validation and test, on the runner's account, and writes a record."""
-        self.conditions.look()
-        state, moment = self.state, self.moment("evaluation", used)
-        with self.ledger.account("evaluation"):
-            validation, test = self.task.evaluate(state.model, self.task.validation, self.test)
-            scalars = self.method.scalars(state)
-            if count := self.spec.get("gradient_batches"):
-                seed = self.spec["seed"]
-                scalars |= gradient_correlations(self.task, state.model, seed=seed, step=state.step, count=count)
-        self.final = {
-            **moment,
-            "trial": state.trial,
-            "train_loss": state.train_loss,
-            "validation_loss": validation.loss,
-            "test_loss": test.loss,
-            "test_error": test.error,
-            **self.result,
-            "hyper": {name: value if isinstance(value, list) else [value] for name, value in state.hyper.items()},
-            "scalars": scalars,
-        }
-        self.write(self.final)
-
-    def moment(self, kind: str, used: float) -> dict[str, Any]:
-        """What every record begins with; `used` is in the budget's unit."""
-        step = self.state.step
-        return {
-            "kind": kind, "space": self.spec["space"]["name"], "used": used, "step": step,
-            "epoch": step / self.task.steps_per_epoch, "counted_seconds": self.ledger.counted(),
-            "wall_seconds": self.ledger.wall(),
-        }  # fmt: skip
-
-    def write(self, record: dict[str, Any]) -> None:
-        """To disk first, then to the sink."""
-        self.writer.append(record)
-        with self.ledger.account("tracking"):
-            self.sink.record(record)
-
-
 def _warm_up(method: Method, task: Task, seed: int) -> None:
     """The first steps of a process are slow (thread pools, kernels); they belong to nobody's budget."""
     state = method.init(task, seed)
@@ -338,7 +109,15 @@ def _warm_up(method: Method, task: Task, seed: int) -> None:
     task.evaluate(state.model, task.validation)
 
 
-def _outcome(status: Status, message: str, loop: _Loop | None, ledger: Ledger, environment: dict) -> Outcome:
+def _told(error: Exception) -> str:
+    """The traceback without the home folder.  What was raised is its last line: one line, whatever it was."""
+    raised = "".join(traceback.format_exception_only(error))
+    frames = "".join(traceback.format_exception(error)).removesuffix(raised)
+    home = os.environ.get("HOME") or "~"
+    return f"{frames}{' '.join(raised.split())}\n".replace(f"{home}/", "~/")
+
+
+def _outcome(status: Status, message: str, loop: Loop | None, ledger: Ledger, environment: dict) -> Outcome:
     state, verdict, accounts = loop.state if loop else None, Verdict({}, []), dict(ledger.seconds)
     wall = sum(accounts.values())
     with contextlib.suppress(RuntimeError):  # a device that fails fails at everything it is asked afterwards

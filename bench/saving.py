@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +62,10 @@ def write_checkpoint(folder: Path, content: Mapping[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(folder / CHECKPOINT)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None  # torch hides what the system said
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -81,7 +86,10 @@ def resumable(folder: Path, version: int) -> Earlier | None:
     if not path.exists() or not records.exists():
         return None
     try:
-        content = torch.load(path, weights_only=True)  # each tensor on the device it was on: an optimizer's count may differ
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():  # torch does not look at the sums that it writes
+                raise ValueError(f"{damaged} is damaged")
+        content = torch.load(path, weights_only=True)  # each tensor where it was: an optimizer's count may be elsewhere
         if content["version"] != version:
             raise ValueError(f"version {content['version']}, this one is {version}")
         if records.stat().st_size < content["records"]:

@@ -74,7 +74,7 @@ class Shock(Options):
     """Events of one run, in order.  Its twin is the run of the same method and seed without them."""
 
     events: tuple[Event, ...] = Field(min_length=1)
-    label: str = ""
+    label: str = Field(default="", max_length=200, pattern=r"^[^\p{C}\p{Zl}\p{Zp}]*$")
     """What figures call it; the events in words if nothing is said."""
 
     @field_validator("events")

@@ -14,13 +14,15 @@ def describe(root: Path) -> str:
     lines: list[str] = []
     failures: dict[str, str] = {}
     disturbed: dict[str, str] = {}
+    protocols: set[int] = set()
     for manifest in manifests:
         counts: Counter[str] = Counter()
         for identity in manifest.runs:
             outcome = read_outcome(root / identity)
             counts[str(outcome.status) if outcome else "not finished"] += 1
+            protocols |= {outcome.protocol} if outcome else set()
             if outcome and outcome.status is Status.FAILED:
-                failures[identity] = outcome.message.strip().splitlines()[-1]
+                failures[identity] = (outcome.message.strip().splitlines() or ["no message"])[-1]
             elif outcome and not outcome.valid:
                 disturbed[identity] = "; ".join(outcome.invalid_because)
         parts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in sorted(counts.items()))
@@ -29,4 +31,6 @@ def describe(root: Path) -> str:
     lines += [f"not valid {root / identity}: {reason}" for identity, reason in disturbed.items()]
     if disturbed:
         lines.append("`oho-bench run --again-invalid` runs what is not valid again")
+    if len(protocols) > 1:
+        lines.append(f"runs of protocols {sorted(protocols)} cannot be compared; use one folder for each")
     return "\n".join(lines)

@@ -5,17 +5,24 @@ A run is one W&B run; a search is one W&B run for the search and one for each tr
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import subprocess
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.records import Outcome, finite, title_of
+from bench.records import Outcome, Run, finite, title_of
 
 TIMEOUT_SECONDS = 20
+NOT_FINITE = ("NaN", "Infinity", "-Infinity", None)
+"""As W&B's files have it."""
+unreachable = threading.Event()
+"""Set once W&B has failed online: later runs of this process are kept offline, so that they do not wait for it again."""
 log = logging.getLogger("oho-bench")
 
 
@@ -32,17 +39,27 @@ class NoSink:
 class WandbSink:
     """Logs one run with counted seconds as the x-axis.  Any error ends the logging with one warning, and `failed` is true.
 
-    `begin` is `begin_run` with its place filled in, or a stand-in.
+    `begin` is `begin_run` with its place filled in, or a stand-in; `offline` is what an online one is replaced by where W&B
+    cannot be reached.
     """
 
-    def __init__(self, run_id: str, spec: Mapping[str, Any], *, begin: Callable[..., Any], project: str, experiment: str):
-        self._spec, self._begin, self._project = spec, begin, project
+    def __init__(
+        self, run_id: str, spec: Mapping[str, Any], *, begin: Callable[..., Any], project: str, experiment: str,
+        offline: Callable[..., Any] | None = None,
+    ):  # fmt: skip
+        self._spec, self._begin, self._project, self._offline = spec, begin, project, offline
         self._run_id, self._experiment = run_id, experiment
         self._is_search = "trial_epochs" in spec["method"]
         self._rows: list[dict[str, float]] = []
         self._run: Any = None
         self.failed = False
-        self._guard(self._open)
+        reason = self._attempt(self._open)
+        if reason and offline:
+            unreachable.set()
+            log.warning("W&B cannot be reached (%s); runs are kept offline, for `oho-bench sync`", reason)
+            self._begin, self._offline = offline, None
+            reason = self._attempt(self._open)
+        self._judge(reason)
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Logs an evaluation; a finished trial becomes a W&B run of its own."""
@@ -59,24 +76,35 @@ class WandbSink:
         self._guard(self._finish, outcome)
 
     def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
-        """Runs `action`, at most `TIMEOUT_SECONDS` long; after an error or a hang the sink stays silent."""
-        if self.failed:
-            return
-        error: list[Exception] = []
+        """Runs `action`; after an error or a hang the sink stays silent."""
+        if not self.failed:
+            self._judge(self._attempt(action, *arguments))
+
+    def _attempt(self, action: Callable[..., None], *arguments: Any) -> str:
+        """Runs `action`, at most `TIMEOUT_SECONDS` long; why it failed, or nothing."""
+        error: list[BaseException] = []
 
         def attempt() -> None:
             try:
                 action(*arguments)
-            except Exception as caught:  # whatever a tracker raises, the run goes on
+            except BaseException as caught:  # whatever a tracker raises, the run goes on
                 error.append(caught)
 
         thread = threading.Thread(target=attempt, daemon=True)
         thread.start()
         thread.join(TIMEOUT_SECONDS)
-        if error or thread.is_alive():
-            self.failed = True
-            reason = f"{type(error[0]).__name__}: {error[0]}" if error else f"no answer in {TIMEOUT_SECONDS} s"
-            log.warning("run %s is no longer tracked by W&B (%s); its records are complete", self._run_id, reason)
+        if error:
+            return f"{type(error[0]).__name__}: {' '.join(str(error[0]).split())}"
+        return f"no answer in {TIMEOUT_SECONDS} s" if thread.is_alive() else ""
+
+    def _judge(self, reason: str) -> None:
+        if not reason:
+            return
+        self.failed = True
+        later = "; later runs are kept offline" if self._offline else ""
+        if self._offline:
+            unreachable.set()
+        log.warning("run %s is no longer tracked by W&B (%s); its records are complete%s", self._run_id, reason, later)
 
     def _start(self, *, name: str, job_type: str, config: Mapping[str, Any], part: str = "") -> Any:
         method, task = self._spec["method"]["name"], self._spec["task"]["name"]
@@ -93,7 +121,10 @@ class WandbSink:
     def _open(self) -> None:
         name = f"{title_of(self._spec)}, seed {self._spec['seed']}"
         config = {**self._spec, "run": self._run_id, "experiment": self._experiment}
-        self._run = self._start(name=name, job_type="search" if self._is_search else "run", config=config)
+        begin = self._begin
+        run = self._start(name=name, job_type="search" if self._is_search else "run", config=config)
+        if self._begin is begin:  # else the answer came too late
+            self._run = run
 
     def _log_evaluation(self, record: Mapping[str, Any]) -> None:
         row = {key: value for key, value in record.items() if isinstance(value, int | float)}
@@ -170,5 +201,77 @@ def open_sink(run_id: str, spec: Mapping[str, Any], folder: Path, *, mode: str, 
     """The sink that `tracking.mode` asks for."""
     if mode == "disabled":
         return NoSink()
-    begin = partial(begin_run, folder, mode=mode)
-    return WandbSink(run_id, spec, begin=begin, project=project, experiment=experiment)
+    offline = partial(begin_run, folder, mode="offline")
+    if mode == "offline" or unreachable.is_set():
+        return WandbSink(run_id, spec, begin=offline, project=project, experiment=experiment)
+    online = partial(begin_run, folder, mode=mode)
+    return WandbSink(run_id, spec, begin=online, project=project, experiment=experiment, offline=offline)
+
+
+@dataclass
+class Transcript:
+    """Stands in for a W&B run: keeps what it is told."""
+
+    name: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Adds a row."""
+        self.rows.append(dict(row))
+
+    def finish(self, exit_code: int = 0) -> None:
+        """Ends nothing."""
+
+
+def replay(run: Run, begin: Callable[..., Any], *, project: str, experiment: str) -> bool:
+    """Tells a new sink what an ended run's own was told; whether it took everything."""
+    sink = WandbSink(run.id, run.spec, begin=begin, project=project, experiment=experiment)
+    for record in run.records:
+        sink.record(record)
+    if run.outcome is not None:
+        sink.close(run.outcome)
+    return not sink.failed
+
+
+def transcripts(run: Run, *, experiment: str) -> list[Transcript] | None:
+    """What an ended run's sink logs, one a W&B run; None where the records do not hold what it logs."""
+    kept: list[Transcript] = []
+
+    def begin(name: str, **fields: Any) -> Transcript:
+        kept.append(Transcript(name))
+        return kept[-1]
+
+    return kept if replay(run, begin, project="", experiment=experiment) else None
+
+
+def read_back(path: Path) -> Transcript | None:
+    """What one of W&B's files holds, without W&B's own columns and what is not finite; None where the run's end is missing.
+
+    `wandb leet inspect` without its half second of Python.
+    """
+    from wandb.util import get_core_path
+
+    place = ["--run-file", str(path.resolve()), str(path.resolve().parents[1])]
+    command = [get_core_path(), "leet", "inspect", "--no-observability", "--json", *place]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+    held, ended = Transcript(""), False
+    for line in said.stdout.splitlines():
+        content = json.loads(line, parse_int=float)  # W&B writes 1e18 as an integer
+        held.name = content.get("run", {}).get("display_name", held.name)
+        ended |= "exit" in content
+        if "history" in content:
+            items = content["history"]["item"].items()
+            held.log({key: value for key, value in items if not key.startswith("_") and value not in NOT_FINITE})
+    return held if ended else None
+
+
+def agreeing(folder: Path, expected: Sequence[Transcript], only: str = "*") -> list[Path]:
+    """W&B's files with the expected rows, one a W&B run; none if one is missing.  `only` is a pattern of W&B ids."""
+    found: dict[str, Path] = {}
+    rows = {transcript.name: transcript.rows for transcript in expected}
+    for path in sorted(folder.glob(f"wandb/*run-*/run-{only}.wandb")):
+        held = read_back(path)
+        if held and held.name in rows and held.rows == rows[held.name]:
+            found[held.name] = path
+    return [found[name] for name in rows] if found.keys() == rows.keys() else []

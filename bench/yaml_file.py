@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
+
+from bench.records import one_line
 
 Key = tuple[str | int, ...]
+LONGEST = 200_000
+"""Characters of a file."""
+DEEPEST, LARGEST = 30, 100_000
+"""Levels of a file, and values on one of them: aliases of aliases can stand for more than any memory holds."""
+INDEX = re.compile("[0-9]{1,9}")
+WHOLE_NUMBERS = 2**53
+"""Up to here floats are exact, and nothing overflows."""
 
 
 class ConfigError(Exception):
     """A mistake in a configuration or on the command line; the message is one line that says where and what is allowed."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
 
 @dataclass
@@ -56,7 +71,8 @@ class YamlFile:
 def read_yaml(path: Path) -> YamlFile:
     """Parses a file that must hold a mapping."""
     try:
-        content = YAML().load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            content = _parse(file.read(LONGEST + 1))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -66,22 +82,52 @@ def read_yaml(path: Path) -> YamlFile:
         place = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
         problem = " ".join((error.problem or error.context or "not YAML").split())
         raise ConfigError(f"{path}:{place}: {problem}") from None
-    except (YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # of what is hardly YAML, its constructors raise anything
         raise ConfigError(f"{path}:1:1: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, CommentedMap):
         raise ConfigError(f"{path}:1:1: a mapping is expected, such as `experiment: distribution`")
     return YamlFile(path, content)
 
 
+def _parse(text: str) -> Any:
+    """What a text says.  Raises of all kinds, and ValueError for what is too long, nested too deeply or too large."""
+    if len(text) > LONGEST:
+        raise ValueError(f"longer than {LONGEST:,} characters")
+    depth = 0
+    for event in YAML().parse(text):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ValueError(f"nested deeper than {DEEPEST} levels")
+    loader = YAML()
+    loader.composer.warn_double_anchors = False
+    content = loader.load(text)
+    level = [content]
+    for _ in range(DEEPEST + 1):
+        if any(isinstance(value, int) and abs(value) > WHOLE_NUMBERS for value in level):
+            raise ValueError(f"a whole number beyond {WHOLE_NUMBERS}")
+        level = list(islice(chain.from_iterable(map(_children, level)), LARGEST))
+        if len(level) == LARGEST:
+            raise ValueError(f"more than {LARGEST:,} values")
+        if not level:
+            return content
+    raise ValueError("an alias within what it stands for")
+
+
+def _children(node: Any) -> Sequence[Any]:
+    if isinstance(node, CommentedMap):
+        return list(node.values())
+    return node if isinstance(node, CommentedSeq) else ()
+
+
 def override(file: YamlFile, text: str) -> None:
     """Applies one `a.b=c`; a unit of the budget replaces whichever the file has."""
     dotted, equals, value_text = text.partition("=")
-    parts: list[str | int] = [int(part) if part.isdigit() else part for part in dotted.split(".")]
-    if not equals or "" in parts:
+    parts: list[str | int] = [int(part) if INDEX.fullmatch(part) else part for part in dotted.split(".")]
+    if not equals or "" in parts or len(parts) > DEEPEST:
         raise ConfigError(f"--set {text}: expected KEY=VALUE with dots between keys, such as budget.steps=400")
     try:
-        value = YAML().load(value_text)
-    except YAMLError:
+        value = _parse(value_text)
+    except Exception:  # as for a file
         raise ConfigError(f"--set {text}: the value is not YAML") from None
     if parts[0] == "budget" and len(parts) == 2:
         file.content["budget"] = CommentedMap()

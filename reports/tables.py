@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.records import Manifest, Outcome, Run, Status, experiments_in, read_run, title_of
+from bench.records import KINDS, Manifest, Outcome, Run, Status, experiments_in, read_run, title_of
 from reports.errors import ReportError
 
 
@@ -45,7 +45,8 @@ class Tables:
 class _Rows:
     """Records of one kind as tuples, by the names they have: with a dict a row, a large folder needs twice the memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
+        self._least = KINDS[kind]
         self._rows: defaultdict[tuple[tuple[str, ...], ...], list[tuple]] = defaultdict(list)
         self._count = itertools.count()
 
@@ -54,7 +55,7 @@ class _Rows:
         for record in records:
             own = dict(record)
             hyper, scalars = own.pop("hyper", {}), own.pop("scalars", {})
-            single = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in hyper.values()]
+            single = [_single(value) for value in hyper.values()]
             names = tuple(own), tuple(hyper), tuple(scalars)
             self._rows[names].append((next(self._count), run, *own.values(), *single, *scalars.values()))
 
@@ -63,8 +64,22 @@ class _Rows:
         tables = []
         for (own, hyper, scalars), rows in self._rows.items():
             names = [*own, *(f"hyper_{name}" for name in hyper), *(f"scalar_{name}" for name in scalars)]
-            tables.append(pd.DataFrame(rows, columns=["place", "run", *names]).set_index("place"))
-        return pd.concat(tables).sort_index(ignore_index=True).infer_objects() if tables else pd.DataFrame()
+            table = pd.DataFrame(rows, columns=["place", "run", *names])
+            if not table.columns.is_unique:  # a damaged record may have any names
+                table = table.loc[:, ~table.columns.duplicated()]
+            tables.append(table.set_index("place"))
+        if not tables:
+            return pd.DataFrame(columns=["run", *self._least])
+        return pd.concat(tables).sort_index(ignore_index=True).infer_objects()
+
+
+def _single(value: Any) -> Any:
+    """The value of a list of one, NaN for null in a list of several."""
+    if not isinstance(value, list):
+        return value
+    if len(value) == 1:
+        return value[0]
+    return [float("nan") if number is None else number for number in value] if None in value else value
 
 
 @contextlib.contextmanager
@@ -85,7 +100,7 @@ def read_tables(root: Path) -> Tables:
     manifests = tuple(experiments_in(root))
     read: dict[str, dict[str, Any]] = {}
     outcomes: list[Outcome] = []
-    evaluations, incumbents, trials = _Rows(), _Rows(), _Rows()
+    evaluations, incumbents, trials = map(_Rows, ("evaluation", "incumbent", "trial"))
     rows = []
     for manifest in manifests:
         for identity in manifest.runs:
@@ -135,7 +150,7 @@ def _run_row(run: Run) -> dict[str, Any]:
 def _is_papers(method: Mapping[str, Any]) -> bool:
     """Whether the paper has the method: SGD, or Adam as such, and no pruner."""
     trained = method.get("over") or method
-    optimizer = trained.get("optimizer", {"name": "sgd"})["name"]
+    optimizer = (trained.get("optimizer") or {"name": "sgd"})["name"]
     return (optimizer == "sgd" or trained["name"] == "adam") and method.get("pruner", "none") == "none"
 
 

@@ -19,6 +19,7 @@ METHOD = (
     "layers. B: Global and Layer-wise OHO from drawn initial values at several meta-rates; the test loss of the selected "
     "model."
 )
+NAMES = {"oho-global": "Global OHO", "oho-layerwise": "Layer-wise OHO"}
 STARTS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"]
 DASHES = ["-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1))]
 
@@ -80,7 +81,7 @@ def draw(estimates: Estimates) -> Figure:
     left.legend(fontsize=6, ncols=2)
     for method, group in estimates.rates.groupby("method"):
         colour, marker = style.colour(method), style.marker(method)
-        name = {"oho-global": "Global OHO", "oho-layerwise": "Layer-wise OHO"}.get(method, method)
+        name = NAMES.get(str(method), str(method))
         right.plot(group["meta_rate"], group["median"], marker=marker, color=colour, lw=1, label=name)
         right.vlines(group["meta_rate"], group["low"], group["high"], color=colour, lw=0.9)
     style.log_scale(right, "x", "y")
@@ -111,7 +112,8 @@ def findings(estimates: Estimates) -> list[str]:
     ]
     for method, group in estimates.rates.groupby("method"):
         best = group.loc[group["median"].idxmin()]
-        sentences.append(f"{method}: lowest median {loss_text(best['median'])} at a meta-rate of {best['meta_rate']:g}.")
+        name = NAMES.get(str(method), str(method))
+        sentences.append(f"{name}: lowest median {loss_text(best['median'])} at a meta-rate of {best['meta_rate']:g}.")
     return sentences
 
 

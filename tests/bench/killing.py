@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-import bench.runner
+import bench.loop
 from bench.records import read_run, run_id
 from bench.runner import run
 from bench.tracking import NoSink
@@ -59,7 +59,7 @@ def seen(folder, spec):
 
 def main(specs, folder, seed, kills):
     torch.set_num_threads(1)  # no pool of threads, which would not survive a fork
-    bench.runner.CHECKPOINT_SHARE = 10.0
+    bench.loop.CHECKPOINT_SHARE = 10.0
     chance = random.Random(seed)
     for spec in json.loads(Path(specs).read_text()):
         begun = time.monotonic()

@@ -1,0 +1,190 @@
+"""What the files of a results folder must hold, so that reports can be made of them.  `bench.records` reads by it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from enum import StrEnum
+from itertools import chain
+from operator import itemgetter
+from typing import Any
+
+MOMENT = ("used", "step", "epoch", "trial", "counted_seconds", "wall_seconds")
+KINDS = {
+    "evaluation": (
+        *MOMENT, "train_loss", "validation_loss", "test_loss", "test_error", "incumbent_validation_loss",
+        "incumbent_test_loss", "incumbent_test_error",
+    ),
+    "incumbent": (*MOMENT, "validation_loss", "test_loss", "test_error"),
+    "trial": (*MOMENT, "validation_loss", "steps"),
+    "shock": MOMENT,
+}  # fmt: skip
+"""Numbers, or null but in a moment, that a record of each kind must have."""
+LARGEST_COUNT, LARGEST_NUMBER = 2**53, 1e300
+FIRST_YEAR = 1970
+_NUMBERS_OF = {kind: itemgetter(*names) for kind, names in KINDS.items()}
+_NUMBER_TYPES = frozenset({int, float, bool, type(None)})
+_LISTS = frozenset({list})
+
+
+class Status(StrEnum):
+    """How a run ended."""
+
+    FINISHED = "finished"
+    """The method had nothing left to do before its budget ended."""
+    BUDGET_REACHED = "budget_reached"
+    DIVERGED = "diverged"
+    """The training loss stopped being finite: a result, not an error."""
+    FAILED = "failed"
+    """An exception; its traceback is in the outcome's message."""
+    INTERRUPTED = "interrupted"
+    """Stopped from outside; the next `run` goes on with it."""
+
+    @property
+    def is_result(self) -> bool:
+        """Whether the run counts as measured, so that it is never run again."""
+        return self in (Status.FINISHED, Status.BUDGET_REACHED, Status.DIVERGED)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable()
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= LARGEST_COUNT
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and -LARGEST_NUMBER < value < LARGEST_NUMBER
+
+
+def _is_amount(value: Any) -> bool:
+    return _is_number(value) and value >= 0
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
+
+
+def _is_plan(value: Any) -> bool:
+    seeds = value.get("seeds", []) if isinstance(value, dict) else None
+    return isinstance(seeds, list) and all(map(_is_count, seeds))
+
+
+def _are_runs(value: Any) -> bool:
+    return _are_texts(value) and all(identity.isalnum() for identity in value)
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, dict) and _is_text(value.get("name"))
+
+
+def _is_method(value: Any) -> bool:
+    if not (_is_named(value) and _is_text(value.get("label"))):
+        return False
+    numbers = all(value.get(name) is None or _is_number(value[name]) for name in NUMBER_OPTIONS)
+    texts = all(value.get(name) is None or _is_text(value[name]) for name in TEXT_OPTIONS)
+    inner = value.get("optimizer") is None or _is_named(value["optimizer"])
+    return numbers and texts and inner and (value.get("over") is None or _is_method(value["over"]))
+
+
+def _is_event(value: Any) -> bool:
+    return (
+        isinstance(value, dict) and _is_amount(value.get("epoch"))
+        and all(_are_numbers(item) if name in ("set", "scale") else _is_number(item) for name, item in value.items())
+    )  # fmt: skip
+
+
+def _is_shock(value: Any) -> bool:
+    if value is None:
+        return True
+    events = value.get("events") if isinstance(value, dict) else None
+    return isinstance(events, list) and len(events) > 0 and all(map(_is_event, events)) and _is_text(value.get("label"))
+
+
+def _is_budget(value: Any) -> bool:
+    return (
+        isinstance(value, dict) and value.get("unit") in ("seconds", "steps", "epochs")
+        and _is_number(value.get("amount")) and value["amount"] > 0
+    )  # fmt: skip
+
+
+def _is_final(value: Any) -> bool:
+    names = KINDS["evaluation"]
+    return isinstance(value, dict) and all(value.get(name) is None or _is_number(value[name]) for name in names)
+
+
+def _is_environment(value: Any) -> bool:
+    """Reports bear the date of the newest run."""
+    try:
+        return isinstance(value, dict) and datetime.fromisoformat(value["finished"]).year > FIRST_YEAR
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+Shape = Mapping[str, tuple[Callable[[Any], bool], str]]
+NUMBER_OPTIONS = ("lr", "meta_rate", "members", "reset_every", "validation_batch_size", "epochs")
+TEXT_OPTIONS = ("pruner", "influence", "order", "source")
+"""Options of methods that figures tell runs apart by."""
+MANIFEST: Shape = {
+    "experiment": (_is_text, "a text"), "figures": (_are_texts, "a list of names"),
+    "config": (_is_plan, "a mapping with a list of seeds"), "runs": (_are_runs, "a list of run ids"),
+}  # fmt: skip
+SPEC: Shape = {
+    "task": (_is_named, "a mapping with a `name`"), "method": (_is_method, "a `name`, a `label` and options"),
+    "seed": (_is_count, "a whole number from 0 on"), "budget": (_is_budget, "a `unit` and an `amount` above 0"),
+    "space": (_is_named, "a mapping with a `name`"), "device": (_is_text, "a text"),
+    "shock": (_is_shock, "a `label` and `events`"),
+}  # fmt: skip
+OUTCOME: Shape = {
+    "status": (lambda value: value in list(Status), f"one of {', '.join(Status)}"),
+    "message": (lambda value: isinstance(value, str), "a text"), "steps": (_is_count, "a whole number from 0 on"),
+    "trials": (_is_count, "a whole number from 0 on"), "counted_seconds": (_is_amount, "a number from 0 on"),
+    "wall_seconds": (_is_amount, "a number from 0 on"), "accounts": (_are_numbers, "numbers by name"),
+    "final": (_is_final, "numbers by name"), "environment": (_is_environment, "a mapping with `finished`, a moment"),
+    "conditions": (lambda value: isinstance(value, dict), "a mapping"), "invalid_because": (_are_texts, "a list of texts"),
+    "spans_budget": (lambda value: isinstance(value, bool), "true or false"), "protocol": (_is_count, "a whole number"),
+}  # fmt: skip
+"""What the files of a results folder must hold for reports to be made of them, by key."""
+
+
+def misfit(content: Mapping[str, Any], shape: Shape) -> str | None:
+    """What is wrong with a file's content; None where nothing is."""
+    for key, (fits, expected) in shape.items():
+        if not fits(content.get(key)):
+            return f"{key}: {expected} is expected (given {content.get(key)!r:.100})"
+    return None
+
+
+def problem_of(record: Any) -> str | None:
+    """What is wrong with a record; None where nothing is."""
+    kind = record.get("kind") if isinstance(record, dict) else None
+    if not isinstance(kind, str) or kind not in KINDS:
+        return f"kind must be one of {', '.join(KINDS)}"
+    try:
+        numbers = _NUMBERS_OF[kind](record)
+        if kind == "evaluation":
+            sets = record.get("hyper", {}).values()
+            if not _LISTS.issuperset(map(type, sets)):
+                return "'hyper' must have lists of numbers; the run's records are damaged"
+            numbers = (*numbers, *record.get("scalars", {}).values(), *chain.from_iterable(sets))
+        elif kind == "trial":
+            numbers = (*numbers, *record.get("hyper", {}).values())
+        # A sum is finite where all are; filtering leaves null out, and zeros.
+        if (
+            None not in numbers[: len(MOMENT)]
+            and _NUMBER_TYPES.issuperset(map(type, numbers))
+            and math.isfinite(sum(filter(None, numbers)))
+        ):
+            return None
+    except (KeyError, AttributeError, TypeError, OverflowError):
+        pass
+    for name in KINDS[kind]:
+        if not (_is_number(record.get(name)) or (name in record and record[name] is None and name not in MOMENT)):
+            return f"{name!r} must be a number{'' if name in MOMENT else ' or null'}; the run's records are damaged"
+    return "'hyper' and 'scalars' must have numbers or null; the run's records are damaged"
