@@ -164,9 +164,10 @@ def _written(content: Any, place: tuple[str | int, ...]) -> tuple[str | int, ...
     if not place:
         return ()
     first, rest = place[0], place[1:]
-    inside = isinstance(content, Mapping) and first in content
-    if inside or (isinstance(content, list | tuple) and isinstance(first, int)) or not rest:
-        return (first, *_written(content[first] if inside or isinstance(first, int) else None, rest))
+    is_item = isinstance(content, list | tuple) and isinstance(first, int)
+    inside = is_item or (isinstance(content, Mapping) and first in content)
+    if inside or not rest:
+        return (first, *_written(content[first] if inside else None, rest))
     return _written(content, rest)
 
 
@@ -281,9 +282,12 @@ def _kickable(file: YamlFile, key: Key, kick: Kick, method: Spec) -> None:
 
 
 def _space(file: YamlFile, name: str) -> Space:
-    path = (file.path.parent / name).with_suffix(".yaml")
-    if not path.exists():
-        raise file.error(("space",), f"space: no file {path}; give a path relative to this file, such as ../spaces/fair")
+    path = file.path.parent / f"{name.removesuffix('.yaml')}.yaml"
+    try:
+        path.stat()
+    except (OSError, ValueError):  # too long, or with a zero byte
+        told = f"space: no file {path}; give a path relative to this file, such as ../spaces/fair"
+        raise file.error(("space",), told) from None
     source = read_yaml(path)
     space = _validate(source, (), Space, source.content)
     for optimizer in space.optimizers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -48,15 +49,41 @@ class Stopper:
         heard = [number for number in WATCHED if signal.getsignal(number) is not signal.SIG_IGN]
         previous: dict[int, Any] = {number: signal.signal(number, self._handle) for number in heard}
         try:
-            yield
+            with _leaving_at_the_second():
+                yield
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.asked is not None:
-            os._exit(128 + number)  # records are on the disk line by line, checkpoints are whole
+            return
         self.asked = number
         if not self._patient:
             raise Interrupted(number)
         print("\noho-bench: stopping after this step; once more leaves at once", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _leaving_at_the_second() -> Iterator[None]:
+    """A thread ends the process at the second signal: handlers wait until the step's present call into PyTorch returns."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    watcher = threading.Thread(target=_watch, args=(reading,), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        os.close(writing)
+        watcher.join()
+        os.close(reading)
+
+
+def _watch(reading: int) -> None:
+    heard = 0
+    while content := os.read(reading, 1):
+        heard += content[0] in WATCHED
+        if heard == 2:
+            os._exit(128 + content[0])  # records are on the disk line by line, checkpoints are whole

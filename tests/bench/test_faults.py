@@ -591,7 +591,6 @@ with stopper.listening(), stopper.patience():
 """
 
 
-@pytest.mark.xfail(strict=True, reason="a handler waits until the present call into PyTorch returns")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_leaves_at_once_within_a_long_step(number, tmp_path):
     process = subprocess.Popen(

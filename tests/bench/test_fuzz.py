@@ -154,9 +154,9 @@ OVERRIDES = st.lists(
     min_size=1, max_size=3,
 )  # fmt: skip
 REFUSED = [
-    "task.²=1", "task.name={a: 1}", "figures=[[distribution]]", "space=''", "space='\\0'", "evaluations=" + "9" * 400,
-    "x={{a: 1}: 2}", "seeds=" + "[" * 400, "methods=&a [*a]", f"methods={BOMB}", "methods.0.label='a\n\n b'",
-    "a." * 3_000 + "b=1",
+    "task.²=1", "task.name={a: 1}", "figures=[[distribution]]", "space=''", "space=/", f"space={'x' * 300}", 'space="\\0"',
+    "evaluations=" + "9" * 400, "x={{a: 1}: 2}", "seeds=" + "[" * 400, "methods=&a [*a]", f"methods={BOMB}", "methods.0.label='a\n\n b'",
+    "a." * 3_000 + "b=1", "seeds=!!set {a, b}",
     "shocks=[{label: \"\\e\", events: [{epoch: 1, rotate: 9}]}]", f"seeds={[*range(30_000)]}",
 ]  # fmt: skip
 """Each once ended in a traceback, a hang or a broken line."""
@@ -327,6 +327,31 @@ def with_damage(sound, cases, *uses):
 @CASES
 def test_a_damaged_folder_is_read_or_refused_in_one_line(cases, sound):
     with_damage(sound, cases, read_tables, describe, lambda root: describe_replay(at_budgets(root, 30, 10)))
+
+
+BROKEN = {
+    "no status": ("outcome.json", r'"status": "[a-z_]+"', '"x": 1', "status: one of"),
+    "no name for a task": ("spec.json", r'"name": "digits-mlp"', '"name": [1]', "task: a mapping with a `name`"),
+    "a list for a kind": ("records.jsonl", r'"kind": "evaluation"', '"kind": []', "kind must be one of"),
+    "no moment": ("records.jsonl", r'"used": 0.0', '"used": null', "'used' must be a number;"),
+    "too large": ("records.jsonl", r'"step": 0,', f'"step": {"9" * 5_000},', "'step' must be a number;"),
+    "not JSON": ("records.jsonl", r'"epoch": 0.0', '"epoch": NaN', "NaN is not JSON"),
+    "too deep": ("records.jsonl", r'"scalars": {}', f'"scalars": {"[" * 100_000}', "recursion"),
+}
+
+
+@pytest.mark.parametrize("damage", BROKEN)
+def test_what_once_was_a_traceback_names_file_and_key(damage, sound):
+    root, contents = sound
+    name, old, new, words = BROKEN[damage]
+    path = next(path for path in contents if path.name == name and re.search(old, contents[path].decode()))
+    path.write_text(re.sub(old, lambda _: new, contents[path].decode(), count=1))
+    try:
+        with pytest.raises(RecordError, match=words) as error:
+            read_tables(root)
+    finally:
+        path.write_bytes(contents[path])
+    check_one_line(error.value, path)
 
 
 @pytest.mark.parametrize("cases", [pytest.param(REPORTS, marks=FUZZ)])
