@@ -86,9 +86,13 @@ def stamp(runs: pd.DataFrame) -> str:
 
 
 def budgets(runs: pd.DataFrame) -> str:
-    """The runs' budgets in words."""
-    pairs = runs[["budget", "unit"]].drop_duplicates().sort_values(["unit", "budget"])
-    return " or ".join(f"{amount:g} {'counted seconds' if unit == 'seconds' else unit}" for amount, unit in pairs.values)
+    """The runs' budgets in words: `30, 60 or 80 epochs or 2 counted seconds`."""
+    parts = []
+    for unit, amounts in runs.groupby("unit")["budget"]:
+        *most, last = [f"{amount:g}" for amount in sorted(amounts.unique())]
+        listed = f"{', '.join(most)} or {last}" if most else last
+        parts.append(f"{listed} {'counted seconds' if unit == 'seconds' else unit}")
+    return " or ".join(parts)
 
 
 def spaces(runs: pd.DataFrame) -> str:
