@@ -6,6 +6,7 @@ A results folder holds
     ID/spec.json              everything that affects the run's result; ID is the hash of it
     ID/records.jsonl          one JSON object a line, append-only: evaluations, incumbents, ended trials, shocks
     ID/outcome.json           how the run ended; written once, atomically, so a run without it is unfinished
+    ID/checkpoint.pt          of an unfinished run, what it needs to go on: see `bench.saving`
 
 Losses are in nats per example, times in seconds.  JSON has no NaN: a non-finite number is stored as null and read back
 as None.  An unterminated last line (a run killed inside an append) is left out when reading; any other line that is not
@@ -327,20 +328,19 @@ def _check(path: Path, content: Mapping[str, Any], shape: Shape, remedy: str) ->
 
 
 def _read_lines(path: Path) -> tuple[tuple[Mapping[str, Any], ...], bool]:
-    if not path.exists():
-        return (), False
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        whole, end, rest = path.read_text(encoding="utf-8").rpartition("\n")
+    except FileNotFoundError:
+        return (), False
     except UnicodeDecodeError as error:
         raise RecordError(f"{path}:1:{error.start + 1}: not UTF-8 text") from None
-    torn = lines.pop() != ""
     try:
-        records = _DECODER.decode(f"[{','.join(lines)}]")  # all at once: a quarter less time than line by line
+        records = _DECODER.decode("[" + whole.replace("\n", ",") + "]")  # all at once: a quarter less time than by line
     except (ValueError, RecursionError):
         records = []
-    if len(records) != len(lines) or any(map(problem_of, records)):
-        records = [_read_line(path, number, line) for number, line in enumerate(lines, start=1)]
-    return tuple(records), torn
+    if len(records) != whole.count("\n") + len(end) or any(map(problem_of, records)):
+        records = [_read_line(path, number, line) for number, line in enumerate(whole.split("\n"), start=1)]
+    return tuple(records), rest != ""
 
 
 def _read_line(path: Path, number: int, line: str) -> dict[str, Any]:

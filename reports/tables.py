@@ -55,7 +55,7 @@ class _Rows:
         for record in records:
             own = dict(record)
             hyper, scalars = own.pop("hyper", {}), own.pop("scalars", {})
-            single = [_single(value) for value in hyper.values()]
+            single = [item[0] if isinstance(item, list) and len(item) == 1 else _known(item) for item in hyper.values()]
             names = tuple(own), tuple(hyper), tuple(scalars)
             self._rows[names].append((next(self._count), run, *own.values(), *single, *scalars.values()))
 
@@ -73,13 +73,11 @@ class _Rows:
         return pd.concat(tables).sort_index(ignore_index=True).infer_objects()
 
 
-def _single(value: Any) -> Any:
-    """The value of a list of one, NaN for null in a list of several."""
-    if not isinstance(value, list):
+def _known(value: Any) -> Any:
+    """With NaN for null in a list of several."""
+    if not isinstance(value, list) or None not in value:
         return value
-    if len(value) == 1:
-        return value[0]
-    return [float("nan") if number is None else number for number in value] if None in value else value
+    return [float("nan") if number is None else number for number in value]
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ def draw_boxes(axes: Axes, boxes: Sequence[Box], *, width: float = 0.6) -> None:
         )  # fmt: skip
         offsets = np.linspace(-0.25, 0.25, len(finite)) * width if len(finite) > 1 else np.zeros(1)
         axes.plot(box.position + offsets, finite, box.marker, color=box.colour, ms=3.5, alpha=0.6, mew=0)
-    losses = np.concatenate([box.losses[np.isfinite(box.losses)] for box in boxes])
+    losses = np.concatenate([np.zeros(0), *(box.losses[np.isfinite(box.losses)] for box in boxes)])
     if len(losses) and losses.min() > 0 and losses.max() > 5 * losses.min():
         style.log_scale(axes, "y")
 

@@ -162,7 +162,7 @@ def test_another_plan_of_the_same_name_replaces_the_older_one_and_says_so(tmp_pa
 
 
 DAMAGE = {
-    "a number is missing": (lambda line: line.pop("used"), r"records\.jsonl:\d+:1: 'used' must be a number or null"),
+    "a number is missing": (lambda line: line.pop("used"), r"records\.jsonl:\d+:1: 'used' must be a number;"),
     "a text for a number": (lambda line: line.update(test_loss="low"), r"records\.jsonl:\d+:1: 'test_loss' must be"),
     "another kind": (lambda line: line.update(kind="guess"), r"records\.jsonl:\d+:1: kind must be one of evaluation, "),
 }

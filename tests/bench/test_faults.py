@@ -502,11 +502,12 @@ def exits(*arguments, **options):
 @pytest.mark.parametrize(
     ("act", "words"),
     [
-        (raises, "ConnectionError: the tracker is broken"), (hangs, "no answer in 0.5 s"), (exits, "SystemExit: 3"),
+        (raises, "ConnectionError: the tracker is broken"), (hangs, "no answer in 2 s"), (exits, "SystemExit: 3"),
     ],
 )  # fmt: skip
 def test_a_broken_tracker_costs_one_warning_and_one_time_out(part, act, words, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("bench.tracking.TIMEOUT_SECONDS", 0.5)
+    if act is hangs:
+        monkeypatch.setattr("bench.tracking.TIMEOUT_SECONDS", 2)
     monkeypatch.setattr(f"bench.tracking.WandbSink.{part}", act)
     spec = experiment(tmp_path, "fixed").specs[0]
     outcome, _ = tracked(spec, tmp_path / "runs")
@@ -515,14 +516,14 @@ def test_a_broken_tracker_costs_one_warning_and_one_time_out(part, act, words, t
     assert timeless(tmp_path / "runs" / run_id(spec)) == timeless(tmp_path / "whole" / run_id(spec))
     assert told(caplog) == [f"run {run_id(spec)} is no longer tracked by W&B ({words}); its records are complete"]
     assert sum(outcome.accounts.values()) == pytest.approx(outcome.wall_seconds)
-    assert (0.5 if act is hangs and part != "_finish" else 0) <= outcome.accounts["tracking"] < 5
+    assert outcome.accounts["tracking"] >= (2 if act is hangs and part != "_finish" else 0)
 
 
 def test_a_slow_tracker_is_on_its_own_account(tmp_path, monkeypatch):
     monkeypatch.setattr("bench.tracking.WandbSink._log_evaluation", lambda *arguments: time.sleep(0.05))
     outcome, _ = tracked(experiment(tmp_path, "fixed").specs[0], tmp_path)
     assert outcome.accounts["tracking"] > 7 * 0.05
-    assert outcome.counted_seconds < 0.3
+    assert outcome.counted_seconds < 0.5 * outcome.accounts["tracking"]
 
 
 def children(process):
