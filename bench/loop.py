@@ -182,8 +182,9 @@ class Loop:
             for training, kick in itertools.product(state.trainings, event.kicks):
                 training.kick(kick)
             change_data(event, self.task, self.test, self.spec["seed"])
-            for judged in {id(each): each for each in (state, *state.trainings)}.values() if event.changes_world else ():
-                self.judge_anew(judged)
+            if event.changes_world:
+                for judged in {id(each): each for each in (state, *state.trainings)}.values():
+                    self.judge_anew(judged)
         self.record_incumbent(used)
         self.evaluate(used)
 

@@ -17,11 +17,9 @@ from reports.tables import Tables
 QUESTION = "How far are published and collapsed hypergradients from the derivative, and does it change the outcome?"
 METHOD = (
     "Beside each run an exact influence of its whole past is carried: the derivative of the run's own parameters, with a "
-    "tangent "
-    "for each hyperparameter and set. Errors are norms of the difference over the norm of the exact hypergradient, medians "
-    "over the last 100 steps before an evaluation. The twin takes no counted time; it is itself checked against "
-    "reverse-mode "
-    "differentiation."
+    "tangent for each hyperparameter and set. Errors are norms of the difference over the norm of the exact "
+    "hypergradient, medians over the last 100 steps before an evaluation. The twin takes no counted time; it is itself "
+    "checked against reverse-mode differentiation."
 )
 NAMES = {"lr": "learning rate", "weight_decay": "L2 coefficient"}
 PREFIX = "scalar_hypergradient_error_"
@@ -108,9 +106,8 @@ def caption(estimates: Estimates) -> str:
     """What the figure shows, with n, budget and device."""
     return (
         f"A, B: relative error of the hypergradient over epochs, medians over {estimates.curves['n'].min()} seeds or more "
-        "with "
-        "95 % pointwise bootstrap intervals; methods without error are not on a logarithmic axis. C: final test loss: "
-        f"quartiles, median, and every run. {estimates.setting}"
+        "with 95 % pointwise bootstrap intervals; methods without error are not on a logarithmic axis. C: final test "
+        f"loss: quartiles, median, and every run. {estimates.setting}"
     )
 
 
@@ -123,8 +120,7 @@ def findings(estimates: Estimates) -> list[str]:
         sentences.append(
             f"{row.label}: median error {row.error_lr:.2g} of the learning rate's hypergradient (wrong sign in "
             f"{row.wrong_sign:.0%} of steps and sets) and {row.error_weight_decay:.2g} of the L2 coefficient's; median "
-            "test "
-            f"loss {loss_text(row.median)}."
+            f"test loss {loss_text(row.median)}."
         )
     return sentences
 

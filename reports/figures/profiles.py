@@ -16,12 +16,10 @@ from reports.tables import Tables
 
 QUESTION = "Over all problems, how often is each method within a given factor of the best one?"
 METHOD = (
-    "A problem is a task with one seed, on which every method was run under the same budget. The ratio is a method's final "
-    "test "
-    "loss over the lowest of any method on that problem; a run without a finite loss has an infinite one. The profile at a "
-    "factor is the share of problems with a ratio up to it (Dolan and Moré, 2002), so that at 1 it says how often the "
-    "method "
-    "is best. Bands are 95 % bootstrap intervals over seeds, stratified by task."
+    "A problem is a task with one seed, on which every method was run under the same budget. The ratio is a method's "
+    "final test loss over the lowest of any method on that problem; a run without a finite loss has an infinite one. The "
+    "profile at a factor is the share of problems with a ratio up to it (Dolan and Moré, 2002), so that at 1 it says how "
+    "often the method is best. Bands are 95 % bootstrap intervals over seeds, stratified by task."
 )
 POINTS = 200
 LARGEST = 32.0
@@ -104,8 +102,7 @@ def caption(estimates: Estimates) -> str:
     """What the figure shows, with n, budget and device."""
     return (
         f"Share of {plural(estimates.problems, 'problem')} on which each method's test loss is within a factor of the "
-        "lowest; "
-        f"higher is better. Bands: 95 % bootstrap intervals over seeds. {estimates.setting}"
+        f"lowest; higher is better. Bands: 95 % bootstrap intervals over seeds. {estimates.setting}"
     )
 
 

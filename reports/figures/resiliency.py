@@ -23,13 +23,11 @@ from reports.tables import Tables
 QUESTION = "When a hyperparameter is kicked or the data change during training, which method recovers, and how fast?"
 METHOD = (
     "Every run has a twin: the same method and seed without the shock. A, B: learning rate and test loss where the "
-    "learning "
-    "rate is set; C, D: L2 coefficient and test loss where that is set. E: epochs until the validation loss of the present "
-    f"model is within {WITHIN:.0%} of the twin's again; a run that never leaves that band has 0, one that does not come "
-    "back is "
-    "infinite. F: excess of the validation loss over the twin's, integrated from the shock until then or, a lower bound, "
-    "to "
-    "the end. Shifted labels and rotated inputs change all splits, corrupted labels those of training alone."
+    "learning rate is set; C, D: L2 coefficient and test loss where that is set. E: epochs until the validation loss of "
+    f"the present model is within {WITHIN:.0%} of the twin's again; a run that never leaves that band has 0, one that does "
+    "not come back is infinite. F: excess of the validation loss over the twin's, integrated from the shock until then "
+    "or, a lower bound, to the end. Shifted labels and rotated inputs change all splits, corrupted labels those of "
+    "training alone."
 )
 KICKS = {"lr": "Learning rate", "weight_decay": "L2 coefficient"}
 DASHES = ["-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (6, 1, 1, 1, 1, 1))]
@@ -235,12 +233,9 @@ def caption(estimates: Estimates) -> str:
     """What the figure shows, with n, budget and device."""
     return (
         "A to D: medians over seeds of hyperparameter (mean over sets) and test loss of the present model, bands 95 % "
-        "pointwise "
-        f"bootstrap intervals; vertical lines, kicks. E, F: medians over {estimates.summary['n'].min()} seeds or more with "
-        "95 % "
-        "bootstrap intervals where there are three; a triangle at the edge is infinite; beside E, how many runs came "
-        "back. "
-        f"{estimates.setting}"
+        f"pointwise bootstrap intervals; vertical lines, kicks. E, F: medians over {estimates.summary['n'].min()} seeds or "
+        "more with 95 % bootstrap intervals where there are three; a triangle at the edge is infinite; beside E, how many "
+        f"runs came back. {estimates.setting}"
     )
 
 

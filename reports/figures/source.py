@@ -19,9 +19,8 @@ from reports.tables import Tables
 QUESTION = "Does it matter that the hypergradient is of the validation loss, and how large must the validation batch be?"
 METHOD = (
     "A: hypergradients of the loss on the step's own training batch against those on validation batches of the smallest "
-    "size. "
-    "B: validation batches of several sizes, and SGD with two fixed settings. The test loss is that of the present model, "
-    "not of the selected one: what is shown is where the training itself goes."
+    "size. B: validation batches of several sizes, and SGD with two fixed settings. The test loss is that of the present "
+    "model, not of the selected one: what is shown is where the training itself goes."
 )
 SHADES = ["#F4A582", "#D6604D", "#B2182B", "#67001F"]
 """The larger the validation batch, the darker."""
@@ -105,8 +104,8 @@ def findings(estimates: Estimates) -> list[str]:
     order = "above" if training["median"] > smallest["median"] else "not above"
     sentences = [
         "Following the training batch, the median final test loss of the present model is "
-        f"{loss_text(training['median'])}, "
-        f"{order} that of following validation batches of {smallest['size']:.0f}, {loss_text(smallest['median'])}."
+        f"{loss_text(training['median'])}, {order} that of following validation batches of {smallest['size']:.0f}, "
+        f"{loss_text(smallest['median'])}."
     ]
     if len(sizes) > 1:
         parts = [f"{loss_text(row.median)} ({row.size:.0f})" for row in sizes.itertuples(index=False)]
