@@ -1,4 +1,4 @@
-"""Several runners on one results folder: a run belongs to whoever holds the lock of its folder.
+"""Several runners on one results folder: a run, or the list of plans, belongs to whoever holds the lock of its folder.
 
 The system releases a lock when its owner dies, on this machine and, over NFS, on another one.
 """
@@ -17,11 +17,11 @@ UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[bool]:
-    """Whether the run in this folder is ours inside the block; false where another runner has it."""
+def claimed(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Whether the folder is ours inside the block; false where another has it, unless we wait until it is free."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
-    handle = _lock(path)
+    handle = _lock(path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     if handle is None:
         yield False
         return
@@ -32,12 +32,12 @@ def claimed(folder: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def _lock(path: Path) -> int | None:
+def _lock(path: Path, how: int) -> int | None:
     """An open file with the lock; None where another has it."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, how)
         except OSError as error:
             if error.errno in UNSUPPORTED:
                 return handle  # a file system without locks: one runner is all it can have

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,24 +73,30 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
         _prepare(root)
     todo = [item for item in planned if not item.is_done]
     _check_methods([item.spec for item in todo], data_root)
-    with storing(root):
+    with storing(root), claimed(root / "experiments", wait=True):
         for experiment in experiments:
             _write_plan(experiment, root)
     counts: Counter[Status] = Counter()
     stopper = Stopper()
     with stopper.listening(), Display([item.spec for item in todo]) as display:
-        for number, item in enumerate(todo, start=1):
-            stopper.check()
-            with storing(root), claimed(root / item.id) as is_ours:
-                if not is_ours:
+        waiting = list(enumerate(todo, start=1))
+        while waiting:
+            taken = []
+            for number, item in waiting:
+                stopper.check()
+                with storing(root), claimed(root / item.id) as is_ours:
+                    if not is_ours:
+                        taken.append((number, item))
+                    elif read_outcome(root / item.id) == item.outcome:  # no other has ended it meanwhile
+                        display.start(number, item.spec)
+                        outcome = _run(item, root, data_root, stopper, display)
+                        display.end(outcome)
+                        counts[outcome.status] += 1
+            if len(taken) == len(waiting):  # those who took them are at work
+                for number, item in taken:
                     display.skip(number, item.spec)
-                    continue
-                if read_outcome(root / item.id) != item.outcome:
-                    continue  # another runner has run it meanwhile
-                display.start(number, item.spec)
-                outcome = _run(item, root, data_root, stopper, display)
-                display.end(outcome)
-                counts[outcome.status] += 1
+                break
+            waiting = taken
     return counts
 
 
@@ -142,11 +149,9 @@ def _check_methods(specs: Sequence[Spec], data_root: Path | None) -> None:
 
 
 def _prepare(root: Path) -> None:
-    probe = root / ".writable"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=root).close()
     except OSError as error:
         if error.errno in FULL:
             raise

@@ -197,8 +197,8 @@ class RunWriter:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a whole file or nothing: temporary file, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Writes a whole file or nothing: temporary file, fsync, rename.  The folder is ours: see `bench.claim`."""
+    temporary = path.with_name(f".{path.name}.part")
     try:
         with open(temporary, "w", encoding="utf-8") as file:
             json.dump(finite(content), file, indent=1, allow_nan=False)

@@ -55,7 +55,7 @@ def unpacked(value: Any, parameters: Sequence[Tensor] = ()) -> Any:
 
 def write_checkpoint(folder: Path, content: Mapping[str, Any]) -> None:
     """Replaces the folder's checkpoint.  Raises OSError where it cannot be written; the older one is whole then."""
-    temporary = folder / f".{CHECKPOINT}.{os.getpid()}"
+    temporary = folder / f".{CHECKPOINT}.part"  # what a killed process left of one is written over
     try:
         with open(temporary, "wb") as file:
             torch.save(dict(content), file)

@@ -19,10 +19,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bench.claim import claimed
 from bench.records import Manifest, RecordError, Run, experiments_in, read_run, title_of, write_json
 from bench.signals import Stopper
 from bench.tracking import agreeing, begin_run, replay, transcripts
@@ -80,7 +82,10 @@ def sync(root: Path, options: Options) -> bool:
             try:
                 run = read_run(root / identity)
                 title = f"{title_of(run.spec)}, seed {run.spec['seed']}: "
-                verdict = _bring_up(run, manifest, options)
+                with nullcontext(True) if options.dry_run else claimed(run.folder) as is_ours:
+                    if not is_ours:
+                        raise SyncError("another process has it")
+                    verdict = _bring_up(run, manifest, options)
             except UnreachableError as error:
                 left = len(planned) - counts.total()
                 print(f"oho-bench: W&B cannot be used: {error} ({left} of {len(planned)} runs are left)", file=sys.stderr)

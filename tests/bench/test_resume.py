@@ -1,11 +1,13 @@
 """Killed anywhere and started again, a run ends as if nothing had happened."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ from helpers import METHOD_LINES, experiment, run_one, write_config
 
 from bench.claim import claimed
 from bench.config import load_experiment
-from bench.records import Status, read_outcome, read_run, run_id
+from bench.launch import launch, plan
+from bench.records import Status, read_manifests, read_outcome, read_run, run_id
 from bench.saving import CHECKPOINT
 from bench.signals import Interrupted, Stopper
 from reports.registry import FIGURES
@@ -202,6 +205,49 @@ def test_two_runners_share_a_folder(tmp_path):
     assert sum(text.count("budget reached") for text in told) == 4
     outcomes = [read_outcome(path.parent) for path in (tmp_path / "runs").glob("*/spec.json")]
     assert [outcome.status for outcome in outcomes] == [Status.BUDGET_REACHED] * 4
+
+
+PLANNING = """\
+import os, sys
+from pathlib import Path
+from bench.config import load_experiment
+from bench.launch import launch
+from reports.registry import FIGURES
+begin, go = os.pipe()
+for seed in range(8):
+    if os.fork() == 0:
+        mine = load_experiment(Path(sys.argv[1]), figures=FIGURES, seeds=[seed])
+        os.close(go)
+        os.read(begin, 1)
+        launch([mine], [], Path(sys.argv[2]), data_root=None)
+        os._exit(0)
+os.close(go)
+print([os.wait()[1] for _ in range(8)])
+"""
+
+
+def test_runners_that_begin_at_once_lose_no_plan(tmp_path):
+    config = write_config(tmp_path, "fixed")
+    done = subprocess.run([sys.executable, "-c", PLANNING, config, tmp_path / "runs"], text=True, capture_output=True,
+                          cwd=KILLING.parents[2])  # fmt: skip
+    assert done.stdout == f"{[0] * 8}\n", done.stderr
+    (plan,) = read_manifests(tmp_path / "runs")
+    assert plan.config["seeds"] == list(range(8))
+    assert len(plan.runs) == 8
+
+
+def test_a_runner_takes_over_what_another_has_left(tmp_path, monkeypatch, capsys):
+    """The other one dies after its run was found taken, and before this runner has ended its own."""
+    both = experiment(tmp_path, "fixed", seeds=[0, 1])
+    planned = plan([both], tmp_path)
+    with contextlib.ExitStack() as other:
+        assert other.enter_context(claimed(tmp_path / planned[0].id))
+        monkeypatch.setattr("bench.display.Display.end", lambda *arguments: other.close())
+        assert launch([both], planned, tmp_path, data_root=None) == {Status.BUDGET_REACHED: 2}
+    with claimed(tmp_path / planned[0].id):
+        again = [replace(item, outcome=None, is_done=False) for item in planned]
+        assert launch([both], again[:1], tmp_path, data_root=None) == {}
+    assert f"{planned[0].id} Fixed: another runner has it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
