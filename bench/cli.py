@@ -270,7 +270,7 @@ def user_errors() -> Iterator[None]:
         print(f"oho-bench: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     except StorageError as error:
-        print(f"oho-bench: {error}; make room, and the same command goes on", file=sys.stderr)
+        print(f"oho-bench: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     except (KeyboardInterrupt, Interrupted) as signal:
         print("\noho-bench: stopped; the same command goes on where it was", file=sys.stderr)

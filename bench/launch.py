@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import tempfile
@@ -17,16 +16,16 @@ import torch
 from bench.claim import claimed
 from bench.config import ConfigError, Experiment, Spec
 from bench.display import Display
+from bench.json_files import FULL, storing
 from bench.method_registry import METHODS
 from bench.online import InitialOptions
 from bench.protocol import Task
-from bench.records import PROTOCOL, Manifest, Outcome, Status, read_manifests, read_outcome, run_id, storing, write_manifest
+from bench.records import PROTOCOL, Manifest, Outcome, Status, read_manifests, read_outcome, run_id, write_manifest
 from bench.runner import run
 from bench.signals import Stopper
 from bench.spec import method_of, task_of
 from bench.tracking import open_sink
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
 log = logging.getLogger("oho-bench")
 
 

@@ -9,8 +9,8 @@ A results folder holds
     ID/checkpoint.pt          of an unfinished run, what it needs to go on: see `bench.saving`
 
 Losses are in nats per example, times in seconds.  JSON has no NaN: a non-finite number is stored as null and read back
-as None.  An unterminated last line (a run killed inside an append) is left out when reading; any other line that is not
-a JSON object raises `RecordError` with its file, line and column.
+as None.  Each line bears a sum of all before it (`bench.json_files`).  Where a run has not ended, what is damaged, such as
+the line it was killed in, is left out with all after it; where it has ended, `RecordError` names file, line and column.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.json_files import RecordError as RecordError
+from bench.json_files import StorageError as StorageError
+from bench.json_files import intact, read_lines, read_object, sealed, storing, write_json
 from bench.shapes import KINDS as KINDS
 from bench.shapes import MANIFEST, OUTCOME, SPEC, Shape, Status, misfit, problem_of
 
@@ -34,45 +37,13 @@ SCHEMA = 2
 PROTOCOL = 2
 """Version of the measuring protocol, PROTOCOL.md; figures never mix two."""
 
-LONGEST_MESSAGE = 1_000
-DEEPEST = 30
-"""Levels of a JSON object."""
-LONGEST_WHOLE = 18
-"""Digits that fit into 64 bits."""
-
-
-def one_line(text: str) -> str:
-    """A message without what would break a line or a terminal, and without what would fill it."""
-    if len(text) > LONGEST_MESSAGE:
-        text = f"{text[: LONGEST_MESSAGE // 2]} ... {text[-LONGEST_MESSAGE // 2 :]}"
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
-
-
-class RecordError(Exception):
-    """A results folder that cannot be read; the message, one line, starts with `file:line:column`."""
-
-    def __init__(self, message: str):
-        super().__init__(one_line(message))
-
-
-class StorageError(Exception):
-    """A results folder that cannot be written."""
-
-
-@contextlib.contextmanager
-def storing(folder: Path) -> Iterator[None]:
-    """What the system refuses inside the block becomes a `StorageError` that names the folder."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot be written ({error.strerror}); what is recorded is kept") from error
-
 
 @dataclass(frozen=True)
 class Outcome:
     """A run's end.  `accounts` maps a ledger account to its seconds; they sum to `wall_seconds`.
 
     `valid` is false where a timed run's seconds are void; `invalid_because` says why, `conditions` what was read.
+    `record_bytes` is the length of the records, set when they are closed; None in results of older versions.
     `spans_budget` says that the method's schedule knows the budget, so that no smaller one can be read off the records.
     """
 
@@ -88,6 +59,7 @@ class Outcome:
     conditions: Mapping[str, Any] = field(default_factory=dict)
     invalid_because: Sequence[str] = ()
     spans_budget: bool = False
+    record_bytes: int | None = None
     protocol: int = PROTOCOL
     schema: int = SCHEMA
 
@@ -158,7 +130,8 @@ def title_of(spec: Mapping[str, Any]) -> str:
 class RunWriter:
     """Writes one run's folder.  Opened again after an interruption, it keeps the first `keep` bytes of the records.
 
-    All its methods raise `StorageError` where the folder cannot be written.
+    It counts in `cut` what it removed after them, and `is_torn` where that ended in a part of a record.  All its methods
+    raise `StorageError` where the folder cannot be written.
     """
 
     def __init__(self, root: Path, spec: Mapping[str, Any], keep: int = 0):
@@ -169,12 +142,16 @@ class RunWriter:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "outcome.json").unlink(missing_ok=True)
             write_json(self.folder / "spec.json", spec)
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            content = path.read_bytes()
             os.ftruncate(self._file, keep)
+        self._sum = zlib.crc32(content[:keep])
+        self.cut = content.count(b"\n", keep) + (not content.endswith(b"\n") and len(content) > keep)
+        self.is_torn = intact(content) < len(content)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Adds one record; the line reaches the operating system, whole, before this returns."""
-        line = (json.dumps(finite(record), allow_nan=False) + "\n").encode()
+        line, self._sum = sealed(record, self._sum)
         with storing(self.folder):
             written = os.write(self._file, line)
             while written < len(line):  # a full disk takes a part, and refuses the rest
@@ -188,37 +165,13 @@ class RunWriter:
 
     def close(self, outcome: Outcome | None = None) -> None:
         """Ends the run; without an outcome it stays unfinished."""
+        size = os.fstat(self._file).st_size
         with contextlib.suppress(OSError):
             os.fsync(self._file)
         os.close(self._file)
         if outcome is not None:
             with storing(self.folder):
-                write_json(self.folder / "outcome.json", {**asdict(outcome), "valid": outcome.valid})
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a whole file or nothing: temporary file, fsync, rename.  The folder is ours: see `bench.claim`."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(finite(content), file, indent=1, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def finite(value: Any) -> Any:
-    """`value` with every non-finite float replaced by None, since JSON has none."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
+                write_json(self.folder / "outcome.json", {**asdict(outcome), "valid": outcome.valid, "record_bytes": size})
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
@@ -232,7 +185,7 @@ def read_manifests(root: Path) -> list[Manifest]:
     """Every experiment planned in a results folder, by name."""
     manifests = []
     for path in sorted((root / "experiments").glob("*.json")):
-        content = _read_object(path)
+        content = read_object(path)
         _check(path, content, MANIFEST, "run the experiment again")
         config = {"seeds": [], **content["config"]}
         manifests.append(Manifest(content["experiment"], tuple(content["figures"]), config, tuple(content["runs"])))
@@ -259,11 +212,13 @@ def read_runs(root: Path) -> Iterator[Run]:
 
 def read_run(folder: Path) -> Run:
     """One run's spec, records and outcome."""
-    records, torn = _read_lines(folder / "records.jsonl")
-    outcome, spec = read_outcome(folder), _read_object(folder / "spec.json")
+    outcome, spec = read_outcome(folder), read_object(folder / "spec.json")
     _check(folder / "spec.json", spec, SPEC, f"remove {folder} to run it again")
-    if outcome is not None and outcome.status.is_result and not records:
-        raise RecordError(f"{folder / 'records.jsonl'}:1:1: the records are gone; remove {folder} to run it again")
+    ended = outcome if outcome is not None and outcome.status.is_result else None
+    path = folder / "records.jsonl"
+    records, torn = read_lines(path, problem_of, is_ended=ended is not None)
+    if ended and (not records or ended.record_bytes not in (None, path.stat().st_size)):
+        raise RecordError(f"{path}:{len(records) + 1}:1: records are gone; remove {folder} to run it again")
     return Run(folder.name, folder, spec, records, outcome, torn)
 
 
@@ -272,7 +227,7 @@ def read_outcome(folder: Path) -> Outcome | None:
     path = folder / "outcome.json"
     if not path.exists():
         return None
-    content = _read_object(path)
+    content = read_object(path)
     if content.get("schema") != SCHEMA:
         raise RecordError(
             f"{path}:1:1: schema {content.get('schema')!r}, this version reads {SCHEMA}; run it again into another folder"
@@ -285,72 +240,6 @@ def read_outcome(folder: Path) -> Outcome | None:
         raise RecordError(f"{path}:1:1: not an outcome ({error}); remove this file to run it again") from None
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = _DECODER.decode(text)
-        if text.count("{") + text.count("[") > DEEPEST or "\\u" in text:  # only such a text can fail this
-            _check_writable(content)
-    except json.JSONDecodeError as error:
-        raise RecordError(f"{path}:{error.lineno}:{error.colno}: {error.msg}; a JSON object is expected") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"{path}:1:1: cannot be read ({error})") from None
-    if not isinstance(content, dict):
-        raise RecordError(f"{path}:1:1: a JSON object is expected")
-    return content
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _whole(digits: str) -> int | float:
-    """What no array holds as a whole number is a float, and infinite if need be."""
-    return int(digits) if len(digits) <= LONGEST_WHOLE else float(digits)
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_int=_whole)
-
-
-def _check_writable(value: Any, levels: int = DEEPEST) -> None:
-    """Raises ValueError where what was read is nested too deeply, or a text in it is no Unicode, to be written again."""
-    if levels == 0:
-        raise ValueError(f"nested deeper than {DEEPEST} levels")
-    if isinstance(value, str):
-        value.encode()
-    for item in [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _check_writable(item, levels - 1)
-
-
 def _check(path: Path, content: Mapping[str, Any], shape: Shape, remedy: str) -> None:
     if problem := misfit(content, shape):
         raise RecordError(f"{path}:1:1: {problem}; {remedy}")
-
-
-def _read_lines(path: Path) -> tuple[tuple[Mapping[str, Any], ...], bool]:
-    try:
-        whole, end, rest = path.read_text(encoding="utf-8").rpartition("\n")
-    except FileNotFoundError:
-        return (), False
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{path}:1:{error.start + 1}: not UTF-8 text") from None
-    try:
-        records = _DECODER.decode("[" + whole.replace("\n", ",") + "]")  # all at once: a quarter less time than by line
-    except (ValueError, RecursionError):
-        records = []
-    if len(records) != whole.count("\n") + len(end) or any(map(problem_of, records)):
-        records = [_read_line(path, number, line) for number, line in enumerate(whole.split("\n"), start=1)]
-    return tuple(records), rest != ""
-
-
-def _read_line(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        record = _DECODER.decode(line)
-    except json.JSONDecodeError as error:
-        raise RecordError(f"{path}:{number}:{error.colno}: {error.msg}; a record is one JSON object a line") from None
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path}:{number}:1: cannot be read ({error})") from None
-    problem = problem_of(record)
-    if problem:
-        raise RecordError(f"{path}:{number}:1: {problem}")
-    return record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import time
@@ -26,6 +27,7 @@ from oho.memory import keep_freed_memory
 CHECKPOINT_SECONDS = 10.0
 """Between two checkpoints, at least."""
 WARM_UP_STEPS = 3
+log = logging.getLogger("oho-bench")
 
 
 def run(
@@ -56,6 +58,8 @@ def run(
     if earlier:
         ledger.resume(earlier.content["seconds"], earlier.lost)
     writer = RunWriter(root, spec, earlier.content["records"] if earlier else 0)
+    if writer.cut:
+        log.warning("%s", _what_is_made_again(writer, earlier))
     with ledger.account("tracking"):
         sink = _sink(open_sink, writer, spec, earlier)
     task: Task | None = None
@@ -89,6 +93,14 @@ def run(
     if stop is not None:
         raise stop
     return outcome
+
+
+def _what_is_made_again(writer: RunWriter, earlier: Earlier | None) -> str:
+    torn = ", the last one torn" if writer.is_torn else ""
+    again = f"{writer.cut} {'record is' if writer.cut == 1 else 'records are'} made again{torn}"
+    if earlier is None:
+        return f"{writer.folder}: starts anew, having no checkpoint; {again}"
+    return f"{writer.folder}: goes on from its checkpoint; {again}, {earlier.lost:.1f} s of work lost"
 
 
 def _sink(

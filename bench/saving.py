@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bench.json_files import intact
+
 CHECKPOINT = "checkpoint.pt"
 PARAMETER = "parameter "
 """How a key begins that stands for a model's parameter."""
@@ -92,8 +94,9 @@ def resumable(folder: Path, version: int) -> Earlier | None:
         content = torch.load(path, weights_only=True)  # each tensor where it was: an optimizer's count may be elsewhere
         if content["version"] != version:
             raise ValueError(f"version {content['version']}, this one is {version}")
-        if records.stat().st_size < content["records"]:
-            raise ValueError("some of its records are gone")
+        kept = records.read_bytes()[: content["records"]]
+        if intact(kept) < content["records"]:
+            raise ValueError("its records are damaged")
     except Exception as error:  # damaged files raise anything: of zip, of unpickling, of what is missing
         log.warning("%s: cannot be used (%s); the run starts anew", path, " ".join(str(error).split())[:120])
         return None

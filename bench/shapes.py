@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -24,7 +23,7 @@ KINDS = {
 LARGEST_COUNT, LARGEST_NUMBER = 2**53, 1e300
 FIRST_YEAR = 1970
 _NUMBERS_OF = {kind: itemgetter(*names) for kind, names in KINDS.items()}
-_NUMBER_TYPES = frozenset({int, float, bool, type(None)})
+_NUMBER_TYPES = frozenset({int, float, type(None)})
 _LISTS = frozenset({list})
 
 
@@ -60,7 +59,8 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and -LARGEST_NUMBER < value < LARGEST_NUMBER
+    largest = LARGEST_COUNT if type(value) is int else LARGEST_NUMBER
+    return type(value) in (int, float) and -largest <= value <= largest
 
 
 def _is_amount(value: Any) -> bool:
@@ -149,6 +149,7 @@ OUTCOME: Shape = {
     "final": (_is_final, "numbers by name"), "environment": (_is_environment, "a mapping with `finished`, a moment"),
     "conditions": (lambda value: isinstance(value, dict), "a mapping"), "invalid_because": (_are_texts, "a list of texts"),
     "spans_budget": (lambda value: isinstance(value, bool), "true or false"), "protocol": (_is_count, "a whole number"),
+    "record_bytes": (lambda value: value is None or _is_count(value), "a whole number from 0 on, or null"),
 }  # fmt: skip
 """What the files of a results folder must hold for reports to be made of them, by key."""
 
@@ -175,14 +176,14 @@ def problem_of(record: Any) -> str | None:
             numbers = (*numbers, *record.get("scalars", {}).values(), *chain.from_iterable(sets))
         elif kind == "trial":
             numbers = (*numbers, *record.get("hyper", {}).values())
-        # A sum is finite where all are; filtering leaves null out, and zeros.
         if (
             None not in numbers[: len(MOMENT)]
             and _NUMBER_TYPES.issuperset(map(type, numbers))
-            and math.isfinite(sum(filter(None, numbers)))
+            # Filtering leaves null out, and zeros; most records have small numbers only.
+            and (abs(sum(filter(None, numbers))) < LARGEST_COUNT or all(map(_is_number, filter(None, numbers))))
         ):
             return None
-    except (KeyError, AttributeError, TypeError, OverflowError):
+    except (KeyError, AttributeError, TypeError):
         pass
     for name in KINDS[kind]:
         if not (_is_number(record.get(name)) or (name in record and record[name] is None and name not in MOMENT)):

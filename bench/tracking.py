@@ -16,7 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.records import Outcome, Run, finite, title_of
+from bench.json_files import finite
+from bench.records import Outcome, Run, title_of
 
 TIMEOUT_SECONDS = 20
 NOT_FINITE = ("NaN", "Infinity", "-Infinity", None)

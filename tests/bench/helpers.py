@@ -1,5 +1,7 @@
 """Small real runs on digits, and the command line in a process of its own."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +95,26 @@ class Ticks:
     def __call__(self):
         self.now += self.step
         return self.now
+
+
+def without_sums(text):
+    """Records as older versions wrote them."""
+    return re.sub(r', "crc": \d+}', "}", text)
+
+
+def rewrite(path, change):
+    """Changes the text of an ended run's records, as if an older version had written them: such ones are believed."""
+    path.write_text(change(without_sums(path.read_text())))
+    outcome = path.with_name("outcome.json")
+    outcome.write_text(json.dumps({**json.loads(outcome.read_text()), "record_bytes": None}))
+
+
+def rewrite_lines(path, change):
+    """The same, with a change of the list of records."""
+
+    def changed(text):
+        lines = [json.loads(line) for line in text.splitlines()]
+        change(lines)
+        return "".join(json.dumps(line) + "\n" for line in lines)
+
+    rewrite(path, changed)

@@ -72,6 +72,7 @@ def main(specs, folder, seed, kills):
         print(json.dumps({
             "method": spec["method"]["name"], "killed": hit, "resumed": outcome.conditions["resumptions"],
             "same": found == whole, "lost": outcome.accounts["lost"], "accounts": accounts,
+            "files": sorted(path.name for path in (folder / "killed" / run_id(spec)).iterdir()),
         }), flush=True)  # fmt: skip
 
 

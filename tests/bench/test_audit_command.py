@@ -1,11 +1,11 @@
 """`oho-bench audit` on real runs."""
 
-import json
 import math
 import re
+from functools import partial
 
 import pytest
-from helpers import experiment, run_one
+from helpers import experiment, rewrite_lines, run_one
 
 from bench.audit import audit_run
 from bench.records import RecordError, run_id
@@ -49,15 +49,18 @@ def test_an_earlier_step(tmp_path):
     assert "after step 30, the last 10 steps" in audited(tmp_path, "oho-global", steps=10, at=30)
 
 
+def double_lr(records, at):
+    """In the evaluations at these steps."""
+    for record in records:
+        if record["kind"] == "evaluation" and record["step"] in at:
+            record["hyper"]["lr"] = [2 * record["hyper"]["lr"][0]]
+
+
 def test_the_training_is_repeated_up_to_the_audited_steps(tmp_path):
     """A record just before them that the training does not repeat is seen, though it lies beyond many validations."""
     spec = experiment(tmp_path, "oho-global").specs[0]
     run_one(spec, tmp_path)
-    records = tmp_path / run_id(spec) / "records.jsonl"
-    lines = [json.loads(line) for line in records.read_text().splitlines()]
-    (line,) = (line for line in lines if line["kind"] == "evaluation" and line["step"] == 50)
-    line["hyper"]["lr"] = [2 * line["hyper"]["lr"][0]]
-    records.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rewrite_lines(tmp_path / run_id(spec) / "records.jsonl", partial(double_lr, at=(50,)))
     assert "after step 40" in audit_run(tmp_path / run_id(spec), steps=5, at=40, data_root=None)
     with pytest.raises(RecordError, match="at step 50, the record has"):
         audit_run(tmp_path / run_id(spec), steps=10, at=None, data_root=None)
@@ -66,11 +69,7 @@ def test_the_training_is_repeated_up_to_the_audited_steps(tmp_path):
 def test_a_training_that_is_not_repeated_is_not_audited(tmp_path):
     spec = experiment(tmp_path, "oho-global").specs[0]
     run_one(spec, tmp_path)
-    records = tmp_path / run_id(spec) / "records.jsonl"
-    lines = [json.loads(line) for line in records.read_text().splitlines()]
-    for line in (line for line in lines if line["kind"] == "evaluation"):
-        line["hyper"]["lr"] = [2 * line["hyper"]["lr"][0]]
-    records.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rewrite_lines(tmp_path / run_id(spec) / "records.jsonl", partial(double_lr, at=range(100)))
     with pytest.raises(RecordError, match="not those of the run"):
         audit_run(tmp_path / run_id(spec), steps=20, at=None, data_root=None)
     (tmp_path / run_id(spec) / "outcome.json").unlink()

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from helpers import experiment, oho_bench, run_one, write_config
+from helpers import experiment, oho_bench, rewrite_lines, run_one, write_config
 
 from bench.records import RecordError, Status, experiments_in, read_manifests, read_run, read_runs
 
@@ -173,14 +173,12 @@ def test_damaged_records_are_one_line(damage, tmp_path):
     out = tmp_path / "runs"
     run_one(experiment(tmp_path, "fixed").specs[0], out)
     (path,) = out.glob("*/records.jsonl")
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
     change, words = DAMAGE[damage]
-    change(lines[-2])
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rewrite_lines(path, lambda records: change(records[-2]))
     with pytest.raises(RecordError, match=words):
         read_run(path.parent)
     path.write_text("")
-    with pytest.raises(RecordError, match="the records are gone"):
+    with pytest.raises(RecordError, match="records are gone"):
         read_run(path.parent)
 
 

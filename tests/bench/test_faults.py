@@ -210,17 +210,18 @@ def test_a_folder_that_becomes_read_only_between_two_runs(tmp_path, disk, monkey
     """While a file is open for writing the system refuses the change, so that it falls between two runs."""
     claims, plain = [], launching.claimed
 
-    def claimed(folder):
+    def claimed(folder, **options):
         claims.append(folder)
-        if len(claims) == 2:
+        if len(claims) == 3:
             assert mounted("-o", "remount,ro", disk)
-        return plain(folder)
+        return plain(folder, **options)
 
     monkeypatch.setattr(launching, "claimed", claimed)
     both = experiment(tmp_path, "fixed", seeds=[0, 1])
-    with pytest.raises(StorageError, match=r"cannot be written \(Read-only file system\); what is recorded is kept"):
+    with pytest.raises(StorageError, match=r"cannot be written \(Read-only .*; the same command goes on once it can be$"):
         outcome_of([both], disk)
-    assert read_run(claims[0]).outcome.status is Status.BUDGET_REACHED
+    assert [folder.name for folder in claims] == ["experiments", *map(run_id, both.specs)]
+    assert read_run(claims[1]).outcome.status is Status.BUDGET_REACHED
     assert mounted("-o", "remount,rw", disk)
     assert outcome_of([both], disk) == {Status.BUDGET_REACHED: 1}
 

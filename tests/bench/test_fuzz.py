@@ -9,7 +9,7 @@ import shutil
 from itertools import pairwise
 
 import pytest
-from helpers import ROOT, experiment, run_one
+from helpers import ROOT, experiment, rewrite, run_one
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_resume import stopped
@@ -242,13 +242,18 @@ FOLDER = "results"
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    """A results folder with a run of each method and one with a shock, and its files' contents."""
+    """A results folder with a run of each method and one with a shock, and its files' contents.
+
+    Its records have no sums: with them, every damage is found before it is read (test_json_files.py).
+    """
     folder = tmp_path_factory.mktemp("sound")
     root, specs = folder / FOLDER, []
     for methods, overrides in ((METHODS, []), (["fixed"], [SHOCK]), (["oho-full"], ["methods.0.influence=collapsed"])):
         specs += [spec for spec in experiment(folder, *methods, overrides=overrides).specs if spec not in specs]
     for spec in specs:
         run_one(spec, root)
+    for path in root.glob("*/records.jsonl"):
+        rewrite(path, lambda text: text)
     write_manifest(root, Manifest("small", tuple(FIGURES), {"seeds": [0]}, tuple(map(run_id, specs))))
     return root, {path: path.read_bytes() for path in sorted(root.glob("*/*.json*"))}
 
@@ -334,9 +339,10 @@ BROKEN = {
     "no name for a task": ("spec.json", r'"name": "digits-mlp"', '"name": [1]', "task: a mapping with a `name`"),
     "a list for a kind": ("records.jsonl", r'"kind": "evaluation"', '"kind": []', "kind must be one of"),
     "no moment": ("records.jsonl", r'"used": 0.0', '"used": null', "'used' must be a number;"),
-    "too large": ("records.jsonl", r'"step": 0,', f'"step": {"9" * 5_000},', "'step' must be a number;"),
-    "not JSON": ("records.jsonl", r'"epoch": 0.0', '"epoch": NaN', "NaN is not JSON"),
-    "too deep": ("records.jsonl", r'"scalars": {}', f'"scalars": {"[" * 100_000}', "recursion"),
+    "too large": ("records.jsonl", r'"step": 0,', f'"step": {"9" * 5_000},', "number is infinity"),
+    "not JSON": ("records.jsonl", r'"epoch": 0.0', '"epoch": NaN', "expected a JSON value"),
+    "too large for an array": ("records.jsonl", r'"step": 0,', f'"step": {2**63},', "'step' must be a number;"),
+    "too deep": ("records.jsonl", r'"scalars": {}', f'"scalars": {"[" * 100_000}', "depth limit"),
 }
 
 
@@ -368,9 +374,9 @@ def interrupted(tmp_path_factory):
     return spec, root, (root / run_id(spec) / CHECKPOINT).read_bytes()
 
 
-def check_warned(caplog, goes_on):
-    """Where the checkpoint was not used, one line says so."""
-    assert len(caplog.messages) == (0 if goes_on else 1)
+def check_warned(caplog, lines):
+    """So many lines say that the checkpoint was not used, and what is made again."""
+    assert len(caplog.messages) == lines
     for message in caplog.messages:
         check_one_line(message, "/")
     caplog.clear()
@@ -393,7 +399,7 @@ def test_a_damaged_checkpoint_is_whole_or_told_in_one_line(cases, interrupted, c
     @given(damaged(content))
     def check(damage):
         (folder / CHECKPOINT).write_bytes(damage)
-        check_warned(caplog, resumable(folder, CHECKPOINT_VERSION) is not None)
+        check_warned(caplog, lines=0 if resumable(folder, CHECKPOINT_VERSION) else 1)
 
     check()
 
@@ -413,6 +419,6 @@ def test_a_run_with_a_damaged_checkpoint_goes_on_or_starts_anew(cases, interrupt
         outcome = run_one(spec, tmp_path)
         assert outcome.status is Status.BUDGET_REACHED
         assert outcome.final["test_loss"] == whole
-        check_warned(caplog, outcome.conditions["resumptions"])
+        check_warned(caplog, lines=0 if outcome.conditions["resumptions"] else 2)
 
     check()

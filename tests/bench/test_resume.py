@@ -45,6 +45,7 @@ def kill(specs, folder, *, kills, seed, timeout):
 def check(found, count):
     assert len(found) == count
     assert [line["method"] for line in found if not (line["same"] and line["accounts"])] == []
+    assert {tuple(line["files"]) for line in found} == {("outcome.json", "records.jsonl", "spec.json")}
     assert sum(line["killed"] for line in found) > 0
 
 
@@ -120,7 +121,7 @@ def test_counted_seconds_go_on_and_the_accounts_sum_to_the_wall_time(tmp_path):
     assert outcome.wall_seconds > left.wall_seconds
 
 
-def test_work_after_the_last_checkpoint_is_booked_as_lost(tmp_path):
+def test_work_after_the_last_checkpoint_is_told_and_booked_as_lost(tmp_path, caplog):
     spec = experiment(tmp_path, "fixed").specs[0]
     stopped(spec, tmp_path, 3)
     records, checkpoint = (tmp_path / run_id(spec) / name for name in ("records.jsonl", CHECKPOINT))
@@ -128,7 +129,11 @@ def test_work_after_the_last_checkpoint_is_booked_as_lost(tmp_path):
         file.write('{"kind": "evaluation", "torn')
     moment = checkpoint.stat().st_mtime
     os.utime(records, (moment + 7, moment + 7))
+    assert read_run(tmp_path / run_id(spec)).torn
     outcome = run_one(spec, tmp_path)
+    assert caplog.messages == [
+        f"{records.parent}: goes on from its checkpoint; 1 record is made again, the last one torn, 7.0 s of work lost"
+    ]
     assert outcome.accounts["lost"] == pytest.approx(7, abs=0.01)
     assert sum(outcome.accounts.values()) == pytest.approx(outcome.wall_seconds)
     assert not read_run(tmp_path / run_id(spec)).torn
@@ -169,11 +174,15 @@ def test_no_pickle_is_loaded(tmp_path, monkeypatch):
     assert not (tmp_path / "evil").exists()
 
 
-def test_records_that_are_shorter_than_the_checkpoint_says_start_the_run_anew(tmp_path):
+@pytest.mark.parametrize("damage", [lambda text: "", lambda text: text.replace("0.", "1.", 1)], ids=["gone", "changed"])
+def test_records_that_are_not_those_of_the_checkpoint_start_the_run_anew(damage, tmp_path, caplog):
     spec = experiment(tmp_path, "fixed").specs[0]
     stopped(spec, tmp_path, 3)
-    (tmp_path / run_id(spec) / "records.jsonl").write_text("")
+    path = tmp_path / run_id(spec) / "records.jsonl"
+    path.write_text(damage(path.read_text()))
     assert run_one(spec, tmp_path).conditions["resumptions"] == 0
+    assert "cannot be used (its records are damaged); the run starts anew" in caplog.text
+    assert not read_run(tmp_path / run_id(spec)).torn
 
 
 def test_a_run_belongs_to_one_runner_and_is_free_when_it_dies(tmp_path):

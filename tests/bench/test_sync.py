@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from helpers import experiment
+from helpers import experiment, rewrite
 from typer.testing import CliRunner
 
 from bench.cli import app
@@ -186,6 +186,10 @@ def test_lost_files_are_written_anew_from_the_records(results, server, logged_in
     assert other.address not in answer.output
 
 
+def change_a_loss(text):
+    return text.replace('"validation_loss": ', '"validation_loss": 1', 1)
+
+
 def test_what_is_damaged_or_older_than_the_records_does_not_go_up(results, server):
     assert summary(sync(results, "--dry-run")) == "2 would be uploaded"
     assert summary(sync(results, "--dry-run", "--recreate")) == "2 would be re-created from records"
@@ -194,7 +198,7 @@ def test_what_is_damaged_or_older_than_the_records_does_not_go_up(results, serve
     content = damaged.read_bytes()
     damaged.write_bytes(content[: len(content) // 2])
     assert summary(sync(results, "--dry-run")) == "1 would be re-created from records, 1 would be uploaded"
-    second.write_text(second.read_text().replace('"validation_loss": ', '"validation_loss": 1', 1))
+    rewrite(second, change_a_loss)
     assert summary(sync(results, "--dry-run")) == "2 would be re-created from records"
     assert server.requests == 0
     assert memories(results) == []
@@ -202,8 +206,7 @@ def test_what_is_damaged_or_older_than_the_records_does_not_go_up(results, serve
 
 def test_a_run_whose_records_changed_goes_up_again(results, server):
     sync(results)
-    path = sorted(results.glob("*/records.jsonl"))[0]
-    path.write_text(path.read_text().replace('"validation_loss": ', '"validation_loss": 1', 1))
+    rewrite(sorted(results.glob("*/records.jsonl"))[0], change_a_loss)
     answer = sync(results)
     assert summary(answer) == "1 already there, 1 re-created from records"
     assert "W&B keeps the older run" in answer.stdout

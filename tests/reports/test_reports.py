@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from bench.records import Manifest, Outcome, RunWriter, Status, run_id, write_manifest
+from bench.records import Manifest, Outcome, RecordError, RunWriter, Status, run_id, write_manifest
 from reports import document
 from reports.api import build_figure, build_report
 from reports.errors import ReportError
@@ -273,9 +273,11 @@ def test_two_protocols_are_not_mixed(tmp_path):
         read_tables(tmp_path)
 
 
-def test_a_torn_last_line_is_left_out(tmp_path):
+def test_an_ended_run_with_a_torn_last_line_is_in_no_table(tmp_path):
     (identity,) = write_folder(tmp_path, {("fixed", None): [[0.5, 0.4]]})
     path = tmp_path / identity / "records.jsonl"
-    path.write_text(path.read_text() + json.dumps(evaluation(9, 0.1))[:30])
     assert len(read_tables(tmp_path).evaluations) == 2
+    path.write_text(path.read_text() + json.dumps(evaluation(9, 0.1))[:30])
+    with pytest.raises(RecordError, match=r"records\.jsonl:\d+:1: not what was written; remove .+ to run it again"):
+        read_tables(tmp_path)
     assert run_id(spec_of("fixed", 0)) == identity
