@@ -13,7 +13,7 @@ import oho
 from bench.clock import Ledger
 from bench.online import OnlineState
 from bench.protocol import Method
-from bench.records import RecordError, Run, read_run
+from bench.records import RecordError, Run, read_run, run_id
 from bench.spec import method_of, set_threads, task_of
 
 CHUNK_STEPS = 100
@@ -27,8 +27,8 @@ def audit_run(folder: Path, *, steps: int, at: int | None, data_root: Path | Non
     A training is a function of its spec and the number of steps, so that its record is enough to repeat it.
 
     Raises:
-        RecordError: for a folder that holds no ended run, a run without hypergradients, steps it has not made, or a run
-            that this machine and data do not repeat.
+        RecordError: for a folder that holds no ended run or a changed spec, a run without hypergradients, steps it has
+            not made, or a run that this machine and data do not repeat.
     """
     run, made = _ended_run(folder)
     method, state = _start(run, data_root)
@@ -62,6 +62,8 @@ def _ended_run(folder: Path) -> tuple[Run, int]:
     run = read_run(folder)
     if run.outcome is None:
         raise RecordError(f"{folder}: the run has not ended; run its experiment again first")
+    if run_id(run.spec) != folder.resolve().name:
+        raise RecordError(f"{folder / 'spec.json'}:1:1: not what the run was made by, whose hash is its folder's name")
     return run, run.outcome.steps
 
 

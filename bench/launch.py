@@ -120,7 +120,8 @@ def _write_plan(experiment: Experiment, root: Path) -> None:
                 "%s: %d of the older plan's runs of experiment %r stay in the folder but are in no figure any more; another"
                 " `experiment:` name or --out keeps both", root, len(left), experiment.name,
             )  # fmt: skip
-    write_manifest(root, Manifest(experiment.name, experiment.figures, resolved, tuple(dict.fromkeys(runs))))
+    project = experiment.tracking.project
+    write_manifest(root, Manifest(experiment.name, experiment.figures, resolved, tuple(dict.fromkeys(runs)), project))
 
 
 def _check_methods(specs: Sequence[Spec], data_root: Path | None) -> None:

@@ -98,12 +98,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one experiment planned: its name, the figures it feeds, its resolved configuration, its run ids."""
+    """What one experiment planned: its name, the figures it feeds, its resolved configuration, its run ids.
+
+    `project` is the one of W&B that its runs are tracked in; None in plans of older versions.
+    """
 
     experiment: str
     figures: tuple[str, ...]
     config: Mapping[str, Any]
     runs: tuple[str, ...]
+    project: str | None = None
 
 
 def run_id(spec: Mapping[str, Any]) -> str:
@@ -187,8 +191,8 @@ def read_manifests(root: Path) -> list[Manifest]:
     for path in sorted((root / "experiments").glob("*.json")):
         content = read_object(path)
         _check(path, content, MANIFEST, "run the experiment again")
-        config = {"seeds": [], **content["config"]}
-        manifests.append(Manifest(content["experiment"], tuple(content["figures"]), config, tuple(content["runs"])))
+        config, figures, runs = {"seeds": [], **content["config"]}, tuple(content["figures"]), tuple(content["runs"])
+        manifests.append(Manifest(content["experiment"], figures, config, runs, content.get("project")))
     return manifests
 
 
@@ -217,9 +221,10 @@ def read_run(folder: Path) -> Run:
     ended = outcome if outcome is not None and outcome.status.is_result else None
     path = folder / "records.jsonl"
     records, torn = read_lines(path, problem_of, is_ended=ended is not None)
-    if ended and (not records or ended.record_bytes not in (None, path.stat().st_size)):
+    run = Run(folder.name, folder, spec, records, outcome, torn)
+    if ended and (not run.evaluations or ended.record_bytes not in (None, path.stat().st_size)):
         raise RecordError(f"{path}:{len(records) + 1}:1: records are gone; remove {folder} to run it again")
-    return Run(folder.name, folder, spec, records, outcome, torn)
+    return run
 
 
 def read_outcome(folder: Path) -> Outcome | None:

@@ -134,6 +134,7 @@ TEXT_OPTIONS = ("pruner", "influence", "order", "source")
 MANIFEST: Shape = {
     "experiment": (_is_text, "a text"), "figures": (_are_texts, "a list of names"),
     "config": (_is_plan, "a mapping with a list of seeds"), "runs": (_are_runs, "a list of run ids"),
+    "project": (lambda value: value is None or _is_text(value), "a text"),
 }  # fmt: skip
 SPEC: Shape = {
     "task": (_is_named, "a mapping with a `name`"), "method": (_is_method, "a `name`, a `label` and options"),

@@ -118,7 +118,7 @@ def _bring_up(run: Run, manifest: Manifest, options: Options) -> str:
     if options.dry_run:
         return f"would be {verdict}"
     if not files:
-        _recreate(run, identity, experiment=manifest.experiment)
+        _recreate(run, identity, manifest)
         files = agreeing(run.folder, expected, only=f"{identity}*")
     if not files:
         raise SyncError("what W&B wrote of the records does not hold their rows")
@@ -140,14 +140,14 @@ def _remembered(folder: Path) -> dict[str, str]:
     return content if isinstance(content, dict) else {}
 
 
-def _recreate(run: Run, identity: str, *, experiment: str) -> None:
+def _recreate(run: Run, identity: str, manifest: Manifest) -> None:
     """Has W&B write its files from the records, offline."""
     from bench.config import Tracking
 
     for leftover in run.folder.glob(f"wandb/offline-run-*-{identity}*"):
         shutil.rmtree(leftover)
     begin = partial(begin_run, run.folder, mode="offline", identity=identity)
-    replay(run, begin, project=Tracking().project, experiment=experiment)
+    replay(run, begin, project=manifest.project or Tracking().project, experiment=manifest.experiment)
 
 
 def _upload(files: Sequence[Path], options: Options) -> None:

@@ -59,7 +59,7 @@ def estimate(tables: Tables) -> Estimates:
         raise NoData("This figure needs a measured Global OHO run and another method; there are not both: it is not drawn.")
     chosen = pd.concat([runs[runs["method"] != REFERENCE], reference])
     incumbents = dict(iter(tables.incumbents.groupby("run")))
-    reached = [_reach(incumbents[row.run], target) for row in chosen.itertuples()]
+    reached = [_reach(incumbents.get(row.run), target) for row in chosen.itertuples()]
     data = chosen[["run", "method", "label", "over", "over_label", "is_papers", "seed"]].copy()
     data["trials"], data["seconds"] = zip(*reached, strict=True)
     data["members"] = option(chosen, "members").astype(float)
@@ -77,7 +77,10 @@ def _target(losses: pd.Series) -> float:
     return float(ordered[len(ordered) // 2]) if len(ordered) else np.inf
 
 
-def _reach(incumbents: pd.DataFrame, target: float) -> tuple[float, float]:
+def _reach(incumbents: pd.DataFrame | None, target: float) -> tuple[float, float]:
+    """Trials and seconds; infinite where no model was selected, or none that is as good."""
+    if incumbents is None:
+        return np.inf, np.inf
     index = first_at_most(incumbents["test_loss"].to_numpy(float), target)
     if index is None:
         return np.inf, np.inf

@@ -113,7 +113,7 @@ def tracked(tmp_path_factory):
         outcomes = [run(spec, folder / "runs", data_root=None, open_sink=sink) for spec in planned.specs]
     assert outcomes[1].trials > 1
     ids = sorted(path.parent.name for path in folder.glob("runs/*/spec.json"))
-    write_manifest(folder / "runs", Manifest("small", (), planned.resolved, tuple(ids)))
+    write_manifest(folder / "runs", Manifest("small", (), planned.resolved, tuple(ids), project="test"))
     return folder / "runs"
 
 
@@ -210,6 +210,7 @@ def test_a_run_whose_records_changed_goes_up_again(results, server):
     answer = sync(results)
     assert summary(answer) == "1 already there, 1 re-created from records"
     assert "W&B keeps the older run" in answer.stdout
+    assert {told["project"] for told in server.told.values()} == {"test"}
     assert summary(sync(results)) == "2 already there"
 
 

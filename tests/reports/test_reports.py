@@ -138,6 +138,17 @@ def test_performance_estimates(tmp_path):
     assert summary.loc["oho-global", "seconds"] == 2.0
 
 
+def test_a_run_that_never_selected_a_model_is_one_that_misses(tmp_path):
+    """Its validation loss was never finite."""
+    ids = write_folder(tmp_path, LOSSES)
+    without = {"final": {}, "status": Status.DIVERGED}
+    lost = write_run(tmp_path, spec_of("fixed", 9), [evaluation(100, None)], **without)
+    write_manifest(tmp_path, Manifest("both", ("distribution", "performance", "anytime"), {}, (*ids, lost)))
+    summary = performance.estimate(read_tables(tmp_path)).summary.set_index("method")
+    assert summary.loc["fixed", ["n", "misses"]].tolist() == [4, 4]
+    build_report(tmp_path, tmp_path / "report.pdf")
+
+
 def test_trials_of_a_population_are_its_members(tmp_path):
     """Six intervals of two members; the run that misses the target misses it all the same."""
     ids = write_folder(tmp_path, {("oho-global", None): [[0.2]]})
