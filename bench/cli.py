@@ -58,8 +58,16 @@ def run(
         bool, typer.Option("--again-invalid", help="Also what ran while the machine was disturbed.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and the total budget only.")] = False,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="Start no process that outlives a crash: for debuggers.")
+    ] = False,
+    killed: Annotated[Optional[list[str]], typer.Option(metavar="RUN:SIGNAL", hidden=True)] = None,
 ) -> None:
     """Run experiments; what is finished in the results folder is not run again."""
+    if not (dry_run or in_process):
+        from bench.supervisor import supervise
+
+        raise typer.Exit(supervise(out))
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     with user_errors():
@@ -74,12 +82,14 @@ def run(
             load_experiment(path, figures=FIGURES, overrides=set_ or (), seeds=chosen, device=place) for path in configs
         ]
         planned = plan(experiments, out, again_invalid=again_invalid)
-        _print_plan(planned, every_run=dry_run)
+        if not killed:
+            _print_plan(planned, every_run=dry_run)
         if dry_run:
             return
         for task in {item.spec["task"]["name"] for item in planned if not item.is_done}:
             load(TASKS[task].data, root)
-        counts = launch(experiments, planned, out, data_root=root)
+        dead = {name: int(number) for name, _, number in (text.partition(":") for text in killed or ())}
+        counts = launch(experiments, planned, out, data_root=root, killed=dead)
     failed = sum(count for status, count in counts.items() if status == "failed")
     if failed:
         print(f"oho-bench: {failed} runs failed; `oho-bench status {out}` lists them", file=sys.stderr)

@@ -6,7 +6,7 @@ import json
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,27 @@ import torch
 from bench.claim import claimed
 from bench.config import ConfigError, Experiment, Spec
 from bench.display import Display
+from bench.environment import describe_environment
 from bench.json_files import FULL, storing
 from bench.method_registry import METHODS
 from bench.online import InitialOptions
 from bench.protocol import Task
-from bench.records import PROTOCOL, Manifest, Outcome, Status, read_manifests, read_outcome, run_id, write_manifest
+from bench.records import (
+    PROTOCOL,
+    Manifest,
+    Outcome,
+    Status,
+    read_manifests,
+    read_outcome,
+    read_run,
+    run_id,
+    write_manifest,
+    write_outcome,
+)
 from bench.runner import run
 from bench.signals import Stopper
-from bench.spec import method_of, task_of
+from bench.spec import method_of, set_threads, task_of
+from bench.supervisor import death_by
 from bench.tracking import open_sink
 
 log = logging.getLogger("oho-bench")
@@ -65,17 +78,21 @@ def _check_protocol(outcome: Outcome | None, root: Path) -> None:
         )
 
 
-def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *, data_root: Path | None
-           ) -> Counter[Status]:  # fmt: skip
-    """Runs what is planned and not done yet, and returns how many of those runs ended in each status."""
+def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *, data_root: Path | None,
+           killed: Mapping[str, int] | None = None) -> Counter[Status]:  # fmt: skip
+    """Runs what is planned and not done yet, and returns how many of those runs ended in each status.
+
+    `killed` are runs in which a process of the same command has died, by the signal; they have failed.
+    """
+    killed = killed or {}
     with storing(root):
         _prepare(root)
-    todo = [item for item in planned if not item.is_done]
+    todo = [item for item in planned if not item.is_done and item.id not in killed]
     _check_methods([item.spec for item in todo], data_root)
     with storing(root), claimed(root / "experiments", wait=True):
         for experiment in experiments:
             _write_plan(experiment, root)
-    counts: Counter[Status] = Counter()
+    counts = Counter(_book_as_killed(item, root, killed[item.id]) for item in planned if item.id in killed)
     stopper = Stopper()
     with stopper.listening(), Display([item.spec for item in todo]) as display:
         waiting = list(enumerate(todo, start=1))
@@ -97,6 +114,20 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
                 break
             waiting = taken
     return counts
+
+
+def _book_as_killed(item: Planned, root: Path, number: int) -> Status:
+    """Its records and its checkpoint stay, so that the next command goes on with it."""
+    with storing(root), claimed(root / item.id) as is_ours:
+        if is_ours and read_outcome(root / item.id) is None:
+            run = read_run(root / item.id)
+            last = {"step": 0, "counted_seconds": 0.0, "wall_seconds": 0.0, **(run.records[-1] if run.records else {})}
+            environment = describe_environment(torch.device(item.spec["device"]), set_threads(item.spec), data=None)
+            write_outcome(root / item.id, Outcome(
+                Status.FAILED, death_by(number), last["step"], len(run.trials), last["counted_seconds"], last["wall_seconds"],
+                accounts={}, final={}, environment=environment,
+            ))  # fmt: skip
+    return Status.FAILED
 
 
 def _run(item: Planned, root: Path, data_root: Path | None, stopper: Stopper, display: Display) -> Outcome:

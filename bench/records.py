@@ -21,7 +21,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,12 @@ class RunWriter:
         os.close(self._file)
         if outcome is not None:
             with storing(self.folder):
-                write_json(self.folder / "outcome.json", {**asdict(outcome), "valid": outcome.valid, "record_bytes": size})
+                write_outcome(self.folder, replace(outcome, record_bytes=size))
+
+
+def write_outcome(folder: Path, outcome: Outcome) -> None:
+    """Says how a run ended."""
+    write_json(folder / "outcome.json", {**asdict(outcome), "valid": outcome.valid})
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:

@@ -93,7 +93,8 @@ def outcome_of(experiments, root, **options):
 
 def command(*arguments, **options):
     """The command line in this process, which has imported all it needs."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
+    words = [*map(str, arguments), *(["--in-process"] if arguments[0] == "run" else [])]
+    return CliRunner().invoke(app, words, **options)
 
 
 def the_line(answer, code):

@@ -27,11 +27,6 @@ FEW = ["oho-full", "tpe-search"]
 SHOCKS = "shocks:\n  - events: [{epoch: 2, rotate: 90}, {epoch: 4, set: {lr: 0.3}}, {epoch: 5, label_noise: 0.2}]\n"
 
 
-def specs_of(folder, methods):
-    path = write_config(folder, *methods)
-    return list(load_experiment(path, figures=FIGURES).specs)
-
-
 def kill(specs, folder, *, kills, seed, timeout):
     path = folder / "specs.json"
     path.write_text(json.dumps(specs))
@@ -50,15 +45,16 @@ def check(found, count):
 
 
 def test_killed_runs_end_as_if_nothing_had_happened(tmp_path):
-    check(kill(specs_of(tmp_path, FEW), tmp_path, kills=1, seed=1, timeout=110), len(FEW))
+    specs = experiment(tmp_path, *FEW).specs
+    check(kill(specs, tmp_path, kills=1, seed=1, timeout=110), len(FEW))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_method_survives_kills_at_random_times(tmp_path):
-    methods = sorted(METHOD_LINES)
-    found = kill(specs_of(tmp_path, methods), tmp_path, kills=4, seed=2, timeout=880)
-    check(found, len(methods))
+    specs = experiment(tmp_path, *sorted(METHOD_LINES), overrides=["budget.steps=300"]).specs
+    found = kill(specs, tmp_path, kills=4, seed=2, timeout=880)
+    check(found, len(METHOD_LINES))
     assert sum(line["killed"] for line in found) >= 50
     assert sum(line["resumed"] for line in found) >= 30
 

@@ -1,0 +1,87 @@
+"""`oho-bench run` works in a child process: where that is killed or crashes, its run has failed, and the others go on.
+
+A system short of memory kills the process that asks for most, and no process can answer that for itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from bench.claim import claimed, owner
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM)
+SET_PARENT_DEATH_SIGNAL = 1
+"""An option of Linux's `prctl`."""
+
+
+def supervise(out: Path) -> int:
+    """Carries out this process's command line in a child, and in another one after each death; returns the exit code."""
+    killed: list[str] = []
+    while True:
+        with _child([*sys.argv[1:], "--in-process", *killed]) as child:
+            code = child.wait()
+        if code >= 0:
+            return code
+        runs = _left_by(child.pid, out)
+        if not runs:
+            print(f"oho-bench: {death_by(-code)}; the same command goes on", file=sys.stderr)
+            return 128 - code
+        for run in runs:
+            print(f"oho-bench: {run}: {death_by(-code)}; the other runs go on", file=sys.stderr)
+            killed += ["--killed", f"{run.name}:{-code}"]
+
+
+def death_by(number: int) -> str:
+    """What a signal that a process died of may mean."""
+    name = signal.Signals(number).name
+    return f"killed by {name}, as systems do when memory is short" if number == signal.SIGKILL else f"crashed with {name}"
+
+
+@contextmanager
+def _child(arguments: list[str]) -> Iterator[subprocess.Popen]:
+    """The child gets the signals that come to us, and no others: a terminal sends Ctrl-C to whole groups of processes."""
+    command = [sys.executable, "-P", "-m", "bench.cli", *arguments]
+    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    child = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_die_with_parent)
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        child.send_signal(number)
+
+    def pause(number: int, frame: FrameType | None) -> None:
+        child.send_signal(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        child.send_signal(signal.SIGCONT)  # when we have been continued
+
+    handlers = {**dict.fromkeys(FORWARDED, forward), signal.SIGTSTP: pause}
+    heard = {number: handler for number, handler in handlers.items() if signal.getsignal(number) is not signal.SIG_IGN}
+    previous = {number: signal.signal(number, handler) for number, handler in heard.items()}
+    try:
+        yield child
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _die_with_parent() -> None:
+    """Elsewhere than on Linux a child whose parent was killed works on, and keeps its claims."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def _left_by(process: int, out: Path) -> list[Path]:
+    """The runs that a dead process had claimed."""
+    runs = []
+    for path in out.glob("*/spec.json"):
+        if owner(path.parent) == process:
+            with claimed(path.parent) as is_free:
+                runs += [path.parent] if is_free else []
+    return runs
