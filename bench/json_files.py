@@ -51,6 +51,8 @@ def storing(folder: Path) -> Iterator[None]:
     """What the system refuses inside the block becomes a `StorageError` that names the folder."""
     try:
         yield
+    except FileNotFoundError as error:
+        raise StorageError(f"{folder}: removed while in use; the same command begins anew") from error
     except OSError as error:
         remedy = "make room, and the same command goes on"
         if error.errno not in FULL:

@@ -159,6 +159,7 @@ class WandbSink:
     def _finish(self, outcome: Outcome) -> None:
         self._run.summary.update({"status": str(outcome.status), "counted_seconds": outcome.counted_seconds})
         self._run.summary.update({f"seconds/{name}": value for name, value in outcome.accounts.items()})
+        self._run.summary.update({f"environment/{name}": value for name, value in outcome.environment.items()})
         self._run.finish(exit_code=0 if outcome.status.is_result else 1)
 
 
@@ -170,7 +171,8 @@ def _log(run: Any, row: Mapping[str, Any]) -> None:
 def begin_run(folder: Path, *, mode: str, identity: str | None = None, part: str = "", **fields: Any) -> Any:
     """A W&B run with its files in the folder.  `fields` are options of `wandb.init`.
 
-    With an identity its W&B id is that and `part`, and nothing of this machine is told: the run was elsewhere, or earlier.
+    With an identity its W&B id is that and `part`.  W&B itself would tell user, host and paths; what a reader needs of the
+    machine is in the outcome's environment, which the summary gets.
     """
     _keep_files_in(folder)
     import wandb
@@ -182,7 +184,7 @@ def begin_run(folder: Path, *, mode: str, identity: str | None = None, part: str
         settings=wandb.Settings(
             reinit="create_new", console="off", disable_git=True, x_disable_stats=True, silent=True,
             x_save_requirements=False, disable_code=True, init_timeout=TIMEOUT_SECONDS,
-            x_disable_machine_info=identity is not None,
+            x_disable_machine_info=True,
         ),
         **fields,
     )  # fmt: skip
