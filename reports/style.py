@@ -72,6 +72,7 @@ MARKERS = {
     "ldog": "x",
     "mechanic": "|",
 }
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 UNKNOWN_COLOUR, UNKNOWN_MARKER = "#555555", "X"
 
 COLUMN_SETTINGS: dict[Any, Any] = {
@@ -81,6 +82,7 @@ COLUMN_SETTINGS: dict[Any, Any] = {
 
 SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
+    "text.parse_math": False,
     "font.size": 8,
     "axes.labelsize": 8,
     "axes.titlesize": 8.5,
@@ -178,7 +180,8 @@ def decimal(value: float, position: int | None = None) -> str:
         return f"{value:g}"
     exponent = math.floor(math.log10(abs(value)) + 1e-9)
     mantissa = value / 10**exponent
-    return f"$10^{{{exponent}}}$" if abs(mantissa - 1) < 1e-6 else f"${mantissa:.3g}\\cdot 10^{{{exponent}}}$"
+    power = f"10{str(exponent).translate(RAISED)}"
+    return power if abs(mantissa - 1) < 1e-6 else f"{mantissa:.3g}·{power}"
 
 
 def legend_columns(wanted: int) -> int:

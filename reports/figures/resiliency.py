@@ -198,8 +198,7 @@ def _draw_numbers(axes: Axes, summary: pd.DataFrame, shocks: list[str], measure:
     axes.set_yticks(range(len(shocks)), [_words(shock) for shock in shocks], fontsize=6)
     axes.set_ylim(len(shocks) - 0.5, -0.5)
     axes.set_xscale("symlog", linthresh=1.0 if measure == "epochs" else 0.1)
-    if measure == "epochs":
-        axes.xaxis.set_major_formatter(lambda value, _: style.decimal(value))
+    axes.xaxis.set_major_formatter(style.decimal)
     axes.set_xlim(left=0, right=ceiling)
     axes.grid(visible=True, axis="x")
 

@@ -3,7 +3,8 @@
     python killing.py SPECS.json FOLDER SEED KILLS
 
 Every spec is first run undisturbed, into FOLDER/whole.  Then a child is forked that runs it into FOLDER/killed, with a
-checkpoint after nearly every chunk of steps, and is sent SIGKILL at a random moment, KILLS times, before it may end.
+checkpoint after nearly every chunk of steps, and is sent SIGKILL, KILLS times, before it may end: every other time at a
+random moment of all its time, which is mostly set-up, else soon after a random one of its records.
 Prints a JSON line for each spec: how often it was killed, how often it went on from a checkpoint, and whether records and
 result are those of the undisturbed run.
 """
@@ -37,12 +38,27 @@ def in_child(spec, folder):
     return child
 
 
-def killed(spec, folder, *, kills, longest, chance):
-    """Kills the run at random moments; returns how often it was still at work."""
+def lines_in(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def wait_for_record(child, path, *, chance, total):
+    """Until the run has written a random one of the records it lacks, and a little longer; or has ended."""
+    wanted = chance.randint(min(lines_in(path) + 1, total), total)
+    while lines_in(path) < wanted and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        time.sleep(0.001)
+    time.sleep(chance.uniform(0, 0.05))
+
+
+def killed(spec, folder, *, kills, longest, total, chance):
+    """Kills the run again and again; returns how often it was still at work."""
     hit = 0
-    for _ in range(kills):
+    for turn in range(kills):
         child = in_child(spec, folder)
-        time.sleep(chance.uniform(0, longest))
+        if turn % 2:
+            time.sleep(chance.uniform(0, longest))
+        else:
+            wait_for_record(child, folder / run_id(spec) / "records.jsonl", chance=chance, total=total)
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         hit += os.WIFSIGNALED(status)
@@ -65,7 +81,8 @@ def main(specs, folder, seed, kills):
         begun = time.monotonic()
         os.waitpid(in_child(spec, folder / "whole"), 0)
         longest = time.monotonic() - begun
-        hit = killed(spec, folder / "killed", kills=kills, longest=longest, chance=chance)
+        total = lines_in(folder / "whole" / run_id(spec) / "records.jsonl")
+        hit = killed(spec, folder / "killed", kills=kills, longest=longest, total=total, chance=chance)
         _, whole = seen(folder / "whole", spec)
         outcome, found = seen(folder / "killed", spec)
         accounts = abs(sum(outcome.accounts.values()) - outcome.wall_seconds) < 1e-6

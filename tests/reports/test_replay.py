@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_reports import LOSSES, incumbent, spec_of, write_folder, write_run
+from test_reports import LOSSES, evaluation, incumbent, spec_of, write_folder, write_run
 
 from bench.records import Manifest, RecordError, Status, write_manifest
 from reports.errors import ReportError
@@ -62,7 +62,7 @@ def test_nothing_measured_is_said(tmp_path):
 def test_runs_of_smaller_budgets_are_left_out(tmp_path):
     ids = write_folder(tmp_path, LOSSES)
     small = {**spec_of("fixed", 9), "budget": {"unit": "seconds", "amount": 1.0}}
-    other = write_run(tmp_path, small, [incumbent(50, 0.5)])
+    other = write_run(tmp_path, small, [incumbent(50, 0.5), evaluation(50, 0.5)])
     write_manifest(tmp_path, Manifest("both", (), {}, (*ids, other)))
     assert len(at_budgets(tmp_path, 1.0)) == len(ids) + 1
     assert len(at_budgets(tmp_path, 2.0)) == len(ids)

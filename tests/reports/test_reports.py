@@ -149,13 +149,24 @@ def test_a_run_that_never_selected_a_model_is_one_that_misses(tmp_path):
     build_report(tmp_path, tmp_path / "report.pdf")
 
 
+def test_a_label_is_drawn_as_it_is_written(tmp_path):
+    """And not as a formula, which this would be a wrong one of."""
+    label = r"$\frac$ #x_*"
+    runs = [{**spec_of(name, 0), "method": {"name": name, "label": f"{name} {label}"}} for name in ("fixed", "oho-global")]
+    ids = [write_run(tmp_path, spec, [incumbent(100, 0.5), evaluation(100, 0.5)]) for spec in runs]
+    write_manifest(tmp_path, Manifest("both", ("performance", "anytime", "distribution"), {}, tuple(ids)))
+    build_report(tmp_path, tmp_path / "report.pdf")
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+
+
 def test_trials_of_a_population_are_its_members(tmp_path):
     """Six intervals of two members; the run that misses the target misses it all the same."""
     ids = write_folder(tmp_path, {("oho-global", None): [[0.2]]})
     for seed, last in ((0, 0.1), (1, 0.9)):
         spec = spec_of("population", seed, "fixed")
         spec["method"]["members"] = 2
-        ids.append(write_run(tmp_path, spec, [incumbent(100, 0.5, trial=0), incumbent(200, last, trial=5)]))
+        records = [incumbent(100, 0.5, trial=0), incumbent(200, last, trial=5), evaluation(200, last, trial=5)]
+        ids.append(write_run(tmp_path, spec, records))
     write_manifest(tmp_path, Manifest("both", ("performance",), {}, tuple(ids)))
     runs = performance.estimate(read_tables(tmp_path)).runs
     assert runs.loc[runs["method"] == "population", "trials"].tolist() == [2, np.inf]
