@@ -8,12 +8,37 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
+from typer.core import TyperGroup
+
+UsageError: type[Any] = typer.BadParameter.__mro__[1]
+"""Of the library beneath typer, which not all versions of typer name alike."""
+
+
+class OneLineGroup(TyperGroup):
+    """Tells a wrong command line in one line."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """As the library's, which tells it in four."""
+        exits = options.get("standalone_mode", True)
+        try:
+            code = super().main(*arguments, **{**options, "standalone_mode": False})
+        except UsageError as error:
+            command, said = error.ctx.command_path if error.ctx else self.name, error.format_message()
+            if "\n" not in said:  # else it is the whole help
+                said = f"oho-bench: {said.rstrip('.')}; `{command} --help` tells what is allowed"
+            print(said, file=sys.stderr)
+            code = error.exit_code
+        if exits:
+            sys.exit(code)
+        return code
+
 
 app = typer.Typer(
     name="oho-bench",
+    cls=OneLineGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -123,10 +123,11 @@ def _book_as_killed(item: Planned, root: Path, number: int) -> Status:
             run = read_run(root / item.id)
             last = {"step": 0, "counted_seconds": 0.0, "wall_seconds": 0.0, **(run.records[-1] if run.records else {})}
             environment = describe_environment(torch.device(item.spec["device"]), set_threads(item.spec), data=None)
-            write_outcome(root / item.id, Outcome(
-                Status.FAILED, death_by(number), last["step"], len(run.trials), last["counted_seconds"], last["wall_seconds"],
-                accounts={}, final={}, environment=environment,
-            ))  # fmt: skip
+            outcome = Outcome(
+                Status.FAILED, death_by(number), last["step"], len(run.trials), last["counted_seconds"],
+                last["wall_seconds"], accounts={}, final={}, environment=environment,
+            )  # fmt: skip
+            write_outcome(root / item.id, outcome)
     return Status.FAILED
 
 

@@ -174,7 +174,7 @@ class _Steps(LogLocator):
         return super().tick_values(vmin, vmax)
 
 
-def decimal(value: float, position: int | None = None) -> str:
+def decimal(value: float, position: float | None = None) -> str:
     """A tick's label: numbers as they are said, very small and very large ones by their power of ten."""
     if value == 0 or 9e-5 < abs(value) < 1e5:
         return f"{value:g}"

@@ -10,7 +10,9 @@ import time
 
 import pytest
 from helpers import experiment, oho_bench, rewrite_lines, run_one, write_config
+from typer.testing import CliRunner
 
+from bench.cli import app
 from bench.records import RecordError, Status, experiments_in, read_manifests, read_run, read_runs
 
 
@@ -189,3 +191,28 @@ def test_a_place_that_is_no_results_folder_is_named_for_what_it_is(tmp_path):
     for place, words in ((run, "the folder of one run"), (tmp_path / "none", "no such folder"), (out, "no experiment")):
         with pytest.raises(RecordError, match=words):
             experiments_in(place)
+
+
+WRONG = {
+    "run": "Missing argument 'CONFIG...'; `oho-bench run --help` tells",
+    "run x.yaml --bogus": "No such option: --bogus",
+    "run x.yaml --seeds": "Option '--seeds' requires an argument",
+    "audit x --steps many": "Invalid value for '--steps'",
+    "frobnicate": "No such command 'frobnicate'; `oho-bench --help` tells what is allowed",
+    "data frobnicate": "No such command 'frobnicate'; `oho-bench data --help` tells what is allowed",
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_wrong_command_line_is_one_line(words):
+    answer = CliRunner().invoke(app, words.split(), prog_name="oho-bench")
+    assert answer.exit_code == 2
+    assert answer.stdout == ""
+    assert answer.stderr.startswith(f"oho-bench: {WRONG[words]}")
+    assert answer.stderr.count("\n") == 1
+
+
+def test_without_a_command_there_is_help():
+    answer = CliRunner().invoke(app, [])
+    assert "Usage: " in answer.output
+    assert "oho-bench: " not in answer.output
