@@ -6,6 +6,7 @@ CIFAR-10 is also read from an archive of JPEG images, cifar10-jpeg.tar.xz; what 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import zlib
@@ -121,10 +122,15 @@ def _torchvision_split(class_name: str, root: Path, convert: Callable[[Tensor], 
 
 
 def _download(make: Callable, class_name: str, root: Path):
+    place = root / PLACES[class_name]
+    state = "incomplete or damaged" if place.exists() else "not"
     try:
         return make(download=True)
     except Exception as error:  # torchvision raises URLError, RuntimeError or OSError by turns, some over several lines
-        state = "incomplete or damaged" if (root / PLACES[class_name]).exists() else "not"
+        with contextlib.suppress(OSError):  # the empty folders that it has made
+            place.rmdir()
+            for folder in place.relative_to(root).parents[:-1]:
+                (root / folder).rmdir()
         raise DataError(
             f"{class_name} is {state} in {root.resolve()} and cannot be downloaded ({_in_words(error)}); "
             f"set OHO_DATA or --root to a folder that holds {PLACES[class_name]}"

@@ -324,6 +324,10 @@ def test_a_wrong_hash_is_told_apart_from_missing_data(tmp_path):
     (tmp_path / "cifar-10-batches-py").mkdir()
     (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"not what it was")
     damaged = the_line(command(*words, env=OFFLINE), 2)
+    for _ in range(2):
+        line = the_line(command("data", "fetch", "mnist", "--root", tmp_path, env=OFFLINE), 2)
+        assert f"MNIST is not in {tmp_path} and cannot be downloaded (" in line
+    assert not (tmp_path / "MNIST").exists()
     assert f"CIFAR10 is not in {tmp_path} and cannot be downloaded (" in missing
     assert f"CIFAR10 is incomplete or damaged in {tmp_path} and cannot be downloaded (" in damaged
 
