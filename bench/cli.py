@@ -86,7 +86,8 @@ def run(
     in_process: Annotated[
         bool, typer.Option("--in-process", help="Start no process that outlives a crash: for debuggers.")
     ] = False,
-    killed: Annotated[Optional[list[str]], typer.Option(metavar="RUN:SIGNAL", hidden=True)] = None,
+    since: Annotated[Optional[str], typer.Option(hidden=True)] = None,
+    killed: Annotated[Optional[list[str]], typer.Option(hidden=True)] = None,
 ) -> None:
     """Run experiments; what is finished in the results folder is not run again."""
     if not (dry_run or in_process):
@@ -98,7 +99,8 @@ def run(
     with user_errors():
         from bench.config import load_experiment
         from bench.data import load
-        from bench.launch import launch, plan
+        from bench.launch import book_as_killed, launch, plan
+        from bench.records import Status, read_outcome
         from bench.task_registry import TASKS
         from reports.registry import FIGURES
 
@@ -106,16 +108,18 @@ def run(
         experiments = [
             load_experiment(path, figures=FIGURES, overrides=set_ or (), seeds=chosen, device=place) for path in configs
         ]
-        planned = plan(experiments, out, again_invalid=again_invalid)
+        for run, _, number in (text.partition(":") for text in killed or ()):
+            book_as_killed(out / run, int(number))
+        planned = plan(experiments, out, again_invalid=again_invalid, since=since)
         if not killed:
             _print_plan(planned, every_run=dry_run)
         if dry_run:
             return
         for task in {item.spec["task"]["name"] for item in planned if not item.is_done}:
             load(TASKS[task].data, root)
-        dead = {name: int(number) for name, _, number in (text.partition(":") for text in killed or ())}
-        counts = launch(experiments, planned, out, data_root=root, killed=dead)
-    failed = sum(count for status, count in counts.items() if status == "failed")
+        launch(experiments, planned, out, data_root=root)
+        outcomes = [read_outcome(out / item.id) for item in planned]
+    failed = sum(outcome is not None and outcome.status is Status.FAILED for outcome in outcomes)
     if failed:
         print(f"oho-bench: {failed} runs failed; `oho-bench status {out}` lists them", file=sys.stderr)
         raise typer.Exit(1)

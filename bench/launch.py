@@ -6,7 +6,7 @@ import json
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -53,10 +53,12 @@ class Planned:
     is_done: bool
 
 
-def plan(experiments: Sequence[Experiment], root: Path, *, again_invalid: bool = False) -> list[Planned]:
+def plan(experiments: Sequence[Experiment], root: Path, *, again_invalid: bool = False, since: str | None = None
+         ) -> list[Planned]:  # fmt: skip
     """Every run once, in order; a run that two experiments share belongs to the first.
 
-    With `again_invalid` a run whose clock was disturbed is not done.
+    With `again_invalid` a run whose clock was disturbed is not done.  `since` is when the command began, in a process of it
+    that goes on after another one's death: a date and time in ISO's format, UTC.  What has ended since is done.
     """
     planned: dict[str, Planned] = {}
     for experiment in experiments:
@@ -66,6 +68,7 @@ def plan(experiments: Sequence[Experiment], root: Path, *, again_invalid: bool =
                 outcome = read_outcome(root / identity)
                 _check_protocol(outcome, root)
                 done = outcome is not None and outcome.status.is_result and (outcome.valid or not again_invalid)
+                done = done or (outcome is not None and since is not None and outcome.environment["finished"] >= since)
                 planned[identity] = Planned(experiment, spec, identity, outcome, done)
     return list(planned.values())
 
@@ -78,21 +81,17 @@ def _check_protocol(outcome: Outcome | None, root: Path) -> None:
         )
 
 
-def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *, data_root: Path | None,
-           killed: Mapping[str, int] | None = None) -> Counter[Status]:  # fmt: skip
-    """Runs what is planned and not done yet, and returns how many of those runs ended in each status.
-
-    `killed` are runs in which a process of the same command has died, by the signal; they have failed.
-    """
-    killed = killed or {}
+def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *, data_root: Path | None
+           ) -> Counter[Status]:  # fmt: skip
+    """Runs what is planned and not done yet, and returns how many of those runs ended in each status."""
     with storing(root):
         _prepare(root)
-    todo = [item for item in planned if not item.is_done and item.id not in killed]
+    todo = [item for item in planned if not item.is_done]
     _check_methods([item.spec for item in todo], data_root)
     with storing(root), claimed(root / "experiments", wait=True):
         for experiment in experiments:
             _write_plan(experiment, root)
-    counts = Counter(_book_as_killed(item, root, killed[item.id]) for item in planned if item.id in killed)
+    counts: Counter[Status] = Counter()
     stopper = Stopper()
     with stopper.listening(), Display([item.spec for item in todo]) as display:
         waiting = list(enumerate(todo, start=1))
@@ -116,19 +115,18 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
     return counts
 
 
-def _book_as_killed(item: Planned, root: Path, number: int) -> Status:
-    """Its records and its checkpoint stay, so that the next command goes on with it."""
-    with storing(root), claimed(root / item.id) as is_ours:
-        if is_ours and read_outcome(root / item.id) is None:
-            run = read_run(root / item.id)
+def book_as_killed(folder: Path, number: int) -> None:
+    """A run in which the process died by a signal has failed.  Its records and its checkpoint stay: it can go on."""
+    with storing(folder), claimed(folder) as is_ours:
+        if is_ours and read_outcome(folder) is None:
+            run = read_run(folder)
             last = {"step": 0, "counted_seconds": 0.0, "wall_seconds": 0.0, **(run.records[-1] if run.records else {})}
-            environment = describe_environment(torch.device(item.spec["device"]), set_threads(item.spec), data=None)
+            environment = describe_environment(torch.device(run.spec["device"]), set_threads(dict(run.spec)), data=None)
             outcome = Outcome(
                 Status.FAILED, death_by(number), last["step"], len(run.trials), last["counted_seconds"],
                 last["wall_seconds"], accounts={}, final={}, environment=environment,
             )  # fmt: skip
-            write_outcome(root / item.id, outcome)
-    return Status.FAILED
+            write_outcome(folder, outcome)
 
 
 def _run(item: Planned, root: Path, data_root: Path | None, stopper: Stopper, display: Display) -> Outcome:

@@ -57,8 +57,9 @@ def run(
     earlier = resumable(root / run_id(spec), CHECKPOINT_VERSION)
     if earlier:
         ledger.resume(earlier.content["seconds"], earlier.lost)
+    is_open = not (root / run_id(spec) / "outcome.json").exists()
     writer = RunWriter(root, spec, earlier.content["records"] if earlier else 0)
-    if writer.cut:
+    if writer.cut and (earlier or is_open):
         log.warning("%s", _what_is_made_again(writer, earlier))
     with ledger.account("tracking"):
         sink = _sink(open_sink, writer, spec, earlier)

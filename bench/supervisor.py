@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
@@ -24,9 +25,11 @@ SET_PARENT_DEATH_SIGNAL = 1
 
 def supervise(out: Path) -> int:
     """Carries out this process's command line in a child, and in another one after each death; returns the exit code."""
+    since = datetime.now(UTC).isoformat(timespec="seconds")
     killed: list[str] = []
     while True:
-        with _child([*sys.argv[1:], "--in-process", *killed]) as child:
+        again = ["--since", since, *killed] if killed else []
+        with _child([*sys.argv[1:], "--in-process", *again]) as child:
             code = child.wait()
         if code >= 0:
             return code

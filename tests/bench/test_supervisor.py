@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, oho_bench, write_config
+from helpers import ROOT, experiment, oho_bench, run_one, write_config
 
+from baselines.training import Training
 from bench.claim import owner
+from bench.launch import plan
 from bench.records import Status, read_run
 from bench.status import describe
 
@@ -84,6 +87,21 @@ def test_a_run_in_which_the_process_crashes_has_failed_and_the_others_go_on(tmp_
     again = oho_bench("run", config, "--out", out, "--set", "budget.steps=300")
     assert again.returncode == 0, again.stderr
     assert "2 budget reached" in describe(out)
+
+
+def test_what_has_failed_is_tried_again_by_the_next_command_only(tmp_path, monkeypatch):
+    def broken(method, state, **options):
+        raise ZeroDivisionError("broken")
+
+    monkeypatch.setattr(Training, "advance", broken)
+    one = experiment(tmp_path, "fixed")
+    outcome = run_one(one.specs[0], tmp_path)
+    assert outcome.status is Status.FAILED
+    ended = datetime.fromisoformat(outcome.environment["finished"])
+    for seconds, is_done in ((-1, True), (1, False)):
+        since = (ended + timedelta(seconds=seconds)).isoformat(timespec="seconds")
+        assert [item.is_done for item in plan([one], tmp_path, since=since)] == [is_done]
+    assert not plan([one], tmp_path)[0].is_done
 
 
 def test_a_command_that_is_killed_leaves_no_process_behind(tmp_path):
