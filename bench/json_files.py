@@ -52,7 +52,7 @@ def storing(folder: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise StorageError(f"{folder}: removed while in use; the same command begins anew") from error
+        raise StorageError(f"{folder}: moved or removed while in use; the same command begins anew") from error
     except OSError as error:
         remedy = "make room, and the same command goes on"
         if error.errno not in FULL:
@@ -169,19 +169,22 @@ def _read_line(path: Path, number: int, line: bytes, problem_of: Callable[[Any],
     return record
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """A file that holds one JSON object.  Raises `RecordError`, which names file, line and column, where it does not."""
+def read_object(path: Path, remedy: str) -> dict[str, Any]:
+    """A file that holds one JSON object.
+
+    Raises `RecordError`, which names file, line and column and tells the remedy, where it does not.
+    """
     try:
         text = path.read_bytes()
         content = orjson.loads(text)
         if text.count(b"{") + text.count(b"[") > DEEPEST:  # only such a text can fail this
             _check_depth(content, DEEPEST)
     except orjson.JSONDecodeError as error:
-        raise RecordError(f"{path}:{error.lineno}:{error.colno}: {error.msg}; a JSON object is expected") from None
+        raise RecordError(f"{path}:{error.lineno}:{error.colno}: {error.msg}; {remedy}") from None
     except (OSError, ValueError) as error:
-        raise RecordError(f"{path}:1:1: cannot be read ({error})") from None
+        raise RecordError(f"{path}:1:1: cannot be read ({error}); {remedy}") from None
     if not isinstance(content, dict):
-        raise RecordError(f"{path}:1:1: a JSON object is expected")
+        raise RecordError(f"{path}:1:1: a JSON object is expected; {remedy}")
     return content
 
 

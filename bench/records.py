@@ -194,8 +194,7 @@ def read_manifests(root: Path) -> list[Manifest]:
     """Every experiment planned in a results folder, by name."""
     manifests = []
     for path in sorted((root / "experiments").glob("*.json")):
-        content = read_object(path)
-        _check(path, content, MANIFEST, "run the experiment again")
+        content = _checked(path, MANIFEST, "remove this file and run the experiment again")
         config, figures, runs = {"seeds": [], **content["config"]}, tuple(content["figures"]), tuple(content["runs"])
         manifests.append(Manifest(content["experiment"], figures, config, runs, content.get("project")))
     return manifests
@@ -221,8 +220,8 @@ def read_runs(root: Path) -> Iterator[Run]:
 
 def read_run(folder: Path) -> Run:
     """One run's spec, records and outcome."""
-    outcome, spec = read_outcome(folder), read_object(folder / "spec.json")
-    _check(folder / "spec.json", spec, SPEC, f"remove {folder} to run it again")
+    outcome = read_outcome(folder)
+    spec = _checked(folder / "spec.json", SPEC, f"remove {folder} to run it again")
     ended = outcome if outcome is not None and outcome.status.is_result else None
     path = folder / "records.jsonl"
     records, torn = read_lines(path, problem_of, is_ended=ended is not None)
@@ -237,17 +236,24 @@ def read_outcome(folder: Path) -> Outcome | None:
     path = folder / "outcome.json"
     if not path.exists():
         return None
-    content = read_object(path)
+    remedy = "remove this file to run it again"
+    content = read_object(path, remedy)
     if content.get("schema") != SCHEMA:
         raise RecordError(
             f"{path}:1:1: schema {content.get('schema')!r}, this version reads {SCHEMA}; run it again into another folder"
         )
-    _check(path, content, OUTCOME, "remove this file to run it again")
+    _check(path, content, OUTCOME, remedy)
     try:
         content.pop("valid", None)
         return Outcome(**{**content, "status": Status(content["status"])})
     except TypeError as error:  # of a name that outcomes do not have
-        raise RecordError(f"{path}:1:1: not an outcome ({error}); remove this file to run it again") from None
+        raise RecordError(f"{path}:1:1: not an outcome ({error}); {remedy}") from None
+
+
+def _checked(path: Path, shape: Shape, remedy: str) -> dict[str, Any]:
+    content = read_object(path, remedy)
+    _check(path, content, shape, remedy)
+    return content
 
 
 def _check(path: Path, content: Mapping[str, Any], shape: Shape, remedy: str) -> None:

@@ -100,7 +100,7 @@ def _what_is_made_again(writer: RunWriter, earlier: Earlier | None) -> str:
     torn = ", the last one torn" if writer.is_torn else ""
     again = f"{writer.cut} {'record is' if writer.cut == 1 else 'records are'} made again{torn}"
     if earlier is None:
-        return f"{writer.folder}: starts anew, having no checkpoint; {again}"
+        return f"{writer.folder}: starts anew; {again}"
     return f"{writer.folder}: goes on from its checkpoint; {again}, {earlier.lost:.1f} s of work lost"
 
 
