@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -31,6 +33,11 @@ class OneLineGroup(TyperGroup):
                 said = f"oho-bench: {said.rstrip('.')}; `{command} --help` tells what is allowed"
             print(said, file=sys.stderr)
             code = error.exit_code
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
+                raise
+            print(f"oho-bench: standard output cannot be written ({error.strerror})", file=sys.stderr)
+            code = 1
         if exits:
             sys.exit(code)
         return code
@@ -71,11 +78,18 @@ def main(
     """Hyperparameter optimization during training: OHO, schedules and searches under equal budgets."""
 
 
+def _folder(text: str) -> Path:
+    """An empty one is a variable that is not set."""
+    if not text:
+        raise typer.BadParameter("the name of a folder is expected (given '')")
+    return Path(text)
+
+
 @app.command()
 def run(
     configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="Experiments to run, YAML files.")],
     set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
-    out: Annotated[Path, typer.Option(help="Results folder.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(help="Results folder.", parser=_folder, metavar="DIR")] = Path("runs"),
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     seeds: Annotated[Optional[str], typer.Option(help="Seeds instead of the file's, such as 0,1,4 or 0-9.")] = None,
     root: Root = None,
@@ -94,22 +108,28 @@ def run(
         from bench.supervisor import supervise
 
         raise typer.Exit(supervise(out))
+    from bench.signals import release_signals
+
+    release_signals()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
-    with user_errors():
+    with user_errors(goes_on=True):
         from bench.config import load_experiment
         from bench.data import load
         from bench.launch import book_as_killed, launch, plan
         from bench.records import Status, read_outcome
         from bench.task_registry import TASKS
+        from bench.yaml_file import ConfigError
         from reports.registry import FIGURES
 
         chosen, place = parse_seeds(seeds), resolve_device(device)
         experiments = [
             load_experiment(path, figures=FIGURES, overrides=set_ or (), seeds=chosen, device=place) for path in configs
         ]
-        for run, _, number in (text.partition(":") for text in killed or ()):
-            book_as_killed(out / run, int(number))
+        for text in killed or ():
+            if not re.fullmatch(r"[0-9a-f]{16}:\d{1,2}", text):
+                raise ConfigError(f"--killed {text}: RUN:SIGNAL is expected, from a process that watches over this one")
+            book_as_killed(out / text[:16], int(text[17:]))
         planned = plan(experiments, out, again_invalid=again_invalid, since=since)
         if not killed:
             _print_plan(planned, every_run=dry_run)
@@ -121,7 +141,8 @@ def run(
         outcomes = [read_outcome(out / item.id) for item in planned]
     failed = sum(outcome is not None and outcome.status is Status.FAILED for outcome in outcomes)
     if failed:
-        print(f"oho-bench: {failed} runs failed; `oho-bench status {out}` lists them", file=sys.stderr)
+        runs = "run" if failed == 1 else "runs"
+        print(f"oho-bench: {failed} {runs} failed; `oho-bench status {out}` lists them", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -143,7 +164,7 @@ def sync(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would go up only.")] = False,
 ) -> None:
     """Upload the ended runs of a results folder to Weights & Biases; what is there already is not uploaded again."""
-    with user_errors():
+    with user_errors(goes_on=True):
         from bench.sync import Options, sync
 
         if not sync(directory, Options(project, entity, recreate, dry_run)):
@@ -295,11 +316,14 @@ def resolve_device(name: str) -> str:
 
 
 @contextlib.contextmanager
-def user_errors() -> Iterator[None]:
-    """A user's mistake becomes one line and exit code 2, a folder that cannot be written 1, a signal 130 or 143."""
+def user_errors(*, goes_on: bool = False) -> Iterator[None]:
+    """A user's mistake becomes one line and exit code 2, a folder that cannot be written 1, a signal 130, 143 or 129.
+
+    `goes_on` says that the command, given once more, does not begin anew.
+    """
     from bench.data import DataError
     from bench.records import RecordError, StorageError
-    from bench.signals import Interrupted
+    from bench.signals import Interrupted, tell
     from bench.yaml_file import ConfigError
     from reports.errors import ReportError
 
@@ -312,7 +336,7 @@ def user_errors() -> Iterator[None]:
         print(f"oho-bench: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     except (KeyboardInterrupt, Interrupted) as signal:
-        print("\noho-bench: stopped; the same command goes on where it was", file=sys.stderr)
+        tell(f"\noho-bench: stopped{'; the same command goes on where it was' if goes_on else ''}")
         raise typer.Exit(128 + signal.number if isinstance(signal, Interrupted) else 130) from None
 
 

@@ -23,10 +23,12 @@ from bench.yaml_file import ConfigError, Key, YamlFile, override, read_yaml
 WORDS = {
     "dict_type": "a mapping such as {name: fixed} is expected", "model_type": "a mapping is expected",
     "model_attributes_type": "a name or a mapping with a `name` is expected", "too_short": "one or more are expected",
+    "tuple_type": "a list, [...], is expected",
 }  # fmt: skip
 """In the place of what pydantic says of such mistakes."""
 LONGEST_LABEL = 200
 MOST_RUNS = 100_000
+MOST_THREADS = 512
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -66,7 +68,7 @@ class Tracking(Options):
 class ExperimentFields(Options):
     """The keys of an experiment's file."""
 
-    experiment: str = Field(min_length=1, pattern=r"^[a-z0-9-]+$")
+    experiment: str = Field(min_length=1, max_length=100, pattern=r"^[a-z0-9-]+$")
     figures: tuple[str, ...] = ()
     task: Mapping[str, Any]
     budget: Budget
@@ -76,7 +78,7 @@ class ExperimentFields(Options):
     shocks: tuple[Shock, ...] = ()
     evaluations: int = Field(default=40, ge=1, description="evaluations spread evenly over the budget")
     gradient_batches: int | None = Field(default=None, ge=2, description="whose gradients are compared at evaluations")
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
     tracking: Tracking = Tracking()
 
 

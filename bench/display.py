@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -50,7 +51,8 @@ class Display:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         if self._bar is not None:
-            self._bar.stop()
+            with contextlib.suppress(OSError):  # a terminal that has been closed
+                self._bar.stop()
 
     def start(self, number: int, spec: Mapping[str, Any]) -> None:
         """A run begins."""

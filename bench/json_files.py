@@ -136,6 +136,8 @@ def read_lines(path: Path, problem_of: Callable[[Any], str | None], *, is_ended:
         content = path.read_bytes()
     except FileNotFoundError:
         return Lines((), False)
+    except OSError as error:
+        raise RecordError(f"{path}:1:1: cannot be read ({error.strerror}); remove {path.parent} to run it again") from None
     whole = content[: intact(content)]
     if is_ended and len(whole) < len(content):
         number = whole.count(b"\n") + 1

@@ -26,6 +26,7 @@ from bench.records import (
     Manifest,
     Outcome,
     Status,
+    is_kept,
     read_manifests,
     read_outcome,
     read_run,
@@ -69,6 +70,9 @@ def plan(experiments: Sequence[Experiment], root: Path, *, again_invalid: bool =
                 _check_protocol(outcome, root)
                 done = outcome is not None and outcome.status.is_result and (outcome.valid or not again_invalid)
                 done = done or (outcome is not None and since is not None and outcome.environment["finished"] >= since)
+                if done and outcome is not None and outcome.status.is_result and not is_kept(root / identity, outcome):
+                    log.warning("%s: files of this ended run are gone or cut; it runs again", root / identity)
+                    done = False
                 planned[identity] = Planned(experiment, spec, identity, outcome, done)
     return list(planned.values())
 
@@ -118,7 +122,7 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
 def book_as_killed(folder: Path, number: int) -> None:
     """A run in which the process died by a signal has failed.  Its records and its checkpoint stay: it can go on."""
     with storing(folder), claimed(folder) as is_ours:
-        if is_ours and read_outcome(folder) is None:
+        if is_ours and (folder / "spec.json").exists() and read_outcome(folder) is None:
             run = read_run(folder)
             last = {"step": 0, "counted_seconds": 0.0, "wall_seconds": 0.0, **(run.records[-1] if run.records else {})}
             environment = describe_environment(torch.device(run.spec["device"]), set_threads(dict(run.spec)), data=None)

@@ -231,6 +231,15 @@ def read_run(folder: Path) -> Run:
     return run
 
 
+def is_kept(folder: Path, outcome: Outcome) -> bool:
+    """Whether the files of an ended run are there, in their length.  Quick: what is in them is not read."""
+    try:
+        size = (folder / "records.jsonl").stat().st_size
+    except OSError:
+        return False
+    return (folder / "spec.json").exists() and outcome.record_bytes in (None, size)
+
+
 def read_outcome(folder: Path) -> Outcome | None:
     """How a run ended, or None while it has not."""
     path = folder / "outcome.json"

@@ -85,7 +85,7 @@ def resumable(folder: Path, version: int) -> Earlier | None:
     What was lost is at least the time from the checkpoint to the last record after it.
     """
     path, records = folder / CHECKPOINT, folder / "records.jsonl"
-    if not path.exists() or not records.exists():
+    if not path.exists():
         return None
     try:
         with zipfile.ZipFile(path) as archive:
@@ -94,7 +94,7 @@ def resumable(folder: Path, version: int) -> Earlier | None:
         content = torch.load(path, weights_only=True)  # each tensor where it was: an optimizer's count may be elsewhere
         if content["version"] != version:
             raise ValueError(f"version {content['version']}, this one is {version}")
-        kept = records.read_bytes()[: content["records"]]
+        kept = records.read_bytes()[: content["records"]] if records.exists() else b""
         if intact(kept) < content["records"]:
             raise ValueError("its records are damaged")
     except Exception as error:  # damaged files raise anything: of zip, of unpickling, of what is missing

@@ -1,4 +1,6 @@
-"""Ctrl-C and SIGTERM: once, the run ends after its step and can go on later; twice, the process leaves at once."""
+"""Ctrl-C, SIGTERM, and SIGHUP of a terminal that closes: once, the run ends after its step and can go on later; twice, the
+process leaves at once.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,32 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-WATCHED = (signal.SIGINT, signal.SIGTERM)
+WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def tell(line: str) -> None:
+    """Writes to standard error, if there is still somebody who reads it."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def hold_signals() -> None:
+    """For a process that is about to become another program: signals wait until that calls `release_signals`."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+
+
+def release_signals() -> None:
+    """If they were held: until a `Stopper` listens they end the process at once; an exception would break an import."""
+    if not set(WATCHED) <= signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+        return
+    for number in WATCHED:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
 
 
 class Interrupted(BaseException):
@@ -61,7 +84,7 @@ class Stopper:
         self.asked = number
         if not self._patient:
             raise Interrupted(number)
-        print("\noho-bench: stopping after this step; once more leaves at once", file=sys.stderr, flush=True)
+        tell("\noho-bench: stopping after this step; once more leaves at once")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from bench.records import Status, experiments_in, read_outcome
+from bench.records import Status, experiments_in, is_kept, read_outcome
 
 
 def describe(root: Path) -> str:
@@ -19,7 +19,8 @@ def describe(root: Path) -> str:
         counts: Counter[str] = Counter()
         for identity in manifest.runs:
             outcome = read_outcome(root / identity)
-            counts[str(outcome.status) if outcome else "not finished"] += 1
+            kept = outcome is None or not outcome.status.is_result or is_kept(root / identity, outcome)
+            counts[("damaged" if not kept else str(outcome.status)) if outcome else "not finished"] += 1
             protocols |= {outcome.protocol} if outcome else set()
             if outcome and outcome.status is Status.FAILED:
                 failures[identity] = (outcome.message.strip().splitlines() or ["no message"])[-1]
@@ -27,6 +28,8 @@ def describe(root: Path) -> str:
                 disturbed[identity] = "; ".join(outcome.invalid_because)
         parts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in sorted(counts.items()))
         lines.append(f"{manifest.experiment}: {len(manifest.runs)} runs: {parts}")
+        if counts["damaged"]:
+            lines.append("what is damaged runs again with the same command")
     lines += [f"failed {root / identity}: {reason}" for identity, reason in failures.items()]
     lines += [f"not valid {root / identity}: {reason}" for identity, reason in disturbed.items()]
     if disturbed:

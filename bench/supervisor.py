@@ -17,8 +17,8 @@ from pathlib import Path
 from types import FrameType
 
 from bench.claim import claimed, owner
+from bench.signals import WATCHED, hold_signals, tell
 
-FORWARDED = (signal.SIGINT, signal.SIGTERM)
 SET_PARENT_DEATH_SIGNAL = 1
 """An option of Linux's `prctl`."""
 
@@ -29,16 +29,20 @@ def supervise(out: Path) -> int:
     killed: list[str] = []
     while True:
         again = ["--since", since, *killed] if killed else []
-        with _child([*sys.argv[1:], "--in-process", *again]) as child:
+        asked: list[int] = []
+        with _child([*sys.argv[1:], "--in-process", *again], asked) as child:
             code = child.wait()
         if code >= 0:
             return code
+        if -code in asked:
+            tell("\noho-bench: stopped; the same command goes on where it was")
+            return 128 - code
         runs = _left_by(child.pid, out)
         if not runs:
-            print(f"oho-bench: {death_by(-code)}; the same command goes on", file=sys.stderr)
+            tell(f"oho-bench: {death_by(-code)} outside of a run; give the same command again to go on")
             return 128 - code
         for run in runs:
-            print(f"oho-bench: {run}: {death_by(-code)}; the other runs go on", file=sys.stderr)
+            tell(f"oho-bench: {run}: {death_by(-code)}; the other runs go on")
             killed += ["--killed", f"{run.name}:{-code}"]
 
 
@@ -49,14 +53,18 @@ def death_by(number: int) -> str:
 
 
 @contextmanager
-def _child(arguments: list[str]) -> Iterator[subprocess.Popen]:
-    """The child gets the signals that come to us, and no others: a terminal sends Ctrl-C to whole groups of processes."""
+def _child(arguments: list[str], asked: list[int]) -> Iterator[subprocess.Popen]:
+    """The child gets the signals that come to us, and no others: a terminal sends Ctrl-C to whole groups of processes.
+
+    They are added to `asked`.
+    """
     command = [sys.executable, "-P", "-m", "bench.cli", *arguments]
     paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    child = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_die_with_parent)
+    child = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_prepare)
 
     def forward(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
         child.send_signal(number)
 
     def pause(number: int, frame: FrameType | None) -> None:
@@ -64,7 +72,7 @@ def _child(arguments: list[str]) -> Iterator[subprocess.Popen]:
         os.kill(os.getpid(), signal.SIGSTOP)
         child.send_signal(signal.SIGCONT)  # when we have been continued
 
-    handlers = {**dict.fromkeys(FORWARDED, forward), signal.SIGTSTP: pause}
+    handlers = {**dict.fromkeys(WATCHED, forward), signal.SIGTSTP: pause}
     heard = {number: handler for number, handler in handlers.items() if signal.getsignal(number) is not signal.SIG_IGN}
     previous = {number: signal.signal(number, handler) for number, handler in heard.items()}
     try:
@@ -74,8 +82,9 @@ def _child(arguments: list[str]) -> Iterator[subprocess.Popen]:
             signal.signal(number, handler)
 
 
-def _die_with_parent() -> None:
-    """Elsewhere than on Linux a child whose parent was killed works on, and keeps its claims."""
+def _prepare() -> None:
+    """In the child.  Elsewhere than on Linux, one whose parent was killed works on, and keeps its claims."""
+    hold_signals()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 

@@ -193,6 +193,32 @@ def test_a_place_that_is_no_results_folder_is_named_for_what_it_is(tmp_path):
             experiments_in(place)
 
 
+CUTS = {
+    "cut": lambda run: os.truncate(run / "records.jsonl", 300), "no records": lambda run: (run / "records.jsonl").unlink(),
+    "no spec": lambda run: (run / "spec.json").unlink(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_an_ended_run_whose_files_are_gone_runs_again(cut, tmp_path):
+    words = ["run", str(write_config(tmp_path, "fixed", "adam")), "--out", str(tmp_path / "runs"), "--in-process"]
+    status = ["status", str(tmp_path / "runs")]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    run = next((tmp_path / "runs").glob("*/spec.json")).parent
+    CUTS[cut](run)
+    assert "1 budget reached, 1 damaged" in CliRunner().invoke(app, status).stdout
+    answer = CliRunner().invoke(app, words)
+    assert answer.exit_code == 0
+    assert "1 run to do, 1 done already" in answer.stdout
+    assert "2 budget reached" in CliRunner().invoke(app, status).stdout
+
+
+def test_an_empty_results_folder_is_a_variable_that_is_not_set():
+    answer = CliRunner().invoke(app, ["run", "x.yaml", "--out", ""])
+    assert answer.exit_code == 2
+    assert "the name of a folder is expected" in answer.stderr
+
+
 WRONG = {
     "run": "Missing argument 'CONFIG...'; `oho-bench run --help` tells",
     "run x.yaml --bogus": "No such option: --bogus",

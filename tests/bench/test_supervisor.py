@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from baselines.training import Training
 from bench.claim import owner
 from bench.launch import plan
 from bench.records import Status, read_run
+from bench.saving import CHECKPOINT
 from bench.status import describe
 
 CONTROLLERS = (
@@ -55,7 +57,7 @@ def test_a_run_that_the_system_kills_for_memory_has_failed_and_the_others_go_on(
     (line,) = [line for line in answer.stderr.splitlines() if "SIGKILL" in line]
     reason = "killed by SIGKILL, as systems do when memory is short"
     assert re.fullmatch(rf"oho-bench: {out}/[0-9a-f]{{16}}: {reason}; the other runs go on", line)
-    assert answer.stderr.splitlines()[-1] == f"oho-bench: 1 runs failed; `oho-bench status {out}` lists them"
+    assert answer.stderr.splitlines()[-1] == f"oho-bench: 1 run failed; `oho-bench status {out}` lists them"
     assert "3 budget reached" in describe(out)
     assert f": {reason}" in describe(out)
 
@@ -64,11 +66,17 @@ def started(config, out, *options):
     """A command that is within its first run, and the process that runs it."""
     command = [sys.executable, "-m", "bench.cli", "run", config, "--out", out, *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    run = within_a_run(out)
+    return process, run, owner(run)
+
+
+def within_a_run(out):
+    """The first run's folder, once it has some records."""
     began = time.monotonic()
     while not (found := [path for path in out.glob("*/records.jsonl") if path.read_text().count("\n") > 3]):
         assert time.monotonic() - began < 60
         time.sleep(0.02)
-    return process, found[0].parent, owner(found[0].parent)
+    return found[0].parent
 
 
 def test_a_run_in_which_the_process_crashes_has_failed_and_the_others_go_on(tmp_path):
@@ -102,6 +110,33 @@ def test_what_has_failed_is_tried_again_by_the_next_command_only(tmp_path, monke
         since = (ended + timedelta(seconds=seconds)).isoformat(timespec="seconds")
         assert [item.is_done for item in plan([one], tmp_path, since=since)] == [is_done]
     assert not plan([one], tmp_path)[0].is_done
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("seconds", [0.0, 0.5])
+def test_a_signal_before_the_first_run_is_one_line(number, seconds, tmp_path):
+    command = [sys.executable, "-m", "bench.cli", "run", write_config(tmp_path, "fixed"), "--out", tmp_path / "runs"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT)
+    while not Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text():
+        time.sleep(0.01)
+    time.sleep(0.05 + seconds)  # the child is at its imports
+    process.send_signal(number)
+    told = process.communicate(timeout=20)[1]
+    assert process.returncode == 128 + number
+    assert told.split("\n") == ["", "oho-bench: stopped; the same command goes on where it was", ""]
+
+
+def test_a_terminal_that_closes_stops_in_order(tmp_path):
+    command = [sys.executable, "-m", "bench.cli", "run", write_config(tmp_path, "oho-full"), "--out", tmp_path / "runs"]
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(ROOT)
+        os.execv(sys.executable, [*map(str, command), "--set", "budget.steps=4000"])
+    run = within_a_run(tmp_path / "runs")
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGHUP
+    assert read_run(run).outcome.status is Status.INTERRUPTED
+    assert (run / CHECKPOINT).exists()
 
 
 def test_a_command_that_is_killed_leaves_no_process_behind(tmp_path):
