@@ -112,8 +112,7 @@ def test_what_has_failed_is_tried_again_by_the_next_command_only(tmp_path, monke
     assert not plan([one], tmp_path)[0].is_done
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("seconds", [0.0, 0.5])
+@pytest.mark.parametrize(("number", "seconds"), [(signal.SIGINT, 0.5), (signal.SIGTERM, 0.0)])
 def test_a_signal_before_the_first_run_is_one_line(number, seconds, tmp_path):
     command = [sys.executable, "-m", "bench.cli", "run", write_config(tmp_path, "fixed"), "--out", tmp_path / "runs"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT)
