@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from bench.protocol import State
 from bench.records import Outcome, run_id, title_of
+from bench.signals import tell
 
 
 def format_seconds(seconds: float) -> str:
@@ -105,4 +106,4 @@ class Display:
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            tell(text)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -30,15 +31,15 @@ def supervise(out: Path) -> int:
     while True:
         again = ["--since", since, *killed] if killed else []
         asked: list[int] = []
-        with _child([*sys.argv[1:], "--in-process", *again], asked) as child:
+        with _child([sys.argv[1], "--in-process", *again, *sys.argv[2:]], asked) as child:
             code = child.wait()
         if code >= 0:
             return code
-        if -code in asked:
+        if asked:
             tell("\noho-bench: stopped; the same command goes on where it was")
-            return 128 - code
+            return 128 + asked[0]
         runs = _left_by(child.pid, out)
-        if not runs:
+        if not runs or any(f"{run.name}:" in text for run in runs for text in killed):  # a second time
             tell(f"oho-bench: {death_by(-code)} outside of a run; give the same command again to go on")
             return 128 - code
         for run in runs:
@@ -61,7 +62,7 @@ def _child(arguments: list[str], asked: list[int]) -> Iterator[subprocess.Popen]
     command = [sys.executable, "-P", "-m", "bench.cli", *arguments]
     paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    child = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_prepare)
+    child = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=partial(_prepare, os.getpid()))
 
     def forward(number: int, frame: FrameType | None) -> None:
         asked.append(number)
@@ -82,11 +83,13 @@ def _child(arguments: list[str], asked: list[int]) -> Iterator[subprocess.Popen]
             signal.signal(number, handler)
 
 
-def _prepare() -> None:
+def _prepare(parent: int) -> None:
     """In the child.  Elsewhere than on Linux, one whose parent was killed works on, and keeps its claims."""
     hold_signals()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before that
+            os._exit(1)
 
 
 def _left_by(process: int, out: Path) -> list[Path]:
