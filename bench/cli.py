@@ -3,45 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import re
 import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
-from typer.core import TyperGroup
 
-UsageError: type[Any] = typer.BadParameter.__mro__[1]
-"""Of the library beneath typer, which not all versions of typer name alike."""
-
-
-class OneLineGroup(TyperGroup):
-    """Tells a wrong command line in one line."""
-
-    def main(self, *arguments: Any, **options: Any) -> Any:
-        """As the library's, which tells it in four."""
-        exits = options.get("standalone_mode", True)
-        try:
-            code = super().main(*arguments, **{**options, "standalone_mode": False})
-        except UsageError as error:
-            command, said = error.ctx.command_path if error.ctx else self.name, error.format_message()
-            if "\n" not in said:  # else it is the whole help
-                said = f"oho-bench: {said.rstrip('.')}; `{command} --help` tells what is allowed"
-            print(said, file=sys.stderr)
-            code = error.exit_code
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
-                raise
-            print(f"oho-bench: standard output cannot be written ({error.strerror})", file=sys.stderr)
-            code = 1
-        if exits:
-            sys.exit(code)
-        return code
-
+from bench.command_line import OneLineGroup, folder_name, parse_seeds, resolve_device
 
 app = typer.Typer(
     name="oho-bench",
@@ -78,18 +50,11 @@ def main(
     """Hyperparameter optimization during training: OHO, schedules and searches under equal budgets."""
 
 
-def _folder(text: str) -> Path:
-    """An empty one is a variable that is not set."""
-    if not text:
-        raise typer.BadParameter("the name of a folder is expected (given '')")
-    return Path(text)
-
-
 @app.command()
 def run(
     configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="Experiments to run, YAML files.")],
     set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
-    out: Annotated[Path, typer.Option(help="Results folder.", parser=_folder, metavar="DIR")] = Path("runs"),
+    out: Annotated[Path, typer.Option(help="Results folder.", parser=folder_name, metavar="DIR")] = Path("runs"),
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     seeds: Annotated[Optional[str], typer.Option(help="Seeds instead of the file's, such as 0,1,4 or 0-9.")] = None,
     root: Root = None,
@@ -117,7 +82,7 @@ def run(
         from bench.config import load_experiment
         from bench.data import load
         from bench.launch import book_as_killed, launch, plan
-        from bench.records import Status, read_outcome
+        from bench.records import Status
         from bench.task_registry import TASKS
         from bench.yaml_file import ConfigError
         from reports.registry import FIGURES
@@ -137,9 +102,9 @@ def run(
             return
         for task in {item.spec["task"]["name"] for item in planned if not item.is_done}:
             load(TASKS[task].data, root)
-        launch(experiments, planned, out, data_root=root)
-        outcomes = [read_outcome(out / item.id) for item in planned]
-    failed = sum(outcome is not None and outcome.status is Status.FAILED for outcome in outcomes)
+        counts = launch(experiments, planned, out, data_root=root)
+    before = [item.outcome for item in planned if item.is_done and item.outcome]
+    failed = counts[Status.FAILED] + sum(outcome.status is Status.FAILED for outcome in before)
     if failed:
         runs = "run" if failed == 1 else "runs"
         print(f"oho-bench: {failed} {runs} failed; `oho-bench status {out}` lists them", file=sys.stderr)
@@ -275,44 +240,6 @@ def data_fetch(name: str, root: Root = None) -> None:
             raise ConfigError(f"unknown data set {name!r}; allowed: {', '.join(DATA_SETS)}")
         train, test = load(name, root)
         print(f"{name}: {len(train.targets)} training and {len(test.targets)} test examples in {data_root(root)}")
-
-
-MOST_SEEDS, LONGEST_SEED = 100_000, 15
-"""How many on a command line, and digits of one."""
-
-
-def parse_seeds(text: str | None) -> list[int] | None:
-    """`0,1,4` or `0-9` or a mixture; None stays None."""
-    from bench.yaml_file import ConfigError
-
-    if text is None:
-        return None
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        numbers = (first, last) if dash else (first,)
-        if not all(number.isdecimal() and len(number) <= LONGEST_SEED for number in numbers):
-            raise ConfigError(f"--seeds {text}: expected whole numbers such as 0,1,4 or a range such as 0-9")
-        more = range(int(first), int(last or first) + 1)
-        if len(seeds) + len(more) > MOST_SEEDS:
-            raise ConfigError(f"--seeds {text}: more than {MOST_SEEDS:,} seeds")
-        seeds += more
-    if not seeds:
-        raise ConfigError(f"--seeds {text}: the range is empty")
-    return list(dict.fromkeys(seeds))
-
-
-def resolve_device(name: str) -> str:
-    """`auto` is a GPU where there is one."""
-    import torch
-
-    from bench.yaml_file import ConfigError
-
-    if name not in ("cpu", "cuda", "auto"):
-        raise ConfigError(f"--device {name}: allowed: cpu, cuda, auto")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: no usable GPU on this machine; use cpu or auto")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 @contextlib.contextmanager

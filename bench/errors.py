@@ -2,6 +2,26 @@
 
 from __future__ import annotations
 
+LONGEST_MESSAGE = 1_000
+
 
 class DataError(Exception):
     """A data set that cannot be had; the message says what to do."""
+
+
+def one_line(text: str) -> str:
+    """A message without what would break a line or a terminal, and without what would fill it."""
+    if len(text) > LONGEST_MESSAGE:
+        text = f"{text[: LONGEST_MESSAGE // 2]} ... {text[-LONGEST_MESSAGE // 2 :]}"
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+class RecordError(Exception):
+    """A results folder that cannot be read; the message, one line, starts with `file:line:column`."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
+
+
+class StorageError(Exception):
+    """A results folder that cannot be written; the message says how it can be again."""

@@ -16,34 +16,17 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import orjson
 
+from bench.errors import RecordError, StorageError
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
-LONGEST_MESSAGE = 1_000
 DEEPEST = 30
 """Levels of a JSON object."""
 SUM = re.compile(rb', "crc": (\d{1,10})}$')
 LONGEST_SUM = 24
-
-
-def one_line(text: str) -> str:
-    """A message without what would break a line or a terminal, and without what would fill it."""
-    if len(text) > LONGEST_MESSAGE:
-        text = f"{text[: LONGEST_MESSAGE // 2]} ... {text[-LONGEST_MESSAGE // 2 :]}"
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
-
-
-class RecordError(Exception):
-    """A results folder that cannot be read; the message, one line, starts with `file:line:column`."""
-
-    def __init__(self, message: str):
-        super().__init__(one_line(message))
-
-
-class StorageError(Exception):
-    """A results folder that cannot be written; the message says how it can be again."""
 
 
 @contextlib.contextmanager
@@ -60,18 +43,27 @@ def storing(folder: Path) -> Iterator[None]:
         raise StorageError(f"{folder}: cannot be written ({error.strerror}); what is recorded is kept; {remedy}") from error
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes a whole file or nothing: temporary file, fsync, rename.  The folder is ours: see `bench.claim`."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of another, whole and on the disk, or not at all.  The folder is ours: see `bench.claim`.
+
+    What a killed process left of one is written over.
+    """
     temporary = path.with_name(f".{path.name}.part")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(finite(content), file, indent=1, allow_nan=False)
-            file.write("\n")
+        with open(temporary, "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a whole file or nothing."""
+    with replacing(path) as file:
+        file.write(json.dumps(finite(content), indent=1, allow_nan=False).encode() + b"\n")
 
 
 def finite(value: Any) -> Any:

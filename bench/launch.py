@@ -26,7 +26,7 @@ from bench.records import (
     Manifest,
     Outcome,
     Status,
-    is_kept,
+    is_damaged,
     read_manifests,
     read_outcome,
     read_run,
@@ -68,13 +68,19 @@ def plan(experiments: Sequence[Experiment], root: Path, *, again_invalid: bool =
             if identity not in planned:
                 outcome = read_outcome(root / identity)
                 _check_protocol(outcome, root)
-                done = outcome is not None and outcome.status.is_result and (outcome.valid or not again_invalid)
-                done = done or (outcome is not None and since is not None and outcome.environment["finished"] >= since)
-                if done and outcome is not None and outcome.status.is_result and not is_kept(root / identity, outcome):
+                done = _is_done(outcome, again_invalid=again_invalid, since=since)
+                if done and is_damaged(root / identity, outcome):
                     log.warning("%s: files of this ended run are gone or cut; it runs again", root / identity)
                     done = False
                 planned[identity] = Planned(experiment, spec, identity, outcome, done)
     return list(planned.values())
+
+
+def _is_done(outcome: Outcome | None, *, again_invalid: bool, since: str | None) -> bool:
+    if outcome is None:
+        return False
+    has_ended_since = since is not None and outcome.environment["finished"] >= since
+    return has_ended_since or (outcome.status.is_result and (outcome.valid or not again_invalid))
 
 
 def _check_protocol(outcome: Outcome | None, root: Path) -> None:

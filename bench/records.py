@@ -25,8 +25,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench.json_files import RecordError as RecordError
-from bench.json_files import StorageError as StorageError
+from bench.errors import RecordError as RecordError
+from bench.errors import StorageError as StorageError
 from bench.json_files import intact, read_lines, read_object, sealed, storing, write_json
 from bench.shapes import KINDS as KINDS
 from bench.shapes import MANIFEST, OUTCOME, SPEC, Shape, Status, misfit, problem_of
@@ -43,7 +43,8 @@ class Outcome:
     """A run's end.  `accounts` maps a ledger account to its seconds; they sum to `wall_seconds`.
 
     `valid` is false where a timed run's seconds are void; `invalid_because` says why, `conditions` what was read.
-    `record_bytes` is the length of the records, set when they are closed; None in results of older versions.
+    `record_bytes` is the length of the records, set when they are closed; None in results of older versions, and where the
+    process died, of which no accounts are known either.
     `spans_budget` says that the method's schedule knows the budget, so that no smaller one can be read off the records.
     """
 
@@ -222,22 +223,24 @@ def read_run(folder: Path) -> Run:
     """One run's spec, records and outcome."""
     outcome = read_outcome(folder)
     spec = _checked(folder / "spec.json", SPEC, f"remove {folder} to run it again")
-    ended = outcome if outcome is not None and outcome.status.is_result else None
+    is_ended = outcome is not None and outcome.status.is_result
     path = folder / "records.jsonl"
-    records, torn = read_lines(path, problem_of, is_ended=ended is not None)
+    records, torn = read_lines(path, problem_of, is_ended=is_ended)
     run = Run(folder.name, folder, spec, records, outcome, torn)
-    if ended and (not run.evaluations or ended.record_bytes not in (None, path.stat().st_size)):
+    if is_ended and (not run.evaluations or is_damaged(folder, outcome)):
         raise RecordError(f"{path}:{len(records) + 1}:1: records are gone; remove {folder} to run it again")
     return run
 
 
-def is_kept(folder: Path, outcome: Outcome) -> bool:
-    """Whether the files of an ended run are there, in their length.  Quick: what is in them is not read."""
+def is_damaged(folder: Path, outcome: Outcome | None) -> bool:
+    """Whether files of a run that has ended are gone or cut.  Quick: what is in them is not read."""
+    if outcome is None or not outcome.status.is_result:
+        return False
     try:
         size = (folder / "records.jsonl").stat().st_size
     except OSError:
-        return False
-    return (folder / "spec.json").exists() and outcome.record_bytes in (None, size)
+        return True
+    return not (folder / "spec.json").exists() or outcome.record_bytes not in (None, size)
 
 
 def read_outcome(folder: Path) -> Outcome | None:

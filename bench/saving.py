@@ -6,7 +6,6 @@ A checkpoint is a whole file or none: it is written beside its place, brought to
 from __future__ import annotations
 
 import logging
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.json_files import intact
+from bench.json_files import intact, replacing
 
 CHECKPOINT = "checkpoint.pt"
 PARAMETER = "parameter "
@@ -57,19 +56,13 @@ def unpacked(value: Any, parameters: Sequence[Tensor] = ()) -> Any:
 
 def write_checkpoint(folder: Path, content: Mapping[str, Any]) -> None:
     """Replaces the folder's checkpoint.  Raises OSError where it cannot be written; the older one is whole then."""
-    temporary = folder / f".{CHECKPOINT}.part"  # what a killed process left of one is written over
     try:
-        with open(temporary, "wb") as file:
+        with replacing(folder / CHECKPOINT) as file:
             torch.save(dict(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / CHECKPOINT)
     except RuntimeError as error:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None  # torch hides what the system said
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class Earlier(NamedTuple):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from bench.records import Status, experiments_in, is_kept, read_outcome
+from bench.records import Status, experiments_in, is_damaged, read_outcome
 
 
 def describe(root: Path) -> str:
-    """A line an experiment, then one a failed and one a disturbed run.  Reads outcomes only: quick on large folders."""
+    """A line an experiment, then one a failed and one a disturbed run.  Reads outcomes only, and how long files are."""
     manifests = experiments_in(root)
     lines: list[str] = []
     failures: dict[str, str] = {}
@@ -19,8 +19,8 @@ def describe(root: Path) -> str:
         counts: Counter[str] = Counter()
         for identity in manifest.runs:
             outcome = read_outcome(root / identity)
-            kept = outcome is None or not outcome.status.is_result or is_kept(root / identity, outcome)
-            counts[("damaged" if not kept else str(outcome.status)) if outcome else "not finished"] += 1
+            status = outcome.status if outcome else "not finished"
+            counts["damaged" if is_damaged(root / identity, outcome) else str(status)] += 1
             protocols |= {outcome.protocol} if outcome else set()
             if outcome and outcome.status is Status.FAILED:
                 failures[identity] = (outcome.message.strip().splitlines() or ["no message"])[-1]

@@ -27,9 +27,10 @@ SET_PARENT_DEATH_SIGNAL = 1
 def supervise(out: Path) -> int:
     """Carries out this process's command line in a child, and in another one after each death; returns the exit code."""
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    killed: list[str] = []
+    killed: dict[str, int] = {}
     while True:
-        again = ["--since", since, *killed] if killed else []
+        dead = [f"--killed={name}:{number}" for name, number in killed.items()]
+        again = [f"--since={since}", *dead] if dead else []
         asked: list[int] = []
         with _child([sys.argv[1], "--in-process", *again, *sys.argv[2:]], asked) as child:
             code = child.wait()
@@ -39,12 +40,12 @@ def supervise(out: Path) -> int:
             tell("\noho-bench: stopped; the same command goes on where it was")
             return 128 + asked[0]
         runs = _left_by(child.pid, out)
-        if not runs or any(f"{run.name}:" in text for run in runs for text in killed):  # a second time
+        if not runs or any(run.name in killed for run in runs):  # a second time
             tell(f"oho-bench: {death_by(-code)} outside of a run; give the same command again to go on")
             return 128 - code
         for run in runs:
             tell(f"oho-bench: {run}: {death_by(-code)}; the other runs go on")
-            killed += ["--killed", f"{run.name}:{-code}"]
+            killed[run.name] = -code
 
 
 def death_by(number: int) -> str:

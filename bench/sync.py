@@ -25,7 +25,8 @@ from functools import partial
 from pathlib import Path
 
 from bench.claim import claimed
-from bench.json_files import RecordError, write_json
+from bench.errors import RecordError
+from bench.json_files import write_json
 from bench.records import Manifest, Run, experiments_in, read_run, title_of
 from bench.signals import Stopper
 from bench.tracking import agreeing, begin_run, replay, transcripts

@@ -14,7 +14,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 
-from bench.json_files import one_line
+from bench.errors import one_line
 
 Key = tuple[str | int, ...]
 LONGEST = 200_000

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_resume import stopped
 
-from bench.cli import parse_seeds
+from bench.command_line import parse_seeds
 from bench.config import load_experiment
 from bench.loop import CHECKPOINT_VERSION
 from bench.records import Manifest, RecordError, Status, run_id, title_of, write_manifest

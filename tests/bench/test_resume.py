@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import METHOD_LINES, experiment, run_one, write_config
+from helpers import METHOD_LINES, experiment, run_one, within_a_run, write_config
 
 from bench.claim import claimed
 from bench.config import load_experiment
@@ -265,10 +265,7 @@ def test_one_signal_stops_in_order_and_the_same_command_goes_on(number, tmp_path
     options = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True, "cwd": KILLING.parents[2]}
     process = subprocess.Popen(command, **options)
     records = tmp_path / "runs" / run_id(experiment(tmp_path, "oho-full", overrides=["budget.steps=4000"]).specs[0])
-    waited = time.monotonic()
-    while not (records / "records.jsonl").exists() or (records / "records.jsonl").read_text().count("\n") < 3:
-        assert time.monotonic() - waited < 60
-        time.sleep(0.05)
+    assert within_a_run(tmp_path / "runs", records=3) == records
     process.send_signal(number)
     asked = time.monotonic()
     _, told = process.communicate(timeout=30)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, experiment, oho_bench, run_one, write_config
+from helpers import ROOT, experiment, oho_bench, run_one, within_a_run, write_config
 
 from baselines.training import Training
 from bench.claim import owner
@@ -66,17 +66,8 @@ def started(config, out, *options):
     """A command that is within its first run, and the process that runs it."""
     command = [sys.executable, "-m", "bench.cli", "run", config, "--out", out, *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    run = within_a_run(out)
+    run = within_a_run(out, records=4)
     return process, run, owner(run)
-
-
-def within_a_run(out):
-    """The first run's folder, once it has some records."""
-    began = time.monotonic()
-    while not (found := [path for path in out.glob("*/records.jsonl") if path.read_text().count("\n") > 3]):
-        assert time.monotonic() - began < 60
-        time.sleep(0.02)
-    return found[0].parent
 
 
 def test_a_run_in_which_the_process_crashes_has_failed_and_the_others_go_on(tmp_path):
@@ -131,7 +122,7 @@ def test_a_terminal_that_closes_stops_in_order(tmp_path):
     if process == 0:
         os.chdir(ROOT)
         os.execv(sys.executable, [*map(str, command), "--set", "budget.steps=4000"])
-    run = within_a_run(tmp_path / "runs")
+    run = within_a_run(tmp_path / "runs", records=4)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGHUP
     assert read_run(run).outcome.status is Status.INTERRUPTED
