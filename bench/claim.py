@@ -9,11 +9,11 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 NAME = ".claim"
-UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 @contextmanager
@@ -25,22 +25,11 @@ def claimed(folder: Path, *, wait: bool = False) -> Iterator[bool]:
     if handle is None:
         yield False
         return
-    with suppress(OSError):  # a full disk
-        os.truncate(handle, 0)
-        os.write(handle, str(os.getpid()).encode())
     try:
         yield True
     finally:
         path.unlink(missing_ok=True)
         os.close(handle)
-
-
-def owner(folder: Path) -> int | None:
-    """The process that has claimed the folder, or had when it died."""
-    try:
-        return int((folder / NAME).read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def _lock(path: Path, how: int) -> int | None:

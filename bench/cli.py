@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from bench.command_line import OneLineGroup, folder_name, parse_seeds, resolve_device
+from bench.command_line import OneLineGroup, folder_name, parse_seeds
 
 app = typer.Typer(
     name="oho-bench",
@@ -65,46 +64,26 @@ def run(
     in_process: Annotated[
         bool, typer.Option("--in-process", help="Start no process that outlives a crash: for debuggers.")
     ] = False,
-    since: Annotated[Optional[str], typer.Option(hidden=True)] = None,
-    killed: Annotated[Optional[list[str]], typer.Option(hidden=True)] = None,
+    journal: Annotated[Optional[int], typer.Option(hidden=True)] = None,
 ) -> None:
     """Run experiments; what is finished in the results folder is not run again."""
-    if not (dry_run or in_process):
-        from bench.supervisor import supervise
+    from bench.journal import Journal
+    from bench.supervisor import begin_child, supervise
 
+    if journal is None and not (dry_run or in_process):
         raise typer.Exit(supervise(out))
-    from bench.signals import release_signals
-
-    release_signals()
+    try:
+        told = Journal.new() if journal is None else begin_child(journal)
+    except (OSError, ValueError):
+        raise typer.BadParameter("--journal: what the command gives to processes of its own is expected") from None
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     with user_errors(goes_on=True):
-        from bench.config import load_experiment
-        from bench.data import load
-        from bench.launch import book_as_killed, launch, plan
-        from bench.records import Status
-        from bench.task_registry import TASKS
-        from bench.yaml_file import ConfigError
+        from bench.work import Order, work
         from reports.registry import FIGURES
 
-        chosen, place = parse_seeds(seeds), resolve_device(device)
-        experiments = [
-            load_experiment(path, figures=FIGURES, overrides=set_ or (), seeds=chosen, device=place) for path in configs
-        ]
-        for text in killed or ():
-            if not re.fullmatch(r"[0-9a-f]{16}:\d{1,2}", text):
-                raise ConfigError(f"--killed {text}: RUN:SIGNAL is expected, from a process that watches over this one")
-            book_as_killed(out / text[:16], int(text[17:]))
-        planned = plan(experiments, out, again_invalid=again_invalid, since=since)
-        if not killed:
-            _print_plan(planned, every_run=dry_run)
-        if dry_run:
-            return
-        for task in {item.spec["task"]["name"] for item in planned if not item.is_done}:
-            load(TASKS[task].data, root)
-        counts = launch(experiments, planned, out, data_root=root)
-    before = [item.outcome for item in planned if item.is_done and item.outcome]
-    failed = counts[Status.FAILED] + sum(outcome.status is Status.FAILED for outcome in before)
+        order = Order(configs, set_ or (), parse_seeds(seeds), device, out, root, again_invalid)
+        failed = work(order, FIGURES, told, dry_run=dry_run)
     if failed:
         runs = "run" if failed == 1 else "runs"
         print(f"oho-bench: {failed} {runs} failed; `oho-bench status {out}` lists them", file=sys.stderr)
@@ -244,13 +223,14 @@ def data_fetch(name: str, root: Root = None) -> None:
 
 @contextlib.contextmanager
 def user_errors(*, goes_on: bool = False) -> Iterator[None]:
-    """A user's mistake becomes one line and exit code 2, a folder that cannot be written 1, a signal 130, 143 or 129.
+    """A user's mistake becomes one line and exit code 2, a folder that cannot be written 1, a signal 130, 143 or 129, a GPU
+    that answers no more 75.
 
     `goes_on` says that the command, given once more, does not begin anew.
     """
-    from bench.data import DataError
-    from bench.records import RecordError, StorageError
+    from bench.errors import DataError, DeviceLostError, RecordError, StorageError
     from bench.signals import Interrupted, tell
+    from bench.supervisor import RENEW
     from bench.yaml_file import ConfigError
     from reports.errors import ReportError
 
@@ -259,31 +239,12 @@ def user_errors(*, goes_on: bool = False) -> Iterator[None]:
     except (ConfigError, DataError, RecordError, ReportError) as error:
         print(f"oho-bench: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
-    except StorageError as error:
+    except (StorageError, DeviceLostError) as error:
         print(f"oho-bench: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
+        raise typer.Exit(RENEW if isinstance(error, DeviceLostError) else 1) from None
     except (KeyboardInterrupt, Interrupted) as signal:
         tell(f"\noho-bench: stopped{'; the same command goes on where it was' if goes_on else ''}")
         raise typer.Exit(128 + signal.number if isinstance(signal, Interrupted) else 130) from None
-
-
-def _print_plan(planned: list, *, every_run: bool) -> None:
-    from bench.records import title_of
-
-    todo = [item for item in planned if not item.is_done]
-    totals: dict[str, float] = {}
-    for item in todo:
-        budget = item.spec["budget"]
-        totals[budget["unit"]] = totals.get(budget["unit"], 0) + budget["amount"]
-        if every_run:
-            spec = item.spec
-            print(
-                f"{item.id}  {item.experiment.name}: {spec['task']['name']}, {title_of(spec)}, "
-                f"seed {spec['seed']}, {budget['amount']:g} {budget['unit']}, {spec['device']}"
-            )
-    total = " and ".join(f"{amount:g} {unit}" for unit, amount in totals.items()) or "nothing"
-    runs = "run" if len(todo) == 1 else "runs"
-    print(f"{len(todo)} {runs} to do, {len(planned) - len(todo)} done already; budget to spend: {total}", flush=True)
 
 
 if __name__ == "__main__":

@@ -106,6 +106,15 @@ def speed_probe(device: torch.device) -> float:
     return best
 
 
+def is_answering(device: torch.device) -> bool:
+    """Whether the device still works; a GPU does not, for this process, after an error within a kernel."""
+    try:
+        speed_probe(device)
+    except RuntimeError:
+        return False
+    return True
+
+
 def throttle_events() -> int | None:
     """How often the cores were throttled since the machine started."""
     files = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")

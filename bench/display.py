@@ -31,8 +31,9 @@ def format_seconds(seconds: float) -> str:
 class Display:
     """Shows which run is on, its trial, the budget used, the best validation loss, and the time left for all runs."""
 
-    def __init__(self, specs: Sequence[Mapping[str, Any]]):
-        self._total, self._done, self._spent = len(specs), 0.0, 0.0
+    def __init__(self, specs: Sequence[Mapping[str, Any]], before: int = 0):
+        """`before` is how many runs the command has made already, in a process before this one."""
+        self._before, self._total, self._done, self._spent = before, before + len(specs), 0.0, 0.0
         one_unit = len({spec["budget"]["unit"] for spec in specs}) == 1
         self._weights = [spec["budget"]["amount"] if one_unit else 1.0 for spec in specs]
         self._console = Console(file=sys.stderr)
@@ -80,7 +81,7 @@ class Display:
 
     def end(self, outcome: Outcome) -> None:
         """A run has ended: one line that stays."""
-        self._done += self._weights[self._number - 1]
+        self._done += self._weight
         self._spent += time.monotonic() - self._started
         best = outcome.final.get("incumbent_validation_loss")
         parts = [str(outcome.status).replace("_", " "), f"{outcome.counted_seconds:.1f} s counted"]
@@ -93,9 +94,14 @@ class Display:
         parts.append(self._remaining(0.0))
         self._print(f"{self._line}: {', '.join(part for part in parts if part)}")
 
+    @property
+    def _weight(self) -> float:
+        """Of the present run."""
+        return self._weights[self._number - self._before - 1]
+
     def _remaining(self, fraction: float) -> str:
         """Time left for all runs, each weighed by its budget.  `fraction` is how much of the present one is over."""
-        done = self._done + fraction * self._weights[self._number - 1]
+        done = self._done + fraction * self._weight
         spent = self._spent + (time.monotonic() - self._started if fraction else 0.0)
         if spent < 2 or not done:
             return ""

@@ -29,7 +29,7 @@ def describe_environment(device: torch.device, threads: int, *, data: str | None
         "commit": commit,
         "dirty": dirty,
         "data": data or "not loaded",
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device_name": _gpu(device) if device.type == "cuda" else _processor(),
         "platform": platform.platform(terse=True),
         "machine": platform.machine(),
         "threads": threads,
@@ -51,6 +51,13 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def _gpu(device: torch.device) -> str:
+    try:
+        return torch.cuda.get_device_name(device)
+    except (RuntimeError, AssertionError):  # after a crash, there may be none any more
+        return "a GPU that does not answer"
 
 
 @cache

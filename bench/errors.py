@@ -25,3 +25,7 @@ class RecordError(Exception):
 
 class StorageError(Exception):
     """A results folder that cannot be written; the message says how it can be again."""
+
+
+class DeviceLostError(Exception):
+    """A GPU that answers nothing any more, as after an error within a kernel: another process may be answered."""

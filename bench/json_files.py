@@ -43,13 +43,18 @@ def storing(folder: Path) -> Iterator[None]:
         raise StorageError(f"{folder}: cannot be written ({error.strerror}); what is recorded is kept; {remedy}") from error
 
 
+def unfinished(path: Path) -> Path:
+    """Where a file is written before it takes its place."""
+    return path.with_name(f".{path.name}.part")
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of another, whole and on the disk, or not at all.  The folder is ours: see `bench.claim`.
 
     What a killed process left of one is written over.
     """
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = unfinished(path)
     try:
         with open(temporary, "wb") as file:
             yield file

@@ -6,18 +6,21 @@ import json
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from bench.claim import claimed
+from bench.conditions import is_answering
 from bench.config import ConfigError, Experiment, Spec
 from bench.display import Display
 from bench.environment import describe_environment
-from bench.json_files import FULL, storing
+from bench.errors import DeviceLostError
+from bench.journal import Journal
+from bench.json_files import FULL, storing, write_json
 from bench.method_registry import METHODS
 from bench.online import InitialOptions
 from bench.protocol import Task
@@ -35,6 +38,7 @@ from bench.records import (
     write_outcome,
 )
 from bench.runner import run
+from bench.saving import discard_checkpoint
 from bench.signals import Stopper
 from bench.spec import method_of, set_threads, task_of
 from bench.supervisor import death_by
@@ -54,12 +58,11 @@ class Planned:
     is_done: bool
 
 
-def plan(experiments: Sequence[Experiment], root: Path, *, again_invalid: bool = False, since: str | None = None
+def plan(experiments: Sequence[Experiment], root: Path, *, again_invalid: bool = False, tried: Collection[str] = ()
          ) -> list[Planned]:  # fmt: skip
     """Every run once, in order; a run that two experiments share belongs to the first.
 
-    With `again_invalid` a run whose clock was disturbed is not done.  `since` is when the command began, in a process of it
-    that goes on after another one's death: a date and time in ISO's format, UTC.  What has ended since is done.
+    With `again_invalid` a run whose clock was disturbed is not done.  What this command has `tried` is, however it ended.
     """
     planned: dict[str, Planned] = {}
     for experiment in experiments:
@@ -68,19 +71,12 @@ def plan(experiments: Sequence[Experiment], root: Path, *, again_invalid: bool =
             if identity not in planned:
                 outcome = read_outcome(root / identity)
                 _check_protocol(outcome, root)
-                done = _is_done(outcome, again_invalid=again_invalid, since=since)
+                done = outcome is not None and outcome.status.is_result and (outcome.valid or not again_invalid)
                 if done and is_damaged(root / identity, outcome):
                     log.warning("%s: files of this ended run are gone or cut; it runs again", root / identity)
                     done = False
-                planned[identity] = Planned(experiment, spec, identity, outcome, done)
+                planned[identity] = Planned(experiment, spec, identity, outcome, done or identity in tried)
     return list(planned.values())
-
-
-def _is_done(outcome: Outcome | None, *, again_invalid: bool, since: str | None) -> bool:
-    if outcome is None:
-        return False
-    has_ended_since = since is not None and outcome.environment["finished"] >= since
-    return has_ended_since or (outcome.status.is_result and (outcome.valid or not again_invalid))
 
 
 def _check_protocol(outcome: Outcome | None, root: Path) -> None:
@@ -91,20 +87,30 @@ def _check_protocol(outcome: Outcome | None, root: Path) -> None:
         )
 
 
-def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *, data_root: Path | None
-           ) -> Counter[Status]:  # fmt: skip
-    """Runs what is planned and not done yet, and returns how many of those runs ended in each status."""
+def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *, data_root: Path | None,
+           journal: Journal | None = None) -> Counter[Status]:  # fmt: skip
+    """Runs what is planned and not done yet, and returns how many of those runs ended in each status.
+
+    Notes in the journal what it does.
+
+    Raises:
+        DeviceLostError: after a run whose end has left the GPU unusable; the run has failed.
+    """
+    journal = journal or Journal.new()
     with storing(root):
         _prepare(root)
+        for item in planned:
+            if item.outcome is not None and item.outcome.status.is_result:
+                discard_checkpoint(root / item.id)  # of a process that was killed between the outcome and its end
     todo = [item for item in planned if not item.is_done]
-    _check_methods([item.spec for item in todo], data_root)
+    _check_methods(todo, data_root, journal)
     with storing(root), claimed(root / "experiments", wait=True):
         for experiment in experiments:
             _write_plan(experiment, root)
     counts: Counter[Status] = Counter()
-    stopper = Stopper()
-    with stopper.listening(), Display([item.spec for item in todo]) as display:
-        waiting = list(enumerate(todo, start=1))
+    stopper, before = Stopper(), len(journal.tried)
+    with stopper.listening(), Display([item.spec for item in todo], before) as display:
+        waiting = list(enumerate(todo, start=before + 1))
         while waiting:
             taken = []
             for number, item in waiting:
@@ -112,11 +118,15 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
                 with storing(root), claimed(root / item.id) as is_ours:
                     if not is_ours:
                         taken.append((number, item))
-                    elif read_outcome(root / item.id) == item.outcome:  # no other has ended it meanwhile
+                    elif not _has_ended_meanwhile(item, read_outcome(root / item.id)):
                         display.start(number, item.spec)
-                        outcome = _run(item, root, data_root, stopper, display)
+                        with journal.within(item.id):
+                            outcome = _run(item, root, data_root, stopper, display)
+                        journal.note("tried", item.id)
                         display.end(outcome)
                         counts[outcome.status] += 1
+                        if outcome.status is Status.FAILED and not is_answering(torch.device(item.spec["device"])):
+                            raise DeviceLostError(f"{root / item.id}: it left the GPU unusable; the same command goes on")
             if len(taken) == len(waiting):  # those who took them are at work
                 for number, item in taken:
                     display.skip(number, item.spec)
@@ -125,18 +135,41 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
     return counts
 
 
-def book_as_killed(folder: Path, number: int) -> None:
-    """A run in which the process died by a signal has failed.  Its records and its checkpoint stay: it can go on."""
+def book_killed(planned: Sequence[Planned], root: Path, journal: Journal) -> list[Planned]:
+    """A run in which a process died by a signal has failed.  Its records and its checkpoint stay: it can go on.
+
+    Returns what is planned, with these outcomes.
+    """
+    unbooked = journal.unbooked
+    found = []
+    for item in planned:
+        if item.id in unbooked:
+            item = replace(item, outcome=_book(item, root / item.id, unbooked[item.id]))
+            journal.note("booked", item.id)
+        found.append(item)
+    return found
+
+
+def _book(item: Planned, folder: Path, number: int) -> Outcome | None:
     with storing(folder), claimed(folder) as is_ours:
-        if is_ours and (folder / "spec.json").exists() and read_outcome(folder) is None:
-            run = read_run(folder)
-            last = {"step": 0, "counted_seconds": 0.0, "wall_seconds": 0.0, **(run.records[-1] if run.records else {})}
-            environment = describe_environment(torch.device(run.spec["device"]), set_threads(dict(run.spec)), data=None)
-            outcome = Outcome(
-                Status.FAILED, death_by(number), last["step"], len(run.trials), last["counted_seconds"],
-                last["wall_seconds"], accounts={}, final={}, environment=environment,
-            )  # fmt: skip
-            write_outcome(folder, outcome)
+        outcome = read_outcome(folder)
+        if not is_ours or (outcome is not None and outcome.status.is_result):  # another runner has taken it over
+            return outcome
+        write_json(folder / "spec.json", item.spec)
+        run = read_run(folder)
+        last = {"step": 0, "counted_seconds": 0.0, "wall_seconds": 0.0, **(run.records[-1] if run.records else {})}
+        environment = describe_environment(torch.device(item.spec["device"]), set_threads(item.spec), data=None)
+        outcome = Outcome(
+            Status.FAILED, death_by(number), last["step"], len(run.trials), last["counted_seconds"],
+            last["wall_seconds"], accounts={}, final={}, environment=environment,
+        )  # fmt: skip
+        write_outcome(folder, outcome)
+        return outcome
+
+
+def _has_ended_meanwhile(item: Planned, outcome: Outcome | None) -> bool:
+    """Whether another runner has ended the run since it was planned; one that was only stopped there is free to go on."""
+    return outcome is not None and outcome != item.outcome and outcome.status is not Status.INTERRUPTED
 
 
 def _run(item: Planned, root: Path, data_root: Path | None, stopper: Stopper, display: Display) -> Outcome:
@@ -164,14 +197,15 @@ def _write_plan(experiment: Experiment, root: Path) -> None:
     write_manifest(root, Manifest(experiment.name, experiment.figures, resolved, tuple(dict.fromkeys(runs)), project))
 
 
-def _check_methods(specs: Sequence[Spec], data_root: Path | None) -> None:
+def _check_methods(todo: Sequence[Planned], data_root: Path | None, journal: Journal) -> None:
     """Makes each online method on each task once, so that sets which do not fit the network are told before anything runs.
 
     What else methods raise is their runs' affair.
     """
     tasks: dict[str, Task] = {}
     seen: set[str] = set()
-    for spec in specs:
+    for item in todo:
+        spec = item.spec
         key = json.dumps([spec["task"], spec["method"]], sort_keys=True)
         if key in seen or not issubclass(METHODS[spec["method"]["name"]].options, InitialOptions):
             continue
@@ -181,7 +215,8 @@ def _check_methods(specs: Sequence[Spec], data_root: Path | None) -> None:
         if name not in tasks:
             tasks[name] = task_of(spec, torch.device("cpu"), data_root)[0]
         try:
-            method.init(tasks[name], spec["seed"])
+            with journal.within(item.id):  # what does not fit the memory here would not fit there
+                method.init(tasks[name], spec["seed"])
         except ValueError as error:
             raise ConfigError(f"method {spec['method']['label']!r} on {spec['task']['name']}: {error}") from None
         except Exception:

@@ -9,8 +9,8 @@ A results folder holds
     ID/checkpoint.pt          of an unfinished run, what it needs to go on: see `bench.saving`
 
 Losses are in nats per example, times in seconds.  JSON has no NaN: a non-finite number is stored as null and read back
-as None.  Each line bears a sum of all before it (`bench.json_files`).  Where a run has not ended, what is damaged, such as
-the line it was killed in, is left out with all after it; where it has ended, `RecordError` names file, line and column.
+as None.  Each line bears a sum of all before it (`bench.json_files`).  Where a run has no result, what is damaged, such as
+the line it was killed in, is left out with all after it; where it has one, `RecordError` names file, line and column.
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ def title_of(spec: Mapping[str, Any]) -> str:
 class RunWriter:
     """Writes one run's folder.  Opened again after an interruption, it keeps the first `keep` bytes of the records.
 
-    It counts in `cut` what it removed after them, and `is_torn` where that ended in a part of a record.  All its methods
-    raise `StorageError` where the folder cannot be written.
+    It counts in `cut` what it removed after them, and says in `damage` what was wrong with that, if anything was.  All its
+    methods raise `StorageError` where the folder cannot be written.
     """
 
     def __init__(self, root: Path, spec: Mapping[str, Any], keep: int = 0):
@@ -152,7 +152,8 @@ class RunWriter:
             os.ftruncate(self._file, keep)
         self._sum = zlib.crc32(content[:keep])
         self.cut = content.count(b"\n", keep) + (not content.endswith(b"\n") and len(content) > keep)
-        self.is_torn = intact(content) < len(content)
+        lines = content.rfind(b"\n") + 1
+        self.damage = "damaged" if intact(content) < lines else "the last one torn" if lines < len(content) else ""
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Adds one record; the line reaches the operating system, whole, before this returns."""
@@ -220,7 +221,10 @@ def read_runs(root: Path) -> Iterator[Run]:
 
 
 def read_run(folder: Path) -> Run:
-    """One run's spec, records and outcome."""
+    """One run's spec, records and outcome.
+
+    Raises `RecordError` where they are not what was written; records of a run without a result end before the first damage.
+    """
     outcome = read_outcome(folder)
     spec = _checked(folder / "spec.json", SPEC, f"remove {folder} to run it again")
     is_ended = outcome is not None and outcome.status.is_result

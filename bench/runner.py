@@ -18,8 +18,8 @@ from bench.conditions import Verdict
 from bench.environment import describe_environment
 from bench.loop import CHECKPOINT_VERSION, Loop, Progress, Sink
 from bench.protocol import Method, Task
-from bench.records import Outcome, RunWriter, Status, StorageError, read_run, run_id
-from bench.saving import CHECKPOINT, Earlier, resumable
+from bench.records import Outcome, RunWriter, Status, StorageError, read_outcome, read_run, run_id
+from bench.saving import Earlier, discard_checkpoint, resumable
 from bench.signals import Interrupted, Stopper
 from bench.spec import Spec, method_of, set_threads, task_of
 from oho.memory import keep_freed_memory
@@ -54,12 +54,15 @@ def run(
     threads = set_threads(spec)
     torch.backends.cudnn.deterministic = True  # same seed, same run
     keep_freed_memory()
-    earlier = resumable(root / run_id(spec), CHECKPOINT_VERSION)
+    folder = root / run_id(spec)
+    ended = read_outcome(folder)
+    if ended and ended.status.is_result:
+        discard_checkpoint(folder)  # of a process that was killed between the outcome and its end
+    earlier = resumable(folder, CHECKPOINT_VERSION)
     if earlier:
         ledger.resume(earlier.content["seconds"], earlier.lost)
-    is_open = not (root / run_id(spec) / "outcome.json").exists()
     writer = RunWriter(root, spec, earlier.content["records"] if earlier else 0)
-    if writer.cut and (earlier or is_open):
+    if writer.cut and (earlier or ended is None):
         log.warning("%s", _what_is_made_again(writer, earlier))
     with ledger.account("tracking"):
         sink = _sink(open_sink, writer, spec, earlier)
@@ -87,17 +90,17 @@ def run(
     outcome = _outcome(status, message, loop, ledger, environment)
     try:
         writer.close(outcome)
+        if status is not Status.INTERRUPTED:
+            discard_checkpoint(folder)
     finally:
         sink.close(outcome)
-    if status is not Status.INTERRUPTED:
-        (writer.folder / CHECKPOINT).unlink(missing_ok=True)
     if stop is not None:
         raise stop
     return outcome
 
 
 def _what_is_made_again(writer: RunWriter, earlier: Earlier | None) -> str:
-    torn = ", the last one torn" if writer.is_torn else ""
+    torn = f", {writer.damage}" if writer.damage else ""
     again = f"{writer.cut} {'record is' if writer.cut == 1 else 'records are'} made again{torn}"
     if earlier is None:
         return f"{writer.folder}: starts anew; {again}"

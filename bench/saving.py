@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.json_files import intact, replacing
+from bench.json_files import intact, replacing, unfinished
 
 CHECKPOINT = "checkpoint.pt"
 PARAMETER = "parameter "
@@ -63,6 +63,12 @@ def write_checkpoint(folder: Path, content: Mapping[str, Any]) -> None:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None  # torch hides what the system said
         raise
+
+
+def discard_checkpoint(folder: Path) -> None:
+    """Of a run that has ended; also what a kill has left of one."""
+    for path in (folder / CHECKPOINT, unfinished(folder / CHECKPOINT)):
+        path.unlink(missing_ok=True)
 
 
 class Earlier(NamedTuple):

@@ -8,12 +8,15 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ECHO_SECONDS = 0.2
+"""The same signal so soon again is no second one: job schedulers send it to every process, and we pass it on to ours."""
 
 
 def tell(line: str) -> None:
@@ -22,15 +25,18 @@ def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def hold_signals() -> None:
-    """For a process that is about to become another program: signals wait until that calls `release_signals`."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+@contextmanager
+def held() -> Iterator[None]:
+    """Signals wait until the end of the block; in a process that is begun inside of it, for `release_signals`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def release_signals() -> None:
-    """If they were held: until a `Stopper` listens they end the process at once; an exception would break an import."""
-    if not set(WATCHED) <= signal.pthread_sigmask(signal.SIG_BLOCK, ()):
-        return
+    """Until a `Stopper` listens they end the process at once: an exception would break an import."""
     for number in WATCHED:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
@@ -105,8 +111,11 @@ def _leaving_at_the_second() -> Iterator[None]:
 
 
 def _watch(reading: int) -> None:
-    heard = 0
+    first: tuple[int, float] | None = None
     while content := os.read(reading, 1):
-        heard += content[0] in WATCHED
-        if heard == 2:
-            os._exit(128 + content[0])  # records are on the disk line by line, checkpoints are whole
+        number = content[0]
+        if number not in WATCHED:
+            continue
+        if first and (number != first[0] or time.monotonic() - first[1] > ECHO_SECONDS):
+            os._exit(128 + number)  # records are on the disk line by line, checkpoints are whole
+        first = first or (number, time.monotonic())

@@ -624,7 +624,7 @@ def test_a_second_signal_leaves_at_once_within_a_long_step(number, tmp_path):
     )
     process.stdout.readline()
     for _ in range(2):
-        time.sleep(0.3)
+        time.sleep(0.5)
         process.send_signal(number)
     asked = time.monotonic()
     assert process.wait(60) == 128 + number

@@ -1,0 +1,84 @@
+"""What `oho-bench run` does, in the process that does it: from files of experiments to their runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.command_line import resolve_device
+from bench.config import load_experiment
+from bench.data import load
+from bench.journal import Journal
+from bench.launch import Planned, book_killed, launch, plan
+from bench.records import Status, title_of
+from bench.task_registry import TASKS
+from bench.yaml_file import ConfigError
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a command line asks for."""
+
+    configs: Sequence[Path]
+    overrides: Sequence[str]
+    seeds: Sequence[int] | None
+    device: str
+    out: Path
+    data_root: Path | None
+    again_invalid: bool
+
+
+def work(order: Order, figures: Mapping[str, Any], journal: Journal, *, dry_run: bool) -> int:
+    """Runs what is asked for and not done yet; how many of all these runs have failed.
+
+    Raises what `load_experiment`, `load` and `launch` do.
+    """
+    device = resolve_device(journal.last("device") or order.device)
+    experiments = [
+        load_experiment(path, figures=figures, overrides=order.overrides, seeds=order.seeds, device=device)
+        for path in order.configs
+    ]
+    planned = plan(experiments, order.out, again_invalid=order.again_invalid, tried=journal.tried)
+    if _is_begun(journal, planned):
+        planned = book_killed(planned, order.out, journal)
+    else:
+        _print_plan(planned, every_run=dry_run)
+        journal.note("device", device)
+    if dry_run:
+        return 0
+    for task in {item.spec["task"]["name"] for item in planned if not item.is_done}:
+        load(TASKS[task].data, order.data_root)
+    counts = launch(experiments, planned, order.out, data_root=order.data_root, journal=journal)
+    counts += Counter(item.outcome.status for item in planned if item.is_done and item.outcome)
+    return counts[Status.FAILED]
+
+
+def _is_begun(journal: Journal, planned: Sequence[Planned]) -> bool:
+    """Whether another process of the command was at work before this one; it had planned the same, then."""
+    digest = hashlib.sha256("\n".join(item.id for item in planned).encode()).hexdigest()
+    begun = journal.last("planned")
+    if begun not in (None, digest):
+        raise ConfigError("what the command reads was changed while it was at work; give it again")
+    journal.note("planned", digest)
+    return begun is not None
+
+
+def _print_plan(planned: Sequence[Planned], *, every_run: bool) -> None:
+    todo = [item for item in planned if not item.is_done]
+    totals: dict[str, float] = {}
+    for item in todo:
+        budget = item.spec["budget"]
+        totals[budget["unit"]] = totals.get(budget["unit"], 0) + budget["amount"]
+        if every_run:
+            spec = item.spec
+            print(
+                f"{item.id}  {item.experiment.name}: {spec['task']['name']}, {title_of(spec)}, "
+                f"seed {spec['seed']}, {budget['amount']:g} {budget['unit']}, {spec['device']}"
+            )
+    total = " and ".join(f"{amount:g} {unit}" for unit, amount in totals.items()) or "nothing"
+    runs = "run" if len(todo) == 1 else "runs"
+    print(f"{len(todo)} {runs} to do, {len(planned) - len(todo)} done already; budget to spend: {total}", flush=True)
