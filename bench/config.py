@@ -15,6 +15,7 @@ from bench.method_registry import METHODS, OPTIMIZERS, build_method, default_lab
 from bench.protocol import Kick, Options
 from bench.records import PROTOCOL
 from bench.shocks import Shock
+from bench.sizes import late_events, misfits
 from bench.space import Space
 from bench.spec import Spec
 from bench.task_registry import TASKS
@@ -113,10 +114,15 @@ def load_experiment(
     task = _named(file, ("task",), fields.task, TASKS, "task")
     entry = TASKS[task]
     options = {**entry.defaults.model_dump(), **_rest(fields.task, "name")}
-    task_spec = {"name": task, **_validate(file, ("task",), type(entry.defaults), options).model_dump()}
+    task_options = _validate(file, ("task",), type(entry.defaults), options)
     methods = [_method(file, ("methods", i), item, space) for i, item in enumerate(fields.methods)]
+    for key, misfit in misfits(entry.data, task_options, methods):
+        raise file.error(key, misfit)
     _refuse_twins(file, methods)
     shocks = _shocks(file, fields, methods)
+    for key, misfit in late_events(fields.budget.unit, fields.budget.amount, fields.shocks, entry.data, task_options):
+        raise file.error(key, misfit)
+    task_spec = {"name": task, **task_options.model_dump()}
     common = {
         "protocol": PROTOCOL,
         "task": task_spec,
@@ -254,9 +260,6 @@ def _shocks(file: YamlFile, fields: ExperimentFields, methods: Sequence[Spec]) -
     for place, shock in enumerate(fields.shocks):
         for number, event in enumerate(shock.events):
             key = ("shocks", place, "events", number)
-            if fields.budget.unit == "epochs" and event.epoch >= fields.budget.amount:
-                given = f"{event.epoch:g} (budget: {fields.budget.amount:g} epochs)"
-                raise file.error((*key, "epoch"), f"epoch: must be within the budget (given {given})")
             for kick, method in product(event.kicks, methods):
                 _kickable(file, (*key, "scale" if kick.value is None else "set", kick.name), kick, method)
     shocks = [shock.resolved() for shock in fields.shocks]

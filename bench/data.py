@@ -42,6 +42,7 @@ class DataSet:
     """How to get one data set.  Inputs are floats in [0, 1], flattened, or uint8 images (n, channels, height, width)."""
 
     description: str
+    training_examples: int
     load: Callable[[Path], Loaded]
     present: Callable[[Path], bool]
 
@@ -186,14 +187,15 @@ def _has_cifar10(root: Path) -> bool:
 
 
 DATA_SETS: dict[str, DataSet] = {
-    "digits": DataSet("1,797 8x8 images of digits, shipped with scikit-learn", _digits, lambda root: True),
+    "digits": DataSet("1,797 8x8 images of digits, shipped with scikit-learn", 1_437, _digits, lambda root: True),
     "mnist": DataSet(
-        "70,000 28x28 images of digits", _torchvision("MNIST", "MNIST", _flat_fractions), _has_raw("MNIST")
+        "70,000 28x28 images of digits", 60_000, _torchvision("MNIST", "MNIST", _flat_fractions), _has_raw("MNIST")
     ),
     "fashion-mnist": DataSet(
         "70,000 28x28 images of clothes",
+        60_000,
         _torchvision("FashionMNIST", "Fashion-MNIST", _flat_fractions),
         _has_raw("FashionMNIST"),
     ),
-    "cifar10": DataSet("60,000 32x32 colour images of animals and vehicles", _cifar10, _has_cifar10),
+    "cifar10": DataSet("60,000 32x32 colour images of animals and vehicles", 50_000, _cifar10, _has_cifar10),
 }

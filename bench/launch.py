@@ -126,7 +126,7 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
                         display.end(outcome)
                         counts[outcome.status] += 1
                         if outcome.status is Status.FAILED and not is_answering(torch.device(item.spec["device"])):
-                            raise DeviceLostError(f"{root / item.id}: it left the GPU unusable; the same command goes on")
+                            raise DeviceLostError(f"{root / item.id}: it left the GPU unusable to this process; another one can go on")
             if len(taken) == len(waiting):  # those who took them are at work
                 for number, item in taken:
                     display.skip(number, item.spec)

@@ -126,6 +126,8 @@ class Loop:
         self.record_trials(used)
         if self.final["step"] < self.state.step:
             self.evaluate(used)
+        for event in self.events:
+            log.warning("%s: ended before %s", self.writer.folder, event)
         return Status.DIVERGED if self.state.diverged else Status.BUDGET_REACHED
 
     def advance(self, used: float) -> float:
@@ -159,7 +161,7 @@ class Loop:
         """Steps until the next shock; infinite where none is left."""
         if not self.events:
             return math.inf
-        return max(0, math.ceil(self.events[0].epoch * self.task.steps_per_epoch - 1e-9) - self.state.step)
+        return max(0, self.events[0].step(self.task.steps_per_epoch) - self.state.step)
 
     def steps_to_look(self, used: float, due: float) -> int:
         """Steps until the next look at the clock.  Near the deadline of a timed run it is one step."""

@@ -207,10 +207,14 @@ def experiments_in(root: Path) -> list[Manifest]:
     if (root / "spec.json").exists():
         raise RecordError(f"{root}: the folder of one run; give the results folder it is in, {root.resolve().parent}")
     if not root.is_dir():
-        raise RecordError(f"{root}: no such folder; give a results folder, as in `oho-bench run CONFIG --out DIR`")
+        problem = "not a folder" if root.exists() else "no such folder"
+        raise RecordError(f"{root}: {problem}; give a results folder, as in `oho-bench run CONFIG --out DIR`")
     manifests = read_manifests(root)
     if not manifests:
-        raise RecordError(f"{root}: no experiment has been run into this folder; `oho-bench run CONFIG --out {root}`")
+        problem = "no experiment has been run into this folder"
+        if any(root.glob("*/spec.json")):
+            problem = "runs, but the list of them, experiments/NAME.json, is gone; the same command writes it again"
+        raise RecordError(f"{root}: {problem}; `oho-bench run CONFIG --out {root}`")
     return manifests
 
 

@@ -44,6 +44,10 @@ class Event(Options):
             raise ValueError(f"{', '.join(sorted(twice))}: set or scale, not both")
         return self
 
+    def step(self, steps_per_epoch: int) -> int:
+        """The number of the run's steps before it happens."""
+        return math.ceil(self.epoch * steps_per_epoch - 1e-9)
+
     @property
     def kicks(self) -> list[Kick]:
         """Changes of hyperparameters."""

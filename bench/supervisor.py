@@ -30,7 +30,11 @@ def supervise(out: Path) -> int:
     journal.note("parent", os.getpid())
     with relay.listening():
         while True:
-            code = relay.run([sys.argv[1], f"--journal={journal.descriptor}", *sys.argv[2:]], journal)
+            try:
+                code = relay.run([sys.argv[1], f"--journal={journal.descriptor}", *sys.argv[2:]], journal)
+            except OSError as error:
+                tell(f"oho-bench: no process can be started ({error.strerror}); the same command goes on once one can be")
+                return 1
             if relay.asked and (code < 0 or code == RENEW):
                 tell("\noho-bench: stopped; the same command goes on where it was")
                 return 128 + relay.asked

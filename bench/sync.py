@@ -82,11 +82,11 @@ def sync(root: Path, options: Options) -> bool:
                 counts["not ended"] += 1
                 continue
             try:
-                run = read_run(root / identity)
-                title = f"{title_of(run.spec)}, seed {run.spec['seed']}: "
-                with nullcontext(True) if options.dry_run else claimed(run.folder) as is_ours:
+                with nullcontext(True) if options.dry_run else claimed(root / identity) as is_ours:
                     if not is_ours:
                         raise SyncError("another process has it")
+                    run = read_run(root / identity)
+                    title = f"{title_of(run.spec)}, seed {run.spec['seed']}: "
                     verdict = _bring_up(run, manifest, options)
             except UnreachableError as error:
                 left = len(planned) - counts.total()

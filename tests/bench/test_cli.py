@@ -188,7 +188,12 @@ def test_a_place_that_is_no_results_folder_is_named_for_what_it_is(tmp_path):
     out = tmp_path / "runs"
     run_one(experiment(tmp_path, "fixed").specs[0], out)
     (run,) = (path.parent for path in out.glob("*/spec.json"))
-    for place, words in ((run, "the folder of one run"), (tmp_path / "none", "no such folder"), (out, "no experiment")):
+    (tmp_path / "empty").mkdir()
+    places = {
+        run: "the folder of one run", tmp_path / "none": "no such folder", tmp_path / "small.yaml": "not a folder",
+        tmp_path / "empty": "no experiment has been run", out: "runs, but the list of them, experiments/NAME.json, is gone",
+    }  # fmt: skip
+    for place, words in places.items():
         with pytest.raises(RecordError, match=words):
             experiments_in(place)
 

@@ -52,6 +52,22 @@ MISTAKES = {
         "{name: fixed}", "{name: cma-search, over: {name: fixed, lr: 0.1}}", r":11:5: cma-search: .*needs two or more",
     ),
     "law missing": ("{name: fixed}", "{name: random-search, trial_epochs: null, over: {name: fixed}}", r"no law for trial"),
+    "more held out than there is": (
+        "selection_epochs: 1", "validation_size: 1437", r":3:26: validation_size: at most 1,436 .*digits has 1,437 training ex",
+    ),
+    "a batch larger than what is left": (
+        "selection_epochs: 1", "validation_size: 1400, batch_size: 38", r":3:49: batch_size: at most 37 .*\(given 38\)",
+    ),
+    "a validation batch larger than the split": (
+        "selection_epochs: 1", "validation_size: 50", r":3:1: validation_batch_size: at most 50 is allowed.*\(given 100\)",
+    ),
+    "a method's validation batch": (
+        "{name: fixed}", "{name: oho-full, validation_batch_size: 360}", r":11:22: validation_batch_size: at most 359 ",
+    ),
+    "a repeated method's validation batch": (
+        "{name: fixed}", "{name: transplant, epochs: 4, over: {name: oho-full, validation_batch_size: 360}}",
+        r":11:58: validation_batch_size: at most 359 ",
+    ),
     "not YAML": ("seeds: [0]", "seeds: [0", r":\d+:\d+: "),
     "duplicate key": ("seeds: [0]", "seeds: [0]\nseeds: [1]", r":6:1: .*duplicate key"),
 }

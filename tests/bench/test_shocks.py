@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import METHOD_LINES, experiment, run_one, write_config
+from helpers import METHOD_LINES, Ticks, experiment, run_one, write_config
 
 from bench.config import load_experiment
 from bench.records import Status, read_run, run_id
@@ -148,9 +148,21 @@ def test_a_wrong_shock_is_one_line(event, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_a_shock_after_the_end_is_refused(tmp_path):
+@pytest.mark.parametrize(("budget", "given"), [("epochs: 6", "6 epochs"), ("steps: 60", "60 steps")])
+def test_a_shock_after_the_end_is_refused(budget, given, tmp_path):
+    """Digits have ten steps an epoch."""
     path = tmp_path / "late.yaml"
-    text = write_config(tmp_path, "fixed").read_text().replace("steps: 60", "epochs: 6")
-    path.write_text(text + "shocks:\n  - events: [{epoch: 6, rotate: 90}]\n")
-    with pytest.raises(ConfigError, match=r"late.yaml:13:15: epoch: must be within the budget \(given 6 \(budget: 6 ep"):
+    text = write_config(tmp_path, "fixed").read_text().replace("steps: 60", budget) + "shocks:\n"
+    path.write_text(text + "  - events: [{epoch: 6, rotate: 90}]\n")
+    told = rf"late.yaml:13:15: epoch: must be within the budget \(given 6 \(budget: {given}, and an epoch has 10 steps\)"
+    with pytest.raises(ConfigError, match=told):
         load_experiment(path, figures=FIGURES)
+    path.write_text(text + "  - events: [{epoch: 5.9, rotate: 90}]\n")
+    load_experiment(path, figures=FIGURES)
+
+
+def test_a_shock_that_a_timed_run_does_not_live_to_see_is_told(tmp_path, caplog):
+    spec, _ = shocked(tmp_path, "fixed", "{epoch: 1, rotate: 90}")
+    spec = {**spec, "budget": {"unit": "seconds", "amount": 0.004}}
+    run_one(spec, tmp_path, now=Ticks())
+    assert caplog.messages[-1] == f"{tmp_path / run_id(spec)}: ended before inputs rotated by 90° at epoch 1"

@@ -159,6 +159,28 @@ def test_a_command_that_is_killed_leaves_no_process_behind(tmp_path):
 # What a command does after a death
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_journal_knows_what_was_tried_and_in_what_the_process_died(in_memory, monkeypatch):
+    if not in_memory:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    journal = Journal.new()
+    assert (journal.present, journal.tried, journal.unbooked, journal.last("device")) == (None, set(), {}, None)
+    with journal.within("a"):
+        assert journal.present == "a"
+    assert journal.present is None
+    journal.note("tried", "a")
+    child = Journal(os.dup(journal.descriptor))
+    child.note("in", "b")
+    assert journal.present == "b"
+    journal.note("out")
+    journal.note("died", "b", 9)
+    assert child.present is None
+    assert child.tried == {"a", "b"}
+    assert child.unbooked == {"b": 9}
+    child.note("booked", "b")
+    assert journal.unbooked == {}
+
+
 def failing(monkeypatch):
     def broken(method, state, **options):
         raise ZeroDivisionError("broken")
@@ -261,6 +283,8 @@ def popen(command, **options):
         return real([sys.executable, "-c", first], **options)
     if moment == "before":
         os.kill(os.getpid(), number)
+    if moment == "refused":
+        raise OSError(11, "Resource temporarily unavailable")
     child = real(command, **options)
     if moment == "after":
         os.kill(os.getpid(), number)
@@ -301,6 +325,13 @@ def test_a_process_that_asks_for_another_one_in_its_place_gets_it(tmp_path):
     answer = watched_over(0, "", f"raise SystemExit({RENEW})", write_config(tmp_path, "fixed"), "--dry-run")
     assert answer.returncode == 0, answer.stderr
     assert "1 run to do" in answer.stdout
+
+
+def test_a_system_that_starts_no_more_processes_is_one_line(tmp_path):
+    answer = watched_over(0, "refused", "", write_config(tmp_path, "fixed"))
+    assert answer.returncode == 1
+    told = "no process can be started (Resource temporarily unavailable); the same command goes on once one can be"
+    assert answer.stderr == f"oho-bench: {told}\n"
 
 
 def test_a_signal_before_the_first_run_is_one_line(tmp_path):

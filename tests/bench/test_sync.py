@@ -3,6 +3,7 @@
 The server takes everything in the shape that wandb expects: it proves what the client sends, not what W&B accepts.
 """
 
+import contextlib
 import json
 import shutil
 import signal
@@ -95,7 +96,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(BrokenPipeError):  # who asked has been told to stop
+            self.wfile.write(body)
 
     def log_message(self, *arguments):
         """Nothing."""
