@@ -7,7 +7,7 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -107,32 +107,53 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
     with storing(root), claimed(root / "experiments", wait=True):
         for experiment in experiments:
             _write_plan(experiment, root)
-    counts: Counter[Status] = Counter()
     stopper, before = Stopper(), len(journal.tried)
     with stopper.listening(), Display([item.spec for item in todo], before) as display:
+        series = _Series(root, data_root, journal, stopper, display)
         waiting = list(enumerate(todo, start=before + 1))
-        while waiting:
-            taken = []
-            for number, item in waiting:
-                stopper.check()
-                with storing(root), claimed(root / item.id) as is_ours:
-                    if not is_ours:
-                        taken.append((number, item))
-                    elif not _has_ended_meanwhile(item, read_outcome(root / item.id)):
-                        display.start(number, item.spec)
-                        with journal.within(item.id):
-                            outcome = _run(item, root, data_root, stopper, display)
-                        journal.note("tried", item.id)
-                        display.end(outcome)
-                        counts[outcome.status] += 1
-                        if outcome.status is Status.FAILED and not is_answering(torch.device(item.spec["device"])):
-                            raise DeviceLostError(f"{root / item.id}: it left the GPU unusable to this process; another one can go on")
+        while taken := [(number, item) for number, item in waiting if not series.take(number, item)]:
             if len(taken) == len(waiting):  # those who took them are at work
                 for number, item in taken:
                     display.skip(number, item.spec)
                 break
             waiting = taken
-    return counts
+    return series.counts
+
+
+@dataclass
+class _Series:
+    """The runs of one call of `launch`, and how many of them ended in each status."""
+
+    root: Path
+    data_root: Path | None
+    journal: Journal
+    stopper: Stopper
+    display: Display
+    counts: Counter[Status] = field(default_factory=Counter)
+
+    def take(self, number: int, item: Planned) -> bool:
+        """Makes a run, unless another runner has made it meanwhile.  False where one is at it."""
+        self.stopper.check()
+        with storing(self.root), claimed(self.root / item.id) as is_ours:
+            if is_ours and not _has_ended_meanwhile(item, read_outcome(self.root / item.id)):
+                self.make(number, item)
+        return is_ours
+
+    def make(self, number: int, item: Planned) -> None:
+        """The run is ours."""
+        tracking = item.experiment.tracking
+        sink = partial(open_sink, mode=tracking.mode, project=tracking.project, experiment=item.experiment.name)
+        self.display.start(number, item.spec)
+        with self.journal.within(item.id):
+            outcome = run(
+                item.spec, self.root, data_root=self.data_root, open_sink=sink, progress=self.display.progress,
+                stopper=self.stopper,
+            )  # fmt: skip
+        self.journal.note("tried", item.id)
+        self.display.end(outcome)
+        self.counts[outcome.status] += 1
+        if outcome.status is Status.FAILED and not is_answering(torch.device(item.spec["device"])):
+            raise DeviceLostError(f"{self.root / item.id}: it left the GPU unusable to this process; another one can go on")
 
 
 def book_killed(planned: Sequence[Planned], root: Path, journal: Journal) -> list[Planned]:
@@ -170,14 +191,6 @@ def _book(item: Planned, folder: Path, number: int) -> Outcome | None:
 def _has_ended_meanwhile(item: Planned, outcome: Outcome | None) -> bool:
     """Whether another runner has ended the run since it was planned; one that was only stopped there is free to go on."""
     return outcome is not None and outcome != item.outcome and outcome.status is not Status.INTERRUPTED
-
-
-def _run(item: Planned, root: Path, data_root: Path | None, stopper: Stopper, display: Display) -> Outcome:
-    tracking = item.experiment.tracking
-    sink = partial(open_sink, mode=tracking.mode, project=tracking.project, experiment=item.experiment.name)
-    return run(
-        item.spec, root, data_root=data_root, open_sink=sink, progress=display.progress, stopper=stopper
-    )
 
 
 def _write_plan(experiment: Experiment, root: Path) -> None:

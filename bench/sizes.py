@@ -1,4 +1,4 @@
-"""Sizes that a data set cannot serve, told with the configuration: how many examples data sets have is known without them."""
+"""Sizes that a data set cannot serve, told with the configuration: it is known how many examples each data set has."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 from bench.data import DATA_SETS
 from bench.shocks import Shock
 from bench.task_registry import TaskOptions
+from bench.yaml_file import Key
 
-Misfit = tuple[tuple[str | int, ...], str]
+Misfit = tuple[Key, str]
 """A key of the configuration, and what is wrong with it."""
 
 
@@ -22,7 +23,7 @@ def misfits(data: str, options: TaskOptions, methods: Sequence[Mapping[str, Any]
         yield _at_most(("task", "validation_size"), held, whole - 1, f"{data} has {whole:,} training examples")
     if options.batch_size > trained:
         yield _at_most(("task", "batch_size"), options.batch_size, trained, "examples that are left for training")
-    sizes: list[tuple[tuple[str | int, ...], int | None]] = [(("task", "validation_batch_size"), options.validation_batch_size)]
+    sizes: list[tuple[Key, int | None]] = [(("task", "validation_batch_size"), options.validation_batch_size)]
     for place, method in enumerate(methods):
         sizes.append((("methods", place, "validation_batch_size"), method.get("validation_batch_size")))
         over = method.get("over") or {}
@@ -43,5 +44,5 @@ def late_events(unit: str, amount: float, shocks: Sequence[Shock], data: str, op
                 yield ("shocks", place, "events", number, "epoch"), f"epoch: must be within the budget (given {given})"
 
 
-def _at_most(key: tuple[str | int, ...], given: int, most: int, reason: str) -> Misfit:
+def _at_most(key: Key, given: int, most: int, reason: str) -> Misfit:
     return key, f"{key[-1]}: at most {most:,} is allowed, {reason} (given {given:,})"
