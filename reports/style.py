@@ -48,6 +48,9 @@ COLOURS = {
 """Okabe and Ito's palette, then Tol's, made for colour-blind readers; the warm reds are exact OHO's.  Of so many colours
 some are near each other: markers and names tell them apart."""
 
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (6, 1, 1, 1, 1, 1)))
+"""Of lines that share a colour."""
+
 MARKERS = {
     "fixed": "o",
     "step": "s",
@@ -134,6 +137,11 @@ def colour(method: str, over: str | None = None) -> str:
 def marker(method: str, over: str | None = None) -> str:
     """A method's marker."""
     return MARKERS.get(over or method, UNKNOWN_MARKER)
+
+
+def dashes(index: int) -> Any:
+    """Of the so manyth line of a colour, from 0; they recur after five."""
+    return DASHES[index % len(DASHES)]
 
 
 def rank(method: str) -> int:

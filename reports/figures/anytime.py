@@ -36,10 +36,11 @@ class Kind(NamedTuple):
     dashes: Any
 
 
-SINGLE, OTHER_SEARCH = Kind("one training", "-"), Kind("other search or population", (0, (4, 1, 1, 1)))
+SINGLE, OTHER_SEARCH = Kind("one training", style.DASHES[0]), Kind("other search or population", style.DASHES[3])
 SEARCHES = {
-    "random-search": Kind("random search", (0, (4, 1.5))), "bayesian-search": Kind("Bayesian optimization", (0, (1, 1))),
-}  # fmt: skip
+    "random-search": Kind("random search", style.DASHES[1]),
+    "bayesian-search": Kind("Bayesian optimization", style.DASHES[2]),
+}
 
 
 @dataclass(frozen=True)

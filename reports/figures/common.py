@@ -65,6 +65,12 @@ def option(runs: pd.DataFrame, name: str) -> pd.Series:
     return runs["options"].map(lambda options: options.get(name))
 
 
+def dashed(runs: pd.DataFrame) -> set[str]:
+    """Labels that share a colour with another: of collapsed influence, and the published full variant."""
+    second = (option(runs, "influence") == "collapsed") | (option(runs, "variant") == "full")
+    return set(runs.loc[second, "label"])
+
+
 def task_names(runs: pd.DataFrame) -> str:
     """The runs' tasks, each with what its data are called: a re-encoded copy of a data set is told apart."""
     pairs = runs[["task", "data"]].drop_duplicates().values

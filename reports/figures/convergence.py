@@ -21,7 +21,6 @@ METHOD = (
 )
 NAMES = {"oho-global": "Global OHO", "oho-layerwise": "Layer-wise OHO"}
 STARTS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"]
-DASHES = ["-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1))]
 
 
 @dataclass(frozen=True)
@@ -68,12 +67,12 @@ def draw(estimates: Estimates) -> Figure:
     figure, (left, right) = style.panels(1, 2, height=2.8, width_ratios=[1.5, 1])
     starts = sorted(estimates.paths["start"].unique())
     for (start, group, _), path in estimates.paths.groupby(["start", "group", "run"]):
-        colour, dashes = STARTS[starts.index(start) % len(STARTS)], DASHES[(group - 1) % len(DASHES)]
+        colour, dashes = STARTS[starts.index(start) % len(STARTS)], style.dashes(group - 1)
         left.plot(path["step"], path["lr"], color=colour, ls=dashes, lw=1)
     for start in starts:
         left.plot([], [], color=STARTS[starts.index(start) % len(STARTS)], label=f"from {start:g}")
     for group in sorted(estimates.paths["group"].unique()):
-        left.plot([], [], color="black", ls=DASHES[(group - 1) % len(DASHES)], lw=1, label=f"group {group}")
+        left.plot([], [], color="black", ls=style.dashes(group - 1), lw=1, label=f"group {group}")
     style.log_scale(left, "y")
     left.set_xlabel("Steps")
     left.set_ylabel("Learning rate of the weights")

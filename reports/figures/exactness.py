@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from reports import style
 from reports.figures.boxes import Box, draw_boxes, summarise
-from reports.figures.common import NoData, comparable, loss_text, require_finite, setting, stamp
+from reports.figures.common import NoData, comparable, dashed, loss_text, require_finite, setting, stamp
 from reports.figures.curves import draw_curve, median_curves
 from reports.tables import Tables
 
@@ -23,18 +23,21 @@ METHOD = (
 )
 NAMES = {"lr": "learning rate", "weight_decay": "L2 coefficient"}
 PREFIX = "scalar_hypergradient_error_"
-COLLAPSED = (0, (4, 1.5))
 ROUNDING = 1e-12
 """Errors of methods that never exceed this are not drawn: they are exact."""
 
 
 @dataclass(frozen=True)
 class Estimates:
-    """`curves`: a row a method, hyperparameter and evaluation.  `runs`: final losses.  `summary`: a row a method."""
+    """`curves`: a row a method, hyperparameter and evaluation.  `runs`: final losses.  `summary`: a row a method.
+
+    `dashed` are the labels drawn so.
+    """
 
     curves: pd.DataFrame
     runs: pd.DataFrame
     summary: pd.DataFrame
+    dashed: set[str]
     setting: str
     stamp: str
 
@@ -64,7 +67,7 @@ def estimate(tables: Tables) -> Estimates:
         summary[f"error_{name}"] = summary["label"].map(errors)
     summary = summary.sort_values(["method", "label"], key=_places, ignore_index=True)
     kept = runs[["run", "label", "method", "seed", "incumbent_test_loss"]]
-    return Estimates(curves, kept, summary, setting(runs, tables.environments), stamp(runs))
+    return Estimates(curves, kept, summary, dashed(runs), setting(runs, tables.environments), stamp(runs))
 
 
 def _places(column: pd.Series) -> pd.Series:
@@ -78,7 +81,8 @@ def draw(estimates: Estimates) -> Figure:
         for (label, method), curve in estimates.curves[estimates.curves["name"] == name].groupby(["label", "method"]):
             if curve["median"].max() > ROUNDING:
                 look = {"colour": style.colour(method), "marker": style.marker(method)}
-                draw_curve(axes, curve, dashes=_dashes(str(label)), label=str(label), **look)
+                dashes = style.DASHES[int(label in estimates.dashed)]
+                draw_curve(axes, curve, dashes=dashes, label=str(label), **look)
         style.log_scale(axes, "y")
         axes.set_title(f"{letter}  Of the {words}", loc="left")
         axes.set_xlabel("Epochs")
@@ -96,10 +100,6 @@ def draw(estimates: Estimates) -> Figure:
     figure.legend(handles, names, loc="outside upper center", ncols=style.legend_columns(3), fontsize=6.5)
     style.stamp(figure, estimates.stamp)
     return figure
-
-
-def _dashes(label: str) -> object:
-    return COLLAPSED if "collapsed" in label or "full" in label.split(",")[-1] else "-"
 
 
 def caption(estimates: Estimates) -> str:

@@ -30,7 +30,6 @@ METHOD = (
     "training alone."
 )
 KICKS = {"lr": "Learning rate", "weight_decay": "L2 coefficient"}
-DASHES = ["-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (6, 1, 1, 1, 1, 1))]
 PLOTLY_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 HEIGHT, DEPTH = 100, 10_000
 """Of a panel of losses, the highest over the lowest value: what explodes leaves it; of hyperparameters, what dies does."""
@@ -160,7 +159,7 @@ def _draw_kicks(row: Sequence[Axes], curves: pd.DataFrame, words: str) -> None:
         shown = curves[curves["quantity"] == quantity]
         for (shock, _, method), curve in shown.groupby(["shock", "method_label", "method"]):
             look = {"colour": style.colour(method), "marker": style.marker(method)}
-            draw_curve(axes, curve, dashes=DASHES[shocks.index(shock) % len(DASHES)], **look)
+            draw_curve(axes, curve, dashes=style.dashes(shocks.index(shock)), **look)
         for epoch in sorted(curves["epoch_shock"].unique()):
             axes.axvline(epoch, color="#999999", lw=0.7, ls=(0, (3, 3)), zorder=0)
         axes.set_xlabel("Epochs")
@@ -172,7 +171,7 @@ def _draw_kicks(row: Sequence[Axes], curves: pd.DataFrame, words: str) -> None:
     row[0].set_ylabel(words)
     row[1].set_ylabel("Test loss\n(nats per example)")
     for index, shock in enumerate(shocks):
-        row[1].plot([], [], color="black", ls=DASHES[index % len(DASHES)], lw=1, label=_words(shock))
+        row[1].plot([], [], color="black", ls=style.dashes(index), lw=1, label=_words(shock))
     row[1].legend(fontsize=5.5, loc="upper right")
 
 

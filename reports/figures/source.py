@@ -70,9 +70,9 @@ def draw(estimates: Estimates) -> Figure:
     fixed = dict(zip(summary.loc[summary["size"] == 0, "label"], itertools.cycle(FIXED), strict=False))
     training = dict.fromkeys(summary.loc[summary["size"].isna(), "label"], TRAINING)
     _draw_panel(left, estimates.curves, dict(list(shades.items())[:1]), "-")
-    _draw_panel(left, estimates.curves, training, (0, (4, 1.5)))
+    _draw_panel(left, estimates.curves, training, style.DASHES[1])
     _draw_panel(right, estimates.curves, shades, "-")
-    _draw_panel(right, estimates.curves, fixed, (0, (1, 1)))
+    _draw_panel(right, estimates.curves, fixed, style.DASHES[2])
     for letter, axes in zip("AB", (left, right), strict=True):
         axes.set_title(letter, loc="left")
         axes.set_xlabel("Epochs")

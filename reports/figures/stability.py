@@ -20,7 +20,7 @@ METHOD = (
     "The largest norm of the influence at any evaluation of a run. A: constant learning rates (the influence is carried, "
     "nothing follows it). B: one initial learning rate, several meta-rates."
 )
-LINES = {"lr": ("#D55E00", "o", "-"), "weight_decay": ("#0072B2", "s", (0, (4, 1.5)))}
+LINES = {"lr": ("#D55E00", "o", "-"), "weight_decay": ("#0072B2", "s", style.DASHES[1])}
 
 
 @dataclass(frozen=True)
