@@ -12,7 +12,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from bench.command_line import OneLineGroup, folder_name, parse_seeds
+from bench.command_line import OneLineGroup, check_readable_again, folder_name, parse_seeds
 
 app = typer.Typer(
     name="oho-bench",
@@ -64,26 +64,27 @@ def run(
     in_process: Annotated[
         bool, typer.Option("--in-process", help="Start no process that outlives a crash: for debuggers.")
     ] = False,
-    journal: Annotated[Optional[int], typer.Option(hidden=True)] = None,
+    descriptor: Annotated[Optional[int], typer.Option("--journal", hidden=True)] = None,
 ) -> None:
     """Run experiments; what is finished in the results folder is not run again."""
     from bench.journal import Journal
     from bench.supervisor import begin_child, supervise
 
-    if journal is None and not (dry_run or in_process):
-        raise typer.Exit(supervise(out))
+    if descriptor is None and not (dry_run or in_process):
+        check_readable_again(configs)
+        raise typer.Exit(supervise(sys.argv[1:], out))
     try:
-        told = Journal.new() if journal is None else begin_child(journal)
+        journal = Journal.new() if descriptor is None else begin_child(descriptor)
     except (OSError, ValueError):
         raise typer.BadParameter("--journal: what the command gives to processes of its own is expected") from None
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
-    with user_errors(goes_on=True):
+    with user_errors(goes_on=True, renewing=descriptor is not None):
         from bench.work import Order, work
         from reports.registry import FIGURES
 
         order = Order(configs, set_ or (), parse_seeds(seeds), device, out, root, again_invalid)
-        failed = work(order, FIGURES, told, dry_run=dry_run)
+        failed = work(order, figures=FIGURES, journal=journal, dry_run=dry_run)
     if failed:
         runs = "run" if failed == 1 else "runs"
         print(f"oho-bench: {failed} {runs} failed; `oho-bench status {out}` lists them", file=sys.stderr)
@@ -212,8 +213,8 @@ def data_list(root: Root = None) -> None:
 def data_fetch(name: str, root: Root = None) -> None:
     """Download a data set into the data root, if it is not there."""
     with user_errors():
-        from bench.config import ConfigError
         from bench.data import DATA_SETS, data_root, load
+        from bench.yaml_file import ConfigError
 
         if name not in DATA_SETS:
             raise ConfigError(f"unknown data set {name!r}; allowed: {', '.join(DATA_SETS)}")
@@ -222,11 +223,11 @@ def data_fetch(name: str, root: Root = None) -> None:
 
 
 @contextlib.contextmanager
-def user_errors(*, goes_on: bool = False) -> Iterator[None]:
-    """A user's mistake becomes one line and exit code 2, a folder that cannot be written 1, a signal 130, 143 or 129, a GPU
-    that answers no more 75.
+def user_errors(*, goes_on: bool = False, renewing: bool = False) -> Iterator[None]:
+    """A user's mistake becomes one line and exit code 2, a folder or a GPU that fails 1, a signal 130, 143 or 129.
 
-    `goes_on` says that the command, given once more, does not begin anew.
+    `goes_on` says that the command, given once more, does not begin anew; `renewing` that another process goes on after a
+    failed GPU.
     """
     from bench.errors import DataError, DeviceLostError, RecordError, StorageError
     from bench.signals import Interrupted, tell
@@ -241,7 +242,7 @@ def user_errors(*, goes_on: bool = False) -> Iterator[None]:
         raise typer.Exit(2) from None
     except (StorageError, DeviceLostError) as error:
         print(f"oho-bench: {error}", file=sys.stderr)
-        raise typer.Exit(RENEW if isinstance(error, DeviceLostError) else 1) from None
+        raise typer.Exit(RENEW if renewing and isinstance(error, DeviceLostError) else 1) from None
     except (KeyboardInterrupt, Interrupted) as signal:
         tell(f"\noho-bench: stopped{'; the same command goes on where it was' if goes_on else ''}")
         raise typer.Exit(128 + signal.number if isinstance(signal, Interrupted) else 130) from None

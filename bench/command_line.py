@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 MOST_SEEDS, LONGEST_SEED = 100_000, 15
+"""How many on a command line, and digits of one."""
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
 """Of the library beneath typer, which not all versions of typer name alike."""
 
@@ -46,7 +48,11 @@ def folder_name(text: str) -> Path:
     return Path(text)
 
 
-"""How many on a command line, and digits of one."""
+def check_readable_again(configs: Sequence[Path]) -> None:
+    """A pipe can be read once, and by the process that was given it: the command reads in a process of its own."""
+    for path in configs:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise typer.BadParameter(f"{path}: a file is expected, no pipe; write it to one, or add --in-process")
 
 
 def parse_seeds(text: str | None) -> list[int] | None:

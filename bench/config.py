@@ -19,7 +19,7 @@ from bench.sizes import late_events, misfits
 from bench.space import Space
 from bench.spec import Spec
 from bench.task_registry import TASKS
-from bench.yaml_file import ConfigError, Key, YamlFile, override, read_yaml
+from bench.yaml_file import Key, YamlFile, override, read_yaml
 
 WORDS = {
     "dict_type": "a mapping such as {name: fixed} is expected", "model_type": "a mapping is expected",
@@ -335,4 +335,4 @@ def _plain(value: Any) -> Any:
     return value
 
 
-__all__ = ["Budget", "ConfigError", "Experiment", "Spec", "Tracking", "load_experiment"]
+__all__ = ["Budget", "Experiment", "Spec", "Tracking", "load_experiment"]

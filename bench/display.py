@@ -47,8 +47,9 @@ class Display:
                 TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[detail]}"),
                 console=self._console, transient=True,
             )  # fmt: skip
-            self._bar.start()
             self._task = self._bar.add_task("", total=1.0, detail="")
+            with contextlib.suppress(OSError):  # a terminal that has been closed
+                self._bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
@@ -110,6 +111,7 @@ class Display:
 
     def _print(self, text: str) -> None:
         if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
+            with contextlib.suppress(OSError):  # a terminal that has been closed
+                self._bar.console.print(text, markup=False, highlight=False)
         else:
             tell(text)

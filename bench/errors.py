@@ -1,4 +1,4 @@
-"""Errors that are a user's to mend: one line each, no traceback."""
+"""Errors that a user is told in one line, without a traceback."""
 
 from __future__ import annotations
 

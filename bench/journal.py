@@ -5,18 +5,22 @@ Lines of a file that only these processes have, in memory where the system can:
     parent 4711          the process that watches over the others
     device cuda          what `auto` was when the command began
     planned DIGEST       of the runs to be made
-    in ID, out           the process works for a run; no longer
+    in ID SINCE, out     the process works for a run, whose last outcome, if any, is of that moment; no longer
     tried ID             a run has ended, well or not: the command does not try it again
     died ID 9            the process died of that signal, within the run
-    booked ID            the run's outcome says so
+    settled ID           the run's outcome says so, or what another runner made of it
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO
+
+NEVER = "never"
 
 
 class Journal:
@@ -28,20 +32,19 @@ class Journal:
     @classmethod
     def new(cls) -> Journal:
         """An empty one."""
-        if hasattr(os, "memfd_create"):
-            return cls(os.memfd_create("oho-bench"))
-        with tempfile.TemporaryFile() as file:
-            return cls(os.dup(file.fileno()))
+        with _unnamed_file() as file:
+            descriptor = fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 3)  # not a standard stream that was closed
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
+        return cls(descriptor)
 
     def note(self, *words: object) -> None:
         """Adds a line."""
-        os.lseek(self.descriptor, 0, os.SEEK_END)
         os.write(self.descriptor, " ".join(map(str, words)).encode() + b"\n")
 
     @contextmanager
-    def within(self, identity: str) -> Iterator[None]:
-        """What kills the process inside the block is laid to the run."""
-        self.note("in", identity)
+    def within(self, identity: str, since: str = NEVER) -> Iterator[None]:
+        """What kills the process inside the block is laid to the run; `since` is the moment of the outcome that it had."""
+        self.note("in", identity, since)
         try:
             yield
         finally:
@@ -59,10 +62,14 @@ class Journal:
         return {line[1] for line in self._lines() if line[0] in ("tried", "died")}
 
     @property
-    def unbooked(self) -> dict[str, int]:
-        """Runs in which a process died, of which signal, where their outcomes do not say so yet."""
-        booked = {line[1] for line in self._lines() if line[0] == "booked"}
-        return {line[1]: int(line[2]) for line in self._lines() if line[0] == "died" and line[1] not in booked}
+    def unsettled(self) -> dict[str, int]:
+        """Runs in which a process died, of which signal, where that has not been looked into yet."""
+        settled = {line[1] for line in self._lines() if line[0] == "settled"}
+        return {line[1]: int(line[2]) for line in self._lines() if line[0] == "died" and line[1] not in settled}
+
+    def since(self, identity: str) -> str:
+        """Of what moment the run's last outcome was when a process entered it last."""
+        return [line[2] for line in self._lines() if line[:2] == ["in", identity]][-1]
 
     def last(self, event: str) -> str | None:
         """What was noted last of an event; None if nothing was."""
@@ -70,4 +77,8 @@ class Journal:
 
     def _lines(self) -> list[list[str]]:
         content = os.pread(self.descriptor, os.fstat(self.descriptor).st_size, 0)
-        return [line.split() for line in content.decode().splitlines()]
+        return [line.split() for line in content.decode().splitlines() if line.strip()]
+
+
+def _unnamed_file() -> IO[bytes]:
+    return os.fdopen(os.memfd_create("oho-bench"), "r+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile()

@@ -15,11 +15,11 @@ import torch
 
 from bench.claim import claimed
 from bench.conditions import is_answering
-from bench.config import ConfigError, Experiment, Spec
+from bench.config import Experiment, Spec
 from bench.display import Display
 from bench.environment import describe_environment
 from bench.errors import DeviceLostError
-from bench.journal import Journal
+from bench.journal import NEVER, Journal
 from bench.json_files import FULL, storing, write_json
 from bench.method_registry import METHODS
 from bench.online import InitialOptions
@@ -38,11 +38,12 @@ from bench.records import (
     write_outcome,
 )
 from bench.runner import run
-from bench.saving import discard_checkpoint
+from bench.saving import discard_checkpoint, has_checkpoint
 from bench.signals import Stopper
 from bench.spec import method_of, set_threads, task_of
 from bench.supervisor import death_by
 from bench.tracking import open_sink
+from bench.yaml_file import ConfigError
 
 log = logging.getLogger("oho-bench")
 
@@ -72,7 +73,7 @@ def plan(experiments: Sequence[Experiment], root: Path, *, again_invalid: bool =
                 outcome = read_outcome(root / identity)
                 _check_protocol(outcome, root)
                 done = outcome is not None and outcome.status.is_result and (outcome.valid or not again_invalid)
-                if done and is_damaged(root / identity, outcome):
+                if done and identity not in tried and is_damaged(root / identity, outcome):
                     log.warning("%s: files of this ended run are gone or cut; it runs again", root / identity)
                     done = False
                 planned[identity] = Planned(experiment, spec, identity, outcome, done or identity in tried)
@@ -100,8 +101,7 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
     with storing(root):
         _prepare(root)
         for item in planned:
-            if item.outcome is not None and item.outcome.status.is_result:
-                discard_checkpoint(root / item.id)  # of a process that was killed between the outcome and its end
+            _tidy(root / item.id, item.outcome)
     todo = [item for item in planned if not item.is_done]
     _check_methods(todo, data_root, journal)
     with storing(root), claimed(root / "experiments", wait=True):
@@ -117,6 +117,7 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
                     display.skip(number, item.spec)
                 break
             waiting = taken
+        stopper.check()  # a signal in the last run's end
     return series.counts
 
 
@@ -144,7 +145,7 @@ class _Series:
         tracking = item.experiment.tracking
         sink = partial(open_sink, mode=tracking.mode, project=tracking.project, experiment=item.experiment.name)
         self.display.start(number, item.spec)
-        with self.journal.within(item.id):
+        with self.journal.within(item.id, moment_of(item.outcome)):
             outcome = run(
                 item.spec, self.root, data_root=self.data_root, open_sink=sink, progress=self.display.progress,
                 stopper=self.stopper,
@@ -153,7 +154,15 @@ class _Series:
         self.display.end(outcome)
         self.counts[outcome.status] += 1
         if outcome.status is Status.FAILED and not is_answering(torch.device(item.spec["device"])):
-            raise DeviceLostError(f"{self.root / item.id}: it left the GPU unusable to this process; another one can go on")
+            raise DeviceLostError(f"{self.root / item.id}: it left the GPU unusable to its process; a new one can go on")
+
+
+def _tidy(folder: Path, outcome: Outcome | None) -> None:
+    """Removes what a process left that was killed between the outcome and its end."""
+    if has_checkpoint(folder) and outcome is not None and outcome.status.is_result:
+        with claimed(folder) as is_ours:
+            if is_ours and read_outcome(folder) == outcome:
+                discard_checkpoint(folder)
 
 
 def book_killed(planned: Sequence[Planned], root: Path, journal: Journal) -> list[Planned]:
@@ -161,20 +170,20 @@ def book_killed(planned: Sequence[Planned], root: Path, journal: Journal) -> lis
 
     Returns what is planned, with these outcomes.
     """
-    unbooked = journal.unbooked
+    unsettled = journal.unsettled
     found = []
     for item in planned:
-        if item.id in unbooked:
-            item = replace(item, outcome=_book(item, root / item.id, unbooked[item.id]))
-            journal.note("booked", item.id)
+        if item.id in unsettled:
+            item = replace(item, outcome=_book(item, root / item.id, unsettled[item.id], journal.since(item.id)))
+            journal.note("settled", item.id)
         found.append(item)
     return found
 
 
-def _book(item: Planned, folder: Path, number: int) -> Outcome | None:
+def _book(item: Planned, folder: Path, number: int, since: str) -> Outcome | None:
     with storing(folder), claimed(folder) as is_ours:
         outcome = read_outcome(folder)
-        if not is_ours or (outcome is not None and outcome.status.is_result):  # another runner has taken it over
+        if not is_ours or moment_of(outcome) not in (NEVER, since):  # another runner has taken it over
             return outcome
         write_json(folder / "spec.json", item.spec)
         run = read_run(folder)
@@ -186,6 +195,11 @@ def _book(item: Planned, folder: Path, number: int) -> Outcome | None:
         )  # fmt: skip
         write_outcome(folder, outcome)
         return outcome
+
+
+def moment_of(outcome: Outcome | None) -> str:
+    """When a run ended."""
+    return outcome.environment["finished"] if outcome else NEVER
 
 
 def _has_ended_meanwhile(item: Planned, outcome: Outcome | None) -> bool:
@@ -228,7 +242,7 @@ def _check_methods(todo: Sequence[Planned], data_root: Path | None, journal: Jou
         if name not in tasks:
             tasks[name] = task_of(spec, torch.device("cpu"), data_root)[0]
         try:
-            with journal.within(item.id):  # what does not fit the memory here would not fit there
+            with journal.within(item.id, moment_of(item.outcome)):  # what does not fit the memory here would not fit there
                 method.init(tasks[name], spec["seed"])
         except ValueError as error:
             raise ConfigError(f"method {spec['method']['label']!r} on {spec['task']['name']}: {error}") from None

@@ -92,8 +92,8 @@ class Loop:
         self.resumptions += 1
         self.ledger.switch("runner")
 
-    def checkpoint(self) -> None:
-        """Writes all that the run needs to go on; one that cannot be written is told once, and the run goes on without."""
+    def checkpoint(self, *, is_last: bool) -> None:
+        """Writes all that the run needs to go on.  Where that fails, it is told: once, or before the run is left."""
         content = {
             "version": CHECKPOINT_VERSION, "method": self.method.saved(self.state), "events": len(self.events),
             "records": self.writer.durable(), "seconds": dict(self.ledger.seconds),
@@ -102,26 +102,26 @@ class Loop:
         try:
             write_checkpoint(self.writer.folder, content)
         except OSError as error:
-            if not self.is_told:
-                log.warning("%s: no checkpoint (%s); the run goes on", self.writer.folder, error.strerror)
+            if is_last or not self.is_told:
+                then = "what was done since the last one is made again" if is_last else "the run goes on"
+                log.warning("%s: no checkpoint (%s); %s", self.writer.folder, error.strerror, then)
             self.is_told = True
 
     def until_budget(self, stopper: Stopper, checkpoint_seconds: float) -> Status:
         """Advances and evaluates until the budget is used or the training has diverged."""
         shown, saved, pause = -1.0, self.ledger.wall(), checkpoint_seconds
-        with stopper.patience():
-            while (used := self.used()) < self.amount and not self.state.diverged:
-                if stopper.asked is not None or self.ledger.wall() - saved > pause:
-                    begun = self.ledger.wall()
-                    with self.ledger.account("checkpoint"):
-                        self.checkpoint()
-                    saved = self.ledger.wall()
-                    pause = max(checkpoint_seconds, (saved - begun) / CHECKPOINT_SHARE)
-                    stopper.check()
-                used = self.advance(used)
-                if (moment := self.ledger.wall()) - shown > 0.1:
-                    self.progress(min(1.0, used / self.amount), self.state)
-                    shown = moment
+        while (used := self.used()) < self.amount and not self.state.diverged:
+            if stopper.asked is not None or self.ledger.wall() - saved > pause:
+                begun = self.ledger.wall()
+                with self.ledger.account("checkpoint"):
+                    self.checkpoint(is_last=stopper.asked is not None)
+                saved = self.ledger.wall()
+                pause = max(checkpoint_seconds, (saved - begun) / CHECKPOINT_SHARE)
+                stopper.check()
+            used = self.advance(used)
+            if (moment := self.ledger.wall()) - shown > 0.1:
+                self.progress(min(1.0, used / self.amount), self.state)
+                shown = moment
         self.method.finish(self.state)
         self.record_trials(used)
         if self.final["step"] < self.state.step:

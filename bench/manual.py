@@ -10,9 +10,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from bench.config import ConfigError
 from bench.method_registry import METHODS
 from bench.task_registry import TASKS
+from bench.yaml_file import ConfigError
 
 NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null"}
 

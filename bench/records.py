@@ -171,12 +171,13 @@ class RunWriter:
 
     def close(self, outcome: Outcome | None = None) -> None:
         """Ends the run; without an outcome it stays unfinished."""
-        size = os.fstat(self._file).st_size
-        with contextlib.suppress(OSError):
-            os.fsync(self._file)
-        os.close(self._file)
-        if outcome is not None:
-            with storing(self.folder):
+        with storing(self.folder) if outcome is not None else contextlib.suppress(OSError):
+            size = os.fstat(self._file).st_size
+            try:
+                os.fsync(self._file)
+            finally:
+                os.close(self._file)
+            if outcome is not None:
                 write_outcome(self.folder, replace(outcome, record_bytes=size))
 
 
@@ -257,7 +258,12 @@ def read_outcome(folder: Path) -> Outcome | None:
     if not path.exists():
         return None
     remedy = "remove this file to run it again"
-    content = read_object(path, remedy)
+    try:
+        content = read_object(path, remedy)
+    except RecordError:
+        if not path.exists():  # another runner has begun the run anew
+            return None
+        raise
     if content.get("schema") != SCHEMA:
         raise RecordError(
             f"{path}:1:1: schema {content.get('schema')!r}, this version reads {SCHEMA}; run it again into another folder"

@@ -49,11 +49,51 @@ def run(
         Interrupted: after a signal; the outcome is written, and with it the run can go on.
         StorageError: where the folder cannot be written.
     """
-    device = torch.device(spec["device"])
+    device, stopper = torch.device(spec["device"]), stopper or Stopper()
     ledger = Ledger(Cuda() if device.type == "cuda" else None, now)
     threads = set_threads(spec)
     torch.backends.cudnn.deterministic = True  # same seed, same run
     keep_freed_memory()
+    with stopper.patience():  # but for the set-up: what is made would be lost
+        writer, sink, earlier = _opened(root, spec, ledger, open_sink)
+        task: Task | None = None
+        loop: Loop | None = None
+        status, message = Status.FAILED, ""
+        stop: BaseException | None = None
+        try:
+            with stopper.impatience():
+                task, test = task_of(spec, device, data_root)
+                method = method_of(spec)
+                _warm_up(method, task, spec["seed"])
+                loop = Loop(method, task, test, spec, ledger, writer, sink, progress)
+                loop.start(earlier.content if earlier else None)
+            status = loop.until_budget(stopper, checkpoint_seconds)
+        except (Interrupted, KeyboardInterrupt) as signal:
+            status, stop = Status.INTERRUPTED, signal
+            message = "stopped by a signal; the same command goes on with it"
+        except StorageError as error:
+            sink.close(_outcome(Status.FAILED, str(error), loop, ledger, {}))
+            writer.close()
+            raise
+        except (Exception, SystemExit) as error:
+            message = _told(error)
+        environment = describe_environment(device, threads, data=task.data if task else None)
+        outcome = _outcome(status, message, loop, ledger, environment)
+        try:
+            writer.close(outcome)
+            if status is not Status.INTERRUPTED:
+                discard_checkpoint(writer.folder)
+        finally:
+            sink.close(outcome)
+    if stop is not None:
+        raise stop
+    return outcome
+
+
+def _opened(
+    root: Path, spec: Spec, ledger: Ledger, open_sink: Callable[[str, Spec, Path], Sink]
+) -> tuple[RunWriter, Sink, Earlier | None]:
+    """The run's folder and its tracker, and what there is to go on from."""
     folder = root / run_id(spec)
     ended = read_outcome(folder)
     if ended and ended.status.is_result:
@@ -65,38 +105,7 @@ def run(
     if writer.cut and (earlier or ended is None):
         log.warning("%s", _what_is_made_again(writer, earlier))
     with ledger.account("tracking"):
-        sink = _sink(open_sink, writer, spec, earlier)
-    task: Task | None = None
-    loop: Loop | None = None
-    status, message = Status.FAILED, ""
-    stop: BaseException | None = None
-    try:
-        task, test = task_of(spec, device, data_root)
-        method = method_of(spec)
-        _warm_up(method, task, spec["seed"])
-        loop = Loop(method, task, test, spec, ledger, writer, sink, progress)
-        loop.start(earlier.content if earlier else None)
-        status = loop.until_budget(stopper or Stopper(), checkpoint_seconds)
-    except (Interrupted, KeyboardInterrupt) as signal:
-        status, stop = Status.INTERRUPTED, signal
-        message = "stopped by a signal; the same command goes on with it"
-    except StorageError as error:
-        sink.close(_outcome(Status.FAILED, str(error), loop, ledger, {}))
-        writer.close()
-        raise
-    except Exception as error:
-        message = _told(error)
-    environment = describe_environment(device, threads, data=task.data if task else None)
-    outcome = _outcome(status, message, loop, ledger, environment)
-    try:
-        writer.close(outcome)
-        if status is not Status.INTERRUPTED:
-            discard_checkpoint(folder)
-    finally:
-        sink.close(outcome)
-    if stop is not None:
-        raise stop
-    return outcome
+        return writer, _sink(open_sink, writer, spec, earlier), earlier
 
 
 def _what_is_made_again(writer: RunWriter, earlier: Earlier | None) -> str:
@@ -125,7 +134,7 @@ def _warm_up(method: Method, task: Task, seed: int) -> None:
     task.evaluate(state.model, task.validation)
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """The traceback without the home folder.  What was raised is its last line: one line, whatever it was."""
     raised = "".join(traceback.format_exception_only(error))
     frames = "".join(traceback.format_exception(error)).removesuffix(raised)

@@ -65,6 +65,11 @@ def write_checkpoint(folder: Path, content: Mapping[str, Any]) -> None:
         raise
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Or what a kill has left of one."""
+    return (folder / CHECKPOINT).exists() or unfinished(folder / CHECKPOINT).exists()
+
+
 def discard_checkpoint(folder: Path) -> None:
     """Of a run that has ended; also what a kill has left of one."""
     for path in (folder / CHECKPOINT, unfinished(folder / CHECKPOINT)):

@@ -16,7 +16,8 @@ from typing import Any
 
 WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ECHO_SECONDS = 0.2
-"""The same signal so soon again is no second one: job schedulers send it to every process, and we pass it on to ours."""
+"""What comes so soon after the first signal is no second one: job schedulers send theirs to every process, and we pass them
+on to ours; systems that shut down send two kinds at once."""
 
 
 def tell(line: str) -> None:
@@ -52,7 +53,7 @@ class Interrupted(BaseException):
 
 
 class Stopper:
-    """`asked` is the signal that came.  While `patient`, who works looks at it; else the signal raises `Interrupted`."""
+    """`asked` is the signal that came.  While there is patience, who works looks at it; else it raises `Interrupted`."""
 
     def __init__(self) -> None:
         self.asked: int | None = None
@@ -60,12 +61,22 @@ class Stopper:
 
     @contextmanager
     def patience(self) -> Iterator[None]:
-        """The block calls `check` often, where it can be left without loss."""
-        self._patient = True
+        """The block calls `check` often, where it can be left without loss, or is short."""
+        before, self._patient = self._patient, True
         try:
             yield
         finally:
-            self._patient = False
+            self._patient = before
+
+    @contextmanager
+    def impatience(self) -> Iterator[None]:
+        """The block, in one that has patience, can be left anywhere without loss."""
+        before, self._patient = self._patient, False
+        try:
+            self.check()
+            yield
+        finally:
+            self._patient = before
 
     def check(self) -> None:
         """Raises `Interrupted` if a signal came."""
@@ -111,11 +122,9 @@ def _leaving_at_the_second() -> Iterator[None]:
 
 
 def _watch(reading: int) -> None:
-    first: tuple[int, float] | None = None
+    first: float | None = None
     while content := os.read(reading, 1):
-        number = content[0]
-        if number not in WATCHED:
-            continue
-        if first and (number != first[0] or time.monotonic() - first[1] > ECHO_SECONDS):
-            os._exit(128 + number)  # records are on the disk line by line, checkpoints are whole
-        first = first or (number, time.monotonic())
+        if content[0] in WATCHED:
+            first = first or time.monotonic()
+            if time.monotonic() - first > ECHO_SECONDS:
+                os._exit(128 + content[0])  # records are with the system line by line, checkpoints are whole

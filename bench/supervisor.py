@@ -10,45 +10,56 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from bench.journal import Journal
 from bench.signals import WATCHED, held, release_signals, tell
 
 RENEW = 75
-"""The exit code by which a child asks for another one in its place."""
+"""The exit code of a child that asks for another one in its place."""
+CHILD = "import sys; sys.path.append(sys.argv.pop(1)); from bench.cli import app; app(prog_name='oho-bench')"
+ROOT = str(Path(__file__).parents[1])
 SET_PARENT_DEATH_SIGNAL = 1
 """An option of Linux's `prctl`."""
 
 
-def supervise(out: Path) -> int:
-    """Carries out this process's command line in a child, and in another one after each death; returns the exit code."""
+def supervise(words: Sequence[str], out: Path) -> int:
+    """Carries out a command line in a child, and in another one after each death; returns the exit code."""
     journal, relay = Journal.new(), Relay()
     journal.note("parent", os.getpid())
+    words = [words[0], f"--journal={journal.descriptor}", *words[1:]]
     with relay.listening():
         while True:
+            before = len(journal.tried)
             try:
-                code = relay.run([sys.argv[1], f"--journal={journal.descriptor}", *sys.argv[2:]], journal)
+                code = relay.run(words, journal.descriptor)
             except OSError as error:
                 tell(f"oho-bench: no process can be started ({error.strerror}); the same command goes on once one can be")
                 return 1
-            if relay.asked and (code < 0 or code == RENEW):
+            is_renewed = code == RENEW and len(journal.tried) > before
+            if code >= 0 and not is_renewed:
+                return 1 if code == RENEW else code
+            if stop := relay.asked or (-code if -code in WATCHED else None):
                 tell("\noho-bench: stopped; the same command goes on where it was")
-                return 128 + relay.asked
-            if code == RENEW:
-                continue
-            if code >= 0:
-                return code
-            run = journal.present
-            if run is None:
-                tell(f"oho-bench: {death_by(-code)} outside of a run; give the same command again to go on")
+                return 128 + stop
+            if not is_renewed and not _is_laid_to_a_run(journal, -code, out):
                 return 128 - code
-            journal.note("out")
-            journal.note("died", run, -code)
-            tell(f"oho-bench: {out / run}: {death_by(-code)}; the other runs go on")
+
+
+def _is_laid_to_a_run(journal: Journal, number: int, out: Path) -> bool:
+    """Tells and notes which run the process died in, if it did."""
+    run = journal.present
+    if run is None:
+        tell(f"oho-bench: outside of a run {death_by(number)}; give the same command again to go on")
+        return False
+    journal.note("out")
+    journal.note("died", run, number)
+    tell(f"oho-bench: {out / run}: {death_by(number)}; the other runs go on")
+    return True
 
 
 def death_by(number: int) -> str:
@@ -70,8 +81,9 @@ class Relay:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Handles the signals inside the block; one that was ignored before still is."""
-        handlers = {**dict.fromkeys(WATCHED, self._forward), signal.SIGTSTP: self._pause}
+        handlers: dict[int, Any] = {**dict.fromkeys(WATCHED, self._forward), signal.SIGTSTP: self._pause}
         heard = {number: handler for number, handler in handlers.items() if signal.getsignal(number) is not signal.SIG_IGN}
+        heard[signal.SIGCHLD] = signal.SIG_DFL  # where it is ignored, nobody learns how a child ended
         previous = {number: signal.signal(number, handler) for number, handler in heard.items()}
         try:
             yield
@@ -79,18 +91,13 @@ class Relay:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def run(self, arguments: list[str], journal: Journal) -> int:
-        """The exit code of a child that begins with the signals held; negative, of what it died."""
-        paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    def run(self, words: list[str], descriptor: int) -> int:
+        """The exit code of a child that begins with the signals held and has the descriptor; negative, what it died of."""
         with held():  # one that comes meanwhile is for the new child, too
             if self.asked:
-                return -self.asked
-            self._child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "bench.cli", *arguments],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-                start_new_session=True,
-                pass_fds=[journal.descriptor],
-            )
+                return -self.asked  # before it was born
+            command = [sys.executable, "-P", "-c", CHILD, ROOT, *words]
+            self._child = subprocess.Popen(command, start_new_session=True, pass_fds=[descriptor])
         return self._child.wait()
 
     def _forward(self, number: int, frame: FrameType | None) -> None:
@@ -112,11 +119,13 @@ def begin_child(descriptor: int) -> Journal:
     Raises OSError or ValueError where the descriptor is not one of a journal.
     """
     journal = Journal(descriptor)
-    parent = int(journal.last("parent") or "none")
+    parent = journal.last("parent")
+    if parent is None:
+        raise ValueError("no journal")
     os.set_inheritable(descriptor, False)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before that
+        if os.getppid() != int(parent):  # it died before that
             os._exit(1)
     release_signals()
     return journal

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bench.command_line import resolve_device
 from bench.config import load_experiment
 from bench.data import load
+from bench.errors import DeviceLostError
 from bench.journal import Journal
 from bench.launch import Planned, book_killed, launch, plan
 from bench.records import Status, title_of
@@ -32,24 +35,29 @@ class Order:
     again_invalid: bool
 
 
-def work(order: Order, figures: Mapping[str, Any], journal: Journal, *, dry_run: bool) -> int:
+def work(order: Order, *, figures: Mapping[str, Any], journal: Journal, dry_run: bool) -> int:
     """Runs what is asked for and not done yet; how many of all these runs have failed.
 
     Raises what `load_experiment`, `load` and `launch` do.
     """
-    device = resolve_device(journal.last("device") or order.device)
+    begun = journal.last("device")
+    if begun == "cuda" and not torch.cuda.is_available():
+        raise DeviceLostError("the GPU that the command began with is gone; the same command goes on once it is back")
+    device = begun or resolve_device(order.device)
     experiments = [
         load_experiment(path, figures=figures, overrides=order.overrides, seeds=order.seeds, device=device)
         for path in order.configs
     ]
     planned = plan(experiments, order.out, again_invalid=order.again_invalid, tried=journal.tried)
-    if _is_begun(journal, planned):
-        planned = book_killed(planned, order.out, journal)
-    else:
+    if begun is None:
         _print_plan(planned, every_run=dry_run)
+        journal.note("planned", _digest(planned))
         journal.note("device", device)
+    elif journal.last("planned") != _digest(planned):
+        raise ConfigError("what the command reads was changed while it was at work; give it again")
     if dry_run:
         return 0
+    planned = book_killed(planned, order.out, journal)
     for task in {item.spec["task"]["name"] for item in planned if not item.is_done}:
         load(TASKS[task].data, order.data_root)
     counts = launch(experiments, planned, order.out, data_root=order.data_root, journal=journal)
@@ -57,14 +65,8 @@ def work(order: Order, figures: Mapping[str, Any], journal: Journal, *, dry_run:
     return counts[Status.FAILED]
 
 
-def _is_begun(journal: Journal, planned: Sequence[Planned]) -> bool:
-    """Whether another process of the command was at work before this one; it had planned the same, then."""
-    digest = hashlib.sha256("\n".join(item.id for item in planned).encode()).hexdigest()
-    begun = journal.last("planned")
-    if begun not in (None, digest):
-        raise ConfigError("what the command reads was changed while it was at work; give it again")
-    journal.note("planned", digest)
-    return begun is not None
+def _digest(planned: Sequence[Planned]) -> str:
+    return hashlib.sha256("\n".join(item.id for item in planned).encode()).hexdigest()
 
 
 def _print_plan(planned: Sequence[Planned], *, every_run: bool) -> None:

@@ -110,6 +110,10 @@ class OHO:
         self.exact = influence == "exact" or self.set_map.count == 1
         self._start()
 
+    def __repr__(self) -> str:
+        influence = "exact" if self.exact else "collapsed"
+        return f"OHO({self.rule}, {self.meta}, {self.set_map.count} sets, {influence} influence, {self.steps} steps made)"
+
     def _check_unchanged(self) -> None:
         made, now = self._influence.theta, self._flat.tensors[0]
         if (made.dtype, made.device) != (now.dtype, now.device):

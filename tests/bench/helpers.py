@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import torch
 
 from bench.config import load_experiment
 from bench.runner import run
+from bench.signals import Stopper
 from bench.tracking import NoSink
 from reports.registry import FIGURES
 
@@ -85,6 +87,23 @@ def run_one(spec, folder, sink=None, **options):
 
 def same(a, b):
     return all(torch.equal(a[name], b[name]) for name in a)
+
+
+class StoppedAfter(Stopper):
+    """A signal that comes after so many looks at whether one has come."""
+
+    def __init__(self, looks):
+        super().__init__()
+        self.looks = looks
+
+    @property
+    def asked(self):
+        self.looks -= 1
+        return signal.SIGTERM if self.looks < 0 else None
+
+    @asked.setter
+    def asked(self, value):
+        pass
 
 
 class Ticks:

@@ -4,6 +4,7 @@ What a user reads is asserted word for word, so that the table cannot drift.
 """
 
 import contextlib
+import errno
 import gc
 import gzip
 import json
@@ -26,7 +27,7 @@ import numpy as np
 import pytest
 import torch
 import wandb
-from helpers import ROOT, Ticks, experiment, oho_bench, run_one, within_a_run, write_config
+from helpers import ROOT, StoppedAfter, Ticks, experiment, oho_bench, run_one, within_a_run, write_config
 from typer.testing import CliRunner
 
 from baselines.training import Training
@@ -39,6 +40,7 @@ from bench.launch import launch, plan
 from bench.protocol import Split, Task
 from bench.records import Status, StorageError, read_outcome, read_run, run_id
 from bench.runner import run
+from bench.signals import Interrupted
 from bench.status import describe
 from bench.tracking import NoSink, open_sink, read_back, unreachable
 from reports.api import build_report
@@ -142,6 +144,36 @@ def test_disk_full_among_the_records(tmp_path):
         again = timeless(folder)
         assert again == timeless(tmp_path / "whole" / folder.name)
         assert again[: len(kept)] == kept
+
+
+def test_a_stop_whose_checkpoint_finds_the_disk_full_says_what_is_lost(tmp_path, disk, caplog):
+    spec = experiment(tmp_path, "fixed").specs[0]
+    fill(disk, leave=40_960)
+    with pytest.raises(Interrupted):
+        run_one(spec, disk, stopper=StoppedAfter(3))
+    lost = "no checkpoint (No space left on device); what was done since the last one is made again"
+    assert told(caplog) == [f"{disk / run_id(spec)}: {lost}"]
+
+
+def test_a_disk_that_refuses_the_last_records_leaves_the_run_open(tmp_path, monkeypatch):
+    spec = experiment(tmp_path, "fixed").specs[0]
+
+    real = os.fsync
+
+    def refuse(descriptor):
+        if os.path.samestat(os.fstat(descriptor), records.stat()):
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        real(descriptor)
+
+    records = tmp_path / run_id(spec) / "records.jsonl"
+    records.parent.mkdir()
+    records.touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        with pytest.raises(StorageError, match=r"cannot be written \(Disk quota exceeded\)"):
+            run_one(spec, tmp_path)
+    assert read_run(tmp_path / run_id(spec)).outcome is None
+    assert run_one(spec, tmp_path).status is Status.BUDGET_REACHED
 
 
 def test_disk_full_at_a_checkpoint(tmp_path, disk, caplog):
@@ -469,14 +501,14 @@ def test_what_is_not_finite_is_a_result(name, broken, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("part", ["init", "advance", "incumbent", "scalars"])
-@pytest.mark.parametrize("calls", [0, 1])
-def test_a_method_that_raises_is_one_failed_run(part, calls, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("calls", "error"), [(0, ZeroDivisionError), (1, ZeroDivisionError), (1, SystemExit)])
+def test_a_method_that_raises_is_one_failed_run(part, calls, error, tmp_path, monkeypatch):
     plain, count = getattr(Training, part), Counter()
 
     def broken(self, *arguments, **options):
         count[part] += self.options.lr == 0.125
         if self.options.lr == 0.125 and count[part] > calls:
-            raise ZeroDivisionError(f"{part} is broken")
+            raise error(f"{part} is broken")
         return plain(self, *arguments, **options)
 
     monkeypatch.setattr(Training, part, broken)
@@ -485,7 +517,7 @@ def test_a_method_that_raises_is_one_failed_run(part, calls, tmp_path, monkeypat
     counts = outcome_of([load_experiment(path, figures=FIGURES)], tmp_path / "runs")
     assert counts == {Status.BUDGET_REACHED: 2, Status.FAILED: 1}
     (line,) = [line for line in describe(tmp_path / "runs").splitlines() if line.startswith("failed")]
-    assert line.endswith(f": ZeroDivisionError: {part} is broken")
+    assert line.endswith(f": {error.__name__}: {part} is broken")
 
 
 # Trackers
@@ -637,6 +669,7 @@ def test_two_signals_leave_at_once_and_the_same_command_goes_on(tmp_path):
     process = subprocess.Popen([sys.executable, "-m", "bench.cli", *map(str, words)], stderr=subprocess.PIPE, cwd=ROOT)
     within_a_run(out, records=3)
     process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     asked = time.monotonic()
     assert process.wait(60) in (130, 143)

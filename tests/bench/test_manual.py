@@ -2,10 +2,10 @@
 
 import pytest
 
-from bench.config import ConfigError
 from bench.manual import describe_options
 from bench.method_registry import METHODS
 from bench.task_registry import TASKS
+from bench.yaml_file import ConfigError
 
 
 @pytest.mark.parametrize("name", [*METHODS, *TASKS])

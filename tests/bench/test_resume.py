@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import METHOD_LINES, experiment, run_one, within_a_run, write_config
+from helpers import METHOD_LINES, StoppedAfter, experiment, run_one, within_a_run, write_config
 
 from bench.claim import claimed
 from bench.config import load_experiment
 from bench.launch import launch, plan
 from bench.records import Status, read_manifests, read_outcome, read_run, run_id
 from bench.saving import CHECKPOINT
-from bench.signals import Interrupted, Stopper
+from bench.signals import Interrupted
 from reports.registry import FIGURES
 
 KILLING = Path(__file__).with_name("killing.py")
@@ -68,23 +68,6 @@ def test_shocks_survive_a_kill(tmp_path):
     path.write_text(path.read_text() + SHOCKS)
     specs = [spec for spec in load_experiment(path, figures=FIGURES).specs if "shock" in spec]
     check(kill(specs, tmp_path, kills=4, seed=3, timeout=110), 2)
-
-
-class StoppedAfter(Stopper):
-    """A signal that comes after so many looks at the clock."""
-
-    def __init__(self, looks):
-        super().__init__()
-        self.looks = looks
-
-    @property
-    def asked(self):
-        self.looks -= 1
-        return signal.SIGTERM if self.looks < 0 else None
-
-    @asked.setter
-    def asked(self, value):
-        pass
 
 
 def stopped(spec, folder, looks):

@@ -1,6 +1,7 @@
 """A process that dies within a run costs that run, and no other; signals reach the process that works."""
 
 import contextlib
+import errno
 import os
 import pty
 import re
@@ -15,12 +16,18 @@ import pytest
 from helpers import METHOD_LINES, ROOT, experiment, oho_bench, run_one, within_a_run, write_config
 
 import bench.launch
+import bench.records
+import bench.runner
 from baselines.training import Training
+from bench.claim import claimed
+from bench.environment import describe_environment
 from bench.errors import DeviceLostError
-from bench.journal import Journal
-from bench.launch import book_killed, launch, plan
+from bench.journal import NEVER, Journal
+from bench.json_files import read_object
+from bench.launch import book_killed, launch, moment_of, plan
 from bench.records import Status, read_outcome, read_run, run_id, write_outcome
 from bench.saving import CHECKPOINT
+from bench.signals import Interrupted
 from bench.status import describe
 from bench.supervisor import RENEW
 from bench.work import Order, work
@@ -164,21 +171,23 @@ def test_a_journal_knows_what_was_tried_and_in_what_the_process_died(in_memory, 
     if not in_memory:
         monkeypatch.delattr(os, "memfd_create", raising=False)
     journal = Journal.new()
-    assert (journal.present, journal.tried, journal.unbooked, journal.last("device")) == (None, set(), {}, None)
-    with journal.within("a"):
+    assert (journal.present, journal.tried, journal.unsettled, journal.last("device")) == (None, set(), {}, None)
+    with journal.within("a", "then"):
         assert journal.present == "a"
+    os.write(journal.descriptor, b"\n")
     assert journal.present is None
     journal.note("tried", "a")
     child = Journal(os.dup(journal.descriptor))
-    child.note("in", "b")
+    child.note("in", "b", "never")
+    assert (child.since("a"), child.since("b")) == ("then", "never")
     assert journal.present == "b"
     journal.note("out")
     journal.note("died", "b", 9)
     assert child.present is None
     assert child.tried == {"a", "b"}
-    assert child.unbooked == {"b": 9}
-    child.note("booked", "b")
-    assert journal.unbooked == {}
+    assert child.unsettled == {"b": 9}
+    child.note("settled", "b")
+    assert journal.unsettled == {}
 
 
 def failing(monkeypatch):
@@ -199,14 +208,20 @@ def test_what_has_failed_is_tried_again_by_the_next_command_only(tmp_path, monke
     assert not plan([one], tmp_path)[0].is_done
 
 
-def test_a_run_that_another_runner_has_ended_meanwhile_keeps_that_end(tmp_path):
+@pytest.mark.parametrize("is_another", [True, False])
+@pytest.mark.parametrize("status", [Status.BUDGET_REACHED, Status.FAILED])
+def test_a_death_is_booked_unless_another_runner_has_ended_the_run_meanwhile(status, is_another, tmp_path):
     one, journal = experiment(tmp_path, "fixed"), Journal.new()
-    journal.note("died", one_id := plan([one], tmp_path)[0].id, 9)
-    ended = run_one(one.specs[0], tmp_path)
+    identity = run_id(one.specs[0])
+    ended = replace(run_one(one.specs[0], tmp_path), status=status)
+    write_outcome(tmp_path / identity, ended)
+    with journal.within(identity, NEVER if is_another else moment_of(ended)):
+        journal.note("died", identity, 9)
     (item,) = book_killed(plan([one], tmp_path, tried=journal.tried), tmp_path, journal)
-    assert item.outcome == read_outcome(tmp_path / one_id)
-    assert item.outcome.steps == ended.steps
-    assert item.outcome.status is Status.BUDGET_REACHED
+    assert item.outcome.message == read_outcome(tmp_path / identity).message
+    assert item.outcome.status is (status if is_another else Status.FAILED)
+    assert item.outcome.message.startswith("killed by SIGKILL") is not is_another
+    assert journal.unsettled == {}
 
 
 @pytest.mark.parametrize(("status", "runs"), [(Status.INTERRUPTED, 1), (Status.FAILED, 0)])
@@ -222,19 +237,19 @@ def test_what_another_runner_has_stopped_is_taken_over(status, runs, tmp_path):
 def test_a_configuration_that_was_changed_while_it_ran_is_one_line(tmp_path):
     journal = Journal.new()
     order = Order([write_config(tmp_path, "fixed")], (), None, "cpu", tmp_path / "runs", None, False)
-    work(order, {"distribution": None}, journal, dry_run=True)
-    work(order, {"distribution": None}, journal, dry_run=True)
+    for _ in range(2):
+        work(order, figures={"distribution": None}, journal=journal, dry_run=True)
     write_config(tmp_path, "adam")
     with pytest.raises(ConfigError, match="was changed while it was at work; give it again"):
-        work(order, {"distribution": None}, journal, dry_run=True)
+        work(order, figures={"distribution": None}, journal=journal, dry_run=True)
 
 
 def test_the_device_is_what_it_was_when_the_command_began(tmp_path):
     journal = Journal.new()
     journal.note("device", "cuda")
     order = Order([write_config(tmp_path, "fixed")], (), None, "auto", tmp_path / "runs", None, False)
-    with pytest.raises(ConfigError, match="--device cuda: no usable GPU"):
-        work(order, {"distribution": None}, journal, dry_run=True)
+    with pytest.raises(DeviceLostError, match="the GPU that the command began with is gone"):
+        work(order, figures={"distribution": None}, journal=journal, dry_run=True)
 
 
 def test_a_run_that_leaves_the_gpu_unusable_has_failed_and_asks_for_another_process(tmp_path, monkeypatch):
@@ -263,7 +278,70 @@ def test_what_a_death_left_beside_a_result_is_removed_and_nothing_goes_on_from_i
     assert read_outcome(tmp_path / item.id).conditions["resumptions"] == 0
 
 
+def test_a_checkpoint_of_a_run_that_another_runner_has_begun_again_is_left_alone(tmp_path):
+    one = experiment(tmp_path, "fixed")
+    run_one(one.specs[0], tmp_path)
+    (item,) = plan([one], tmp_path)
+    (tmp_path / item.id / CHECKPOINT).write_bytes(b"at work")
+    with claimed(tmp_path / item.id):
+        launch([one], [item], tmp_path, data_root=None)
+    assert (tmp_path / item.id / CHECKPOINT).exists()
+
+
+def test_a_run_that_another_runner_begins_again_while_it_is_looked_at_has_no_outcome(tmp_path, monkeypatch):
+    one = experiment(tmp_path, "fixed")
+    run_one(one.specs[0], tmp_path)
+
+    def begun_again(path, remedy):
+        path.unlink()
+        return read_object(path, remedy)
+
+    monkeypatch.setattr(bench.records, "read_object", begun_again)
+    assert [item.outcome for item in plan([one], tmp_path)] == [None]
+
+
 # Signals
+
+
+def test_a_signal_while_a_run_is_being_ended_stops_after_it(tmp_path, monkeypatch):
+    def signalled(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return describe_environment(*arguments, **options)
+
+    monkeypatch.setattr(bench.runner, "describe_environment", signalled)
+    both = experiment(tmp_path, "fixed", "adam")
+    with pytest.raises(Interrupted):
+        launch([both], plan([both], tmp_path), tmp_path, data_root=None)
+    first, second = (read_outcome(tmp_path / run_id(spec)) for spec in both.specs)
+    assert first.status is Status.BUDGET_REACHED
+    assert second is None
+
+
+class ClosedTerminal:
+    """What writers find if SIGHUP is ignored: so many writes are well, and then it is closed."""
+
+    def __init__(self, writes):
+        self.left = writes
+
+    def write(self, text):
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(errno.EIO, "Input/output error")
+
+    def flush(self):
+        """Nothing."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of the bar's own thread
+@pytest.mark.parametrize("writes", [0, 4])
+def test_a_terminal_that_is_gone_takes_no_run_with_it(writes, tmp_path, monkeypatch):
+    both = experiment(tmp_path, "fixed", "adam")
+    monkeypatch.setattr(sys, "stderr", ClosedTerminal(writes))
+    assert launch([both], plan([both], tmp_path), tmp_path, data_root=None) == {Status.BUDGET_REACHED: 2}
+
 
 WATCHED_OVER = """\
 import os, signal, subprocess, sys
@@ -279,7 +357,7 @@ def popen(command, **options):
     global count
     count += 1
     if count == 1 and first:
-        Journal(options["pass_fds"][0]).note("in", "0" * 16)
+        Journal(options["pass_fds"][0]).note("in" if "SIGILL" in first else "tried", "0" * 16, "never")
         return real([sys.executable, "-c", first], **options)
     if moment == "before":
         os.kill(os.getpid(), number)
@@ -291,8 +369,7 @@ def popen(command, **options):
     return child
 
 subprocess.Popen = popen
-sys.argv[1:] = sys.argv[4:]
-sys.exit(bench.supervisor.supervise(Path("OUT")))
+sys.exit(bench.supervisor.supervise(sys.argv[4:], Path("OUT")))
 """
 
 
@@ -321,6 +398,13 @@ def test_a_signal_while_a_process_is_started_is_not_lost(number, moment, first, 
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_signal_to_the_process_that_works_alone_stops_the_command(tmp_path):
+    first = "import os, signal; signal.pthread_sigmask(signal.SIG_SETMASK, []); os.kill(os.getpid(), signal.SIGTERM)"
+    answer = watched_over(0, "", first, write_config(tmp_path, "fixed"), "--out", tmp_path / "runs")
+    assert answer.returncode == 143
+    assert answer.stderr == "\noho-bench: stopped; the same command goes on where it was\n"
+
+
 def test_a_process_that_asks_for_another_one_in_its_place_gets_it(tmp_path):
     answer = watched_over(0, "", f"raise SystemExit({RENEW})", write_config(tmp_path, "fixed"), "--dry-run")
     assert answer.returncode == 0, answer.stderr
@@ -334,10 +418,28 @@ def test_a_system_that_starts_no_more_processes_is_one_line(tmp_path):
     assert answer.stderr == f"oho-bench: {told}\n"
 
 
+def test_how_the_process_that_works_has_ended_is_known_whatever_the_command_inherits(tmp_path):
+    def prepare():
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        os.close(2)
+
+    assert oho_bench("run", tmp_path / "none.yaml", preexec_fn=prepare).returncode == 2
+
+
+def test_a_pipe_in_the_place_of_a_file_is_one_line(tmp_path):
+    os.mkfifo(pipe := tmp_path / "pipe.yaml")
+    answer = oho_bench("run", pipe)
+    assert answer.returncode == 2
+    assert f"{pipe}: a file is expected, no pipe; write it to one, or add --in-process" in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+
+
 def test_a_signal_before_the_first_run_is_one_line(tmp_path):
-    os.mkfifo(config := tmp_path / "never-written.yaml")
+    os.mkfifo(space := tmp_path / "never-written.yaml")
+    config = write_config(tmp_path, "fixed")
+    config.write_text(re.sub("space: .*", "space: never-written", config.read_text()))
     process = begun("run", config, "--out", tmp_path / "runs")
-    with open(config, "w"):  # the process that works has opened it, too, and reads
+    with open(space, "w"):  # the process that works has opened it, too, and reads
         process.send_signal(signal.SIGINT)
         told = process.communicate(timeout=20)[1]
     assert process.returncode == 130
@@ -350,10 +452,10 @@ def test_a_command_is_suspended_continued_and_stopped_by_a_signal_to_every_proce
     until(lambda: state_of(process.pid) == state_of(worker) == "T")
     process.send_signal(signal.SIGCONT)
     until(lambda: state_of(worker) not in "TZ")
-    for each in (worker, process.pid):
-        os.kill(each, signal.SIGTERM)
+    os.kill(worker, signal.SIGTERM)
+    process.send_signal(signal.SIGHUP)
     told = process.communicate(timeout=20)[1]
-    assert process.returncode == 143
+    assert process.returncode in (143, 129)  # what was heard first
     assert read_run(run).outcome.status is Status.INTERRUPTED
     assert told.splitlines()[-1] == "oho-bench: stopped; the same command goes on where it was"
 
@@ -362,8 +464,11 @@ def test_a_terminal_that_closes_stops_in_order(tmp_path):
     command = [sys.executable, "-m", "bench.cli", "run", write_config(tmp_path, "oho-full"), "--out", tmp_path / "runs"]
     process, terminal = pty.fork()
     if process == 0:
-        os.chdir(ROOT)
-        os.execv(sys.executable, [*map(str, command), "--set", "budget.steps=4000"])
+        try:
+            os.chdir(ROOT)
+            os.execv(sys.executable, [*map(str, command), "--set", "budget.steps=4000"])
+        finally:
+            os._exit(127)
     run = within_a_run(tmp_path / "runs", records=4)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGHUP

@@ -218,7 +218,7 @@ class TestAugmentation:
 @pytest.mark.parametrize("task", ["cifar10-resnet18", "cifar10-resnet50"])
 def test_a_run_on_an_archive_repeats_itself_and_says_what_its_images_are(task, method, tmp_path):
     write_classes(tmp_path, train=12, test=2, size=8)
-    small = {"name": task, "width": 4, "batch_size": 8, "validation_size": 12}
+    small = {"name": task, "width": 4, "batch_size": 8, "validation_size": 12, "validation_batch_size": 12}
     overrides = [f"task.{key}={value}" for key, value in small.items()]
     spec = experiment(tmp_path, method, overrides=[*overrides, "budget.steps=6", "evaluations=2"]).specs[0]
     first, second = (records(spec, tmp_path / name, data_root=tmp_path) for name in "ab")
