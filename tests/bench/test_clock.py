@@ -1,8 +1,13 @@
 """The ledger: every second in one account, on a processor and on a device with a queue."""
 
+import random
+import re
+
 import pytest
+from helpers import Ticks, experiment, run_one
 
 from bench.clock import Ledger
+from bench.records import read_run, run_id
 
 
 class Clock:
@@ -95,3 +100,14 @@ def test_time_of_the_host_is_booked_too():
     queue.work(1.0)
     assert ledger.counted() == 6.0
     assert sum(ledger.seconds.values()) == ledger.wall() == 6.0
+
+
+def test_a_system_clock_that_is_set_moves_no_second_of_the_ledger(tmp_path, monkeypatch):
+    spec = {**experiment(tmp_path, "random-search").specs[0], "budget": {"unit": "seconds", "amount": 0.5}}
+    steady = run_one(spec, tmp_path / "steady", now=Ticks())
+    jumps = random.Random(0)
+    monkeypatch.setattr("time.time", lambda: jumps.uniform(0, 4e9))
+    jumping = run_one(spec, tmp_path / "jumping", now=Ticks())
+    assert jumping.accounts == steady.accounts
+    assert read_run(tmp_path / "jumping" / run_id(spec)).records == read_run(tmp_path / "steady" / run_id(spec)).records
+    assert any(re.fullmatch(r"the clock jumped by -?\S+ s", reason) for reason in jumping.invalid_because)

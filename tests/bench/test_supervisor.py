@@ -1,33 +1,27 @@
-"""A process that dies within a run costs that run, and no other; signals reach the process that works."""
+"""A process that dies within a run costs that run, and no other."""
 
 import contextlib
-import errno
 import os
-import pty
 import re
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import METHOD_LINES, ROOT, experiment, oho_bench, run_one, within_a_run, write_config
+from helpers import METHOD_LINES, experiment, oho_bench, run_one, write_config
+from processes import begun, children, records_in, state_of, until, watched_over, within
 
 import bench.launch
 import bench.records
 import bench.runner
 from baselines.training import Training
 from bench.claim import claimed
-from bench.environment import describe_environment
 from bench.errors import DeviceLostError
 from bench.journal import NEVER, Journal
 from bench.json_files import read_object
 from bench.launch import book_killed, launch, moment_of, plan
 from bench.records import Status, read_outcome, read_run, run_id, write_outcome
 from bench.saving import CHECKPOINT
-from bench.signals import Interrupted
 from bench.status import describe
 from bench.supervisor import RENEW
 from bench.work import Order, work
@@ -57,49 +51,6 @@ def memory_cap():
         group.rmdir()
         return
     pytest.skip("a limit of memory is not permitted here")
-
-
-def children(process):
-    """Those that the process has now."""
-    path = Path(f"/proc/{process}/task/{process}/children")
-    if not path.exists():
-        pytest.skip("this system does not tell the children of a process")
-    return [int(word) for word in path.read_text().split()]
-
-
-def state_of(process):
-    """R, S, T (stopped), Z or, where there is none, nothing."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return ""
-
-
-def records_in(run):
-    path = run / "records.jsonl"
-    return path.read_bytes().splitlines() if path.exists() else []
-
-
-def until(condition, seconds=30):
-    began = time.monotonic()
-    while not (found := condition()):
-        assert time.monotonic() - began < seconds
-        time.sleep(0.01)
-    return found
-
-
-def begun(*words):
-    """A command, while it works."""
-    command = [sys.executable, "-m", "bench.cli", *map(str, words)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT)
-
-
-def within(out, *words, records=4):
-    """A command within its first run, that run's folder, and the process that runs it."""
-    process = begun("run", "--out", out, *words)
-    run = within_a_run(out, records=records)
-    (worker,) = children(process.pid)
-    return process, run, worker
 
 
 # Deaths
@@ -300,109 +251,7 @@ def test_a_run_that_another_runner_begins_again_while_it_is_looked_at_has_no_out
     assert [item.outcome for item in plan([one], tmp_path)] == [None]
 
 
-# Signals
-
-
-def test_a_signal_while_a_run_is_being_ended_stops_after_it(tmp_path, monkeypatch):
-    def signalled(*arguments, **options):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return describe_environment(*arguments, **options)
-
-    monkeypatch.setattr(bench.runner, "describe_environment", signalled)
-    both = experiment(tmp_path, "fixed", "adam")
-    with pytest.raises(Interrupted):
-        launch([both], plan([both], tmp_path), tmp_path, data_root=None)
-    first, second = (read_outcome(tmp_path / run_id(spec)) for spec in both.specs)
-    assert first.status is Status.BUDGET_REACHED
-    assert second is None
-
-
-class ClosedTerminal:
-    """What writers find if SIGHUP is ignored: so many writes are well, and then it is closed."""
-
-    def __init__(self, writes):
-        self.left = writes
-
-    def write(self, text):
-        self.left -= 1
-        if self.left < 0:
-            raise OSError(errno.EIO, "Input/output error")
-
-    def flush(self):
-        """Nothing."""
-
-    def isatty(self):
-        return True
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of the bar's own thread
-@pytest.mark.parametrize("writes", [0, 4])
-def test_a_terminal_that_is_gone_takes_no_run_with_it(writes, tmp_path, monkeypatch):
-    both = experiment(tmp_path, "fixed", "adam")
-    monkeypatch.setattr(sys, "stderr", ClosedTerminal(writes))
-    assert launch([both], plan([both], tmp_path), tmp_path, data_root=None) == {Status.BUDGET_REACHED: 2}
-
-
-WATCHED_OVER = """\
-import os, signal, subprocess, sys
-from pathlib import Path
-import bench.supervisor
-from bench.journal import Journal
-from bench.signals import tell
-
-number, moment, first = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-real, count = subprocess.Popen, 0
-
-def popen(command, **options):
-    global count
-    count += 1
-    if count == 1 and first:
-        Journal(options["pass_fds"][0]).note("in" if "SIGILL" in first else "tried", "0" * 16, "never")
-        return real([sys.executable, "-c", first], **options)
-    if moment == "before":
-        os.kill(os.getpid(), number)
-    if moment == "refused":
-        raise OSError(11, "Resource temporarily unavailable")
-    child = real(command, **options)
-    if moment == "after":
-        os.kill(os.getpid(), number)
-    return child
-
-subprocess.Popen = popen
-sys.exit(bench.supervisor.supervise(sys.argv[4:], Path("OUT")))
-"""
-
-
-def watched_over(number, moment, first, *words):
-    """A command that gets a signal while it starts the process that works; `first` is another one's program, before it."""
-    given = [str(int(number)), moment, first, "run", *map(str, words)]
-    return subprocess.run(
-        [sys.executable, "-c", WATCHED_OVER, *given], capture_output=True, text=True, cwd=ROOT, timeout=60
-    )
-
-
-DIES = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("first", ["", DIES], ids=["first", "second"])
-@pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_signal_while_a_process_is_started_is_not_lost(number, moment, first, tmp_path):
-    answer = watched_over(number, moment, first, write_config(tmp_path, "fixed"), "--out", tmp_path / "runs")
-    assert answer.returncode == 128 + number
-    told = answer.stderr.splitlines()
-    assert told.pop() == "oho-bench: stopped; the same command goes on where it was"
-    assert told.pop() == ""
-    died = [f"oho-bench: OUT/{'0' * 16}: crashed with SIGILL; the other runs go on"] if first else []
-    assert told == died
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_signal_to_the_process_that_works_alone_stops_the_command(tmp_path):
-    first = "import os, signal; signal.pthread_sigmask(signal.SIG_SETMASK, []); os.kill(os.getpid(), signal.SIGTERM)"
-    answer = watched_over(0, "", first, write_config(tmp_path, "fixed"), "--out", tmp_path / "runs")
-    assert answer.returncode == 143
-    assert answer.stderr == "\noho-bench: stopped; the same command goes on where it was\n"
+# How processes are started
 
 
 def test_a_process_that_asks_for_another_one_in_its_place_gets_it(tmp_path):
@@ -432,45 +281,3 @@ def test_a_pipe_in_the_place_of_a_file_is_one_line(tmp_path):
     assert answer.returncode == 2
     assert f"{pipe}: a file is expected, no pipe; write it to one, or add --in-process" in answer.stderr
     assert len(answer.stderr.splitlines()) == 1
-
-
-def test_a_signal_before_the_first_run_is_one_line(tmp_path):
-    os.mkfifo(space := tmp_path / "never-written.yaml")
-    config = write_config(tmp_path, "fixed")
-    config.write_text(re.sub("space: .*", "space: never-written", config.read_text()))
-    process = begun("run", config, "--out", tmp_path / "runs")
-    with open(space, "w"):  # the process that works has opened it, too, and reads
-        process.send_signal(signal.SIGINT)
-        told = process.communicate(timeout=20)[1]
-    assert process.returncode == 130
-    assert told.split("\n") == ["", "oho-bench: stopped; the same command goes on where it was", ""]
-
-
-def test_a_command_is_suspended_continued_and_stopped_by_a_signal_to_every_process_of_its_job(tmp_path):
-    process, run, worker = within(tmp_path / "runs", write_config(tmp_path, "oho-full"), "--set", "budget.steps=4000")
-    process.send_signal(signal.SIGTSTP)
-    until(lambda: state_of(process.pid) == state_of(worker) == "T")
-    process.send_signal(signal.SIGCONT)
-    until(lambda: state_of(worker) not in "TZ")
-    os.kill(worker, signal.SIGTERM)
-    process.send_signal(signal.SIGHUP)
-    told = process.communicate(timeout=20)[1]
-    assert process.returncode in (143, 129)  # what was heard first
-    assert read_run(run).outcome.status is Status.INTERRUPTED
-    assert told.splitlines()[-1] == "oho-bench: stopped; the same command goes on where it was"
-
-
-def test_a_terminal_that_closes_stops_in_order(tmp_path):
-    command = [sys.executable, "-m", "bench.cli", "run", write_config(tmp_path, "oho-full"), "--out", tmp_path / "runs"]
-    process, terminal = pty.fork()
-    if process == 0:
-        try:
-            os.chdir(ROOT)
-            os.execv(sys.executable, [*map(str, command), "--set", "budget.steps=4000"])
-        finally:
-            os._exit(127)
-    run = within_a_run(tmp_path / "runs", records=4)
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGHUP
-    assert read_run(run).outcome.status is Status.INTERRUPTED
-    assert (run / CHECKPOINT).exists()
