@@ -1,0 +1,111 @@
+"""Rules that a user writes."""
+
+
+import pytest
+import torch
+from test_exact import loss_of, make_problem
+from torch import nn
+from torch.nn import functional
+
+import oho
+
+
+class Signed:
+    """A user's rule outside the arithmetic of `oho.dual`: θ' = θ − η tanh(g), the gradient kept in two slots."""
+
+    names = ("lr",)
+    slot_names = ("last", "copy")
+    counter_names = ()
+    clip_norm = clip_value = None
+    temperature = 0.0
+    tune = ("lr",)
+
+    def __init__(self, lr, squash):
+        self.lr, self.squash = lr, squash
+
+    def __call__(self, theta, gradient, slots, hyper, noise=None):
+        step = gradient + 0.5 * slots["last"]
+        return theta - hyper["lr"] * self.squash(step), {"last": step, "copy": step}
+
+
+class Averaged:
+    """A rule that remembers θ as it was: its slot's tangent is the one it was given."""
+
+    names, slot_names, counter_names = ("lr",), ("previous",), ()
+    clip_norm = clip_value = None
+    temperature = 0.0
+    tune = ("lr",)
+
+    def __init__(self, lr):
+        self.lr = lr
+
+    def __call__(self, theta, gradient, slots, hyper, noise=None):
+        moved = theta - hyper["lr"] * gradient + 0.3 * (theta - slots["previous"])
+        rate = torch.where(theta > 0, hyper["lr"], 0.1 * hyper["lr"])
+        return moved - rate * gradient, {"previous": theta}
+
+
+def test_a_rule_may_keep_what_it_was_given():
+    model, batches = make_problem()
+    optimizer = oho.OHO(model.parameters(), Averaged(0.1), sets="full", meta=oho.MetaSGD(0.0))
+    steps = [(lambda b=batch: loss_of(model, b), lambda: loss_of(model, batches[-1])) for batch in batches[:8]]
+    report = oho.audit(model, optimizer, steps)
+    assert float((report.found["lr"] - report.exact["lr"]).norm() / report.exact["lr"].norm()) < 1e-12
+
+
+SQUASHES = {
+    "our arithmetic": lambda x: x / (1 + x * x),
+    "another function": torch.tanh,
+    "another operator": lambda x: x / (1 + abs(x)),
+    "another option": lambda x: torch.div(x, 2 + x * x, rounding_mode=None),
+    "equality": lambda x: x * (1.0 - 0.5 * (x == 0)),
+    "comparison": lambda x: torch.where(x >= 0, x, 0.5 * x),
+}
+
+
+@pytest.mark.parametrize("squash", SQUASHES.values(), ids=SQUASHES)
+def test_a_users_rule_is_differentiated_whatever_its_arithmetic(squash):
+    """Against central differences of the whole training, discounted by nothing; 'last' and 'copy' are one tensor."""
+
+    def final_loss(lr):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 3).double()
+        x, y = torch.randn(16, 4).double(), torch.randint(3, (16,))
+        optimizer = oho.OHO(model.parameters(), Signed(lr, squash), meta=oho.MetaSGD(0.0), discount=1.0)
+        closure = lambda: nn.functional.cross_entropy(model(x), y)  # noqa: E731
+        for _ in range(10):
+            optimizer.step(closure, closure)
+        return float(closure().detach()), optimizer
+
+    _, optimizer = final_loss(0.1)
+    width = 1e-5
+    expected = (final_loss(0.1 + width)[0] - final_loss(0.1 - width)[0]) / (2 * width)
+    assert float(optimizer.hypergradient["lr"]) == pytest.approx(expected, rel=1e-7)
+    tangents = optimizer.state_dict()["slot_influence"]
+    assert torch.equal(tangents["last"], tangents["copy"])
+    own = optimizer._influence.slots
+    assert own["last"].data_ptr() != own["copy"].data_ptr()
+
+
+def test_blocks_of_columns_change_nothing(monkeypatch):
+    def run():
+        torch.manual_seed(0)
+        model = nn.Linear(40, 30).double()
+        x, y = torch.randn(16, 40).double(), torch.randint(30, (16,))
+        optimizer = oho.OHO(model.parameters(), oho.Adam(0.01), sets="full", meta=oho.MetaSGD(1e-4))
+        closure = lambda: nn.functional.cross_entropy(model(x), y)  # noqa: E731
+        for _ in range(5):
+            optimizer.step(closure, closure)
+        return optimizer.state_dict()["influence"]["theta"]
+
+    whole = run()
+    monkeypatch.setattr("oho.influence.BLOCK_ELEMENTS", 1)
+    assert torch.equal(run(), whole)
+
+
+def test_a_mistake_in_a_users_rule_comes_out():
+    model = nn.Linear(4, 3)
+    optimizer = oho.OHO(model.parameters(), Signed(0.1, lambda x: x + None), meta=oho.MetaSGD(0.0))
+    closure = lambda: functional.cross_entropy(model(torch.ones(2, 4)), torch.tensor([0, 1]))  # noqa: E731
+    with pytest.raises(TypeError, match="NoneType"):
+        optimizer.step(closure, closure)
