@@ -65,6 +65,11 @@ class Outcome:
     schema: int = SCHEMA
 
     @property
+    def finished(self) -> str:
+        """When the run ended: a date and time in ISO's format, UTC."""
+        return self.environment["finished"]
+
+    @property
     def valid(self) -> bool:
         """Whether nothing disturbed the run's clock."""
         return not self.invalid_because

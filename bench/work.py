@@ -14,9 +14,11 @@ import torch
 from bench.command_line import resolve_device
 from bench.config import load_experiment
 from bench.data import load
+from bench.deaths import book_killed
 from bench.errors import DeviceLostError
 from bench.journal import Journal
-from bench.launch import Planned, book_killed, launch, plan
+from bench.launch import launch
+from bench.planning import Planned, plan
 from bench.records import Status, title_of
 from bench.task_registry import TASKS
 from bench.yaml_file import ConfigError

@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from baselines.training import Training
 from bench.cli import app
-from bench.launch import launch, plan
+from bench.launch import launch
+from bench.planning import plan
 from bench.records import read_run
 
 PLACES = ("counted_seconds", "wall_seconds")

@@ -16,7 +16,8 @@ from helpers import METHOD_LINES, StoppedAfter, experiment, run_one, within_a_ru
 
 from bench.claim import claimed
 from bench.config import load_experiment
-from bench.launch import launch, plan
+from bench.launch import launch
+from bench.planning import plan
 from bench.records import Status, read_manifests, read_outcome, read_run, run_id
 from bench.saving import CHECKPOINT
 from bench.signals import Interrupted

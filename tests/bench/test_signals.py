@@ -18,7 +18,8 @@ import bench.launch
 import bench.records
 import bench.runner
 from bench.environment import describe_environment
-from bench.launch import launch, plan
+from bench.launch import launch
+from bench.planning import plan
 from bench.records import Status, read_outcome, read_run, run_id
 from bench.saving import CHECKPOINT
 from bench.signals import Interrupted

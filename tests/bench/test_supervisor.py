@@ -16,10 +16,12 @@ import bench.records
 import bench.runner
 from baselines.training import Training
 from bench.claim import claimed
+from bench.deaths import book_killed
 from bench.errors import DeviceLostError
 from bench.journal import NEVER, Journal
 from bench.json_files import read_object
-from bench.launch import book_killed, launch, moment_of, plan
+from bench.launch import launch
+from bench.planning import plan
 from bench.records import Status, read_outcome, read_run, run_id, write_outcome
 from bench.saving import CHECKPOINT
 from bench.status import describe
@@ -166,7 +168,7 @@ def test_a_death_is_booked_unless_another_runner_has_ended_the_run_meanwhile(sta
     identity = run_id(one.specs[0])
     ended = replace(run_one(one.specs[0], tmp_path), status=status)
     write_outcome(tmp_path / identity, ended)
-    with journal.within(identity, NEVER if is_another else moment_of(ended)):
+    with journal.within(identity, NEVER if is_another else ended.finished):
         journal.note("died", identity, 9)
     (item,) = book_killed(plan([one], tmp_path, tried=journal.tried), tmp_path, journal)
     assert item.outcome.message == read_outcome(tmp_path / identity).message
