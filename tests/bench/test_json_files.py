@@ -4,9 +4,9 @@ import json
 from zlib import crc32
 
 import pytest
+from fuzzing import CASES, damaged, tried
 from helpers import without_sums
 from hypothesis import assume, given
-from test_fuzz import CASES, damaged, tried
 
 from bench.json_files import RecordError, intact, read_lines, sealed
 

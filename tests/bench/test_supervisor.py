@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from faults import command
 from helpers import METHOD_LINES, experiment, oho_bench, run_one, write_config
 from processes import begun, children, records_in, state_of, until, watched_over, within
 
@@ -22,7 +23,7 @@ from bench.journal import NEVER, Journal
 from bench.json_files import read_object
 from bench.launch import launch
 from bench.planning import plan
-from bench.records import Status, read_outcome, read_run, run_id, write_outcome
+from bench.records import Status, read_manifests, read_outcome, read_run, run_id, write_outcome
 from bench.saving import CHECKPOINT
 from bench.status import describe
 from bench.supervisor import RENEW
@@ -107,13 +108,19 @@ def test_a_run_that_crashes_after_it_had_been_stopped_has_failed_and_goes_on_wit
     assert [record["test_loss"] for record in found] == [record["test_loss"] for record in undisturbed]
 
 
-def test_a_command_that_is_killed_leaves_no_process_behind(tmp_path):
-    process, run, worker = within(tmp_path / "runs", write_config(tmp_path, "oho-full"), "--set", "budget.steps=4000")
+def test_a_command_that_is_killed_leaves_no_process_behind_and_keeps_what_was_recorded(tmp_path):
+    config, out, steps = write_config(tmp_path, "oho-full"), tmp_path / "runs", ["--set", "budget.steps=4000"]
+    process, run, worker = within(out, config, *steps)
     process.kill()
     process.wait()
     process.stderr.close()
     until(lambda: state_of(worker) in ("", "Z"), seconds=5)
-    assert read_run(run).outcome is None
+    left = read_run(run)
+    assert left.outcome is None
+    assert len(left.records) >= 3
+    (manifest,) = read_manifests(out)
+    assert manifest.runs == (left.id,)
+    assert "1 run to do" in command("run", config, "--out", out, *steps, "--dry-run").stdout
 
 
 # What a command does after a death
