@@ -80,11 +80,16 @@ def run(
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     with user_errors(goes_on=True, renewing=descriptor is not None):
+        from bench.signals import Interrupted
         from bench.work import Order, work
         from reports.registry import FIGURES
 
         order = Order(configs, set_ or (), parse_seeds(seeds), device, out, root, again_invalid)
-        failed = work(order, figures=FIGURES, journal=journal, dry_run=dry_run)
+        try:
+            failed = work(order, figures=FIGURES, journal=journal, dry_run=dry_run)
+        except Interrupted:
+            journal.note("told", "stopped")  # by `user_errors`
+            raise
     if failed:
         runs = "run" if failed == 1 else "runs"
         print(f"oho-bench: {failed} {runs} failed; `oho-bench status {out}` lists them", file=sys.stderr)

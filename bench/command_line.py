@@ -49,10 +49,10 @@ def folder_name(text: str) -> Path:
 
 
 def check_readable_again(configs: Sequence[Path]) -> None:
-    """A pipe can be read once, and by the process that was given it: the command reads in a process of its own."""
+    """What is no regular file can be read once, by the process that was given it: the command reads in one of its own."""
     for path in configs:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise typer.BadParameter(f"{path}: a file is expected, no pipe; write it to one, or add --in-process")
+            raise typer.BadParameter(f"{path}: a regular file is expected; --in-process reads a pipe, too")
 
 
 def parse_seeds(text: str | None) -> list[int] | None:

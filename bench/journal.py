@@ -9,6 +9,7 @@ Lines of a file that only these processes have, in memory where the system can:
     tried ID             a run has ended, well or not: the command does not try it again
     died ID 9            the process died of that signal, within the run
     settled ID           the run's outcome says so, or what another runner made of it
+    told stopped         the user has read that the command was stopped
 """
 
 from __future__ import annotations

@@ -217,10 +217,10 @@ def experiments_in(root: Path) -> list[Manifest]:
         raise RecordError(f"{root}: {problem}; give a results folder, as in `oho-bench run CONFIG --out DIR`")
     manifests = read_manifests(root)
     if not manifests:
-        problem = "no experiment has been run into this folder"
         if any(root.glob("*/spec.json")):
-            problem = "runs, but the list of them, experiments/NAME.json, is gone; the same command writes it again"
-        raise RecordError(f"{root}: {problem}; `oho-bench run CONFIG --out {root}`")
+            problem = "holds runs and no list of them, experiments/NAME.json"
+            raise RecordError(f"{root}: {problem}; `oho-bench run CONFIG --out {root}` writes it")
+        raise RecordError(f"{root}: no experiment has been run into this folder; `oho-bench run CONFIG --out {root}`")
     return manifests
 
 
@@ -237,6 +237,10 @@ def read_run(folder: Path) -> Run:
     """
     outcome = read_outcome(folder)
     spec = _checked(folder / "spec.json", SPEC, f"remove {folder} to run it again")
+    identity = run_id(spec)
+    if identity != folder.name and identity != folder.resolve().name:
+        told = "not what the run was made by, whose hash is its folder's name"
+        raise RecordError(f"{folder / 'spec.json'}:1:1: {told}; remove {folder} to run it again")
     is_ended = outcome is not None and outcome.status.is_result
     path = folder / "records.jsonl"
     records, torn = read_lines(path, problem_of, is_ended=is_ended)

@@ -5,6 +5,7 @@ A checkpoint is a whole file or none: it is written beside its place, brought to
 
 from __future__ import annotations
 
+import json
 import logging
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -86,7 +87,7 @@ class Earlier(NamedTuple):
 def resumable(folder: Path, version: int) -> Earlier | None:
     """The folder's checkpoint; None where there is none or, with a warning, where the run cannot go on from it.
 
-    What was lost is at least the time from the checkpoint to the last record after it.
+    What was lost is at least the work from the checkpoint to the last record after it.
     """
     path, records = folder / CHECKPOINT, folder / "records.jsonl"
     if not path.exists():
@@ -98,10 +99,17 @@ def resumable(folder: Path, version: int) -> Earlier | None:
         content = torch.load(path, weights_only=True)  # each tensor where it was: an optimizer's count may be elsewhere
         if content["version"] != version:
             raise ValueError(f"version {content['version']}, this one is {version}")
-        kept = records.read_bytes()[: content["records"]] if records.exists() else b""
-        if intact(kept) < content["records"]:
+        written = records.read_bytes() if records.exists() else b""
+        if intact(written[: content["records"]]) < content["records"]:
             raise ValueError("its records are damaged")
+        lost = _last_wall_seconds(written) - sum(content["seconds"].values())
     except Exception as error:  # damaged files raise anything: of zip, of unpickling, of what is missing
         log.warning("%s: cannot be used (%s); the run starts anew", path, " ".join(str(error).split())[:120])
         return None
-    return Earlier(content, max(0.0, records.stat().st_mtime - path.stat().st_mtime))
+    return Earlier(content, max(0.0, lost))
+
+
+def _last_wall_seconds(content: bytes) -> float:
+    """Of the last record that is whole; 0 where there is none."""
+    lines = content[: intact(content)].splitlines()
+    return json.loads(lines[-1])["wall_seconds"] if lines else 0.0

@@ -127,4 +127,5 @@ def _watch(reading: int) -> None:
         if content[0] in WATCHED:
             first = first or time.monotonic()
             if time.monotonic() - first > ECHO_SECONDS:
+                tell("\noho-bench: left at once; the same command goes on from the last checkpoint")
                 os._exit(128 + content[0])  # records are with the system line by line, checkpoints are whole

@@ -44,7 +44,8 @@ def supervise(words: Sequence[str], out: Path) -> int:
             if code >= 0 and not is_renewed:
                 return 1 if code == RENEW else code
             if stop := relay.asked or (-code if -code in WATCHED else None):
-                tell("\noho-bench: stopped; the same command goes on where it was")
+                if not journal.last("told"):
+                    tell("\noho-bench: stopped; the same command goes on where it was")
                 return 128 + stop
             if not is_renewed and not _is_laid_to_a_run(journal, -code, out):
                 return 128 - code
@@ -54,7 +55,7 @@ def _is_laid_to_a_run(journal: Journal, number: int, out: Path) -> bool:
     """Tells and notes which run the process died in, if it did."""
     run = journal.present
     if run is None:
-        tell(f"oho-bench: outside of a run {death_by(number)}; give the same command again to go on")
+        tell(f"oho-bench: {death_by(number)}; no run was on; give the same command again to go on")
         return False
     journal.note("out")
     journal.note("died", run, number)

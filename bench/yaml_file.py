@@ -33,6 +33,10 @@ class ConfigError(Exception):
         super().__init__(one_line(message))
 
 
+class LimitError(ValueError):
+    """A text that says more than a configuration can."""
+
+
 @dataclass
 class YamlFile:
     """A parsed file, and where each of its keys stands.  `overrides` are the `--set` texts by the key they set."""
@@ -75,8 +79,12 @@ def read_yaml(path: Path) -> YamlFile:
             content = _parse(file.read(LONGEST + 1))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: a folder; a YAML file is expected") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
+    except LimitError as error:
+        raise ConfigError(f"{path}:1:1: {error}") from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
@@ -90,27 +98,27 @@ def read_yaml(path: Path) -> YamlFile:
 
 
 def _parse(text: str) -> Any:
-    """What a text says.  Raises of all kinds, and ValueError for what is too long, nested too deeply or too large."""
+    """What a text says.  Raises of all kinds, and LimitError for what is too long, nested too deeply or too large."""
     if len(text) > LONGEST:
-        raise ValueError(f"longer than {LONGEST:,} characters")
+        raise LimitError(f"longer than {LONGEST:,} characters")
     depth = 0
     for event in YAML().parse(text):
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
         if depth > DEEPEST:
-            raise ValueError(f"nested deeper than {DEEPEST} levels")
+            raise LimitError(f"nested deeper than {DEEPEST} levels")
     loader = YAML()
     loader.composer.warn_double_anchors = False
     content = loader.load(text)
     level = [content]
     for _ in range(DEEPEST + 1):
         if any(isinstance(value, int) and abs(value) > WHOLE_NUMBERS for value in level):
-            raise ValueError(f"a whole number beyond {WHOLE_NUMBERS}")
+            raise LimitError(f"a whole number beyond {WHOLE_NUMBERS}")
         level = list(islice(chain.from_iterable(map(_children, level)), LARGEST))
         if len(level) == LARGEST:
-            raise ValueError(f"more than {LARGEST:,} values")
+            raise LimitError(f"more than {LARGEST:,} values")
         if not level:
             return content
-    raise ValueError("an alias within what it stands for")
+    raise LimitError("an alias within what it stands for")
 
 
 def _children(node: Any) -> Sequence[Any]:
@@ -127,6 +135,8 @@ def override(file: YamlFile, text: str) -> None:
         raise ConfigError(f"--set {text}: expected KEY=VALUE with dots between keys, such as budget.steps=400")
     try:
         value = _parse(value_text)
+    except LimitError as error:
+        raise ConfigError(f"--set {text}: {error}") from None
     except Exception:  # as for a file
         raise ConfigError(f"--set {text}: the value is not YAML") from None
     if parts[0] == "budget" and len(parts) == 2:

@@ -67,7 +67,7 @@ def popen(command, **options):
     count += 1
     if count == 1 and first:
         Journal(options["pass_fds"][0]).note("in" if "SIGILL" in first else "tried", "0" * 16, "never")
-        return real([sys.executable, "-c", first], **options)
+        return real([sys.executable, "-c", first, str(options["pass_fds"][0])], **options)
     if moment == "before":
         os.kill(os.getpid(), number)
     if moment == "refused":

@@ -73,6 +73,20 @@ MISTAKES = {
 }
 
 
+def test_a_number_beyond_exact_ones_is_told_as_such(tmp_path):
+    with pytest.raises(ConfigError, match=r"^--set budget.steps=9{20}: a whole number beyond 9007199254740992$"):
+        experiment(tmp_path, "fixed", overrides=["budget.steps=" + "9" * 20])
+    path = write_config(tmp_path, "fixed")
+    path.write_text(path.read_text().replace("steps: 60", "steps: " + "9" * 20))
+    with pytest.raises(ConfigError, match=r"small.yaml:1:1: a whole number beyond"):
+        load_experiment(path, figures=FIGURES)
+
+
+def test_a_folder_in_the_place_of_a_file_is_named_for_what_it_is(tmp_path):
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(tmp_path))}: a folder; a YAML file is expected$"):
+        load_experiment(tmp_path, figures=FIGURES)
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_one_line_says_where_and_what_is_allowed(mistake, tmp_path):
     good, bad, expected = MISTAKES[mistake]

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from helpers import METHOD_LINES, StoppedAfter, experiment, run_one, within_a_ru
 
 from bench.claim import claimed
 from bench.config import load_experiment
+from bench.json_files import sealed
 from bench.launch import launch
 from bench.planning import plan
 from bench.records import Status, read_manifests, read_outcome, read_run, run_id
@@ -108,14 +110,16 @@ def test_work_after_the_last_checkpoint_is_told_and_booked_as_lost(tmp_path, cap
     spec = experiment(tmp_path, "fixed").specs[0]
     stopped(spec, tmp_path, 3)
     records, checkpoint = (tmp_path / run_id(spec) / name for name in ("records.jsonl", CHECKPOINT))
-    with open(records, "a") as file:
-        file.write('{"kind": "evaluation", "torn')
-    moment = checkpoint.stat().st_mtime
-    os.utime(records, (moment + 7, moment + 7))
+    total = sum(torch.load(checkpoint, weights_only=True)["seconds"].values())
+    later = {**read_run(tmp_path / run_id(spec)).records[-1], "wall_seconds": total + 7}
+    line, _ = sealed(later, crc32(records.read_bytes()))
+    with open(records, "ab") as file:
+        file.write(line + b'{"kind": "evaluation", "torn')
+    os.utime(checkpoint, (0, 0))  # a night between two commands is no work
     assert read_run(tmp_path / run_id(spec)).torn
     outcome = run_one(spec, tmp_path)
     assert caplog.messages == [
-        f"{records.parent}: goes on from its checkpoint; 1 record is made again, the last one torn, 7.0 s of work lost"
+        f"{records.parent}: goes on from its checkpoint; 2 records are made again, the last one torn, 7.0 s of work lost"
     ]
     assert outcome.accounts["lost"] == pytest.approx(7, abs=0.01)
     assert sum(outcome.accounts.values()) == pytest.approx(outcome.wall_seconds)

@@ -83,11 +83,14 @@ def test_a_signal_while_a_process_is_started_is_not_lost(number, moment, first, 
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_signal_to_the_process_that_works_alone_stops_the_command(tmp_path):
-    first = "import os, signal; signal.pthread_sigmask(signal.SIG_SETMASK, []); os.kill(os.getpid(), signal.SIGTERM)"
-    answer = watched_over(0, "", first, write_config(tmp_path, "fixed"), "--out", tmp_path / "runs")
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_signal_to_the_process_that_works_alone_stops_the_command_and_is_told_once(is_told, tmp_path):
+    """By that process, if it had come so far before a second signal ended it, else by the one that watches over it."""
+    told = "os.write(int(sys.argv[1]), b'told stopped\\n'); " if is_told else ""
+    dies = "signal.pthread_sigmask(signal.SIG_SETMASK, []); os.kill(os.getpid(), signal.SIGTERM)"
+    answer = watched_over(0, "", f"import os, signal, sys; {told}{dies}", write_config(tmp_path, "fixed"))
     assert answer.returncode == 143
-    assert answer.stderr == "\noho-bench: stopped; the same command goes on where it was\n"
+    assert answer.stderr == ("" if is_told else "\noho-bench: stopped; the same command goes on where it was\n")
 
 
 def test_a_signal_before_the_first_run_is_one_line(tmp_path):
@@ -132,6 +135,7 @@ def test_a_terminal_that_closes_stops_in_order(tmp_path):
     assert (run / CHECKPOINT).exists()
 
 
+LEFT = "oho-bench: left at once; the same command goes on from the last checkpoint"
 LONG_STEP = """\
 import torch
 from bench.signals import Stopper
@@ -148,7 +152,7 @@ with stopper.listening(), stopper.patience():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_leaves_at_once_within_a_long_step(number, tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-c", LONG_STEP], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT
+        [sys.executable, "-c", LONG_STEP], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True
     )
     process.stdout.readline()
     for _ in range(2):
@@ -157,12 +161,15 @@ def test_a_second_signal_leaves_at_once_within_a_long_step(number, tmp_path):
     asked = time.monotonic()
     assert process.wait(60) == 128 + number
     assert time.monotonic() - asked < 2
+    assert process.communicate()[1].splitlines()[-1] == LEFT
 
 
 def test_two_signals_leave_at_once_and_the_same_command_goes_on(tmp_path):
     config, out = write_config(tmp_path, "oho-full"), tmp_path / "runs"
     words = ["run", config, "--out", out, "--set", "budget.steps=800"]
-    process = subprocess.Popen([sys.executable, "-m", "bench.cli", *map(str, words)], stderr=subprocess.PIPE, cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.cli", *map(str, words)], stderr=subprocess.PIPE, cwd=ROOT, text=True
+    )
     within_a_run(out, records=3)
     process.send_signal(signal.SIGTERM)
     time.sleep(0.5)
@@ -170,6 +177,7 @@ def test_two_signals_leave_at_once_and_the_same_command_goes_on(tmp_path):
     asked = time.monotonic()
     assert process.wait(60) in (130, 143)
     assert time.monotonic() - asked < 2
-    process.stderr.close()
+    stopped = "oho-bench: stopped; the same command goes on where it was"  # before the second signal came
+    assert process.communicate()[1].splitlines()[-1] in (LEFT, stopped)
     assert command(*words).exit_code == 0
     assert "1 budget reached" in describe(out)

@@ -288,5 +288,5 @@ def test_a_pipe_in_the_place_of_a_file_is_one_line(tmp_path):
     os.mkfifo(pipe := tmp_path / "pipe.yaml")
     answer = oho_bench("run", pipe)
     assert answer.returncode == 2
-    assert f"{pipe}: a file is expected, no pipe; write it to one, or add --in-process" in answer.stderr
+    assert f"{pipe}: a regular file is expected; --in-process reads a pipe, too" in answer.stderr
     assert len(answer.stderr.splitlines()) == 1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.json_files import sealed
-from bench.records import Manifest, Outcome, RecordError, Status, read_run, write_manifest
+from bench.records import Manifest, Outcome, RecordError, Status, read_run, run_id, write_manifest
 from bench.status import describe
 from reports.api import build_report
 from reports.tables import read_tables
@@ -120,12 +120,14 @@ def texts_of(place, variant):
 def write_folder(root, runs):
     """So many runs, the methods by turns; returns their ids."""
     texts = cache(texts_of)
-    ids = [f"{index:016x}" for index in range(runs)]
-    for index, identity in enumerate(ids):
+    ids = []
+    for index in range(runs):
         seed, place = divmod(index, len(METHODS))
         spec, records, outcome = texts(place, seed % DIFFERENT)
+        spec = spec.replace('"seed": -1', f'"seed": {seed}')
+        ids.append(identity := run_id(json.loads(spec)))
         (root / identity).mkdir(parents=True)
-        (root / identity / "spec.json").write_text(spec.replace('"seed": -1', f'"seed": {seed}'))
+        (root / identity / "spec.json").write_text(spec)
         (root / identity / "records.jsonl").write_text(records)
         (root / identity / "outcome.json").write_text(outcome)
     write_manifest(root, Manifest("many", FIGURES, {}, tuple(ids)))
