@@ -68,7 +68,7 @@ def run(
 ) -> None:
     """Run experiments; what is finished in the results folder is not run again."""
     from bench.journal import Journal
-    from bench.supervisor import begin_child, supervise
+    from bench.supervisor import RENEW, begin_child, supervise
 
     if descriptor is None and not (dry_run or in_process):
         check_readable_again(configs)
@@ -79,7 +79,7 @@ def run(
         raise typer.BadParameter("--journal: what the command gives to processes of its own is expected") from None
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
-    with user_errors(goes_on=True, renewing=descriptor is not None):
+    with user_errors(goes_on=True, device_lost=1 if descriptor is None else RENEW):
         from bench.signals import Interrupted
         from bench.work import Order, work
         from reports.registry import FIGURES
@@ -228,15 +228,14 @@ def data_fetch(name: str, root: Root = None) -> None:
 
 
 @contextlib.contextmanager
-def user_errors(*, goes_on: bool = False, renewing: bool = False) -> Iterator[None]:
-    """A user's mistake becomes one line and exit code 2, a folder or a GPU that fails 1, a signal 130, 143 or 129.
+def user_errors(*, goes_on: bool = False, device_lost: int = 1) -> Iterator[None]:
+    """A user's mistake becomes one line and exit code 2, a folder that cannot be written 1, a signal 130, 143 or 129.
 
-    `goes_on` says that the command, given once more, does not begin anew; `renewing` that another process goes on after a
-    failed GPU.
+    `goes_on` says that the command, given once more, does not begin anew; `device_lost` is the exit code after a GPU that
+    fails.
     """
     from bench.errors import DataError, DeviceLostError, RecordError, StorageError
     from bench.signals import Interrupted, tell
-    from bench.supervisor import RENEW
     from bench.yaml_file import ConfigError
     from reports.errors import ReportError
 
@@ -247,7 +246,7 @@ def user_errors(*, goes_on: bool = False, renewing: bool = False) -> Iterator[No
         raise typer.Exit(2) from None
     except (StorageError, DeviceLostError) as error:
         print(f"oho-bench: {error}", file=sys.stderr)
-        raise typer.Exit(RENEW if renewing and isinstance(error, DeviceLostError) else 1) from None
+        raise typer.Exit(device_lost if isinstance(error, DeviceLostError) else 1) from None
     except (KeyboardInterrupt, Interrupted) as signal:
         tell(f"\noho-bench: stopped{'; the same command goes on where it was' if goes_on else ''}")
         raise typer.Exit(128 + signal.number if isinstance(signal, Interrupted) else 130) from None

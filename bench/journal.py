@@ -43,7 +43,7 @@ class Journal:
         os.write(self.descriptor, " ".join(map(str, words)).encode() + b"\n")
 
     @contextmanager
-    def within(self, identity: str, since: str = NEVER) -> Iterator[None]:
+    def within(self, identity: str, since: str) -> Iterator[None]:
         """What kills the process inside the block is laid to the run; `since` is the moment of the outcome that it had."""
         self.note("in", identity, since)
         try:
@@ -65,8 +65,9 @@ class Journal:
     @property
     def unsettled(self) -> dict[str, int]:
         """Runs in which a process died, of which signal, where that has not been looked into yet."""
-        settled = {line[1] for line in self._lines() if line[0] == "settled"}
-        return {line[1]: int(line[2]) for line in self._lines() if line[0] == "died" and line[1] not in settled}
+        lines = self._lines()
+        settled = {line[1] for line in lines if line[0] == "settled"}
+        return {line[1]: int(line[2]) for line in lines if line[0] == "died" and line[1] not in settled}
 
     def since(self, identity: str) -> str:
         """Of what moment the run's last outcome was when a process entered it last."""

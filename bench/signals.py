@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -42,6 +42,18 @@ def release_signals() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
+
+
+@contextmanager
+def handling(handlers: Mapping[int, Any]) -> Iterator[None]:
+    """Handles the signals inside the block; one that was ignored before still is."""
+    heard = {number: handler for number, handler in handlers.items() if signal.getsignal(number) is not signal.SIG_IGN}
+    previous = {number: signal.signal(number, handler) for number, handler in heard.items()}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 class Interrupted(BaseException):
@@ -85,15 +97,9 @@ class Stopper:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handles the signals inside the block; one that was ignored before still is."""
-        heard = [number for number in WATCHED if signal.getsignal(number) is not signal.SIG_IGN]
-        previous: dict[int, Any] = {number: signal.signal(number, self._handle) for number in heard}
-        try:
-            with _leaving_at_the_second():
-                yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        """Handles the signals inside the block."""
+        with handling(dict.fromkeys(WATCHED, self._handle)), _leaving_at_the_second():
+            yield
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.asked is not None:

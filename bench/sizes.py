@@ -35,7 +35,7 @@ def misfits(data: str, options: TaskOptions, methods: Sequence[Mapping[str, Any]
 
 def late_events(unit: str, amount: float, shocks: Sequence[Shock], data: str, options: TaskOptions) -> Iterator[Misfit]:
     """Events of shocks before which a budget in epochs or steps ends."""
-    per_epoch = max(1, (DATA_SETS[data].training_examples - options.validation_size) // options.batch_size)
+    per_epoch = options.steps_per_epoch(DATA_SETS[data].training_examples - options.validation_size)
     steps = {"epochs": amount * per_epoch, "steps": amount}.get(unit, math.inf)
     for place, shock in enumerate(shocks):
         for number, event in enumerate(shock.events):

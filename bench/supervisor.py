@@ -14,10 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from bench.journal import Journal
-from bench.signals import WATCHED, held, release_signals, tell
+from bench.signals import WATCHED, handling, held, release_signals, tell
 
 RENEW = 75
 """The exit code of a child that asks for another one in its place."""
@@ -81,16 +80,10 @@ class Relay:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handles the signals inside the block; one that was ignored before still is."""
-        handlers: dict[int, Any] = {**dict.fromkeys(WATCHED, self._forward), signal.SIGTSTP: self._pause}
-        heard = {number: handler for number, handler in handlers.items() if signal.getsignal(number) is not signal.SIG_IGN}
-        heard[signal.SIGCHLD] = signal.SIG_DFL  # where it is ignored, nobody learns how a child ended
-        previous = {number: signal.signal(number, handler) for number, handler in heard.items()}
-        try:
+        """Handles the signals inside the block."""
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, nobody learns how a child ended
+        with handling({**dict.fromkeys(WATCHED, self._forward), signal.SIGTSTP: self._pause}):
             yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
     def run(self, words: list[str], descriptor: int) -> int:
         """The exit code of a child that begins with the signals held and has the descriptor; negative, what it died of."""

@@ -32,6 +32,10 @@ class TaskOptions(Options):
     validation_batch_size: int = Field(default=100, ge=1)
     selection_epochs: int = Field(default=1, ge=1)
 
+    def steps_per_epoch(self, trained: int) -> int:
+        """Full batches in so many training examples."""
+        return max(1, trained // self.batch_size)
+
 
 class PerceptronOptions(TaskOptions):
     """Units in a hidden layer, and the number of these layers."""
@@ -129,12 +133,11 @@ def build_task(name: str, options: TaskOptions, *, device: torch.device, root: P
     train, validation = data.hold_out(whole, options.validation_size, SPLIT_SEED)
     make_model = entry.model(options, train, int(whole.targets.max()) + 1)
     train, validation, test = (Split(*(part.to(device) for part in split)) for split in (train, validation, test))
-    steps_per_epoch = max(1, len(train.targets) // options.batch_size)
     task = Task(
         name, data.label(entry.data, root), train, validation, make_model,
         batch_size=options.batch_size,
         validation_batch_size=options.validation_batch_size,
-        selection_period=options.selection_epochs * steps_per_epoch,
+        selection_period=options.selection_epochs * options.steps_per_epoch(len(train.targets)),
         device=device,
         augmentation=entry.augmentation,
         noisy=entry.noisy,

@@ -81,7 +81,7 @@ def draw(estimates: Estimates) -> Figure:
         for (label, method), curve in estimates.curves[estimates.curves["name"] == name].groupby(["label", "method"]):
             if curve["median"].max() > ROUNDING:
                 look = {"colour": style.colour(method), "marker": style.marker(method)}
-                dashes = style.DASHES[int(label in estimates.dashed)]
+                dashes = style.dashes(int(label in estimates.dashed))
                 draw_curve(axes, curve, dashes=dashes, label=str(label), **look)
         style.log_scale(axes, "y")
         axes.set_title(f"{letter}  Of the {words}", loc="left")

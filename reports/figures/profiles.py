@@ -31,10 +31,14 @@ SHARES = (1.0, 1.1, 2.0)
 
 @dataclass(frozen=True)
 class Estimates:
-    """`ratios`: a row a problem and method.  `curves`: a row a method and factor, its share and `dashed`."""
+    """`ratios`: a row a problem and method.  `curves`: a row a method and factor, with the share and its interval.
+
+    `dashed` are the labels drawn so.
+    """
 
     ratios: pd.DataFrame
     curves: pd.DataFrame
+    dashed: set[str]
     setting: str
     stamp: str
 
@@ -64,17 +68,16 @@ def estimate(tables: Tables) -> Estimates:
     ratios = losses.div(best, axis=0)
     factors = np.geomspace(1, min(LARGEST, max(1.1, ratios.replace(np.inf, np.nan).max(axis=None))), POINTS)
     methods = runs.drop_duplicates("label").set_index("label")["method"]
-    second = dashed(runs)
     strata = [(experiment, task) for experiment, task, _ in ratios.index]
     rows = []
     for label in sorted(ratios.columns, key=lambda label: (style.rank(methods[label]), label)):
         share, low, high = performance_profile(ratios[label].to_numpy(float), factors, strata)
         rows.append(pd.DataFrame({
-            "label": label, "method": methods[label], "dashed": label in second,
-            "factor": factors, "share": share, "low": low, "high": high,
+            "label": label, "method": methods[label], "factor": factors, "share": share, "low": low, "high": high,
         }))  # fmt: skip
     tidy = ratios.stack().rename("ratio").reset_index()
-    return Estimates(tidy, pd.concat(rows, ignore_index=True), setting(runs, tables.environments), stamp(runs))
+    curves = pd.concat(rows, ignore_index=True)
+    return Estimates(tidy, curves, dashed(runs), setting(runs, tables.environments), stamp(runs))
 
 
 def draw(estimates: Estimates) -> Figure:
@@ -82,7 +85,7 @@ def draw(estimates: Estimates) -> Figure:
     figure, axes = style.panels(1, 1, height=3.2)
     for label, curve in estimates.curves.groupby("label", sort=False):
         colour, marker = style.colour(curve["method"].iloc[0]), style.marker(curve["method"].iloc[0])
-        dashes = style.DASHES[int(curve["dashed"].iloc[0])]
+        dashes = style.dashes(int(label in estimates.dashed))
         axes.plot(curve["factor"], curve["share"], color=colour, ls=dashes, lw=1.3, drawstyle="steps-post", marker=marker,
                   markevery=(0.02, 0.2), ms=4, label=label)  # fmt: skip
         axes.fill_between(curve["factor"], curve["low"], curve["high"], color=colour, alpha=0.06, lw=0, step="post")

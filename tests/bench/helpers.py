@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -138,12 +137,3 @@ def rewrite_lines(path, change):
         return "".join(json.dumps(line) + "\n" for line in lines)
 
     rewrite(path, changed)
-
-
-def within_a_run(out, *, records):
-    """The first run's folder, once it has so many records."""
-    began = time.monotonic()
-    while not (found := [path for path in out.glob("*/records.jsonl") if path.read_text().count("\n") >= records]):
-        assert time.monotonic() - began < 60
-        time.sleep(0.02)
-    return found[0].parent

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, within_a_run
+from helpers import ROOT
 
 
 def children(process):
@@ -42,6 +42,15 @@ def begun(*words):
     """A command, while it works."""
     command = [sys.executable, "-m", "bench.cli", *map(str, words)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT)
+
+
+def within_a_run(out, *, records):
+    """The first run's folder, once it has so many records."""
+
+    def found():
+        return [path.parent for path in out.glob("*/records.jsonl") if path.read_text().count("\n") >= records]
+
+    return until(found, seconds=60)[0]
 
 
 def within(out, *words, records=4):

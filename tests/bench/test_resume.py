@@ -13,7 +13,8 @@ from zlib import crc32
 
 import pytest
 import torch
-from helpers import METHOD_LINES, StoppedAfter, experiment, run_one, within_a_run, write_config
+from helpers import METHOD_LINES, StoppedAfter, experiment, run_one, write_config
+from processes import begun, within_a_run
 
 from bench.claim import claimed
 from bench.config import load_experiment
@@ -193,9 +194,7 @@ def test_a_run_belongs_to_one_runner_and_is_free_when_it_dies(tmp_path):
 def test_two_runners_share_a_folder(tmp_path):
     """Each run is made once; the one that comes second takes what is left."""
     config = write_config(tmp_path, "fixed", "oho-full", "random-search", "adam")
-    command = [sys.executable, "-m", "bench.cli", "run", config, "--out", tmp_path / "runs", "--set", "budget.steps=400"]
-    options = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True, "cwd": KILLING.parents[2]}
-    processes = [subprocess.Popen(command, **options) for _ in range(2)]
+    processes = [begun("run", config, "--out", tmp_path / "runs", "--set", "budget.steps=400") for _ in range(2)]
     told = [process.communicate(timeout=100)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
     assert sum(text.count("budget reached") for text in told) == 4
@@ -248,9 +247,7 @@ def test_a_runner_takes_over_what_another_has_left(tmp_path, monkeypatch, capsys
 
 def test_one_signal_stops_in_order_and_the_same_command_goes_on(tmp_path):
     config = write_config(tmp_path, "oho-full")
-    command = [sys.executable, "-m", "bench.cli", "run", config, "--out", tmp_path / "runs", "--set", "budget.steps=4000"]
-    options = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True, "cwd": KILLING.parents[2]}
-    process = subprocess.Popen(command, **options)
+    process = begun("run", config, "--out", tmp_path / "runs", "--set", "budget.steps=4000")
     records = tmp_path / "runs" / run_id(experiment(tmp_path, "oho-full", overrides=["budget.steps=4000"]).specs[0])
     assert within_a_run(tmp_path / "runs", records=3) == records
     process.send_signal(signal.SIGINT)

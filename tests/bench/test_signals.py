@@ -11,8 +11,8 @@ import time
 
 import pytest
 from faults import command
-from helpers import ROOT, experiment, within_a_run, write_config
-from processes import begun, state_of, until, watched_over, within
+from helpers import ROOT, experiment, write_config
+from processes import begun, state_of, until, watched_over, within, within_a_run
 
 import bench.launch
 import bench.records
@@ -167,9 +167,7 @@ def test_a_second_signal_leaves_at_once_within_a_long_step(number, tmp_path):
 def test_two_signals_leave_at_once_and_the_same_command_goes_on(tmp_path):
     config, out = write_config(tmp_path, "oho-full"), tmp_path / "runs"
     words = ["run", config, "--out", out, "--set", "budget.steps=800"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench.cli", *map(str, words)], stderr=subprocess.PIPE, cwd=ROOT, text=True
-    )
+    process = begun(*words)
     within_a_run(out, records=3)
     process.send_signal(signal.SIGTERM)
     time.sleep(0.5)
