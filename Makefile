@@ -42,8 +42,8 @@ test-browser: .venv/.installed  ## the tests marked browser: the report's page i
 	$(BIN)/python -m pytest -m browser -n 0
 
 speed: .venv/.installed  ## what a step, and the suite beside it, cost on DEVICE (cpu): six minutes of an idle machine, MNIST
-	$(BIN)/python -m bench.speed --device $(DEVICE) --out results/speed-$(DEVICE).md
-	$(BIN)/python -m bench.overhead configs/speed/overhead.yaml --device $(DEVICE) --out results/overhead-$(DEVICE).md
+	$(BIN)/python -m bench.measure.speed --device $(DEVICE) --out results/speed-$(DEVICE).md
+	$(BIN)/python -m bench.measure.overhead configs/speed/overhead.yaml --device $(DEVICE) --out results/overhead-$(DEVICE).md
 
 lint: .venv/.installed  ## style and types
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from bench.command_line import OneLineGroup, check_readable_again, folder_name, parse_seeds
+from bench.command.command_line import OneLineGroup, check_readable_again, folder_name, parse_seeds
 
 app = typer.Typer(
     name="oho-bench",
@@ -67,8 +67,8 @@ def run(
     descriptor: Annotated[Optional[int], typer.Option("--journal", hidden=True)] = None,
 ) -> None:
     """Run experiments; what is finished in the results folder is not run again."""
-    from bench.journal import Journal
-    from bench.supervisor import RENEW, begin_child, supervise
+    from bench.command.handover import Journal
+    from bench.command.supervisor import RENEW, begin_child, supervise
 
     if descriptor is None and not (dry_run or in_process):
         check_readable_again(configs)
@@ -80,8 +80,8 @@ def run(
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     with user_errors(goes_on=True, device_lost=1 if descriptor is None else RENEW):
-        from bench.signals import Interrupted
-        from bench.work import Order, work
+        from bench.command.run_command import Order, work
+        from bench.process.signals import Interrupted
         from reports.registry import FIGURES
 
         order = Order(configs, set_ or (), parse_seeds(seeds), device, out, root, again_invalid)
@@ -100,7 +100,7 @@ def run(
 def status(directory: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
     """Count the runs of a results folder by experiment and status, and list the failed ones."""
     with user_errors():
-        from bench.status import describe
+        from bench.command.status import describe
 
         print(describe(directory))
 
@@ -115,7 +115,7 @@ def sync(
 ) -> None:
     """Upload the ended runs of a results folder to Weights & Biases; what is there already is not uploaded again."""
     with user_errors(goes_on=True):
-        from bench.sync import Options, sync
+        from bench.tracking.sync import Options, sync
 
         if not sync(directory, Options(project, entity, recreate, dry_run)):
             raise typer.Exit(1)
@@ -130,7 +130,7 @@ def audit(
 ) -> None:
     """Compare a run's hypergradient with the exact one: its last steps once more, in reverse and in float64."""
     with user_errors():
-        from bench.audit import audit_run
+        from bench.command.audit import audit_run
 
         print(audit_run(run, steps=steps, at=at, data_root=root))
 
@@ -188,9 +188,9 @@ def list_(
     name: Annotated[Optional[str], typer.Argument(help="A method or task, whose options are told.")] = None,
 ) -> None:
     """The methods, tasks and figures that configurations can name, or the options of one."""
-    from bench.manual import describe_options
-    from bench.method_registry import METHODS
-    from bench.task_registry import TASKS
+    from bench.command.option_help import describe_options
+    from bench.experiment.method_registry import METHODS
+    from bench.tasks.task_registry import TASKS
     from reports.registry import FIGURES
 
     if name is not None:
@@ -206,7 +206,7 @@ def list_(
 @data_app.command("list")
 def data_list(root: Root = None) -> None:
     """The data sets, and whether the data root has them."""
-    from bench.data import DATA_SETS, data_root
+    from bench.tasks.data_sets import DATA_SETS, data_root
 
     folder = data_root(root)
     print(f"data root: {folder}")
@@ -218,8 +218,8 @@ def data_list(root: Root = None) -> None:
 def data_fetch(name: str, root: Root = None) -> None:
     """Download a data set into the data root, if it is not there."""
     with user_errors():
-        from bench.data import DATA_SETS, data_root, load
-        from bench.yaml_file import ConfigError
+        from bench.experiment.yaml_file import ConfigError
+        from bench.tasks.data_sets import DATA_SETS, data_root, load
 
         if name not in DATA_SETS:
             raise ConfigError(f"unknown data set {name!r}; allowed: {', '.join(DATA_SETS)}")
@@ -234,9 +234,9 @@ def user_errors(*, goes_on: bool = False, device_lost: int = 1) -> Iterator[None
     `goes_on` says that the command, given once more, does not begin anew; `device_lost` is the exit code after a GPU that
     fails.
     """
-    from bench.errors import DataError, DeviceLostError, RecordError, StorageError
-    from bench.signals import Interrupted, tell
-    from bench.yaml_file import ConfigError
+    from bench.experiment.yaml_file import ConfigError
+    from bench.process.signals import Interrupted, tell
+    from bench.records.errors import DataError, DeviceLostError, RecordError, StorageError
     from reports.errors import ReportError
 
     try:

@@ -7,7 +7,7 @@ Source: Im, Savin, Cho, "Online hyperparameter optimization by real-time recurre
 """
 
 from oho.audit import Audit, audit
-from oho.curvature import double_backward, finite_difference, forward_over_reverse, pearlmutter
+from oho.engines.curvature import double_backward, finite_difference, forward_over_reverse, pearlmutter
 from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, MetaAdam, MetaSGD, MetaSign, default_meta
 from oho.optimizer import OHO
 from oho.published import PublishedOHO

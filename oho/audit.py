@@ -28,14 +28,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from oho.curvature import Closure
-from oho.flat import FlatParameters
+from oho.engines.curvature import Closure
+from oho.flat_parameters import FlatParameters
+from oho.float64_closures import wide
 from oho.optimizer import OHO
 from oho.published import PublishedOHO
 from oho.randomness import random_state, replay
 from oho.rules import SGD, Rule, Slots, clip
 from oho.sets import SetMap
-from oho.wide import wide
 
 Named = dict[str, Tensor]
 

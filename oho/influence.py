@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from oho.dual import Dual, Tangent, full, tangent_of, value_of
+from oho.engines.dual import Dual, Tangent, full, tangent_of, value_of
 from oho.rules import Rule, Slots, clip
 from oho.sets import SetMap
 
@@ -163,7 +163,7 @@ def _apply(rule: Rule, block: _Block) -> tuple[Pair, dict[str, Pair]]:
 
 
 def _ours(rule: Rule, block: _Block) -> tuple[Pair, dict[str, Pair]]:
-    """The rule on dual numbers of `oho.dual`."""
+    """The rule on dual numbers of `oho.engines.dual`."""
     moved, slots = rule(
         cast(Tensor, Dual(*block.theta)),
         cast(Tensor, Dual(*block.gradient)),

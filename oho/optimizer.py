@@ -23,17 +23,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oho.arguments import check_influence, check_rule, noise_generators
-from oho.curvature import Closure, Derivatives, Engine, gradient_alone, gradient_of, resolve_engine
-from oho.flat import Given, flat_parameters
-from oho.hyper import HyperView
+from oho.argument_checks import check_influence, check_rule, noise_generators
+from oho.engines.curvature import Closure, Derivatives, Engine, gradient_alone, gradient_of, resolve_engine
+from oho.flat_parameters import Given, flat_parameters
+from oho.freed_memory import keep_freed_memory
+from oho.hyper_view import HyperView
 from oho.influence import Directions, Influence, transition
-from oho.memory import keep_freed_memory
 from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, MetaRule, default_meta
 from oho.rules import Rule, Slots
+from oho.saved_state import copied, load_tensors, require
 from oho.sets import Sets, resolve_sets
-from oho.state import copied, load_tensors, require
-from oho.tuning import Tuning
+from oho.tuned_values import Tuning
 
 STATE_KEYS = (
     "steps", "skipped", "shortened", "hyper", "hypergradient", "memory", "slots", "influence", "slot_influence",

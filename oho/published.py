@@ -33,11 +33,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oho.curvature import Closure, gradient_of
-from oho.flat import FlatParameters, Given, flat_parameters
-from oho.hyper import HyperView
+from oho.engines.curvature import Closure, gradient_of
+from oho.flat_parameters import FlatParameters, Given, flat_parameters
+from oho.hyper_view import HyperView
+from oho.saved_state import copied, load_tensors, require
 from oho.sets import Layerwise, resolve_sets
-from oho.state import copied, load_tensors, require
 
 CEILINGS = {"global": 2e-4, "full": 5e-4, "layerwise": 3e-3}
 """Largest λ of each variant, as in the published scripts for MNIST."""

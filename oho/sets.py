@@ -16,7 +16,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from oho.flat import FlatParameters
+from oho.flat_parameters import FlatParameters
 
 
 @dataclass(frozen=True)

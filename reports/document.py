@@ -16,9 +16,9 @@ import pandas as pd
 import typst
 
 from reports import style
+from reports.common import MEASURED, budgets, loss_text, plural, task_names
 from reports.comparisons import compare, to_separate
 from reports.errors import ReportError
-from reports.figures.common import MEASURED, budgets, loss_text, plural, task_names
 from reports.published import DISTRIBUTION_MEDIAN, SOURCE, data_set
 from reports.registry import FIGURES
 from reports.statistics import bootstrap, interquartile_mean

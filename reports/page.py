@@ -18,9 +18,9 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from bench.records import Run, read_run
+from reports.common import MEASURED
 from reports.document import Section, opening
 from reports.errors import ReportError
-from reports.figures.common import MEASURED
 from reports.tables import Tables
 
 SKELETON, SCRIPT = (Path(__file__).with_name(f"page.{suffix}") for suffix in ("html", "js"))

@@ -22,7 +22,7 @@ def private_wandb(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def mnist_root():
     """The data root, if it holds MNIST."""
-    from bench.data import DATA_SETS, data_root
+    from bench.tasks.data_sets import DATA_SETS, data_root
 
     root = data_root(None)
     if not DATA_SETS["mnist"].present(root):

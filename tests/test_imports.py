@@ -13,10 +13,17 @@ ALLOWED = {
     "baselines": {"bench.protocol", "oho.rules", "oho"},
     "reports": {"bench.records"},
 }
-EXCEPTIONS = {
-    "bench/method_registry.py": {"baselines"},
-    "bench/cli.py": {"reports"},
-}
+ROOMS = [
+    {"cli", "testing", "measure"},
+    {"command"},
+    {"run"},
+    {"tracking"},
+    {"experiment"},
+    {"tasks", "online"},
+    {"protocol"},
+    {"records", "process"},
+]
+"""The rooms of `bench`, from the top down: each imports only from rooms below its own."""
 FORBIDDEN_LIBRARIES = {"reports": {"torch", "torchvision", "wandb"}, "oho": {"wandb", "numpy", "pandas", "torchvision"}}
 
 FILES = [path.relative_to(ROOT) for folder in OURS for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -30,12 +37,30 @@ def imported(path):
             yield node.module
 
 
+def room(name):
+    """The room of `bench.room.module` or of `bench/room/module.py`."""
+    return name.removesuffix(".py").replace("/", ".").split(".")[1]
+
+
+def level(name):
+    return next(number for number, rooms in enumerate(ROOMS) if name in rooms)
+
+
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_imports_only_what_its_folder_may(path):
     folder = path.parts[0]
-    allowed = ALLOWED[folder] | EXCEPTIONS.get(path.as_posix(), set())
     for name in imported(ROOT / path):
         top = name.partition(".")[0]
         assert top not in FORBIDDEN_LIBRARIES.get(folder, ()), f"{path} imports {name}"
         if top in OURS and top != folder:
-            assert any(name == a or name.startswith(f"{a}.") for a in allowed), f"{path} imports {name}"
+            assert any(name == a or name.startswith(f"{a}.") for a in ALLOWED[folder]), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "bench" and len(path.parts) > 1], ids=str)
+def test_a_room_imports_only_from_rooms_below(path):
+    if path.as_posix() == "bench/__init__.py":
+        return  # what users import lies in the rooms
+    own = room(path.as_posix())
+    for name in imported(ROOT / path):
+        if name.startswith("bench.") and room(name) != own:
+            assert level(room(name)) > level(own), f"{path} imports {name}"

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reports import style
-from reports.figures.common import NoData, comparable, loss_text, setting, stamp
+from reports.common import NoData, comparable, loss_text, setting, stamp
 from reports.statistics import bootstrap_curves
 from reports.tables import Tables
 

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.figures.boxes import summarise
-from reports.figures.common import NoData, loss_text, measured, option, require_finite, setting, stamp
+from reports.boxes import summarise
+from reports.common import NoData, loss_text, measured, option, require_finite, setting, stamp
 from reports.tables import Tables
 
 QUESTION = "Do learning rates forget where they started, and how much does the rate of their own steps matter?"

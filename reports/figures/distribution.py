@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import published, style
-from reports.figures.common import NoData, RunEstimates, comparable, loss_text, setting, stamp
+from reports.common import NoData, RunEstimates, comparable, loss_text, setting, stamp
 from reports.statistics import bootstrap, interquartile_mean
 from reports.tables import Tables
 

@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.figures.boxes import Box, draw_boxes, summarise
-from reports.figures.common import NoData, comparable, dashed, loss_text, require_finite, setting, stamp
-from reports.figures.curves import draw_curve, median_curves
+from reports.boxes import Box, draw_boxes, summarise
+from reports.common import NoData, comparable, dashed, loss_text, require_finite, setting, stamp
+from reports.curves import draw_curve, median_curves
 from reports.tables import Tables
 
 QUESTION = "How far are published and collapsed hypergradients from the derivative, and does it change the outcome?"

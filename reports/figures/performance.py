@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from reports import published, style
-from reports.figures.common import NoData, comparable, loss_text, option, plural, setting, stamp
+from reports.common import NoData, comparable, loss_text, option, plural, setting, stamp
 from reports.statistics import bootstrap, first_at_most
 from reports.tables import Tables
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.figures.common import NoData, dashed, measured, plural, setting, stamp
+from reports.common import NoData, dashed, measured, plural, setting, stamp
 from reports.statistics import performance_profile
 from reports.tables import Tables
 

@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.figures.common import NoData, loss_text, measured, plural, require_finite, setting, stamp
-from reports.figures.curves import draw_curve, median_curves
+from reports.common import NoData, loss_text, measured, plural, require_finite, setting, stamp
+from reports.curves import draw_curve, median_curves
 from reports.resiliency import WITHIN, resiliency
 from reports.statistics import bootstrap
 from reports.tables import Tables

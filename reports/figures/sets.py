@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from reports import published, style
-from reports.figures.boxes import Box, draw_boxes, summarise
-from reports.figures.common import NoData, RunEstimates, loss_text, measured, option, plural, require_finite, setting, stamp
+from reports.boxes import Box, draw_boxes, summarise
+from reports.common import NoData, RunEstimates, loss_text, measured, option, plural, require_finite, setting, stamp
 from reports.tables import Tables
 
 QUESTION = "Does it pay to give every layer, or every tensor, hyperparameters of its own, and what does it cost?"

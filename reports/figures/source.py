@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.figures.boxes import summarise
-from reports.figures.common import NoData, comparable, loss_text, option, require_finite, setting, stamp
-from reports.figures.curves import draw_curve, median_curves
+from reports.boxes import summarise
+from reports.common import NoData, comparable, loss_text, option, require_finite, setting, stamp
+from reports.curves import draw_curve, median_curves
 from reports.tables import Tables
 
 QUESTION = "Does it matter that the hypergradient is of the validation loss, and how large must the validation batch be?"

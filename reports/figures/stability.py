@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.figures.common import NoData, measured, require_finite, setting, stamp
-from reports.figures.influence import NORMS, norms
+from reports.common import NoData, measured, require_finite, setting, stamp
+from reports.influence_norms import NORMS, norms
 from reports.statistics import bootstrap
 from reports.tables import Tables
 

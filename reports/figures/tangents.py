@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.figures.common import measured, require_finite, setting, stamp
-from reports.figures.curves import draw_curve, median_curves
-from reports.figures.influence import NORMS, norms
+from reports.common import measured, require_finite, setting, stamp
+from reports.curves import draw_curve, median_curves
+from reports.influence_norms import NORMS, norms
 from reports.statistics import median
 from reports.tables import Tables
 

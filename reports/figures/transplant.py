@@ -5,8 +5,8 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.figures.boxes import Box, draw_boxes, summarise
-from reports.figures.common import NoData, RunEstimates, comparable, loss_text, option, require_finite, setting, stamp
+from reports.boxes import Box, draw_boxes, summarise
+from reports.common import NoData, RunEstimates, comparable, loss_text, option, require_finite, setting, stamp
 from reports.tables import Tables
 
 QUESTION = "Is what OHO gives the schedule that it finds, or that it follows the very run it is in?"

@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 
 import oho
-from bench.task_registry import TASKS, build_task
-from bench.tasks import Batches, evaluate
+from bench.protocol.task import Batches, evaluate
+from bench.tasks.task_registry import TASKS, build_task
 
 HERE = Path(__file__).parent
 TABLE = HERE / "trajectories.csv"

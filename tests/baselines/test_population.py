@@ -4,9 +4,9 @@ import torch
 
 from baselines.population import Population, PopulationOptions
 from baselines.training import FixedOptions, Training
-from bench.clock import Ledger
-from bench.space import Dimension, Space
-from bench.task_registry import TASKS, build_task
+from bench.protocol.ledger import Ledger
+from bench.protocol.space import Dimension, Space
+from bench.tasks.task_registry import TASKS, build_task
 
 LAWS = {
     "lr": Dimension(low=1e-4, high=0.2, log=True),

@@ -14,7 +14,7 @@ from baselines import tuning_free
 from baselines.training import Training
 from baselines.tuning_free import METHODS
 from bench.protocol import Dimension, Ledger, Space
-from bench.task_registry import TASKS, build_task
+from bench.tasks.task_registry import TASKS, build_task
 
 SPACE = Space(
     name="narrow",

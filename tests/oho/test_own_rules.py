@@ -11,7 +11,7 @@ import oho
 
 
 class Signed:
-    """A user's rule outside the arithmetic of `oho.dual`: θ' = θ − η tanh(g), the gradient kept in two slots."""
+    """A user's rule outside the arithmetic of `oho.engines.dual`: θ' = θ − η tanh(g), the gradient kept in two slots."""
 
     names = ("lr",)
     slot_names = ("last", "copy")

@@ -5,7 +5,7 @@ import torch
 from test_exact import online, relative_error, unrolled
 
 import oho
-from bench.models import channel_moments, residual_network
+from bench.tasks.models import channel_moments, residual_network
 
 STEPS = 5
 

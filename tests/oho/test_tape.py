@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from oho.curvature import double_backward, pearlmutter
-from oho.flat import flat_parameters
-from oho.tape import Tape
+from oho.engines.curvature import double_backward, pearlmutter
+from oho.engines.tape import Tape
+from oho.flat_parameters import flat_parameters
 
 ROUNDING = 1e-13
 
@@ -100,7 +100,7 @@ def test_a_layer_used_twice():
 
 def test_several_sweeps_are_one(monkeypatch):
     model = wide()
-    monkeypatch.setattr("oho.tape.SWEEP_ELEMENTS", 300)  # two directions at a time
+    monkeypatch.setattr("oho.engines.tape.SWEEP_ELEMENTS", 300)  # two directions at a time
     difference, answered = compare(model.parameters(), loss_on(model), rows=5)
     assert answered
     assert difference < ROUNDING

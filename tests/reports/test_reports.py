@@ -8,9 +8,9 @@ import pytest
 from bench.records import Manifest, Outcome, RecordError, RunWriter, Status, run_id, write_manifest
 from reports import document
 from reports.api import build_figure, build_report
+from reports.common import NoData, measured, setting
 from reports.errors import ReportError
 from reports.figures import anytime, distribution, performance
-from reports.figures.common import NoData, measured, setting
 from reports.statistics import bootstrap, bootstrap_curves, first_at_most, interquartile_mean, median
 from reports.tables import read_tables
 

@@ -8,9 +8,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-from bench.json_files import sealed
+from bench.command.status import describe
 from bench.records import Manifest, Outcome, RecordError, Status, read_run, run_id, write_manifest
-from bench.status import describe
+from bench.records.json_files import sealed
 from reports.api import build_report
 from reports.tables import read_tables
 

@@ -1,0 +1,108 @@
+"""`oho-bench audit`: how far a recorded run's hypergradient is from the derivative."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+import oho
+from bench.experiment.spec import method_of, set_threads, task_of
+from bench.online.methods import OnlineState
+from bench.protocol import Method
+from bench.protocol.ledger import Ledger
+from bench.records import RecordError, Run, read_run
+
+CHUNK_STEPS = 100
+SAME = 1e-3
+"""Relative difference of hyperparameters up to which a repeated training is the recorded one."""
+
+
+def audit_run(folder: Path, *, steps: int, at: int | None, data_root: Path | None) -> str:
+    """Trains a run again up to its last `steps` steps before step `at`, its end by default, and audits those.
+
+    A training is a function of its spec and the number of steps, so that its record is enough to repeat it.
+
+    Raises:
+        RecordError: for a folder that holds no ended run or a changed spec, a run without hypergradients, steps it has
+            not made, or a run that this machine and data do not repeat.
+    """
+    run, made = _ended_run(folder)
+    method, state = _start(run, data_root)
+    last = made if at is None else at
+    last -= last % getattr(state.optimizer, "update_every", 1)
+    if not (1 <= steps <= last <= made):
+        raise RecordError(
+            f"{folder}: --steps {steps} --at {last}: the run made {made} steps; allowed are --at up to {made}, and --steps"
+            " from 1 to that"
+        )
+    before = last - steps
+    recorded = max((r["step"] for r in run.evaluations if r["step"] <= before), default=0)
+    state = _trained(method, state, recorded)
+    _check_repeated(run, state)
+    state = _trained(method, state, before)
+    pairs = [state.closures(step) for step in range(before, last)]
+    state.optimizer.on_phase = lambda phase: None
+    try:
+        report = oho.audit(state.model, state.optimizer, pairs)
+    except ValueError as error:
+        raise RecordError(f"{folder}: {error}") from None
+    label, seed = run.spec["method"]["label"], run.spec["seed"]
+    head = f"{label} on {state.task.data}, seed {seed}: hypergradient after step {last}, the last {steps} steps in float64"
+    return f"{head}\n{report}"
+
+
+def _ended_run(folder: Path) -> tuple[Run, int]:
+    """The run and the number of its steps."""
+    if not (folder / "spec.json").exists():
+        raise RecordError(f"{folder}: no spec.json; give the folder of one run, RESULTS/ID")
+    run = read_run(folder)
+    if run.outcome is None:
+        raise RecordError(f"{folder}: the run has not ended; run its experiment again first")
+    return run, run.outcome.steps
+
+
+def _start(run: Run, data_root: Path | None) -> tuple[Method, OnlineState]:
+    """The method and its state before the first step, on the data of the run."""
+    spec, device = dict(run.spec), torch.device(run.spec["device"])
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RecordError(f"{run.folder}: the run was made on a GPU, and this machine has none")
+    set_threads(spec)
+    method = method_of(spec)
+    task, _ = task_of(spec, device, data_root)
+    data = run.outcome.environment.get("data", task.data) if run.outcome else task.data
+    if data != task.data:
+        raise RecordError(f"{run.folder}: the run was made on {data}, here is {task.data}; give its data root by --root")
+    state = method.init(task, run.spec["seed"])
+    if not isinstance(state, OnlineState):
+        name = run.spec["method"]["name"]
+        raise RecordError(f"{run.folder}: method {name!r} has no hypergradient to audit; the methods named oho-* have")
+    return method, state
+
+
+def _trained(method: Method, state: OnlineState, step: int) -> OnlineState:
+    """The state at a later step."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("training again", total=step, completed=state.step)
+        while state.step < step and not state.diverged:
+            state = method.advance(state, steps=min(CHUNK_STEPS, step - state.step), progress=0.0, ledger=Ledger())
+            bar.update(task, completed=state.step)
+    return state
+
+
+def _check_repeated(run: Run, state: OnlineState) -> None:
+    """The hyperparameters at a recorded step are the recorded ones."""
+    record = next((r for r in run.evaluations if r["step"] == state.step and r["step"] > 0), None)
+    if record is None:
+        return
+    for name, values in record["hyper"].items():
+        for recorded, repeated in zip(values, state.hyper[name], strict=True):
+            if not math.isclose(recorded, repeated, rel_tol=SAME, abs_tol=1e-12):
+                raise RecordError(
+                    f"{run.folder}: trained again, {name} is {repeated:g} at step {state.step}, the record has"
+                    f" {recorded:g}; data, versions or machine are not those of the run"
+                )

@@ -1,0 +1,50 @@
+"""What is written of a run within which its process died: see `bench.command.supervisor`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from bench.command.handover import Journal
+from bench.command.planning import Planned
+from bench.command.supervisor import death_by
+from bench.experiment.spec import set_threads
+from bench.process.run_lock import claimed
+from bench.records import Outcome, Status, read_outcome, read_run, write_outcome
+from bench.records.json_files import storing, write_json
+from bench.run.environment import describe_environment
+
+
+def book_killed(planned: Sequence[Planned], root: Path, journal: Journal) -> list[Planned]:
+    """A run in which a process died by a signal has failed.  Its records and its checkpoint stay: it can go on.
+
+    Returns what is planned, with these outcomes.
+    """
+    unsettled = journal.unsettled
+    found = []
+    for item in planned:
+        if item.id in unsettled:
+            item = replace(item, outcome=_book(item, root / item.id, unsettled[item.id], journal.since(item.id)))
+            journal.note("settled", item.id)
+        found.append(item)
+    return found
+
+
+def _book(item: Planned, folder: Path, number: int, since: str) -> Outcome | None:
+    with storing(folder), claimed(folder) as is_ours:
+        outcome = read_outcome(folder)
+        if not is_ours or (outcome is not None and outcome.finished != since):  # another runner has taken it over
+            return outcome
+        write_json(folder / "spec.json", item.spec)
+        run = read_run(folder)
+        last = {"step": 0, "counted_seconds": 0.0, "wall_seconds": 0.0, **(run.records[-1] if run.records else {})}
+        environment = describe_environment(torch.device(item.spec["device"]), set_threads(item.spec), data=None)
+        outcome = Outcome(
+            Status.FAILED, death_by(number), last["step"], len(run.trials), last["counted_seconds"],
+            last["wall_seconds"], accounts={}, final={}, environment=environment,
+        )  # fmt: skip
+        write_outcome(folder, outcome)
+        return outcome

@@ -1,0 +1,110 @@
+"""What is to be run: the runs of experiments, the list of them on disk, and mistakes that are told before the first one."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bench.command.handover import NEVER, Journal
+from bench.experiment.expansion import Experiment, Spec
+from bench.experiment.method_registry import METHODS
+from bench.experiment.spec import method_of, task_of
+from bench.experiment.yaml_file import ConfigError
+from bench.online.methods import InitialOptions
+from bench.protocol import Task
+from bench.records import PROTOCOL, Manifest, Outcome, is_damaged, read_manifests, read_outcome, run_id, write_manifest
+
+log = logging.getLogger("oho-bench")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run that an experiment asks for, and how it had ended.  `is_done` when its folder already holds a result."""
+
+    experiment: Experiment
+    spec: Spec
+    id: str
+    outcome: Outcome | None
+    is_done: bool
+
+    @property
+    def since(self) -> str:
+        """The moment of that outcome, for the journal."""
+        return self.outcome.finished if self.outcome else NEVER
+
+
+def plan(experiments: Sequence[Experiment], root: Path, *, again_invalid: bool = False, tried: Collection[str] = ()
+         ) -> list[Planned]:  # fmt: skip
+    """Every run once, in order; a run that two experiments share belongs to the first.
+
+    With `again_invalid` a run whose clock was disturbed is not done.  What this command has `tried` is, however it ended.
+    """
+    planned: dict[str, Planned] = {}
+    for experiment in experiments:
+        for spec in experiment.specs:
+            identity = run_id(spec)
+            if identity not in planned:
+                outcome = read_outcome(root / identity)
+                _check_protocol(outcome, root)
+                done = outcome is not None and outcome.status.is_result and (outcome.valid or not again_invalid)
+                if done and identity not in tried and is_damaged(root / identity, outcome):
+                    log.warning("%s: files of this ended run are gone or cut; it runs again", root / identity)
+                    done = False
+                planned[identity] = Planned(experiment, spec, identity, outcome, done or identity in tried)
+    return list(planned.values())
+
+
+def _check_protocol(outcome: Outcome | None, root: Path) -> None:
+    if outcome is not None and outcome.protocol != PROTOCOL:
+        raise ConfigError(
+            f"--out {root}: holds runs of protocol {outcome.protocol}, and this version measures by protocol {PROTOCOL};"
+            " choose another folder"
+        )
+
+
+def write_plan(experiment: Experiment, root: Path) -> None:
+    """An older plan of the same name that differs in its seeds alone is added to; any other is replaced, which is said."""
+    runs, resolved = [run_id(spec) for spec in experiment.specs], dict(experiment.resolved)
+    older = next((plan for plan in read_manifests(root) if plan.experiment == experiment.name), None)
+    if older is not None:
+        if {**older.config, "seeds": resolved["seeds"]} == resolved:
+            runs = [*older.runs, *runs]
+            resolved["seeds"] = sorted({*older.config["seeds"], *resolved["seeds"]})
+        elif left := set(older.runs) - set(runs):
+            log.warning(
+                "%s: %d of the older plan's runs of experiment %r stay in the folder but are in no figure any more; another"
+                " `experiment:` name or --out keeps both", root, len(left), experiment.name,
+            )  # fmt: skip
+    project = experiment.tracking.project
+    write_manifest(root, Manifest(experiment.name, experiment.figures, resolved, tuple(dict.fromkeys(runs)), project))
+
+
+def check_methods(todo: Sequence[Planned], data_root: Path | None, journal: Journal) -> None:
+    """Makes each online method on each task once, so that sets which do not fit the network are told before anything runs.
+
+    What else methods raise is their runs' affair.
+    """
+    tasks: dict[str, Task] = {}
+    seen: set[str] = set()
+    for item in todo:
+        spec = item.spec
+        key = json.dumps([spec["task"], spec["method"]], sort_keys=True)
+        if key in seen or not issubclass(METHODS[spec["method"]["name"]].options, InitialOptions):
+            continue
+        seen.add(key)
+        method = method_of(spec)
+        name = json.dumps(spec["task"], sort_keys=True)
+        if name not in tasks:
+            tasks[name] = task_of(spec, torch.device("cpu"), data_root)[0]
+        try:
+            with journal.within(item.id, item.since):  # what does not fit the memory here would not fit there
+                method.init(tasks[name], spec["seed"])
+        except ValueError as error:
+            raise ConfigError(f"method {spec['method']['label']!r} on {spec['task']['name']}: {error}") from None
+        except Exception:
+            continue  # no mistake of the user's, such as a network that does not fit the memory: its runs tell it

@@ -1,0 +1,117 @@
+"""Progress for people: a bar on a terminal, plain lines in a pipe.  Writes to standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from bench.process.signals import tell
+from bench.protocol import State
+from bench.records import Outcome, run_id, title_of
+
+
+def format_seconds(seconds: float) -> str:
+    """`7 s`, `3 min 20 s` or `2 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class Display:
+    """Shows which run is on, its trial, the budget used, the best validation loss, and the time left for all runs."""
+
+    def __init__(self, specs: Sequence[Mapping[str, Any]], before: int = 0):
+        """`before` is how many runs the command has made already, in a process before this one."""
+        self._before, self._total, self._done, self._spent = before, before + len(specs), 0.0, 0.0
+        one_unit = len({spec["budget"]["unit"] for spec in specs}) == 1
+        self._weights = [spec["budget"]["amount"] if one_unit else 1.0 for spec in specs]
+        self._console = Console(file=sys.stderr)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._line, self._started = "", 0.0
+
+    def __enter__(self) -> Display:
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[detail]}"),
+                console=self._console, transient=True,
+            )  # fmt: skip
+            self._task = self._bar.add_task("", total=1.0, detail="")
+            with contextlib.suppress(OSError):  # a terminal that has been closed
+                self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        if self._bar is not None:
+            with contextlib.suppress(OSError):  # a terminal that has been closed
+                self._bar.stop()
+
+    def start(self, number: int, spec: Mapping[str, Any]) -> None:
+        """A run begins."""
+        self._spec, self._number, self._started = spec, number, time.monotonic()
+        what = f"{spec['task']['name']}, {title_of(spec)}, seed {spec['seed']}"
+        self._line = f"[{number}/{self._total}] {run_id(spec)} {what}"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=escape(self._line), completed=0.0, detail="")
+
+    def skip(self, number: int, spec: Mapping[str, Any]) -> None:
+        """A run that another runner has."""
+        self._print(f"[{number}/{self._total}] {run_id(spec)} {title_of(spec)}: another runner has it")
+
+    def progress(self, fraction: float, state: State) -> None:
+        """Called a few times a second while the run is on."""
+        if self._bar is None or self._task is None:
+            return
+        budget = self._spec["budget"]
+        used = f"{fraction * budget['amount']:.3g} of {budget['amount']:g} {budget['unit']}"
+        best = f"best validation {state.incumbent.validation_loss:.4f}" if state.incumbent else ""
+        trial = f"trial {state.trial + 1}" if "over" in self._spec["method"] else ""
+        parts = [part for part in (trial, used, best, self._remaining(fraction)) if part]
+        self._bar.update(self._task, completed=fraction, detail=escape(", ".join(parts)))
+
+    def end(self, outcome: Outcome) -> None:
+        """A run has ended: one line that stays."""
+        self._done += self._weight
+        self._spent += time.monotonic() - self._started
+        best = outcome.final.get("incumbent_validation_loss")
+        parts = [str(outcome.status).replace("_", " "), f"{outcome.counted_seconds:.1f} s counted"]
+        parts += [f"{outcome.trials} trials"] if outcome.trials else []
+        parts += [f"best validation {best:.4f}"] if best is not None else []
+        if not outcome.valid:
+            parts.append(f"NOT VALID: {'; '.join(outcome.invalid_because)}")
+        if outcome.message:
+            parts.append(outcome.message.strip().splitlines()[-1])
+        parts.append(self._remaining(0.0))
+        self._print(f"{self._line}: {', '.join(part for part in parts if part)}")
+
+    @property
+    def _weight(self) -> float:
+        """Of the present run."""
+        return self._weights[self._number - self._before - 1]
+
+    def _remaining(self, fraction: float) -> str:
+        """Time left for all runs, each weighed by its budget.  `fraction` is how much of the present one is over."""
+        done = self._done + fraction * self._weight
+        spent = self._spent + (time.monotonic() - self._started if fraction else 0.0)
+        if spent < 2 or not done:
+            return ""
+        left = (sum(self._weights) - done) * spent / done
+        return f"{format_seconds(left)} left" if left >= 1 else ""
+
+    def _print(self, text: str) -> None:
+        if self._bar is not None:
+            with contextlib.suppress(OSError):  # a terminal that has been closed
+                self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            tell(text)

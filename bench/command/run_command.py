@@ -1,0 +1,88 @@
+"""What `oho-bench run` does, in the process that does it: from files of experiments to their runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.command.command_line import resolve_device
+from bench.command.crashed_runs import book_killed
+from bench.command.handover import Journal
+from bench.command.planning import Planned, plan
+from bench.command.run_series import launch
+from bench.experiment.expansion import load_experiment
+from bench.experiment.yaml_file import ConfigError
+from bench.records import Status, title_of
+from bench.records.errors import DeviceLostError
+from bench.tasks.data_sets import load
+from bench.tasks.task_registry import TASKS
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a command line asks for."""
+
+    configs: Sequence[Path]
+    overrides: Sequence[str]
+    seeds: Sequence[int] | None
+    device: str
+    out: Path
+    data_root: Path | None
+    again_invalid: bool
+
+
+def work(order: Order, *, figures: Mapping[str, Any], journal: Journal, dry_run: bool) -> int:
+    """Runs what is asked for and not done yet; how many of all these runs have failed.
+
+    Raises what `load_experiment`, `load` and `launch` do.
+    """
+    begun = journal.last("device")
+    if begun == "cuda" and not torch.cuda.is_available():
+        raise DeviceLostError("the GPU that the command began with is gone; the same command goes on once it is back")
+    device = begun or resolve_device(order.device)
+    experiments = [
+        load_experiment(path, figures=figures, overrides=order.overrides, seeds=order.seeds, device=device)
+        for path in order.configs
+    ]
+    planned = plan(experiments, order.out, again_invalid=order.again_invalid, tried=journal.tried)
+    if begun is None:
+        _print_plan(planned, every_run=dry_run)
+        journal.note("planned", _digest(planned))
+        journal.note("device", device)
+    elif journal.last("planned") != _digest(planned):
+        raise ConfigError("what the command reads was changed while it was at work; give it again")
+    if dry_run:
+        return 0
+    planned = book_killed(planned, order.out, journal)
+    for task in {item.spec["task"]["name"] for item in planned if not item.is_done}:
+        load(TASKS[task].data, order.data_root)
+    counts = launch(experiments, planned, order.out, data_root=order.data_root, journal=journal)
+    counts += Counter(item.outcome.status for item in planned if item.is_done and item.outcome)
+    return counts[Status.FAILED]
+
+
+def _digest(planned: Sequence[Planned]) -> str:
+    return hashlib.sha256("\n".join(item.id for item in planned).encode()).hexdigest()
+
+
+def _print_plan(planned: Sequence[Planned], *, every_run: bool) -> None:
+    todo = [item for item in planned if not item.is_done]
+    totals: dict[str, float] = {}
+    for item in todo:
+        budget = item.spec["budget"]
+        totals[budget["unit"]] = totals.get(budget["unit"], 0) + budget["amount"]
+        if every_run:
+            spec = item.spec
+            print(
+                f"{item.id}  {item.experiment.name}: {spec['task']['name']}, {title_of(spec)}, "
+                f"seed {spec['seed']}, {budget['amount']:g} {budget['unit']}, {spec['device']}"
+            )
+    total = " and ".join(f"{amount:g} {unit}" for unit, amount in totals.items()) or "nothing"
+    runs = "run" if len(todo) == 1 else "runs"
+    print(f"{len(todo)} {runs} to do, {len(planned) - len(todo)} done already; budget to spend: {total}", flush=True)

@@ -1,0 +1,122 @@
+"""Runs experiments one after another in this process: one timed run on a device at a time."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from bench.command.handover import Journal
+from bench.command.planning import Planned, check_methods, write_plan
+from bench.command.progress import Display
+from bench.experiment.expansion import Experiment
+from bench.experiment.yaml_file import ConfigError
+from bench.process.run_lock import claimed
+from bench.process.signals import Stopper
+from bench.records import Outcome, Status, read_outcome
+from bench.records.checkpoints import discard_checkpoint, has_checkpoint
+from bench.records.errors import DeviceLostError
+from bench.records.json_files import FULL, storing
+from bench.run.disturbances import is_answering
+from bench.run.runner import run
+from bench.tracking.wandb_sink import open_sink
+
+
+def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *, data_root: Path | None,
+           journal: Journal | None = None) -> Counter[Status]:  # fmt: skip
+    """Runs what is planned and not done yet, and returns how many of those runs ended in each status.
+
+    Notes in the journal what it does.
+
+    Raises:
+        DeviceLostError: after a run whose end has left the GPU unusable; the run has failed.
+    """
+    journal = journal or Journal.new()
+    with storing(root):
+        _prepare(root)
+        for item in planned:
+            _tidy(root / item.id, item.outcome)
+    todo = [item for item in planned if not item.is_done]
+    check_methods(todo, data_root, journal)
+    with storing(root), claimed(root / "experiments", wait=True):
+        for experiment in experiments:
+            write_plan(experiment, root)
+    stopper, before = Stopper(), len(journal.tried)
+    with stopper.listening(), Display([item.spec for item in todo], before) as display:
+        series = _Series(root, data_root, journal, stopper, display)
+        waiting = list(enumerate(todo, start=before + 1))
+        while taken := [(number, item) for number, item in waiting if not series.take(number, item)]:
+            if len(taken) == len(waiting):  # those who took them are at work
+                for number, item in taken:
+                    display.skip(number, item.spec)
+                break
+            waiting = taken
+        stopper.check()  # a signal in the last run's end
+    return series.counts
+
+
+@dataclass
+class _Series:
+    """The runs of one call of `launch`, and how many of them ended in each status."""
+
+    root: Path
+    data_root: Path | None
+    journal: Journal
+    stopper: Stopper
+    display: Display
+    counts: Counter[Status] = field(default_factory=Counter)
+
+    def take(self, number: int, item: Planned) -> bool:
+        """Makes a run, unless another runner has made it meanwhile.  False where one is at it."""
+        self.stopper.check()
+        with storing(self.root), claimed(self.root / item.id) as is_ours:
+            if is_ours and not _has_ended_meanwhile(item, read_outcome(self.root / item.id)):
+                self.make(number, item)
+        return is_ours
+
+    def make(self, number: int, item: Planned) -> None:
+        """The run is ours."""
+        tracking = item.experiment.tracking
+        sink = partial(open_sink, mode=tracking.mode, project=tracking.project, experiment=item.experiment.name)
+        self.display.start(number, item.spec)
+        with self.journal.within(item.id, item.since):
+            outcome = run(
+                item.spec, self.root, data_root=self.data_root, open_sink=sink, progress=self.display.progress,
+                stopper=self.stopper,
+            )  # fmt: skip
+        self.journal.note("tried", item.id)
+        self.display.end(outcome)
+        self.counts[outcome.status] += 1
+        if outcome.status is Status.FAILED and not is_answering(torch.device(item.spec["device"])):
+            raise DeviceLostError(f"{self.root / item.id}: it left the GPU unusable to its process; a new one can go on")
+
+
+def _has_ended_meanwhile(item: Planned, outcome: Outcome | None) -> bool:
+    """Whether another runner has ended the run since it was planned; one that was only stopped there is free to go on."""
+    return outcome is not None and outcome != item.outcome and outcome.status is not Status.INTERRUPTED
+
+
+def _tidy(folder: Path, outcome: Outcome | None) -> None:
+    """Removes what a process left that was killed between the outcome and its end."""
+    if has_checkpoint(folder) and outcome is not None and outcome.status.is_result:
+        with claimed(folder) as is_ours:
+            if is_ours and read_outcome(folder) == outcome:
+                discard_checkpoint(folder)
+
+
+def _prepare(root: Path) -> None:
+    for folder in (root, root / "experiments"):
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"--out {root}: {folder} is no folder; choose another one")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=root).close()
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise ConfigError(f"--out {root}: cannot be written ({error.strerror}); choose another folder") from None

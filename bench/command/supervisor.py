@@ -1,0 +1,125 @@
+"""`oho-bench run` works in a child process: where that is killed or crashes, its run has failed, and the others go on.
+
+A system short of memory kills the process that asks for most, and no process can answer that for itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from bench.command.handover import Journal
+from bench.process.signals import WATCHED, handling, held, release_signals, tell
+
+RENEW = 75
+"""The exit code of a child that asks for another one in its place."""
+CHILD = "import sys; sys.path.append(sys.argv.pop(1)); from bench.cli import app; app(prog_name='oho-bench')"
+ROOT = str(Path(__file__).parents[2])
+SET_PARENT_DEATH_SIGNAL = 1
+"""An option of Linux's `prctl`."""
+
+
+def supervise(words: Sequence[str], out: Path) -> int:
+    """Carries out a command line in a child, and in another one after each death; returns the exit code."""
+    journal, relay = Journal.new(), Relay()
+    journal.note("parent", os.getpid())
+    words = [words[0], f"--journal={journal.descriptor}", *words[1:]]
+    with relay.listening():
+        while True:
+            before = len(journal.tried)
+            try:
+                code = relay.run(words, journal.descriptor)
+            except OSError as error:
+                tell(f"oho-bench: no process can be started ({error.strerror}); the same command goes on once one can be")
+                return 1
+            is_renewed = code == RENEW and len(journal.tried) > before
+            if code >= 0 and not is_renewed:
+                return 1 if code == RENEW else code
+            if stop := relay.asked or (-code if -code in WATCHED else None):
+                if not journal.last("told"):
+                    tell("\noho-bench: stopped; the same command goes on where it was")
+                return 128 + stop
+            if not is_renewed and not _is_laid_to_a_run(journal, -code, out):
+                return 128 - code
+
+
+def _is_laid_to_a_run(journal: Journal, number: int, out: Path) -> bool:
+    """Tells and notes which run the process died in, if it did."""
+    run = journal.present
+    if run is None:
+        tell(f"oho-bench: {death_by(number)}; no run was on; give the same command again to go on")
+        return False
+    journal.note("out")
+    journal.note("died", run, number)
+    tell(f"oho-bench: {out / run}: {death_by(number)}; the other runs go on")
+    return True
+
+
+def death_by(number: int) -> str:
+    """What a signal that a process died of may mean."""
+    name = next((known.name for known in signal.Signals if known == number), f"signal {number}")
+    return f"killed by {name}, as systems do when memory is short" if number == signal.SIGKILL else f"crashed with {name}"
+
+
+class Relay:
+    """Passes the signals that come to this process, the first of which is `asked`, on to its present child.
+
+    The child is in a session of its own and gets no others: a terminal sends Ctrl-C to whole groups of processes.
+    """
+
+    def __init__(self) -> None:
+        self.asked: int | None = None
+        self._child: subprocess.Popen | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handles the signals inside the block."""
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, nobody learns how a child ended
+        with handling({**dict.fromkeys(WATCHED, self._forward), signal.SIGTSTP: self._pause}):
+            yield
+
+    def run(self, words: list[str], descriptor: int) -> int:
+        """The exit code of a child that begins with the signals held and has the descriptor; negative, what it died of."""
+        with held():  # one that comes meanwhile is for the new child, too
+            if self.asked:
+                return -self.asked  # before it was born
+            command = [sys.executable, "-P", "-c", CHILD, ROOT, *words]
+            self._child = subprocess.Popen(command, start_new_session=True, pass_fds=[descriptor])
+        return self._child.wait()
+
+    def _forward(self, number: int, frame: FrameType | None) -> None:
+        self.asked = self.asked or number
+        if self._child is not None:
+            self._child.send_signal(number)
+
+    def _pause(self, number: int, frame: FrameType | None) -> None:
+        if self._child is not None:
+            self._child.send_signal(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        if self._child is not None:
+            self._child.send_signal(signal.SIGCONT)  # when we have been continued
+
+
+def begin_child(descriptor: int) -> Journal:
+    """In the child: it dies with its parent.  Elsewhere than on Linux it works on, and keeps its claim.
+
+    Raises OSError or ValueError where the descriptor is not one of a journal.
+    """
+    journal = Journal(descriptor)
+    parent = journal.last("parent")
+    if parent is None:
+        raise ValueError("no journal")
+    os.set_inheritable(descriptor, False)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        if os.getppid() != int(parent):  # it died before that
+            os._exit(1)
+    release_signals()
+    return journal

@@ -1,0 +1,113 @@
+"""YAML -> `Experiment` -> run specs.  Unknown keys, wrong types and unknown names are refused before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from bench.experiment.method_registry import OPTIMIZERS
+from bench.experiment.methods import check_kick, method_spec, refuse_twins
+from bench.experiment.mistakes import known, named, rest, validate
+from bench.experiment.schema import Budget, ExperimentFields, Tracking
+from bench.experiment.size_checks import late_events, misfits
+from bench.experiment.spec import Spec
+from bench.experiment.yaml_file import YamlFile, override, read_yaml
+from bench.protocol import Space
+from bench.records import PROTOCOL
+from bench.tasks.task_registry import TASKS
+
+MOST_RUNS = 100_000
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A resolved experiment: `specs` hold all that affects a run's result, in the order they run."""
+
+    name: str
+    figures: tuple[str, ...]
+    tracking: Tracking
+    budget: Budget
+    specs: tuple[Spec, ...]
+    resolved: Mapping[str, Any]
+
+
+def load_experiment(
+    path: Path,
+    *,
+    figures: Mapping[str, Any],
+    overrides: Iterable[str] = (),
+    seeds: Sequence[int] | None = None,
+    device: str = "cpu",
+) -> Experiment:
+    """Reads, overrides, validates and expands one file; `figures` are the known ones by name.  Raises `ConfigError`."""
+    file = read_yaml(path)
+    for text in overrides:
+        override(file, text)
+    fields = validate(file, (), ExperimentFields, file.content)
+    for index, figure in enumerate(fields.figures):
+        known(file, ("figures", index), figure, figures, "figure")
+    space = _space(file, fields.space)
+    task = named(file, ("task",), fields.task, TASKS, "task")
+    entry = TASKS[task]
+    options = {**entry.defaults.model_dump(), **rest(fields.task, "name")}
+    task_options = validate(file, ("task",), type(entry.defaults), options)
+    methods = [method_spec(file, ("methods", i), item, space) for i, item in enumerate(fields.methods)]
+    for key, misfit in misfits(entry.data, task_options, methods):
+        raise file.error(key, misfit)
+    refuse_twins(file, methods)
+    shocks = _shocks(file, fields, methods)
+    for key, misfit in late_events(fields.budget.unit, fields.budget.amount, fields.shocks, entry.data, task_options):
+        raise file.error(key, misfit)
+    task_spec = {"name": task, **task_options.model_dump()}
+    common = {
+        "protocol": PROTOCOL,
+        "task": task_spec,
+        "space": space.model_dump(),
+        "budget": {"unit": fields.budget.unit, "amount": fields.budget.amount},
+        "evaluations": fields.evaluations,
+        "device": device,
+        "threads": fields.threads,
+        **({"gradient_batches": fields.gradient_batches} if fields.gradient_batches else {}),
+    }
+    chosen = tuple(seeds) if seeds is not None else fields.seeds
+    if (count := len(chosen) * len(methods) * (1 + len(shocks))) > MOST_RUNS:
+        raise file.error(("seeds",), f"seeds: with methods and shocks {count:,} runs; at most {MOST_RUNS:,} are allowed")
+    # Seeds outermost: an interrupted experiment has all methods at the first seeds, so it can already be compared.
+    specs = tuple(
+        {**common, "method": method, "seed": seed, **({"shock": shock} if shock else {})}
+        for seed, method, shock in product(chosen, methods, (None, *shocks))
+    )
+    resolved = {**common, "methods": methods, "shocks": shocks, "seeds": list(chosen)}
+    return Experiment(fields.experiment, fields.figures, fields.tracking, fields.budget, specs, resolved)
+
+
+def _shocks(file: YamlFile, fields: ExperimentFields, methods: Sequence[Spec]) -> list[Spec]:
+    """The shocks as specs have them, once each method is known to take them."""
+    for place, shock in enumerate(fields.shocks):
+        for number, event in enumerate(shock.events):
+            key = ("shocks", place, "events", number)
+            for kick, method in product(event.kicks, methods):
+                check_kick(file, (*key, "scale" if kick.value is None else "set", kick.name), kick, method)
+    shocks = [shock.resolved() for shock in fields.shocks]
+    labels = [shock["label"] for shock in shocks]
+    for place, label in enumerate(labels):
+        if label in labels[:place]:
+            raise file.error(("shocks", place), f"two shocks are called {label!r}; give one of them another `label`")
+    return shocks
+
+
+def _space(file: YamlFile, name: str) -> Space:
+    path = file.path.parent / f"{name.removesuffix('.yaml')}.yaml"
+    try:
+        path.stat()
+    except (OSError, ValueError):  # too long, or with a zero byte
+        told = f"space: no file {path}; give a path relative to this file, such as ../spaces/fair"
+        raise file.error(("space",), told) from None
+    source = read_yaml(path)
+    space = validate(source, (), Space, source.content)
+    for optimizer in space.optimizers:
+        known(source, ("optimizers", optimizer), optimizer, OPTIMIZERS, "optimizer")
+    return space

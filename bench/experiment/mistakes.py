@@ -1,0 +1,107 @@
+"""Mistakes of a configuration, each with its place in the file and what is allowed there."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from bench.experiment.yaml_file import Key, YamlFile
+
+WORDS = {
+    "dict_type": "a mapping such as {name: fixed} is expected", "model_type": "a mapping is expected",
+    "model_attributes_type": "a name or a mapping with a `name` is expected", "too_short": "one or more are expected",
+    "tuple_type": "a list, [...], is expected",
+}  # fmt: skip
+"""In the place of what pydantic says of such mistakes."""
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validate(file: YamlFile, prefix: Key, model: type[Model], content: Mapping[str, Any]) -> Model:
+    """Makes a model of what stands at a place of the file.  Raises `ConfigError` with the place of the first mistake."""
+    try:
+        return model.model_validate(plain(content))
+    except ValidationError as error:
+        # A misspelt key is also a missing one; what was written can be pointed at.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+        key = (*prefix, *_written(content, first["loc"]))
+        what = f"{dotted(key)}: {WORDS.get(first['type'], first['msg']).removeprefix('Value error, ')}"
+        if first["type"] == "extra_forbidden":
+            what = f"unknown key {dotted(key)!r}; allowed: {', '.join(_allowed(model, first['loc']))}"
+        elif first["type"] == "missing":
+            what = f"key {dotted(key)!r} is missing"
+        elif first["type"] == "union_tag_not_found":
+            what = f"{dotted(key)}: a `name` is expected, such as {{name: momentum}}"
+        elif first["type"] == "union_tag_invalid":
+            found = first["ctx"]
+            what = f"{dotted(key)}: unknown name {found['tag']!r}; allowed: {found['expected_tags']}"
+        elif not isinstance(first["input"], Mapping):
+            what += f" (given {first['input']!r})"
+        raise file.error(key, what) from None
+
+
+def _written(content: Any, place: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """The place as the file has it: without the names of a union's members, which pydantic puts between."""
+    if not place:
+        return ()
+    first, rest = place[0], place[1:]
+    is_item = isinstance(content, list | tuple) and isinstance(first, int)
+    inside = is_item or (isinstance(content, Mapping) and first in content)
+    if inside or not rest:
+        return (first, *_written(content[first] if inside else None, rest))
+    return _written(content, rest)
+
+
+def _allowed(model: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:
+    """The keys that the mapping at a place may have; a place within a union goes through the name of its member."""
+    if len(place) == 1:
+        return list(model.model_fields)
+    if not isinstance(place[0], str):
+        return _allowed(model, place[1:])
+    inner = [*get_args(model.model_fields[place[0]].annotation), model.model_fields[place[0]].annotation]
+    for option in (option for option in inner if isinstance(option, type) and issubclass(option, BaseModel)):
+        name = option.model_fields.get("name")
+        if name is None or name.default == place[1]:
+            return _allowed(option, place[2:] if len(place) > 2 else place[1:])
+    return []
+
+
+def named(file: YamlFile, key: Key, item: Any, allowed: Mapping[str, Any], kind: str) -> str:
+    """Returns the `name` of an item, which must be one of the allowed ones."""
+    name = item.get("name") if isinstance(item, Mapping) else None
+    if name is None:
+        raise file.error(key, f"{dotted(key)}: a {kind} with a `name` is expected; one of: {', '.join(allowed)}")
+    return known(file, (*key, "name"), name, allowed, kind)
+
+
+def known(file: YamlFile, key: Key, name: Any, allowed: Mapping[str, Any], kind: str) -> str:
+    """Returns a name, which must be one of the allowed ones; the error suggests the nearest of them."""
+    if not isinstance(name, str) or name not in allowed:
+        close = difflib.get_close_matches(str(name), allowed, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise file.error(key, f"unknown {kind} {name!r}; {hint}allowed: {', '.join(allowed)}")
+    return name
+
+
+def rest(item: Mapping[str, Any], *taken: str) -> dict[str, Any]:
+    """Returns an item without the keys that were taken from it already."""
+    return {name: value for name, value in item.items() if name not in taken}
+
+
+def dotted(key: Sequence[str | int]) -> str:
+    """Returns a key as `--set` takes it."""
+    return ".".join(map(str, key))
+
+
+def plain(value: Any) -> Any:
+    """Plain Python containers and scalars in place of the parser's own."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value

@@ -1,0 +1,161 @@
+"""YAML with positions: every complaint about a configuration names file, line and column."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
+
+from bench.records.errors import one_line
+
+Key = tuple[str | int, ...]
+LONGEST = 200_000
+"""Characters of a file."""
+DEEPEST, LARGEST = 30, 100_000
+"""Levels of a file, and values on one of them: aliases of aliases can stand for more than any memory holds."""
+INDEX = re.compile("[0-9]{1,9}")
+WHOLE_NUMBERS = 2**53
+"""Up to here floats are exact, and nothing overflows."""
+
+
+class ConfigError(Exception):
+    """A mistake in a configuration or on the command line; the message is one line that says where and what is allowed."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
+
+
+class LimitError(ValueError):
+    """A text that says more than a configuration can."""
+
+
+@dataclass
+class YamlFile:
+    """A parsed file, and where each of its keys stands.  `overrides` are the `--set` texts by the key they set."""
+
+    path: Path
+    content: CommentedMap
+    overrides: dict[Key, str] = field(default_factory=dict)
+
+    def error(self, key: Sequence[str | int], what: str) -> ConfigError:
+        """A one-line error at `key`, or at the nearest enclosing key that exists."""
+        for length in range(len(key), 0, -1):
+            if text := self.overrides.get(tuple(key[:length])):
+                return ConfigError(f"--set {text}: {what}")
+        line, column, found = self._position(key)
+        for place, text in self.overrides.items():
+            if not found and place[: len(key)] == tuple(key):  # a mapping that the override made
+                return ConfigError(f"--set {text}: {what}")
+        return ConfigError(f"{self.path}:{line}:{column}: {what}")
+
+    def _position(self, key: Sequence[str | int]) -> tuple[int, int, bool]:
+        """Line, column, and whether the whole key stands in the file."""
+        node: Any = self.content
+        line, column = 0, 0
+        for part in key:
+            try:
+                if isinstance(node, CommentedMap):
+                    line, column = node.lc.key(part)
+                elif isinstance(node, CommentedSeq):
+                    line, column = node.lc.item(part)
+                node = node[part]
+            except (KeyError, IndexError, TypeError, AttributeError):
+                return line + 1, column + 1, False
+        return line + 1, column + 1, True
+
+
+def read_yaml(path: Path) -> YamlFile:
+    """Parses a file that must hold a mapping."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            content = _parse(file.read(LONGEST + 1))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: a folder; a YAML file is expected") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    except LimitError as error:
+        raise ConfigError(f"{path}:1:1: {error}") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
+        problem = " ".join((error.problem or error.context or "not YAML").split())
+        raise ConfigError(f"{path}:{place}: {problem}") from None
+    except Exception as error:  # of what is hardly YAML, its constructors raise anything
+        raise ConfigError(f"{path}:1:1: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, CommentedMap):
+        raise ConfigError(f"{path}:1:1: a mapping is expected, such as `experiment: distribution`")
+    return YamlFile(path, content)
+
+
+def _parse(text: str) -> Any:
+    """What a text says.  Raises of all kinds, and LimitError for what is too long, nested too deeply or too large."""
+    if len(text) > LONGEST:
+        raise LimitError(f"longer than {LONGEST:,} characters")
+    depth = 0
+    for event in YAML().parse(text):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > DEEPEST:
+            raise LimitError(f"nested deeper than {DEEPEST} levels")
+    loader = YAML()
+    loader.composer.warn_double_anchors = False
+    content = loader.load(text)
+    level = [content]
+    for _ in range(DEEPEST + 1):
+        if any(isinstance(value, int) and abs(value) > WHOLE_NUMBERS for value in level):
+            raise LimitError(f"a whole number beyond {WHOLE_NUMBERS}")
+        level = list(islice(chain.from_iterable(map(_children, level)), LARGEST))
+        if len(level) == LARGEST:
+            raise LimitError(f"more than {LARGEST:,} values")
+        if not level:
+            return content
+    raise LimitError("an alias within what it stands for")
+
+
+def _children(node: Any) -> Sequence[Any]:
+    if isinstance(node, CommentedMap):
+        return list(node.values())
+    return node if isinstance(node, CommentedSeq) else ()
+
+
+def override(file: YamlFile, text: str) -> None:
+    """Applies one `a.b=c`; a unit of the budget replaces whichever the file has."""
+    dotted, equals, value_text = text.partition("=")
+    parts: list[str | int] = [int(part) if INDEX.fullmatch(part) else part for part in dotted.split(".")]
+    if not equals or "" in parts or len(parts) > DEEPEST:
+        raise ConfigError(f"--set {text}: expected KEY=VALUE with dots between keys, such as budget.steps=400")
+    try:
+        value = _parse(value_text)
+    except LimitError as error:
+        raise ConfigError(f"--set {text}: {error}") from None
+    except Exception:  # as for a file
+        raise ConfigError(f"--set {text}: the value is not YAML") from None
+    if parts[0] == "budget" and len(parts) == 2:
+        file.content["budget"] = CommentedMap()
+    node: Any = file.content
+    for part in parts[:-1]:
+        if isinstance(node, CommentedMap) and part not in node:
+            node[part] = CommentedMap()
+        node = _child(node, part, text)
+    if isinstance(node, CommentedSeq):
+        _child(node, parts[-1], text)
+    elif not isinstance(node, CommentedMap):
+        raise ConfigError(f"--set {text}: {dotted.rpartition('.')[0]} is not a mapping")
+    node[parts[-1]] = value
+    file.overrides[tuple(parts)] = text
+
+
+def _child(node: Any, part: str | int, text: str) -> Any:
+    try:
+        return node[part]
+    except (KeyError, IndexError, TypeError):
+        raise ConfigError(f"--set {text}: there is no {part!r} to go into") from None

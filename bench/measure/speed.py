@@ -1,0 +1,292 @@
+"""What a step costs: time beside plain SGD, peak memory, and whether either grows.  `python -m bench.measure.speed --help`.
+
+All variants take turns within one process, plain SGD before and after each of them, and a ratio is to those two, so that a
+machine whose clock wanders disturbs both alike.  Memory is measured in a process of its own for each variant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+import oho
+from bench.measure.published_step import PublishedStep
+from bench.run.environment import describe_environment, place_and_date
+from bench.tasks.models import multilayer_perceptron
+from oho.freed_memory import keep_freed_memory
+
+BATCH, BATCHES = 100, 20
+ROUNDS, TURN_SECONDS, WARM_UP = 40, 0.1, 20
+LONG_PART = 1_000
+Step = Callable[[int], object]
+
+
+class Problem:
+    """The paper's MNIST network on inputs of MNIST's shape; the values do not matter for the time."""
+
+    def __init__(self, device: torch.device):
+        generator = torch.Generator().manual_seed(0)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.model = multilayer_perceptron(784, 128, 3, 10).to(device)
+        self.splits = [
+            (
+                torch.rand(BATCHES, BATCH, 784, generator=generator).to(device),
+                torch.randint(10, (BATCHES, BATCH), generator=generator).to(device),
+            )
+            for _ in ("train", "validation")
+        ]
+
+    def loss(self, split: int, step: int, model: nn.Module | None = None) -> torch.Tensor:
+        """Loss on a batch of the training (0) or validation (1) split."""
+        inputs, targets = self.splits[split]
+        return functional.cross_entropy((model or self.model)(inputs[step % BATCHES]), targets[step % BATCHES])
+
+
+def plain(problem: Problem) -> Step:
+    """SGD as everybody writes it."""
+    optimizer = torch.optim.SGD(problem.model.parameters(), lr=0.01, weight_decay=1e-5)
+
+    def step(index: int) -> None:
+        loss = problem.loss(0, index)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def online(rule: oho.SGD | oho.Momentum | oho.Adam, **options) -> Callable[[Problem], Step]:
+    """`oho.OHO` with a meta-step after each step."""
+
+    def make(problem: Problem) -> Step:
+        optimizer = oho.OHO(problem.model.parameters(), rule, meta=oho.MetaSGD(1e-6), **options)
+        return lambda index: optimizer.step(lambda: problem.loss(0, index), lambda: problem.loss(1, index))
+
+    return make
+
+
+def copies(problem: Problem) -> Step:
+    """The published design."""
+    published = PublishedStep(problem.model, lr=0.01, weight_decay=1e-5)
+    return lambda index: published.step(partial(problem.loss, 0, index), partial(problem.loss, 1, index))
+
+
+def recursion(problem: Problem) -> Step:
+    """The published recursion as we compute it."""
+    optimizer = oho.PublishedOHO(problem.model.parameters(), lr=0.01, weight_decay=1e-5, meta_lr=1e-6)
+    return lambda index: optimizer.step(lambda: problem.loss(0, index), lambda: problem.loss(1, index))
+
+
+SGD = oho.SGD(0.01, 1e-5)
+FLOOR = 4.7
+"""Plain SGD steps that the multiply-adds of a Global step make up, on this network and with equal batches."""
+ADVANTAGE = 3.3
+"""How many times faster than the published design a Global step is asked to be."""
+
+
+class Variant(NamedTuple):
+    """A row of the table: `asked` is the largest ratio to plain SGD asked for, None where nothing is."""
+
+    what: str
+    make: Callable[[Problem], Step]
+    asked: float | None = None
+
+
+VARIANTS: dict[str, Variant] = {
+    "plain SGD": Variant("torch.optim.SGD", plain),
+    "OHO, nothing tuned": Variant("the update rule alone", online(oho.SGD(0.01, 1e-5, tune=()))),
+    "Global": Variant("exact, 2 tangents", online(SGD), FLOOR),
+    "Global, second backward pass": Variant("exact, 2 tangents", online(SGD, curvature="double_backward")),
+    "Global, momentum": Variant("exact, 3 tangents", online(oho.Momentum(0.01, 1e-5, tune=oho.Momentum.names)), 2.7 + 3),
+    "Global, Adam": Variant("exact, 2 tangents", online(oho.Adam(0.001, 1e-5))),
+    "Layer-wise, 2 groups": Variant("exact, 8 tangents", online(SGD, sets=oho.Layerwise(2)), 2.7 + 8),
+    "Full": Variant("exact, 16 tangents", online(SGD, sets="full"), 2.7 + 16),
+    "Full, collapsed": Variant("2 tangents for 16 values", online(SGD, sets="full", influence="collapsed")),
+    "published recursion": Variant("`oho.PublishedOHO`", recursion),
+    "published design": Variant("a model copy for each probe", copies),
+}
+
+
+class Turn(NamedTuple):
+    """One turn of a variant: seconds a step, and the ratio to plain SGD beside it."""
+
+    seconds: float
+    ratio: float
+
+
+def time_rounds(device: torch.device, rounds: int) -> dict[str, list[Turn]]:
+    """The turns of each variant, one a round."""
+    steps = {name: variant.make(Problem(device)) for name, variant in VARIANTS.items()}
+    beside = plain(Problem(device))
+    for step in (beside, *steps.values()):
+        _seconds(step, WARM_UP, device)
+    lengths = {name: max(3, int(TURN_SECONDS / _seconds(step, WARM_UP, device))) for name, step in steps.items()}
+    turns: dict[str, list[Turn]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            before = _seconds(beside, lengths["plain SGD"] // 2, device)
+            seconds = _seconds(step, lengths[name], device)
+            after = _seconds(beside, lengths["plain SGD"] // 2, device)
+            turns[name].append(Turn(seconds, 2 * seconds / (before + after)))
+    return turns
+
+
+def _seconds(step: Step, count: int, device: torch.device) -> float:
+    """Mean seconds of `count` steps, the device synchronised at both ends."""
+    _synchronise(device)
+    began = time.perf_counter()
+    for index in range(count):
+        step(index)
+    _synchronise(device)
+    return (time.perf_counter() - began) / count
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def step_mebibytes(device: torch.device, make: Callable[[Problem], Step], count: int = 30) -> float:
+    """Peak memory of an optimizer and some steps beyond what network and data take: of the process, or of the GPU."""
+    plain(Problem(device))(0)  # PyTorch loads parts of itself at its first step
+    problem = Problem(device)
+    before = _in_use(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
+    step = make(problem)
+    for index in range(count):
+        step(index)
+    return (torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else _status("VmHWM")) - before
+
+
+def _in_use(device: torch.device) -> float:
+    """MiB; of the process, what was freed and kept is handed back first."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device) / 2**20
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return _status("VmRSS")
+
+
+def _status(key: str) -> float:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return float(next(line for line in lines if line.startswith(key)).split()[1]) / 1024
+
+
+def long_run(device: torch.device, part: int = LONG_PART) -> str:
+    """One sentence on twenty parts of a long run of Global steps, plain SGD beside each."""
+    step, beside = VARIANTS["Global"].make(Problem(device)), plain(Problem(device))
+    _seconds(beside, WARM_UP, device)
+    ratios, memory = [], []
+    for _ in range(20):
+        seconds = _seconds(step, part, device)
+        ratios.append(seconds / _seconds(beside, max(1, part // 5), device))
+        memory.append(_in_use(device))
+    first, last = statistics.median(ratios[:5]), statistics.median(ratios[-5:])
+    return (
+        f"{20 * part:,} Global steps: {first:.2f} plain steps each in the first quarter, {last:.2f} in the last;"
+        f" memory in use {memory[0]:.1f} MiB after {part:,} steps, {memory[-1]:.1f} MiB at the end."
+    )
+
+
+def alone(device: torch.device, *arguments: str) -> str:
+    """What this module prints in a process of its own."""
+    command = [sys.executable, "-m", "bench.measure.speed", "--device", str(device), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def spread(values: Iterable[float]) -> str:
+    """Median and quartiles."""
+    first, middle, last = statistics.quantiles(values, n=4)
+    return f"{middle:.2f} [{first:.2f}, {last:.2f}]"
+
+
+def table(turns: dict[str, list[Turn]], memory: dict[str, float]) -> list[str]:
+    """Markdown, one row a variant."""
+    lines = [
+        "| step | what | ms (median) | × plain SGD: median [quartiles] | asked | memory, MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, variant in VARIANTS.items():
+        asked = "" if variant.asked is None else f"≤ {variant.asked:.1f}"
+        milliseconds = 1e3 * statistics.median(turn.seconds for turn in turns[name])
+        ratio = spread(turn.ratio for turn in turns[name])
+        lines.append(f"| {name} | {variant.what} | {milliseconds:.3f} | {ratio} | {asked} | {memory[name]:.1f} |")
+    return lines
+
+
+def comparisons(turns: dict[str, list[Turn]]) -> list[str]:
+    """The two ratios that are not to plain SGD."""
+
+    def ratio(above: str, below: str) -> str:
+        return spread(a.ratio / b.ratio for a, b in zip(turns[above], turns[below], strict=True))
+
+    published = statistics.median(turn.ratio for turn in turns["published design"])
+    return [
+        f"- Full collapsed over Global: {ratio('Full, collapsed', 'Global')} (asked: at most 1.10).",
+        f"- Published design over Global: {ratio('published design', 'Global')} (asked: at least {ADVANTAGE}, which takes a"
+        f" Global step of {published / ADVANTAGE:.1f} plain steps; its multiply-adds alone make up {FLOOR}).",
+    ]
+
+
+def main() -> None:
+    """Prints the table; writes it too if `--out` is given."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--memory-of", choices=VARIANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--long-run", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: no usable GPU on this machine; use cpu")
+    device = torch.device(given.device)
+    torch.set_num_threads(given.threads)
+    keep_freed_memory()
+    if given.memory_of:
+        print(step_mebibytes(device, VARIANTS[given.memory_of].make))
+        return
+    if given.long_run:
+        print(long_run(device))
+        return
+    if device.type == "cpu" and not sys.platform.startswith("linux"):
+        sys.exit("bench.measure.speed: memory is read from /proc, which this system lacks; run it on Linux")
+    turns = time_rounds(device, given.rounds)
+    memory = {name: float(alone(device, "--memory-of", name)) for name in VARIANTS}
+    place = describe_environment(device, given.threads, data=None)
+    lines = [
+        "# What a step costs",
+        "",
+        f"Network 784-128-128-128-10, batches of {BATCH} and {BATCH}, float32. {place_and_date(place)}",
+        f"{given.rounds} turns of about {TURN_SECONDS} s a variant, each between two of plain SGD, which its ratio is to.",
+        "Memory is the peak beyond network and data, in a process of its own.",
+        "",
+        *table(turns, memory),
+        "",
+        *comparisons(turns),
+        f"- {alone(device, '--long-run')}",
+    ]
+    print("\n".join(lines))
+    if given.out:
+        given.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

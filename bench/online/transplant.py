@@ -1,0 +1,115 @@
+"""A schedule that OHO found, on another seed: how much of what it gives is the schedule, how much is following the run?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+import oho
+from bench.online.methods import Online, OnlineState
+from bench.protocol import Batches, Incumbent, Ledger, Options, State, Task, packed, stream, train, unpacked
+
+Schedule = dict[str, Tensor]
+"""Values by hyperparameter, (steps, sets)."""
+
+
+class TransplantOptions(Options):
+    """`over` is the OHO method that finds the schedule, in a training of `epochs` on the seed `donor_offset` further on.
+
+    `order` is that in which its values are used: kept, shuffled in time, or all replaced by their mean.  After the last one
+    it stays.  Finding the schedule is set-up: it is not counted.
+    """
+
+    over: Any
+    epochs: int = Field(ge=1)
+    donor_offset: int = Field(default=1000, ge=0)
+    order: Literal["kept", "shuffled", "mean"] = "kept"
+
+
+@dataclass
+class TransplantState(State):
+    """A training by SGD along the schedule."""
+
+    optimizer: oho.OHO = None  # type: ignore[assignment]
+    batches: Batches = None  # type: ignore[assignment]
+    schedule: Schedule = field(default_factory=dict)
+
+
+class Transplant:
+    """SGD whose learning rate and L2 coefficient follow what was found elsewhere."""
+
+    spans_budget = False
+
+    def __init__(self, options: TransplantOptions, over: Online):
+        self.options, self.over = options, over
+        self._found: dict[int, Schedule] = {}
+
+    def init(self, task: Task, seed: int) -> TransplantState:
+        """Trains the donor, once a seed."""
+        if seed not in self._found:
+            self._found[seed] = self._arranged(self._donate(task, seed + self.options.donor_offset), seed)
+        schedule, model = self._found[seed], task.model(seed)
+        hyper = {name: values[0].tolist() for name, values in schedule.items()}
+        state = TransplantState(task, seed, model, hyper, schedule=schedule, batches=task.train_batches(seed))
+        state.optimizer = oho.OHO(model.named_parameters(), oho.SGD(0.0, tune=()), sets=self.over.options.sets)
+        return state
+
+    def advance(self, state: TransplantState, *, steps: int, progress: float, ledger: Ledger) -> TransplantState:
+        """Updates along the schedule."""
+        last = len(state.schedule["lr"]) - 1
+
+        def update() -> Tensor:
+            for name, values in state.schedule.items():
+                state.optimizer.set_hyper(name, values[min(state.step, last)])
+            return state.optimizer.step(partial(state.task.training_loss, state.model, state.batches.at(state.step)))
+
+        train(state, steps, ledger, update=update)
+        state.hyper = {name: values.tolist() for name, values in state.optimizer.hyper.items()}
+        return state
+
+    def saved(self, state: TransplantState) -> dict[str, Any]:
+        """With the model and the schedule."""
+        return {**state.saved(), "model": packed(state.model.state_dict()), "schedule": packed(state.schedule)}
+
+    def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> TransplantState:
+        """The training that was saved."""
+        self._found[seed] = unpacked(saved["schedule"])
+        state = self.init(task, seed)
+        state.restore(saved)
+        state.model.load_state_dict(saved["model"])
+        return state
+
+    def finish(self, state: State) -> None:
+        """Nothing is open."""
+
+    def incumbent(self, state: State) -> Incumbent | None:
+        """The best validated model of the run."""
+        return state.incumbent
+
+    def scalars(self, state: State) -> dict[str, float]:
+        """Nothing beyond losses and hyperparameters."""
+        return {}
+
+    def _donate(self, task: Task, seed: int) -> Schedule:
+        """The values that each step of the donor was made with."""
+        donor: OnlineState = self.over.init(task, seed)
+        found: dict[str, list[Tensor]] = {name: [] for name in donor.optimizer.hyper}
+        while donor.step < self.options.epochs * task.steps_per_epoch and not donor.diverged:
+            for name, values in donor.optimizer.hyper.items():
+                found[name].append(values.clone())
+            donor = self.over.advance(donor, steps=1, progress=0.0, ledger=Ledger())
+        return {name: torch.stack(values) for name, values in found.items()}
+
+    def _arranged(self, schedule: Schedule, seed: int) -> Schedule:
+        if self.options.order == "mean":
+            return {name: values.mean(0, keepdim=True) for name, values in schedule.items()}
+        if self.options.order == "shuffled":
+            order = torch.randperm(len(schedule["lr"]), generator=stream(seed, "shuffled schedule"))
+            return {name: values[order.to(values.device)] for name, values in schedule.items()}
+        return schedule

@@ -1,0 +1,43 @@
+"""What a method may see: all that a method's module needs is importable from here."""
+
+from bench.protocol.ledger import Ledger
+from bench.protocol.method import (
+    Incumbent,
+    Kick,
+    Method,
+    Options,
+    State,
+    Trial,
+    adopt,
+    select,
+    train,
+)
+from bench.protocol.space import Dimension, Space, draw
+from bench.protocol.streams import stream, stream_seed
+from bench.protocol.task import Batch, Batches, Split, Task, evaluate
+from bench.records.checkpoints import packed, unpacked
+
+__all__ = [
+    "Batch",
+    "Batches",
+    "Dimension",
+    "Incumbent",
+    "Kick",
+    "Ledger",
+    "Method",
+    "Options",
+    "Space",
+    "Split",
+    "State",
+    "Task",
+    "Trial",
+    "adopt",
+    "draw",
+    "evaluate",
+    "packed",
+    "select",
+    "stream",
+    "stream_seed",
+    "train",
+    "unpacked",
+]

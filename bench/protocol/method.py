@@ -1,0 +1,218 @@
+"""What a method is.  A method holds no clock, no logging and no file, and never sees the test split.
+
+    state = method.init(task, seed)
+    state = method.advance(state, steps=10, progress=0.25, ledger=ledger)     # again and again, until the budget ends
+    method.incumbent(state), method.scalars(state)
+
+The runner owns loop, clock and stopping; a method owns its state and says, through `ledger.account(...)`, on which
+account the seconds it causes are booked.  PROTOCOL.md has the rules.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from bench.protocol.ledger import Ledger
+from bench.protocol.task import Task
+from bench.records.checkpoints import packed, unpacked
+
+SAVED = ("hyper", "step", "trial", "trial_step", "train_loss", "end", "curve", "diverged")
+"""Fields of a state that are plain values."""
+JUDGED_EVERY = 10
+"""Steps of a training between two looks at whether its loss is finite: fixed, so that no ending depends on the clock."""
+
+
+class Options(BaseModel):
+    """Base of every options class: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def replace(self, values: Mapping[str, float]) -> Self:
+        """The same with other values."""
+        return self.model_copy(update=dict(values))
+
+
+@dataclass(frozen=True)
+class Kick:
+    """A change of a hyperparameter from outside: to `value` or, where that is None, by `factor`."""
+
+    name: str
+    value: float | None = None
+    factor: float = 1.0
+
+    def of(self, present: Any) -> Any:
+        """What it makes of the present value, a number or a tensor."""
+        return self.factor * present if self.value is None else self.value
+
+
+@dataclass(frozen=True)
+class Incumbent:
+    """The best model on the validation split so far: its loss in nats per example, its weights, where it was found."""
+
+    validation_loss: float
+    weights: dict[str, Tensor]
+    step: int
+    trial: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One finished or cut trial of a search.  `validation_loss` is its best, infinite when it diverged at once."""
+
+    hyper: dict[str, float]
+    validation_loss: float
+    steps: int
+    status: str
+    """finished | diverged | pruned | cut"""
+    curve: tuple[float, ...] = ()
+    """Its validation losses in the order they were found, nats per example."""
+
+
+@dataclass
+class State:
+    """What every method's state has; methods add their own by subclassing.
+
+    `step` counts parameter updates over the whole run, `trial_step` those of the present trial.
+    """
+
+    task: Task
+    seed: int
+    model: nn.Module
+    hyper: dict[str, Any]
+    step: int = 0
+    trial: int = 0
+    trial_step: int = 0
+    train_loss: float = math.nan
+    """Training loss of the last step of the last chunk."""
+    incumbent: Incumbent | None = None
+    end: int | None = None
+    """The `trial_step` at which a training ends, where that is known."""
+    curve: list[float] = field(default_factory=list)
+    """Validation losses of the training so far, nats per example."""
+    trials: list[Trial] = field(default_factory=list)
+    diverged: bool = False
+    """The training ended in a non-finite loss and nothing follows it."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the present trial goes on: it is not among the ended ones yet."""
+        return len(self.trials) == self.trial
+
+    def saved(self) -> dict[str, Any]:
+        """What every state has but task, seed and model, as tensors and plain values."""
+        plain = {name: packed(getattr(self, name)) for name in SAVED}
+        incumbent = None if self.incumbent is None else packed(vars(self.incumbent))
+        return {**plain, "incumbent": incumbent, "trials": [packed(vars(trial)) for trial in self.trials]}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Takes over what another one has `saved`."""
+        for name in SAVED:
+            setattr(self, name, unpacked(saved[name]))
+        self.incumbent = None if saved["incumbent"] is None else Incumbent(**unpacked(saved["incumbent"]))
+        self.trials = [Trial(**trial) for trial in saved["trials"]]
+
+    @property
+    def trainings(self) -> Sequence[State]:
+        """The trainings in progress, where a method is made of several."""
+        return [self]
+
+    def kick(self, kick: Kick) -> None:
+        """Changes a hyperparameter of this training; only asked of `trainings`."""
+        raise NotImplementedError(f"{type(self).__name__} has no kick: its hyperparameters cannot be changed from outside")
+
+
+class Method(Protocol):
+    """One way to train under a budget.  A method's state is a `State` of its own kind, hence `Any` here."""
+
+    @property
+    def spans_budget(self) -> bool:
+        """Whether what it does depends on how long its budget is, beyond being ended by it."""
+        ...
+
+    def init(self, task: Task, seed: int) -> Any:
+        """The state before the first step.  A function of its arguments alone."""
+        ...
+
+    def advance(self, state: Any, *, steps: int, progress: float, ledger: Ledger) -> Any:
+        """At most `steps` further updates, or a proposal.  Returns after a validation, so that the clock is read where a
+        model is found, and after a proposal, so that it is read before more is done.
+
+        `progress` is the fraction of the budget used, in [0, 1).  Between two calls `state.model` is what is evaluated.
+        """
+        ...
+
+    def finish(self, state: Any) -> None:
+        """The budget ended: a trial in progress is closed as it is, without a validation."""
+        ...
+
+    def saved(self, state: Any) -> dict[str, Any]:
+        """The state between two calls of `advance`, as tensors and plain values."""
+        ...
+
+    def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> Any:
+        """The state that was saved: what follows is what would have followed, bit for bit."""
+        ...
+
+    def incumbent(self, state: Any) -> Incumbent | None:
+        """The best model so far, chosen on validation; its loss never rises."""
+        ...
+
+    def scalars(self, state: Any) -> dict[str, float]:
+        """What is worth plotting beside losses and hyperparameters."""
+        ...
+
+
+def select(state: State) -> float:
+    """Validates the present model on the whole validation split and keeps it if it is the best of the run so far.
+
+    Returns the validation loss; a non-finite one never becomes the incumbent.  Ties keep the older model.
+    """
+    (validation,) = state.task.evaluate(state.model, state.task.validation)
+    loss = validation.loss
+    state.curve.append(loss)
+    best = state.incumbent.validation_loss if state.incumbent else math.inf
+    if loss < best:
+        weights = copy.deepcopy(state.model.state_dict())
+        state.incumbent = Incumbent(loss, weights, state.step, state.trial)
+    return loss
+
+
+def train(
+    state: State, steps: int, ledger: Ledger, *, update: Callable[[], Tensor], settle: Callable[[], None] = lambda: None
+) -> None:
+    """At most `steps` updates up to the end of the selection period or of the training, where the model is validated.
+
+    `update` makes one and returns its training loss; `settle` is called after the last, before the model is looked at.
+    """
+    period = state.task.selection_period
+    steps = min(steps, period - state.trial_step % period)
+    if state.end is not None:
+        steps = min(steps, state.end - state.trial_step)
+    for _ in range(steps):
+        loss = update()
+        state.step += 1
+        state.trial_step += 1
+        validated = state.trial_step % period == 0 or state.trial_step == state.end
+        if (validated or state.trial_step % JUDGED_EVERY == 0) and not math.isfinite(float(loss)):
+            state.diverged = True
+            break
+    state.train_loss = float(loss)
+    settle()
+    if validated and not state.diverged:
+        with ledger.account("selection"):
+            select(state)
+
+
+def adopt(state: State, inner: State) -> None:
+    """A method made of several trainings shows the one in progress as its own, and keeps the better of both incumbents."""
+    state.model, state.hyper, state.train_loss = inner.model, inner.hyper, inner.train_loss
+    best, known = inner.incumbent, state.incumbent
+    if best and (known is None or best.validation_loss < known.validation_loss):
+        state.incumbent = Incumbent(best.validation_loss, best.weights, state.step, state.trial)

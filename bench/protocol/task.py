@@ -1,0 +1,155 @@
+"""A task: data, model and loss.  What a method sees of it (`Task`) holds no test split; only the runner has that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bench.protocol.augmentation import CropAndFlip
+from bench.protocol.batch_norm import estimate_statistics
+from bench.protocol.streams import seeded, stream, stream_seed
+
+EVALUATION_ELEMENTS = 5_000 * 784
+"""Input numbers that are evaluated at once: 5,000 images of MNIST, 1,276 of CIFAR-10."""
+STATISTICS_EXAMPLES = 2_000
+"""Training examples from which a model's batch-norm statistics are estimated before an evaluation."""
+
+
+class Split(NamedTuple):
+    """One split on the device: inputs (n, ...) float, or uint8 for images, and targets (n,) int64."""
+
+    inputs: Tensor
+    targets: Tensor
+
+
+class Batch(NamedTuple):
+    """Examples for one step, and the seed of all that the model draws on them."""
+
+    inputs: Tensor
+    targets: Tensor
+    noise: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method may see.  `selection_period` is the number of steps between two validations that select."""
+
+    name: str
+    data: str
+    """What the data are called in records and reports: a re-encoded copy of a data set has a name of its own."""
+    train: Split
+    validation: Split
+    make_model: Callable[[], nn.Module]
+    batch_size: int
+    validation_batch_size: int
+    selection_period: int
+    device: torch.device
+    augmentation: CropAndFlip | None = None
+    """Of training batches alone."""
+    noisy: bool = False
+    """The model's forward takes a generator as its second argument, and computes without noise where it gets none."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in the training split; the remainder of each shuffled epoch is dropped."""
+        return max(1, len(self.train.targets) // self.batch_size)
+
+    def model(self, seed: int, trial: int = 0) -> nn.Module:
+        """A freshly initialised model on the device: a function of (seed, trial) alone."""
+        with seeded(seed, "init", trial):
+            return self.make_model().to(self.device)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy in nats per example."""
+        return functional.cross_entropy(outputs, targets)
+
+    def training_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The loss that is trained on: the model's noise is that of the batch, however often it is called."""
+        if not self.noisy:
+            return self.validation_loss(model, batch)
+        noise = torch.Generator(self.device).manual_seed(batch.noise)
+        return self.loss(model(batch.inputs, noise), batch.targets)
+
+    def validation_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The loss without noise, differentiable: batch-norm layers use the batch's own statistics."""
+        return self.loss(model(batch.inputs), batch.targets)
+
+    def evaluate(self, model: nn.Module, *splits: Split) -> list[Evaluation]:
+        """Loss and error over each split, batch-norm statistics being estimated first from the training split."""
+        estimate_statistics(model, self.train.inputs[:STATISTICS_EXAMPLES], self.batch_size)
+        return [evaluate(model, split) for split in splits]
+
+    def train_batches(self, seed: int) -> Batches:
+        """Training batches in the order of `seed`, augmented if the task says so."""
+        size = min(self.batch_size, len(self.train.targets))
+        return Batches(self.train, size, seed, "batches", augmentation=self.augmentation)
+
+    def validation_batches(self, seed: int, size: int | None = None) -> Batches:
+        """Validation batches of `size` examples, or the task's own size, shuffled anew in every pass."""
+        size = min(size or self.validation_batch_size, len(self.validation.targets))
+        return Batches(self.validation, size, seed, "validation batches")
+
+
+class Batches:
+    """Shuffled batches as a function of (seed, step): nothing has to be saved to continue at any step."""
+
+    def __init__(
+        self, split: Split, size: int, seed: int, purpose: str, *, augmentation: CropAndFlip | None = None
+    ):
+        self._split, self._size, self._seed, self._purpose = split, size, seed, purpose
+        self._augmentation = augmentation
+        self._per_epoch = len(split.targets) // size
+        self._epoch, self._order, self._choices = -1, torch.empty(0), torch.empty(0)
+
+    def at(self, step: int) -> Batch:
+        """The batch of step `step` (0-based): inputs (batch, ...), targets (batch,)."""
+        epoch, position = divmod(step, self._per_epoch)
+        if epoch != self._epoch:
+            self._open(epoch)
+        place = slice(position * self._size, (position + 1) * self._size)
+        chosen = self._order[place]
+        inputs = self._split.inputs[chosen]
+        if self._augmentation:
+            inputs = self._augmentation.apply(inputs, self._choices[place])
+        return Batch(inputs, self._split.targets[chosen], stream_seed(self._seed, f"{self._purpose}: noise", step))
+
+    def _open(self, epoch: int) -> None:
+        """Draws an epoch's order and augmentation at once, so that a step waits for no copy to the device."""
+        count, device = len(self._split.targets), self._split.targets.device
+        self._epoch = epoch
+        self._order = torch.randperm(count, generator=stream(self._seed, self._purpose, epoch)).to(device)
+        if self._augmentation:
+            generator = stream(self._seed, f"{self._purpose}: augmentation", epoch)
+            self._choices = self._augmentation.draw(count, generator).to(device)
+
+
+class Evaluation(NamedTuple):
+    """Mean cross-entropy in nats per example, and the fraction of wrong answers."""
+
+    loss: float
+    error: float
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, split: Split) -> Evaluation:
+    """Loss and error over a whole split of the model as it is: batch-norm statistics are those last estimated.
+
+    Without noise; leaves the model's mode as it was.
+    """
+    was_training = model.training
+    model.eval()
+    loss = torch.zeros((), dtype=torch.float64, device=split.targets.device)
+    wrong = torch.zeros_like(loss)
+    size = max(1, EVALUATION_ELEMENTS // split.inputs[0].numel())
+    for inputs, targets in zip(split.inputs.split(size), split.targets.split(size), strict=True):
+        outputs = model(inputs)
+        loss += functional.cross_entropy(outputs, targets, reduction="sum")
+        wrong += (outputs.argmax(1) != targets).sum()
+    model.train(was_training)
+    count = len(split.targets)
+    return Evaluation(float(loss) / count, float(wrong) / count)

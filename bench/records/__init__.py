@@ -1,0 +1,45 @@
+"""What a run leaves on disk, and how it is read back.  Imports no torch."""
+
+from bench.records.errors import RecordError, StorageError
+from bench.records.run_folder import (
+    PROTOCOL,
+    SCHEMA,
+    Manifest,
+    Outcome,
+    Run,
+    RunWriter,
+    experiments_in,
+    is_damaged,
+    read_manifests,
+    read_outcome,
+    read_run,
+    read_runs,
+    run_id,
+    title_of,
+    write_manifest,
+    write_outcome,
+)
+from bench.records.schema import KINDS, Status
+
+__all__ = [
+    "KINDS",
+    "PROTOCOL",
+    "SCHEMA",
+    "Manifest",
+    "Outcome",
+    "RecordError",
+    "Run",
+    "RunWriter",
+    "Status",
+    "StorageError",
+    "experiments_in",
+    "is_damaged",
+    "read_manifests",
+    "read_outcome",
+    "read_run",
+    "read_runs",
+    "run_id",
+    "title_of",
+    "write_manifest",
+    "write_outcome",
+]

@@ -1,0 +1,295 @@
+"""What a run leaves on disk, and how it is read back.  Imports no torch.
+
+A results folder holds
+
+    experiments/NAME.json     what was planned: the resolved configuration and its list of run ids
+    ID/spec.json              everything that affects the run's result; ID is the hash of it
+    ID/records.jsonl          one JSON object a line, append-only: evaluations, incumbents, ended trials, shocks
+    ID/outcome.json           how the run ended; written once, atomically, so a run without it is unfinished
+    ID/checkpoint.pt          of an unfinished run, what it needs to go on: see `bench.records.checkpoints`
+
+Losses are in nats per example, times in seconds.  JSON has no NaN: a non-finite number is stored as null and read back
+as None.  Each line bears a sum of all before it (`bench.records.json_files`).  Where a run has no result, what is damaged,
+such as the line it was killed in, is left out with all after it; where it has one, `RecordError` names file, line and
+column.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bench.records.errors import RecordError
+from bench.records.json_files import intact, read_lines, read_object, sealed, storing, write_json
+from bench.records.schema import MANIFEST, OUTCOME, SPEC, Shape, Status, misfit, problem_of
+
+SCHEMA = 2
+"""Version of the files' layout."""
+
+PROTOCOL = 2
+"""Version of the measuring protocol, PROTOCOL.md; figures never mix two."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run's end.  `accounts` maps a ledger account to its seconds; they sum to `wall_seconds`.
+
+    `valid` is false where a timed run's seconds are void; `invalid_because` says why, `conditions` what was read.
+    `record_bytes` is the length of the records, set when they are closed; None in results of older versions, and where the
+    process died, of which no accounts are known either.
+    `spans_budget` says that the method's schedule knows the budget, so that no smaller one can be read off the records.
+    """
+
+    status: Status
+    message: str
+    steps: int
+    trials: int
+    counted_seconds: float
+    wall_seconds: float
+    accounts: Mapping[str, float]
+    final: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    invalid_because: Sequence[str] = ()
+    spans_budget: bool = False
+    record_bytes: int | None = None
+    protocol: int = PROTOCOL
+    schema: int = SCHEMA
+
+    @property
+    def finished(self) -> str:
+        """When the run ended: a date and time in ISO's format, UTC."""
+        return self.environment["finished"]
+
+    @property
+    def valid(self) -> bool:
+        """Whether nothing disturbed the run's clock."""
+        return not self.invalid_because
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as read from disk.  `outcome` is None while it has not ended."""
+
+    id: str
+    folder: Path
+    spec: Mapping[str, Any]
+    records: tuple[Mapping[str, Any], ...]
+    outcome: Outcome | None
+    torn: bool = field(default=False)
+
+    @property
+    def evaluations(self) -> list[Mapping[str, Any]]:
+        """The records of kind `evaluation`, oldest first."""
+        return [record for record in self.records if record["kind"] == "evaluation"]
+
+    @property
+    def trials(self) -> list[Mapping[str, Any]]:
+        """The records of kind `trial`: one an ended or cut trial of a search."""
+        return [record for record in self.records if record["kind"] == "trial"]
+
+    @property
+    def incumbents(self) -> list[Mapping[str, Any]]:
+        """The records of kind `incumbent`: one each time a better model was selected, the untrained one first."""
+        return [record for record in self.records if record["kind"] == "incumbent"]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What one experiment planned: its name, the figures it feeds, its resolved configuration, its run ids.
+
+    `project` is the one of W&B that its runs are tracked in; None in plans of older versions.
+    """
+
+    experiment: str
+    figures: tuple[str, ...]
+    config: Mapping[str, Any]
+    runs: tuple[str, ...]
+    project: str | None = None
+
+
+def run_id(spec: Mapping[str, Any]) -> str:
+    """The first 16 hexadecimal digits of SHA-256 over the canonical JSON of what affects the run's result.
+
+    Labels, which are for figures only, are left out.
+    """
+    text = json.dumps(_without_labels(spec), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without_labels(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_labels(item) for key, item in value.items() if key != "label"}
+    return value
+
+
+def title_of(spec: Mapping[str, Any]) -> str:
+    """What a run is called: its method's label and, where there is one, its shock."""
+    shock = spec.get("shock")
+    return f"{spec['method']['label']}; {shock['label']}" if shock else spec["method"]["label"]
+
+
+class RunWriter:
+    """Writes one run's folder.  Opened again after an interruption, it keeps the first `keep` bytes of the records.
+
+    It counts in `cut` what it removed after them, and says in `damage` what was wrong with that, if anything was.  All its
+    methods raise `StorageError` where the folder cannot be written.
+    """
+
+    def __init__(self, root: Path, spec: Mapping[str, Any], keep: int = 0):
+        self.id = run_id(spec)
+        self.folder = root / self.id
+        path = self.folder / "records.jsonl"
+        with storing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "outcome.json").unlink(missing_ok=True)
+            write_json(self.folder / "spec.json", spec)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            content = path.read_bytes()
+            os.ftruncate(self._file, keep)
+        self._sum = zlib.crc32(content[:keep])
+        self.cut = content.count(b"\n", keep) + (not content.endswith(b"\n") and len(content) > keep)
+        lines = content.rfind(b"\n") + 1
+        self.damage = "damaged" if intact(content) < lines else "the last one torn" if lines < len(content) else ""
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Adds one record; the line reaches the operating system, whole, before this returns."""
+        line, self._sum = sealed(record, self._sum)
+        with storing(self.folder):
+            written = os.write(self._file, line)
+            while written < len(line):  # a full disk takes a part, and refuses the rest
+                written += os.write(self._file, line[written:])
+
+    def durable(self) -> int:
+        """Bytes of the records, all of which are on the disk when this returns."""
+        with storing(self.folder):
+            os.fsync(self._file)
+            return os.fstat(self._file).st_size
+
+    def close(self, outcome: Outcome | None = None) -> None:
+        """Ends the run; without an outcome it stays unfinished."""
+        with storing(self.folder) if outcome is not None else contextlib.suppress(OSError):
+            size = os.fstat(self._file).st_size
+            try:
+                os.fsync(self._file)
+            finally:
+                os.close(self._file)
+            if outcome is not None:
+                write_outcome(self.folder, replace(outcome, record_bytes=size))
+
+
+def write_outcome(folder: Path, outcome: Outcome) -> None:
+    """Says how a run ended."""
+    write_json(folder / "outcome.json", {**asdict(outcome), "valid": outcome.valid})
+
+
+def write_manifest(root: Path, manifest: Manifest) -> None:
+    """Stores what an experiment planned, replacing an older plan of the same name."""
+    folder = root / "experiments"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{manifest.experiment}.json", asdict(manifest))
+
+
+def read_manifests(root: Path) -> list[Manifest]:
+    """Every experiment planned in a results folder, by name."""
+    manifests = []
+    for path in sorted((root / "experiments").glob("*.json")):
+        content = _checked(path, MANIFEST, "remove this file and run the experiment again")
+        config, figures, runs = {"seeds": [], **content["config"]}, tuple(content["figures"]), tuple(content["runs"])
+        manifests.append(Manifest(content["experiment"], figures, config, runs, content.get("project")))
+    return manifests
+
+
+def experiments_in(root: Path) -> list[Manifest]:
+    """`read_manifests` of a folder that a user has named: raises `RecordError`, saying what it is, where it holds none."""
+    if (root / "spec.json").exists():
+        raise RecordError(f"{root}: the folder of one run; give the results folder it is in, {root.resolve().parent}")
+    if not root.is_dir():
+        problem = "not a folder" if root.exists() else "no such folder"
+        raise RecordError(f"{root}: {problem}; give a results folder, as in `oho-bench run CONFIG --out DIR`")
+    manifests = read_manifests(root)
+    if not manifests:
+        if any(root.glob("*/spec.json")):
+            problem = "holds runs and no list of them, experiments/NAME.json"
+            raise RecordError(f"{root}: {problem}; `oho-bench run CONFIG --out {root}` writes it")
+        raise RecordError(f"{root}: no experiment has been run into this folder; `oho-bench run CONFIG --out {root}`")
+    return manifests
+
+
+def read_runs(root: Path) -> Iterator[Run]:
+    """Every run in a results folder, finished or not, by id."""
+    for path in sorted(root.glob("*/spec.json")):
+        yield read_run(path.parent)
+
+
+def read_run(folder: Path) -> Run:
+    """One run's spec, records and outcome.
+
+    Raises `RecordError` where they are not what was written; records of a run without a result end before the first damage.
+    """
+    outcome = read_outcome(folder)
+    spec = _checked(folder / "spec.json", SPEC, f"remove {folder} to run it again")
+    identity = run_id(spec)
+    if identity != folder.name and identity != folder.resolve().name:
+        told = "not what the run was made by, whose hash is its folder's name"
+        raise RecordError(f"{folder / 'spec.json'}:1:1: {told}; remove {folder} to run it again")
+    is_ended = outcome is not None and outcome.status.is_result
+    path = folder / "records.jsonl"
+    records, torn = read_lines(path, problem_of, is_ended=is_ended)
+    run = Run(folder.name, folder, spec, records, outcome, torn)
+    if is_ended and (not run.evaluations or is_damaged(folder, outcome)):
+        raise RecordError(f"{path}:{len(records) + 1}:1: records are gone; remove {folder} to run it again")
+    return run
+
+
+def is_damaged(folder: Path, outcome: Outcome | None) -> bool:
+    """Whether files of a run that has ended are gone or cut.  Quick: what is in them is not read."""
+    if outcome is None or not outcome.status.is_result:
+        return False
+    try:
+        size = (folder / "records.jsonl").stat().st_size
+    except OSError:
+        return True
+    return not (folder / "spec.json").exists() or outcome.record_bytes not in (None, size)
+
+
+def read_outcome(folder: Path) -> Outcome | None:
+    """How a run ended, or None while it has not."""
+    path = folder / "outcome.json"
+    if not path.exists():
+        return None
+    remedy = "remove this file to run it again"
+    try:
+        content = read_object(path, remedy)
+    except RecordError:
+        if not path.exists():  # another runner has begun the run anew
+            return None
+        raise
+    if content.get("schema") != SCHEMA:
+        raise RecordError(
+            f"{path}:1:1: schema {content.get('schema')!r}, this version reads {SCHEMA}; run it again into another folder"
+        )
+    _check(path, content, OUTCOME, remedy)
+    try:
+        content.pop("valid", None)
+        return Outcome(**{**content, "status": Status(content["status"])})
+    except TypeError as error:  # of a name that outcomes do not have
+        raise RecordError(f"{path}:1:1: not an outcome ({error}); {remedy}") from None
+
+
+def _checked(path: Path, shape: Shape, remedy: str) -> dict[str, Any]:
+    content = read_object(path, remedy)
+    _check(path, content, shape, remedy)
+    return content
+
+
+def _check(path: Path, content: Mapping[str, Any], shape: Shape, remedy: str) -> None:
+    if problem := misfit(content, shape):
+        raise RecordError(f"{path}:1:1: {problem}; {remedy}")

@@ -1,0 +1,256 @@
+"""One run in progress: advances the method, evaluates, records, and saves what is needed to go on."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any, Protocol
+
+from bench.experiment.shocks import Event, change_data
+from bench.experiment.spec import Spec
+from bench.process.signals import Stopper
+from bench.protocol import Incumbent, Method, Split, State, Task, select
+from bench.protocol.ledger import Ledger
+from bench.protocol.task import evaluate
+from bench.records import Outcome, RunWriter, Status
+from bench.records.checkpoints import packed, write_checkpoint
+from bench.run.disturbances import Conditions
+from bench.run.gradient_correlations import gradient_correlations
+
+CHECKPOINT_VERSION = 1
+CHECKPOINT_SHARE = 0.02
+"""Of a run's time that checkpoints may take: where they are large, they are made more rarely."""
+SAVED = ("due", "result", "final", "recorded_trials", "resumptions")
+"""Fields of the loop that are plain values."""
+CHUNK_SECONDS = 0.02
+"""Between two looks at the clock, so that neither reading it nor a late deadline weighs."""
+CHUNK_STEPS = 10
+"""The same where the budget is in steps or epochs: fixed, so that a run does not depend on the machine's speed."""
+RESULT = ("incumbent_validation_loss", "incumbent_test_loss", "incumbent_test_error")
+log = logging.getLogger("oho-bench")
+
+
+class Sink(Protocol):
+    """Receives what the records receive.  Whatever it raises is the sink's own affair: see `bench.tracking.wandb_sink`."""
+
+    def record(self, record: dict[str, Any]) -> None:
+        """One line of the records."""
+        ...
+
+    def close(self, outcome: Outcome) -> None:
+        """The run's end."""
+        ...
+
+
+Progress = Callable[[float, State], None]
+"""Called a few times a second with the fraction of the budget used, and the state."""
+
+
+class Loop:
+    """One run in progress."""
+
+    def __init__(self, method: Method, task: Task, test: Split, spec: Spec, ledger: Ledger, writer: RunWriter,
+                 sink: Sink, progress: Progress):  # fmt: skip
+        self.method, self.task, self.test, self.spec, self.ledger = method, task, test, spec, ledger
+        self.writer, self.sink, self.progress = writer, sink, progress
+        self.unit, self.amount = spec["budget"]["unit"], spec["budget"]["amount"]
+        self.model = task.model(spec["seed"])
+        self.state: Any = None
+        self.selected: Incumbent | None = None
+        self.result: dict[str, float | None] = dict.fromkeys(RESULT)
+        self.final: dict[str, Any] = {}
+        self.recorded_trials = 0
+        self.events = [Event(**event) for event in spec.get("shock", {}).get("events", [])]
+        if self.events:
+            self.test = Split(*(part.clone() for part in test))  # shocks write into it
+        self.interval = self.due = self.amount / spec["evaluations"]
+        self.resumptions = 0
+        self.is_told = False
+        """That a checkpoint could not be written."""
+        self.conditions = Conditions(task.device)
+
+    def start(self, earlier: dict[str, Any] | None) -> None:
+        """The first evaluation, or what an earlier process had saved."""
+        if earlier is None:
+            self.state = self.method.init(self.task, self.spec["seed"])
+            select(self.state)  # the untrained model: what a run that validates nothing returns
+            self.ledger.switch("runner")
+            self.record_incumbent(0.0)
+            self.evaluate(0.0)
+            while self.steps_to_event() == 0:
+                self.shock(self.events.pop(0), 0.0)
+            return
+        while len(self.events) > earlier["events"]:
+            change_data(self.events.pop(0), self.task, self.test, self.spec["seed"])
+        self.state = self.method.restored(self.task, self.spec["seed"], earlier["method"])
+        self.selected = self.method.incumbent(self.state)
+        for name in SAVED:
+            setattr(self, name, earlier[name])
+        self.resumptions += 1
+        self.ledger.switch("runner")
+
+    def checkpoint(self, *, is_last: bool) -> None:
+        """Writes all that the run needs to go on.  Where that fails, it is told: once, or before the run is left."""
+        content = {
+            "version": CHECKPOINT_VERSION, "method": self.method.saved(self.state), "events": len(self.events),
+            "records": self.writer.durable(), "seconds": dict(self.ledger.seconds),
+            **{name: packed(getattr(self, name)) for name in SAVED},
+        }  # fmt: skip
+        try:
+            write_checkpoint(self.writer.folder, content)
+        except OSError as error:
+            if is_last or not self.is_told:
+                then = "what was done since the last one is made again" if is_last else "the run goes on"
+                log.warning("%s: no checkpoint (%s); %s", self.writer.folder, error.strerror, then)
+            self.is_told = True
+
+    def until_budget(self, stopper: Stopper, checkpoint_seconds: float) -> Status:
+        """Advances and evaluates until the budget is used or the training has diverged."""
+        shown, saved, pause = -1.0, self.ledger.wall(), checkpoint_seconds
+        while (used := self.used()) < self.amount and not self.state.diverged:
+            if stopper.asked is not None or self.ledger.wall() - saved > pause:
+                begun = self.ledger.wall()
+                with self.ledger.account("checkpoint"):
+                    self.checkpoint(is_last=stopper.asked is not None)
+                saved = self.ledger.wall()
+                pause = max(checkpoint_seconds, (saved - begun) / CHECKPOINT_SHARE)
+                stopper.check()
+            used = self.advance(used)
+            if (moment := self.ledger.wall()) - shown > 0.1:
+                self.progress(min(1.0, used / self.amount), self.state)
+                shown = moment
+        self.method.finish(self.state)
+        self.record_trials(used)
+        if self.final["step"] < self.state.step:
+            self.evaluate(used)
+        for event in self.events:
+            log.warning("%s: ended before %s", self.writer.folder, event)
+        return Status.DIVERGED if self.state.diverged else Status.BUDGET_REACHED
+
+    def advance(self, used: float) -> float:
+        """Some steps of the method, and what is to be recorded after them; returns the budget used."""
+        steps = self.chunk(used, self.due)
+        with self.ledger.account("train"), self.conditions.working():
+            self.state = self.method.advance(
+                self.state, steps=steps, progress=used / self.amount, ledger=self.ledger
+            )
+        used = self.used()
+        self.record_trials(used)
+        self.record_incumbent(used)
+        if used >= self.due:
+            self.evaluate(used)
+            self.due = self.interval * (math.floor(used / self.interval) + 1)
+        while self.steps_to_event() == 0 and used < self.amount and not self.state.diverged:
+            self.shock(self.events.pop(0), used)
+        return used
+
+    def used(self) -> float:
+        """The budget's unit spent so far."""
+        if self.unit == "seconds":
+            return self.ledger.counted()
+        return self.state.step / (self.task.steps_per_epoch if self.unit == "epochs" else 1)
+
+    def chunk(self, used: float, due: float) -> int:
+        """Steps until the next look at the clock or the next shock."""
+        return int(min(self.steps_to_look(used, due), self.steps_to_event()))
+
+    def steps_to_event(self) -> float:
+        """Steps until the next shock; infinite where none is left."""
+        if not self.events:
+            return math.inf
+        return max(0, self.events[0].step(self.task.steps_per_epoch) - self.state.step)
+
+    def steps_to_look(self, used: float, due: float) -> int:
+        """Steps until the next look at the clock.  Near the deadline of a timed run it is one step."""
+        remaining = min(due, self.amount) - used
+        if self.unit == "seconds":
+            per_step = used / max(1, self.state.step) or CHUNK_SECONDS
+            return max(1, int(min(CHUNK_SECONDS, 0.5 * remaining) / per_step))
+        if self.method.spans_budget:
+            return 1  # it is told the fraction of the budget used before each step
+        per_step = 1 if self.unit == "steps" else 1 / self.task.steps_per_epoch
+        return max(1, min(CHUNK_STEPS, math.ceil(remaining / per_step - 1e-9)))
+
+    def shock(self, event: Event, used: float) -> None:
+        """What an event does, between two evaluations; a model selected in another world is judged anew."""
+        state = self.state
+        if self.final["step"] < state.step:
+            self.evaluate(used)
+        self.write({**self.moment("shock", used), "trial": state.trial, "event": str(event)})
+        with self.ledger.account("evaluation"):
+            for training, kick in itertools.product(state.trainings, event.kicks):
+                training.kick(kick)
+            change_data(event, self.task, self.test, self.spec["seed"])
+            if event.changes_world:
+                for judged in {id(each): each for each in (state, *state.trainings)}.values():
+                    self.judge_anew(judged)
+        self.record_incumbent(used)
+        self.evaluate(used)
+
+    def judge_anew(self, state: State) -> None:
+        """The incumbent was selected in a world that is no more: it is validated in this one."""
+        if state.incumbent is not None:
+            self.model.load_state_dict(state.incumbent.weights)
+            (validation,) = self.task.evaluate(self.model, self.task.validation)
+            state.incumbent = replace(state.incumbent, validation_loss=validation.loss)
+
+    def record_trials(self, used: float) -> None:
+        """Writes the trials ended since the last call."""
+        for index in range(self.recorded_trials, len(self.state.trials)):
+            self.write({**self.moment("trial", used), "trial": index, **asdict(self.state.trials[index])})
+        self.recorded_trials = len(self.state.trials)
+
+    def record_incumbent(self, used: float) -> None:
+        """Writes a model selected since the last call, unless the deadline was before."""
+        incumbent = self.method.incumbent(self.state)
+        if incumbent is None or incumbent is self.selected or used > self.amount:
+            return
+        moment = self.moment("incumbent", used)
+        with self.ledger.account("evaluation"):
+            self.model.load_state_dict(incumbent.weights)
+            loss, error = evaluate(self.model, self.test)
+        self.selected = incumbent
+        self.result = dict(zip(RESULT, (incumbent.validation_loss, loss, error), strict=True))
+        self.write({**moment, "trial": incumbent.trial, "validation_loss": incumbent.validation_loss,
+                    "test_loss": loss, "test_error": error})  # fmt: skip
+
+    def evaluate(self, used: float) -> None:
+        """Looks at the present model on validation and test, on the runner's account, and writes a record."""
+        self.conditions.look()
+        state, moment = self.state, self.moment("evaluation", used)
+        with self.ledger.account("evaluation"):
+            validation, test = self.task.evaluate(state.model, self.task.validation, self.test)
+            scalars = self.method.scalars(state)
+            if count := self.spec.get("gradient_batches"):
+                seed = self.spec["seed"]
+                scalars |= gradient_correlations(self.task, state.model, seed=seed, step=state.step, count=count)
+        self.final = {
+            **moment,
+            "trial": state.trial,
+            "train_loss": state.train_loss,
+            "validation_loss": validation.loss,
+            "test_loss": test.loss,
+            "test_error": test.error,
+            **self.result,
+            "hyper": {name: value if isinstance(value, list) else [value] for name, value in state.hyper.items()},
+            "scalars": scalars,
+        }
+        self.write(self.final)
+
+    def moment(self, kind: str, used: float) -> dict[str, Any]:
+        """What every record begins with; `used` is in the budget's unit."""
+        step = self.state.step
+        return {
+            "kind": kind, "space": self.spec["space"]["name"], "used": used, "step": step,
+            "epoch": step / self.task.steps_per_epoch, "counted_seconds": self.ledger.counted(),
+            "wall_seconds": self.ledger.wall(),
+        }  # fmt: skip
+
+    def write(self, record: dict[str, Any]) -> None:
+        """To disk first, then to the sink."""
+        self.writer.append(record)
+        with self.ledger.account("tracking"):
+            self.sink.record(record)

@@ -1,0 +1,115 @@
+"""The tasks' models.  None changes anything of its own while it computes: what is random comes in as an argument."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Generator, Tensor, nn
+
+from bench.protocol.batch_norm import BatchNorm
+
+
+class Dropout(nn.Module):
+    """Sets a fraction of the activations to zero and scales the others up, wherever a source of noise is given.
+
+    Without one it does nothing, so that evaluation need not switch it off.
+    """
+
+    def __init__(self, fraction: float):
+        super().__init__()
+        self.fraction = fraction
+
+    def forward(self, inputs: Tensor, noise: Generator | None) -> Tensor:
+        """Outputs of the inputs' shape; the same state of `noise` gives the same mask, whatever their precision."""
+        if noise is None:
+            return inputs
+        drawn = torch.rand(inputs.shape, generator=noise, device=inputs.device, dtype=torch.float32)
+        return inputs * (drawn >= self.fraction) / (1 - self.fraction)
+
+
+class Chain(nn.Sequential):
+    """Layers one after the other; those that drop out share one source of noise."""
+
+    def forward(self, inputs: Tensor, noise: Generator | None = None) -> Tensor:
+        """Outputs of the last layer."""
+        for layer in self:
+            inputs = layer(inputs, noise) if isinstance(layer, Dropout) else layer(inputs)
+        return inputs
+
+
+def multilayer_perceptron(
+    features: int, width: int, hidden_layers: int, classes: int, *, dropout: float = 0.0
+) -> nn.Sequential:
+    """Linear layers with tanh between them, torch's default initialisation; `dropout` is the fraction after each tanh."""
+    sizes = [features] + [width] * hidden_layers
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise(sizes):
+        layers += [nn.Linear(fan_in, fan_out), nn.Tanh()]
+        layers += [Dropout(dropout)] if dropout else []
+    return Chain(*layers, nn.Linear(sizes[-1], classes))
+
+
+class Standardise(nn.Module):
+    """Bytes (n, channels, height, width) -> floats, less the channel's `mean` and divided by its `deviation`."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, mean: Tensor, deviation: Tensor):
+        super().__init__()
+        self.register_buffer("mean", mean[:, None, None].to(torch.get_default_dtype()))
+        self.register_buffer("deviation", deviation[:, None, None].to(torch.get_default_dtype()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Floats of the buffers' type."""
+        return (images - self.mean) / self.deviation
+
+
+def channel_moments(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (channels,) in float64 of uint8 images (n, channels, height, width), from exact counts."""
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]).double()
+    shares, values = counts / counts.sum(1, keepdim=True), torch.arange(256, device=images.device).double()
+    mean = shares @ values
+    return mean, (shares * (values - mean[:, None]) ** 2).sum(1).sqrt()
+
+
+RESIDUAL_STAGES = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
+"""Blocks in each stage, by depth."""
+
+
+def residual_network(
+    depth: int, *, width: int, classes: int, mean: Tensor, deviation: Tensor
+) -> nn.Sequential:
+    """ResNet-18 or ResNet-50 for small uint8 images: 3x3 stem of stride 1, no max-pool, `width` channels after the stem.
+
+    `mean` and `deviation` are those of the training images' channels.  Blocks of torchvision, convolutions initialised
+    as in arXiv 1502.01852, from the fan-out.
+    """
+    from torchvision.models.resnet import BasicBlock, Bottleneck, conv3x3
+
+    block = BasicBlock if depth == 18 else Bottleneck
+    layers: list[nn.Module] = [
+        Standardise(mean, deviation), conv3x3(len(mean), width), BatchNorm(width), nn.ReLU(inplace=True)
+    ]  # fmt: skip
+    channels = width
+    for stage, count in enumerate(RESIDUAL_STAGES[depth]):
+        for index in range(count):
+            stride = 2 if stage > 0 and index == 0 else 1
+            layers.append(_residual_block(block, channels, width * 2**stage, stride))
+            channels = width * 2**stage * block.expansion
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return model
+
+
+def _residual_block(block, channels: int, planes: int, stride: int) -> nn.Module:
+    """One of torchvision's blocks; its shortcut is a 1x1 convolution where the shape changes."""
+    from torchvision.models.resnet import conv1x1
+
+    outputs, shortcut = planes * block.expansion, None
+    if stride != 1 or channels != outputs:
+        shortcut = nn.Sequential(conv1x1(channels, outputs, stride), BatchNorm(outputs))
+    return block(channels, planes, stride, shortcut, norm_layer=BatchNorm)

@@ -1,0 +1,201 @@
+"""`oho-bench sync`: brings the ended runs of a results folder to Weights & Biases, so that it agrees with the records.
+
+W&B's own files in a run's folder go up as they are where they hold exactly the rows of the records.  Where they do not
+(lost, damaged, older than the records, tracking disabled), they are written anew from the records, beside the old ones,
+under W&B ids that follow from the records.  `ID/sync.json` remembers what went up: a run goes up again only if its
+records changed, or to another server, entity or project.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bench.process.run_lock import claimed
+from bench.process.signals import Stopper
+from bench.records import Manifest, Run, experiments_in, read_run, title_of
+from bench.records.errors import RecordError
+from bench.records.json_files import write_json
+from bench.tracking.wandb_sink import agreeing, begin_run, replay, transcripts
+
+MEMORY = "sync.json"
+SET_UP = "View run"
+"""What `wandb sync` says when the server has taken a run."""
+SET_UP_SECONDS, SILENT_SECONDS = 20, 60
+PATIENCE = {
+    "GRAPHQL_RETRY_MAX": 1, "GRAPHQL_RETRY_WAIT_MAX_SECONDS": 1, "GRAPHQL_TIMEOUT_SECONDS": 6, "FILE_STREAM_RETRY_MAX": 3,
+    "FILE_STREAM_RETRY_WAIT_MAX_SECONDS": 2, "FILE_STREAM_TIMEOUT_SECONDS": 20, "FILE_TRANSFER_RETRY_MAX": 3,
+}  # fmt: skip
+"""Settings of `wandb sync`, which left alone tries for minutes; the user's environment goes before."""
+MUTING = ("WANDB_MODE", "WANDB_SILENT", "WANDB_QUIET", "WANDB_DISABLED")
+COMPLAINT = re.compile(r"^(?:wandb: ERROR|Error:) +(?!Find detailed)(?:\[.*?\] )?(.+?)(?:\. Some run data.*)?$", re.M)
+HOPELESS = re.compile(r"giving up|timed out|no answer|dial tcp|api key|log(ged)? in|authentic|permission|\b40[13]\b", re.I)
+"""What the next run would be told, too."""
+
+
+class SyncError(Exception):
+    """A run that did not go up."""
+
+
+class UnreachableError(SyncError):
+    """No server, or none that knows the user."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where to, if not where W&B's own files say, and whether these are ignored."""
+
+    project: str | None = None
+    entity: str | None = None
+    recreate: bool = False
+    dry_run: bool = False
+
+
+def sync(root: Path, options: Options) -> bool:
+    """Brings up what is not there yet and says so, a line a run and a summary; whether nothing failed.
+
+    Raises:
+        RecordError: where the folder holds no experiment.
+        Interrupted: after a signal; what went up is remembered.
+    """
+    counts: Counter[str] = Counter()
+    planned: dict[str, Manifest] = {}
+    for manifest in experiments_in(root):
+        planned |= {identity: manifest for identity in manifest.runs if identity not in planned}
+    with Stopper().listening():
+        for identity, manifest in planned.items():
+            title = ""
+            if not (root / identity / "outcome.json").exists():
+                counts["not ended"] += 1
+                continue
+            try:
+                with nullcontext(True) if options.dry_run else claimed(root / identity) as is_ours:
+                    if not is_ours:
+                        raise SyncError("another process has it")
+                    run = read_run(root / identity)
+                    title = f"{title_of(run.spec)}, seed {run.spec['seed']}: "
+                    verdict = _bring_up(run, manifest, options)
+            except UnreachableError as error:
+                left = len(planned) - counts.total()
+                print(f"oho-bench: W&B cannot be used: {error} ({left} of {len(planned)} runs are left)", file=sys.stderr)
+                return False
+            except (SyncError, RecordError, OSError, subprocess.TimeoutExpired) as error:
+                verdict = f"failed: {_public(str(error))}"
+            counts[verdict.partition(":")[0]] += 1
+            print(f"{identity}  {manifest.experiment}: {title}{verdict}", flush=True)
+    print(", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())))
+    return not counts["failed"]
+
+
+def _bring_up(run: Run, manifest: Manifest, options: Options) -> str:
+    """Brings an ended run up, if it is not there; what was done."""
+    memory = _remembered(run.folder)
+    place = _digest(repr((os.environ.get("WANDB_BASE_URL"), options.entity, options.project)).encode())
+    content = _digest(*((run.folder / name).read_bytes() for name in ("spec.json", "records.jsonl", "outcome.json")))
+    if memory.get(place) == content:
+        return "already there"
+    expected = transcripts(run, experiment=manifest.experiment)
+    if expected is None:
+        raise SyncError("the records do not hold what W&B is told")
+    identity = f"{run.id}-{content[:8]}"
+    files = agreeing(run.folder, expected, only=f"{identity}*")
+    verdict = "re-created from records"
+    if not files and not options.recreate:
+        files = agreeing(run.folder, expected)
+        verdict = "uploaded" if files else verdict
+    if options.dry_run:
+        return f"would be {verdict}"
+    if not files:
+        _recreate(run, identity, manifest)
+        files = agreeing(run.folder, expected, only=f"{identity}*")
+    if not files:
+        raise SyncError("what W&B wrote of the records does not hold their rows")
+    _upload(files, options)
+    write_json(run.folder / MEMORY, {**memory, place: content})
+    return f"{verdict}: the records have changed, and W&B keeps the older run, too" if place in memory else verdict
+
+
+def _digest(*contents: bytes) -> str:
+    return hashlib.sha256(b"\0".join(contents)).hexdigest()[:32]
+
+
+def _remembered(folder: Path) -> dict[str, str]:
+    """The digest of what went up, by place; nothing where that cannot be read."""
+    try:
+        content = json.loads((folder / MEMORY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _recreate(run: Run, identity: str, manifest: Manifest) -> None:
+    """Has W&B write its files from the records, offline."""
+    from bench.experiment.schema import Tracking
+
+    for leftover in run.folder.glob(f"wandb/offline-run-*-{identity}*"):
+        shutil.rmtree(leftover)
+    begin = partial(begin_run, run.folder, mode="offline", identity=identity)
+    replay(run, begin, project=manifest.project or Tracking().project, experiment=manifest.experiment)
+
+
+def _upload(files: Sequence[Path], options: Options) -> None:
+    """`wandb sync`, which exits 0 and leaves its marker even if no row arrived: its words count, too."""
+    markers = [path.with_name(f"{path.name}.synced") for path in files]
+    for marker in markers:
+        marker.unlink(missing_ok=True)
+    where = [f"--{name}={value}" for name in ("project", "entity") if (value := getattr(options, name))]
+    said = _listen([*where, "--include-online", "--include-synced", *(str(path.resolve()) for path in files)])
+    errors = COMPLAINT.findall(said)
+    if not errors and all(marker.exists() for marker in markers):
+        return
+    errors = errors or ["no answer in time"]
+    reason = _public(next((error for error in errors if "HTTP" in error), errors[0]))
+    raise (UnreachableError if SET_UP not in said and HOPELESS.search(" ".join(errors)) else SyncError)(reason)
+
+
+def _listen(arguments: Sequence[str]) -> str:
+    """All that `wandb sync` says; it ends with us, and where it is silent for too long."""
+    environment = {f"WANDB_X_{name}": str(value) for name, value in PATIENCE.items()}
+    environment |= {name: value for name, value in os.environ.items() if name not in MUTING}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        Path(scratch, "wandb").mkdir()  # for its logs, which would go elsewhere
+        environment |= {"WANDB_DIR": scratch, "WANDB_ERROR_REPORTING": "false"}
+        command, path = [sys.executable, "-P", "-m", "wandb", "sync", *arguments], Path(scratch, "said")
+        with open(path, "w") as file:
+            process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+            )
+        try:
+            _wait(process, path)
+        finally:
+            process.kill()
+            process.wait()
+        return path.read_text(errors="replace")
+
+
+def _wait(process: subprocess.Popen, path: Path) -> None:
+    heard, last = 0, time.monotonic()
+    while process.poll() is None and time.monotonic() - last < (SILENT_SECONDS if heard else SET_UP_SECONDS):
+        time.sleep(0.05)
+        said = path.read_text(errors="replace")
+        if SET_UP in said and len(said) > heard:
+            heard, last = len(said), time.monotonic()
+
+
+def _public(text: str) -> str:
+    """Without addresses of servers, the home folder and what may be a key."""
+    text = re.sub(r'"?https?://[^\s"]+"?', "the server", text).replace(str(Path.home()), "~")
+    return re.sub(r"\w{40,}", "[hidden]", text)

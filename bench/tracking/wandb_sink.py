@@ -1,0 +1,280 @@
+"""Weights & Biases as a sink.  It receives what the records receive; losing it loses nothing, and it never fails a run.
+
+A run is one W&B run; a search is one W&B run for the search and one for each trial, all in the search's group.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench.records import Outcome, Run, title_of
+from bench.records.json_files import finite
+
+TIMEOUT_SECONDS = 20
+NOT_FINITE = ("NaN", "Infinity", "-Infinity", None)
+"""As W&B's files have it."""
+unreachable = threading.Event()
+"""Set once W&B has failed online: later runs of this process are kept offline, so that they do not wait for it again."""
+log = logging.getLogger("oho-bench")
+
+
+class NoSink:
+    """Tracking disabled."""
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Ignored."""
+
+    def close(self, outcome: Outcome) -> None:
+        """Ignored."""
+
+
+class WandbSink:
+    """Logs one run with counted seconds as the x-axis.  Any error ends the logging with one warning, and `failed` is true.
+
+    `begin` is `begin_run` with its place filled in, or a stand-in; `offline` is what an online one is replaced by where W&B
+    cannot be reached.
+    """
+
+    def __init__(
+        self, run_id: str, spec: Mapping[str, Any], *, begin: Callable[..., Any], project: str, experiment: str,
+        offline: Callable[..., Any] | None = None,
+    ):  # fmt: skip
+        self._spec, self._begin, self._project, self._offline = spec, begin, project, offline
+        self._run_id, self._experiment = run_id, experiment
+        self._is_search = "trial_epochs" in spec["method"]
+        self._rows: list[dict[str, float]] = []
+        self._run: Any = None
+        self.failed = False
+        reason = self._attempt(self._open)
+        if reason and offline:
+            unreachable.set()
+            log.warning("W&B cannot be reached (%s); runs are kept offline, for `oho-bench sync`", reason)
+            self._begin, self._offline = offline, None
+            reason = self._attempt(self._open)
+        self._judge(reason)
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Logs an evaluation; a finished trial becomes a W&B run of its own."""
+        if record["kind"] == "trial" and not self._is_search:
+            return  # an interval of a population, of which there are thousands
+        log = {
+            "trial": self._log_trial, "incumbent": self._log_incumbent, "evaluation": self._log_evaluation,
+            "shock": self._log_shock,
+        }  # fmt: skip
+        self._guard(log[record["kind"]], finite(record))
+
+    def close(self, outcome: Outcome) -> None:
+        """Writes the summary and ends the W&B run."""
+        self._guard(self._finish, outcome)
+
+    def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
+        """Runs `action`; after an error or a hang the sink stays silent."""
+        if not self.failed:
+            self._judge(self._attempt(action, *arguments))
+
+    def _attempt(self, action: Callable[..., None], *arguments: Any) -> str:
+        """Runs `action`, at most `TIMEOUT_SECONDS` long; why it failed, or nothing."""
+        error: list[BaseException] = []
+
+        def attempt() -> None:
+            try:
+                action(*arguments)
+            except BaseException as caught:  # whatever a tracker raises, the run goes on
+                error.append(caught)
+
+        thread = threading.Thread(target=attempt, daemon=True)
+        thread.start()
+        thread.join(TIMEOUT_SECONDS)
+        if error:
+            return f"{type(error[0]).__name__}: {' '.join(str(error[0]).split())}"
+        return f"no answer in {TIMEOUT_SECONDS} s" if thread.is_alive() else ""
+
+    def _judge(self, reason: str) -> None:
+        if not reason:
+            return
+        self.failed = True
+        later = "; later runs are kept offline" if self._offline else ""
+        if self._offline:
+            unreachable.set()
+        log.warning("run %s is no longer tracked by W&B (%s); its records are complete%s", self._run_id, reason, later)
+
+    def _start(self, *, name: str, job_type: str, config: Mapping[str, Any], part: str = "") -> Any:
+        method, task = self._spec["method"]["name"], self._spec["task"]["name"]
+        return self._begin(
+            part=part,
+            project=self._project,
+            group=f"{self._experiment}-{self._run_id}" if self._is_search else f"{self._experiment}-{method}",
+            job_type=job_type,
+            name=name,
+            tags=[self._experiment, task, method],
+            config=dict(config),
+        )
+
+    def _open(self) -> None:
+        name = f"{title_of(self._spec)}, seed {self._spec['seed']}"
+        config = {**self._spec, "run": self._run_id, "experiment": self._experiment}
+        begin = self._begin
+        run = self._start(name=name, job_type="search" if self._is_search else "run", config=config)
+        if self._begin is begin:  # else the answer came too late
+            self._run = run
+
+    def _log_evaluation(self, record: Mapping[str, Any]) -> None:
+        row = {key: value for key, value in record.items() if isinstance(value, int | float)}
+        for name, values in record["hyper"].items():
+            for index, value in enumerate(values):
+                row[f"hyper/{name}" if len(values) == 1 else f"hyper/{name}/{index}"] = value
+        row |= {f"scalars/{name}": value for name, value in record["scalars"].items()}
+        _log(self._run, row)
+        self._rows.append(row)
+
+    def _log_incumbent(self, record: Mapping[str, Any]) -> None:
+        row = {f"incumbent/{key}": record[key] for key in ("trial", "validation_loss", "test_loss", "test_error")}
+        _log(self._run, {**row, "counted_seconds": record["counted_seconds"], "step": record["step"]})
+
+    def _log_shock(self, record: Mapping[str, Any]) -> None:
+        _log(self._run, {"shock": record["event"], "counted_seconds": record["counted_seconds"], "step": record["step"]})
+
+    def _log_trial(self, record: Mapping[str, Any]) -> None:
+        trial = record["trial"]
+        config = {"run": self._run_id, "trial": trial, "seed": self._spec["seed"], **record["hyper"]}
+        run = self._start(name=f"{self._run_id} trial {trial}", job_type="trial", config=config, part=f"-{trial}")
+        for row in self._rows:
+            if row["trial"] == trial:
+                _log(run, row)
+        self._rows = [row for row in self._rows if row["trial"] > trial]
+        summary = {key: record[key] for key in ("validation_loss", "steps", "status", "counted_seconds")}
+        _log(run, {"counted_seconds": record["counted_seconds"], "objective": record["validation_loss"]})
+        run.summary.update(summary)
+        run.finish()
+
+    def _finish(self, outcome: Outcome) -> None:
+        self._run.summary.update({"status": str(outcome.status), "counted_seconds": outcome.counted_seconds})
+        self._run.summary.update({f"seconds/{name}": value for name, value in outcome.accounts.items()})
+        self._run.summary.update({f"environment/{name}": value for name, value in outcome.environment.items()})
+        self._run.finish(exit_code=0 if outcome.status.is_result else 1)
+
+
+def _log(run: Any, row: Mapping[str, Any]) -> None:
+    """One row; what was not finite is left out, as it is in the records."""
+    run.log({key: value for key, value in row.items() if value is not None})
+
+
+def begin_run(folder: Path, *, mode: str, identity: str | None = None, part: str = "", **fields: Any) -> Any:
+    """A W&B run with its files in the folder.  `fields` are options of `wandb.init`.
+
+    With an identity its W&B id is that and `part`.  W&B itself would tell user, host and paths; what a reader needs of the
+    machine is in the outcome's environment, which the summary gets.
+    """
+    _keep_files_in(folder)
+    import wandb
+
+    run = wandb.init(
+        mode=mode,  # type: ignore[arg-type]
+        dir=str(folder),
+        id=f"{identity}{part}" if identity else None,
+        settings=wandb.Settings(
+            reinit="create_new", console="off", disable_git=True, x_disable_stats=True, silent=True,
+            x_save_requirements=False, disable_code=True, init_timeout=TIMEOUT_SECONDS,
+            x_disable_machine_info=True,
+        ),
+        **fields,
+    )  # fmt: skip
+    run.define_metric("counted_seconds", hidden=True)
+    run.define_metric("*", step_metric="counted_seconds")
+    return run
+
+
+def _keep_files_in(folder: Path) -> None:
+    """W&B stages files in user-wide folders unless told otherwise."""
+    for variable in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
+        os.environ[variable] = str(folder)
+    os.environ["WANDB_ERROR_REPORTING"] = "false"
+
+
+def open_sink(run_id: str, spec: Mapping[str, Any], folder: Path, *, mode: str, project: str, experiment: str):
+    """The sink that `tracking.mode` asks for."""
+    if mode == "disabled":
+        return NoSink()
+    offline = partial(begin_run, folder, mode="offline")
+    if mode == "offline" or unreachable.is_set():
+        return WandbSink(run_id, spec, begin=offline, project=project, experiment=experiment)
+    online = partial(begin_run, folder, mode=mode)
+    return WandbSink(run_id, spec, begin=online, project=project, experiment=experiment, offline=offline)
+
+
+@dataclass
+class Transcript:
+    """Stands in for a W&B run: keeps what it is told."""
+
+    name: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Adds a row."""
+        self.rows.append(dict(row))
+
+    def finish(self, exit_code: int = 0) -> None:
+        """Ends nothing."""
+
+
+def replay(run: Run, begin: Callable[..., Any], *, project: str, experiment: str) -> bool:
+    """Tells a new sink what an ended run's own was told; whether it took everything."""
+    sink = WandbSink(run.id, run.spec, begin=begin, project=project, experiment=experiment)
+    for record in run.records:
+        sink.record(record)
+    if run.outcome is not None:
+        sink.close(run.outcome)
+    return not sink.failed
+
+
+def transcripts(run: Run, *, experiment: str) -> list[Transcript] | None:
+    """What an ended run's sink logs, one a W&B run; None where the records do not hold what it logs."""
+    kept: list[Transcript] = []
+
+    def begin(name: str, **fields: Any) -> Transcript:
+        kept.append(Transcript(name))
+        return kept[-1]
+
+    return kept if replay(run, begin, project="", experiment=experiment) else None
+
+
+def read_back(path: Path) -> Transcript | None:
+    """What one of W&B's files holds, without W&B's own columns and what is not finite; None where the run's end is missing.
+
+    `wandb leet inspect` without its half second of Python.
+    """
+    from wandb.util import get_core_path
+
+    place = ["--run-file", str(path.resolve()), str(path.resolve().parents[1])]
+    command = [get_core_path(), "leet", "inspect", "--no-observability", "--json", *place]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+    held, ended = Transcript(""), False
+    for line in said.stdout.splitlines():
+        content = json.loads(line, parse_int=float)  # W&B writes 1e18 as an integer
+        held.name = content.get("run", {}).get("display_name", held.name)
+        ended |= "exit" in content
+        if "history" in content:
+            items = content["history"]["item"].items()
+            held.log({key: value for key, value in items if not key.startswith("_") and value not in NOT_FINITE})
+    return held if ended else None
+
+
+def agreeing(folder: Path, expected: Sequence[Transcript], only: str = "*") -> list[Path]:
+    """W&B's files with the expected rows, one a W&B run; none if one is missing.  `only` is a pattern of W&B ids."""
+    found: dict[str, Path] = {}
+    rows = {transcript.name: transcript.rows for transcript in expected}
+    for path in sorted(folder.glob(f"wandb/*run-*/run-{only}.wandb")):
+        held = read_back(path)
+        if held and held.name in rows and held.rows == rows[held.name]:
+            found[held.name] = path
+    return [found[name] for name in rows] if found.keys() == rows.keys() else []

@@ -1,0 +1,215 @@
+"""Exact Hessian-vector products of layered networks by Pearlmutter's R-operator, all directions at once.
+
+    symbol  name      shape        meaning
+    L       loss      ()           the training closure's loss
+    K       rows      ()           directions
+    x, y    value     (B, ...)     input and output of one operation, B examples
+    x̄, ȳ    adjoint   as x, y      dL/dx, dL/dy
+    ẋ, ẏ    tangent   (K, *x)      derivative of the value along each direction
+    x̄̇, ȳ̇    swing     (K, *x)      derivative of the adjoint along each direction
+
+The operations and what they answer in the three sweeps of `oho.engines.tape`: adjoints from the loss back, tangents
+forward, swings back.  All directions share the values, and one call multiplies a matrix with all of them.
+
+Source: Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6 (1994).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Pieces = Sequence[Tensor | None]
+"""One tensor for each input of an operation; None for an input that no parameter moves."""
+Room = Callable[[int], Tensor | None]
+"""Input's place -> where its result may be written, or None for a new tensor."""
+
+
+class Operation(Protocol):
+    """y as a function of its inputs, and its derivatives at the values it was recorded with."""
+
+    def pull(self, adjoint: Tensor, moves: Sequence[bool], room: Room) -> Pieces:
+        """ȳ -> x̄ of each input that moves."""
+        ...
+
+    def push(self, tangents: Pieces) -> Tensor:
+        """ẋ of each input -> ẏ."""
+        ...
+
+    def pull_swing(self, adjoint: Tensor, swing: Tensor, tangents: Pieces, tangent: Tensor, room: Room) -> Pieces:
+        """ȳ, ȳ̇, ẋ of each input, ẏ -> x̄̇ of each input that moves."""
+        ...
+
+
+class Loss(Protocol):
+    """A scalar function of one input that moves."""
+
+    def adjoint(self) -> Tensor:
+        """x̄."""
+        ...
+
+    def swing(self, tangent: Tensor) -> Tensor:
+        """ẋ -> x̄̇."""
+        ...
+
+
+class Linear:
+    """y = x Wᵀ + b; x (B, I), W (O, I), b (O,)."""
+
+    def __init__(self, x: Tensor, weight: Tensor):
+        self.x, self.weight = x, weight
+
+    def pull(self, adjoint: Tensor, moves: Sequence[bool], room: Room) -> Pieces:
+        """x̄ = ȳ W, W̄ = ȳᵀ x, b̄ = Σ ȳ."""
+        return (
+            torch.mm(adjoint, self.weight) if moves[0] else None,
+            torch.mm(adjoint.t(), self.x, out=room(1)) if moves[1] else None,
+            *([torch.sum(adjoint, 0, out=room(2)) if moves[2] else None] if len(moves) > 2 else []),
+        )
+
+    def push(self, tangents: Pieces) -> Tensor:
+        """ẏ = ẋ Wᵀ + x Ẇᵀ + ḃ."""
+        of_x, of_weight, of_bias = (*tangents, None)[:3]
+        result = None if of_bias is None else of_bias.unsqueeze(1)
+        if of_weight is not None:
+            x, weight = self.x.expand(len(of_weight), *self.x.shape), of_weight.transpose(1, 2)
+            result = torch.bmm(x, weight) if result is None else torch.baddbmm(result, x, weight)
+        if of_x is not None:
+            if of_weight is None or result is None:
+                product = torch.matmul(of_x, self.weight.t())
+                return product if result is None else product.add_(result)
+            result.view(-1, result.shape[2]).addmm_(of_x.flatten(0, 1), self.weight.t())
+        assert result is not None
+        return result.expand(-1, len(self.x), -1)
+
+    def pull_swing(self, adjoint: Tensor, swing: Tensor, tangents: Pieces, tangent: Tensor, room: Room) -> Pieces:
+        """x̄̇ = ȳ̇ W + ȳ Ẇ, W̄̇ = ȳ̇ᵀ x + ȳᵀ ẋ, b̄̇ = Σ ȳ̇."""
+        of_x, of_weight, of_bias = (*tangents, None)[:3]
+        rows = len(swing)
+        pieces: list[Tensor | None] = [None] * len(tangents)
+        if of_x is not None:
+            pieces[0] = product = torch.matmul(swing, self.weight)
+            if of_weight is not None:
+                product.baddbmm_(adjoint.expand(rows, *adjoint.shape), of_weight)
+        if of_weight is not None:
+            x = self.x.expand(rows, *self.x.shape)
+            pieces[1] = product = torch.bmm(swing.transpose(1, 2), x, out=room(1))
+            if of_x is not None:
+                product.baddbmm_(adjoint.t().expand(rows, *adjoint.t().shape), of_x)
+        if of_bias is not None:
+            pieces[2] = torch.sum(swing, 1, out=room(2))
+        return pieces
+
+
+class Elementwise:
+    """y = φ(x), of which `slope` is φ' and φ'' / φ' is `factor` times `bend`; no `bend` where φ'' is 0."""
+
+    def __init__(self, slope: Tensor, bend: Tensor | None = None, factor: float = 1.0):
+        self.slope, self.bend, self.factor = slope, bend, factor
+
+    def pull(self, adjoint: Tensor, moves: Sequence[bool], room: Room) -> Pieces:
+        """x̄ = φ' ȳ."""
+        return (adjoint * self.slope,)
+
+    def push(self, tangents: Pieces) -> Tensor:
+        """ẏ = φ' ẋ."""
+        (tangent,) = tangents
+        assert tangent is not None
+        return tangent * self.slope
+
+    def pull_swing(self, adjoint: Tensor, swing: Tensor, tangents: Pieces, tangent: Tensor, room: Room) -> Pieces:
+        """x̄̇ = φ' ȳ̇ + φ'' ẋ ȳ = φ' ȳ̇ + (φ'' / φ') ẏ ȳ."""
+        result = swing * self.slope
+        return (result if self.bend is None else result.addcmul_(tangent, self.bend * adjoint, value=self.factor),)
+
+
+class LogSoftmax:
+    """y = x − log Σ exp x over the last axis; `p` is exp y."""
+
+    def __init__(self, p: Tensor):
+        self.p = p
+
+    def pull(self, adjoint: Tensor, moves: Sequence[bool], room: Room) -> Pieces:
+        """x̄ = ȳ − p Σ ȳ."""
+        return (adjoint - self.p * adjoint.sum(-1, keepdim=True),)
+
+    def push(self, tangents: Pieces) -> Tensor:
+        """ẏ = ẋ − Σ p ẋ."""
+        (tangent,) = tangents
+        assert tangent is not None
+        return tangent - (self.p * tangent).sum(-1, keepdim=True)
+
+    def pull_swing(self, adjoint: Tensor, swing: Tensor, tangents: Pieces, tangent: Tensor, room: Room) -> Pieces:
+        """x̄̇ = ȳ̇ − p Σ ȳ̇ − p ẏ Σ ȳ."""
+        total = adjoint.sum(-1, keepdim=True)
+        return (swing - self.p * (swing.sum(-1, keepdim=True) + tangent * total),)
+
+
+class Reshape:
+    """y holds x's elements in the same order."""
+
+    def __init__(self, before: torch.Size, after: torch.Size):
+        self.before, self.after = before, after
+
+    def pull(self, adjoint: Tensor, moves: Sequence[bool], room: Room) -> Pieces:
+        """x̄ is ȳ in x's shape."""
+        return (adjoint.reshape(self.before),)
+
+    def push(self, tangents: Pieces) -> Tensor:
+        """ẏ is ẋ in y's shape."""
+        (tangent,) = tangents
+        assert tangent is not None
+        return tangent.reshape(len(tangent), *self.after)
+
+    def pull_swing(self, adjoint: Tensor, swing: Tensor, tangents: Pieces, tangent: Tensor, room: Room) -> Pieces:
+        """x̄̇ is ȳ̇ in x's shape."""
+        return (swing.reshape(len(swing), *self.before),)
+
+
+class CrossEntropy:
+    """L = −Σ w log p(target); p (B, C) softmax of x, w (B, 1) each example's weight, `hit` (B, C) one-hot."""
+
+    def __init__(self, p: Tensor, hit: Tensor, weight: Tensor):
+        self.p, self.hit, self.weight = p, hit, weight
+
+    def adjoint(self) -> Tensor:
+        """x̄ = w (p − hit)."""
+        return self.weight * (self.p - self.hit)
+
+    def swing(self, tangent: Tensor) -> Tensor:
+        """x̄̇ = w p (ẋ − Σ p ẋ)."""
+        moved = self.p * tangent
+        return self.weight * torch.addcmul(moved, self.p, moved.sum(-1, keepdim=True), value=-1)
+
+
+class NegativeLogLikelihood:
+    """L = −Σ w x(target), linear in x."""
+
+    def __init__(self, hit: Tensor, weight: Tensor):
+        self.hit, self.weight = hit, weight
+
+    def adjoint(self) -> Tensor:
+        """x̄ = −w hit."""
+        return -self.weight * self.hit
+
+    def swing(self, tangent: Tensor) -> Tensor:
+        """x̄̇ = 0."""
+        return torch.zeros_like(tangent)
+
+
+class SquaredError:
+    """L = w Σ (x − target)²."""
+
+    def __init__(self, difference: Tensor, weight: float):
+        self.difference, self.weight = difference, weight
+
+    def adjoint(self) -> Tensor:
+        """x̄ = 2 w (x − target)."""
+        return 2 * self.weight * self.difference
+
+    def swing(self, tangent: Tensor) -> Tensor:
+        """x̄̇ = 2 w ẋ."""
+        return 2 * self.weight * tangent

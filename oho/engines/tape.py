@@ -1,0 +1,276 @@
+"""A tape of the operations that parameters enter, and the sweeps over it.
+
+    symbol  name       shape       meaning
+    K       rows       ()          directions
+    N       size       ()          tuned elements
+    g       gradient   (1, N)      adjoints of the parameters
+    H Z     products   (K, 1, N)   swings of the parameters: Hessian of the loss times each direction
+
+Autograd builds its graph beside the tape, so that a tape which cannot answer costs nothing but the noting: one that met an
+operation without a recipe, a value changed in place, a tensor's hook, another dtype, or a loss that is not the last
+operation.  (A hook on a node of autograd's graph is not seen.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from oho.engines.pearlmutter import (
+    CrossEntropy,
+    Elementwise,
+    Linear,
+    LogSoftmax,
+    Loss,
+    NegativeLogLikelihood,
+    Operation,
+    Reshape,
+    SquaredError,
+)
+from oho.flat_parameters import FlatParameters
+
+Inputs = tuple[Tensor, ...]
+Recipe = Callable[..., tuple[Operation | Loss, Inputs] | None]
+"""(output, *arguments of the function) -> the operation and those arguments that may move; None for a variant unknown."""
+
+
+class Note(NamedTuple):
+    """One operation as it was met.  `moves` tells which inputs depend on parameters."""
+
+    operation: Any
+    inputs: Inputs
+    moves: tuple[bool, ...]
+    output: Tensor
+
+
+class Tape(TorchFunctionMode):
+    """Entered around a closure, notes every operation whose result depends on the parameters."""
+
+    def __init__(self, parameters: FlatParameters):
+        super().__init__()
+        self.notes: list[Note] = []
+        self._dtype = parameters.tensors[0].dtype
+        self._moving: dict[int, Tensor] = {id(tensor): tensor for tensor in parameters.tensors}
+        self._versions: list[tuple[Tensor, int]] = []
+        self._dropped = parameters.members is not None or any(map(_is_hooked, parameters.tensors))
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Where PyTorch calls for each of its functions."""
+        result = function(*args, **(kwargs or {}))
+        if not self._dropped and any(id(tensor) in self._moving for tensor in _tensors((args, kwargs))):
+            self._dropped = not self._note(function, args, kwargs or {}, result)
+        return result
+
+    def answers_for(self, loss: Tensor) -> bool:
+        """Whether the tape holds all that leads from the parameters to this loss."""
+        return (
+            not self._dropped
+            and bool(self.notes)
+            and self.notes[-1].output is loss
+            and isinstance(self.notes[-1].operation, LOSSES)
+            and not any(isinstance(note.operation, LOSSES) for note in self.notes[:-1])
+            and all(tensor._version == version for tensor, version in self._versions)
+            and not any(_is_hooked(note.output) for note in self.notes)
+        )
+
+    def _note(self, function: Any, args: tuple, kwargs: dict, result: Any) -> bool:
+        """False if the tape cannot follow."""
+        if not any(tensor.requires_grad for tensor in _tensors(result)):
+            return True  # a shape, a dtype, a detached value
+        recipe = RECIPES.get(function)
+        if recipe is None or type(result) is not Tensor or result.dtype != self._dtype:
+            return False
+        try:
+            found = recipe(result, *args, **kwargs)
+        except TypeError:  # an option the recipe does not know
+            return False
+        if found is None:
+            return False
+        operation, inputs = found
+        if len({id(tensor) for tensor in inputs}) < len(inputs) or any(t.layout != torch.strided for t in inputs):
+            return False
+        moves = tuple(id(tensor) in self._moving for tensor in inputs)
+        if any(t.requires_grad and not t.is_leaf and not m for t, m in zip(inputs, moves, strict=True)):
+            return False  # depends on parameters by a way the tape has not seen
+        self.notes.append(Note(operation, inputs, moves, result))
+        self._versions += [(tensor, tensor._version) for tensor in (*inputs, result)]
+        self._moving[id(result)] = result
+        return True
+
+
+SWEEP_ELEMENTS = 1 << 24
+"""Largest number of elements of all tangents of one sweep: with more directions than fit, there are several sweeps."""
+
+
+def sweep(
+    tape: Tape, parameters: FlatParameters, tangents: Tensor, on_products: Callable[[], None]
+) -> tuple[Tensor, tuple[int, ...], Tensor]:
+    """Gradient (1, N), the places of parameters the loss does not use, and products (K, 1, N)."""
+    *notes, last = tape.notes
+    gradient, products = tangents.new_empty(tangents.shape[1:]), torch.empty_like(tangents)
+    adjoints = _Sums(parameters, gradient)
+    adjoints.add(last.inputs[0], last.operation.adjoint())
+    of_outputs: list[Tensor | None] = []
+    for note in reversed(notes):
+        adjoint = adjoints.take(note.output)
+        of_outputs.insert(0, adjoint)
+        if adjoint is not None:
+            adjoints.add_all(note, note.operation.pull(adjoint, note.moves, adjoints.room(note)))
+    unused = adjoints.close()
+    on_products()
+    rows = max(1, SWEEP_ELEMENTS // sum(note.output.numel() for note in tape.notes))
+    for part, result in zip(tangents.split(rows), products.split(rows), strict=True):
+        _swing(tape, parameters, part, of_outputs, result)
+    return gradient, unused, products
+
+
+def _swing(
+    tape: Tape, parameters: FlatParameters, tangents: Tensor, of_outputs: list[Tensor | None], products: Tensor
+) -> None:
+    """Tangents forward and swings back along some directions; `of_outputs` are the adjoints of each note's output."""
+    *notes, last = tape.notes
+    swings = _Sums(parameters, products)
+    tangent_of: dict[int, Tensor] = {
+        id(tensor): view for tensor, view in zip(parameters.tensors, parameters.split(tangents), strict=True)
+    }
+    for note in notes:
+        tangent_of[id(note.output)] = note.operation.push([tangent_of.get(id(tensor)) for tensor in note.inputs])
+    swings.add(last.inputs[0], last.operation.swing(tangent_of[id(last.inputs[0])]))
+    for note, adjoint in zip(reversed(notes), reversed(of_outputs), strict=True):
+        swing = swings.take(note.output)
+        if adjoint is not None and swing is not None:
+            of_inputs, of_output = [tangent_of.get(id(tensor)) for tensor in note.inputs], tangent_of[id(note.output)]
+            swings.add_all(note, note.operation.pull_swing(adjoint, swing, of_inputs, of_output, swings.room(note)))
+    swings.close()
+
+
+class _Sums:
+    """What operations say of each tensor, added up; a parameter's sum lies in the flat result."""
+
+    def __init__(self, parameters: FlatParameters, flat: Tensor):
+        self._order = [id(tensor) for tensor in parameters.tensors]
+        self._views = dict(zip(self._order, parameters.split(flat), strict=True))
+        self._fresh = set(self._order)
+        self._sums: dict[int, Tensor] = {}
+
+    def room(self, note: Note) -> Callable[[int], Tensor | None]:
+        """A parameter's place, as long as nothing has been written there."""
+        return lambda place: self._views[key] if (key := id(note.inputs[place])) in self._fresh else None
+
+    def add(self, tensor: Tensor, piece: Tensor) -> None:
+        """One more term."""
+        key = id(tensor)
+        if key not in self._views:
+            self._sums[key] = self._sums[key] + piece if key in self._sums else piece
+        elif key in self._fresh:
+            self._fresh.discard(key)
+            if piece is not self._views[key]:
+                self._views[key].copy_(piece)
+        else:
+            self._views[key].add_(piece)
+
+    def add_all(self, note: Note, pieces: tuple[Tensor | None, ...]) -> None:
+        """One term for each input that moves."""
+        for tensor, piece in zip(note.inputs, pieces, strict=True):
+            if piece is not None:
+                self.add(tensor, piece)
+
+    def take(self, tensor: Tensor) -> Tensor | None:
+        """The sum of a tensor that is no parameter; None if nothing was said of it."""
+        return self._sums.pop(id(tensor), None)
+
+    def close(self) -> tuple[int, ...]:
+        """Sets to zero the parameters nothing was said of, and returns their places."""
+        for key in self._fresh:
+            self._views[key].zero_()
+        return tuple(place for place, key in enumerate(self._order) if key in self._fresh)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Tensors in a value and in the containers it is made of."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _tensors(item)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+
+
+def _is_hooked(tensor: Tensor) -> bool:
+    return bool(tensor._backward_hooks)
+
+
+def _linear(output: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None):
+    if input.ndim != 2 or weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
+        return None
+    return Linear(input.detach(), weight.detach()), (input, weight) if bias is None else (input, weight, bias)
+
+
+def _tanh(output: Tensor, input: Tensor):
+    y = output.detach()
+    return Elementwise(torch.addcmul(y.new_ones(()), y, y, value=-1), y, -2.0), (input,)
+
+
+def _sigmoid(output: Tensor, input: Tensor):
+    y = output.detach()
+    return Elementwise(y * (1 - y), 1 - 2 * y), (input,)
+
+
+def _relu(output: Tensor, input: Tensor, inplace: bool = False):
+    return None if inplace else (Elementwise((output.detach() > 0).to(output.dtype)), (input,))
+
+
+def _log_softmax(output: Tensor, input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None):
+    return (LogSoftmax(output.detach().exp()), (input,)) if dim in (-1, input.ndim - 1) and dtype is None else None
+
+
+def _reshape(output: Tensor, input: Tensor, *shape: Any, **options: Any):
+    return Reshape(input.shape, output.shape), (input,)
+
+
+def _class_loss(
+    output: Tensor, input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
+    ignore_index: int = -100, reduce: Any = None, reduction: str = "mean", label_smoothing: float = 0.0,
+    *, of_logits: bool,
+):  # fmt: skip
+    plain = weight is None and size_average is None and reduce is None and label_smoothing == 0
+    if not plain or reduction not in ("mean", "sum") or input.ndim != 2 or target.ndim != 1 or target.dtype != torch.int64:
+        return None
+    x, counts = input.detach(), (target != ignore_index).unsqueeze(1)
+    hit = torch.zeros_like(x).scatter_(1, torch.where(counts, target.unsqueeze(1), 0), 1.0)
+    share = counts.to(x.dtype)
+    if reduction == "mean":
+        share = share / share.sum()
+    loss = CrossEntropy(x.softmax(1), hit, share) if of_logits else NegativeLogLikelihood(hit, share)
+    return loss, (input,)
+
+
+def _squared_error(
+    output: Tensor, input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
+    reduction: str = "mean", weight: Tensor | None = None,
+):  # fmt: skip
+    plain = weight is None and size_average is None and reduce is None and not target.requires_grad
+    if not plain or reduction not in ("mean", "sum") or input.shape != target.shape or input.numel() == 0:
+        return None
+    return SquaredError(input.detach() - target, 1 / input.numel() if reduction == "mean" else 1.0), (input,)
+
+
+LOSSES = (CrossEntropy, NegativeLogLikelihood, SquaredError)
+RECIPES: dict[Any, Recipe] = {
+    functional.linear: _linear,
+    **dict.fromkeys((torch.tanh, Tensor.tanh, functional.tanh), _tanh),
+    **dict.fromkeys((torch.sigmoid, Tensor.sigmoid, functional.sigmoid), _sigmoid),
+    **dict.fromkeys((torch.relu, Tensor.relu, functional.relu), _relu),
+    **dict.fromkeys((torch.log_softmax, Tensor.log_softmax, functional.log_softmax), _log_softmax),
+    **dict.fromkeys((torch.flatten, Tensor.flatten, Tensor.view, torch.reshape, Tensor.reshape), _reshape),
+    functional.cross_entropy: partial(_class_loss, of_logits=True),
+    functional.nll_loss: partial(_class_loss, of_logits=False),
+    functional.mse_loss: _squared_error,
+}

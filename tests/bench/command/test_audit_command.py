@@ -1,0 +1,100 @@
+"""`oho-bench audit` on real runs."""
+
+import math
+import re
+from functools import partial
+
+import pytest
+from helpers import experiment, rewrite_lines, run_one
+
+from bench.command.audit import audit_run
+from bench.records import RecordError, run_id
+
+
+def audited(folder, method, *overrides, **options):
+    spec = experiment(folder, method, overrides=overrides).specs[0]
+    run_one(spec, folder)
+    options = {"steps": 20, "at": None, "data_root": None, **options}
+    return audit_run(folder / run_id(spec), **options)
+
+
+def errors(text):
+    return [float(line.split()[-1]) for line in text.splitlines()[2:]]
+
+
+@pytest.mark.parametrize("method", ["oho-global", "oho-layerwise", "oho-default"])
+def test_an_exact_run_is_exact_to_the_rounding_of_float32(method, tmp_path):
+    text = audited(tmp_path, method)
+    assert "after step 60, the last 20 steps" in text
+    found = errors(text)
+    assert len(found) == (8 if method == "oho-layerwise" else 2)
+    assert max(found) < 1e-2  # a set whose terms cancel has fewer digits than float32
+    rows = [line.split() for line in text.splitlines()[2:]]
+    for name in ("lr", "weight_decay"):
+        pairs = [(float(row[-3]), float(row[-2])) for row in rows if row[0] == name]
+        assert math.dist(*zip(*pairs, strict=True)) < 1e-4 * math.hypot(*(exact for _, exact in pairs))
+
+
+def test_the_collapsed_influence_is_shown_to_be_biased(tmp_path):
+    assert max(errors(audited(tmp_path, "oho-full", "methods.0.influence=collapsed", steps=60))) > 0.1
+
+
+def test_the_published_recursion_is_shown_to_be_no_derivative(tmp_path):
+    text = audited(tmp_path, "oho-published", "methods.0.lr=0.05", "methods.0.weight_decay=1e-4", steps=60)
+    decay = next(line for line in text.splitlines() if line.startswith("weight_decay"))
+    assert float(decay.split()[-1]) > 0.3
+
+
+def test_an_earlier_step(tmp_path):
+    assert "after step 30, the last 10 steps" in audited(tmp_path, "oho-global", steps=10, at=30)
+
+
+def double_lr(records, at):
+    """In the evaluations at these steps."""
+    for record in records:
+        if record["kind"] == "evaluation" and record["step"] in at:
+            record["hyper"]["lr"] = [2 * record["hyper"]["lr"][0]]
+
+
+def test_the_training_is_repeated_up_to_the_audited_steps(tmp_path):
+    """A record just before them that the training does not repeat is seen, though it lies beyond many validations."""
+    spec = experiment(tmp_path, "oho-global").specs[0]
+    run_one(spec, tmp_path)
+    rewrite_lines(tmp_path / run_id(spec) / "records.jsonl", partial(double_lr, at=(50,)))
+    assert "after step 40" in audit_run(tmp_path / run_id(spec), steps=5, at=40, data_root=None)
+    with pytest.raises(RecordError, match="at step 50, the record has"):
+        audit_run(tmp_path / run_id(spec), steps=10, at=None, data_root=None)
+
+
+def test_a_training_that_is_not_repeated_is_not_audited(tmp_path):
+    spec = experiment(tmp_path, "oho-global").specs[0]
+    run_one(spec, tmp_path)
+    rewrite_lines(tmp_path / run_id(spec) / "records.jsonl", partial(double_lr, at=range(100)))
+    with pytest.raises(RecordError, match="not those of the run"):
+        audit_run(tmp_path / run_id(spec), steps=20, at=None, data_root=None)
+    path = tmp_path / run_id(spec) / "spec.json"
+    written = path.read_text()
+    path.write_text(written.replace('"batch_size": 100', '"batch_size": []'))
+    with pytest.raises(RecordError, match=r"spec\.json:1:1: not what the run was made by"):
+        audit_run(tmp_path / run_id(spec), steps=20, at=None, data_root=None)
+    path.write_text(written)
+    (tmp_path / run_id(spec) / "outcome.json").unlink()
+    with pytest.raises(RecordError, match="has not ended"):
+        audit_run(tmp_path / run_id(spec), steps=20, at=None, data_root=None)
+
+
+def test_a_user_mistake_is_one_line(tmp_path):
+    for options, words in (
+        ({"steps": 99}, "the run made 60"),
+        ({"at": 0}, "allowed are"),
+        ({"steps": 0}, "from 1"),
+        ({"at": 300}, "the run made 60"),
+    ):
+        with pytest.raises(RecordError, match=re.escape(words)):
+            audited(tmp_path, "oho-global", **options)
+    with pytest.raises(RecordError, match="oho-"):
+        audited(tmp_path, "fixed")
+    with pytest.raises(RecordError, match="RESULTS/ID"):
+        audit_run(tmp_path, steps=1, at=None, data_root=None)
+    with pytest.raises(RecordError, match="layer-wise"):
+        audited(tmp_path, "oho-published", "methods.0.variant=layerwise", "methods.0.groups=2")

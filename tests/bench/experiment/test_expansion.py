@@ -1,0 +1,173 @@
+"""Mistakes in a configuration: one line with file, line and column, and what is allowed."""
+
+import re
+
+import pytest
+import torch
+from helpers import experiment, write_config
+
+from bench.experiment.expansion import load_experiment
+from bench.experiment.spec import method_of, task_of
+from bench.experiment.yaml_file import ConfigError
+from bench.records import run_id
+from reports.registry import FIGURES
+
+MISTAKES = {
+    "unknown key": ("threads: 1", "thread: 1", r":7:1: unknown key 'thread'; allowed: .*threads"),
+    "misspelt key": ("task: ", "tsak: ", r":3:1: unknown key 'tsak'; allowed: .*task"),
+    "wrong type": ("evaluations: 6", "evaluations: many", r":8:1: evaluations: .*integer.* \(given 'many'\)"),
+    "unknown method": ("name: fixed", "name: fixd", r":11:6: unknown method 'fixd'; did you mean 'fixed'\?"),
+    "negative budget": ("steps: 60", "steps: -60", r":4:10: budget.steps: .*greater than or equal to 1"),
+    "unknown unit": ("steps: 60", "hours: 1", r":4:10: unknown key"),
+    "two budgets": ("steps: 60", "steps: 60, epochs: 1", r":4:1: .*exactly one of seconds, steps, epochs"),
+    "unknown task": ("digits-mlp", "digit-mlp", r":3:8: unknown task 'digit-mlp'; did you mean 'digits-mlp'"),
+    "unknown figure": ("[distribution]", "[violins]", r":2:11: unknown figure 'violins'"),
+    "missing space": ("spaces/fair", "spaces/unfair", r":6:1: space: no file"),
+    "method without name": ("{name: fixed}", "{lr: 0.1}", r":11:5: .*`name`"),
+    "bad option": ("{name: fixed}", "{name: fixed, lr: -1}", r":11:19: methods.0.lr: .*greater than 0 \(given -1"),
+    "twins": ("{name: fixed}", "{name: fixed}\n  - {name: fixed, lr: 0.1}", r":12:5: two methods are called 'Fixed'"),
+    "search over nothing": ("{name: fixed}", "{name: random-search}", r":11:5: over: the method to repeat"),
+    "search over OHO": (
+        "{name: fixed}", "{name: random-search, over: {name: oho-global}}",
+        r":11:34: random-search cannot repeat 'oho-global'; it can: fixed",
+    ),
+    "population of DoG": ("{name: fixed}", "{name: population, over: {name: dog}}", r":11:31: population cannot re"),
+    "optimizer that adam is not": ("{name: fixed}", "{name: adam, optimizer: sgd}", r":11:18: .*a mapping is expected"),
+    "no milestones": ("{name: fixed}", "{name: multistep, milestones: []}", r":11:23: .*milestones: one or more are exp"),
+    "a name in the place of a method": ("{name: fixed}", "fixed", r":11:5: .*a mapping such as"),
+    "pruner without trials": ("{name: fixed}", "{name: oho-global, pruner: median}", r":11:24: pruner: .*has no trials"),
+    "unknown pruner": (
+        "{name: fixed}", "{name: random-search, pruner: lazy, over: {name: fixed}}", r":11:27: .*'median', .*'lazy'",
+    ),
+    "schedule without its parameter": ("{name: fixed}", "{name: multistep}", r":11:5: key 'methods.0.milestones' is miss"),
+    "unknown optimizer": ("{name: fixed}", "{name: fixed, optimizer: adma}", r":11:19: .*unknown name 'adma'; .*'adam'"),
+    "option of another optimizer": (
+        "{name: fixed}", "{name: fixed, optimizer: {name: sgd, momentum: 0.9}}",
+        r":11:42: unknown key 'methods.0.optimizer.momentum'; allowed: name$",
+    ),
+    "nothing to search": (
+        "{name: fixed}", "{name: random-search, over: {name: fixed, lr: 1, weight_decay: 0}}", r":11:5: .*nothing is left",
+    ),
+    "one open hyperparameter for CMA-ES": (
+        "{name: fixed}", "{name: cma-search, over: {name: fixed, lr: 0.1}}", r":11:5: cma-search: .*needs two or more",
+    ),
+    "law missing": ("{name: fixed}", "{name: random-search, trial_epochs: null, over: {name: fixed}}", r"no law for trial"),
+    "more held out than there is": (
+        "selection_epochs: 1", "validation_size: 1437", r":3:26: validation_size: at most 1,436 .*digits has 1,437 train",
+    ),
+    "a batch larger than what is left": (
+        "selection_epochs: 1", "validation_size: 1400, batch_size: 38", r":3:49: batch_size: at most 37 .*\(given 38\)",
+    ),
+    "a validation batch larger than the split": (
+        "selection_epochs: 1", "validation_size: 50", r":3:1: validation_batch_size: at most 50 is allowed.*\(given 100\)",
+    ),
+    "a method's validation batch": (
+        "{name: fixed}", "{name: oho-full, validation_batch_size: 360}", r":11:22: validation_batch_size: at most 359 ",
+    ),
+    "a repeated method's validation batch": (
+        "{name: fixed}", "{name: transplant, epochs: 4, over: {name: oho-full, validation_batch_size: 360}}",
+        r":11:58: validation_batch_size: at most 359 ",
+    ),
+    "not YAML": ("seeds: [0]", "seeds: [0", r":\d+:\d+: "),
+    "duplicate key": ("seeds: [0]", "seeds: [0]\nseeds: [1]", r":6:1: .*duplicate key"),
+}
+
+
+def test_a_number_beyond_exact_ones_is_told_as_such(tmp_path):
+    with pytest.raises(ConfigError, match=r"^--set budget.steps=9{20}: a whole number beyond 9007199254740992$"):
+        experiment(tmp_path, "fixed", overrides=["budget.steps=" + "9" * 20])
+    path = write_config(tmp_path, "fixed")
+    path.write_text(path.read_text().replace("steps: 60", "steps: " + "9" * 20))
+    with pytest.raises(ConfigError, match=r"small.yaml:1:1: a whole number beyond"):
+        load_experiment(path, figures=FIGURES)
+
+
+def test_a_folder_in_the_place_of_a_file_is_named_for_what_it_is(tmp_path):
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(tmp_path))}: a folder; a YAML file is expected$"):
+        load_experiment(tmp_path, figures=FIGURES)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_one_line_says_where_and_what_is_allowed(mistake, tmp_path):
+    good, bad, expected = MISTAKES[mistake]
+    path = write_config(tmp_path, "fixed")
+    text = path.read_text()
+    assert good in text
+    path.write_text(text.replace(good, bad, 1))
+    with pytest.raises(ConfigError) as error:
+        load_experiment(path, figures=FIGURES)
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.startswith(str(tmp_path))
+    assert re.search(expected, message), message
+
+
+SPACES = {
+    "a law the method cannot use": ("lr: {low: -1, high: 1}", r":11:5: space 'own' has a law for lr that reaches -1: .*0"),
+    "a law for one optimizer only": (
+        "weight_decay: {low: 0, high: 1}\noptimizers: {adam: {lr: {low: 1e-3, high: 1}}}", r":11:5: .*no law for lr",
+    ),
+    "bounds the wrong way": ("lr: {low: 1, high: 0}", r"own.yaml:3:3: .*low 1 must be below high 0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", SPACES)
+def test_a_space_that_cannot_be_used_is_refused(mistake, tmp_path):
+    laws, expected = SPACES[mistake]
+    (tmp_path / "own.yaml").write_text(f"name: own\nhyperparameters:\n  {laws}\n")
+    fixed = [] if "optimizers" in laws else ["methods.0.weight_decay=0"]
+    with pytest.raises(ConfigError) as error:
+        experiment(tmp_path, "fixed", overrides=["space=own", *fixed])
+    assert re.search(expected, str(error.value)), str(error.value)
+
+
+def test_a_missing_package_is_told_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r":11:5: method 'prodigy' needs the package prodigyopt; install it with: pip"):
+        experiment(tmp_path, "prodigy")
+
+
+def test_a_space_may_have_laws_of_its_own_for_an_optimizer(tmp_path):
+    drawn = {}
+    for spec in load_experiment(
+        write_config(tmp_path, "fixed", "schedule-free-sgd"), figures=FIGURES, seeds=range(8)
+    ).specs:
+        task, _ = task_of(spec, torch.device("cpu"), None)
+        drawn.setdefault(spec["method"]["name"], []).append(method_of(spec).init(task, spec["seed"]).hyper["lr"])
+    assert max(drawn["fixed"]) <= 0.2 < max(drawn["schedule-free-sgd"])
+    ranks = [sorted(range(8), key=values.__getitem__) for values in drawn.values()]
+    assert ranks[0] == ranks[1]
+
+
+WRONG = ["budget", "budgte.steps=3", "budget.steps=-1", "methods.7.lr=1", "nothing=1", "=3", "seeds.0.a=1"]
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_wrong_override_is_named(text, tmp_path):
+    with pytest.raises(ConfigError, match=re.escape(f"--set {text}: ")):
+        experiment(tmp_path, "fixed", overrides=[text])
+
+
+def test_an_override_of_the_budget_replaces_its_unit(tmp_path):
+    spec = experiment(tmp_path, "fixed", overrides=["budget.epochs=2.5"]).specs[0]
+    assert spec["budget"] == {"unit": "epochs", "amount": 2.5}
+
+
+def test_numbers_are_read_as_numbers(tmp_path):
+    spec = experiment(tmp_path, "fixed", overrides=["methods.0.lr=1e-3"]).specs[0]
+    assert spec["method"]["lr"] == 1e-3
+
+
+def test_run_id_depends_on_all_but_labels(tmp_path):
+    base = experiment(tmp_path, "fixed").specs[0]
+    assert run_id({**base, "method": {**base["method"], "label": "Other"}}) == run_id(base)
+    for change in ({"seed": 1}, {"budget": {"unit": "steps", "amount": 61}}, {"device": "cuda"}):
+        assert run_id({**base, **change}) != run_id(base)
+
+
+def test_methods_of_one_seed_start_from_the_same_draw(tmp_path):
+    hypers = []
+    for spec in experiment(tmp_path, "fixed", "cosine", "adam", "oho-global", "random-search").specs:
+        task, _ = task_of(spec, torch.device("cpu"), None)
+        hypers.append(method_of(spec).init(task, spec["seed"]).hyper["lr"])
+    assert len(set(hypers)) == 1

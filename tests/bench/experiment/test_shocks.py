@@ -1,0 +1,168 @@
+"""Shocks: each kind does what it says, to every method, at its epoch, and leaves the run before it as it was."""
+
+import pytest
+import torch
+from helpers import METHOD_LINES, Ticks, experiment, run_one, write_config
+
+from bench.experiment.expansion import load_experiment
+from bench.experiment.shocks import Event, change_data, corrupt, rotated
+from bench.experiment.spec import task_of
+from bench.experiment.yaml_file import ConfigError
+from bench.protocol.streams import stream
+from bench.records import Status, read_run, run_id
+from reports.registry import FIGURES
+
+CHANGEABLE = sorted(set(METHOD_LINES) - {"transplant"})
+
+
+def shocked(folder, method, *events):
+    """The spec of a method's run on digits, ten steps an epoch, and that of its twin without the shock."""
+    path = folder / "shocked.yaml"
+    text = "\n".join(f"      - {event}" for event in events)
+    path.write_text(write_config(folder, method).read_text() + f"shocks:\n  - events:\n{text}\n")
+    twin, spec = load_experiment(path, figures=FIGURES).specs
+    return spec, twin
+
+
+def records_of(folder, spec):
+    assert run_one(spec, folder).status is Status.BUDGET_REACHED
+    return read_run(folder / run_id(spec))
+
+
+def between(run, first, last):
+    """What was recorded of those steps, without the clocks."""
+    clocks = ("counted_seconds", "wall_seconds")
+    found = [record for record in run.records if first <= record["step"] < last and record["kind"] != "shock"]
+    return [{key: value for key, value in record.items() if key not in clocks} for record in found]
+
+
+@pytest.mark.parametrize("method", CHANGEABLE)
+def test_a_kick_changes_every_method_from_its_epoch_on(method, tmp_path):
+    """In the middle of an epoch: at the end of one, a trial may have ended."""
+    without_lr = ("prodigy", "dog", "ldog", "mechanic", "gp-search")  # the last one searches over Prodigy
+    name = "lr" if method not in without_lr else "weight_decay"
+    value = 0.05 if name == "lr" else 0.5
+    spec, twin = shocked(tmp_path, method, f"{{epoch: 3.5, set: {{{name}: {value}}}}}")
+    run, other = records_of(tmp_path, spec), records_of(tmp_path, twin)
+    told = [record["event"] for record in run.records if record["kind"] == "shock"]
+    assert told == [f"{name} set to {value:g} at epoch 3.5"]
+    assert between(run, 0, 35) == between(other, 0, 35)
+    assert between(run, 36, 61) != between(other, 36, 61)
+
+
+@pytest.mark.parametrize("method", ["fixed", "oho-global", "oho-full", "oho-published", "hypergradient-descent", "hdm"])
+def test_a_kick_is_seen_at_once(method, tmp_path):
+    spec, _ = shocked(tmp_path, method, "{epoch: 3, scale: {lr: 0.5}}")
+    run = records_of(tmp_path, spec)
+    before, after = [r["hyper"]["lr"] for r in run.evaluations if r["step"] == 30]
+    assert after == pytest.approx([0.5 * value for value in before])
+
+
+def test_oho_keeps_within_its_ceiling(tmp_path):
+    spec, _ = shocked(tmp_path, "oho-global", "{epoch: 3, set: {weight_decay: 0.1}}")
+    after = [r for r in records_of(tmp_path, spec).evaluations if r["step"] == 30][-1]
+    assert after["hyper"]["weight_decay"] == [pytest.approx(2e-4)]
+
+
+def test_a_schedule_goes_on_from_what_it_multiplies(tmp_path):
+    spec, twin = shocked(tmp_path, "cosine", "{epoch: 3, scale: {lr: 2}}")
+    run, other = (records_of(tmp_path, each) for each in (spec, twin))
+    assert run.evaluations[-1]["hyper"]["lr"][0] == pytest.approx(2 * other.evaluations[-1]["hyper"]["lr"][0])
+
+
+@pytest.mark.parametrize("method", ["fixed", "oho-global", "random-search", "population"])
+def test_a_changed_world_judges_what_was_selected_anew(method, tmp_path):
+    """After the labels have moved, the model selected before is a bad one, and a later one takes its place."""
+    spec, _ = shocked(tmp_path, method, "{epoch: 3, shift_labels: 1}")
+    spec = {**spec, "budget": {"unit": "epochs", "amount": 20}}
+    spec["method"] |= {"lr": 0.5} if "over" not in spec["method"] else {}
+    run = records_of(tmp_path, spec)
+    at_shock = [record for record in run.incumbents if record["step"] == 30]
+    before = [record for record in run.incumbents if record["step"] < 30][-1]
+    assert at_shock[-1]["validation_loss"] > before["validation_loss"]
+    losses = [record["validation_loss"] for record in run.incumbents if record["step"] > 30]
+    assert losses == sorted(losses, reverse=True)
+    assert run.outcome.final["incumbent_test_loss"] != before["test_loss"]
+
+
+def test_noise_corrupts_training_labels_alone(tmp_path):
+    task, test = task_of(experiment(tmp_path, "fixed").specs[0], torch.device("cpu"), None)
+    before = [split.targets.clone() for split in (task.train, task.validation, test)]
+    change_data(Event(epoch=1, label_noise=0.25), task, test, seed=3)
+    after = [split.targets for split in (task.train, task.validation, test)]
+    changed = [float((old != new).double().mean()) for old, new in zip(before, after, strict=True)]
+    assert changed == [pytest.approx(0.25, abs=1e-3), 0.0, 0.0]
+
+
+def test_corrupt_draws_every_other_label_alike():
+    targets = torch.zeros(90_000, dtype=torch.int64)
+    corrupt(targets, 1.0, 10, stream(0, "test"))
+    counts = torch.bincount(targets, minlength=10)
+    assert counts[0] == 0
+    assert (counts[1:].double() - 10_000).abs().max() < 500  # five standard deviations
+
+
+def test_rotation_by_right_angles_is_exact():
+    images = torch.rand(5, 1, 8, 8)
+    torch.testing.assert_close(rotated(images, 90), torch.rot90(images, 1, (2, 3)), atol=1e-6, rtol=0)
+    flat, turned = images.flatten(1), torch.rot90(images, 2, (2, 3)).flatten(1)
+    torch.testing.assert_close(rotated(flat, 180), turned, atol=1e-6, rtol=0)
+    small = (255 * images).to(torch.uint8)
+    assert torch.equal(rotated(small, 90), torch.rot90(small, 1, (2, 3)))
+
+
+def test_a_shocked_run_does_not_spoil_the_data_of_the_next(tmp_path):
+    """Data sets are read once a process."""
+    spec, twin = shocked(tmp_path, "fixed", "{epoch: 1, shift_labels: 3}")
+    clean = records_of(tmp_path / "a", twin).outcome.final["test_loss"]
+    records_of(tmp_path / "b", spec)
+    assert records_of(tmp_path / "c", twin).outcome.final["test_loss"] == clean
+
+
+def test_two_events_at_one_epoch_and_a_timed_budget(tmp_path):
+    events = ("{epoch: 0, scale: {lr: 2}}", "{epoch: 2, set: {lr: 0.3}}", "{epoch: 2, rotate: 45}")
+    spec, _ = shocked(tmp_path, "fixed", *events)
+    spec = {**spec, "budget": {"unit": "seconds", "amount": 0.3}}
+    run = records_of(tmp_path, spec)
+    assert [(r["step"], r["event"]) for r in run.records if r["kind"] == "shock"] == [
+        (0, "lr times 2 at epoch 0"), (20, "lr set to 0.3 at epoch 2"), (20, "inputs rotated by 45° at epoch 2"),
+    ]  # fmt: skip
+
+
+MISTAKES = {
+    "{epoch: 2}": r"events.0: something has to happen",
+    "{epoch: 2, set: {momentum: 0.9}}": r"method 'Fixed' has no hyperparameter 'momentum'; it has: lr, weight_decay",
+    "{epoch: 2, set: {lr: 0}}": r"lr cannot be set to 0 in 'Fixed': .*greater than 0",
+    "{epoch: 2, set: {lr: -1}}": r"set.lr: .*greater than or equal to 0 \(given -1",
+    "{epoch: 2, scale: {lr: 2}, set: {lr: 1}}": r"lr: set or scale, not both",
+    "{epoch: 2, shift: 2}": r"unknown key 'shocks.0.events.0.shift'; allowed: epoch, set, scale",
+    "{epoch: 2, label_noise: 2}": r"label_noise: .*less than or equal to 1 \(given 2",
+    "{set: {lr: 1}}": r"key 'shocks.0.events.0.epoch' is missing",
+}
+
+
+@pytest.mark.parametrize("event", MISTAKES)
+def test_a_wrong_shock_is_one_line(event, tmp_path):
+    with pytest.raises(ConfigError, match=MISTAKES[event]) as error:
+        shocked(tmp_path, "fixed", event)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("budget", "given"), [("epochs: 6", "6 epochs"), ("steps: 60", "60 steps")])
+def test_a_shock_after_the_end_is_refused(budget, given, tmp_path):
+    """Digits have ten steps an epoch."""
+    path = tmp_path / "late.yaml"
+    text = write_config(tmp_path, "fixed").read_text().replace("steps: 60", budget) + "shocks:\n"
+    path.write_text(text + "  - events: [{epoch: 6, rotate: 90}]\n")
+    told = rf"late.yaml:13:15: epoch: must be within the budget \(given 6 \(budget: {given}, and an epoch has 10 steps\)"
+    with pytest.raises(ConfigError, match=told):
+        load_experiment(path, figures=FIGURES)
+    path.write_text(text + "  - events: [{epoch: 5.9, rotate: 90}]\n")
+    load_experiment(path, figures=FIGURES)
+
+
+def test_a_shock_that_a_timed_run_does_not_live_to_see_is_told(tmp_path, caplog):
+    spec, _ = shocked(tmp_path, "fixed", "{epoch: 1, rotate: 90}")
+    spec = {**spec, "budget": {"unit": "seconds", "amount": 0.004}}
+    run_one(spec, tmp_path, now=Ticks())
+    assert caplog.messages[-1] == f"{tmp_path / run_id(spec)}: ended before inputs rotated by 90° at epoch 1"

@@ -1,0 +1,266 @@
+"""`oho-bench sync` with the real wandb, against a small server on the loopback interface.
+
+The server takes everything in the shape that wandb expects: it proves what the client sends, not what W&B accepts.
+"""
+
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from helpers import experiment, rewrite
+from typer.testing import CliRunner
+
+from bench.cli import app
+from bench.records import Manifest, read_run, write_manifest
+from bench.run.runner import run
+from bench.tracking.wandb_sink import open_sink, read_back
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Server:
+    """Takes W&B runs: `told` has what was said of each by its W&B id, `rows` its history."""
+
+    def __init__(self, refuse=()):
+        self.told, self.rows, self.requests = {}, {}, 0
+        self.refuse = dict(refuse)  # from "graphql" or "file_stream" to a status code
+        self.hang_after = None  # W&B runs
+        self.hanging = threading.Event()
+        self.listener = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, self))
+        self.listener.daemon_threads = True
+        threading.Thread(target=self.listener.serve_forever, args=(0.05,), daemon=True).start()
+
+    @property
+    def address(self):
+        return f"http://127.0.0.1:{self.listener.server_port}"
+
+    @property
+    def runs(self):
+        """By display name: what tells a W&B run apart from others, and its rows without W&B's own columns."""
+        return {
+            told["displayName"]: {
+                **{key: told[key] for key in ("groupName", "jobType", "tags")},
+                "config": {key: value for key, value in json.loads(told["config"]).items() if key != "_wandb"},
+                "rows": [
+                    {key: value for key, value in json.loads(row).items() if not key.startswith("_")}
+                    for row in self.rows.get(identity, ())
+                ],
+            }
+            for identity, told in self.told.items()
+        }
+
+    def answer(self, path, content):
+        self.requests += 1
+        if path.endswith("file_stream"):
+            history = content.get("files", {}).get("wandb-history.jsonl", {})
+            self.rows.setdefault(path.split("/")[-2], []).extend(history.get("content", ()))
+            return {"exitcode": None, "limits": {}}
+        told = content["variables"]
+        if "UpsertBucket" in content["query"]:
+            if told["displayName"]:
+                if self.hang_after is not None and len(self.told) >= self.hang_after:
+                    self.hanging.set()
+                    time.sleep(30)
+                self.told[told["name"]] = told
+            project = {"id": "p", "name": told["project"], "entity": {"id": "e", "name": "someone"}}
+            bucket = {"id": "b", "name": told["name"], "displayName": told["displayName"], "sweepName": "",
+                      "historyLineCount": 0, "config": "{}", "project": project}  # fmt: skip
+            return {"data": {"upsertBucket": {"bucket": bucket, "inserted": True}}}
+        if "CreateRunFiles" in content["query"]:
+            return {"data": {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": []}}}
+        return {"data": {"viewer": {"id": "v", "entity": "someone", "flags": "{}", "teams": {"edges": []}}}}
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, server, *arguments):
+        self.ours = server
+        super().__init__(*arguments)
+
+    def do_POST(self):
+        content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        code = self.ours.refuse.get(self.path.rpartition("/")[2], 200)
+        answer = self.ours.answer(self.path, content) if code == 200 else {"errors": [{"message": "not with me"}]}
+        body = json.dumps(answer).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        with contextlib.suppress(BrokenPipeError):  # who asked has been told to stop
+            self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        """Nothing."""
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory):
+    """A results folder with two ended runs, tracked offline, the second one a search."""
+    folder = tmp_path_factory.mktemp("tracked")
+    planned = experiment(folder, "oho-global", "random-search", overrides=("budget.steps=40",))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("DIR", "DATA_DIR", "CACHE_DIR", "ARTIFACT_DIR", "CONFIG_DIR"):
+            patch.setenv(f"WANDB_{name}", str(folder))
+        sink = partial(open_sink, mode="offline", project="test", experiment="small")
+        outcomes = [run(spec, folder / "runs", data_root=None, open_sink=sink) for spec in planned.specs]
+    assert outcomes[1].trials > 1
+    ids = sorted(path.parent.name for path in folder.glob("runs/*/spec.json"))
+    write_manifest(folder / "runs", Manifest("small", (), planned.resolved, tuple(ids), project="test"))
+    return folder / "runs"
+
+
+@pytest.fixture
+def results(tracked, tmp_path):
+    shutil.copytree(tracked, tmp_path / "runs", symlinks=True)
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def logged_in(tmp_path):
+    """With a key, and a home of the test's own; gone before the other fixtures look."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_API_KEY", KEY)
+        patch.setenv("HOME", str(tmp_path / "home"))
+        yield patch
+
+
+@pytest.fixture
+def server(logged_in):
+    server = Server()
+    logged_in.setenv("WANDB_BASE_URL", server.address)
+    yield server
+    server.listener.shutdown()
+
+
+def sync(*arguments):
+    return CliRunner().invoke(app, ["sync", *map(str, arguments)])
+
+
+def summary(answer):
+    return answer.stdout.splitlines()[-1]
+
+
+def own_rows(results):
+    """By name, from W&B's own files."""
+    return {held.name: held.rows for held in map(read_back, results.glob("*/wandb/*run-*/run-*.wandb"))}
+
+
+def memories(results):
+    return list(results.glob("*/sync.json"))
+
+
+def test_offline_runs_go_up_once(results, server):
+    answer = sync(results)
+    assert (answer.exit_code, summary(answer)) == (0, "2 uploaded"), answer.output
+    assert {name: run["rows"] for name, run in server.runs.items()} == own_rows(results)
+    requests = server.requests
+    answer = sync(results)
+    assert (answer.exit_code, summary(answer)) == (0, "2 already there")
+    assert server.requests == requests
+
+
+def test_lost_files_are_written_anew_from_the_records(results, server, logged_in):
+    sync(results)
+    for folder in results.glob("*/wandb"):
+        shutil.rmtree(folder)
+    other = Server()
+    logged_in.setenv("WANDB_BASE_URL", other.address)
+    answer = sync(results, "--project", "elsewhere", "--entity", "a-team")
+    assert (answer.exit_code, summary(answer)) == (0, "2 re-created from records"), answer.output
+    assert other.runs == server.runs
+    assert {(told["project"], told["entity"]) for told in other.told.values()} == {("elsewhere", "a-team")}
+    trials = sum(len(read_run(path.parent).trials) for path in results.glob("*/spec.json"))
+    assert len(other.told) == 2 + trials
+    assert sys.prefix not in repr(other.told)
+    for path in results.rglob("*"):
+        assert not path.is_file() or KEY.encode() not in path.read_bytes()
+    assert KEY not in answer.output
+    assert other.address not in answer.output
+
+
+def change_a_loss(text):
+    return text.replace('"validation_loss": ', '"validation_loss": 1', 1)
+
+
+def test_what_is_damaged_or_older_than_the_records_does_not_go_up(results, server):
+    assert summary(sync(results, "--dry-run")) == "2 would be uploaded"
+    assert summary(sync(results, "--dry-run", "--recreate")) == "2 would be re-created from records"
+    first, second = sorted(results.glob("*/records.jsonl"))
+    damaged = max(first.parent.glob("wandb/*run-*/run-*.wandb"), key=lambda path: path.stat().st_size)
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[: len(content) // 2])
+    assert summary(sync(results, "--dry-run")) == "1 would be re-created from records, 1 would be uploaded"
+    rewrite(second, change_a_loss)
+    assert summary(sync(results, "--dry-run")) == "2 would be re-created from records"
+    assert server.requests == 0
+    assert memories(results) == []
+
+
+def test_a_run_whose_records_changed_goes_up_again(results, server):
+    sync(results)
+    rewrite(sorted(results.glob("*/records.jsonl"))[0], change_a_loss)
+    answer = sync(results)
+    assert summary(answer) == "1 already there, 1 re-created from records"
+    assert "W&B keeps the older run" in answer.stdout
+    assert {told["project"] for told in server.told.values()} == {"test"}
+    assert summary(sync(results)) == "2 already there"
+
+
+def test_interrupted_it_goes_on_where_it_was(results, server):
+    first, second = sorted(path.parent for path in results.glob("*/spec.json"))
+    server.hang_after = 1 + len(read_run(first).trials)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.cli", "sync", results], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert server.hanging.wait(60)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert memories(results) == [first / "sync.json"]
+    server.hang_after = None
+    before = set(server.told)
+    answer = sync(results)
+    assert (answer.exit_code, summary(answer)) == (0, "1 already there, 1 uploaded"), answer.output
+    assert len(set(server.told) - before) == 1 + len(read_run(second).trials)
+
+
+@pytest.mark.parametrize("refusal", [("graphql", 401), ("graphql", 500), ("file_stream", 401)])
+def test_a_server_that_refuses_is_told_of(refusal, results, server):
+    server.refuse = dict([refusal])
+    answer = sync(results)
+    assert answer.exit_code == 1
+    assert memories(results) == []
+    assert ("not with me" if refusal[0] == "graphql" else "failed: Fatal error while uploading data") in answer.output
+    assert KEY not in answer.output
+
+
+def test_without_a_server_it_says_so_in_a_line_and_stops(results, server):
+    server.listener.shutdown()
+    server.listener.server_close()
+    start = time.monotonic()
+    answer = sync(results)
+    assert time.monotonic() - start < 20
+    assert answer.exit_code == 1
+    (line,) = answer.output.splitlines()
+    assert line.startswith("oho-bench: W&B cannot be used:")
+    assert line.endswith("(2 of 2 runs are left)")
+
+
+def test_without_a_login_it_says_so_in_a_line_and_stops(results, server, logged_in):
+    logged_in.delenv("WANDB_API_KEY")
+    answer = sync(results)
+    assert answer.exit_code == 1
+    (line,) = answer.output.splitlines()
+    assert "wandb login" in line
+    assert server.requests == 0
+    assert str(Path.home()) not in line

@@ -1,0 +1,74 @@
+"""Weights & Biases offline, read back from its own files on disk."""
+
+import json
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from helpers import experiment
+
+from bench.records import Status, read_run, run_id
+from bench.run.runner import run
+from bench.tracking.wandb_sink import WandbSink, open_sink
+
+WANDB = Path(sys.executable).with_name("wandb")
+
+
+def tracked(spec, folder):
+    sink = partial(open_sink, mode="offline", project="test", experiment="small")
+    return run(spec, folder, data_root=None, open_sink=sink)
+
+
+def inspect(folder):
+    """The records of every W&B run below a folder, each a list of objects."""
+    runs = []
+    for path in sorted(folder.glob("**/run-*.wandb")):
+        answer = subprocess.run([WANDB, "leet", "inspect", "--json", path], capture_output=True, text=True, check=True)
+        runs.append([json.loads(line) for line in answer.stdout.splitlines() if line.strip()])
+    return runs
+
+
+@pytest.mark.skipif(not WANDB.exists() and not shutil.which("wandb"), reason="the wandb command is not installed")
+def test_a_run_is_read_back_with_history_and_config(tmp_path):
+    spec = experiment(tmp_path, "oho-global").specs[0]
+    tracked(spec, tmp_path)
+    (content,) = inspect(tmp_path / run_id(spec))
+    text = json.dumps(content)
+    evaluations = read_run(tmp_path / run_id(spec)).evaluations
+    assert text.count('"history"') >= len(evaluations) == 7
+    assert run_id(spec) in text
+    assert "incumbent_validation_loss" in text
+    assert "hyper/lr" in text
+    assert "counted_seconds" in text
+
+
+@pytest.mark.skipif(not WANDB.exists() and not shutil.which("wandb"), reason="the wandb command is not installed")
+def test_each_trial_of_a_search_is_a_run_of_its_own(tmp_path):
+    spec = experiment(tmp_path, "random-search").specs[0]
+    outcome = tracked(spec, tmp_path)
+    assert len(inspect(tmp_path / run_id(spec))) == outcome.trials + 1
+
+
+def test_a_tracker_that_fails_never_fails_a_run(tmp_path, monkeypatch, caplog):
+    def refuse(*arguments, **options):
+        raise OSError("no room")
+
+    monkeypatch.setattr(WandbSink, "_log_evaluation", refuse)
+    spec = experiment(tmp_path, "fixed").specs[0]
+    assert tracked(spec, tmp_path).status is Status.BUDGET_REACHED
+    assert len([r for r in caplog.records if "no longer tracked" in r.message]) == 1
+    assert len(read_run(tmp_path / run_id(spec)).evaluations) == 7
+
+
+def test_nothing_private_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY_FILE", "s3cret-value")
+    spec = experiment(tmp_path, "fixed").specs[0]
+    tracked(spec, tmp_path)
+    folder = tmp_path / run_id(spec)
+    for name in ("spec.json", "records.jsonl", "outcome.json"):
+        text = (folder / name).read_text()
+        assert "s3cret-value" not in text
+        assert str(Path.home()) + "/" not in text

@@ -1,0 +1,97 @@
+"""Runs each spec of a JSON file to its end, killing it again and again; a process of its own, which tests start.
+
+    python killing.py SPECS.json FOLDER SEED KILLS
+
+Every spec is first run undisturbed, into FOLDER/whole.  Then a child is forked that runs it into FOLDER/killed, with a
+checkpoint after nearly every chunk of steps, and is sent SIGKILL, KILLS times, before it may end: every other time at a
+random moment of all its time, which is mostly set-up, else soon after a random one of its records.
+Prints a JSON line for each spec: how often it was killed, how often it went on from a checkpoint, and whether records and
+result are those of the undisturbed run.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+import bench.run.loop
+from bench.records import read_run, run_id
+from bench.run.runner import run
+from bench.tracking.wandb_sink import NoSink
+
+CLOCKS = ("counted_seconds", "wall_seconds")
+
+
+def in_child(spec, folder):
+    """A child that runs the spec."""
+    child = os.fork()
+    if child == 0:
+        try:
+            run(spec, folder, data_root=None, open_sink=lambda *a: NoSink(), checkpoint_seconds=0.0)
+        finally:
+            os._exit(0)
+    return child
+
+
+def lines_in(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def wait_for_record(child, path, *, chance, total):
+    """Until the run has written a random one of the records it lacks, and a little longer; or has ended."""
+    wanted = chance.randint(min(lines_in(path) + 1, total), total)
+    while lines_in(path) < wanted and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        time.sleep(0.001)
+    time.sleep(chance.uniform(0, 0.05))
+
+
+def killed(spec, folder, *, kills, longest, total, chance):
+    """Kills the run again and again; returns how often it was still at work."""
+    hit = 0
+    for turn in range(kills):
+        child = in_child(spec, folder)
+        if turn % 2:
+            time.sleep(chance.uniform(0, longest))
+        else:
+            wait_for_record(child, folder / run_id(spec) / "records.jsonl", chance=chance, total=total)
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        hit += os.WIFSIGNALED(status)
+    os.waitpid(in_child(spec, folder), 0)
+    return hit
+
+
+def seen(folder, spec):
+    found = read_run(folder / run_id(spec))
+    records = [{key: value for key, value in record.items() if key not in CLOCKS} for record in found.records]
+    final = {key: value for key, value in found.outcome.final.items() if key not in CLOCKS}
+    return found.outcome, [records, final, str(found.outcome.status), found.outcome.steps, found.outcome.trials]
+
+
+def main(specs, folder, seed, kills):
+    torch.set_num_threads(1)  # no pool of threads, which would not survive a fork
+    bench.run.loop.CHECKPOINT_SHARE = 10.0
+    chance = random.Random(seed)
+    for spec in json.loads(Path(specs).read_text()):
+        begun = time.monotonic()
+        os.waitpid(in_child(spec, folder / "whole"), 0)
+        longest = time.monotonic() - begun
+        total = lines_in(folder / "whole" / run_id(spec) / "records.jsonl")
+        hit = killed(spec, folder / "killed", kills=kills, longest=longest, total=total, chance=chance)
+        _, whole = seen(folder / "whole", spec)
+        outcome, found = seen(folder / "killed", spec)
+        accounts = abs(sum(outcome.accounts.values()) - outcome.wall_seconds) < 1e-6
+        print(json.dumps({
+            "method": spec["method"]["name"], "killed": hit, "resumed": outcome.conditions["resumptions"],
+            "same": found == whole, "lost": outcome.accounts["lost"], "accounts": accounts,
+            "files": sorted(path.name for path in (folder / "killed" / run_id(spec)).iterdir()),
+        }), flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
