@@ -110,6 +110,7 @@ class Sgd(Options):
     own: ClassVar[tuple[str, ...]] = ()
     """Hyperparameters of the optimizer beside learning rate and weight decay that a search may search."""
 
+    label: ClassVar[str] = "SGD"
     name: Literal["sgd"] = "sgd"
 
     def make(self, parameters: Iterable[nn.Parameter], common: dict[str, Any]) -> torch.optim.Optimizer:
@@ -122,6 +123,7 @@ class Momentum(Options):
 
     own: ClassVar[tuple[str, ...]] = ("momentum",)
 
+    label: ClassVar[str] = "momentum"
     name: Literal["momentum"] = "momentum"
     momentum: float | None = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
@@ -150,6 +152,7 @@ class Betas(Options):
 class Adam(Betas):
     """Adam with an L2 penalty in the gradient."""
 
+    label: ClassVar[str] = "Adam"
     name: Literal["adam"] = "adam"
 
     def make(self, parameters: Iterable[nn.Parameter], common: dict[str, Any]) -> torch.optim.Optimizer:
@@ -160,6 +163,7 @@ class Adam(Betas):
 class AdamW(Betas):
     """Adam with decoupled weight decay."""
 
+    label: ClassVar[str] = "AdamW"
     name: Literal["adamw"] = "adamw"
 
     def make(self, parameters: Iterable[nn.Parameter], common: dict[str, Any]) -> torch.optim.Optimizer:

@@ -10,26 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import Field
+from torch import nn
 
 from baselines.optimizers import TorchStepper
-from baselines.training import Training, TrainingState
-from bench.protocol import (
-    Dimension,
-    Incumbent,
-    Ledger,
-    Options,
-    State,
-    Task,
-    Trial,
-    adopt,
-    draw,
-    packed,
-    stream_seed,
-    unpacked,
-)  # fmt: skip
-
-COUNTERS = ("losses", "place", "generation", "curve_start")
-"""Fields of a population's state that are plain values."""
+from baselines.training import Training, TrainingState, is_scheduled_training
+from bench.protocol import Dimension, Ledger, MethodEntry, Options, State, Task, Trial, adopt, draw, remade, stream_seed
 
 
 class PopulationOptions(Options):
@@ -48,11 +33,15 @@ class PopulationOptions(Options):
     redraw: float = Field(default=0.25, ge=0, le=1)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PopulationState(State):
     """Members in order; the one that trains is number `place`.  A trial is one member's interval."""
 
-    members: list[TrainingState] = field(default_factory=list)
+    model: nn.Module = remade()
+    hyper: dict[str, Any] = remade()
+    members: list[TrainingState] = remade()
+    searched: list[str] = remade()
+    """Names of the hyperparameters that evolve."""
     losses: list[float] = field(default_factory=list)
     """Validation loss of each member at the end of its last interval, infinite if it diverged."""
     place: int = 0
@@ -71,6 +60,40 @@ class PopulationState(State):
         """The one that trains."""
         return self.members[self.place]
 
+    @property
+    def spans_budget(self) -> bool:
+        """Whether the members' schedule knows the budget."""
+        return self.member.spans_budget
+
+    def scalars(self) -> dict[str, float]:
+        """How many intervals all members have finished."""
+        return {"generation": float(self.generation)}
+
+    def saved(self) -> dict[str, Any]:
+        """With every member."""
+        return {**super().saved(), "members": [member.saved() for member in self.members]}
+
+    def begin_interval(self, steps: int) -> None:
+        """Begins the present member's interval."""
+        member = self.member
+        self.trial, self.trial_step, self.curve_start = len(self.trials), 0, len(member.curve)
+        member.end = member.trial_step + steps
+        adopt(self, member)
+
+    def close_interval(self, status: str) -> None:
+        """Ends the present member's interval: finished, diverged or cut."""
+        member = self.member
+        curve = tuple(member.curve[self.curve_start :])
+        losses = [loss if math.isfinite(loss) else math.inf for loss in curve]
+        point = {name: value for name, value in member.options.values().items() if name in self.searched}
+        self.losses[self.place] = math.inf if member.diverged or not losses else losses[-1]
+        self.trials.append(Trial(point, min(losses, default=math.inf), self.trial_step, status, curve))
+
+    def finish(self) -> None:
+        """Cuts the interval in progress."""
+        if self.is_open and self.trial_step:
+            self.close_interval("cut")
+
 
 class Population:
     """Members in turn, one interval each, then the population evolves.
@@ -80,57 +103,43 @@ class Population:
 
     def __init__(self, options: PopulationOptions, over: Training):
         self.options, self.over = options, over
-        self.spans_budget = over.spans_budget
         if not over.open:
             raise ValueError("nothing is left open to evolve: give one or more of the hyperparameters the value null")
 
     def init(self, task: Task, seed: int) -> PopulationState:
         """Member m starts from draw m of the seed, so that member 0 starts where the other methods do."""
         members = [self._fresh(task, seed, number) for number in range(self.options.members)]
-        losses = [math.inf] * len(members)
-        state = PopulationState(task, seed, members[0].model, members[0].hyper, members=members, losses=losses)
-        self._begin(state)
+        state = self._state(task, seed, members)
+        state.begin_interval(self._interval(task))
         return state
 
-    def advance(self, state: PopulationState, *, steps: int, progress: float, ledger: Ledger) -> PopulationState:
+    def _state(self, task: Task, seed: int, members: list[TrainingState]) -> PopulationState:
+        return PopulationState(
+            task=task, seed=seed, model=members[0].model, hyper=members[0].hyper, members=members, searched=self.over.open,
+            losses=[math.inf] * len(members),
+        )  # fmt: skip
+
+    def _interval(self, task: Task) -> int:
+        """Steps of a member's interval."""
+        return self.options.interval_epochs * task.steps_per_epoch
+
+    def advance(self, state: PopulationState, *, steps: int, progress: float, ledger: Ledger) -> None:
         """Updates of the present member or, where its interval has ended, the next one's turn on the account `search`."""
         if not state.is_open:
             with ledger.account("search"):
                 self._next(state)
-            return state
+            return
         member, before = state.member, state.member.step
         self.over.advance(member, steps=steps, progress=progress, ledger=ledger)
         made = member.step - before
         state.step, state.trial_step = state.step + made, state.trial_step + made
         adopt(state, member)
         if member.diverged or member.trial_step == member.end:
-            self._close(state, "diverged" if member.diverged else "finished")
-        return state
-
-    def finish(self, state: PopulationState) -> None:
-        """The interval in progress is cut."""
-        if state.is_open and state.trial_step:
-            self._close(state, "cut")
-
-    def incumbent(self, state: PopulationState) -> Incumbent | None:
-        """The best validated model of all members."""
-        return state.incumbent
-
-    def scalars(self, state: PopulationState) -> dict[str, float]:
-        """How many intervals all members have finished."""
-        return {"generation": float(state.generation)}
-
-    def saved(self, state: PopulationState) -> dict[str, Any]:
-        """With every member."""
-        members = [self.over.saved(member) for member in state.members]
-        return {**state.saved(), "members": members, **{name: packed(getattr(state, name)) for name in COUNTERS}}
+            state.close_interval("diverged" if member.diverged else "finished")
 
     def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> PopulationState:
-        """The population that was saved."""
-        members = [self.over.restored(task, seed, member) for member in saved["members"]]
-        state = PopulationState(task, seed, members[0].model, members[0].hyper, members=members)
-        for name in COUNTERS:
-            setattr(state, name, unpacked(saved[name]))
+        """Returns the population that was saved."""
+        state = self._state(task, seed, [self.over.restored(task, seed, member) for member in saved["members"]])
         state.restore(saved)
         state.model, state.hyper = state.member.model, state.member.hyper
         return state
@@ -139,28 +148,13 @@ class Population:
         drawn = draw(self.over.space, self.over.open, seed, number)
         return self.over.start(task, seed, drawn, number)
 
-    def _begin(self, state: PopulationState) -> None:
-        """The present member's interval."""
-        member = state.member
-        state.trial, state.trial_step, state.curve_start = len(state.trials), 0, len(member.curve)
-        member.end = member.trial_step + self.options.interval_epochs * state.task.steps_per_epoch
-        adopt(state, member)
-
-    def _close(self, state: PopulationState, status: str) -> None:
-        member = state.member
-        curve = tuple(member.curve[state.curve_start :])
-        losses = [loss if math.isfinite(loss) else math.inf for loss in curve]
-        point = {name: value for name, value in member.options.values().items() if name in self.over.open}
-        state.losses[state.place] = math.inf if member.diverged or not losses else losses[-1]
-        state.trials.append(Trial(point, min(losses, default=math.inf), state.trial_step, status, curve))
-
     def _next(self, state: PopulationState) -> None:
         """The next member's turn; after the last one, the next generation."""
         state.place = (state.place + 1) % len(state.members)
         if state.place == 0:
             self._evolve(state)
             state.generation += 1
-        self._begin(state)
+        state.begin_interval(self._interval(state.task))
 
     def _evolve(self, state: PopulationState) -> None:
         """Truncation selection: the worst, and all that diverged, are replaced."""
@@ -187,7 +181,7 @@ class Population:
         assert isinstance(found.stepper, TorchStepper)
         _take_state(stepper.optimizer, found.stepper.optimizer)
         state.members[target] = TrainingState(
-            state.task, state.seed, model, dict(options.values()), step=found.step, trial=target,
+            task=state.task, seed=state.seed, model=model, hyper=dict(options.values()), step=found.step, trial=target,
             trial_step=found.trial_step, incumbent=found.incumbent, options=options, stepper=stepper,
             batches=found.batches, curve=list(found.curve),
         )  # fmt: skip
@@ -210,3 +204,14 @@ def _take_state(optimizer: Any, source: Any) -> None:
     optimizer.load_state_dict(copy.deepcopy(source.state_dict()))
     for group, values in zip(optimizer.param_groups, own, strict=True):
         group.update(values)
+
+
+POPULATION = MethodEntry(
+    description="population-based training: the worst copy the best and vary",
+    label="Population",
+    family="population",
+    options=PopulationOptions,
+    build=Population,
+    repeats=is_scheduled_training,
+    takes_kicks=True,
+)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field
+from torch import nn
 
 from baselines.pruners import PRUNERS, Pruner
 from baselines.searchers import SEARCHERS, Point, Searcher
-from baselines.training import Training, TrainingState
-from bench.protocol import Incumbent, Ledger, Options, State, Task, Trial, adopt
+from baselines.training import Training, TrainingState, is_training
+from bench.protocol import Ledger, MethodEntry, Options, State, Task, Trial, adopt, remade
 
 
 class SearchOptions(Options):
@@ -23,22 +25,57 @@ class SearchOptions(Options):
     trial_epochs: int | None = Field(default=10, ge=1)
     pruner: Literal["none", "median", "successive-halving", "hyperband"] = "none"
 
+    def details(self) -> list[str]:
+        """The pruner, if there is one."""
+        return [] if self.pruner == "none" else [self.pruner.replace("-", " ")]
 
-@dataclass
+
+@dataclass(kw_only=True)
 class SearchState(State):
     """The trial in progress.  All a searcher and a pruner know is in `trials`, `point` and the trial's curve."""
 
-    searcher: Searcher = None  # type: ignore[assignment]
-    pruner: Pruner | None = None
+    model: nn.Module = remade()
+    hyper: dict[str, Any] = remade()
+    searcher: Searcher = remade()
+    pruner: Pruner | None = remade()
+    inner: TrainingState = remade()
     point: Point = field(default_factory=dict)
     judged: int = 0
     """Validations of the trial in progress that the pruner has seen."""
-    inner: TrainingState = None  # type: ignore[assignment]
 
     @property
     def trainings(self) -> list[TrainingState]:
         """The trial in progress."""
         return [self.inner]
+
+    def saved(self) -> dict[str, Any]:
+        """With the trial in progress."""
+        return {**super().saved(), "inner": self.inner.saved()}
+
+    def scalars(self) -> dict[str, float]:
+        """The number of trials ended."""
+        return {"trials": float(len(self.trials))}
+
+    def open_trial(self, inner: TrainingState, point: Point) -> None:
+        """Begins a trial."""
+        self.inner, self.point, self.trial, self.judged = inner, point, len(self.trials), 0
+        self.show()
+
+    def close_trial(self, status: str) -> None:
+        """Ends the trial in progress: finished, diverged, pruned or cut."""
+        best = self.inner.incumbent
+        loss = best.validation_loss if best else math.inf
+        self.trials.append(Trial(dict(self.point), loss, self.trial_step, status, tuple(self.inner.curve)))
+
+    def finish(self) -> None:
+        """Cuts the trial in progress."""
+        if self.is_open and self.trial_step:
+            self.close_trial("cut")
+
+    def show(self) -> None:
+        """Shows the trial in progress as the search's own model."""
+        adopt(self, self.inner)
+        self.trial_step = self.inner.trial_step
 
 
 class Search:
@@ -47,9 +84,6 @@ class Search:
     A trial is closed where it ends; what costs time, a pruner's verdict and the next proposal, is left to the next call, so
     that a model is found when its validation is over and nothing is proposed after the deadline.
     """
-
-    spans_budget = False
-    """A schedule spans the trial."""
 
     def __init__(self, options: SearchOptions, over: Training, searcher: str):
         self.options, self.over, self.space = options, over, over.space
@@ -65,88 +99,79 @@ class Search:
 
     def init(self, task: Task, seed: int) -> SearchState:
         """The state before the first trial's first step; proposing it is part of the set-up."""
-        state = self._closed(task, seed)
-        self._open_trial(state)
-        return state
-
-    def saved(self, state: SearchState) -> dict[str, Any]:
-        """With the trial in progress; searcher and pruner are functions of what is in it."""
-        own = {"point": dict(state.point), "judged": state.judged, "inner": self.over.saved(state.inner)}
-        return {**state.saved(), **own}
+        searcher = self._make(self.space, self.open, seed)
+        point = searcher.propose([])
+        return self._state(task, seed, searcher, self._started(task, seed, point, 0), point)
 
     def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> SearchState:
-        """The search that was saved."""
-        state = self._closed(task, seed)
-        state.inner = self.over.restored(task, seed, saved["inner"])
-        self._show(state)
+        """Returns the search that was saved; searcher and pruner are functions of what is in it."""
+        inner = self.over.restored(task, seed, saved["inner"])
+        state = self._state(task, seed, self._make(self.space, self.open, seed), inner, saved["point"])
         state.restore(saved)
-        state.hyper, state.point, state.judged = state.inner.hyper, dict(saved["point"]), saved["judged"]
         return state
 
-    def _closed(self, task: Task, seed: int) -> SearchState:
-        """Before the first trial."""
-        state = SearchState(task, seed, model=None, hyper={})  # type: ignore[arg-type]
-        state.searcher = self._make(self.space, self.open, seed)
-        if self.options.pruner != "none":
-            validations = math.ceil(self._longest(task) / task.selection_period)
-            state.pruner = PRUNERS[self.options.pruner](validations, seed)
+    def _state(self, task: Task, seed: int, searcher: Searcher, inner: TrainingState, point: Point) -> SearchState:
+        state = SearchState(
+            task=task, seed=seed, model=inner.model, hyper=inner.hyper, searcher=searcher, pruner=self._pruner(task, seed),
+            inner=inner,
+        )  # fmt: skip
+        state.open_trial(inner, point)
         return state
 
-    def advance(self, state: SearchState, *, steps: int, progress: float, ledger: Ledger) -> SearchState:
+    def advance(self, state: SearchState, *, steps: int, progress: float, ledger: Ledger) -> None:
         """Updates of the present trial or, where it has ended, the proposal of the next on the account `search`."""
         with ledger.account("search"):
-            if state.is_open and self._prunes(state):
-                self._close_trial(state, "pruned")
+            if state.is_open and _prunes(state):
+                state.close_trial("pruned")
             if not state.is_open:
-                self._open_trial(state)
-                return state
+                point = state.searcher.propose(state.trials)
+                state.open_trial(self._started(state.task, state.seed, point, len(state.trials)), point)
+                return
         inner, before = state.inner, state.inner.step
         self.over.advance(inner, steps=steps, progress=progress, ledger=ledger)
         state.step += inner.step - before
-        self._show(state)
+        state.show()
         if inner.diverged or inner.trial_step == inner.end:
-            self._close_trial(state, "diverged" if inner.diverged else "finished")
-        return state
+            state.close_trial("diverged" if inner.diverged else "finished")
 
-    def finish(self, state: SearchState) -> None:
-        """The trial in progress is cut."""
-        if state.is_open and state.trial_step:
-            self._close_trial(state, "cut")
+    def _started(self, task: Task, seed: int, point: Point, trial: int) -> TrainingState:
+        """The training of a trial before its first step."""
+        epochs = self.options.trial_epochs or round(point["trial_epochs"])
+        drawn = {name: value for name, value in point.items() if name != "trial_epochs"}
+        inner = self.over.start(task, seed, drawn, trial)
+        inner.end = inner.spans = epochs * task.steps_per_epoch
+        return inner
 
-    def incumbent(self, state: SearchState) -> Incumbent | None:
-        """The best validated model of all trials."""
-        return state.incumbent
+    def _pruner(self, task: Task, seed: int) -> Pruner | None:
+        if self.options.pruner == "none":
+            return None
+        longest = self.options.trial_epochs or round(self.space.hyperparameters["trial_epochs"].high)
+        validations = math.ceil(longest * task.steps_per_epoch / task.selection_period)
+        return PRUNERS[self.options.pruner](validations, seed)
 
-    def scalars(self, state: SearchState) -> dict[str, float]:
-        """The number of trials ended."""
-        return {"trials": float(len(state.trials))}
 
-    def _prunes(self, state: SearchState) -> bool:
-        curve = state.inner.curve
-        if state.pruner is None or len(curve) == state.judged:
-            return False
-        state.judged = len(curve)
-        return state.pruner.prunes(state.trials, curve)
+def _prunes(state: SearchState) -> bool:
+    curve = state.inner.curve
+    if state.pruner is None or len(curve) == state.judged:
+        return False
+    state.judged = len(curve)
+    return state.pruner.prunes(state.trials, curve)
 
-    def _open_trial(self, state: SearchState) -> None:
-        state.trial, state.judged = len(state.trials), 0
-        state.point = state.searcher.propose(state.trials)
-        epochs = self.options.trial_epochs or round(state.point["trial_epochs"])
-        drawn = {name: value for name, value in state.point.items() if name != "trial_epochs"}
-        state.inner = self.over.start(state.task, state.seed, drawn, state.trial)
-        state.inner.end = state.inner.spans = epochs * state.task.steps_per_epoch
-        self._show(state)
 
-    def _close_trial(self, state: SearchState, status: str) -> None:
-        best = state.inner.incumbent
-        loss = best.validation_loss if best else math.inf
-        state.trials.append(Trial(dict(state.point), loss, state.trial_step, status, tuple(state.inner.curve)))
+def _entry(searcher: str, description: str, label: str) -> MethodEntry:
+    return MethodEntry(
+        description=description, label=label, family="search", options=SearchOptions,
+        build=partial(Search, searcher=searcher), repeats=is_training, takes_kicks=True,
+    )  # fmt: skip
 
-    def _longest(self, task: Task) -> int:
-        """Steps of the longest trial there can be."""
-        epochs = self.options.trial_epochs or round(self.space.hyperparameters["trial_epochs"].high)
-        return epochs * task.steps_per_epoch
 
-    def _show(self, state: SearchState) -> None:
-        adopt(state, state.inner)
-        state.trial_step = state.inner.trial_step
+RANDOM_SEARCH = _entry("random", "restarts at points drawn from the space", "Random search")
+SOBOL_SEARCH = _entry("sobol", "restarts at the points of a scrambled Sobol sequence", "Sobol search")
+BAYESIAN_SEARCH = _entry(
+    "gaussian-process",
+    "restarts by scikit-optimize's Gaussian process with expected improvement (the paper's)",
+    "Bayesian optimization",
+)
+TPE_SEARCH = _entry("tpe", "restarts by Optuna's tree-structured Parzen estimator", "TPE")
+GP_SEARCH = _entry("optuna-gp", "restarts by Optuna's Gaussian process", "Optuna GP")
+CMA_SEARCH = _entry("cma-es", "restarts by CMA-ES", "CMA-ES")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from baselines import schedules
 from baselines.optimizers import Adam, AnyOptimizer, Sgd, Stepper, TorchStepper
 from baselines.schedules import Place
-from bench.protocol import Batches, Incumbent, Kick, Ledger, Space, State, Task, draw, packed, train
+from bench.protocol import Batches, Kick, Ledger, MethodEntry, Space, State, Task, draw, remade, train
 
 
 class TrainingOptions(Protocol):
@@ -59,7 +59,7 @@ class ScheduledOptions(schedules.Constant):
     optimizer: AnyOptimizer = Sgd()
 
     @property
-    def optimizer_name(self) -> str:
+    def optimizer_name(self) -> str:  # type: ignore[override]
         """sgd | momentum | adam | adamw."""
         return self.optimizer.name
 
@@ -80,6 +80,11 @@ class ScheduledOptions(schedules.Constant):
         inner = {name: value for name, value in values.items() if name in self.optimizer.own}
         outer = {name: value for name, value in values.items() if name not in inner}
         return self.model_copy(update={**outer, "optimizer": self.optimizer.model_copy(update=inner)})
+
+    def details(self) -> list[str]:
+        """The optimizer, where it is not the usual one."""
+        usual = type(self).model_fields["optimizer"].default.name
+        return [] if self.optimizer.name == usual else [self.optimizer.label]
 
     def stepper(self, model: nn.Module) -> Stepper:
         """The optimizer."""
@@ -121,16 +126,25 @@ class AdamOptions(FixedOptions):
     optimizer: Adam = Adam()  # type: ignore[assignment]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TrainingState(State):
     """A training in progress.  `hyper` holds the present values."""
 
-    options: Any = None
+    options: Any = remade()
     """Those of the method with every value filled in."""
-    stepper: Stepper = None  # type: ignore[assignment]
-    batches: Batches = None  # type: ignore[assignment]
+    stepper: Stepper
+    batches: Batches = remade()
     spans: int | None = None
     """Steps that a schedule spans where they are known, as in a search; else it goes by the runner's budget."""
+
+    @property
+    def spans_budget(self) -> bool:
+        """Whether the schedule knows the budget."""
+        return self.options.spans_budget
+
+    def saved(self) -> dict[str, Any]:
+        """With the values that the optimizer was made with."""
+        return {**super().saved(), "values": self.options.values()}
 
     def kick(self, kick: Kick) -> None:
         """What the optimizer adapts changes where it stands; of a learning rate with a schedule, what that multiplies."""
@@ -150,11 +164,6 @@ class Training:
         self.options, self.space = options, space.of(options.optimizer_name)
 
     @property
-    def spans_budget(self) -> bool:
-        """Whether the schedule knows the budget."""
-        return self.options.spans_budget
-
-    @property
     def open(self) -> list[str]:
         """Names of the values left open."""
         return [name for name, value in self.options.values().items() if value is None]
@@ -165,14 +174,13 @@ class Training:
 
     def start(self, task: Task, seed: int, drawn: Mapping[str, float], trial: int = 0) -> TrainingState:
         """The state before the first step, with `drawn` in place of open values."""
-        options = self.options.replace(drawn)
-        model = task.model(seed, trial)
-        state = TrainingState(task, seed, model, dict(options.values()), trial=trial, options=options)
-        state.stepper = options.stepper(model)
-        state.batches = task.train_batches(seed)
-        return state
+        options, model = self.options.replace(drawn), task.model(seed, trial)
+        return TrainingState(
+            task=task, seed=seed, model=model, hyper=dict(options.values()), trial=trial, options=options,
+            stepper=options.stepper(model), batches=task.train_batches(seed),
+        )  # fmt: skip
 
-    def advance(self, state: TrainingState, *, steps: int, progress: float, ledger: Ledger) -> TrainingState:
+    def advance(self, state: TrainingState, *, steps: int, progress: float, ledger: Ledger) -> None:
         """Updates with the schedule's learning rates."""
         task, options = state.task, state.options
         initial_lr, lr = options.initial_lr, None
@@ -191,31 +199,35 @@ class Training:
 
         state.stepper.training()
         train(state, steps, ledger, update=update, settle=settle)
-        return state
-
-    def saved(self, state: TrainingState) -> dict[str, Any]:
-        """With the model, the values that its optimizer was made with, and the optimizer."""
-        return {
-            **state.saved(), "model": packed(state.model.state_dict()), "values": state.options.values(),
-            "spans": state.spans, "stepper": state.stepper.saved(),
-        }  # fmt: skip
 
     def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> TrainingState:
-        """The training that was saved."""
+        """Returns the training that was saved."""
         state = self.start(task, seed, saved["values"], saved["trial"])
         state.restore(saved)
-        state.model.load_state_dict(saved["model"])
-        state.stepper.restore(saved["stepper"])
-        state.spans = saved["spans"]
         return state
 
-    def finish(self, state: State) -> None:
-        """Nothing is open."""
 
-    def incumbent(self, state: State) -> Incumbent | None:
-        """The best validated model of the run."""
-        return state.incumbent
+def _entry(description: str, label: str, options: type[ScheduledOptions]) -> MethodEntry:
+    return MethodEntry(
+        description=description, label=label, family="training", options=options, build=Training, takes_kicks=True
+    )
 
-    def scalars(self, state: State) -> dict[str, float]:
-        """Nothing beyond losses and hyperparameters."""
-        return {}
+
+FIXED = _entry("constant learning rate, SGD by default", "Fixed", FixedOptions)
+STEP = _entry("learning rate times gamma every step_size", "Step", StepOptions)
+MULTISTEP = _entry("learning rate times gamma at each milestone", "Multistep", MultistepOptions)
+EXPONENTIAL = _entry("learning rate times gamma every step or epoch", "Exponential", ExponentialOptions)
+COSINE = _entry("learning rate along half a cosine to 0", "Cosine", CosineOptions)
+WARMUP_COSINE = _entry("the same after a linear warm-up", "Warm-up and cosine", WarmupCosineOptions)
+ONE_CYCLE = _entry("up and down once", "One-cycle", OneCycleOptions)
+ADAM = _entry("Adam at a constant learning rate", "Adam", AdamOptions)
+
+
+def is_training(entry: MethodEntry) -> bool:
+    """Whether a method is one training from start to end, which a search can repeat."""
+    return entry.build is Training
+
+
+def is_scheduled_training(entry: MethodEntry) -> bool:
+    """Whether it has an optimizer of torch besides, whose state members of a population copy."""
+    return is_training(entry) and issubclass(entry.options, ScheduledOptions)

@@ -6,10 +6,9 @@ A package is imported where it is needed; `pip install 'oho-bench[baselines]'` i
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -18,28 +17,20 @@ from torch import Tensor, nn
 from baselines import schedules
 from baselines.hypergradient import HeavyBallHypergradient, HypergradientDescent, Scaling, UltimateStepper
 from baselines.optimizers import Closure, Stepper, TorchStepper
-from bench.protocol import packed, unpacked
+from baselines.training import Training
+from bench.protocol import MethodEntry, Package, packed, unpacked
 
 
-class Package(NamedTuple):
-    """What is installed, and what is imported."""
-
-    distribution: str
-    module: str
+def _package(distribution: str, module: str) -> Package:
+    return Package(distribution, module, extra="baselines")
 
 
 class TuningFreeOptions(schedules.Constant):
     """A weight decay and, in some, an initial learning rate; null is drawn from the experiment's space, by the seed."""
 
-    name: ClassVar[str]
     package: ClassVar[Package | None] = None
 
     weight_decay: float | None = Field(default=None, ge=0)
-
-    @property
-    def optimizer_name(self) -> str:
-        """The method's own name."""
-        return self.name
 
     @property
     def initial_lr(self) -> float | None:
@@ -57,9 +48,9 @@ class TuningFreeOptions(schedules.Constant):
 
     def _import(self) -> Any:
         """The package's module."""
-        if sentence := missing_package(self.name):
-            raise ValueError(sentence)
         assert self.package is not None
+        if self.package.missing:
+            raise ValueError(self.package.missing)
         return importlib.import_module(self.package.module)
 
     def _filled(self) -> dict[str, Any]:
@@ -153,6 +144,10 @@ class FactorOptions(TuningFreeOptions):
         """Whether the schedule knows the budget."""
         return self.schedule == "cosine"
 
+    def details(self) -> list[str]:
+        """The schedule, if there is one."""
+        return [] if self.schedule == "constant" else [self.schedule]
+
     @property
     def initial_lr(self) -> float | None:
         """The factor 1."""
@@ -166,8 +161,8 @@ class FactorOptions(TuningFreeOptions):
 class ProdigyOptions(FactorOptions):
     """Prodigy with the package's defaults (Mishchenko and Defazio, 2024, arXiv 2306.06101): weight decay is decoupled."""
 
-    name: ClassVar[str] = "prodigy"
-    package: ClassVar[Package | None] = Package("prodigyopt", "prodigyopt")
+    optimizer_name: ClassVar[str] = "prodigy"
+    package: ClassVar[Package | None] = _package("prodigyopt", "prodigyopt")
 
     def stepper(self, model: nn.Module) -> Stepper:
         """prodigyopt.Prodigy.  The learning rate is its estimate d of the distance."""
@@ -180,8 +175,8 @@ class ProdigyOptions(FactorOptions):
 class MechanicOptions(FactorOptions):
     """Mechanic with the package's defaults (Cutkosky et al., 2023, arXiv 2306.00144) around `base` with a rate of 1."""
 
-    name: ClassVar[str] = "mechanic"
-    package: ClassVar[Package | None] = Package("mechanic-pytorch", "mechanic_pytorch")
+    optimizer_name: ClassVar[str] = "mechanic"
+    package: ClassVar[Package | None] = _package("mechanic-pytorch", "mechanic_pytorch")
 
     base: Literal["adamw", "sgd"] = "adamw"
 
@@ -199,8 +194,8 @@ class DogOptions(TuningFreeOptions):
     suggests: 1e-4 for a model with batch normalisation, 1e-6 for any other.
     """
 
-    name: ClassVar[str] = "dog"
-    package: ClassVar[Package | None] = Package("dog-optimizer", "dog")
+    optimizer_name: ClassVar[str] = "dog"
+    package: ClassVar[Package | None] = _package("dog-optimizer", "dog")
     optimizer_class: ClassVar[str] = "DoG"
 
     initial_distance: float | None = Field(default=None, gt=0)
@@ -226,7 +221,7 @@ def _mean_eta(optimizer: torch.optim.Optimizer) -> Tensor:
 class LayerwiseDogOptions(DogOptions):
     """L-DoG: the same for each parameter tensor by itself."""
 
-    name: ClassVar[str] = "ldog"
+    optimizer_name: ClassVar[str] = "ldog"
     optimizer_class: ClassVar[str] = "LDoG"
 
 
@@ -236,8 +231,8 @@ class ScheduleFreeOptions(TuningFreeOptions):
     `beta` says where gradients are taken: 1 is at the average, 0 at what SGD alone would train.
     """
 
-    name: ClassVar[str] = "schedule-free-sgd"
-    package: ClassVar[Package | None] = Package("schedulefree", "schedulefree")
+    optimizer_name: ClassVar[str] = "schedule-free-sgd"
+    package: ClassVar[Package | None] = _package("schedulefree", "schedulefree")
 
     lr: float | None = Field(default=None, gt=0)
     beta: float = Field(default=0.9, gt=0, lt=1)
@@ -255,7 +250,7 @@ class ScheduleFreeOptions(TuningFreeOptions):
 class ScheduleFreeAdamWOptions(ScheduleFreeOptions):
     """The same with AdamW, weight decay decoupled."""
 
-    name: ClassVar[str] = "schedule-free-adamw"
+    optimizer_name: ClassVar[str] = "schedule-free-adamw"
 
     def _make(self, parameters: Iterable[nn.Parameter], **common: Any) -> Any:
         return self._import().AdamWScheduleFree(parameters, betas=(self.beta, 0.999), **common)
@@ -267,8 +262,8 @@ class UltimateOptions(TuningFreeOptions):
     `meta_rate` is the learning rate of the upper SGD; null is its authors' on MNIST: 1e-5 above Adam, 0.01 above SGD.
     """
 
-    name: ClassVar[str] = "gdtuo"
-    package: ClassVar[Package | None] = Package(
+    optimizer_name: ClassVar[str] = "gdtuo"
+    package: ClassVar[Package | None] = _package(
         "gradient-descent-the-ultimate-optimizer", "gradient_descent_the_ultimate_optimizer.gdtuo"
     )
 
@@ -287,7 +282,7 @@ class UltimateOptions(TuningFreeOptions):
 class HypergradientDescentOptions(TuningFreeOptions):
     """SGD-HD; `meta_rate` is the published one of SGD on MNIST (Baydin et al., 2018)."""
 
-    name: ClassVar[str] = "hypergradient-descent"
+    optimizer_name: ClassVar[str] = "hypergradient-descent"
 
     lr: float | None = Field(default=None, gt=0)
     meta_rate: float = Field(default=1e-3, ge=0)
@@ -300,7 +295,7 @@ class HypergradientDescentOptions(TuningFreeOptions):
 class HeavyBallOptions(TuningFreeOptions):
     """HDM-HB; `meta_rate` is AdaGrad's, in units of the learning rate, `scaling` one rate or one for each parameter."""
 
-    name: ClassVar[str] = "hdm"
+    optimizer_name: ClassVar[str] = "hdm"
 
     lr: float | None = Field(default=None, gt=0)
     meta_rate: float = Field(default=0.1, gt=0)
@@ -311,34 +306,27 @@ class HeavyBallOptions(TuningFreeOptions):
         return HeavyBallHypergradient(model, meta_rate=self.meta_rate, scaling=self.scaling, **self._filled())
 
 
-class Entry(NamedTuple):
-    """A method: what it is, what it is called on figures, and its options."""
-
-    description: str
-    label: str
-    options: type[TuningFreeOptions]
-
-
-METHODS: dict[str, Entry] = {
-    entry.options.name: entry
-    for entry in (
-        Entry("Adam that estimates the distance to the solution", "Prodigy", ProdigyOptions),
-        Entry("SGD evaluated at an average of its iterates", "Schedule-Free SGD", ScheduleFreeOptions),
-        Entry("AdamW evaluated at an average of its iterates", "Schedule-Free AdamW", ScheduleFreeAdamWOptions),
-        Entry("distance over gradients, averaged", "DoG", DogOptions),
-        Entry("the same for each parameter tensor", "L-DoG", LayerwiseDogOptions),
-        Entry("AdamW or SGD with a learned scale", "Mechanic", MechanicOptions),
-        Entry("gradient descent, the ultimate optimizer: SGD tunes what Adam or SGD has", "GDTUO", UltimateOptions),
-        Entry("SGD-HD, one-step hypergradients", "Hypergradient descent", HypergradientDescentOptions),
-        Entry("HDM with heavy ball, normalised hypergradients on each batch", "HDM", HeavyBallOptions),
-    )
-}
+def _entry(description: str, label: str, options: type[TuningFreeOptions], family: str = "tuning-free") -> MethodEntry:
+    return MethodEntry(
+        description=description, label=label, family=family, options=options, build=Training, takes_kicks=True,
+        package=options.package,
+    )  # fmt: skip
 
 
-def missing_package(name: str) -> str | None:
-    """What to install before the method `name` can run; None if nothing is missing.  Imports nothing."""
-    package = METHODS[name].options.package if name in METHODS else None
-    if package is None or importlib.util.find_spec(package.module.partition(".")[0]):
-        return None
-    install = "install it with: pip install 'oho-bench[baselines]'"
-    return f"method {name!r} needs the package {package.distribution}; {install}"
+PRODIGY = _entry("Adam that estimates the distance to the solution", "Prodigy", ProdigyOptions)
+SCHEDULE_FREE_SGD = _entry("SGD evaluated at an average of its iterates", "Schedule-Free SGD", ScheduleFreeOptions)
+SCHEDULE_FREE_ADAMW = _entry(
+    "AdamW evaluated at an average of its iterates", "Schedule-Free AdamW", ScheduleFreeAdamWOptions
+)
+DOG = _entry("distance over gradients, averaged", "DoG", DogOptions)
+LDOG = _entry("the same for each parameter tensor", "L-DoG", LayerwiseDogOptions)
+MECHANIC = _entry("AdamW or SGD with a learned scale", "Mechanic", MechanicOptions)
+GDTUO = _entry(
+    "gradient descent, the ultimate optimizer: SGD tunes what Adam or SGD has", "GDTUO", UltimateOptions, "one-step"
+)
+HYPERGRADIENT_DESCENT = _entry(
+    "SGD-HD, one-step hypergradients", "Hypergradient descent", HypergradientDescentOptions, "one-step"
+)
+HDM = _entry(
+    "HDM with heavy ball, normalised hypergradients on each batch", "HDM", HeavyBallOptions, "one-step"
+)

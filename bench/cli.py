@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -82,11 +82,10 @@ def run(
     with user_errors(goes_on=True, device_lost=1 if descriptor is None else RENEW):
         from bench.command.run_command import Order, work
         from bench.process.signals import Interrupted
-        from reports.registry import FIGURES
 
         order = Order(configs, set_ or (), parse_seeds(seeds), device, out, root, again_invalid)
         try:
-            failed = work(order, figures=FIGURES, journal=journal, dry_run=dry_run)
+            failed = work(order, journal=journal, dry_run=dry_run)
         except Interrupted:
             journal.note("told", "stopped")  # by `user_errors`
             raise
@@ -142,9 +141,7 @@ def report(
 ) -> None:
     """Build the PDF report, the page (.html) and the figures (in a folder of that name) from a results folder."""
     with user_errors():
-        from reports.api import build_report
-
-        for path in build_report(directory, output):
+        for path in _reports("api:build_report")(directory, output):
             print(path)
 
 
@@ -157,9 +154,7 @@ def figure(
 ) -> None:
     """Draw one figure as PDF, PNG and SVG, with its data as CSV beside them."""
     with user_errors():
-        from reports.api import build_figure
-
-        for path in build_figure(name, directory, output or Path(f"{name}.pdf"), column=column):
+        for path in _reports("api:build_figure")(name, directory, output or Path(f"{name}.pdf"), column=column):
             print(path)
 
 
@@ -172,13 +167,10 @@ def replay(
 ) -> None:
     """Tell what each method would have returned at a smaller budget, without training again."""
     with user_errors():
-        from reports.api import check_writable
-        from reports.replay import at_budgets, describe
-
         if output is not None:
-            check_writable(output, ".csv")
-        table = at_budgets(directory, budget, period)
-        print(describe(table))
+            _reports("api:check_writable")(output, ".csv")
+        table = _reports("replay:at_budgets")(directory, budget, period)
+        print(_reports("replay:describe")(table))
         if output is not None:
             table.to_csv(output, index=False)
 
@@ -189,9 +181,7 @@ def list_(
 ) -> None:
     """The methods, tasks and figures that configurations can name, or the options of one."""
     from bench.command.option_help import describe_options
-    from bench.experiment.method_registry import METHODS
-    from bench.tasks.task_registry import TASKS
-    from reports.registry import FIGURES
+    from bench.experiment.registries import FIGURES, METHODS, TASKS
 
     if name is not None:
         with user_errors():
@@ -206,7 +196,8 @@ def list_(
 @data_app.command("list")
 def data_list(root: Root = None) -> None:
     """The data sets, and whether the data root has them."""
-    from bench.tasks.data_sets import DATA_SETS, data_root
+    from bench.experiment.registries import DATA_SETS
+    from bench.tasks.data_sets import data_root
 
     folder = data_root(root)
     print(f"data root: {folder}")
@@ -218,13 +209,21 @@ def data_list(root: Root = None) -> None:
 def data_fetch(name: str, root: Root = None) -> None:
     """Download a data set into the data root, if it is not there."""
     with user_errors():
+        from bench.experiment.registries import DATA_SETS
         from bench.experiment.yaml_file import ConfigError
-        from bench.tasks.data_sets import DATA_SETS, data_root, load
+        from bench.tasks.data_sets import data_root, load
 
         if name not in DATA_SETS:
             raise ConfigError(f"unknown data set {name!r}; allowed: {', '.join(DATA_SETS)}")
-        train, test = load(name, root)
+        train, test, _ = load(DATA_SETS[name], root)
         print(f"{name}: {len(train.targets)} training and {len(test.targets)} test examples in {data_root(root)}")
+
+
+def _reports(place: str) -> Any:
+    """What `reports` has at a place, `module:NAME`; by a string, so that `bench` imports no reports."""
+    from bench.experiment.registries import imported
+
+    return imported(f"reports.{place}")
 
 
 @contextlib.contextmanager
@@ -236,8 +235,7 @@ def user_errors(*, goes_on: bool = False, device_lost: int = 1) -> Iterator[None
     """
     from bench.experiment.yaml_file import ConfigError
     from bench.process.signals import Interrupted, tell
-    from bench.records.errors import DataError, DeviceLostError, RecordError, StorageError
-    from reports.errors import ReportError
+    from bench.records.errors import DataError, DeviceLostError, RecordError, ReportError, StorageError
 
     try:
         yield

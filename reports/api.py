@@ -8,9 +8,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from bench.records import ReportError
 from reports.common import NoData
 from reports.document import Section, write_pdf
-from reports.errors import ReportError
 from reports.page import Chart, write_page
 from reports.registry import FIGURES
 from reports.style import figure_style, save

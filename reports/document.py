@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 import typst
 
+from bench.records import ReportError
 from reports import style
 from reports.common import MEASURED, budgets, loss_text, plural, task_names
 from reports.comparisons import compare, to_separate
-from reports.errors import ReportError
 from reports.published import DISTRIBUTION_MEDIAN, SOURCE, data_set
 from reports.registry import FIGURES
 from reports.statistics import bootstrap, interquartile_mean

@@ -17,10 +17,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from bench.records import Run, read_run
+from bench.records import ReportError, Run, read_run
 from reports.common import MEASURED
 from reports.document import Section, opening
-from reports.errors import ReportError
 from reports.tables import Tables
 
 SKELETON, SCRIPT = (Path(__file__).with_name(f"page.{suffix}") for suffix in ("html", "js"))

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.records import Run, experiments_in, read_run
-from reports.errors import ReportError
+from bench.records import ReportError, Run, experiments_in, read_run
 from reports.statistics import bootstrap
 
 MOMENTS = 1_000

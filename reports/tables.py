@@ -13,8 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.records import KINDS, Manifest, Outcome, Run, Status, experiments_in, read_run, title_of
-from reports.errors import ReportError
+from bench.records import KINDS, Manifest, Outcome, ReportError, Run, Status, experiments_in, read_run, title_of
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ def private_wandb(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def mnist_root():
     """The data root, if it holds MNIST."""
-    from bench.tasks.data_sets import DATA_SETS, data_root
+    from bench.experiment.registries import DATA_SETS
+    from bench.tasks.data_sets import data_root
 
     root = data_root(None)
     if not DATA_SETS["mnist"].present(root):

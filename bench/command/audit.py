@@ -71,8 +71,9 @@ def _start(run: Run, data_root: Path | None) -> tuple[Method, OnlineState]:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RecordError(f"{run.folder}: the run was made on a GPU, and this machine has none")
     set_threads(spec)
-    method = method_of(spec)
-    task, _ = task_of(spec, device, data_root)
+    results = run.folder.parent
+    method = method_of(spec, results)
+    task, _ = task_of(spec, device, data_root, results)
     data = run.outcome.environment.get("data", task.data) if run.outcome else task.data
     if data != task.data:
         raise RecordError(f"{run.folder}: the run was made on {data}, here is {task.data}; give its data root by --root")
@@ -89,7 +90,7 @@ def _trained(method: Method, state: OnlineState, step: int) -> OnlineState:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("training again", total=step, completed=state.step)
         while state.step < step and not state.diverged:
-            state = method.advance(state, steps=min(CHUNK_STEPS, step - state.step), progress=0.0, ledger=Ledger())
+            method.advance(state, steps=min(CHUNK_STEPS, step - state.step), progress=0.0, ledger=Ledger())
             bar.update(task, completed=state.step)
     return state
 

@@ -10,9 +10,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from bench.experiment.method_registry import METHODS
+from bench.experiment.registries import METHODS, TASKS
 from bench.experiment.yaml_file import ConfigError
-from bench.tasks.task_registry import TASKS
 
 NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null"}
 

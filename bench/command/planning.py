@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from bench.command.handover import NEVER, Journal
 from bench.experiment.expansion import Experiment, Spec
-from bench.experiment.method_registry import METHODS
 from bench.experiment.spec import method_of, task_of
 from bench.experiment.yaml_file import ConfigError
-from bench.online.methods import InitialOptions
 from bench.protocol import Task
 from bench.records import PROTOCOL, Manifest, Outcome, is_damaged, read_manifests, read_outcome, run_id, write_manifest
+from bench.records.plugins import store
 
 log = logging.getLogger("oho-bench")
 
@@ -80,12 +80,26 @@ def write_plan(experiment: Experiment, root: Path) -> None:
                 "%s: %d of the older plan's runs of experiment %r stay in the folder but are in no figure any more; another"
                 " `experiment:` name or --out keeps both", root, len(left), experiment.name,
             )  # fmt: skip
+    for origin in _origins(resolved):
+        store(root, origin)
     project = experiment.tracking.project
     write_manifest(root, Manifest(experiment.name, experiment.figures, resolved, tuple(dict.fromkeys(runs)), project))
 
 
+def _origins(part: Any) -> Iterator[dict[str, str]]:
+    """Where the plug-ins of a resolved experiment came from."""
+    if isinstance(part, Mapping):
+        if "hash" in part and "place" in part:
+            yield dict(part)
+        for item in part.values():
+            yield from _origins(item)
+    elif isinstance(part, list | tuple):
+        for item in part:
+            yield from _origins(item)
+
+
 def check_methods(todo: Sequence[Planned], data_root: Path | None, journal: Journal) -> None:
-    """Makes each online method on each task once, so that sets which do not fit the network are told before anything runs.
+    """Asks each method that can tell whether it can train the network of each task, before anything runs.
 
     What else methods raise is their runs' affair.
     """
@@ -94,16 +108,16 @@ def check_methods(todo: Sequence[Planned], data_root: Path | None, journal: Jour
     for item in todo:
         spec = item.spec
         key = json.dumps([spec["task"], spec["method"]], sort_keys=True)
-        if key in seen or not issubclass(METHODS[spec["method"]["name"]].options, InitialOptions):
+        method: Any = method_of(spec)
+        if key in seen or not hasattr(method, "check"):
             continue
         seen.add(key)
-        method = method_of(spec)
         name = json.dumps(spec["task"], sort_keys=True)
         if name not in tasks:
             tasks[name] = task_of(spec, torch.device("cpu"), data_root)[0]
         try:
             with journal.within(item.id, item.since):  # what does not fit the memory here would not fit there
-                method.init(tasks[name], spec["seed"])
+                method.check(tasks[name])
         except ValueError as error:
             raise ConfigError(f"method {spec['method']['label']!r} on {spec['task']['name']}: {error}") from None
         except Exception:

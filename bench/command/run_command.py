@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,11 +16,11 @@ from bench.command.handover import Journal
 from bench.command.planning import Planned, plan
 from bench.command.run_series import launch
 from bench.experiment.expansion import load_experiment
+from bench.experiment.plugins import entry_of
 from bench.experiment.yaml_file import ConfigError
 from bench.records import Status, title_of
 from bench.records.errors import DeviceLostError
 from bench.tasks.data_sets import load
-from bench.tasks.task_registry import TASKS
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Order:
     again_invalid: bool
 
 
-def work(order: Order, *, figures: Mapping[str, Any], journal: Journal, dry_run: bool) -> int:
+def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
     """Runs what is asked for and not done yet; how many of all these runs have failed.
 
     Raises what `load_experiment`, `load` and `launch` do.
@@ -47,7 +46,7 @@ def work(order: Order, *, figures: Mapping[str, Any], journal: Journal, dry_run:
         raise DeviceLostError("the GPU that the command began with is gone; the same command goes on once it is back")
     device = begun or resolve_device(order.device)
     experiments = [
-        load_experiment(path, figures=figures, overrides=order.overrides, seeds=order.seeds, device=device)
+        load_experiment(path, overrides=order.overrides, seeds=order.seeds, device=device)
         for path in order.configs
     ]
     planned = plan(experiments, order.out, again_invalid=order.again_invalid, tried=journal.tried)
@@ -60,8 +59,8 @@ def work(order: Order, *, figures: Mapping[str, Any], journal: Journal, dry_run:
     if dry_run:
         return 0
     planned = book_killed(planned, order.out, journal)
-    for task in {item.spec["task"]["name"] for item in planned if not item.is_done}:
-        load(TASKS[task].data, order.data_root)
+    for data_set in {entry_of("task", item.spec["task"]).data for item in planned if not item.is_done}:
+        load(data_set, order.data_root)
     counts = launch(experiments, planned, order.out, data_root=order.data_root, journal=journal)
     counts += Counter(item.outcome.status for item in planned if item.is_done and item.outcome)
     return counts[Status.FAILED]

@@ -8,16 +8,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from bench.experiment.method_registry import OPTIMIZERS
-from bench.experiment.methods import check_kick, method_spec, refuse_twins
-from bench.experiment.mistakes import known, named, rest, validate
+from bench.experiment.methods import MethodReader, check_kick, refuse_twins
+from bench.experiment.mistakes import found, named, rest, unknown, validate
+from bench.experiment.plugins import Catalogue
+from bench.experiment.registries import METHODS
 from bench.experiment.schema import Budget, ExperimentFields, Tracking
 from bench.experiment.size_checks import late_events, misfits
 from bench.experiment.spec import Spec
 from bench.experiment.yaml_file import YamlFile, override, read_yaml
-from bench.protocol import Space
+from bench.protocol import OPTIMIZERS, Space
 from bench.records import PROTOCOL
-from bench.tasks.task_registry import TASKS
+from bench.records.plugins import PluginError
 
 MOST_RUNS = 100_000
 
@@ -37,31 +38,30 @@ class Experiment:
 def load_experiment(
     path: Path,
     *,
-    figures: Mapping[str, Any],
     overrides: Iterable[str] = (),
     seeds: Sequence[int] | None = None,
     device: str = "cpu",
 ) -> Experiment:
-    """Reads, overrides, validates and expands one file; `figures` are the known ones by name.  Raises `ConfigError`."""
+    """Reads, overrides, validates and expands one file.  Raises `ConfigError`."""
     file = read_yaml(path)
     for text in overrides:
         override(file, text)
     fields = validate(file, (), ExperimentFields, file.content)
-    for index, figure in enumerate(fields.figures):
-        known(file, ("figures", index), figure, figures, "figure")
+    catalogue = _catalogue(file, fields)
+    figures = [found(file, ("figures", i), name, catalogue, "figure") for i, name in enumerate(fields.figures)]
     space = _space(file, fields.space)
-    task = named(file, ("task",), fields.task, TASKS, "task")
-    entry = TASKS[task]
+    task, entry, origin = named(file, ("task",), fields.task, catalogue, "task")
     options = {**entry.defaults.model_dump(), **rest(fields.task, "name")}
     task_options = validate(file, ("task",), type(entry.defaults), options)
-    methods = [method_spec(file, ("methods", i), item, space) for i, item in enumerate(fields.methods)]
-    for key, misfit in misfits(entry.data, task_options, methods):
+    reader = MethodReader(file, catalogue, space)
+    methods = [reader.spec(("methods", place), item) for place, item in enumerate(fields.methods)]
+    for key, misfit in misfits(task, entry.data, task_options, methods):
         raise file.error(key, misfit)
     refuse_twins(file, methods)
     shocks = _shocks(file, fields, methods)
     for key, misfit in late_events(fields.budget.unit, fields.budget.amount, fields.shocks, entry.data, task_options):
         raise file.error(key, misfit)
-    task_spec = {"name": task, **task_options.model_dump()}
+    task_spec = {"name": task, **({"origin": origin} if origin else {}), **task_options.model_dump()}
     common = {
         "protocol": PROTOCOL,
         "task": task_spec,
@@ -81,7 +81,21 @@ def load_experiment(
         for seed, method, shock in product(chosen, methods, (None, *shocks))
     )
     resolved = {**common, "methods": methods, "shocks": shocks, "seeds": list(chosen)}
-    return Experiment(fields.experiment, fields.figures, fields.tracking, fields.budget, specs, resolved)
+    if origins := {figure.name: figure.origin for figure in figures if figure.origin}:
+        resolved["figures"] = origins
+    return Experiment(
+        fields.experiment, tuple(figure.name for figure in figures), fields.tracking, fields.budget, specs, resolved
+    )
+
+
+def _catalogue(file: YamlFile, fields: ExperimentFields) -> Catalogue:
+    """What the file can name: our entries, and those of its plug-ins."""
+    for number in range(1, len(fields.plugins) + 1):  # one more at a time, so that the one that fails is known
+        try:
+            catalogue = Catalogue(file.path.parent, fields.plugins[:number])
+        except PluginError as error:
+            raise file.error(("plugins", number - 1), str(error)) from None
+    return catalogue if fields.plugins else Catalogue(file.path.parent)
 
 
 def _shocks(file: YamlFile, fields: ExperimentFields, methods: Sequence[Spec]) -> list[Spec]:
@@ -109,5 +123,6 @@ def _space(file: YamlFile, name: str) -> Space:
     source = read_yaml(path)
     space = validate(source, (), Space, source.content)
     for optimizer in space.optimizers:
-        known(source, ("optimizers", optimizer), optimizer, OPTIMIZERS, "optimizer")
+        if optimizer not in (allowed := [*OPTIMIZERS, *METHODS]):
+            raise unknown(source, ("optimizers", optimizer), optimizer, allowed, "optimizer")
     return space

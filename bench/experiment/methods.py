@@ -3,74 +3,105 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from pydantic import ValidationError
 
-from bench.experiment.method_registry import METHODS, build_method, default_label, missing_package, repeatable
-from bench.experiment.mistakes import named, rest, validate
-from bench.experiment.spec import Spec
+from bench.experiment.mistakes import found, named, rest, validate
+from bench.experiment.plugins import Catalogue, entry_of
+from bench.experiment.spec import Spec, build_method, options_in
 from bench.experiment.yaml_file import Key, YamlFile
-from bench.protocol import Kick, Space
+from bench.protocol import Kick, MethodEntry, Options, Space
 
 LONGEST_LABEL = 200
 
 
-def method_spec(file: YamlFile, key: Key, item: Mapping[str, Any], space: Space) -> Spec:
-    """Returns a method as specs have it: with every option, and a label.  Raises `ConfigError`."""
-    name = named(file, key, item, METHODS, "method")
-    entry = METHODS[name]
-    content = dict(rest(item, "name", "label"))
-    label = item.get("label", "")
-    if not (isinstance(label, str) and label.isprintable() and len(label) <= LONGEST_LABEL):
-        expected = f"one line of at most {LONGEST_LABEL} printable characters is expected"
-        raise file.error((*key, "label"), f"label: {expected} (given {label!r})")
-    if "pruner" in content and "pruner" not in entry.options.model_fields:
-        raise file.error((*key, "pruner"), f"pruner: it ends trials of a search early, and {name!r} has no trials")
-    if missing := missing_package(name):
-        raise file.error(key, missing)
-    over: dict[str, Any] = {}
-    if entry.is_over:
-        over = {"over": _over(file, (*key, "over"), content.get("over"), name, space)}
-        content["over"] = None
-    options = validate(file, key, entry.options, content)
-    if not entry.is_over:
-        _covered(file, key, options, space)
-    spec = {"name": name, **options.model_dump(mode="json"), **over}
-    spec["label"] = item.get("label", default_label(spec))
-    try:
-        build_method(name, rest(spec, "name", "label"), space)
-    except ValueError as error:
-        raise file.error(key, f"{name}: {error}") from None
-    return spec
+@dataclass(frozen=True)
+class MethodReader:
+    """Reads the methods of one file, which names entries of the catalogue and draws from one space."""
 
+    file: YamlFile
+    catalogue: Catalogue
+    space: Space
 
-def _over(file: YamlFile, key: Key, item: Any, name: str, space: Space) -> Spec:
-    """The method that another one repeats."""
-    if not isinstance(item, Mapping):
-        raise file.error(key, "over: the method to repeat is expected, such as {name: fixed}")
-    allowed = repeatable(name)
-    inner = named(file, key, item, METHODS, "method")
-    if inner not in allowed:
-        raise file.error((*key, "name"), f"{name} cannot repeat {inner!r}; it can: {', '.join(allowed)}")
-    return method_spec(file, key, item, space)
-
-
-def _covered(file: YamlFile, key: Key, options: Any, space: Space) -> None:
-    """The space has a law for every open value, and the method takes all that the law gives."""
-    own = space.of(options.optimizer_name)
-    open_names = [name for name, value in options.values().items() if value is None]
-    if missing := own.missing(open_names):
-        known = ", ".join(own.hyperparameters)
-        raise file.error(key, f"space {space.name!r} has no law for {', '.join(missing)}; it has: {known}")
-    for name, fraction in product(open_names, (0.0, 1.0)):
-        value = own.hyperparameters[name].at(fraction)
+    def spec(self, key: Key, item: Mapping[str, Any]) -> Spec:
+        """Returns a method as specs have it: with every option, label and family.  Raises `ConfigError`."""
+        file = self.file
+        name, entry, origin = named(file, key, item, self.catalogue, "method")
+        content = rest(item, "name", "label")
+        label = self._label(key, item)
+        if "pruner" in content and "pruner" not in entry.options.model_fields:
+            raise file.error((*key, "pruner"), f"pruner: it ends trials of a search early, and {name!r} has no trials")
+        if entry.package and (missing := entry.package.missing):
+            raise file.error(key, f"method {name!r} {missing}")
+        over: dict[str, Any] = {}
+        if entry.repeats:
+            over = {"over": self._over((*key, "over"), content.get("over"), name, entry)}
+            content["over"] = None
+        options = validate(file, key, entry.options, content)
+        if not entry.repeats:
+            self._check_space(key, options)
+        about = {"name": name, "family": entry.family, **({"origin": origin} if origin else {})}
+        spec = {**about, **options.model_dump(mode="json"), **over}
+        spec["label"] = label if label is not None else _usual_label(entry, options, spec)
         try:
-            type(options).model_validate(options.replace({name: value}).model_dump())
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise file.error(key, f"space {space.name!r} has a law for {name} that reaches {value:g}: {reason}") from None
+            build_method(spec, self.space)
+        except ValueError as error:
+            raise file.error(key, f"{name}: {error}") from None
+        return spec
+
+    def _label(self, key: Key, item: Mapping[str, Any]) -> str | None:
+        label = item.get("label")
+        if "label" not in item:
+            return None
+        if not (isinstance(label, str) and label.strip() and label.isprintable() and len(label) <= LONGEST_LABEL):
+            expected = f"one line of 1 to {LONGEST_LABEL} printable characters, not only spaces, is expected"
+            raise self.file.error((*key, "label"), f"label: {expected} (given {label!r})")
+        return label
+
+    def _over(self, key: Key, item: Any, name: str, entry: MethodEntry) -> Spec:
+        """The method that another one repeats."""
+        if not isinstance(item, Mapping):
+            raise self.file.error(key, "over: the method to repeat is expected, such as {name: fixed}")
+        inner = named(self.file, key, item, self.catalogue, "method")
+        assert entry.repeats is not None
+        if not entry.repeats(inner.entry):
+            every = ((other, found(self.file, key, other, self.catalogue, "method").entry) for other in
+                     self.catalogue.names("method"))  # fmt: skip
+            allowed = ", ".join(other for other, candidate in every if entry.repeats(candidate))
+            raise self.file.error((*key, "name"), f"{name} cannot repeat {inner.name!r}; it can: {allowed}")
+        return self.spec(key, item)
+
+    def _check_space(self, key: Key, options: Options) -> None:
+        """The space has a law for every open value, and the method takes all that the law gives."""
+        file, space = self.file, self.space
+        own = space.of(options.optimizer_name)
+        open_names = [name for name, value in options.values().items() if value is None]
+        if missing := own.missing(open_names):
+            known = ", ".join(own.hyperparameters)
+            raise file.error(key, f"space {space.name!r} has no law for {', '.join(missing)}; it has: {known}")
+        for name, fraction in product(open_names, (0.0, 1.0)):
+            value = own.hyperparameters[name].at(fraction)
+            if reason := _refusal(options, name, value):
+                told = f"space {space.name!r} has a law for {name} that reaches {value:g}: {reason}"
+                raise file.error(key, told)
+
+
+def _usual_label(entry: MethodEntry, options: Options, spec: Spec) -> str:
+    """What figures call a method whose configuration gives it no label."""
+    label = ", ".join([entry.label, *options.details()])
+    return f"{label}: {spec['over']['label']}" if "over" in spec else label
+
+
+def _refusal(options: Options, name: str, value: float) -> str | None:
+    """Why the options cannot have a value; None where they can."""
+    try:
+        type(options).model_validate(options.replace({name: value}).model_dump())
+    except ValidationError as error:
+        return error.errors()[0]["msg"]
+    return None
 
 
 def refuse_twins(file: YamlFile, methods: Sequence[Spec]) -> None:
@@ -82,16 +113,12 @@ def refuse_twins(file: YamlFile, methods: Sequence[Spec]) -> None:
 
 
 def check_kick(file: YamlFile, key: Key, kick: Kick, method: Spec) -> None:
-    """The method has the hyperparameter, and may have the value."""
+    """Raises `ConfigError` where the method has no such hyperparameter, or may not have the value."""
     trained = method.get("over", method)
-    options: Any = METHODS[trained["name"]].options.model_validate(rest(trained, "name", "label"))
-    own = options.values() if method["name"] != "transplant" else {}
+    options: Options = entry_of("method", trained).options.model_validate(options_in(trained))
+    own = options.values() if entry_of("method", method).takes_kicks else {}
     if kick.name not in own:
         has = f"it has: {', '.join(own)}" if own else "its hyperparameters cannot be changed"
         raise file.error(key, f"method {method['label']!r} has no hyperparameter {kick.name!r}; {has}")
-    if kick.value is not None:
-        try:
-            type(options).model_validate(options.replace({kick.name: kick.value}).model_dump())
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise file.error(key, f"{kick.name} cannot be set to {kick.value:g} in {method['label']!r}: {reason}") from None
+    if kick.value is not None and (reason := _refusal(options, kick.name, kick.value)):
+        raise file.error(key, f"{kick.name} cannot be set to {kick.value:g} in {method['label']!r}: {reason}")

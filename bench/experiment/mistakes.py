@@ -8,7 +8,9 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from bench.experiment.yaml_file import Key, YamlFile
+from bench.experiment.plugins import Catalogue, Found
+from bench.experiment.yaml_file import ConfigError, Key, YamlFile
+from bench.records.plugins import PluginError
 
 WORDS = {
     "dict_type": "a mapping such as {name: fixed} is expected", "model_type": "a mapping is expected",
@@ -68,21 +70,30 @@ def _allowed(model: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:
     return []
 
 
-def named(file: YamlFile, key: Key, item: Any, allowed: Mapping[str, Any], kind: str) -> str:
-    """Returns the `name` of an item, which must be one of the allowed ones."""
+def named(file: YamlFile, key: Key, item: Any, catalogue: Catalogue, kind: str) -> Found:
+    """Returns what the `name` of an item stands for."""
     name = item.get("name") if isinstance(item, Mapping) else None
     if name is None:
-        raise file.error(key, f"{dotted(key)}: a {kind} with a `name` is expected; one of: {', '.join(allowed)}")
-    return known(file, (*key, "name"), name, allowed, kind)
+        allowed = ", ".join(catalogue.names(kind))
+        raise file.error(key, f"{dotted(key)}: a {kind} with a `name` is expected; one of: {allowed}")
+    return found(file, (*key, "name"), name, catalogue, kind)
 
 
-def known(file: YamlFile, key: Key, name: Any, allowed: Mapping[str, Any], kind: str) -> str:
-    """Returns a name, which must be one of the allowed ones; the error suggests the nearest of them."""
-    if not isinstance(name, str) or name not in allowed:
-        close = difflib.get_close_matches(str(name), allowed, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise file.error(key, f"unknown {kind} {name!r}; {hint}allowed: {', '.join(allowed)}")
-    return name
+def found(file: YamlFile, key: Key, name: Any, catalogue: Catalogue, kind: str) -> Found:
+    """Returns what a name stands for: one of ours, or a plug-in."""
+    try:
+        return catalogue.find(kind, name)
+    except (KeyError, TypeError, AttributeError):
+        raise unknown(file, key, name, catalogue.names(kind), kind) from None
+    except PluginError as error:
+        raise file.error(key, str(error)) from None
+
+
+def unknown(file: YamlFile, key: Key, name: Any, allowed: Sequence[str], kind: str) -> ConfigError:
+    """Returns the error of a name that is not one of the allowed ones; it suggests the nearest of them."""
+    close = difflib.get_close_matches(str(name), allowed, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return file.error(key, f"unknown {kind} {name!r}; {hint}allowed: {', '.join(allowed)}")
 
 
 def rest(item: Mapping[str, Any], *taken: str) -> dict[str, Any]:

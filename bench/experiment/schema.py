@@ -51,6 +51,7 @@ class ExperimentFields(Options):
 
     experiment: str = Field(min_length=1, max_length=100, pattern=r"^[a-z0-9-]+$")
     figures: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = Field(default=(), description="files or modules that register methods, tasks, figures")
     task: Mapping[str, Any]
     budget: Budget
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)

@@ -8,19 +8,19 @@ from typing import Any
 
 from bench.experiment.shocks import Shock
 from bench.experiment.yaml_file import Key
-from bench.tasks.data_sets import DATA_SETS
+from bench.tasks.data_sets import DataSet
 from bench.tasks.task_registry import TaskOptions
 
 Misfit = tuple[Key, str]
 """A key of the configuration, and what is wrong with it."""
 
 
-def misfits(data: str, options: TaskOptions, methods: Sequence[Mapping[str, Any]]) -> Iterator[Misfit]:
+def misfits(name: str, data: DataSet, options: TaskOptions, methods: Sequence[Mapping[str, Any]]) -> Iterator[Misfit]:
     """Splits and batches that are larger than what they are taken from."""
-    whole = DATA_SETS[data].training_examples
+    whole = data.training_examples
     held, trained = options.validation_size, whole - options.validation_size
     if trained < 1:
-        yield _at_most(("task", "validation_size"), held, whole - 1, f"{data} has {whole:,} training examples")
+        yield _at_most(("task", "validation_size"), held, whole - 1, f"{name} has {whole:,} training examples")
     if options.batch_size > trained:
         yield _at_most(("task", "batch_size"), options.batch_size, trained, "examples that are left for training")
     sizes: list[tuple[Key, int | None]] = [(("task", "validation_batch_size"), options.validation_batch_size)]
@@ -33,9 +33,9 @@ def misfits(data: str, options: TaskOptions, methods: Sequence[Mapping[str, Any]
             yield _at_most(key, size, held, "examples that are held out for validation")
 
 
-def late_events(unit: str, amount: float, shocks: Sequence[Shock], data: str, options: TaskOptions) -> Iterator[Misfit]:
+def late_events(unit: str, amount: float, shocks: Sequence[Shock], data: DataSet, options: TaskOptions) -> Iterator[Misfit]:
     """Events of shocks before which a budget in epochs or steps ends."""
-    per_epoch = options.steps_per_epoch(DATA_SETS[data].training_examples - options.validation_size)
+    per_epoch = options.steps_per_epoch(data.training_examples - options.validation_size)
     steps = {"epochs": amount * per_epoch, "steps": amount}.get(unit, math.inf)
     for place, shock in enumerate(shocks):
         for number, event in enumerate(shock.events):

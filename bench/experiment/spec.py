@@ -8,25 +8,43 @@ from typing import Any
 
 import torch
 
-from bench.experiment.method_registry import build_method
-from bench.protocol import Method, Split, Task
-from bench.protocol.space import Space
-from bench.tasks.task_registry import TASKS, build_task
+from bench.experiment.plugins import entry_of
+from bench.protocol import Method, MethodEntry, Space, Split, Task
+from bench.tasks.task_registry import TaskEntry, build_task
 
 Spec = dict[str, Any]
 """All that affects a run's result, as plain JSON values: task, method, seed, budget, space, device, threads, shock."""
 
-
-def task_of(spec: Spec, device: torch.device, data_root: Path | None) -> tuple[Task, Split]:
-    """The task and, apart from it, its test split."""
-    name, content = _named(spec["task"])
-    return build_task(name, type(TASKS[name].defaults)(**content), device=device, root=data_root)
+ABOUT = ("name", "label", "family", "origin")
+"""Keys of a spec's task or method that are not options of it."""
 
 
-def method_of(spec: Spec) -> Method:
-    """The method, before its first run."""
-    name, content = _named(spec["method"])
-    return build_method(name, content, Space.model_validate(spec["space"]))
+def task_of(spec: Spec, device: torch.device, data_root: Path | None, results: Path | None = None) -> tuple[Task, Split]:
+    """Returns the task and, apart from it, its test split; plug-ins come from the folder `results`, if it is given."""
+    part = spec["task"]
+    entry: TaskEntry = entry_of("task", part, results)
+    options = type(entry.defaults)(**options_in(part))
+    return build_task(part["name"], entry, options, device=device, root=data_root)
+
+
+def method_of(spec: Spec, results: Path | None = None) -> Method:
+    """Returns the method, before its first run; plug-ins come from the folder `results`, if it is given."""
+    return build_method(spec["method"], Space.model_validate(spec["space"]), results)
+
+
+def build_method(part: Spec, space: Space, results: Path | None = None) -> Method:
+    """Returns the method that a part of a spec describes."""
+    entry: MethodEntry = entry_of("method", part, results)
+    options = options_in(part)
+    if entry.repeats is None:
+        return entry.build(entry.options.model_validate(options), space)
+    over = build_method(options["over"], space, results)
+    return entry.build(entry.options.model_validate({**options, "over": None}), over)
+
+
+def options_in(part: Spec) -> Spec:
+    """Returns the options of a spec's task or method."""
+    return {key: value for key, value in part.items() if key not in ABOUT}
 
 
 def set_threads(spec: Spec) -> int:
@@ -34,8 +52,3 @@ def set_threads(spec: Spec) -> int:
     threads = spec["threads"] or os.cpu_count() or 1
     torch.set_num_threads(threads)
     return threads
-
-
-def _named(part: Spec) -> tuple[str, Spec]:
-    """A part's name, and its options without name and label."""
-    return part["name"], {key: value for key, value in part.items() if key not in ("name", "label")}

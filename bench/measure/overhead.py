@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    experiment = load_experiment(given.config, figures={}, device=given.device)
+    experiment = load_experiment(given.config, device=given.device)
     reading = seconds_a_reading()
     rows, shares, outcome = [], [], None
     for spec in experiment.specs:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import oho
 from bench.online.exact_twin import ExactTwin
-from bench.protocol import Batches, Incumbent, Kick, Ledger, Options, Space, State, Task, draw, packed, stream, train
+from bench.protocol import Batches, Kick, Ledger, MethodEntry, Options, Space, State, Task, draw, remade, stream, train
 from oho.published import CEILINGS
 
 Optimizer = oho.OHO | oho.PublishedOHO
@@ -30,9 +30,6 @@ class InitialOptions(Options):
     the run, uncounted, and the errors of its hypergradients are recorded.
     """
 
-    optimizer_name: ClassVar[str] = "sgd"
-    """By which a space may have laws of its own."""
-
     lr: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
     source: Literal["validation", "training"] = "validation"
@@ -40,7 +37,7 @@ class InitialOptions(Options):
     compare_exact: bool = False
 
     def values(self) -> dict[str, float | None]:
-        """Initial hyperparameters by name; None is drawn from the space."""
+        """The initial hyperparameters by name; None is drawn from the space."""
         return {"lr": self.lr, "weight_decay": self.weight_decay}
 
     @property
@@ -140,15 +137,24 @@ class PublishedOptions(InitialOptions):
         return oho.Layerwise(self.groups) if self.groups else "full" if self.variant == "full" else "global"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class OnlineState(State):
     """A training in progress; the optimizer holds influence, hyperparameters and meta-state."""
 
-    optimizer: Optimizer = None  # type: ignore[assignment]
-    batches: Batches = None  # type: ignore[assignment]
-    validation_batches: Batches = None  # type: ignore[assignment]
-    options: InitialOptions = None  # type: ignore[assignment]
+    optimizer: Optimizer
+    batches: Batches = remade()
+    validation_batches: Batches = remade()
+    options: InitialOptions = remade()
     twin: ExactTwin | None = None
+
+    def scalars(self) -> dict[str, float]:
+        """Norms of d(parameters)/d(hyperparameter); meta-steps skipped; steps with a limited influence."""
+        norms = self.optimizer.influence_norm()
+        counts = {f"skipped_{reason}": count for reason, count in self.optimizer.skipped.items()}
+        counts["shortened"] = self.optimizer.shortened
+        found = {f"influence_norm_{name}": norm for name, norm in norms.items()} | counts
+        found |= self.twin.scalars() if self.twin else {}
+        return {name: float(value) for name, value in found.items()}
 
     def closures(self, step: int, model: nn.Module | None = None) -> tuple[Closure, Closure]:
         """The training loss of a step, and the loss whose hypergradient it follows, of `model` or the run's own."""
@@ -171,8 +177,6 @@ class OnlineState(State):
 class Online:
     """A training by the optimizer that `optimize` makes of the model, the initial values, the options and the seed."""
 
-    spans_budget = False
-
     def __init__(
         self,
         options: InitialOptions,
@@ -188,15 +192,19 @@ class Online:
         initial |= draw(self.space, [name for name in given if name not in initial], seed)
         initial["weight_decay"] = min(initial["weight_decay"], self.options.ceiling)
         model, options = task.model(seed), self.options
-        state = OnlineState(task, seed, model, dict(initial), options=options)
-        state.optimizer = self.optimize(model, initial, options, seed)
-        state.batches = task.train_batches(seed)
-        state.validation_batches = task.validation_batches(seed, options.validation_batch_size)
-        if options.compare_exact:
-            state.twin = ExactTwin(model, state.optimizer, options.sets)
-        return state
+        optimizer = self.optimize(model, initial, options, seed)
+        return OnlineState(
+            task=task, seed=seed, model=model, hyper=dict(initial), options=options, optimizer=optimizer,
+            batches=task.train_batches(seed),
+            validation_batches=task.validation_batches(seed, options.validation_batch_size),
+            twin=ExactTwin(model, optimizer, options.sets) if options.compare_exact else None,
+        )  # fmt: skip
 
-    def advance(self, state: OnlineState, *, steps: int, progress: float, ledger: Ledger) -> OnlineState:
+    def check(self, task: Task) -> None:
+        """Raises ValueError where the sets do not fit the network."""
+        self.init(task, seed=0)
+
+    def advance(self, state: OnlineState, *, steps: int, progress: float, ledger: Ledger) -> None:
         """Updates with a meta-step each."""
         state.optimizer.on_phase = ledger.switch
 
@@ -212,39 +220,12 @@ class Online:
 
         train(state, steps, ledger, update=update)
         state.hyper = values_of(state.optimizer)
-        return state
-
-    def saved(self, state: OnlineState) -> dict[str, Any]:
-        """With the model, the optimizer and, if there is one, the twin."""
-        twin = state.twin.saved() if state.twin else None
-        model = packed(state.model.state_dict())
-        return {**state.saved(), "model": model, "optimizer": state.optimizer.state_dict(), "twin": twin}
 
     def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> OnlineState:
-        """The training that was saved."""
+        """Returns the training that was saved."""
         state = self.init(task, seed)
         state.restore(saved)
-        state.model.load_state_dict(saved["model"])
-        state.optimizer.load_state_dict(saved["optimizer"])
-        if state.twin:
-            state.twin.restore(saved["twin"])
         return state
-
-    def finish(self, state: State) -> None:
-        """Nothing is open."""
-
-    def incumbent(self, state: State) -> Incumbent | None:
-        """The best validated model of the run."""
-        return state.incumbent
-
-    def scalars(self, state: OnlineState) -> dict[str, float]:
-        """Norms of d(parameters)/d(hyperparameter); meta-steps skipped; steps with a limited influence."""
-        norms = state.optimizer.influence_norm()
-        counts = {f"skipped_{reason}": count for reason, count in state.optimizer.skipped.items()}
-        counts["shortened"] = state.optimizer.shortened
-        found = {f"influence_norm_{name}": norm for name, norm in norms.items()} | counts
-        found |= state.twin.scalars() if state.twin else {}
-        return {name: float(value) for name, value in found.items()}
 
 
 def values_of(optimizer: Optimizer) -> dict[str, list[float]]:
@@ -286,3 +267,31 @@ def published_recursion(model: nn.Module, initial: Initial, options: PublishedOp
         weight_decay_max=options.weight_decay_max,
         weight_decay_meta_scale=options.weight_decay_rate_scale,
     )
+
+
+def _entry(description: str, label: str, options: type[InitialOptions], optimize: Callable[..., Optimizer]) -> MethodEntry:
+    return MethodEntry(
+        description=description, label=label, family="online", options=options,
+        build=partial(Online, optimize=optimize), takes_kicks=True,
+    )  # fmt: skip
+
+
+GLOBAL = _entry(
+    "exact online hypergradients, one learning rate and L2 coefficient", "Global OHO", OnlineOptions, published_meta
+)
+LAYERWISE = _entry(
+    "one of each for the weights and the biases of every group of layers",
+    "Layer-wise OHO",
+    LayerwiseOptions,
+    published_meta,
+)
+FULL = _entry("one of each for every parameter tensor", "Full OHO", FullOptions, published_meta)
+DEFAULT = _entry("the defaults of the library: nothing to choose", "Default OHO", InitialOptions, defaults)
+PUBLISHED = _entry(
+    "the published recursion, defect by defect", "Published OHO", PublishedOptions, published_recursion
+)
+
+
+def is_online(entry: MethodEntry) -> bool:
+    """Whether a method is an OHO training, whose schedule can be transplanted."""
+    return issubclass(entry.options, InitialOptions)

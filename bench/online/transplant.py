@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 import oho
-from bench.online.methods import Online, OnlineState
-from bench.protocol import Batches, Incumbent, Ledger, Options, State, Task, packed, stream, train, unpacked
+from bench.online.methods import Online, OnlineState, is_online
+from bench.protocol import Batches, Ledger, MethodEntry, Options, State, Task, remade, stream, train, unpacked
 
 Schedule = dict[str, Tensor]
 """Values by hyperparameter, (steps, sets)."""
@@ -31,20 +31,22 @@ class TransplantOptions(Options):
     donor_offset: int = Field(default=1000, ge=0)
     order: Literal["kept", "shuffled", "mean"] = "kept"
 
+    def details(self) -> list[str]:
+        """The order, where it is not kept."""
+        return [] if self.order == "kept" else [self.order]
 
-@dataclass
+
+@dataclass(kw_only=True)
 class TransplantState(State):
-    """A training by SGD along the schedule."""
+    """A training by SGD along the schedule, whose values are set before each step."""
 
-    optimizer: oho.OHO = None  # type: ignore[assignment]
-    batches: Batches = None  # type: ignore[assignment]
-    schedule: Schedule = field(default_factory=dict)
+    optimizer: oho.OHO = remade()
+    batches: Batches = remade()
+    schedule: Schedule
 
 
 class Transplant:
     """SGD whose learning rate and L2 coefficient follow what was found elsewhere."""
-
-    spans_budget = False
 
     def __init__(self, options: TransplantOptions, over: Online):
         self.options, self.over = options, over
@@ -56,11 +58,13 @@ class Transplant:
             self._found[seed] = self._arranged(self._donate(task, seed + self.options.donor_offset), seed)
         schedule, model = self._found[seed], task.model(seed)
         hyper = {name: values[0].tolist() for name, values in schedule.items()}
-        state = TransplantState(task, seed, model, hyper, schedule=schedule, batches=task.train_batches(seed))
-        state.optimizer = oho.OHO(model.named_parameters(), oho.SGD(0.0, tune=()), sets=self.over.options.sets)
-        return state
+        optimizer = oho.OHO(model.named_parameters(), oho.SGD(0.0, tune=()), sets=self.over.options.sets)
+        return TransplantState(
+            task=task, seed=seed, model=model, hyper=hyper, schedule=schedule, optimizer=optimizer,
+            batches=task.train_batches(seed),
+        )  # fmt: skip
 
-    def advance(self, state: TransplantState, *, steps: int, progress: float, ledger: Ledger) -> TransplantState:
+    def advance(self, state: TransplantState, *, steps: int, progress: float, ledger: Ledger) -> None:
         """Updates along the schedule."""
         last = len(state.schedule["lr"]) - 1
 
@@ -71,30 +75,13 @@ class Transplant:
 
         train(state, steps, ledger, update=update)
         state.hyper = {name: values.tolist() for name, values in state.optimizer.hyper.items()}
-        return state
-
-    def saved(self, state: TransplantState) -> dict[str, Any]:
-        """With the model and the schedule."""
-        return {**state.saved(), "model": packed(state.model.state_dict()), "schedule": packed(state.schedule)}
 
     def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> TransplantState:
-        """The training that was saved."""
+        """Returns the training that was saved."""
         self._found[seed] = unpacked(saved["schedule"])
         state = self.init(task, seed)
         state.restore(saved)
-        state.model.load_state_dict(saved["model"])
         return state
-
-    def finish(self, state: State) -> None:
-        """Nothing is open."""
-
-    def incumbent(self, state: State) -> Incumbent | None:
-        """The best validated model of the run."""
-        return state.incumbent
-
-    def scalars(self, state: State) -> dict[str, float]:
-        """Nothing beyond losses and hyperparameters."""
-        return {}
 
     def _donate(self, task: Task, seed: int) -> Schedule:
         """The values that each step of the donor was made with."""
@@ -103,7 +90,7 @@ class Transplant:
         while donor.step < self.options.epochs * task.steps_per_epoch and not donor.diverged:
             for name, values in donor.optimizer.hyper.items():
                 found[name].append(values.clone())
-            donor = self.over.advance(donor, steps=1, progress=0.0, ledger=Ledger())
+            self.over.advance(donor, steps=1, progress=0.0, ledger=Ledger())
         return {name: torch.stack(values) for name, values in found.items()}
 
     def _arranged(self, schedule: Schedule, seed: int) -> Schedule:
@@ -113,3 +100,13 @@ class Transplant:
             order = torch.randperm(len(schedule["lr"]), generator=stream(seed, "shuffled schedule"))
             return {name: values[order.to(values.device)] for name, values in schedule.items()}
         return schedule
+
+
+TRANSPLANT = MethodEntry(
+    description="SGD along the schedule that an OHO run of another seed found, kept, shuffled in time, or averaged",
+    label="Transplant",
+    family="transplant",
+    options=TransplantOptions,
+    build=Transplant,
+    repeats=is_online,
+)

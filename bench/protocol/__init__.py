@@ -1,5 +1,6 @@
 """What a method may see: all that a method's module needs is importable from here."""
 
+from bench.protocol.entry import FAMILIES, MethodEntry, Package
 from bench.protocol.ledger import Ledger
 from bench.protocol.method import (
     Incumbent,
@@ -9,15 +10,18 @@ from bench.protocol.method import (
     State,
     Trial,
     adopt,
+    remade,
     select,
     train,
 )
-from bench.protocol.space import Dimension, Space, draw
+from bench.protocol.space import OPTIMIZERS, Dimension, Space, draw
 from bench.protocol.streams import stream, stream_seed
 from bench.protocol.task import Batch, Batches, Split, Task, evaluate
 from bench.records.checkpoints import packed, unpacked
 
 __all__ = [
+    "FAMILIES",
+    "OPTIMIZERS",
     "Batch",
     "Batches",
     "Dimension",
@@ -25,7 +29,9 @@ __all__ = [
     "Kick",
     "Ledger",
     "Method",
+    "MethodEntry",
     "Options",
+    "Package",
     "Space",
     "Split",
     "State",
@@ -35,6 +41,7 @@ __all__ = [
     "draw",
     "evaluate",
     "packed",
+    "remade",
     "select",
     "stream",
     "stream_seed",

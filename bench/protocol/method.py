@@ -1,8 +1,8 @@
 """What a method is.  A method holds no clock, no logging and no file, and never sees the test split.
 
     state = method.init(task, seed)
-    state = method.advance(state, steps=10, progress=0.25, ledger=ledger)     # again and again, until the budget ends
-    method.incumbent(state), method.scalars(state)
+    method.advance(state, steps=10, progress=0.25, ledger=ledger)     # again and again, until the budget ends
+    state.incumbent, state.scalars()
 
 The runner owns loop, clock and stopping; a method owns its state and says, through `ledger.account(...)`, on which
 account the seconds it causes are booked.  PROTOCOL.md has the rules.
@@ -13,8 +13,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -23,20 +23,29 @@ from bench.protocol.ledger import Ledger
 from bench.protocol.task import Task
 from bench.records.checkpoints import packed, unpacked
 
-SAVED = ("hyper", "step", "trial", "trial_step", "train_loss", "end", "curve", "diverged")
-"""Fields of a state that are plain values."""
 JUDGED_EVERY = 10
 """Steps of a training between two looks at whether its loss is finite: fixed, so that no ending depends on the clock."""
 
 
 class Options(BaseModel):
-    """Base of every options class: frozen, and an unknown key is an error."""
+    """The base of every options class: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    optimizer_name: ClassVar[str] = "sgd"
+    """The name by which a space may have laws of its own."""
+
+    def values(self) -> dict[str, float | None]:
+        """Returns the hyperparameters by name; None is left open: drawn from the experiment's space, or searched."""
+        return {}
+
     def replace(self, values: Mapping[str, float]) -> Self:
-        """The same with other values."""
+        """Returns the same options with other values."""
         return self.model_copy(update=dict(values))
+
+    def details(self) -> list[str]:
+        """Returns what a figure adds to the method's label where these options differ from the usual ones."""
+        return []
 
 
 @dataclass(frozen=True)
@@ -48,13 +57,13 @@ class Kick:
     factor: float = 1.0
 
     def of(self, present: Any) -> Any:
-        """What it makes of the present value, a number or a tensor."""
+        """Returns what the kick makes of the present value, a number or a tensor."""
         return self.factor * present if self.value is None else self.value
 
 
 @dataclass(frozen=True)
 class Incumbent:
-    """The best model on the validation split so far: its loss in nats per example, its weights, where it was found."""
+    """The best model on the validation split so far: its loss in the task's unit, its weights, where it was found."""
 
     validation_loss: float
     weights: dict[str, Tensor]
@@ -72,100 +81,137 @@ class Trial:
     status: str
     """finished | diverged | pruned | cut"""
     curve: tuple[float, ...] = ()
-    """Its validation losses in the order they were found, nats per example."""
+    """Its validation losses in the order they were found, in the task's unit."""
 
 
-@dataclass
+def remade() -> Any:
+    """Marks a field of a state that `init` makes again, so that it is not saved."""
+    return field(metadata={"saved": False})
+
+
+@dataclass(kw_only=True)
 class State:
-    """What every method's state has; methods add their own by subclassing.
+    """What every method's state has; methods add their own fields by subclassing, and override what differs.
 
     `step` counts parameter updates over the whole run, `trial_step` those of the present trial.
     """
 
-    task: Task
-    seed: int
+    task: Task = remade()
+    seed: int = remade()
     model: nn.Module
+    """Between two calls of `advance` it is what the runner evaluates."""
     hyper: dict[str, Any]
+    """The present values, for the records: a number, or a list with one number a set."""
     step: int = 0
     trial: int = 0
     trial_step: int = 0
     train_loss: float = math.nan
     """Training loss of the last step of the last chunk."""
     incumbent: Incumbent | None = None
+    """The best model so far, chosen on validation; its loss never rises."""
     end: int | None = None
     """The `trial_step` at which a training ends, where that is known."""
     curve: list[float] = field(default_factory=list)
-    """Validation losses of the training so far, nats per example."""
+    """Validation losses of the training so far."""
     trials: list[Trial] = field(default_factory=list)
     diverged: bool = False
     """The training ended in a non-finite loss and nothing follows it."""
+
+    @property
+    def spans_budget(self) -> bool:
+        """Whether what the method does depends on how long its budget is, beyond being ended by it."""
+        return False
 
     @property
     def is_open(self) -> bool:
         """Whether the present trial goes on: it is not among the ended ones yet."""
         return len(self.trials) == self.trial
 
-    def saved(self) -> dict[str, Any]:
-        """What every state has but task, seed and model, as tensors and plain values."""
-        plain = {name: packed(getattr(self, name)) for name in SAVED}
-        incumbent = None if self.incumbent is None else packed(vars(self.incumbent))
-        return {**plain, "incumbent": incumbent, "trials": [packed(vars(trial)) for trial in self.trials]}
-
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        """Takes over what another one has `saved`."""
-        for name in SAVED:
-            setattr(self, name, unpacked(saved[name]))
-        self.incumbent = None if saved["incumbent"] is None else Incumbent(**unpacked(saved["incumbent"]))
-        self.trials = [Trial(**trial) for trial in saved["trials"]]
-
     @property
     def trainings(self) -> Sequence[State]:
         """The trainings in progress, where a method is made of several."""
         return [self]
 
+    def scalars(self) -> dict[str, float]:
+        """Returns what is worth plotting beside losses and hyperparameters."""
+        return {}
+
+    def finish(self) -> None:
+        """Closes what is in progress, as it is and without a validation: the budget has ended."""
+
     def kick(self, kick: Kick) -> None:
-        """Changes a hyperparameter of this training; only asked of `trainings`."""
+        """Changes a hyperparameter of this training; the runner asks this of `trainings` only."""
         raise NotImplementedError(f"{type(self).__name__} has no kick: its hyperparameters cannot be changed from outside")
+
+    def saved(self) -> dict[str, Any]:
+        """Returns every field but those that are `remade`, as tensors and plain values.
+
+        Objects are saved by their `state_dict` or `saved`.  A TypeError names a field that has neither.
+        """
+        return {name: _saved(f"{type(self).__name__}.{name}", getattr(self, name)) for name in self._saved_names()}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Takes over what another state has `saved`."""
+        for name in self._saved_names():
+            present, value = getattr(self, name), saved[name]
+            if hasattr(present, "load_state_dict"):
+                present.load_state_dict(value)
+            elif hasattr(present, "restore"):
+                present.restore(value)
+            else:
+                setattr(self, name, unpacked(value))
+        self.incumbent = None if saved["incumbent"] is None else Incumbent(**unpacked(saved["incumbent"]))
+        self.trials = [Trial(**trial) for trial in saved["trials"]]
+
+    def _saved_names(self) -> list[str]:
+        return [each.name for each in fields(self) if each.metadata.get("saved", True)]
+
+
+PLAIN = (bool, int, float, str, Tensor, type(None))
+
+
+def _saved(name: str, value: Any) -> Any:
+    if hasattr(value, "state_dict"):
+        return packed(value.state_dict())
+    if hasattr(value, "saved"):
+        return value.saved()
+    if isinstance(value, Incumbent | Trial):
+        return packed(vars(value))
+    if isinstance(value, list) and any(isinstance(item, Trial) for item in value):
+        return [packed(vars(item)) for item in value]
+    if not _is_plain(value):
+        remedy = "give it `state_dict` and `load_state_dict`, or mark the field as `remade()` and let `init` make it"
+        raise TypeError(f"{name}: {type(value).__name__} cannot be saved in a checkpoint; {remedy}")
+    return packed(value)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    return all(map(_is_plain, value)) if isinstance(value, list | tuple) else isinstance(value, PLAIN)
 
 
 class Method(Protocol):
-    """One way to train under a budget.  A method's state is a `State` of its own kind, hence `Any` here."""
+    """One way to train under a budget.  A method's state is a `State` of its own kind, hence `Any` here.
 
-    @property
-    def spans_budget(self) -> bool:
-        """Whether what it does depends on how long its budget is, beyond being ended by it."""
-        ...
+    A method that cannot train every network also has `check(task)`, which raises ValueError with the reason; it is called
+    before an experiment's first run.
+    """
 
     def init(self, task: Task, seed: int) -> Any:
-        """The state before the first step.  A function of its arguments alone."""
+        """Returns the state before the first step.  A function of its arguments alone."""
         ...
 
-    def advance(self, state: Any, *, steps: int, progress: float, ledger: Ledger) -> Any:
-        """At most `steps` further updates, or a proposal.  Returns after a validation, so that the clock is read where a
-        model is found, and after a proposal, so that it is read before more is done.
+    def advance(self, state: Any, *, steps: int, progress: float, ledger: Ledger) -> None:
+        """Makes at most `steps` further updates, or a proposal.  Returns after a validation, so that the clock is read
+        where a model is found, and after a proposal, so that it is read before more is done.
 
-        `progress` is the fraction of the budget used, in [0, 1).  Between two calls `state.model` is what is evaluated.
+        `progress` is the fraction of the budget used, in [0, 1).
         """
         ...
 
-    def finish(self, state: Any) -> None:
-        """The budget ended: a trial in progress is closed as it is, without a validation."""
-        ...
-
-    def saved(self, state: Any) -> dict[str, Any]:
-        """The state between two calls of `advance`, as tensors and plain values."""
-        ...
-
     def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> Any:
-        """The state that was saved: what follows is what would have followed, bit for bit."""
-        ...
-
-    def incumbent(self, state: Any) -> Incumbent | None:
-        """The best model so far, chosen on validation; its loss never rises."""
-        ...
-
-    def scalars(self, state: Any) -> dict[str, float]:
-        """What is worth plotting beside losses and hyperparameters."""
+        """Returns the state that was `saved`: what follows is what would have followed, bit for bit."""
         ...
 
 

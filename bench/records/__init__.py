@@ -1,6 +1,6 @@
 """What a run leaves on disk, and how it is read back.  Imports no torch."""
 
-from bench.records.errors import RecordError, StorageError
+from bench.records.errors import RecordError, ReportError, StorageError
 from bench.records.run_folder import (
     PROTOCOL,
     SCHEMA,
@@ -28,6 +28,7 @@ __all__ = [
     "Manifest",
     "Outcome",
     "RecordError",
+    "ReportError",
     "Run",
     "RunWriter",
     "Status",

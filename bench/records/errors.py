@@ -23,6 +23,13 @@ class RecordError(Exception):
         super().__init__(one_line(message))
 
 
+class ReportError(Exception):
+    """A report or figure that cannot be made; the message is one line that says what to do."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
+
+
 class StorageError(Exception):
     """A results folder that cannot be written; the message says how it can be again."""
 

@@ -118,7 +118,7 @@ class Manifest:
 def run_id(spec: Mapping[str, Any]) -> str:
     """The first 16 hexadecimal digits of SHA-256 over the canonical JSON of what affects the run's result.
 
-    Labels, which are for figures only, are left out.
+    Labels and families, which are for figures only, are left out.
     """
     text = json.dumps(_without_labels(spec), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -126,7 +126,7 @@ def run_id(spec: Mapping[str, Any]) -> str:
 
 def _without_labels(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _without_labels(item) for key, item in value.items() if key != "label"}
+        return {key: _without_labels(item) for key, item in value.items() if key not in ("label", "family")}
     return value
 
 

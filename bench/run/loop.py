@@ -20,7 +20,7 @@ from bench.records.checkpoints import packed, write_checkpoint
 from bench.run.disturbances import Conditions
 from bench.run.gradient_correlations import gradient_correlations
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 CHECKPOINT_SHARE = 0.02
 """Of a run's time that checkpoints may take: where they are large, they are made more rarely."""
 SAVED = ("due", "result", "final", "recorded_trials", "resumptions")
@@ -86,7 +86,7 @@ class Loop:
         while len(self.events) > earlier["events"]:
             change_data(self.events.pop(0), self.task, self.test, self.spec["seed"])
         self.state = self.method.restored(self.task, self.spec["seed"], earlier["method"])
-        self.selected = self.method.incumbent(self.state)
+        self.selected = self.state.incumbent
         for name in SAVED:
             setattr(self, name, earlier[name])
         self.resumptions += 1
@@ -95,7 +95,7 @@ class Loop:
     def checkpoint(self, *, is_last: bool) -> None:
         """Writes all that the run needs to go on.  Where that fails, it is told: once, or before the run is left."""
         content = {
-            "version": CHECKPOINT_VERSION, "method": self.method.saved(self.state), "events": len(self.events),
+            "version": CHECKPOINT_VERSION, "method": self.state.saved(), "events": len(self.events),
             "records": self.writer.durable(), "seconds": dict(self.ledger.seconds),
             **{name: packed(getattr(self, name)) for name in SAVED},
         }  # fmt: skip
@@ -122,7 +122,7 @@ class Loop:
             if (moment := self.ledger.wall()) - shown > 0.1:
                 self.progress(min(1.0, used / self.amount), self.state)
                 shown = moment
-        self.method.finish(self.state)
+        self.state.finish()
         self.record_trials(used)
         if self.final["step"] < self.state.step:
             self.evaluate(used)
@@ -134,9 +134,7 @@ class Loop:
         """Some steps of the method, and what is to be recorded after them; returns the budget used."""
         steps = self.chunk(used, self.due)
         with self.ledger.account("train"), self.conditions.working():
-            self.state = self.method.advance(
-                self.state, steps=steps, progress=used / self.amount, ledger=self.ledger
-            )
+            self.method.advance(self.state, steps=steps, progress=used / self.amount, ledger=self.ledger)
         used = self.used()
         self.record_trials(used)
         self.record_incumbent(used)
@@ -169,7 +167,7 @@ class Loop:
         if self.unit == "seconds":
             per_step = used / max(1, self.state.step) or CHUNK_SECONDS
             return max(1, int(min(CHUNK_SECONDS, 0.5 * remaining) / per_step))
-        if self.method.spans_budget:
+        if self.state.spans_budget:
             return 1  # it is told the fraction of the budget used before each step
         per_step = 1 if self.unit == "steps" else 1 / self.task.steps_per_epoch
         return max(1, min(CHUNK_STEPS, math.ceil(remaining / per_step - 1e-9)))
@@ -205,7 +203,7 @@ class Loop:
 
     def record_incumbent(self, used: float) -> None:
         """Writes a model selected since the last call, unless the deadline was before."""
-        incumbent = self.method.incumbent(self.state)
+        incumbent = self.state.incumbent
         if incumbent is None or incumbent is self.selected or used > self.amount:
             return
         moment = self.moment("incumbent", used)
@@ -223,7 +221,7 @@ class Loop:
         state, moment = self.state, self.moment("evaluation", used)
         with self.ledger.account("evaluation"):
             validation, test = self.task.evaluate(state.model, self.task.validation, self.test)
-            scalars = self.method.scalars(state)
+            scalars = state.scalars()
             if count := self.spec.get("gradient_batches"):
                 seed = self.spec["seed"]
                 scalars |= gradient_correlations(self.task, state.model, seed=seed, step=state.step, count=count)

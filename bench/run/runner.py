@@ -161,5 +161,5 @@ def _outcome(status: Status, message: str, loop: Loop | None, ledger: Ledger, en
         environment=environment,
         conditions={**verdict.readings, "resumptions": loop.resumptions if loop else 0},
         invalid_because=verdict.reasons if loop and loop.unit == "seconds" else [],
-        spans_budget=loop.method.spans_budget if loop else False,
+        spans_budget=state.spans_budget if state else False,
     )

@@ -52,23 +52,17 @@ def data_root(root: Path | None = None) -> Path:
     return root or Path(os.environ.get("OHO_DATA", "data"))
 
 
-def load(name: str, root: Path | None = None) -> tuple[Split, Split]:
-    """Training and test split of a data set on the CPU, downloaded into the root if it is not there.
+def load(data_set: DataSet, root: Path | None = None) -> Loaded:
+    """Returns both splits of a data set on the CPU, downloaded into the root if they are not there.
 
     They are read once a process; nobody writes into them.
     """
-    loaded = _load(name, data_root(root))
-    return loaded.train, loaded.test
-
-
-def label(name: str, root: Path | None = None) -> str:
-    """What the data set that `load` returns is called: "CIFAR-10 (JPEG)" where it was read from re-encoded images."""
-    return _load(name, data_root(root)).label
+    return _load(data_set, data_root(root))
 
 
 @cache
-def _load(name: str, root: Path) -> Loaded:
-    return DATA_SETS[name].load(root)
+def _load(data_set: DataSet, root: Path) -> Loaded:
+    return data_set.load(root)
 
 
 def hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
@@ -186,16 +180,14 @@ def _has_cifar10(root: Path) -> bool:
     return (root / PLACES["CIFAR10"]).exists() or (root / JPEG_ARCHIVE).exists()
 
 
-DATA_SETS: dict[str, DataSet] = {
-    "digits": DataSet("1,797 8x8 images of digits, shipped with scikit-learn", 1_437, _digits, lambda root: True),
-    "mnist": DataSet(
-        "70,000 28x28 images of digits", 60_000, _torchvision("MNIST", "MNIST", _flat_fractions), _has_raw("MNIST")
-    ),
-    "fashion-mnist": DataSet(
-        "70,000 28x28 images of clothes",
-        60_000,
-        _torchvision("FashionMNIST", "Fashion-MNIST", _flat_fractions),
-        _has_raw("FashionMNIST"),
-    ),
-    "cifar10": DataSet("60,000 32x32 colour images of animals and vehicles", 50_000, _cifar10, _has_cifar10),
-}
+DIGITS = DataSet("1,797 8x8 images of digits, shipped with scikit-learn", 1_437, _digits, lambda root: True)
+MNIST = DataSet(
+    "70,000 28x28 images of digits", 60_000, _torchvision("MNIST", "MNIST", _flat_fractions), _has_raw("MNIST")
+)
+FASHION_MNIST = DataSet(
+    "70,000 28x28 images of clothes",
+    60_000,
+    _torchvision("FashionMNIST", "Fashion-MNIST", _flat_fractions),
+    _has_raw("FashionMNIST"),
+)
+CIFAR10 = DataSet("60,000 32x32 colour images of animals and vehicles", 50_000, _cifar10, _has_cifar10)

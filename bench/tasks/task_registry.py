@@ -1,4 +1,4 @@
-"""The tasks by name: one entry each, options owned by the entry."""
+"""Our tasks: an entry each, options owned by the entry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 from bench.protocol import Options
 from bench.protocol.augmentation import CropAndFlip
 from bench.protocol.task import Split, Task
-from bench.tasks import data_sets as data
+from bench.tasks.data_sets import CIFAR10, DIGITS, FASHION_MNIST, MNIST, DataSet, hold_out, load
 from bench.tasks.models import channel_moments, multilayer_perceptron, residual_network
 
 SPLIT_SEED = 0
@@ -61,7 +61,7 @@ class TaskEntry:
     """A data set with a model and the options' defaults."""
 
     description: str
-    data: str
+    data: DataSet
     defaults: TaskOptions
     model: Callable[[Any, Split, int], ModelMaker]
     """(options, training split, number of classes) -> what makes a freshly initialised model."""
@@ -90,51 +90,50 @@ def _residual(depth: int) -> Callable[[ResidualOptions, Split, int], ModelMaker]
 
 def _cifar10(depth: int, description: str) -> TaskEntry:
     options = ResidualOptions(validation_size=10_000, validation_batch_size=1_000)
-    return TaskEntry(description, "cifar10", options, _residual(depth), augmentation=CropAndFlip(padding=4))
+    return TaskEntry(description, CIFAR10, options, _residual(depth), augmentation=CropAndFlip(padding=4))
 
 
-TASKS: dict[str, TaskEntry] = {
-    "digits-mlp": TaskEntry(
-        "digits, tanh network 64-32-32-10, 359 held out for validation",
-        "digits",
-        PerceptronOptions(validation_size=359, width=32, hidden_layers=2, selection_epochs=5),
-        _perceptron,
-    ),
-    "mnist-mlp": TaskEntry(
-        "MNIST, tanh network 784-128-128-128-10, 10,000 held out for validation",
-        "mnist",
-        PerceptronOptions(validation_size=10_000),
-        _perceptron,
-    ),
-    "mnist-mlp-dropout": TaskEntry(
-        "the same with a fifth of the hidden units left out at each training step",
-        "mnist",
-        DropoutOptions(validation_size=10_000),
-        _dropout_perceptron,
-        noisy=True,
-    ),
-    "fashion-mnist-mlp": TaskEntry(
-        "Fashion-MNIST, tanh network 784-128-128-128-10, 10,000 held out for validation",
-        "fashion-mnist",
-        PerceptronOptions(validation_size=10_000),
-        _perceptron,
-    ),
-    "cifar10-resnet18": _cifar10(
-        18, "CIFAR-10, ResNet-18 with a 3x3 stem, random crops and flips, 10,000 held out for validation"
-    ),
-    "cifar10-resnet50": _cifar10(50, "the same with ResNet-50"),
-}
+DIGITS_MLP = TaskEntry(
+    "digits, tanh network 64-32-32-10, 359 held out for validation",
+    DIGITS,
+    PerceptronOptions(validation_size=359, width=32, hidden_layers=2, selection_epochs=5),
+    _perceptron,
+)
+MNIST_MLP = TaskEntry(
+    "MNIST, tanh network 784-128-128-128-10, 10,000 held out for validation",
+    MNIST,
+    PerceptronOptions(validation_size=10_000),
+    _perceptron,
+)
+MNIST_MLP_DROPOUT = TaskEntry(
+    "the same with a fifth of the hidden units left out at each training step",
+    MNIST,
+    DropoutOptions(validation_size=10_000),
+    _dropout_perceptron,
+    noisy=True,
+)
+FASHION_MNIST_MLP = TaskEntry(
+    "Fashion-MNIST, tanh network 784-128-128-128-10, 10,000 held out for validation",
+    FASHION_MNIST,
+    PerceptronOptions(validation_size=10_000),
+    _perceptron,
+)
+CIFAR10_RESNET18 = _cifar10(
+    18, "CIFAR-10, ResNet-18 with a 3x3 stem, random crops and flips, 10,000 held out for validation"
+)
+CIFAR10_RESNET50 = _cifar10(50, "the same with ResNet-50")
 
 
-def build_task(name: str, options: TaskOptions, *, device: torch.device, root: Path | None = None) -> tuple[Task, Split]:
-    """A task and, apart from it, its test split.  Whole splits are moved to the device."""
-    entry = TASKS[name]
-    whole, test = data.load(entry.data, root)
-    train, validation = data.hold_out(whole, options.validation_size, SPLIT_SEED)
+def build_task(
+    name: str, entry: TaskEntry, options: TaskOptions, *, device: torch.device, root: Path | None = None
+) -> tuple[Task, Split]:
+    """Returns a task and, apart from it, its test split.  Whole splits are moved to the device."""
+    whole, test, label = load(entry.data, root)
+    train, validation = hold_out(whole, options.validation_size, SPLIT_SEED)
     make_model = entry.model(options, train, int(whole.targets.max()) + 1)
     train, validation, test = (Split(*(part.to(device) for part in split)) for split in (train, validation, test))
     task = Task(
-        name, data.label(entry.data, root), train, validation, make_model,
+        name, label, train, validation, make_model,
         batch_size=options.batch_size,
         validation_batch_size=options.validation_batch_size,
         selection_period=options.selection_epochs * options.steps_per_epoch(len(train.targets)),

@@ -50,7 +50,7 @@ class WandbSink:
     ):  # fmt: skip
         self._spec, self._begin, self._project, self._offline = spec, begin, project, offline
         self._run_id, self._experiment = run_id, experiment
-        self._is_search = "trial_epochs" in spec["method"]
+        self._is_search = spec["method"].get("family") == "search"
         self._rows: list[dict[str, float]] = []
         self._run: Any = None
         self.failed = False

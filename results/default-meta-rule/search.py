@@ -22,8 +22,9 @@ from pathlib import Path
 import torch
 
 import oho
+from bench.experiment.registries import TASKS
 from bench.protocol.task import Batches, evaluate
-from bench.tasks.task_registry import TASKS, build_task
+from bench.tasks.task_registry import build_task
 
 HERE = Path(__file__).parent
 TABLE = HERE / "trajectories.csv"
@@ -111,7 +112,7 @@ def measure(name: str, task_name: str, start: float, seed: int) -> list[dict[str
 
 def _task(name: str):
     root = Path(os.environ.get("OHO_DATA", "data"))
-    return build_task(name, TASKS[name].defaults, device=torch.device("cpu"), root=root)
+    return build_task(name, TASKS[name], TASKS[name].defaults, device=torch.device("cpu"), root=root)
 
 
 def _measure(job: tuple) -> list[dict[str, object]]:

@@ -4,9 +4,10 @@ import torch
 
 from baselines.population import Population, PopulationOptions
 from baselines.training import FixedOptions, Training
+from bench.experiment.registries import TASKS
 from bench.protocol.ledger import Ledger
 from bench.protocol.space import Dimension, Space
-from bench.tasks.task_registry import TASKS, build_task
+from bench.tasks.task_registry import build_task
 
 LAWS = {
     "lr": Dimension(low=1e-4, high=0.2, log=True),
@@ -21,12 +22,12 @@ def population(space=LAWS, **options):
 
 def digits():
     entry = TASKS["digits-mlp"]
-    return build_task("digits-mlp", entry.defaults, device=torch.device("cpu"))[0]
+    return build_task("digits-mlp", entry, entry.defaults, device=torch.device("cpu"))[0]
 
 
 def until(method, state, ready):
     while not ready(state):
-        state = method.advance(state, steps=100, progress=0.0, ledger=Ledger())
+        method.advance(state, steps=100, progress=0.0, ledger=Ledger())
     return state
 
 
@@ -47,10 +48,10 @@ def test_the_worst_go_on_from_the_best_with_hyperparameters_near_theirs():
     state = method.init(task, 0)
     while state.step < 5 * task.steps_per_epoch - 1:
         steps = 5 * task.steps_per_epoch - 1 - state.step
-        state = method.advance(state, steps=steps, progress=0.0, ledger=Ledger())
+        method.advance(state, steps=steps, progress=0.0, ledger=Ledger())
     before = [(weights(member), hyper(member)) for member in state.members]
     for _ in ("the last step", "evolution"):
-        state = method.advance(state, steps=1, progress=0.0, ledger=Ledger())
+        method.advance(state, steps=1, progress=0.0, ledger=Ledger())
     assert state.generation == 1
     best, worst = (pick(range(5), key=state.losses.__getitem__) for pick in (min, max))
     assert torch.equal(weights(state.members[worst]), weights(state.members[best]))

@@ -10,11 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from baselines import tuning_free
 from baselines.training import Training
-from baselines.tuning_free import METHODS
+from bench.experiment.registries import METHODS, TASKS
 from bench.protocol import Dimension, Ledger, Space
-from bench.tasks.task_registry import TASKS, build_task
+from bench.tasks.task_registry import build_task
 
 SPACE = Space(
     name="narrow",
@@ -23,7 +22,8 @@ SPACE = Space(
         "weight_decay": Dimension(low=1e-6, high=1e-4, log=True),
     },
 )
-PACKAGED = sorted(name for name, entry in METHODS.items() if entry.options.package)
+NAMES = [name for name in METHODS if METHODS[name].family in ("tuning-free", "one-step")]
+PACKAGED = sorted(name for name in NAMES if METHODS[name].package)
 STARTS = {
     "prodigy": {},
     "schedule-free-sgd": {"lr": 2.0},
@@ -51,14 +51,14 @@ def options_of(case, **values):
 
 @pytest.fixture(scope="module")
 def task():
-    return build_task("digits-mlp", TASKS["digits-mlp"].defaults, device=torch.device("cpu"))[0]
+    return build_task("digits-mlp", TASKS["digits-mlp"], TASKS["digits-mlp"].defaults, device=torch.device("cpu"))[0]
 
 
 def trained(task, options, *, steps, chunk=25):
     method = Training(options, SPACE)
     state = method.init(task, 0)
     while state.step < steps:
-        state = method.advance(state, steps=min(chunk, steps - state.step), progress=0.0, ledger=Ledger())
+        method.advance(state, steps=min(chunk, steps - state.step), progress=0.0, ledger=Ledger())
     return state
 
 
@@ -81,7 +81,7 @@ def updates(options, task, model, *, count):
 
 
 def test_every_method_is_tried():
-    assert {case.partition(",")[0] for case in STARTS} == set(METHODS)
+    assert {case.partition(",")[0] for case in STARTS} == set(NAMES)
 
 
 @pytest.mark.parametrize("case", STARTS)
@@ -101,7 +101,7 @@ def test_weight_decay_shrinks_the_weights(case, task):
     assert sizes[1] < sizes[0]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", NAMES)
 def test_open_values_are_drawn_and_replaced(name):
     options = METHODS[name].options()
     assert options.optimizer_name == name
@@ -199,20 +199,17 @@ def depth(node):
 def test_a_missing_package_is_said_before_anything_runs(name, task, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
     options = METHODS[name].options
-    sentence = tuning_free.missing_package(name)
-    assert sentence == (
-        f"method {name!r} needs the package {options.package.distribution}; "
-        "install it with: pip install 'oho-bench[baselines]'"
-    )
+    package = METHODS[name].package
+    sentence = f"needs the package {package.distribution}; install it with: pip install 'oho-bench[baselines]'"
+    assert package.missing == sentence
     drawn = dict.fromkeys(options().values(), 0.01)
     with pytest.raises(ValueError, match="needs the package") as raised:
         options().replace(drawn).stepper(task.model(0))
     assert str(raised.value) == sentence
 
 
-def test_other_methods_need_no_package(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
-    assert [tuning_free.missing_package(name) for name in ("hdm", "hypergradient-descent", "fixed")] == [None] * 3
+def test_other_methods_need_no_package():
+    assert [METHODS[name].package for name in ("hdm", "hypergradient-descent", "fixed")] == [None] * 3
 
 
 @pytest.mark.parametrize(("name", "times"), [("prodigy", 1e3), ("mechanic", 1)])
@@ -224,8 +221,9 @@ def test_a_schedule_multiplies_what_the_package_finds(name, times, task):
     moved = {}
     for schedule, progress in (("constant", 0.5), ("cosine", 0.0), ("cosine", 1 - 1e-9)):
         method = Training(options_of(name, schedule=schedule), SPACE)
-        assert method.spans_budget == (schedule == "cosine")
-        state = method.advance(method.init(task, 0), steps=10, progress=0.0, ledger=Ledger())
+        state = method.init(task, 0)
+        assert state.spans_budget == (schedule == "cosine")
+        method.advance(state, steps=10, progress=0.0, ledger=Ledger())
         before = nn.utils.parameters_to_vector(state.model.parameters()).detach().clone()
         method.advance(state, steps=1, progress=progress, ledger=Ledger())
         after = nn.utils.parameters_to_vector(state.model.parameters()).detach()

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from test_reports import LOSSES, evaluation, incumbent, spec_of, write_folder, write_run
 
-from bench.records import Manifest, RunWriter, Status, read_run, write_manifest
+from bench.records import Manifest, ReportError, RunWriter, Status, read_run, write_manifest
 from reports import page
 from reports.api import build_report
-from reports.errors import ReportError
 from reports.figures import anytime
 from reports.page import LOG_ROWS, details, embedded, log, rounded, rows
 from reports.tables import read_tables

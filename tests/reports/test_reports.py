@@ -5,11 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from bench.records import Manifest, Outcome, RecordError, RunWriter, Status, run_id, write_manifest
+from bench.records import Manifest, Outcome, RecordError, ReportError, RunWriter, Status, run_id, write_manifest
 from reports import document
 from reports.api import build_figure, build_report
 from reports.common import NoData, measured, setting
-from reports.errors import ReportError
 from reports.figures import anytime, distribution, performance
 from reports.statistics import bootstrap, bootstrap_curves, first_at_most, interquartile_mean, median
 from reports.tables import read_tables

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from test_reports import evaluation, spec_of, write_run
 
-from bench.records import Manifest, write_manifest
+from bench.records import Manifest, ReportError, write_manifest
 from reports.api import build_figure
-from reports.errors import ReportError
 from reports.figures import convergence, reset, sets, stability, tangents
 from reports.tables import read_tables
 

@@ -15,7 +15,6 @@ from bench.process.signals import Interrupted, Stopper
 from bench.records import read_run, run_id
 from bench.run.runner import run
 from bench.tracking.wandb_sink import NoSink
-from reports.registry import FIGURES
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,7 +73,7 @@ def write_config(folder, *methods):
 
 
 def experiment(folder, *methods, overrides=(), seeds=None):
-    return load_experiment(write_config(folder, *methods), figures=FIGURES, overrides=overrides, seeds=seeds)
+    return load_experiment(write_config(folder, *methods), overrides=overrides, seeds=seeds)
 
 
 def oho_bench(*arguments, **options):

@@ -3,9 +3,8 @@
 import pytest
 
 from bench.command.option_help import describe_options
-from bench.experiment.method_registry import METHODS
+from bench.experiment.registries import METHODS, TASKS
 from bench.experiment.yaml_file import ConfigError
-from bench.tasks.task_registry import TASKS
 
 
 @pytest.mark.parametrize("name", [*METHODS, *TASKS])

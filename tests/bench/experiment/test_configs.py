@@ -4,14 +4,13 @@ import pytest
 from helpers import ROOT
 
 from bench.experiment.expansion import load_experiment
-from reports.registry import FIGURES
 
 CONFIGS = [path for path in sorted((ROOT / "configs").rglob("*.yaml")) if path.parent.name != "spaces"]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_it_loads(path):
-    experiment = load_experiment(path, figures=FIGURES)
+    experiment = load_experiment(path)
     assert experiment.specs
 
 
@@ -27,5 +26,5 @@ def test_the_papers_spaces_serve_its_searches(space, over, tmp_path):
         f"experiment: replay\ntask: {{name: mnist-mlp}}\nbudget: {{seconds: 1}}\nseeds: [0]\n"
         f"space: {ROOT}/configs/spaces/{space}\nmethods:\n  - {{name: {search}, trial_epochs: null, over: {inner}}}\n"
     )
-    (spec,) = load_experiment(path, figures=FIGURES).specs
+    (spec,) = load_experiment(path).specs
     assert spec["method"]["trial_epochs"] is None

@@ -10,7 +10,6 @@ from bench.experiment.expansion import load_experiment
 from bench.experiment.spec import method_of, task_of
 from bench.experiment.yaml_file import ConfigError
 from bench.records import run_id
-from reports.registry import FIGURES
 
 MISTAKES = {
     "unknown key": ("threads: 1", "thread: 1", r":7:1: unknown key 'thread'; allowed: .*threads"),
@@ -53,7 +52,7 @@ MISTAKES = {
     ),
     "law missing": ("{name: fixed}", "{name: random-search, trial_epochs: null, over: {name: fixed}}", r"no law for trial"),
     "more held out than there is": (
-        "selection_epochs: 1", "validation_size: 1437", r":3:26: validation_size: at most 1,436 .*digits has 1,437 train",
+        "selection_epochs: 1", "validation_size: 1437", r":3:26: validation_size: at most 1,436 .*digits-mlp has 1,437 train",
     ),
     "a batch larger than what is left": (
         "selection_epochs: 1", "validation_size: 1400, batch_size: 38", r":3:49: batch_size: at most 37 .*\(given 38\)",
@@ -79,12 +78,12 @@ def test_a_number_beyond_exact_ones_is_told_as_such(tmp_path):
     path = write_config(tmp_path, "fixed")
     path.write_text(path.read_text().replace("steps: 60", "steps: " + "9" * 20))
     with pytest.raises(ConfigError, match=r"small.yaml:1:1: a whole number beyond"):
-        load_experiment(path, figures=FIGURES)
+        load_experiment(path)
 
 
 def test_a_folder_in_the_place_of_a_file_is_named_for_what_it_is(tmp_path):
     with pytest.raises(ConfigError, match=f"^{re.escape(str(tmp_path))}: a folder; a YAML file is expected$"):
-        load_experiment(tmp_path, figures=FIGURES)
+        load_experiment(tmp_path)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -95,7 +94,7 @@ def test_one_line_says_where_and_what_is_allowed(mistake, tmp_path):
     assert good in text
     path.write_text(text.replace(good, bad, 1))
     with pytest.raises(ConfigError) as error:
-        load_experiment(path, figures=FIGURES)
+        load_experiment(path)
     message = str(error.value)
     assert "\n" not in message
     assert message.startswith(str(tmp_path))
@@ -130,7 +129,7 @@ def test_a_missing_package_is_told_before_anything_runs(tmp_path, monkeypatch):
 def test_a_space_may_have_laws_of_its_own_for_an_optimizer(tmp_path):
     drawn = {}
     for spec in load_experiment(
-        write_config(tmp_path, "fixed", "schedule-free-sgd"), figures=FIGURES, seeds=range(8)
+        write_config(tmp_path, "fixed", "schedule-free-sgd"), seeds=range(8)
     ).specs:
         task, _ = task_of(spec, torch.device("cpu"), None)
         drawn.setdefault(spec["method"]["name"], []).append(method_of(spec).init(task, spec["seed"]).hyper["lr"])

@@ -13,7 +13,6 @@ from bench.command.command_line import parse_seeds
 from bench.experiment.expansion import load_experiment
 from bench.experiment.yaml_file import ConfigError
 from bench.records import run_id, title_of
-from reports.registry import FIGURES
 
 CONFIGS = sorted(path for path in ROOT.glob("configs/*/*.yaml") if path.parent.name != "spaces")
 FAIR = (ROOT / "configs/spaces/fair.yaml").read_bytes()
@@ -56,7 +55,7 @@ REFUSED = [
 @pytest.mark.parametrize("text", REFUSED, ids=range(len(REFUSED)))
 def test_what_once_was_a_traceback_is_one_line(text):
     with pytest.raises(ConfigError) as error:
-        load_experiment(ROOT / "configs/quick/distribution.yaml", figures=FIGURES, overrides=[text])
+        load_experiment(ROOT / "configs/quick/distribution.yaml", overrides=[text])
     check_one_line(error.value, "--set ", ROOT)
 
 
@@ -69,7 +68,7 @@ SEEDS = st.one_of(
 def check_loaded(path, overrides=()):
     """The experiment can be planned and shown, or the mistake is told."""
     try:
-        found = load_experiment(path, figures=FIGURES, overrides=overrides)
+        found = load_experiment(path, overrides=overrides)
     except ConfigError as error:
         check_one_line(error, path.parents[1], "--set ")
         return

@@ -8,7 +8,6 @@ from helpers import ROOT, oho_bench
 
 from bench.experiment.expansion import load_experiment
 from bench.records import Status, read_runs
-from reports.registry import FIGURES
 
 FOLDER = ROOT / "configs/published"
 
@@ -60,7 +59,7 @@ def name(request):
 
 @pytest.fixture
 def specs(name):
-    loaded = load_experiment(FOLDER / f"{name}.yaml", figures=FIGURES)
+    loaded = load_experiment(FOLDER / f"{name}.yaml")
     assert loaded.name == f"published-{name}"
     return loaded.specs
 

@@ -10,7 +10,6 @@ from bench.experiment.spec import task_of
 from bench.experiment.yaml_file import ConfigError
 from bench.protocol.streams import stream
 from bench.records import Status, read_run, run_id
-from reports.registry import FIGURES
 
 CHANGEABLE = sorted(set(METHOD_LINES) - {"transplant"})
 
@@ -20,7 +19,7 @@ def shocked(folder, method, *events):
     path = folder / "shocked.yaml"
     text = "\n".join(f"      - {event}" for event in events)
     path.write_text(write_config(folder, method).read_text() + f"shocks:\n  - events:\n{text}\n")
-    twin, spec = load_experiment(path, figures=FIGURES).specs
+    twin, spec = load_experiment(path).specs
     return spec, twin
 
 
@@ -156,9 +155,9 @@ def test_a_shock_after_the_end_is_refused(budget, given, tmp_path):
     path.write_text(text + "  - events: [{epoch: 6, rotate: 90}]\n")
     told = rf"late.yaml:13:15: epoch: must be within the budget \(given 6 \(budget: {given}, and an epoch has 10 steps\)"
     with pytest.raises(ConfigError, match=told):
-        load_experiment(path, figures=FIGURES)
+        load_experiment(path)
     path.write_text(text + "  - events: [{epoch: 5.9, rotate: 90}]\n")
-    load_experiment(path, figures=FIGURES)
+    load_experiment(path)
 
 
 def test_a_shock_that_a_timed_run_does_not_live_to_see_is_told(tmp_path, caplog):

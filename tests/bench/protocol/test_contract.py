@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import METHOD_LINES, Ticks, experiment, run_one
 
-from bench.experiment.method_registry import METHODS
+from bench.experiment.registries import METHODS
 from bench.experiment.spec import method_of, task_of
 from bench.protocol.ledger import COUNTED, Ledger
 from bench.records import Status, read_run, run_id
@@ -35,16 +35,16 @@ def timeless(records):
 
 def advanced(method, state, step):
     while state.step < step:
-        state = method.advance(state, steps=step - state.step, progress=state.step / 60, ledger=Ledger())
+        method.advance(state, steps=step - state.step, progress=state.step / 60, ledger=Ledger())
     return state
 
 
 def described(method, state):
     """All of a state that can be seen, with every bit of its weights."""
-    found = method.incumbent(state)
+    found = state.incumbent
     weights = [*state.model.state_dict().values(), *(found.weights.values() if found else ())]
     seen = [state.step, state.trial, state.trial_step, state.hyper, state.curve, state.trials, state.train_loss]
-    return [repr(seen), repr(method.scalars(state)), *(weight.detach().numpy().tobytes() for weight in weights)]
+    return [repr(seen), repr(state.scalars()), *(weight.detach().numpy().tobytes() for weight in weights)]
 
 
 class Poisoned:
@@ -144,7 +144,7 @@ class TestMethod:
         all_made = []
         for asked in (1, 3, 11, 30, 30, 30, 30, 30):
             before, known, trials = state.step, state.incumbent, len(state.trials)
-            state = method.advance(state, steps=asked, progress=0.1, ledger=Ledger())
+            method.advance(state, steps=asked, progress=0.1, ledger=Ledger())
             all_made.append(state.step - before)
             assert all_made[-1] <= asked
             assert state.incumbent is known or state.incumbent.step == state.step
@@ -159,7 +159,7 @@ class TestMethod:
         task, _ = task_of(spec, torch.device("cpu"), None)
         method = method_of(spec)
         state = advanced(method, method.init(task, 0), at)
-        write_checkpoint(tmp_path, {"method": method.saved(state)})
+        write_checkpoint(tmp_path, {"method": state.saved()})
         other = method_of(spec)
         saved = torch.load(tmp_path / CHECKPOINT, weights_only=True)["method"]
         restored = other.restored(task, 0, saved)
@@ -178,9 +178,8 @@ class TestMethod:
 
             def advance(self, state, *, steps, progress, ledger):
                 before = state.step
-                state = method.advance(state, steps=steps, progress=progress, ledger=ledger)
+                method.advance(state, steps=steps, progress=progress, ledger=ledger)
                 clock.now += 0.003 * (state.step - before)
-                return state
 
         monkeypatch.setattr("bench.run.runner.method_of", lambda spec: Watched())
         outcome = run_one(within(spec, "seconds", 0.2), tmp_path, now=clock)

@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.command.status import describe
-from bench.records import Manifest, RecordError, Status, run_id, write_manifest
+from bench.records import Manifest, RecordError, ReportError, Status, run_id, write_manifest
 from bench.records.checkpoints import CHECKPOINT, resumable
 from bench.run.loop import CHECKPOINT_VERSION
 from reports.api import build_report
-from reports.errors import ReportError
 from reports.registry import FIGURES
 from reports.replay import at_budgets
 from reports.replay import describe as describe_replay

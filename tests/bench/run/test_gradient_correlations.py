@@ -25,7 +25,7 @@ def trained(spec, steps):
     method = method_of(spec)
     state = method.init(task, spec["seed"])
     while state.step < steps:
-        state = method.advance(state, steps=steps - state.step, progress=0.0, ledger=Ledger())
+        method.advance(state, steps=steps - state.step, progress=0.0, ledger=Ledger())
     return method, state
 
 
@@ -108,7 +108,7 @@ def donor_values(spec, steps):
     state, found = method.init(task, 1000), []
     for _ in range(steps):
         found.append(state.optimizer.hyper["lr"].tolist())
-        state = method.advance(state, steps=1, progress=0.0, ledger=Ledger())
+        method.advance(state, steps=1, progress=0.0, ledger=Ledger())
     return found
 
 
@@ -120,7 +120,7 @@ def test_a_transplant_follows_the_donors_schedule(order, tmp_path):
     method = method_of(spec)
     state, seen = method.init(task, 0), []
     for _ in range(44):
-        state = method.advance(state, steps=1, progress=0.0, ledger=Ledger())
+        method.advance(state, steps=1, progress=0.0, ledger=Ledger())
         seen.append(state.hyper["lr"])
     expected = {"kept": donor, "shuffled": sorted(donor), "mean": [[pytest.approx(sum(d[0] for d in donor) / 40)]] * 40}
     found = {"kept": seen[:40], "shuffled": sorted(seen[:40]), "mean": seen[:40]}

@@ -22,7 +22,6 @@ from bench.process.run_lock import claimed
 from bench.records import Status, read_manifests, read_outcome, read_run, run_id
 from bench.records.checkpoints import CHECKPOINT
 from bench.records.json_files import sealed
-from reports.registry import FIGURES
 
 KILLING = ROOT / "tests/support/killing.py"
 FEW = ["oho-full", "tpe-search"]
@@ -68,7 +67,7 @@ def test_every_method_survives_kills_at_random_times(tmp_path, capsys):
 def test_shocks_survive_a_kill(tmp_path):
     path = write_config(tmp_path, "oho-global", "random-search")
     path.write_text(path.read_text() + SHOCKS)
-    specs = [spec for spec in load_experiment(path, figures=FIGURES).specs if "shock" in spec]
+    specs = [spec for spec in load_experiment(path).specs if "shock" in spec]
     check(kill(specs, tmp_path, kills=4, seed=3, timeout=110), 2)
 
 
@@ -202,7 +201,7 @@ from reports.registry import FIGURES
 begin, go = os.pipe()
 for seed in range(8):
     if os.fork() == 0:
-        mine = load_experiment(Path(sys.argv[1]), figures=FIGURES, seeds=[seed])
+        mine = load_experiment(Path(sys.argv[1]), seeds=[seed])
         os.close(go)
         os.read(begin, 1)
         launch([mine], [], Path(sys.argv[2]), data_root=None)

@@ -17,7 +17,6 @@ from bench.experiment.expansion import load_experiment
 from bench.protocol import Split, Task
 from bench.records import Status, read_run, run_id
 from bench.run import runner
-from reports.registry import FIGURES
 
 
 def write_too_large(folder, *methods, width=60_000):
@@ -155,7 +154,7 @@ def test_a_method_that_raises_is_one_failed_run(part, calls, error, tmp_path, mo
     monkeypatch.setattr(Training, part, broken)
     path = write_config(tmp_path, "fixed", "adam", "step")
     path.write_text(path.read_text().replace("{name: adam}", "{name: adam, lr: 0.125}"))
-    counts = outcome_of([load_experiment(path, figures=FIGURES)], tmp_path / "runs")
+    counts = outcome_of([load_experiment(path)], tmp_path / "runs")
     assert counts == {Status.BUDGET_REACHED: 2, Status.FAILED: 1}
     (line,) = [line for line in describe(tmp_path / "runs").splitlines() if line.startswith("failed")]
     assert line.endswith(f": {error.__name__}: {part} is broken")

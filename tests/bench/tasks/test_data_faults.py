@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from faults import command, the_line
 
-from bench.tasks.data_sets import DataError, load
+from bench.tasks.data_sets import MNIST, DataError, load
 
 
 def idx(array):
@@ -63,7 +63,7 @@ def test_damaged_data_are_one_line_that_names_them(damage, tmp_path):
     raw = write_mnist(tmp_path)
     act(raw)
     with pytest.raises(DataError) as error:
-        load("mnist", tmp_path)
+        load(MNIST, tmp_path)
     assert "\n" not in str(error.value)
     assert re.match(rf"{raw}[^:]*: damaged \({re.escape(words)}", str(error.value))
     assert str(error.value).endswith("; remove it, and the same command fetches it again")
@@ -73,7 +73,7 @@ def test_whole_data_in_small_files_are_read(tmp_path):
     raw = write_mnist(tmp_path)
     for path in sorted(raw.iterdir()):
         (raw / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
-    train, test = load("mnist", tmp_path)
+    train, test, _ = load(MNIST, tmp_path)
     assert (len(train.targets), len(test.targets)) == (30, 10)
 
 

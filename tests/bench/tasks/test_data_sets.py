@@ -7,7 +7,7 @@ from images import jpeg, noise, write_archive, write_classes
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.tasks.data_sets import PLACES, DataError, hold_out, label, load
+from bench.tasks.data_sets import CIFAR10, PLACES, DataError, hold_out, load
 
 COLOURS = {"cat": (200, 30, 90), "dog": (10, 240, 60), "ship": (120, 120, 250)}
 
@@ -25,12 +25,12 @@ def test_an_archive_is_read_in_the_order_of_names_whatever_the_order_it_is_store
         for index in reversed(range(count))
     ]
     write_archive(tmp_path, files)
-    for split, count in zip(load("cifar10", tmp_path), (4, 2), strict=True):
+    for split, count in zip(load(CIFAR10, tmp_path)[:2], (4, 2), strict=True):
         expected = torch.stack([plain(colour, shade) for colour in COLOURS.values() for shade in range(count)])
         assert split.inputs.dtype == torch.uint8
         assert (split.inputs.int() - expected.int()).abs().max() <= 3
         assert split.targets.tolist() == [0] * count + [1] * count + [2] * count
-    assert label("cifar10", tmp_path) == "CIFAR-10 (JPEG)"
+    assert load(CIFAR10, tmp_path).label == "CIFAR-10 (JPEG)"
 
 
 def test_the_original_comes_before_the_archive_and_under_another_name(tmp_path, monkeypatch):
@@ -43,8 +43,8 @@ def test_the_original_comes_before_the_archive_and_under_another_name(tmp_path, 
     monkeypatch.setattr("torchvision.datasets.CIFAR10", Original)
     write_classes(tmp_path, train=1, test=1)
     (tmp_path / PLACES["CIFAR10"]).mkdir()
-    train, test = load("cifar10", tmp_path)
-    assert label("cifar10", tmp_path) == "CIFAR-10"
+    train, test, _ = load(CIFAR10, tmp_path)
+    assert load(CIFAR10, tmp_path).label == "CIFAR-10"
     assert train.inputs.shape == (4, 3, 32, 32)
     assert test.inputs[0].amax((1, 2)).tolist() == [0, 7, 0]
 
@@ -87,7 +87,7 @@ DAMAGES = {
 def test_a_damaged_archive_is_one_line_that_names_it(damage, tmp_path):
     DAMAGES[damage](tmp_path)
     with pytest.raises(DataError) as error:
-        load("cifar10", tmp_path)
+        load(CIFAR10, tmp_path)
     assert "\n" not in str(error.value)
     assert str(error.value).startswith(f"{tmp_path}/cifar10-jpeg.tar.xz: ")
     assert "replace it" in str(error.value)
@@ -110,7 +110,7 @@ def test_the_command_line_shows_the_archive_and_reports_damage_in_one_line(tmp_p
 
 def test_holding_out_everything_is_refused(tmp_path):
     write_classes(tmp_path, train=2, test=1)
-    train, _ = load("cifar10", tmp_path)
+    train, *_ = load(CIFAR10, tmp_path)
     assert len(hold_out(train, 5, seed=0)[0].targets) == 1
     with pytest.raises(DataError, match="validation_size"):
         hold_out(train, 6, seed=0)

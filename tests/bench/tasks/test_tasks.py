@@ -9,6 +9,7 @@ from helpers import METHOD_LINES, experiment, same
 from images import write_classes
 from torch.nn import functional
 
+from bench.experiment.registries import TASKS
 from bench.experiment.spec import method_of
 from bench.protocol import Batches, Split, select
 from bench.protocol.augmentation import CropAndFlip
@@ -17,21 +18,23 @@ from bench.protocol.ledger import Ledger
 from bench.protocol.task import evaluate
 from bench.records import Status, read_run, run_id
 from bench.run.runner import run
+from bench.tasks.data_sets import DIGITS
 from bench.tasks.models import Dropout, multilayer_perceptron, residual_network
-from bench.tasks.task_registry import TASKS, DropoutOptions, build_task
+from bench.tasks.task_registry import MNIST_MLP_DROPOUT, DropoutOptions, build_task
 from bench.tracking.wandb_sink import NoSink
 
 CPU = torch.device("cpu")
+DIGITS_DROPOUT = replace(
+    MNIST_MLP_DROPOUT, data=DIGITS, defaults=DropoutOptions(validation_size=359, width=32, hidden_layers=2)
+)
 TIMES = ("counted_seconds", "wall_seconds")
 
 
 @pytest.fixture
 def digits_dropout(monkeypatch):
     """The dropout task's parts on digits, under a name of its own."""
-    options = DropoutOptions(validation_size=359, width=32, hidden_layers=2)
-    entry = replace(TASKS["mnist-mlp-dropout"], data="digits", defaults=options)
-    monkeypatch.setitem(TASKS, "digits-mlp-dropout", entry)
-    return build_task("digits-mlp-dropout", options, device=CPU)
+    monkeypatch.setitem(TASKS._ours, "digits-mlp-dropout", f"{__name__}:DIGITS_DROPOUT")
+    return build_task("digits-mlp-dropout", DIGITS_DROPOUT, DIGITS_DROPOUT.defaults, device=CPU)
 
 
 @pytest.fixture
@@ -41,7 +44,7 @@ def images(tmp_path):
     options = TASKS["cifar10-resnet18"].defaults.model_copy(
         update={"width": 4, "batch_size": 30, "validation_size": 30, "validation_batch_size": 15}
     )
-    return build_task("cifar10-resnet18", options, device=CPU, root=tmp_path)
+    return build_task("cifar10-resnet18", TASKS["cifar10-resnet18"], options, device=CPU, root=tmp_path)
 
 
 def records(spec, folder, data_root=None):
@@ -71,7 +74,8 @@ class TestDropout:
         trained = []
         for noisy in (True, False):
             state = method.init(replace(task, noisy=noisy), 0)
-            trained.append(method.advance(state, steps=5, progress=0.0, ledger=Ledger()).model.state_dict())
+            method.advance(state, steps=5, progress=0.0, ledger=Ledger())
+            trained.append(state.model.state_dict())
         assert not same(*trained)
 
     @pytest.mark.parametrize("method", ["fixed", "oho-global"])

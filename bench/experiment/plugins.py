@@ -1,0 +1,163 @@
+"""Entries that a configuration brings with it: `./restarts.py:METHOD`, `package.module:METHOD`, or `plugins: [...]`.
+
+Where an entry came from is part of the run's spec, under `origin`, with a hash of its source: an edited method is a new
+run.
+
+    origin  {"file": "restarts.py", "hash": ..., "place": "METHOD"}
+            {"module": "package.module", "hash": ..., "place": "METHOD", "distribution": "package 1.2"}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from importlib.metadata import Distribution, packages_distributions
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from bench.experiment.registries import KINDS, Registry
+from bench.records.plugins import HASH_DIGITS, PluginError, load_file, member, stored
+
+
+class Found(NamedTuple):
+    """An entry, what it is called in specs and records, and where it came from; None if it is one of ours."""
+
+    name: str
+    entry: Any
+    origin: dict[str, str] | None
+
+
+class Catalogue:
+    """What a configuration can name: the registries, what its `plugins` define, and files and modules named directly.
+
+    `folder` is the one that relative files are looked for in.
+    """
+
+    def __init__(self, folder: Path, plugins: Iterable[str] = ()):
+        self._folder = folder
+        self._own: dict[str, dict[str, Found]] = {kind: {} for kind in KINDS}
+        for plugin in plugins:
+            self._add(plugin)
+
+    def names(self, kind: str) -> list[str]:
+        """Returns the names that are known without a file or module."""
+        return [*self._own[kind], *KINDS[kind].registry]
+
+    def find(self, kind: str, name: str) -> Found:
+        """Returns the entry of a kind.  Raises KeyError for an unknown name and PluginError for a plug-in that fails."""
+        if name in self._own[kind]:
+            return self._own[kind][name]
+        registry = KINDS[kind].registry
+        if name in registry:
+            return Found(name, registry[name], installed_origin(registry, name))
+        source, colon, place = name.rpartition(":")
+        if not colon:
+            raise KeyError(name)
+        module, origin = self._load(source)
+        try:
+            entry = member(module, place)
+        except (KeyError, TypeError):
+            have = ", ".join(key for key, value in vars(module).items() if isinstance(value, KINDS[kind].entry_class))
+            raise PluginError(f"{source}: has no {place}; it has: {have or f'no {kind}'}") from None
+        _check_kind(kind, name, entry)
+        called = name if "module" in origin else f"{origin['file']}:{place}"
+        return Found(called, entry, {**origin, "place": place})
+
+    def _add(self, plugin: str) -> None:
+        """Takes what a file or module registers: its mappings METHODS, TASKS, DATA_SETS and FIGURES."""
+        module, origin = self._load(plugin)
+        found = False
+        for kind, about in KINDS.items():
+            mapping = vars(module).get(about.mapping, {})
+            if not isinstance(mapping, Mapping):
+                raise PluginError(f"{plugin}: {about.mapping} must map names to entries")
+            for name, entry in mapping.items():
+                found = True
+                _check_kind(kind, f"{plugin}: {about.mapping}[{name!r}]", entry)
+                if name in self._own[kind] or name in about.registry:
+                    raise PluginError(f"{plugin}: there is a {kind} {name!r} already; choose another name")
+                self._own[kind][name] = Found(name, entry, {**origin, "place": f"{about.mapping}.{name}"})
+        if not found:
+            wanted = ", ".join(about.mapping for about in KINDS.values())
+            raise PluginError(f"{plugin}: registers nothing; one or more of {wanted} are expected, each a mapping of names")
+
+    def _load(self, source: str) -> tuple[ModuleType, dict[str, str]]:
+        if source.endswith(".py"):
+            path = self._folder / source
+            module, digest = load_file(path)
+            return module, {"file": path.name, "hash": digest}
+        return import_installed(source)
+
+
+def import_installed(name: str) -> tuple[ModuleType, dict[str, str]]:
+    """Imports a module of an installed package and returns it with its origin."""
+    try:
+        module = import_module(name)
+    except ImportError as error:
+        remedy = "a file is named as ./NAME.py, a module as package.module"
+        raise PluginError(f"{name}: cannot be imported ({' '.join(str(error).split())}); {remedy}") from None
+    except Exception as error:
+        raise PluginError(f"{name}: {type(error).__name__}: {' '.join(str(error).split())}") from None
+    return module, _origin_of_module(name)
+
+
+def installed_origin(registry: Registry, name: str) -> dict[str, str] | None:
+    """Returns where an entry of a registry came from; None for one of ours."""
+    if name not in registry.installed:
+        return None
+    point = registry.installed[name]
+    return {**_origin_of_module(point.module), "place": point.attr}
+
+
+def _origin_of_module(name: str) -> dict[str, str]:
+    """The module, a hash of all Python files of its top package, and the distribution that it belongs to."""
+    top = name.partition(".")[0]
+    origin = {"module": name, "hash": _hash_of_package(sys.modules[top] if top in sys.modules else import_module(top))}
+    distributions = packages_distributions().get(top, [])
+    if distributions:
+        origin["distribution"] = f"{distributions[0]} {Distribution.from_name(distributions[0]).version}"
+    return origin
+
+
+def _hash_of_package(package: ModuleType) -> str:
+    folders = [Path(folder) for folder in getattr(package, "__path__", [])]
+    files = [path for folder in folders for path in sorted(folder.rglob("*.py"))] or [Path(str(package.__file__))]
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:HASH_DIGITS]
+
+
+def _check_kind(kind: str, name: str, entry: Any) -> None:
+    wanted = KINDS[kind].entry_class
+    if not isinstance(entry, wanted):
+        raise PluginError(f"{name}: is a {type(entry).__name__}; a {wanted.__name__} is expected")
+
+
+def entry_of(kind: str, part: Mapping[str, Any], root: Path | None = None) -> Any:
+    """Returns the entry that a part of a run's spec was made by.
+
+    A plug-in's file is taken from the results folder `root`; without one it must have been loaded by this process.
+
+    Raises:
+        PluginError: where it cannot be had any more, or is not what the run was made by.
+    """
+    origin = part.get("origin")
+    if origin is None:
+        return KINDS[kind].registry[part["name"]]
+    if "file" in origin:
+        loaded = sys.modules.get(f"oho_bench_plugin_{origin['hash']}")
+        if loaded is None and root is not None:
+            loaded, digest = load_file(stored(root, origin))
+            if digest != origin["hash"]:
+                raise PluginError(f"{stored(root, origin)}: is not what the run was made by")
+        if loaded is None:
+            raise PluginError(f"{origin['file']}: the plug-in is not loaded")
+        return member(loaded, origin["place"])
+    module, present = import_installed(origin["module"])
+    if present["hash"] != origin["hash"]:
+        raise PluginError(f"{origin['module']}: was changed since the run was made")
+    return member(module, origin["place"])

@@ -1,0 +1,141 @@
+"""The methods, tasks, data sets and figures that a configuration can name.
+
+A registry holds import strings, `package.module:NAME`, and imports an entry where it is first asked for.  Installed
+packages add entries of their own through entry points; files of a user's own come in by `bench.experiment.plugins`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+
+class Registry(Mapping[str, Any]):
+    """Entries by name: first ours, then those of installed packages (entry points of the `group`), which replace none."""
+
+    def __init__(self, group: str, ours: Mapping[str, str]):
+        self.group, self._ours = group, ours
+
+    @cached_property
+    def installed(self) -> dict[str, EntryPoint]:
+        """The entry points of other packages."""
+        return {point.name: point for point in entry_points(group=self.group) if point.name not in self._ours}
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._ours:
+            return imported(self._ours[name])
+        return self.installed[name].load()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self._ours, *self.installed))
+
+    def __len__(self) -> int:
+        return len(self._ours) + len(self.installed)
+
+
+def imported(place: str) -> Any:
+    """Returns what `package.module:NAME` names."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+METHODS = Registry(
+    "oho_bench.methods",
+    {
+        "fixed": "baselines.training:FIXED",
+        "step": "baselines.training:STEP",
+        "multistep": "baselines.training:MULTISTEP",
+        "exponential": "baselines.training:EXPONENTIAL",
+        "cosine": "baselines.training:COSINE",
+        "warmup-cosine": "baselines.training:WARMUP_COSINE",
+        "one-cycle": "baselines.training:ONE_CYCLE",
+        "adam": "baselines.training:ADAM",
+        "random-search": "baselines.search:RANDOM_SEARCH",
+        "sobol-search": "baselines.search:SOBOL_SEARCH",
+        "bayesian-search": "baselines.search:BAYESIAN_SEARCH",
+        "tpe-search": "baselines.search:TPE_SEARCH",
+        "gp-search": "baselines.search:GP_SEARCH",
+        "cma-search": "baselines.search:CMA_SEARCH",
+        "population": "baselines.population:POPULATION",
+        "prodigy": "baselines.tuning_free:PRODIGY",
+        "schedule-free-sgd": "baselines.tuning_free:SCHEDULE_FREE_SGD",
+        "schedule-free-adamw": "baselines.tuning_free:SCHEDULE_FREE_ADAMW",
+        "dog": "baselines.tuning_free:DOG",
+        "ldog": "baselines.tuning_free:LDOG",
+        "mechanic": "baselines.tuning_free:MECHANIC",
+        "gdtuo": "baselines.tuning_free:GDTUO",
+        "hypergradient-descent": "baselines.tuning_free:HYPERGRADIENT_DESCENT",
+        "hdm": "baselines.tuning_free:HDM",
+        "oho-global": "bench.online.methods:GLOBAL",
+        "oho-layerwise": "bench.online.methods:LAYERWISE",
+        "oho-full": "bench.online.methods:FULL",
+        "oho-default": "bench.online.methods:DEFAULT",
+        "oho-published": "bench.online.methods:PUBLISHED",
+        "transplant": "bench.online.transplant:TRANSPLANT",
+    },
+)
+
+TASKS = Registry(
+    "oho_bench.tasks",
+    {
+        "digits-mlp": "bench.tasks.task_registry:DIGITS_MLP",
+        "mnist-mlp": "bench.tasks.task_registry:MNIST_MLP",
+        "mnist-mlp-dropout": "bench.tasks.task_registry:MNIST_MLP_DROPOUT",
+        "fashion-mnist-mlp": "bench.tasks.task_registry:FASHION_MNIST_MLP",
+        "cifar10-resnet18": "bench.tasks.task_registry:CIFAR10_RESNET18",
+        "cifar10-resnet50": "bench.tasks.task_registry:CIFAR10_RESNET50",
+    },
+)
+
+DATA_SETS = Registry(
+    "oho_bench.data",
+    {
+        "digits": "bench.tasks.data_sets:DIGITS",
+        "mnist": "bench.tasks.data_sets:MNIST",
+        "fashion-mnist": "bench.tasks.data_sets:FASHION_MNIST",
+        "cifar10": "bench.tasks.data_sets:CIFAR10",
+    },
+)
+
+
+class _Figures(Registry):
+    """`reports` keeps its figures by itself: an entry there is light, and names the module that draws it."""
+
+    def __init__(self) -> None:
+        self.group = "oho_bench.figures"
+
+    @property
+    def _ours(self) -> Mapping[str, Any]:  # type: ignore[override]
+        return imported("reports.registry:FIGURES")
+
+    def __getitem__(self, name: str) -> Any:
+        return self._ours[name] if name in self._ours else self.installed[name].load()
+
+
+FIGURES = _Figures()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a configuration can name: its registry, the class of its entries, and the mapping that a plug-in defines."""
+
+    registry: Registry
+    entry: str
+    mapping: str
+
+    @property
+    def entry_class(self) -> type:
+        """The class of the entries."""
+        return imported(self.entry)
+
+
+KINDS: dict[str, Kind] = {
+    "method": Kind(METHODS, "bench.protocol:MethodEntry", "METHODS"),
+    "task": Kind(TASKS, "bench.tasks.task_registry:TaskEntry", "TASKS"),
+    "data set": Kind(DATA_SETS, "bench.tasks.data_sets:DataSet", "DATA_SETS"),
+    "figure": Kind(FIGURES, "reports.registry:FigureEntry", "FIGURES"),
+}
