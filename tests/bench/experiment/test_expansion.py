@@ -52,7 +52,7 @@ MISTAKES = {
     ),
     "law missing": ("{name: fixed}", "{name: random-search, trial_epochs: null, over: {name: fixed}}", r"no law for trial"),
     "more held out than there is": (
-        "selection_epochs: 1", "validation_size: 1437", r":3:26: validation_size: at most 1,436 .*digits-mlp has 1,437 train",
+        "selection_epochs: 1", "validation_size: 1437", r":3:26: validation_size: at most 1,436 .*digits-mlp has 1,437",
     ),
     "a batch larger than what is left": (
         "selection_epochs: 1", "validation_size: 1400, batch_size: 38", r":3:49: batch_size: at most 37 .*\(given 38\)",
