@@ -135,6 +135,20 @@ def audit(
 
 
 @app.command()
+def check(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="./FILE.py:NAME, package.module:NAME, or a name.")],
+    set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Give it an option.")] = None,
+    task: Annotated[str, typer.Option(help="The task it is checked on.")] = "digits-mlp",
+) -> None:
+    """Check a method of your own against the rules that every method here keeps, on small runs."""
+    with user_errors():
+        from bench.command.check import check
+
+        if check(method, set_ or (), task):
+            raise typer.Exit(1)
+
+
+@app.command()
 def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The PDF to write.")] = Path("report.pdf"),

@@ -13,12 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.records import ReportError, Run, experiments_in, read_run
+from bench.records import ReportError, Run, experiments_in, read_run, result_at
 from reports.statistics import bootstrap
 
 MOMENTS = 1_000
-TOLERANCE = 1e-9
-"""Budgets are multiples of a period: what differs by rounding is the same."""
 UNKNOWN = "unknown"
 COLUMNS = [
     "experiment", "label", "seed", "budget", "unit", "replayed", "trial", "validation_loss", "test_loss", "test_error",
@@ -51,15 +49,6 @@ def at_budgets(results: Path, budget: float, period: float | None = None) -> pd.
         if moment <= run.spec["budget"]["amount"]
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def result_at(run: Run, budget: float) -> dict | None:
-    """The record of the model that the run would have returned; None where that cannot be known."""
-    assert run.outcome is not None
-    if run.outcome.spans_budget and budget < run.spec["budget"]["amount"]:
-        return None
-    found = [record for record in run.incumbents if record["used"] <= budget * (1 + TOLERANCE)]
-    return dict(found[-1]) if found else None
 
 
 def describe(table: pd.DataFrame) -> str:

@@ -14,8 +14,9 @@ ALLOWED = {
     "reports": {"bench.records"},
 }
 ROOMS = [
-    {"cli", "testing", "measure"},
+    {"cli", "measure"},
     {"command"},
+    {"testing"},
     {"run"},
     {"tracking"},
     {"experiment"},

@@ -133,12 +133,7 @@ def override(file: YamlFile, text: str) -> None:
     parts: list[str | int] = [int(part) if INDEX.fullmatch(part) else part for part in dotted.split(".")]
     if not equals or "" in parts or len(parts) > DEEPEST:
         raise ConfigError(f"--set {text}: expected KEY=VALUE with dots between keys, such as budget.steps=400")
-    try:
-        value = _parse(value_text)
-    except LimitError as error:
-        raise ConfigError(f"--set {text}: {error}") from None
-    except Exception:  # as for a file
-        raise ConfigError(f"--set {text}: the value is not YAML") from None
+    value = parse_value(text, value_text)
     if parts[0] == "budget" and len(parts) == 2:
         file.content["budget"] = CommentedMap()
     node: Any = file.content
@@ -152,6 +147,16 @@ def override(file: YamlFile, text: str) -> None:
         raise ConfigError(f"--set {text}: {dotted.rpartition('.')[0]} is not a mapping")
     node[parts[-1]] = value
     file.overrides[tuple(parts)] = text
+
+
+def parse_value(text: str, value: str) -> Any:
+    """Returns what the value of an override says; `text` is the whole of it, for the error."""
+    try:
+        return _parse(value)
+    except LimitError as error:
+        raise ConfigError(f"--set {text}: {error}") from None
+    except Exception:  # as for a file
+        raise ConfigError(f"--set {text}: the value is not YAML") from None
 
 
 def _child(node: Any, part: str | int, text: str) -> Any:

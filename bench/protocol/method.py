@@ -211,8 +211,13 @@ class Method(Protocol):
         ...
 
     def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> Any:
-        """Returns the state that was `saved`: what follows is what would have followed, bit for bit."""
-        ...
+        """Returns the state that was `saved`: what follows is what would have followed, bit for bit.
+
+        A class that inherits from this one gets the usual way: a state of `init` that takes over what was saved.
+        """
+        state = self.init(task, seed)
+        state.restore(saved)
+        return state
 
 
 def select(state: State) -> float:

@@ -101,6 +101,22 @@ class Run:
         return [record for record in self.records if record["kind"] == "incumbent"]
 
 
+ROUNDING = 1e-9
+"""Budgets are multiples of a period: what differs by rounding is the same."""
+
+
+def result_at(run: Run, budget: float) -> Mapping[str, Any] | None:
+    """Returns the record of the model that a run of a smaller budget would have returned; None where that is not known.
+
+    It is not known where the method's schedule spans its budget.
+    """
+    assert run.outcome is not None
+    if run.outcome.spans_budget and budget < run.spec["budget"]["amount"]:
+        return None
+    found = [record for record in run.incumbents if record["used"] <= budget * (1 + ROUNDING)]
+    return found[-1] if found else None
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What one experiment planned: its name, the figures it feeds, its resolved configuration, its run ids.

@@ -1,0 +1,5 @@
+"""Tests that others can subclass for methods of their own."""
+
+from bench.testing.contract import MethodContract
+
+__all__ = ["MethodContract"]
