@@ -227,7 +227,8 @@ def _folder() -> Iterator[Path]:
 
 def _run(spec: Spec, folder: Path, **options: Any) -> tuple[Outcome, Run]:
     outcome = run(spec, folder, data_root=None, open_sink=lambda *arguments: NoSink(), **options)
-    require(outcome.status is not Status.FAILED, _raised(outcome.message))
+    if outcome.status is Status.FAILED:
+        raise AssertionError(_raised(outcome.message))
     return outcome, read_run(folder / run_id(spec))
 
 
