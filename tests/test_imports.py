@@ -14,6 +14,7 @@ ALLOWED = {
     "reports": {"bench.records"},
 }
 ROOMS = [
+    {"__main__"},
     {"cli", "measure"},
     {"command"},
     {"testing"},

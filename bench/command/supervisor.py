@@ -20,7 +20,7 @@ from bench.process.signals import WATCHED, handling, held, release_signals, tell
 
 RENEW = 75
 """The exit code of a child that asks for another one in its place."""
-CHILD = "import sys; sys.path.append(sys.argv.pop(1)); from bench.cli import app; app(prog_name='oho-bench')"
+CHILD = "import sys; sys.path.append(sys.argv.pop(1)); from bench.__main__ import main; main()"
 ROOT = str(Path(__file__).parents[2])
 SET_PARENT_DEATH_SIGNAL = 1
 """An option of Linux's `prctl`."""
