@@ -6,6 +6,7 @@ import inspect
 import textwrap
 import types
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -16,8 +17,31 @@ from bench.experiment.yaml_file import ConfigError
 NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null"}
 
 
-def describe_options(name: str) -> str:
-    """A method's or task's options with what they take and their defaults.  Raises `ConfigError`."""
+@dataclass(frozen=True)
+class Option:
+    """One option of a method or a task: its default, and what it takes, in words."""
+
+    name: str
+    default: str
+    takes: str
+
+
+@dataclass(frozen=True)
+class Described:
+    """A method or a task as its options class describes it; `is_drawn` says whether values may come from a space."""
+
+    description: str
+    explanation: str
+    options: tuple[Option, ...]
+    is_drawn: bool
+
+
+MUST_BE_GIVEN = "must be given"
+DRAWN = "A learning rate, weight decay or other hyperparameter of null is drawn from the experiment's space."
+
+
+def described(name: str) -> Described:
+    """Returns what a configuration can say of a method or a task.  Raises `ConfigError`."""
     given: Mapping[str, Any] = {}
     if name in METHODS:
         model, description = METHODS[name].options, METHODS[name].description
@@ -25,15 +49,22 @@ def describe_options(name: str) -> str:
         model, description, given = type(TASKS[name].defaults), TASKS[name].description, dict(TASKS[name].defaults)
     else:
         raise ConfigError(f"unknown method or task {name!r}; allowed: {', '.join((*METHODS, *TASKS))}")
-    text = " ".join(inspect.cleandoc(model.__doc__ or "").split())
-    lines = [f"{name}: {description}", "", *textwrap.wrap(text, 110), ""]
+    options = []
     for key, field in model.model_fields.items():
         default = given.get(key, field.get_default(call_default_factory=True))
-        shown = "must be given" if field.is_required() and key not in given else f"[{_default(default)}]"
-        lines.append(f"  {key:<24} {shown:<24} {'a method' if key == 'over' else _kind(field.annotation)}")
-    if hasattr(model, "values"):
-        lines += ["", "A learning rate, weight decay or other hyperparameter of null is drawn from the experiment's space."]
-    return "\n".join(lines)
+        shown = MUST_BE_GIVEN if field.is_required() and key not in given else _default(default)
+        options.append(Option(key, shown, "a method" if key == "over" else _kind(field.annotation)))
+    return Described(description, inspect.cleandoc(model.__doc__ or ""), tuple(options), hasattr(model, "values"))
+
+
+def describe_options(name: str) -> str:
+    """Returns a method's or task's options, with what they take and their defaults, as text.  Raises `ConfigError`."""
+    found = described(name)
+    lines = [f"{name}: {found.description}", "", *textwrap.wrap(" ".join(found.explanation.split()), 110), ""]
+    for option in found.options:
+        default = option.default if option.default == MUST_BE_GIVEN else f"[{option.default}]"
+        lines.append(f"  {option.name:<24} {default:<24} {option.takes}")
+    return "\n".join([*lines, "", DRAWN] if found.is_drawn else lines)
 
 
 def _default(value: Any) -> str:
