@@ -6,7 +6,7 @@ BIN := .venv/bin
 RESULTS := runs/$(SCALE)
 OUTPUT := reports/out/$(SCALE)
 
-.PHONY: help setup reproduce report test test-slow test-fuzz test-browser speed lint format clean
+.PHONY: help setup reproduce report test test-slow test-fuzz test-browser speed docs lint format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -32,7 +32,7 @@ figure-%: .venv/.installed
 test: .venv/.installed  ## the test suite, without the tests marked slow
 	$(BIN)/python -m pytest
 
-test-slow: .venv/.installed  ## the tests marked slow: real ResNet-18 and the published commands, some minutes
+test-slow: .venv/.installed  ## the tests marked slow: real ResNet-18, the published commands, the wheel, the site; some minutes
 	$(BIN)/python -m pytest -m slow -n 0
 
 test-fuzz: .venv/.installed  ## the tests marked fuzz: ten thousand damaged or mistaken inputs of each kind, half an hour
@@ -45,6 +45,9 @@ speed: .venv/.installed  ## what a step, and the suite beside it, cost on DEVICE
 	$(BIN)/python -m bench.measure.speed --device $(DEVICE) --out results/speed-$(DEVICE).md
 	$(BIN)/python -m bench.measure.overhead configs/speed/overhead.yaml --device $(DEVICE) --out results/overhead-$(DEVICE).md
 
+docs: .venv/.installed  ## the documentation as a site, in site/; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 lint: .venv/.installed  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -53,4 +56,4 @@ format: .venv/.installed  ## format the code
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove the environment and everything built, but no results
-	rm -rf .venv build reports/out *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build site reports/out *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -54,7 +54,8 @@ class PublishedOHO:
         variant: "global" (one η and λ), "full" (one of each a tensor) or "layerwise" (`n` groups, weights and biases
             apart).
         n: number of groups; for "layerwise" only.
-        lr, weight_decay: initial values.
+        lr: initial learning rate.
+        weight_decay: initial λ.
         meta_lr: m.
         weight_decay_max: the ceiling of λ; None is the published one of the variant, for MNIST.
         weight_decay_meta_scale: κ.
