@@ -18,10 +18,7 @@ from mkdocs.structure.pages import Page
 
 from bench.cli import app
 from bench.command.option_help import DRAWN, described
-from bench.experiment.method_registry import METHODS
-from bench.tasks.data_sets import DATA_SETS
-from bench.tasks.task_registry import TASKS
-from reports.registry import FIGURES
+from bench.experiment.registries import DATA_SETS, FIGURES, METHODS, TASKS
 
 ROOT = Path(__file__).parents[1]
 SHOWN = (
@@ -60,18 +57,26 @@ def methods() -> Iterator[str]:
     """The page of the methods."""
     yield from ("# Methods", "", "What an experiment's `methods` may name. `oho-bench list NAME` prints the same.", "")
     yield from (DRAWN, "")
-    yield from _with_options(METHODS)
+    for family in dict.fromkeys(entry.family for entry in METHODS.values()):
+        yield from (f"## Family: {family}", "")
+        for name, entry in METHODS.items():
+            if entry.family == family:
+                yield from _options(name, "###")
+                if entry.package:
+                    yield from (f"It needs the package `{entry.package.distribution}`.", "")
 
 
 def tasks() -> Iterator[str]:
     """The page of the tasks."""
     yield from ("# Tasks", "", "What an experiment's `task` may name. `oho-bench list NAME` prints the same.", "")
-    yield from _with_options(TASKS)
+    for name in TASKS:
+        yield from _options(name, "##")
 
 
 def data_sets() -> Iterator[str]:
     """The page of the data sets."""
-    yield from ("# Data sets", "", "`oho-bench data list` says which of them are there; `oho-bench data fetch NAME` fetches one.")
+    yield "# Data sets"
+    yield from ("", "`oho-bench data list` says which of them are there, and `oho-bench data fetch NAME` fetches one.")
     rows = ((f"`{name}`", entry.description, f"{entry.training_examples:,}") for name, entry in DATA_SETS.items())
     yield from _table(("name", "what", "training examples"), rows)
 
@@ -96,12 +101,12 @@ def command_line() -> Iterator[str]:
         pending = [(key, one, context) for key, one in inner.items()] + pending
 
 
-def _with_options(names: Iterable[str]) -> Iterator[str]:
-    for name in names:
-        found = described(name)
-        yield from (f"## {name}", "", f"{found.description[:1].upper()}{found.description[1:]}.", "", found.explanation)
-        rows = ((f"`{option.name}`", f"`{option.default}`", option.takes) for option in found.options)
-        yield from _table(("option", "default", "takes"), rows)
+def _options(name: str, heading: str) -> Iterator[str]:
+    """The section of one method or task."""
+    found = described(name)
+    yield from (f"{heading} {name}", "", f"{found.description[:1].upper()}{found.description[1:]}.", "", found.explanation)
+    rows = ((f"`{option.name}`", f"`{option.default}`", option.takes) for option in found.options)
+    yield from _table(("option", "default", "takes"), rows)
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from bench.experiment.registries import METHODS, TASKS
 from bench.experiment.yaml_file import ConfigError
+from bench.protocol import Options
 
 NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null"}
 
@@ -54,7 +55,7 @@ def described(name: str) -> Described:
         default = given.get(key, field.get_default(call_default_factory=True))
         shown = MUST_BE_GIVEN if field.is_required() and key not in given else _default(default)
         options.append(Option(key, shown, "a method" if key == "over" else _kind(field.annotation)))
-    return Described(description, inspect.cleandoc(model.__doc__ or ""), tuple(options), hasattr(model, "values"))
+    return Described(description, inspect.cleandoc(model.__doc__ or ""), tuple(options), model.values is not Options.values)
 
 
 def describe_options(name: str) -> str:
