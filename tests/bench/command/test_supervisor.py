@@ -198,10 +198,10 @@ def test_a_configuration_that_was_changed_while_it_ran_is_one_line(tmp_path):
     journal = Journal.new()
     order = Order([write_config(tmp_path, "fixed")], (), None, "cpu", tmp_path / "runs", None, False)
     for _ in range(2):
-        work(order, figures={"distribution": None}, journal=journal, dry_run=True)
+        work(order, journal=journal, dry_run=True)
     write_config(tmp_path, "adam")
     with pytest.raises(ConfigError, match="was changed while it was at work; give it again"):
-        work(order, figures={"distribution": None}, journal=journal, dry_run=True)
+        work(order, journal=journal, dry_run=True)
 
 
 def test_the_device_is_what_it_was_when_the_command_began(tmp_path):
@@ -209,7 +209,7 @@ def test_the_device_is_what_it_was_when_the_command_began(tmp_path):
     journal.note("device", "cuda")
     order = Order([write_config(tmp_path, "fixed")], (), None, "auto", tmp_path / "runs", None, False)
     with pytest.raises(DeviceLostError, match="the GPU that the command began with is gone"):
-        work(order, figures={"distribution": None}, journal=journal, dry_run=True)
+        work(order, journal=journal, dry_run=True)
 
 
 def test_a_run_that_leaves_the_gpu_unusable_has_failed_and_asks_for_another_process(tmp_path, monkeypatch):
