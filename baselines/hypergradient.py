@@ -1,16 +1,16 @@
 """One-step hypergradients: the learning rate follows the derivative of the loss that its last update led to.
 
     symbol  name         shape      equation
-    x       point        (N,)       all trained parameters, one after another
-    f       value        ()         loss of the present batch + λ/2 |x|², λ the weight decay
+    x       point        (N,)       all trained parameters, concatenated
+    f       value        ()         loss of the current batch + λ/2 |x|², where λ is the weight decay
     g       gradient     (N,)       ∇f(x)
     α       lr           ()         SGD-HD: α_t = max(0, α_{t-1} + r g_t · g_{t-1}),  x_t = x_{t-1} − α_t g_t
     x⁻      before       (N,)       the point before x
-    P       scale        () or (N,) HDM: learning rate, one for all parameters or one for each
-    β       momentum     ()         HDM: of the heavy ball
+    P       scale        () or (N,) HDM: learning rate, either one for all parameters or one for each
+    β       momentum     ()         HDM: momentum of the heavy ball
     x⁺      trial point  (N,)       x − P g + β (x − x⁻)
     g⁺      its gradient (N,)       ∇f(x⁺), on the same batch
-    r       meta-rate    ()         of what is adapted
+    r       meta-rate    ()         step size with which α, or P, is adapted
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from baselines.optimizers import Closure
 from bench.protocol import packed, unpacked
 
 MOMENTUM_START, MOMENTUM_LIMIT, MOMENTUM_RATE = 0.95, 0.9995, 1.0
-"""HDM's heavy ball: where it starts and its limit, as in the authors' code; its AdaGrad rate, the least that they try."""
+"""HDM's heavy ball: its start and its limit, as in the authors' code, and its AdaGrad rate, the smallest that they try."""
 Scaling = Literal["scalar", "diagonal"]
-"""Of P: one learning rate, or one for each parameter."""
+"""Shape of P: one learning rate for all parameters, or one for each."""
 TOWER = ("cache", "state", "num_stepments")
-"""Attributes of the package's optimizers that are state."""
+"""Attributes of the package's optimizers that hold state."""
 SMALL = 1e-12
-"""Added to what is divided by."""
+"""Added to denominators so that none is zero."""
 
 
 class _Place(NamedTuple):
-    """A point with its loss () without penalty, its penalised loss `value` (), and the gradient (N,) of `value`."""
+    """A point with its loss () without the penalty, its penalised loss `value` (), and the gradient (N,) of `value`."""
 
     point: Tensor
     loss: Tensor
@@ -52,11 +52,11 @@ class _Flat:
         self.weight_decay = weight_decay
 
     def point(self) -> Tensor:
-        """The model's present parameters (N,), a copy."""
+        """Returns a copy of the model's current parameters (N,)."""
         return _vector(self.parameters).detach()
 
     def here(self, loss: Closure) -> _Place:
-        """Loss and gradient at the model's present parameters."""
+        """Returns the loss and gradient at the model's current parameters."""
         value, point = loss(), self.point()
         gradient = _vector(torch.autograd.grad(value, self.parameters, materialize_grads=True))
         penalty = 0.5 * self.weight_decay * (point @ point)
@@ -77,18 +77,19 @@ def _vector(tensors: Iterable[Tensor]) -> Tensor:
 class HypergradientDescent:
     """SGD-HD: SGD whose learning rate grows by r g_t · g_{t-1} (Baydin et al., 2018, arXiv 1703.04782).
 
-    g_t · g_{t-1} is −d f_t / d α_{t-1}.  The rule is the published additive one; a learning rate below 0 is kept at 0.
+    The product g_t · g_{t-1} is −d f_t / d α_{t-1}.  The rule is the published additive one; a learning rate that would
+    fall below 0 is set to 0.
     """
 
     def __init__(self, model: nn.Module, *, lr: float, weight_decay: float, meta_rate: float):
         self._flat, self._meta_rate = _Flat(model, weight_decay), meta_rate
         start = self._flat.point()
         self._previous = torch.zeros_like(start)
-        # In float64: increments far below the learning rate would be rounded away.
+        # float64, because float32 would round away increments far below the learning rate.
         self._lr = start.new_tensor(lr, dtype=torch.float64)
 
     def step(self, loss: Closure, lr: float | None) -> Tensor:
-        """One update, at a learning rate of its own; the first one is at the initial one."""
+        """Makes one update at the adapted learning rate; the first update uses the initial rate."""
         place = self._flat.here(loss)
         self._lr = (self._lr + self._meta_rate * (place.gradient @ self._previous)).clamp(min=0)
         self._flat.move(place.point - self._lr * place.gradient)
@@ -96,75 +97,76 @@ class HypergradientDescent:
         return place.loss
 
     def training(self) -> None:
-        """Nothing to do."""
+        """Does nothing: the model always holds the trained parameters."""
 
     def evaluation(self) -> None:
-        """Nothing to do."""
+        """Does nothing: the trained parameters are the ones evaluated."""
 
     def hyper(self) -> dict[str, float]:
-        """The present learning rate."""
+        """Returns the current learning rate."""
         return {"lr": float(self._lr)}
 
     def assign(self, name: str, value: float) -> None:
-        """The learning rate, from which it goes on, or the weight decay."""
+        """Sets the learning rate, which is adapted from there on, or the weight decay."""
         if name == "lr":
             self._lr = torch.full_like(self._lr, value)
         else:
             self._flat.weight_decay = value
 
     def saved(self) -> dict[str, Any]:
-        """Learning rate, last gradient, weight decay."""
+        """Returns the learning rate, the last gradient and the weight decay."""
         return packed({"lr": self._lr, "previous": self._previous, "weight_decay": self._flat.weight_decay})
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """The same."""
+        """Restores what `saved` returned."""
         self._lr, self._previous = unpacked(saved["lr"]), unpacked(saved["previous"])
         self._flat.weight_decay = saved["weight_decay"]
 
 
 class Feedback(NamedTuple):
-    """Derivatives of f(x⁺) over |g|²: by P (N,), an element for each parameter, and by β ()."""
+    """Derivatives of f(x⁺) divided by |g|²: with respect to P, one element per parameter (N,), and with respect to β ()."""
 
     scale: Tensor
     momentum: Tensor
 
 
 def feedback(*, gradient: Tensor, trial_gradient: Tensor, difference: Tensor) -> Feedback:
-    """−g⁺ g / |g|² and g⁺ · (x − x⁻) / |g|², from g, g⁺ and x − x⁻, each (N,) (arXiv 2502.11229)."""
+    """Returns −g⁺ g / |g|² and g⁺ · (x − x⁻) / |g|², given g, g⁺ and x − x⁻, each (N,) (arXiv 2502.11229)."""
     square = gradient @ gradient + SMALL
     return Feedback(-trial_gradient * gradient / square, (trial_gradient @ difference) / square)
 
 
 class _AdaGrad:
-    """A value that follows its derivatives d: value ← clip(value − r d / √Σd²)."""
+    """A value that descends along its derivatives d: value ← clip(value − r d / √Σd²)."""
 
     def __init__(self, value: Tensor, *, rate: float, high: float = math.inf):
         self.value, self._rate, self._high = value, rate, high
         self._squares = torch.zeros_like(value)
 
     def step(self, derivative: Tensor) -> None:
-        """One update; the value stays in [0, high]."""
+        """Makes one update and keeps the value in [0, high]."""
         self._squares = self._squares + derivative.square()
         change = self._rate * derivative / (self._squares.sqrt() + SMALL)
         self.value = (self.value - change).clamp(0, self._high)
 
     def saved(self) -> list[Tensor]:
-        """The value, and Σd²."""
+        """Returns the value and Σd²."""
         return packed([self.value, self._squares])
 
     def restore(self, saved: list[Tensor]) -> None:
-        """The same."""
+        """Restores what `saved` returned."""
         self.value, self._squares = unpacked(saved)
 
 
 class HeavyBallHypergradient:
     """HDM-HB: both P and β follow hypergradients normalised by |g|² (Chu, Gao, Ye, Udell, 2025, arXiv 2502.11229).
 
-    Every step tries x⁺, learns P and β from the gradient there, each by AdaGrad, and moves only if f is lower at x⁺ than at
-    x.  If not, or if f or g⁺ is not finite, the parameters stay (the null step) and the heavy ball loses its speed.
+    Every step tries x⁺, updates P and β by AdaGrad from the gradient there, and moves only if f is lower at x⁺ than at x.
+    Otherwise, or if f or g⁺ is not finite, the parameters stay where they are (the null step) and the heavy ball loses its
+    speed.
 
-    The paper is about deterministic convex functions, and starts at P = 0.  Its use on mini-batches is our adaptation: both
-    gradients, the feedback and the comparison are those of the step's own batch.  So is P starting at `lr`.
+    The paper treats deterministic convex functions and starts at P = 0.  Applying it to mini-batches is our adaptation:
+    both gradients, the feedback and the comparison use the step's own batch.  So is starting P at `lr`.
     """
 
     def __init__(self, model: nn.Module, *, lr: float, weight_decay: float, meta_rate: float, scaling: Scaling):
@@ -175,13 +177,13 @@ class HeavyBallHypergradient:
         self._momentum = _AdaGrad(scale.new_tensor(MOMENTUM_START), rate=MOMENTUM_RATE, high=MOMENTUM_LIMIT)
 
     def step(self, loss: Closure, lr: float | None) -> Tensor:
-        """One trial: two forward and backward passes.  The learning rate is its own."""
+        """Makes one trial, which takes two forward and two backward passes; `lr` is ignored because P is adapted."""
         place = self._flat.here(loss)
         difference = place.point - self._before
         self._flat.move(place.point - self._scale.value * place.gradient + self._momentum.value * difference)
         trial = self._flat.here(loss)
         finite = trial.value.isfinite() & trial.gradient.isfinite().all()
-        # Choices are made on the device, so that its queue goes on.
+        # The device makes the choices, so that its queue never has to wait for the host.
         seen = torch.where(finite, trial.gradient, torch.zeros_like(trial.gradient))
         found = feedback(gradient=place.gradient, trial_gradient=seen, difference=difference)
         self._scale.step(found.scale if self._diagonal else found.scale.sum())
@@ -192,43 +194,44 @@ class HeavyBallHypergradient:
         return place.loss
 
     def training(self) -> None:
-        """Nothing to do."""
+        """Does nothing: the model always holds the trained parameters."""
 
     def evaluation(self) -> None:
-        """Nothing to do."""
+        """Does nothing: the trained parameters are the ones evaluated."""
 
     def hyper(self) -> dict[str, float]:
-        """The mean of P as the learning rate, and the momentum."""
+        """Returns the mean of P as the learning rate, and the momentum."""
         return {"lr": float(self._scale.value.mean()), "momentum": float(self._momentum.value)}
 
     def assign(self, name: str, value: float) -> None:
-        """All of P, from which it goes on, or the weight decay."""
+        """Sets all of P, which is adapted from there on, or the weight decay."""
         if name == "lr":
             self._scale.value = torch.full_like(self._scale.value, value)
         else:
             self._flat.weight_decay = value
 
     def saved(self) -> dict[str, Any]:
-        """The point before, P, β, weight decay."""
+        """Returns the previous point, P, β and the weight decay."""
         adapted = [self._scale.saved(), self._momentum.saved()]
         return {"before": packed(self._before), "adapted": adapted, "weight_decay": self._flat.weight_decay}
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """The same."""
+        """Restores what `saved` returned."""
         self._before, self._flat.weight_decay = unpacked(saved["before"]), saved["weight_decay"]
         for adapted, values in zip((self._scale, self._momentum), saved["adapted"], strict=True):
             adapted.restore(values)
 
 
 class UltimateStepper:
-    """SGD tunes the hyperparameters of SGD or Adam (Chandra et al., 2022, arXiv 1909.13371): `wrapper` is a
-    gdtuo.ModuleWrapper.
+    """A stepper whose SGD or Adam is itself tuned by SGD (Chandra et al., 2022, arXiv 1909.13371).
 
-    It replaces the model's parameters by the results of the update, through which the next loss reaches the
-    hyperparameters; the L2 penalty is part of that loss.  The package's example asks for a backward pass that is itself
-    differentiable; as every gradient is detached before use, a plain one gives the same numbers for less time and memory.
+    `wrapper` is a gdtuo.ModuleWrapper.  It replaces the model's parameters with the results of the update, through which
+    the next loss reaches the hyperparameters; the L2 penalty is part of that loss.  The package's example asks for a
+    backward pass that is itself differentiable.  Since every gradient is detached before use, a plain backward pass gives
+    the same numbers with less time and memory.
 
-    Since the next step differentiates through the last one, what is saved is the state before it, and it is made again.
+    Because the next step differentiates through the last one, `saved` returns the state before the last step, and `restore`
+    repeats that step.
     """
 
     def __init__(self, wrapper: Any, weight_decay: float):
@@ -237,7 +240,7 @@ class UltimateStepper:
         self._assigned: float | None = None
 
     def step(self, loss: Closure, lr: float | None) -> Tensor:
-        """One update of hyperparameters and parameters.  The learning rate is the optimizer's own."""
+        """Updates the hyperparameters, then the parameters; `lr` is ignored because the optimizer has its own."""
         self._wrapper.begin()
         value = loss()
         self._wrapper.zero_grad()
@@ -248,20 +251,20 @@ class UltimateStepper:
         return value.detach()
 
     def training(self) -> None:
-        """Nothing to do."""
+        """Does nothing: the model always holds the trained parameters."""
 
     def evaluation(self) -> None:
-        """Nothing to do."""
+        """Does nothing: the trained parameters are the ones evaluated."""
 
     def hyper(self) -> dict[str, float]:
-        """The learning rate and, of Adam, both decays, which the package keeps as numbers that `clamp` takes to (0, 1)."""
+        """Returns the learning rate and, for Adam, both decay factors, which the package's `clamp` maps into (0, 1)."""
         tuned = self._wrapper.optimizer
         found = {name: value.detach() for name, value in tuned.parameters.items()}
         decays = {name: float(type(tuned).clamp(found[name])) for name in ("beta1", "beta2") if name in found}
         return {"lr": float(found["alpha"]), **decays}
 
     def assign(self, name: str, value: float) -> None:
-        """The learning rate, from which it goes on, or the weight decay."""
+        """Sets the learning rate, which is adapted from there on, or the weight decay."""
         if name == "lr":
             self._assigned = value
             tuned = self._wrapper.optimizer.parameters
@@ -270,11 +273,11 @@ class UltimateStepper:
             self._weight_decay = value
 
     def saved(self) -> dict[str, Any]:
-        """What was before the last step, with its gradients."""
+        """Returns the state before the last step, with its gradients."""
         return {"before": packed(self._before), "assigned": self._assigned, "weight_decay": self._weight_decay}
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Makes the last step again."""
+        """Restores what `saved` returned by repeating the last step."""
         self._weight_decay, self._before = saved["weight_decay"], unpacked(saved["before"])
         if self._before:
             for level, noted in zip(self._levels(), self._before, strict=True):
@@ -284,7 +287,7 @@ class UltimateStepper:
             self.assign("lr", saved["assigned"])
 
     def _levels(self) -> list[Any]:
-        """The model, its optimizer, and what tunes that."""
+        """Returns the model, its optimizer, and the optimizer that tunes that one."""
         levels, level = [], self._wrapper
         while hasattr(level, "parameters"):
             levels.append(level)
@@ -293,7 +296,7 @@ class UltimateStepper:
 
 
 def _noted(level: Any) -> dict[str, Any]:
-    """A level of the package's stack as it is.  Its steps replace tensors, so that none has to be copied."""
+    """Returns the state of one level of the package's stack.  Steps replace tensors, so none has to be copied."""
     tensors = {name: [value, value.grad] for name, value in level.parameters.items()}
     own = {name: _shallow(getattr(level, name)) for name in TOWER if hasattr(level, name)}
     return {"tensors": tensors, "own": own}

@@ -1,6 +1,7 @@
-"""The optimizers that a schedule scales: SGD, momentum, Adam, AdamW, each with its own options.
+"""The optimizers that a schedule scales: SGD, momentum, Adam and AdamW, each with its own options.
 
-A stepper makes one update from a loss; it is all that a training sees of an optimizer, here and in the tuning-free ones.
+A stepper makes one update from a loss.  Training code, here and in the tuning-free methods, sees nothing else of an
+optimizer.
 """
 
 from __future__ import annotations
@@ -15,49 +16,49 @@ from torch import Tensor, nn
 from bench.protocol import Options, packed, unpacked
 
 Closure = Callable[[], Tensor]
-"""Computes the training loss of the model as it is; makes no backward pass."""
+"""Computes the training loss of the model in its current state, without a backward pass."""
 
 
 class Stepper(Protocol):
     """An optimizer over a model's parameters."""
 
     def step(self, loss: Closure, lr: float | None) -> Tensor:
-        """One update at the learning rate `lr` (None where there is none to choose); the loss before it, detached."""
+        """Makes one update and returns the detached loss before it; `lr` is None if there is no rate to choose."""
         ...
 
     def training(self) -> None:
-        """Before updates: the model's parameters become those that gradients are taken at."""
+        """Prepares for updates: puts the parameters at which gradients are taken into the model."""
         ...
 
     def evaluation(self) -> None:
-        """After updates: the model's parameters become those that the method answers with."""
+        """Ends a series of updates: puts the parameters that the method returns into the model."""
         ...
 
     def hyper(self) -> dict[str, float]:
-        """Present values of what it adapts by itself."""
+        """Returns the current values of the hyperparameters that the optimizer adapts by itself."""
         ...
 
     def assign(self, name: str, value: float) -> None:
-        """Changes a hyperparameter from outside; one that is not the optimizer's own is none of its business."""
+        """Changes a hyperparameter from outside; ignores a name that the optimizer does not have."""
         ...
 
     def saved(self) -> dict[str, Any]:
-        """All but the model and what it was made with, as tensors and plain values."""
+        """Returns everything except the model and the constructor's arguments, as tensors and plain values."""
         ...
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Goes on, bit for bit, from what another one has `saved`."""
+        """Continues, bit for bit, from what another stepper has `saved`."""
         ...
 
 
 class TorchStepper:
-    """Any torch.optim.Optimizer.  The parameters evaluated are those trained."""
+    """A stepper for any torch.optim.Optimizer; it evaluates the parameters it trains."""
 
     def __init__(self, optimizer: torch.optim.Optimizer):
         self.optimizer = optimizer
 
     def step(self, loss: Closure, lr: float | None) -> Tensor:
-        """Zeroes the gradients, computes them, updates."""
+        """Zeroes the gradients, computes them and updates the parameters."""
         if lr is not None:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
@@ -68,17 +69,17 @@ class TorchStepper:
         return value.detach()
 
     def training(self) -> None:
-        """Nothing to do."""
+        """Does nothing: the model always holds the trained parameters."""
 
     def evaluation(self) -> None:
-        """Nothing to do."""
+        """Does nothing: the trained parameters are the ones evaluated."""
 
     def hyper(self) -> dict[str, float]:
-        """Nothing is adapted."""
+        """Returns nothing, since these optimizers adapt no hyperparameter."""
         return {}
 
     def assign(self, name: str, value: float) -> None:
-        """Into every group."""
+        """Sets the value in every parameter group that has the hyperparameter."""
         for group in self.optimizer.param_groups:
             if name in ("beta1", "beta2"):
                 betas = group["betas"]
@@ -87,13 +88,13 @@ class TorchStepper:
                 group[name] = value
 
     def saved(self) -> dict[str, Any]:
-        """Groups and state."""
+        """Returns the parameter groups' options and the optimizer's state."""
         parameters = self._parameters()
         groups = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
         return {"groups": packed(groups, parameters), "state": packed(self.optimizer.state, parameters)}
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Not by the optimizer's own `load_state_dict`, which some packages' states do not survive."""
+        """Restores what `saved` returned, without `load_state_dict`, which some packages' states do not survive."""
         parameters = self._parameters()
         for group, values in zip(self.optimizer.param_groups, unpacked(saved["groups"], parameters), strict=True):
             group.update(values)
@@ -105,21 +106,21 @@ class TorchStepper:
 
 
 class Sgd(Options):
-    """Plain stochastic gradient descent, L2 penalty in the gradient."""
+    """Plain stochastic gradient descent with an L2 penalty in the gradient."""
 
     own: ClassVar[tuple[str, ...]] = ()
-    """Hyperparameters of the optimizer beside learning rate and weight decay that a search may search."""
+    """The optimizer's hyperparameters, beside learning rate and weight decay, that a search may tune."""
 
     label: ClassVar[str] = "SGD"
     name: Literal["sgd"] = "sgd"
 
     def make(self, parameters: Iterable[nn.Parameter], common: dict[str, Any]) -> torch.optim.Optimizer:
-        """torch.optim.SGD; `common` has lr and weight_decay."""
+        """Returns a torch.optim.SGD; `common` has lr and weight_decay."""
         return torch.optim.SGD(parameters, **common)
 
 
 class Momentum(Options):
-    """SGD with heavy-ball or Nesterov momentum, L2 penalty in the gradient."""
+    """SGD with heavy-ball or Nesterov momentum and an L2 penalty in the gradient."""
 
     own: ClassVar[tuple[str, ...]] = ("momentum",)
 
@@ -135,13 +136,13 @@ class Momentum(Options):
         return self
 
     def make(self, parameters: Iterable[nn.Parameter], common: dict[str, Any]) -> torch.optim.Optimizer:
-        """torch.optim.SGD."""
+        """Returns a torch.optim.SGD with momentum."""
         assert self.momentum is not None
         return torch.optim.SGD(parameters, momentum=self.momentum, nesterov=self.nesterov, **common)
 
 
 class Betas(Options):
-    """Decay of the averages of gradient and squared gradient."""
+    """The decay factors of the averages of the gradient and of its square."""
 
     own: ClassVar[tuple[str, ...]] = ("beta1", "beta2")
 
@@ -156,7 +157,7 @@ class Adam(Betas):
     name: Literal["adam"] = "adam"
 
     def make(self, parameters: Iterable[nn.Parameter], common: dict[str, Any]) -> torch.optim.Optimizer:
-        """torch.optim.Adam."""
+        """Returns a torch.optim.Adam."""
         return torch.optim.Adam(parameters, betas=(self.beta1, self.beta2), **common)  # type: ignore[arg-type]
 
 
@@ -167,7 +168,7 @@ class AdamW(Betas):
     name: Literal["adamw"] = "adamw"
 
     def make(self, parameters: Iterable[nn.Parameter], common: dict[str, Any]) -> torch.optim.Optimizer:
-        """torch.optim.AdamW."""
+        """Returns a torch.optim.AdamW."""
         return torch.optim.AdamW(parameters, betas=(self.beta1, self.beta2), **common)  # type: ignore[arg-type]
 
 
@@ -176,4 +177,4 @@ def _named(value: Any) -> Any:
 
 
 AnyOptimizer = Annotated[Sgd | Momentum | Adam | AdamW, Field(discriminator="name"), BeforeValidator(_named)]
-"""In a configuration a name, or a mapping with `name` and its options."""
+"""A configuration gives either a name or a mapping with `name` and the optimizer's options."""

@@ -1,4 +1,4 @@
-"""Population-based training (Jaderberg et al., 2017): members train in turn, the worst copy the best and vary that."""
+"""Population-based training (Jaderberg et al., 2017): members train in turn, and the worst copy and vary the best."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from bench.protocol import Dimension, Ledger, MethodEntry, Options, State, Task,
 
 
 class PopulationOptions(Options):
-    """`over` is the method each of `members` trains: what it leaves open evolves.
+    """Each of the `members` trains the method `over`; the hyperparameters that it leaves open evolve.
 
-    After every `interval_epochs` of all members, each of the worst `fraction` of them takes weights, optimizer state and
-    hyperparameters of one of the best, and multiplies each hyperparameter by one of `factors`, or draws it anew with
-    probability `redraw`.
+    Whenever all members have trained for `interval_epochs`, each of the worst `fraction` of them takes over the weights,
+    optimizer state and hyperparameters of one of the best, then multiplies each hyperparameter by one of the `factors` or,
+    with probability `redraw`, draws it anew.
     """
 
     over: Any
@@ -35,7 +35,7 @@ class PopulationOptions(Options):
 
 @dataclass(kw_only=True)
 class PopulationState(State):
-    """Members in order; the one that trains is number `place`.  A trial is one member's interval."""
+    """Members in order, of which number `place` trains now.  A trial is one interval of one member."""
 
     model: nn.Module = remade()
     hyper: dict[str, Any] = remade()
@@ -43,45 +43,45 @@ class PopulationState(State):
     searched: list[str] = remade()
     """Names of the hyperparameters that evolve."""
     losses: list[float] = field(default_factory=list)
-    """Validation loss of each member at the end of its last interval, infinite if it diverged."""
+    """Each member's validation loss at the end of its last interval; infinite if it diverged."""
     place: int = 0
     generation: int = 0
-    """Intervals that all members have finished."""
+    """The number of intervals that all members have finished."""
     curve_start: int = 0
-    """Where the present interval begins in the member's curve."""
+    """The index in the member's curve at which the current interval begins."""
 
     @property
     def trainings(self) -> list[TrainingState]:
-        """All members."""
+        """Returns all members."""
         return self.members
 
     @property
     def member(self) -> TrainingState:
-        """The one that trains."""
+        """Returns the member that trains now."""
         return self.members[self.place]
 
     @property
     def spans_budget(self) -> bool:
-        """Whether the members' schedule knows the budget."""
+        """Returns whether the members' schedule depends on the budget."""
         return self.member.spans_budget
 
     def scalars(self) -> dict[str, float]:
-        """How many intervals all members have finished."""
+        """Returns the number of intervals that all members have finished."""
         return {"generation": float(self.generation)}
 
     def saved(self) -> dict[str, Any]:
-        """With every member."""
+        """Returns the saved fields together with every member."""
         return {**super().saved(), "members": [member.saved() for member in self.members]}
 
     def begin_interval(self, steps: int) -> None:
-        """Begins the present member's interval."""
+        """Begins the current member's interval."""
         member = self.member
         self.trial, self.trial_step, self.curve_start = len(self.trials), 0, len(member.curve)
         member.end = member.trial_step + steps
         adopt(self, member)
 
     def close_interval(self, status: str) -> None:
-        """Ends the present member's interval: finished, diverged or cut."""
+        """Ends the current member's interval as finished, diverged or cut."""
         member = self.member
         curve = tuple(member.curve[self.curve_start :])
         losses = [loss if math.isfinite(loss) else math.inf for loss in curve]
@@ -96,9 +96,10 @@ class PopulationState(State):
 
 
 class Population:
-    """Members in turn, one interval each, then the population evolves.
+    """A method that trains the members in turn, one interval each, and then lets the population evolve.
 
-    An interval is closed where it ends; the next member's turn, and evolution before it, are left to the next call.
+    `advance` returns at the end of an interval; the next call starts the next member's turn and, before the first member's,
+    evolves the population.
     """
 
     def __init__(self, options: PopulationOptions, over: Training):
@@ -107,7 +108,7 @@ class Population:
             raise ValueError("nothing is left open to evolve: give one or more of the hyperparameters the value null")
 
     def init(self, task: Task, seed: int) -> PopulationState:
-        """Member m starts from draw m of the seed, so that member 0 starts where the other methods do."""
+        """Starts member m from draw m of the seed, so that member 0 starts where the other methods do."""
         members = [self._fresh(task, seed, number) for number in range(self.options.members)]
         state = self._state(task, seed, members)
         state.begin_interval(self._interval(task))
@@ -120,11 +121,11 @@ class Population:
         )  # fmt: skip
 
     def _interval(self, task: Task) -> int:
-        """Steps of a member's interval."""
+        """Returns the number of steps in a member's interval."""
         return self.options.interval_epochs * task.steps_per_epoch
 
     def advance(self, state: PopulationState, *, steps: int, progress: float, ledger: Ledger) -> None:
-        """Updates of the present member or, where its interval has ended, the next one's turn on the account `search`."""
+        """Updates the current member or, if its interval has ended, starts the next turn on the account `search`."""
         if not state.is_open:
             with ledger.account("search"):
                 self._next(state)
@@ -149,7 +150,7 @@ class Population:
         return self.over.start(task, seed, drawn, number)
 
     def _next(self, state: PopulationState) -> None:
-        """The next member's turn; after the last one, the next generation."""
+        """Starts the next member's turn; after the last member, the next generation."""
         state.place = (state.place + 1) % len(state.members)
         if state.place == 0:
             self._evolve(state)
@@ -157,7 +158,7 @@ class Population:
         state.begin_interval(self._interval(state.task))
 
     def _evolve(self, state: PopulationState) -> None:
-        """Truncation selection: the worst, and all that diverged, are replaced."""
+        """Replaces the worst members and all that diverged (truncation selection)."""
         count = len(state.members)
         order = sorted(range(count), key=lambda number: (state.losses[number], number))
         alive = [number for number in order if math.isfinite(state.losses[number])]
@@ -172,7 +173,7 @@ class Population:
                 state.members[number] = self._fresh(state.task, state.seed, draws)
 
     def _copy(self, state: PopulationState, source: int, target: int, chance: random.Random) -> None:
-        """The target goes on from where the source is, with hyperparameters near its own."""
+        """Lets the target continue from the source's state, with hyperparameters near the source's."""
         model, found = state.members[target].model, state.members[source]
         options = found.options.replace(self._vary(found, chance))
         model.load_state_dict(found.model.state_dict())
@@ -199,7 +200,7 @@ class Population:
 
 
 def _take_state(optimizer: Any, source: Any) -> None:
-    """The slots of another optimizer, the hyperparameters of its own."""
+    """Takes over another optimizer's slots but keeps the optimizer's own hyperparameters."""
     own = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(copy.deepcopy(source.state_dict()))
     for group, values in zip(optimizer.param_groups, own, strict=True):

@@ -1,4 +1,4 @@
-"""Pruners end trials early.  All are Optuna's, asked after each validation of a trial."""
+"""Pruners end trials early.  All are Optuna's and are asked after each validation of a trial."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ if TYPE_CHECKING:
     from optuna.pruners import BasePruner
 
 WORST = 1e300
-"""Stands for a loss that is not finite: percentiles of infinities are not numbers."""
+"""Stands for a loss that is not finite, because percentiles of infinities are not numbers."""
 
 
 class Pruner(Protocol):
-    """Judges the trial in progress by its curve and those of the trials before it."""
+    """A judge of the trial in progress, by its curve and by those of earlier trials."""
 
     def prunes(self, trials: Sequence[Trial], curve: Sequence[float]) -> bool:
-        """Whether the trial whose validation losses so far are `curve`, nats per example, should end.
+        """Returns whether the trial with the validation losses `curve` so far, in nats per example, should end.
 
-        A function of its arguments alone: called again, or by a pruner rebuilt, it says the same.
+        The answer is a function of the arguments alone: a second call, or a rebuilt pruner, gives the same.
         """
         ...
 
 
 class OptunaPruner:
-    """A pruner of Optuna on a study that repeats the search.
+    """An Optuna pruner with a study that repeats the search.
 
-    The k-th validation of a trial is step k of the study, and each is followed by a judgement, whether anybody asked for
-    it or not: some pruners remember what they judged.  The study is kept from call to call and only extended while the
-    arguments go on from where they were; else it is built anew.
+    The k-th validation of a trial is step k of the study.  The pruner is asked for a verdict after every step, even if
+    nobody needs it, because some pruners remember what they judged.  The study is kept between calls and extended as long
+    as the new arguments continue the previous ones; otherwise it is rebuilt.
     """
 
     def __init__(self, pruner: BasePruner, seed: int):
@@ -42,7 +42,7 @@ class OptunaPruner:
         self._restart()
 
     def prunes(self, trials: Sequence[Trial], curve: Sequence[float]) -> bool:
-        """A curve that is empty goes on, one whose last loss is not finite ends, between them the study judges."""
+        """Never ends a trial with an empty curve, always one whose last loss is not finite; otherwise the study decides."""
         if not self._continues(trials, curve):
             self._restart()
         for trial in trials[len(self._ended) :]:
@@ -54,7 +54,7 @@ class OptunaPruner:
     def _restart(self) -> None:
         import optuna
 
-        sampler = optuna.samplers.RandomSampler(seed=0)  # of no parameters
+        sampler = optuna.samplers.RandomSampler(seed=0)  # never asked: the study has no parameters
         self._study = optuna.create_study(study_name=self._name, sampler=sampler, pruner=self._pruner)
         self._ended: list[Trial] = []
         self._open()
@@ -65,13 +65,13 @@ class OptunaPruner:
         self._verdict = False
 
     def _continues(self, trials: Sequence[Trial], curve: Sequence[float]) -> bool:
-        """Whether what the study has been told is the beginning of this."""
+        """Returns whether the arguments continue what has been reported to the study."""
         ended, reported = len(self._ended), len(self._reported)
         present = trials[ended].curve if len(trials) > ended else curve
         return list(trials[:ended]) == self._ended and list(present[:reported]) == self._reported
 
     def _report(self, curve: Sequence[float]) -> None:
-        """Tells the study what is new of the present trial's curve."""
+        """Reports the new part of the current trial's curve to the study."""
         for loss in curve[len(self._reported) :]:
             self._reported.append(loss)
             self._trial.report(loss if math.isfinite(loss) else WORST, len(self._reported))
@@ -89,21 +89,21 @@ class OptunaPruner:
 
 
 def median(validations: int, seed: int) -> Pruner:
-    """Ends a trial whose best loss is above the median of the finished ones' losses after as many validations."""
+    """Ends a trial whose best loss is above the median of the finished trials' losses after as many validations."""
     from optuna.pruners import MedianPruner
 
     return OptunaPruner(MedianPruner(n_startup_trials=5), seed)
 
 
 def successive_halving(validations: int, seed: int) -> Pruner:
-    """After 1, 3, 9... validations the best third goes on (Li and others, 2020)."""
+    """Lets the best third continue after 1, 3, 9... validations (Li et al., 2020)."""
     from optuna.pruners import SuccessiveHalvingPruner
 
     return OptunaPruner(SuccessiveHalvingPruner(min_resource=1, reduction_factor=3), seed)
 
 
 def hyperband(validations: int, seed: int) -> Pruner:
-    """Successive halving in brackets that differ in the first validation judged (Li and others, 2018)."""
+    """Runs successive halving in brackets that differ in the first validation judged (Li et al., 2018)."""
     from optuna.pruners import HyperbandPruner
 
     return OptunaPruner(HyperbandPruner(min_resource=1, max_resource=max(validations, 1), reduction_factor=3), seed)
@@ -114,4 +114,4 @@ PRUNERS: dict[str, Callable[[int, int], Pruner]] = {
     "successive-halving": successive_halving,
     "hyperband": hyperband,
 }
-"""Each makes a pruner from the number of validations of the longest trial and the seed."""
+"""Maps each name to a function that makes a pruner from the longest trial's number of validations and the seed."""

@@ -1,7 +1,7 @@
-"""Learning-rate schedules: each a factor on the initial learning rate, each with the options it needs.
+"""Learning-rate schedules, each a factor on the initial learning rate with options of its own.
 
 Step, multistep and exponential count steps or epochs, as `unit` says.  Cosine, warm-up with cosine, and one cycle span the
-budget, whatever its unit, or in a search the trial.  Formulas are those of torch.optim.lr_scheduler.
+budget, in whatever unit, or the trial in a search.  The formulas are those of torch.optim.lr_scheduler.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ Unit = Literal["step", "epoch"]
 
 
 class Place(NamedTuple):
-    """Where a training is: the fraction of the budget or trial that is over, in [0, 1), and the updates made."""
+    """Where a training stands: the fraction of the budget or trial that has passed, in [0, 1), and the updates made."""
 
     progress: float
     step: int
     steps_per_epoch: int
 
     def units(self, unit: Unit) -> int:
-        """Whole steps or epochs done."""
+        """Returns the number of whole steps or epochs done."""
         return self.step // (self.steps_per_epoch if unit == "epoch" else 1)
 
 
 class Constant(Options):
-    """The learning rate stays as it is."""
+    """A constant learning rate."""
 
     own: ClassVar[tuple[str, ...]] = ()
-    """Hyperparameters of the schedule that a search may search."""
+    """Hyperparameters of the schedule that a search may tune."""
     spans_budget: ClassVar[bool] = False
-    """The schedule knows the budget, so that what it gives at a smaller one cannot be read off its records."""
+    """Whether the schedule depends on the budget, so that a smaller budget's result cannot be read off the records."""
 
     def factor(self, place: Place) -> float:
-        """What the initial learning rate is multiplied by for the next update."""
+        """Returns the factor on the initial learning rate for the next update."""
         return 1.0
 
 
 class Step(Constant):
-    """Times `gamma` every `step_size` units."""
+    """A learning rate that is multiplied by `gamma` every `step_size` units."""
 
     own: ClassVar[tuple[str, ...]] = ("step_size",)
 
@@ -51,13 +51,13 @@ class Step(Constant):
     unit: Unit = "step"
 
     def factor(self, place: Place) -> float:
-        """StepLR."""
+        """Returns StepLR's factor."""
         assert self.step_size is not None
         return self.gamma ** (place.units(self.unit) // self.step_size)
 
 
 class Multistep(Constant):
-    """Times `gamma` at each of the `milestones`."""
+    """A learning rate that is multiplied by `gamma` at each of the `milestones`."""
 
     milestones: tuple[int, ...] = Field(min_length=1)
     gamma: float = Field(default=0.1, gt=0, lt=1)
@@ -67,17 +67,17 @@ class Multistep(Constant):
     @classmethod
     def _rising(cls, milestones: tuple[int, ...]) -> tuple[int, ...]:
         if list(milestones) != sorted({m for m in milestones if m > 0}):
-            raise ValueError("positive numbers of units are needed, each larger than the one before")
+            raise ValueError("must be positive numbers of units, each larger than the one before")
         return milestones
 
     def factor(self, place: Place) -> float:
-        """MultiStepLR."""
+        """Returns MultiStepLR's factor."""
         done = place.units(self.unit)
         return self.gamma ** sum(done >= milestone for milestone in self.milestones)
 
 
 class Exponential(Constant):
-    """Times `gamma` every unit."""
+    """A learning rate that is multiplied by `gamma` every unit."""
 
     own: ClassVar[tuple[str, ...]] = ("gamma",)
 
@@ -85,37 +85,43 @@ class Exponential(Constant):
     unit: Unit = "epoch"
 
     def factor(self, place: Place) -> float:
-        """ExponentialLR."""
+        """Returns ExponentialLR's factor."""
         assert self.gamma is not None
         return self.gamma ** place.units(self.unit)
 
 
 class Cosine(Constant):
-    """Down to 0 along half a cosine."""
+    """A learning rate that falls to 0 along half a cosine."""
 
     spans_budget: ClassVar[bool] = True
 
     def factor(self, place: Place) -> float:
-        """CosineAnnealingLR."""
+        """Returns CosineAnnealingLR's factor."""
         return falling(place.progress)
 
 
 class WarmupCosine(Constant):
-    """Up from a thousandth in a straight line during the fraction `warmup`, then down to 0 along half a cosine."""
+    """A learning rate that rises linearly from a thousandth, then falls to 0 along half a cosine.
+
+    The rise takes the fraction `warmup`.
+    """
 
     spans_budget: ClassVar[bool] = True
 
     warmup: float = Field(default=0.05, gt=0, lt=1)
 
     def factor(self, place: Place) -> float:
-        """LinearLR, then CosineAnnealingLR."""
+        """Returns LinearLR's factor, then CosineAnnealingLR's."""
         if place.progress < self.warmup:
             return 1e-3 + (1 - 1e-3) * place.progress / self.warmup
         return falling((place.progress - self.warmup) / (1 - self.warmup))
 
 
 class OneCycle(Constant):
-    """From lr / `start_divisor` up to lr during the fraction `rise`, then down to lr / (start_divisor · end_divisor)."""
+    """A learning rate that rises from lr / `start_divisor` to lr during the fraction `rise`, then falls.
+
+    It ends at lr / (start_divisor · end_divisor).
+    """
 
     spans_budget: ClassVar[bool] = True
 
@@ -124,7 +130,7 @@ class OneCycle(Constant):
     end_divisor: float = Field(default=1e4, ge=1)
 
     def factor(self, place: Place) -> float:
-        """OneCycleLR with cosine annealing, learning rate alone (Smith and Topin, 2017)."""
+        """Returns OneCycleLR's factor with cosine annealing, for the learning rate alone (Smith and Topin, 2017)."""
         first, last = 1 / self.start_divisor, 1 / (self.start_divisor * self.end_divisor)
         if place.progress < self.rise:
             return 1 + (first - 1) * falling(place.progress / self.rise)
@@ -132,5 +138,5 @@ class OneCycle(Constant):
 
 
 def falling(fraction: float) -> float:
-    """Half a cosine from 1 at 0 to 0 at 1."""
+    """Returns half a cosine, which falls from 1 at 0 to 0 at 1."""
     return 0.5 * (1 + math.cos(math.pi * fraction))

@@ -1,4 +1,4 @@
-"""Search by restarting: trials of a training method one after another until the budget ends."""
+"""Search by restarting: trials of a training method run one after another until the budget ends."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ from bench.protocol import Ledger, MethodEntry, Options, State, Task, Trial, ado
 
 
 class SearchOptions(Options):
-    """`over` is the method each trial trains: what it leaves open is searched.  A trial lasts `trial_epochs`; null is a
-    number of epochs that is searched too.  A `pruner` ends trials early, after a validation."""
+    """Each trial trains the method `over`; the hyperparameters that it leaves open are searched.
+
+    A trial lasts `trial_epochs`; null means that this number is searched too.  A `pruner` ends trials early, after a
+    validation.
+    """
 
     over: Any
     trial_epochs: int | None = Field(default=10, ge=1)
     pruner: Literal["none", "median", "successive-halving", "hyperband"] = "none"
 
     def details(self) -> list[str]:
-        """The pruner, if there is one."""
+        """Returns the pruner, if there is one."""
         return [] if self.pruner == "none" else [self.pruner.replace("-", " ")]
 
 
 @dataclass(kw_only=True)
 class SearchState(State):
-    """The trial in progress.  All a searcher and a pruner know is in `trials`, `point` and the trial's curve."""
+    """A search in progress.  All that a searcher and a pruner know is in `trials`, `point` and the trial's curve."""
 
     model: nn.Module = remade()
     hyper: dict[str, Any] = remade()
@@ -41,19 +44,19 @@ class SearchState(State):
     inner: TrainingState = remade()
     point: Point = field(default_factory=dict)
     judged: int = 0
-    """Validations of the trial in progress that the pruner has seen."""
+    """The number of the current trial's validations that the pruner has seen."""
 
     @property
     def trainings(self) -> list[TrainingState]:
-        """The trial in progress."""
+        """Returns the trial in progress."""
         return [self.inner]
 
     def saved(self) -> dict[str, Any]:
-        """With the trial in progress."""
+        """Returns the saved fields together with the trial in progress."""
         return {**super().saved(), "inner": self.inner.saved()}
 
     def scalars(self) -> dict[str, float]:
-        """The number of trials ended."""
+        """Returns the number of trials that have ended."""
         return {"trials": float(len(self.trials))}
 
     def open_trial(self, inner: TrainingState, point: Point) -> None:
@@ -62,7 +65,7 @@ class SearchState(State):
         self.show()
 
     def close_trial(self, status: str) -> None:
-        """Ends the trial in progress: finished, diverged, pruned or cut."""
+        """Ends the trial in progress as finished, diverged, pruned or cut."""
         best = self.inner.incumbent
         loss = best.validation_loss if best else math.inf
         self.trials.append(Trial(dict(self.point), loss, self.trial_step, status, tuple(self.inner.curve)))
@@ -73,38 +76,38 @@ class SearchState(State):
             self.close_trial("cut")
 
     def show(self) -> None:
-        """Shows the trial in progress as the search's own model."""
+        """Presents the trial in progress as the search's own model."""
         adopt(self, self.inner)
         self.trial_step = self.inner.trial_step
 
 
 class Search:
-    """Asks for a point, trains it, asks again with what became of it.
+    """A method that asks a searcher for a point, trains it, and asks again with the result.
 
-    A trial is closed where it ends; what costs time, a pruner's verdict and the next proposal, is left to the next call, so
-    that a model is found when its validation is over and nothing is proposed after the deadline.
+    `advance` closes a trial where it ends.  Whatever costs time, that is the pruner's verdict and the next proposal, is
+    left to the next call, so that the clock is read right after a validation and nothing is proposed after the deadline.
     """
 
     def __init__(self, options: SearchOptions, over: Training, searcher: str):
         self.options, self.over, self.space = options, over, over.space
         self._make: Callable[..., Searcher] = SEARCHERS[searcher]
-        self._make(self.space, self.open, 0)  # a space it cannot search is told before anything runs
+        self._make(self.space, self.open, 0)  # reports a space it cannot search before anything runs
         if options.trial_epochs is None and not self.space.hyperparameters["trial_epochs"].integer:
-            raise ValueError("the law of trial_epochs needs integer: true")
+            raise ValueError("the space's law of trial_epochs needs integer: true")
 
     @property
     def open(self) -> list[str]:
-        """What is searched."""
+        """Names of the hyperparameters that are searched."""
         return [*self.over.open, *(["trial_epochs"] if self.options.trial_epochs is None else [])]
 
     def init(self, task: Task, seed: int) -> SearchState:
-        """The state before the first trial's first step; proposing it is part of the set-up."""
+        """Returns the state before the first trial's first step; the first proposal is part of the set-up."""
         searcher = self._make(self.space, self.open, seed)
         point = searcher.propose([])
         return self._state(task, seed, searcher, self._started(task, seed, point, 0), point)
 
     def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> SearchState:
-        """Returns the search that was saved; searcher and pruner are functions of what is in it."""
+        """Returns the search that was saved; searcher and pruner are functions of what was saved."""
         inner = self.over.restored(task, seed, saved["inner"])
         state = self._state(task, seed, self._make(self.space, self.open, seed), inner, saved["point"])
         state.restore(saved)
@@ -119,7 +122,7 @@ class Search:
         return state
 
     def advance(self, state: SearchState, *, steps: int, progress: float, ledger: Ledger) -> None:
-        """Updates of the present trial or, where it has ended, the proposal of the next on the account `search`."""
+        """Updates the current trial or, if it has ended, proposes the next one on the account `search`."""
         with ledger.account("search"):
             if state.is_open and _prunes(state):
                 state.close_trial("pruned")
@@ -135,7 +138,7 @@ class Search:
             state.close_trial("diverged" if inner.diverged else "finished")
 
     def _started(self, task: Task, seed: int, point: Point, trial: int) -> TrainingState:
-        """The training of a trial before its first step."""
+        """Returns a trial's training before its first step."""
         epochs = self.options.trial_epochs or round(point["trial_epochs"])
         drawn = {name: value for name, value in point.items() if name != "trial_epochs"}
         inner = self.over.start(task, seed, drawn, trial)
@@ -169,7 +172,7 @@ RANDOM_SEARCH = _entry("random", "restarts at points drawn from the space", "Ran
 SOBOL_SEARCH = _entry("sobol", "restarts at the points of a scrambled Sobol sequence", "Sobol search")
 BAYESIAN_SEARCH = _entry(
     "gaussian-process",
-    "restarts by scikit-optimize's Gaussian process with expected improvement (the paper's)",
+    "restarts by scikit-optimize's Gaussian process with expected improvement, as in the paper",
     "Bayesian optimization",
 )
 TPE_SEARCH = _entry("tpe", "restarts by Optuna's tree-structured Parzen estimator", "TPE")

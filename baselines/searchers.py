@@ -1,7 +1,7 @@
-"""Searchers differ in one `propose`: the next point of a space, given the trials ended so far.
+"""Searchers differ in one function, `propose`: it returns the next point of a space, given the trials that have ended.
 
-All minimise the best validation loss of a trial.  A searcher keeps no state: what it proposes is a function of space,
-names, seed and trials, so one that is rebuilt from the trials of an interrupted run goes on as if nothing had happened.
+All minimise a trial's best validation loss.  A searcher keeps no state: its proposal is a function of space, names, seed
+and trials, so a searcher that is rebuilt from the trials of an interrupted run continues as if nothing had happened.
 Proposal 0 of every searcher is draw 0 of the seed, where the other methods of that seed start.
 """
 
@@ -19,26 +19,26 @@ Point = dict[str, float]
 
 
 class Searcher(Protocol):
-    """Proposes points of a space."""
+    """A source of points of a space."""
 
     def propose(self, trials: Sequence[Trial]) -> Point:
-        """The next point to try, one value a name; `trials[i].hyper` is what proposal i was."""
+        """Returns the next point to try, with one value per name; `trials[i].hyper` is proposal i."""
         ...
 
 
 class RandomSearcher:
-    """Independent draws from the space's laws (Bergstra and Bengio, 2012)."""
+    """A searcher that draws independently from the space's laws (Bergstra and Bengio, 2012)."""
 
     def __init__(self, space: Space, names: Sequence[str], seed: int):
         self._draw = partial(draw, space, list(_laws(space, names)), seed)
 
     def propose(self, trials: Sequence[Trial]) -> Point:
-        """Draw number n of the seed."""
+        """Returns draw number n of the seed, where n is the number of trials."""
         return self._draw(len(trials))
 
 
 class SobolSearcher:
-    """After draw 0, a scrambled Sobol sequence (Owen, 1998) in the quantiles of the space's laws."""
+    """A searcher that follows draw 0 with a scrambled Sobol sequence (Owen, 1998) in the quantiles of the space's laws."""
 
     def __init__(self, space: Space, names: Sequence[str], seed: int):
         from scipy.stats import qmc
@@ -48,25 +48,25 @@ class SobolSearcher:
         self._sequence = partial(qmc.Sobol, len(self._laws), seed=stream_seed(seed, "search"))
 
     def propose(self, trials: Sequence[Trial]) -> Point:
-        """Proposal n is point n − 1 of the sequence."""
+        """Returns point n − 1 of the sequence as proposal n."""
         if not trials:
             return dict(self._start)
         sequence = self._sequence()
-        if len(trials) > 1:  # SciPy cannot go forward by nothing
+        if len(trials) > 1:  # SciPy cannot fast-forward by 0
             sequence.fast_forward(len(trials) - 1)
         (fractions,) = sequence.random()
         return _quantiles(self._laws, fractions)
 
 
 class GaussianProcessSearcher:
-    """scikit-optimize's Gaussian process with expected improvement, five random starts: the published baseline.
+    """scikit-optimize's Gaussian process with expected improvement and five random starts: the published baseline.
 
-    All it does not name here is as in `gp_minimize`.
+    Every setting that is not named here is as in `gp_minimize`.
     """
 
     STARTS = 5
     NOISE = "gaussian"
-    """Fitted.  The published 0.01 of the losses' variance left one of 16 seeds at an edge of a smooth function for good."""
+    """Fitted: the published 0.01 of the losses' variance left one of 16 seeds stuck at an edge of a smooth function."""
 
     def __init__(self, space: Space, names: Sequence[str], seed: int):
         import skopt
@@ -79,7 +79,7 @@ class GaussianProcessSearcher:
             self._dimensions.append(kind(*_bounds(law), prior="log-uniform" if law.log else "uniform"))
 
     def propose(self, trials: Sequence[Trial]) -> Point:
-        """The point of highest expected improvement."""
+        """Returns the point of highest expected improvement."""
         from skopt import Optimizer
         from skopt.utils import cook_estimator
 
@@ -88,7 +88,7 @@ class GaussianProcessSearcher:
         seed = _proposal_seed(self._seed, trials)
         points = [list(_coordinates(self._laws, trial.hyper).values()) for trial in trials]
         with warnings.catch_warnings(), self._libraries.limit(limits=1):
-            warnings.simplefilter("ignore")  # of points told twice, and of fits that end on a bound
+            warnings.simplefilter("ignore")  # warnings of repeated points and of fits that end on a bound
             process = cook_estimator("GP", space=self._dimensions, noise=self.NOISE, random_state=seed)
             optimizer = Optimizer(self._dimensions, process, n_initial_points=0, acq_func="EI", random_state=seed)
             optimizer.tell(points, _finite_losses(trials))
@@ -97,10 +97,10 @@ class GaussianProcessSearcher:
 
 
 class OptunaSearcher:
-    """A sampler of Optuna with its own defaults, but for its ten random starts, which are draws of the seed.
+    """An Optuna sampler with its own defaults, except that its ten random starts are draws of the seed.
 
-    `sampler` is TPESampler or GPSampler.  The first models pruned trials, too, by where their curves end; the second
-    leaves them out, and so starts at random until ten trials were not pruned.
+    `sampler` is TPESampler or GPSampler.  The first also models pruned trials, by where their curves end; the second leaves
+    them out, and so starts at random until ten trials were not pruned.
     """
 
     STARTS = 10
@@ -117,11 +117,11 @@ class OptunaSearcher:
         for name, law in self._laws.items():
             kind: Any = optuna.distributions.IntDistribution if law.integer else optuna.distributions.FloatDistribution
             self._distributions[name] = kind(*_bounds(law), log=law.log)
-        # Thrown away, so that what Optuna imports when it first fits a model is part of the set-up.
+        # This proposal is thrown away: it makes the imports of Optuna's first fit part of the set-up.
         self.propose([Trial(self._draw(n), float(n), 1, "finished") for n in range(self.STARTS)])
 
     def propose(self, trials: Sequence[Trial]) -> Point:
-        """What a study of these trials asks for."""
+        """Returns the point that a study of these trials asks for."""
         import optuna
 
         modelled = len(trials) if self._models_pruned else sum(not _ended_early(trial) for trial in trials)
@@ -139,25 +139,25 @@ class OptunaSearcher:
 
 
 class CmaEsSearcher:
-    """Covariance matrix adaptation (Hansen, 2016) in the quantiles of the space's laws, from the middle of the cube.
+    """Covariance matrix adaptation (Hansen, 2016) in the quantiles of the space's laws, started in the middle of the cube.
 
-    Proposal 0, draw 0, belongs to no generation.  A strategy that has converged is followed by a new one.
+    Proposal 0, which is draw 0, belongs to no generation.  A strategy that has converged is followed by a new one.
     """
 
     SIGMA = 0.25
-    """Initial standard deviation: the cube is four of it wide."""
+    """The initial standard deviation: the cube is four of these wide."""
 
     def __init__(self, space: Space, names: Sequence[str], seed: int):
-        import cmaes  # noqa: F401  so that the import is part of the set-up
+        import cmaes  # noqa: F401  makes the import part of the set-up
 
         self._laws, self._seed = _laws(space, names), seed
         if len(self._laws) < 2:
             (name,) = self._laws
-            raise ValueError(f"CMA-ES needs two or more open hyperparameters and has one, {name}: leave another one open")
+            raise ValueError(f"CMA-ES needs at least two open hyperparameters but has one, {name}: leave another one open")
         self._start = draw(space, names, seed)
 
     def propose(self, trials: Sequence[Trial]) -> Point:
-        """What the strategy samples next, after a replay of its generations so far."""
+        """Replays the strategy's generations so far and returns its next sample."""
         if not trials:
             return dict(self._start)
         strategy, told = self._strategy(1), 1
@@ -173,7 +173,7 @@ class CmaEsSearcher:
         return _quantiles(self._laws, strategy.ask())
 
     def _strategy(self, counter: int) -> Any:
-        """A new strategy, whose first sample is proposal `counter`."""
+        """Returns a new strategy, whose first sample is proposal `counter`."""
         import cmaes
         import numpy as np
 
@@ -191,8 +191,11 @@ def _laws(space: Space, names: Sequence[str]) -> dict[str, Dimension]:
 
 
 def _linear_algebra() -> Any:
-    """NumPy's and SciPy's, to be held to one thread: on matrices this small more cost time, beside other runs a lot."""
-    import scipy.linalg  # noqa: F401  so that it is there to be found
+    """Returns the controller of NumPy's and SciPy's threads, to hold them to one.
+
+    On matrices this small, more threads only cost time, and a lot of it beside other runs.
+    """
+    import scipy.linalg  # noqa: F401  the controller finds only libraries that are loaded
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")
@@ -203,19 +206,19 @@ def _proposal_seed(seed: int, trials: Sequence[Trial]) -> int:
 
 
 def _finite_losses(trials: Sequence[Trial]) -> list[float]:
-    """Best validation losses; that of a trial without one is the worst of the others plus one, 11 if there are none."""
+    """Returns the best validation losses; a missing one is the worst of the others plus one, or 11 if there are none."""
     losses = [trial.validation_loss for trial in trials]
     substitute = max(filter(math.isfinite, losses), default=10.0) + 1.0
     return [loss if math.isfinite(loss) else substitute for loss in losses]
 
 
 def _ended_early(trial: Trial) -> bool:
-    """Whether a pruner ended the trial on a curve that was finite so far."""
+    """Returns whether a pruner ended the trial while its curve was finite."""
     return trial.status == "pruned" and len(trial.curve) > 0 and all(map(math.isfinite, trial.curve))
 
 
 def _outcome(trial: Trial, loss: float) -> dict[str, Any]:
-    """How Optuna is told that the trial ended."""
+    """Returns the trial's end in the terms of Optuna's `create_trial`."""
     from optuna.trial import TrialState
 
     if _ended_early(trial):
@@ -224,18 +227,18 @@ def _outcome(trial: Trial, loss: float) -> dict[str, Any]:
 
 
 def _bounds(law: Dimension) -> tuple[float, float]:
-    """Of the law's coordinates; whole numbers of type int if the law has no others."""
+    """Returns the bounds of the law's coordinates; ints if the law is of whole numbers."""
     return (round(law.low), round(law.high)) if law.integer else (law.low, law.high)
 
 
 def _coordinates(laws: Mapping[str, Dimension], point: Mapping[str, float]) -> dict[str, float]:
-    """Where the laws have a point, within their bounds."""
+    """Returns the point in the laws' coordinates, within their bounds."""
     coordinates = {name: law.coordinate(point[name]) for name, law in laws.items()}
     return {name: round(value) if laws[name].integer else value for name, value in coordinates.items()}
 
 
 def _point(laws: Mapping[str, Dimension], coordinates: Mapping[str, float]) -> Point:
-    """The inverse of `_coordinates`, in plain numbers."""
+    """Inverts `_coordinates`; returns plain numbers."""
     point = {}
     for name, law in laws.items():
         low, high = _bounds(law)
@@ -245,7 +248,7 @@ def _point(laws: Mapping[str, Dimension], coordinates: Mapping[str, float]) -> P
 
 
 def _quantiles(laws: Mapping[str, Dimension], fractions: Iterable[float]) -> Point:
-    """The laws' quantiles at a point of the unit cube."""
+    """Returns the laws' quantiles at a point of the unit cube."""
     return {name: law.at(float(fraction)) for (name, law), fraction in zip(laws.items(), fractions, strict=True)}
 
 

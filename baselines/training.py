@@ -1,4 +1,4 @@
-"""Training from start to end with an optimizer and a schedule: what restarting methods repeat."""
+"""Training from start to end with an optimizer and a schedule; restarting methods repeat it."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from bench.protocol import Batches, Kick, Ledger, MethodEntry, Space, State, Tas
 
 
 class TrainingOptions(Protocol):
-    """What a training needs of its options."""
+    """The part of its options that a training uses."""
 
     @property
     def spans_budget(self) -> bool:
-        """Whether the schedule knows the budget."""
+        """Whether the schedule depends on the budget."""
         ...
 
     @property
     def initial_lr(self) -> float | None:
-        """What the schedule multiplies; None where there is nothing to schedule."""
+        """The rate that the schedule multiplies; None if there is nothing to schedule."""
         ...
 
     @property
     def optimizer_name(self) -> str:
-        """By which a space may have laws of its own."""
+        """The name by which a space may have separate laws for this optimizer."""
         ...
 
     def values(self) -> dict[str, float | None]:
-        """Hyperparameters by name; None is open: drawn from the space by the seed, or searched."""
+        """Returns the hyperparameters by name; None is open, to be drawn from the space by the seed or searched."""
         ...
 
     def replace(self, values: Mapping[str, float]) -> Self:
-        """The same with other values."""
+        """Returns a copy with other values."""
         ...
 
     def factor(self, place: Place) -> float:
-        """What the initial learning rate is multiplied by for the next update."""
+        """Returns the factor on the initial learning rate for the next update."""
         ...
 
     def stepper(self, model: nn.Module) -> Stepper:
-        """The optimizer, with no value left open."""
+        """Returns the optimizer; no value may be open any more."""
         ...
 
 
@@ -60,34 +60,34 @@ class ScheduledOptions(schedules.Constant):
 
     @property
     def optimizer_name(self) -> str:  # type: ignore[override]
-        """sgd | momentum | adam | adamw."""
+        """Returns sgd, momentum, adam or adamw."""
         return self.optimizer.name
 
     @property
     def initial_lr(self) -> float | None:
-        """The learning rate."""
+        """Returns the learning rate."""
         return self.lr
 
     def values(self) -> dict[str, float | None]:
-        """Learning rate and weight decay, then those of the schedule, then those of the optimizer."""
+        """Returns learning rate and weight decay, then the schedule's values, then the optimizer's."""
         names = ("lr", "weight_decay", *self.own)
         return {name: getattr(self, name) for name in names} | {
             name: getattr(self.optimizer, name) for name in self.optimizer.own
         }
 
     def replace(self, values: Mapping[str, float]) -> Self:
-        """The same with other values."""
+        """Returns a copy with other values."""
         inner = {name: value for name, value in values.items() if name in self.optimizer.own}
         outer = {name: value for name, value in values.items() if name not in inner}
         return self.model_copy(update={**outer, "optimizer": self.optimizer.model_copy(update=inner)})
 
     def details(self) -> list[str]:
-        """The optimizer, where it is not the usual one."""
+        """Returns the optimizer's label unless it is the usual optimizer."""
         usual = type(self).model_fields["optimizer"].default.name
         return [] if self.optimizer.name == usual else [self.optimizer.label]
 
     def stepper(self, model: nn.Module) -> Stepper:
-        """The optimizer."""
+        """Returns the optimizer; no value may be open any more."""
         common = {"lr": self.lr, "weight_decay": self.weight_decay}
         return TorchStepper(self.optimizer.make(model.parameters(), common))
 
@@ -97,15 +97,15 @@ class FixedOptions(ScheduledOptions):
 
 
 class StepOptions(ScheduledOptions, schedules.Step):
-    """A drop every so many steps or epochs."""
+    """A learning rate that drops every so many steps or epochs."""
 
 
 class MultistepOptions(ScheduledOptions, schedules.Multistep):
-    """Drops at given steps or epochs."""
+    """A learning rate that drops at given steps or epochs."""
 
 
 class ExponentialOptions(ScheduledOptions, schedules.Exponential):
-    """A steady decay."""
+    """A learning rate that decays steadily."""
 
 
 class CosineOptions(ScheduledOptions, schedules.Cosine):
@@ -117,37 +117,37 @@ class WarmupCosineOptions(ScheduledOptions, schedules.WarmupCosine):
 
 
 class OneCycleOptions(ScheduledOptions, schedules.OneCycle):
-    """Up and down once, over the budget or, in a search, over the trial."""
+    """One rise and fall of the learning rate over the budget or, in a search, over the trial."""
 
 
 class AdamOptions(FixedOptions):
-    """The paper's Adam: a constant learning rate."""
+    """The paper's Adam, which has a constant learning rate."""
 
     optimizer: Adam = Adam()  # type: ignore[assignment]
 
 
 @dataclass(kw_only=True)
 class TrainingState(State):
-    """A training in progress.  `hyper` holds the present values."""
+    """A training in progress; `hyper` holds the current values."""
 
     options: Any = remade()
-    """Those of the method with every value filled in."""
+    """The method's options with every value filled in."""
     stepper: Stepper
     batches: Batches = remade()
     spans: int | None = None
-    """Steps that a schedule spans where they are known, as in a search; else it goes by the runner's budget."""
+    """Number of steps that a schedule spans, known in a search; None if the schedule follows the runner's budget."""
 
     @property
     def spans_budget(self) -> bool:
-        """Whether the schedule knows the budget."""
+        """Returns whether the schedule depends on the budget."""
         return self.options.spans_budget
 
     def saved(self) -> dict[str, Any]:
-        """With the values that the optimizer was made with."""
+        """Returns the saved fields together with the values that the optimizer was made with."""
         return {**super().saved(), "values": self.options.values()}
 
     def kick(self, kick: Kick) -> None:
-        """What the optimizer adapts changes where it stands; of a learning rate with a schedule, what that multiplies."""
+        """Changes an adapted value in place, and of a scheduled learning rate what the schedule multiplies."""
         adapted = self.stepper.hyper()
         present = adapted.get(kick.name, self.options.values()[kick.name])
         value = kick.of(present)
@@ -158,22 +158,22 @@ class TrainingState(State):
 
 
 class Training:
-    """One training from start to end: the method a search repeats."""
+    """A method that trains once from start to end; a search repeats it."""
 
     def __init__(self, options: TrainingOptions, space: Space):
         self.options, self.space = options, space.of(options.optimizer_name)
 
     @property
     def open(self) -> list[str]:
-        """Names of the values left open."""
+        """Names of the values that the options leave open."""
         return [name for name, value in self.options.values().items() if value is None]
 
     def init(self, task: Task, seed: int) -> TrainingState:
-        """Values the options leave open are drawn from the space."""
+        """Returns the state before the first step, with open values drawn from the space."""
         return self.start(task, seed, draw(self.space, self.open, seed))
 
     def start(self, task: Task, seed: int, drawn: Mapping[str, float], trial: int = 0) -> TrainingState:
-        """The state before the first step, with `drawn` in place of open values."""
+        """Returns the state before the first step, with `drawn` in place of open values."""
         options, model = self.options.replace(drawn), task.model(seed, trial)
         return TrainingState(
             task=task, seed=seed, model=model, hyper=dict(options.values()), trial=trial, options=options,
@@ -181,7 +181,7 @@ class Training:
         )  # fmt: skip
 
     def advance(self, state: TrainingState, *, steps: int, progress: float, ledger: Ledger) -> None:
-        """Updates with the schedule's learning rates."""
+        """Updates the parameters at the schedule's learning rates."""
         task, options = state.task, state.options
         initial_lr, lr = options.initial_lr, None
 
@@ -218,16 +218,16 @@ STEP = _entry("learning rate times gamma every step_size", "Step", StepOptions)
 MULTISTEP = _entry("learning rate times gamma at each milestone", "Multistep", MultistepOptions)
 EXPONENTIAL = _entry("learning rate times gamma every step or epoch", "Exponential", ExponentialOptions)
 COSINE = _entry("learning rate along half a cosine to 0", "Cosine", CosineOptions)
-WARMUP_COSINE = _entry("the same after a linear warm-up", "Warm-up and cosine", WarmupCosineOptions)
-ONE_CYCLE = _entry("up and down once", "One-cycle", OneCycleOptions)
+WARMUP_COSINE = _entry("linear warm-up, then half a cosine to 0", "Warm-up and cosine", WarmupCosineOptions)
+ONE_CYCLE = _entry("learning rate up and down once", "One-cycle", OneCycleOptions)
 ADAM = _entry("Adam at a constant learning rate", "Adam", AdamOptions)
 
 
 def is_training(entry: MethodEntry) -> bool:
-    """Whether a method is one training from start to end, which a search can repeat."""
+    """Returns whether a method is one training from start to end, which a search can repeat."""
     return entry.build is Training
 
 
 def is_scheduled_training(entry: MethodEntry) -> bool:
-    """Whether it has an optimizer of torch besides, whose state members of a population copy."""
+    """Returns whether a method is a training with a torch optimizer, whose state a population's members can copy."""
     return is_training(entry) and issubclass(entry.options, ScheduledOptions)

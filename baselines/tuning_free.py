@@ -1,6 +1,6 @@
 """Methods that find a learning rate by themselves or need no schedule: published packages, and those of `hypergradient`.
 
-A package is imported where it is needed; `pip install 'oho-bench[baselines]'` installs them all.
+A package is imported only when it is needed; `pip install 'oho-bench[baselines]'` installs them all.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _package(distribution: str, module: str) -> Package:
 
 
 class TuningFreeOptions(schedules.Constant):
-    """A weight decay and, in some, an initial learning rate; null is drawn from the experiment's space, by the seed."""
+    """A weight decay and, for some methods, an initial learning rate; null is drawn from the space by the seed."""
 
     package: ClassVar[Package | None] = None
 
@@ -34,27 +34,27 @@ class TuningFreeOptions(schedules.Constant):
 
     @property
     def initial_lr(self) -> float | None:
-        """Nothing is scheduled: optimizers are made with their initial learning rate and go by their own."""
+        """Returns None: optimizers receive their initial learning rate when they are made, and nothing is scheduled."""
         return None
 
     def values(self) -> dict[str, float | None]:
-        """Learning rate, where there is one to choose, and weight decay."""
+        """Returns the weight decay and, if there is one to choose, the learning rate."""
         fields = type(self).model_fields
         return {name: getattr(self, name) for name in ("lr", "weight_decay") if name in fields}
 
     def stepper(self, model: nn.Module) -> Stepper:
-        """The optimizer, with no value left open; ValueError if its package is not installed."""
+        """Returns the optimizer, for which no value may be open.  Raises ValueError if its package is not installed."""
         raise NotImplementedError
 
     def _import(self) -> Any:
-        """The package's module."""
+        """Returns the package's module."""
         assert self.package is not None
         if self.package.missing:
             raise ValueError(self.package.missing)
         return importlib.import_module(self.package.module)
 
     def _filled(self) -> dict[str, Any]:
-        """As `values`, of which none is open."""
+        """Returns `values`, none of which may be open."""
         return dict(self.values())
 
 
@@ -63,15 +63,16 @@ def _nothing() -> None:
 
 
 class PackageStepper:
-    """A package's optimizer, used as those of torch are; `lr` finds its present learning rate, where it adapts one.
+    """A stepper for a package's optimizer, which is used like one of torch.
 
-    If `scheduled`, the learning rate it is given is a factor on what it finds.
+    `lr` finds the learning rate that the optimizer adapts, if it adapts one.  If `scheduled`, the learning rate passed to
+    `step` is a factor on that one.
 
-    `noted` are attributes of objects, and `averages` tensors, that are state beside the optimizer's own.
+    `noted` are attributes of objects, and `averages` are tensors, that hold state beside the optimizer's own.
 
-    If it answers with an average of what it trains, `follow` updates that average after an update, `show` puts it into the
-    model, and `hide` ends this.  What is trained is kept meanwhile and put back bit by bit, so that a training does not
-    depend on how often it is looked at.
+    If the optimizer returns an average of what it trains, `follow` updates that average after an update, `show` puts it
+    into the model, and `hide` ends this.  The trained parameters are kept in the meantime and put back bit by bit, so that
+    a training does not depend on how often it is evaluated.
     """
 
     def __init__(
@@ -86,40 +87,40 @@ class PackageStepper:
         self._trained: list[Tensor] = []
 
     def step(self, loss: Closure, lr: float | None) -> Tensor:
-        """One update."""
+        """Makes one update."""
         value = self._torch.step(loss, lr if self._scheduled else None)
         self._follow()
         return value
 
     def training(self) -> None:
-        """The model takes back what is trained."""
+        """Puts the trained parameters back into the model."""
         self._hide()
         if self._trained:
             _fill(self._parameters, self._trained)
 
     def evaluation(self) -> None:
-        """The model takes the average, if there is one."""
+        """Puts the average, if there is one, into the model."""
         if self._show:
             self._trained = [parameter.detach().clone() for parameter in self._parameters]
             self._show()
 
     def hyper(self) -> dict[str, float]:
-        """The learning rate it found."""
+        """Returns the learning rate that the optimizer found."""
         return {"lr": float(self._lr(self._torch.optimizer))} if self._lr else {}
 
     def assign(self, name: str, value: float) -> None:
-        """Into every group."""
+        """Sets the value in every parameter group that has the hyperparameter."""
         self._torch.assign(name, value)
 
     def saved(self) -> dict[str, Any]:
-        """The optimizer's, and what is kept beside it."""
+        """Returns the optimizer's state and what is kept beside it."""
         return {
             "optimizer": self._torch.saved(), "trained": packed(self._trained), "averages": packed(self._averages),
             "noted": [getattr(owner, name) for owner, name in self._noted],
         }  # fmt: skip
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """The same."""
+        """Restores what `saved` returned."""
         self._torch.restore(saved["optimizer"])
         self._trained = unpacked(saved["trained"])
         _fill(self._averages, saved["averages"])
@@ -134,39 +135,41 @@ def _fill(parameters: Iterable[Tensor], values: Iterable[Tensor]) -> None:
 
 
 class FactorOptions(TuningFreeOptions):
-    """What finds a learning rate, and may have a schedule that multiplies it, as its authors advise; constant by default,
-    since a cosine knows the budget."""
+    """Options of a method that finds a learning rate, with an optional schedule that multiplies it, as its authors advise.
+
+    The schedule is constant by default, because a cosine depends on the budget.
+    """
 
     schedule: Literal["constant", "cosine"] = "constant"
 
     @property
     def spans_budget(self) -> bool:  # type: ignore[override]
-        """Whether the schedule knows the budget."""
+        """Returns whether the schedule depends on the budget."""
         return self.schedule == "cosine"
 
     def details(self) -> list[str]:
-        """The schedule, if there is one."""
+        """Returns the schedule, unless it is constant."""
         return [] if self.schedule == "constant" else [self.schedule]
 
     @property
     def initial_lr(self) -> float | None:
-        """The factor 1."""
+        """Returns the factor 1."""
         return 1.0
 
     def factor(self, place: schedules.Place) -> float:
-        """1, or half a cosine from 1 to 0."""
+        """Returns 1, or half a cosine from 1 to 0."""
         return schedules.falling(place.progress) if self.schedule == "cosine" else 1.0
 
 
 class ProdigyOptions(FactorOptions):
-    """Prodigy with the package's defaults (Mishchenko and Defazio, 2024, arXiv 2306.06101): weight decay is decoupled."""
+    """Prodigy with the package's defaults (Mishchenko and Defazio, 2024, arXiv 2306.06101); weight decay is decoupled."""
 
     optimizer_name: ClassVar[str] = "prodigy"
     package: ClassVar[Package | None] = _package("prodigyopt", "prodigyopt")
 
     def stepper(self, model: nn.Module) -> Stepper:
-        """prodigyopt.Prodigy.  The learning rate is its estimate d of the distance."""
-        # The weight decay is the group's: the constructor prints a line about its own argument.
+        """Returns a prodigyopt.Prodigy, whose estimate d of the distance is the learning rate."""
+        # The weight decay goes into the group, because the constructor prints a line about its own argument.
         group = {"params": list(model.parameters()), "weight_decay": self.weight_decay}
         optimizer = self._import().Prodigy([group])
         return PackageStepper(optimizer, lr=lambda optimizer: optimizer.param_groups[0]["d"], scheduled=True)
@@ -181,17 +184,17 @@ class MechanicOptions(FactorOptions):
     base: Literal["adamw", "sgd"] = "adamw"
 
     def stepper(self, model: nn.Module) -> Stepper:
-        """mechanize(AdamW) or mechanize(SGD).  The learning rate is the sum of its scales s."""
+        """Returns mechanize(AdamW) or mechanize(SGD), whose learning rate is the sum of its scales s."""
         base = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[self.base]
         optimizer = self._import().mechanize(base)(model.parameters(), lr=1.0, weight_decay=self.weight_decay)
         return PackageStepper(optimizer, lr=lambda optimizer: optimizer.state["_mechanic"]["s"].sum(), scheduled=True)
 
 
 class DogOptions(TuningFreeOptions):
-    """DoG with polynomial-decay averaging (Ivgi, Hinder, Carmon, 2023, arXiv 2302.12022), L2 penalty in the gradient.
+    """DoG with polynomial-decay averaging (Ivgi, Hinder, Carmon, 2023, arXiv 2302.12022) and an L2 penalty in the gradient.
 
-    `initial_distance` is the length of the first step over 1 + |x₀|, the package's `reps_rel`; null is what the package
-    suggests: 1e-4 for a model with batch normalisation, 1e-6 for any other.
+    `initial_distance`, the package's `reps_rel`, is the length of the first step over 1 + |x₀|.  Null means what the
+    package suggests: 1e-4 for a model with batch normalisation, 1e-6 for any other.
     """
 
     optimizer_name: ClassVar[str] = "dog"
@@ -201,7 +204,7 @@ class DogOptions(TuningFreeOptions):
     initial_distance: float | None = Field(default=None, gt=0)
 
     def stepper(self, model: nn.Module) -> Stepper:
-        """dog.DoG with its PolynomialDecayAverager.  The learning rate is η, in L-DoG its mean over the tensors."""
+        """Returns a dog.DoG with its PolynomialDecayAverager.  The learning rate is η; for L-DoG, its mean over tensors."""
         dog = self._import()
         normalised = any("BatchNorm" in type(module).__name__ for module in model.modules())
         distance = self.initial_distance or (1e-4 if normalised else 1e-6)
@@ -219,16 +222,16 @@ def _mean_eta(optimizer: torch.optim.Optimizer) -> Tensor:
 
 
 class LayerwiseDogOptions(DogOptions):
-    """L-DoG: the same for each parameter tensor by itself."""
+    """L-DoG, which is DoG for each parameter tensor by itself."""
 
     optimizer_name: ClassVar[str] = "ldog"
     optimizer_class: ClassVar[str] = "LDoG"
 
 
 class ScheduleFreeOptions(TuningFreeOptions):
-    """Schedule-free SGD (Defazio et al., 2024, arXiv 2405.15682), L2 penalty in the gradient.
+    """Schedule-free SGD (Defazio et al., 2024, arXiv 2405.15682) with an L2 penalty in the gradient.
 
-    `beta` says where gradients are taken: 1 is at the average, 0 at what SGD alone would train.
+    `beta` says where gradients are taken: 1 is the average, 0 is the point that SGD alone would train.
     """
 
     optimizer_name: ClassVar[str] = "schedule-free-sgd"
@@ -239,7 +242,7 @@ class ScheduleFreeOptions(TuningFreeOptions):
     warmup_steps: int = Field(default=0, ge=0)
 
     def stepper(self, model: nn.Module) -> Stepper:
-        """schedulefree.SGDScheduleFree or AdamWScheduleFree."""
+        """Returns a schedulefree.SGDScheduleFree or AdamWScheduleFree."""
         optimizer = self._make(model.parameters(), warmup_steps=self.warmup_steps, **self._filled())
         return PackageStepper(optimizer, show=optimizer.eval, hide=optimizer.train)
 
@@ -248,7 +251,7 @@ class ScheduleFreeOptions(TuningFreeOptions):
 
 
 class ScheduleFreeAdamWOptions(ScheduleFreeOptions):
-    """The same with AdamW, weight decay decoupled."""
+    """Schedule-free AdamW, with decoupled weight decay."""
 
     optimizer_name: ClassVar[str] = "schedule-free-adamw"
 
@@ -257,9 +260,10 @@ class ScheduleFreeAdamWOptions(ScheduleFreeOptions):
 
 
 class UltimateOptions(TuningFreeOptions):
-    """Gradient descent, the ultimate optimizer (Chandra et al., 2022, arXiv 1909.13371): SGD tunes `base`, L2 penalty.
+    """Gradient descent, the ultimate optimizer (Chandra et al., 2022, arXiv 1909.13371): SGD tunes `base`.
 
-    `meta_rate` is the learning rate of the upper SGD; null is its authors' on MNIST: 1e-5 above Adam, 0.01 above SGD.
+    The L2 penalty is part of the loss.  `meta_rate` is the learning rate of the upper SGD; null means its authors' rate on
+    MNIST: 1e-5 above Adam, 0.01 above SGD.
     """
 
     optimizer_name: ClassVar[str] = "gdtuo"
@@ -272,7 +276,7 @@ class UltimateOptions(TuningFreeOptions):
     meta_rate: float | None = Field(default=None, gt=0)
 
     def stepper(self, model: nn.Module) -> Stepper:
-        """gdtuo.ModuleWrapper around gdtuo.SGD or Adam."""
+        """Returns a gdtuo.ModuleWrapper around gdtuo.SGD or gdtuo.Adam."""
         gdtuo = self._import()
         base, usual = {"sgd": (gdtuo.SGD, 0.01), "adam": (gdtuo.Adam, 1e-5)}[self.base]
         tuned = base(alpha=self.lr, optimizer=gdtuo.SGD(self.meta_rate or usual))
@@ -280,7 +284,7 @@ class UltimateOptions(TuningFreeOptions):
 
 
 class HypergradientDescentOptions(TuningFreeOptions):
-    """SGD-HD; `meta_rate` is the published one of SGD on MNIST (Baydin et al., 2018)."""
+    """SGD-HD; the default `meta_rate` is the published one for SGD on MNIST (Baydin et al., 2018)."""
 
     optimizer_name: ClassVar[str] = "hypergradient-descent"
 
@@ -288,12 +292,15 @@ class HypergradientDescentOptions(TuningFreeOptions):
     meta_rate: float = Field(default=1e-3, ge=0)
 
     def stepper(self, model: nn.Module) -> Stepper:
-        """HypergradientDescent."""
+        """Returns a HypergradientDescent."""
         return HypergradientDescent(model, meta_rate=self.meta_rate, **self._filled())
 
 
 class HeavyBallOptions(TuningFreeOptions):
-    """HDM-HB; `meta_rate` is AdaGrad's, in units of the learning rate, `scaling` one rate or one for each parameter."""
+    """HDM-HB; `meta_rate` is AdaGrad's, in units of the learning rate.
+
+    `scaling` chooses one learning rate, or one for each parameter.
+    """
 
     optimizer_name: ClassVar[str] = "hdm"
 
@@ -302,7 +309,7 @@ class HeavyBallOptions(TuningFreeOptions):
     scaling: Scaling = "diagonal"
 
     def stepper(self, model: nn.Module) -> Stepper:
-        """HeavyBallHypergradient."""
+        """Returns a HeavyBallHypergradient."""
         return HeavyBallHypergradient(model, meta_rate=self.meta_rate, scaling=self.scaling, **self._filled())
 
 
@@ -319,14 +326,14 @@ SCHEDULE_FREE_ADAMW = _entry(
     "AdamW evaluated at an average of its iterates", "Schedule-Free AdamW", ScheduleFreeAdamWOptions
 )
 DOG = _entry("distance over gradients, averaged", "DoG", DogOptions)
-LDOG = _entry("the same for each parameter tensor", "L-DoG", LayerwiseDogOptions)
+LDOG = _entry("distance over gradients for each parameter tensor, averaged", "L-DoG", LayerwiseDogOptions)
 MECHANIC = _entry("AdamW or SGD with a learned scale", "Mechanic", MechanicOptions)
 GDTUO = _entry(
-    "gradient descent, the ultimate optimizer: SGD tunes what Adam or SGD has", "GDTUO", UltimateOptions, "one-step"
+    "gradient descent, the ultimate optimizer: SGD tunes Adam or SGD", "GDTUO", UltimateOptions, "one-step"
 )
 HYPERGRADIENT_DESCENT = _entry(
     "SGD-HD, one-step hypergradients", "Hypergradient descent", HypergradientDescentOptions, "one-step"
 )
 HDM = _entry(
-    "HDM with heavy ball, normalised hypergradients on each batch", "HDM", HeavyBallOptions, "one-step"
+    "HDM with a heavy ball and normalised hypergradients on each batch", "HDM", HeavyBallOptions, "one-step"
 )

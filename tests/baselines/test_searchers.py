@@ -194,7 +194,7 @@ def test_nothing_to_search(name):
 
 
 def test_cma_es_on_a_line():
-    with pytest.raises(ValueError, match="needs two or more open hyperparameters and has one, lr"):
+    with pytest.raises(ValueError, match="needs at least two open hyperparameters but has one, lr"):
         made("cma-es", ["lr"])
 
 
