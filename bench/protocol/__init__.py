@@ -1,4 +1,4 @@
-"""What a method may see: all that a method's module needs is importable from here."""
+"""What a method may see: a method's module can import all it needs from here."""
 
 from bench.protocol.entry import FAMILIES, MethodEntry, Package
 from bench.protocol.ledger import Ledger

@@ -1,4 +1,4 @@
-"""Random crops and flips of whole batches of images, on the device they are on."""
+"""Random crops and flips of whole batches of images, on the device that holds them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class CropAndFlip:
-    """A crop of the original size out of the image padded with black, mirrored left to right every other time."""
+    """An augmentation that pads images with black, crops them to their original size, and mirrors half of them."""
 
     padding: int = 4
     """Pixels on each side."""
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Choices for `count` images, (count, 3) int64: first row and first column of the crop, and 1 for a mirror."""
+        """Returns choices for `count` images, (count, 3) int64: first row and column of the crop, and 1 for a mirror."""
         corners = torch.randint(2 * self.padding + 1, (count, 2), generator=generator)
         return torch.cat([corners, torch.randint(2, (count, 1), generator=generator)], dim=1)
 
     def apply(self, images: Tensor, choices: Tensor) -> Tensor:
-        """The images (n, channels, height, width) cropped and mirrored by choices (n, 3); new tensor, same shape."""
+        """Returns the images (n, channels, height, width), cropped and mirrored by the choices (n, 3), as a new tensor."""
         height, width = images.shape[-2:]
         rows = choices[:, 0, None] + torch.arange(height, device=images.device)
         columns = choices[:, 1, None] + torch.arange(width, device=images.device)

@@ -1,12 +1,13 @@
-"""Batch normalisation as a function: training tracks nothing, and what evaluation needs is estimated when it is needed.
+"""Batch normalisation as a function: training tracks nothing, and evaluation estimates the statistics it needs.
 
     symbol  name      shape        equation
     x       inputs    (n, C, ...)
-    μ, σ²   mean, variance  (C,)   of the batch while training, of a sample of the training split in evaluation
+    μ, σ²   mean, variance  (C,)   of the batch in training, of a sample of the training split in evaluation
     γ, β    weight, bias    (C,)
     y       outputs   (n, C, ...)  y = γ (x − μ) / √(σ² + ε) + β
 
-A running average would make the training loss change what a second call of it finds, and would lag behind the weights.
+With a running average, one call of the training loss would change the result of the next, and the average would lag behind
+the weights.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from torch.nn import functional
 
 
 class BatchNorm(nn.Module):
-    """Normalises with the batch's statistics in training mode, with the estimated ones in evaluation mode.
+    """A layer that normalises by the batch's statistics in training mode and by the estimated ones in evaluation mode.
 
-    `mean` and `variance` are buffers and so part of `state_dict`.  They are NaN until `estimate_statistics` has filled
-    them, so that nothing evaluated without them passes for a result.
+    `mean` and `variance` are buffers and so part of `state_dict`.  They are NaN until `estimate_statistics` fills them, so
+    that no evaluation without them passes for a result.
     """
 
     mean: Tensor
@@ -37,7 +38,7 @@ class BatchNorm(nn.Module):
         self.register_buffer("variance", torch.full((channels,), torch.nan))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Outputs of the inputs' shape (n, C, ...)."""
+        """Returns outputs of the inputs' shape (n, C, ...)."""
         mean, variance = (None, None) if self.training else (self.mean, self.variance)
         return functional.batch_norm(
             inputs, mean, variance, self.weight, self.bias, training=self.training, eps=self.epsilon
@@ -45,7 +46,7 @@ class BatchNorm(nn.Module):
 
 
 class _Moments(NamedTuple):
-    """Of one batch: number of values, mean and biased variance of each channel."""
+    """One batch's number of values per channel, and each channel's mean and biased variance."""
 
     values: int
     mean: Tensor
@@ -54,11 +55,12 @@ class _Moments(NamedTuple):
 
 @torch.no_grad()
 def estimate_statistics(model: nn.Module, inputs: Tensor, batch_size: int) -> None:
-    """Sets every `BatchNorm`'s mean and variance to those of its inputs over a sample; costs nothing without such layers.
+    """Sets the mean and variance of every `BatchNorm` to those of its inputs over a sample.
 
     The sample passes in batches of (nearly) `batch_size`, each normalised by itself as in training, and the batches'
-    moments are pooled exactly: μ = Σ wμ_b, σ² = Σ w(σ²_b + (μ_b − μ)²) with w a batch's share of the values ("precise
-    batch norm", arXiv 2105.07576, section 3).  A function of weights and sample alone.
+    moments are pooled exactly: μ = Σ wμ_b, σ² = Σ w(σ²_b + (μ_b − μ)²), where w is a batch's share of the values ("precise
+    batch norm", arXiv 2105.07576, section 3).  The result depends on the weights and the sample alone.  A model without
+    such layers costs nothing.
     """
     layers = [module for module in model.modules() if isinstance(module, BatchNorm)]
     if not layers:
@@ -87,7 +89,7 @@ def _look(seen: list[_Moments], layer: nn.Module, arguments: tuple[Tensor]) -> N
 
 
 def _pool(moments: list[_Moments]) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (C,) of all batches' values together."""
+    """Returns the mean and biased variance (C,) of all batches' values together."""
     means, variances = (torch.stack(rows) for rows in list(zip(*moments, strict=True))[1:])
     counts = means.new_tensor([batch.values for batch in moments])
     shares = (counts / counts.sum())[:, None]

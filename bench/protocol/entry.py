@@ -1,4 +1,4 @@
-"""What a registry knows of a method: one entry, which stands in the method's own file."""
+"""A method's entry in the registry, which stands in the method's own file."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import NamedTuple
 from bench.protocol.method import Method, Options
 
 FAMILIES = ("training", "search", "population", "online", "one-step", "tuning-free", "transplant")
-"""How figures group methods; a method may name a family of its own."""
+"""The families by which figures group methods; a method may name one of its own."""
 
 
 class Package(NamedTuple):
-    """A package that a method needs: the distribution that is installed, and the module that is imported."""
+    """A package that a method needs: the distribution to install and the module to import."""
 
     distribution: str
     module: str
     extra: str = ""
-    """The extra of oho-bench that installs it, if one does."""
+    """The extra of oho-bench that installs the package, if one does."""
 
     @property
     def missing(self) -> str | None:
-        """What to install; None where nothing is missing.  Imports nothing."""
+        """Returns what to install, or None if nothing is missing.  Imports nothing."""
         if importlib.util.find_spec(self.module.partition(".")[0]):
             return None
         wanted = f"'oho-bench[{self.extra}]'" if self.extra else self.distribution
@@ -32,10 +32,11 @@ class Package(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class MethodEntry:
-    """A method: `build(options, space)` makes it; one that `repeats` another is made by `build(options, over)`.
+    """A method, which `build(options, space)` makes, or `build(options, over)` if it `repeats` another one.
 
-    `label` is what figures call it, and `family` decides how they draw it (`FAMILIES`).  `repeats` says which entries the
-    option `over` may name.  With `takes_kicks` shocks may change its hyperparameters, or those of the method it repeats.
+    `label` is the method's name in figures, and `family` decides how they draw it (`FAMILIES`).  `repeats` says which
+    entries the option `over` may name.  If `takes_kicks` is true, shocks may change the method's hyperparameters, or those
+    of the method that it repeats.
     """
 
     description: str

@@ -1,9 +1,9 @@
 """The ledger: every second of a run is in one named account, and the accounts sum to its wall time.
 
-Counted accounts are what a method is billed for; the budget is spent by them alone.  Between counted and uncounted work a
-GPU is synchronised, so that queued work is booked where it was asked for.  Between two counted accounts it is not: a
-method that has several would pay for the waiting.  There a mark is queued, and the seconds up to the next
-synchronisation are shared out as the device's own times between marks say.
+A method is billed for the counted accounts, and only they spend the budget.  Between counted and uncounted work a GPU is
+synchronised, so that queued work is booked on the account that asked for it.  Between two counted accounts it is not,
+because a method that has several would pay for the waiting.  A mark is queued instead, and the seconds up to the next
+synchronisation are divided in proportion to the device's own times between marks.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any, Protocol
 import torch
 
 COUNTED = ("train", "hypergradient", "selection", "search")
-"""Parameter updates; tangents, validation gradients and meta-steps; validation a method asks for; proposing trials."""
+"""Parameter updates; tangents, validation gradients and meta-steps; validation that a method asks for; proposing trials."""
 
 UNCOUNTED = ("setup", "evaluation", "tracking", "checkpoint", "runner", "lost")
-"""Data, model and warm-up; the runner's own look at validation and test; trackers; checkpoints; records, progress, loop;
-what was done between the last checkpoint and the end of a process that was killed."""
+"""Data, model and warm-up; the runner's own evaluations on validation and test; trackers; checkpoints; records, progress
+and loop; work between the last checkpoint and the end of a process that was killed."""
 
 
 class Device(Protocol):
@@ -31,34 +31,34 @@ class Device(Protocol):
         ...
 
     def mark(self) -> Any:
-        """Queues a mark."""
+        """Queues a mark and returns it."""
         ...
 
     def between(self, first: Any, second: Any) -> float:
-        """The device's time between two marks that were reached."""
+        """Returns the device's time between two marks that it has reached."""
         ...
 
 
 class Cuda:
-    """The present CUDA device and stream."""
+    """The current CUDA device and stream."""
 
     def synchronise(self) -> None:
         """Waits for all streams."""
         torch.cuda.synchronize()
 
     def mark(self) -> torch.cuda.Event:
-        """An event with a time."""
+        """Records an event with a time and returns it."""
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
 
     def between(self, first: torch.cuda.Event, second: torch.cuda.Event) -> float:
-        """Seconds."""
+        """Returns the seconds between two events."""
         return first.elapsed_time(second) / 1e3
 
 
 class Ledger:
-    """Books wall time.  `seconds` maps each account to what it has so far; time runs from construction on."""
+    """A book of wall time, which runs from its construction on; `seconds` maps each account to its total so far."""
 
     def __init__(self, device: Device | None = None, now: Callable[[], float] = time.perf_counter):
         self.seconds = dict.fromkeys((*COUNTED, *UNCOUNTED), 0.0)
@@ -69,14 +69,14 @@ class Ledger:
         self._started = self._since = now()
 
     def resume(self, seconds: Mapping[str, float], lost: float) -> None:
-        """Goes on from the accounts of an earlier process, which had worked `lost` seconds more than they say."""
+        """Continues from the accounts of an earlier process, which had worked `lost` seconds more than they say."""
         for account, spent in seconds.items():
             self.seconds[account] += spent
         self.seconds["lost"] += lost
         self._started -= sum(seconds.values()) + lost
 
     def switch(self, account: str) -> str:
-        """Ends the running account, starts another, and returns the name of the one ended."""
+        """Ends the running account, starts another, and returns the name of the one that ended."""
         previous = self._account
         if account == previous:
             return previous
@@ -93,7 +93,7 @@ class Ledger:
             self._marks = [(account, self._device.mark())]
 
     def _book(self) -> None:
-        """Books the time since this was last done, shared out among the accounts that were marked."""
+        """Books the time since the last booking, divided among the accounts that were marked."""
         marks, self._marks = self._marks, []
         shares = {self._account: 1.0}
         if self._device is not None:
@@ -106,7 +106,7 @@ class Ledger:
         self._since = instant
 
     def _shares(self, marks: list[tuple[str, Any]], end: Any) -> dict[str, float]:
-        """Each account's share of the device's time; empty where there was only one, or no time."""
+        """Returns each account's share of the device's time, or nothing if there was only one account, or no time."""
         assert self._device is not None
         if len(marks) < 2:
             return {}
@@ -126,12 +126,12 @@ class Ledger:
             self.switch(previous)
 
     def counted(self) -> float:
-        """Seconds billed to the method so far, the running account included."""
+        """Returns the seconds billed to the method so far, including the running account."""
         self._settle()
         return sum(self.seconds[account] for account in COUNTED)
 
     def wall(self) -> float:
-        """Seconds since the ledger was opened."""
+        """Returns the seconds since the ledger was opened."""
         self._settle()
         return self._since - self._started
 

@@ -1,11 +1,11 @@
-"""What a method is.  A method holds no clock, no logging and no file, and never sees the test split.
+"""The protocol of a method, which holds no clock, no logging and no file, and never sees the test split.
 
     state = method.init(task, seed)
-    method.advance(state, steps=10, progress=0.25, ledger=ledger)     # again and again, until the budget ends
+    method.advance(state, steps=10, progress=0.25, ledger=ledger)     # repeatedly, until the budget ends
     state.incumbent, state.scalars()
 
-The runner owns loop, clock and stopping; a method owns its state and says, through `ledger.account(...)`, on which
-account the seconds it causes are booked.  PROTOCOL.md has the rules.
+The runner owns the loop, the clock and the decision to stop.  A method owns its state and chooses, through
+`ledger.account(...)`, the account on which its seconds are booked.  PROTOCOL.md has the rules.
 """
 
 from __future__ import annotations
@@ -24,46 +24,46 @@ from bench.protocol.task import Task
 from bench.records.checkpoints import packed, unpacked
 
 JUDGED_EVERY = 10
-"""Steps of a training between two looks at whether its loss is finite: fixed, so that no ending depends on the clock."""
+"""Steps of a training between checks that its loss is finite; fixed, so that no ending depends on the clock."""
 
 
 class Options(BaseModel):
-    """The base of every options class: frozen, and an unknown key is an error."""
+    """The base of every options class: instances are frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     optimizer_name: ClassVar[str] = "sgd"
-    """The name by which a space may have laws of its own."""
+    """The name by which a space may have separate laws for this optimizer."""
 
     def values(self) -> dict[str, float | None]:
-        """Returns the hyperparameters by name; None is left open: drawn from the experiment's space, or searched."""
+        """Returns the hyperparameters by name; None is left open, to be drawn from the experiment's space or searched."""
         return {}
 
     def replace(self, values: Mapping[str, float]) -> Self:
-        """Returns the same options with other values."""
+        """Returns a copy with other values."""
         return self.model_copy(update=dict(values))
 
     def details(self) -> list[str]:
-        """Returns what a figure adds to the method's label where these options differ from the usual ones."""
+        """Returns what a figure appends to the method's label if these options differ from the usual ones."""
         return []
 
 
 @dataclass(frozen=True)
 class Kick:
-    """A change of a hyperparameter from outside: to `value` or, where that is None, by `factor`."""
+    """A change of a hyperparameter from outside: to `value` or, if that is None, by the factor `factor`."""
 
     name: str
     value: float | None = None
     factor: float = 1.0
 
     def of(self, present: Any) -> Any:
-        """Returns what the kick makes of the present value, a number or a tensor."""
+        """Returns the new value, given the current one, which is a number or a tensor."""
         return self.factor * present if self.value is None else self.value
 
 
 @dataclass(frozen=True)
 class Incumbent:
-    """The best model on the validation split so far: its loss in the task's unit, its weights, where it was found."""
+    """The best model on the validation split so far: its loss in the task's unit, its weights, and where it was found."""
 
     validation_loss: float
     weights: dict[str, Tensor]
@@ -73,7 +73,7 @@ class Incumbent:
 
 @dataclass(frozen=True)
 class Trial:
-    """One finished or cut trial of a search.  `validation_loss` is its best, infinite when it diverged at once."""
+    """A trial of a search that has finished or was cut.  `validation_loss` is its best, infinite if it diverged at once."""
 
     hyper: dict[str, float]
     validation_loss: float
@@ -81,7 +81,7 @@ class Trial:
     status: str
     """finished | diverged | pruned | cut"""
     curve: tuple[float, ...] = ()
-    """Its validation losses in the order they were found, in the task's unit."""
+    """The trial's validation losses in the order they were found, in the task's unit."""
 
 
 def remade() -> Any:
@@ -91,17 +91,17 @@ def remade() -> Any:
 
 @dataclass(kw_only=True)
 class State:
-    """What every method's state has; methods add their own fields by subclassing, and override what differs.
+    """The state that every method has.  Methods add fields by subclassing and override what differs.
 
-    `step` counts parameter updates over the whole run, `trial_step` those of the present trial.
+    `step` counts parameter updates over the whole run, `trial_step` those of the current trial.
     """
 
     task: Task = remade()
     seed: int = remade()
     model: nn.Module
-    """Between two calls of `advance` it is what the runner evaluates."""
+    """The model that the runner evaluates between two calls of `advance`."""
     hyper: dict[str, Any]
-    """The present values, for the records: a number, or a list with one number a set."""
+    """The current values for the records: a number each, or a list with one number per set."""
     step: int = 0
     trial: int = 0
     trial_step: int = 0
@@ -110,43 +110,43 @@ class State:
     incumbent: Incumbent | None = None
     """The best model so far, chosen on validation; its loss never rises."""
     end: int | None = None
-    """The `trial_step` at which a training ends, where that is known."""
+    """The `trial_step` at which a training ends, if that is known."""
     curve: list[float] = field(default_factory=list)
     """Validation losses of the training so far."""
     trials: list[Trial] = field(default_factory=list)
     diverged: bool = False
-    """The training ended in a non-finite loss and nothing follows it."""
+    """Whether the training ended with a loss that is not finite; nothing follows it."""
 
     @property
     def spans_budget(self) -> bool:
-        """Whether what the method does depends on how long its budget is, beyond being ended by it."""
+        """Returns whether the method's behaviour depends on the length of its budget, beyond being ended by it."""
         return False
 
     @property
     def is_open(self) -> bool:
-        """Whether the present trial goes on: it is not among the ended ones yet."""
+        """Returns whether the current trial is still in progress, that is not among the ended ones."""
         return len(self.trials) == self.trial
 
     @property
     def trainings(self) -> Sequence[State]:
-        """The trainings in progress, where a method is made of several."""
+        """Returns the trainings in progress, of which a method may have several."""
         return [self]
 
     def scalars(self) -> dict[str, float]:
-        """Returns what is worth plotting beside losses and hyperparameters."""
+        """Returns numbers worth plotting beside the losses and hyperparameters."""
         return {}
 
     def finish(self) -> None:
-        """Closes what is in progress, as it is and without a validation: the budget has ended."""
+        """Closes what is in progress, without a validation, because the budget has ended."""
 
     def kick(self, kick: Kick) -> None:
-        """Changes a hyperparameter of this training; the runner asks this of `trainings` only."""
+        """Changes a hyperparameter of this training; the runner calls this on `trainings` only."""
         raise NotImplementedError(f"{type(self).__name__} has no kick: its hyperparameters cannot be changed from outside")
 
     def saved(self) -> dict[str, Any]:
-        """Returns every field but those that are `remade`, as tensors and plain values.
+        """Returns every field except those that are `remade`, as tensors and plain values.
 
-        Objects are saved by their `state_dict` or `saved`.  A TypeError names a field that has neither.
+        Objects are saved by their `state_dict` or `saved`.  Raises a TypeError that names a field with neither.
         """
         return {name: _saved(f"{type(self).__name__}.{name}", getattr(self, name)) for name in self._saved_names()}
 
@@ -192,28 +192,28 @@ def _is_plain(value: Any) -> bool:
 
 
 class Method(Protocol):
-    """One way to train under a budget.  A method's state is a `State` of its own kind, hence `Any` here.
+    """A way to train under a budget.  Each method's state is its own kind of `State`, hence `Any` here.
 
     A method that cannot train every network also has `check(task)`, which raises ValueError with the reason; it is called
     before an experiment's first run.
     """
 
     def init(self, task: Task, seed: int) -> Any:
-        """Returns the state before the first step.  A function of its arguments alone."""
+        """Returns the state before the first step, which depends on the arguments alone."""
         ...
 
     def advance(self, state: Any, *, steps: int, progress: float, ledger: Ledger) -> None:
-        """Makes at most `steps` further updates, or a proposal.  Returns after a validation, so that the clock is read
-        where a model is found, and after a proposal, so that it is read before more is done.
+        """Makes at most `steps` further updates, or one proposal; `progress` is the used fraction of the budget, in [0, 1).
 
-        `progress` is the fraction of the budget used, in [0, 1).
+        Returns right after a validation, so that the clock is read when a model is found, and right after a proposal, so
+        that the clock is read before any further work.
         """
         ...
 
     def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> Any:
-        """Returns the state that was `saved`: what follows is what would have followed, bit for bit.
+        """Returns the state that was `saved`, from which a run continues bit for bit as it would have.
 
-        A class that inherits from this one gets the usual way: a state of `init` that takes over what was saved.
+        A class that inherits from this one gets the usual implementation: a state of `init` takes over what was saved.
         """
         state = self.init(task, seed)
         state.restore(saved)
@@ -221,9 +221,9 @@ class Method(Protocol):
 
 
 def select(state: State) -> float:
-    """Validates the present model on the whole validation split and keeps it if it is the best of the run so far.
+    """Validates the current model on the whole validation split and keeps it if it is the run's best so far.
 
-    Returns the validation loss; a non-finite one never becomes the incumbent.  Ties keep the older model.
+    Returns the validation loss.  A loss that is not finite never becomes the incumbent's; ties keep the older model.
     """
     (validation,) = state.task.evaluate(state.model, state.task.validation)
     loss = validation.loss
@@ -238,9 +238,10 @@ def select(state: State) -> float:
 def train(
     state: State, steps: int, ledger: Ledger, *, update: Callable[[], Tensor], settle: Callable[[], None] = lambda: None
 ) -> None:
-    """At most `steps` updates up to the end of the selection period or of the training, where the model is validated.
+    """Makes at most `steps` updates, none beyond the end of the selection period or training, where it validates the model.
 
-    `update` makes one and returns its training loss; `settle` is called after the last, before the model is looked at.
+    `update` makes one update and returns its training loss; `settle` is called after the last one, before the model is
+    evaluated.
     """
     period = state.task.selection_period
     steps = min(steps, period - state.trial_step % period)
@@ -262,7 +263,7 @@ def train(
 
 
 def adopt(state: State, inner: State) -> None:
-    """A method made of several trainings shows the one in progress as its own, and keeps the better of both incumbents."""
+    """Presents the training in progress as the method's own, and keeps the better of both incumbents."""
     state.model, state.hyper, state.train_loss = inner.model, inner.hyper, inner.train_loss
     best, known = inner.incumbent, state.incumbent
     if best and (known is None or best.validation_loss < known.validation_loss):

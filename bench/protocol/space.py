@@ -1,4 +1,4 @@
-"""Search spaces as data: a law for each hyperparameter, from which every method draws."""
+"""Search spaces as data: each hyperparameter has a law, from which every method draws."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from bench.protocol.streams import stream_seed
 
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
-"""Names of optimizers that several methods use, for which a space may have laws of its own."""
+"""Names of optimizers that several methods use, for which a space may have separate laws."""
 Bound = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Dimension(BaseModel):
     """A uniform law on [low, high], on a logarithmic scale if `log`, rounded to whole numbers if `integer`.
 
-    With `complement` it is the law of 1 − value: decay factors just below 1 differ in their distance from 1.  With an
-    `offset` it is the law of value − offset.
+    With `complement` it is the law of 1 − value, because decay factors just below 1 differ in their distance from 1.  With
+    an `offset` it is the law of value − offset.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,11 +39,11 @@ class Dimension(BaseModel):
         if self.log and self.low <= 0:
             raise ValueError(f"low {self.low:g} must be positive on a logarithmic scale")
         if self.offset and (self.complement or self.integer):
-            raise ValueError("an offset goes with neither complement nor integer")
+            raise ValueError("an offset cannot be combined with complement or integer")
         return self
 
     def at(self, fraction: float) -> float:
-        """The law's quantile; fraction in [0, 1]."""
+        """Returns the law's quantile at a fraction in [0, 1]."""
         if self.log:
             value = math.exp(math.log(self.low) + fraction * math.log(self.high / self.low))
         else:
@@ -51,44 +51,44 @@ class Dimension(BaseModel):
         return self.value(round(value) if self.integer else min(max(value, self.low), self.high))
 
     def value(self, coordinate: float) -> float:
-        """The hyperparameter at a point of the law."""
+        """Returns the hyperparameter at a coordinate of the law."""
         if self.complement:
             return 1 - coordinate
-        return coordinate + self.offset if self.offset else coordinate  # a whole number stays one
+        return coordinate + self.offset if self.offset else coordinate  # adding 0.0 would make an int a float
 
     def coordinate(self, value: float) -> float:
-        """Where the law has a hyperparameter; within the bounds, though 1 − (1 − low) may round to below low."""
+        """Returns the law's coordinate of a hyperparameter, within the bounds even if 1 − (1 − low) rounds to below low."""
         coordinate = 1 - value if self.complement else value - self.offset
         return min(max(coordinate, self.low), self.high)
 
     def near(self, value: float, factor: float) -> float:
-        """The hyperparameter whose coordinate is `factor` times as large, within the law's bounds."""
+        """Returns the hyperparameter whose coordinate is `factor` times as large, within the law's bounds."""
         coordinate = min(max(self.coordinate(value) * factor, self.low), self.high)
         return self.value(round(coordinate) if self.integer else coordinate)
 
 
 class Space(BaseModel):
-    """Named laws.  The name stands in every record and on every figure."""
+    """A named set of laws.  Its name is in every record and on every figure."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     hyperparameters: Mapping[str, Dimension]
     optimizers: Mapping[str, Mapping[str, Dimension]] = {}
-    """Laws that take the place of those above where a method uses an optimizer of that name."""
+    """Laws that replace those above for methods that use the optimizer of that name."""
 
     def of(self, optimizer: str) -> Space:
-        """The space of methods that use an optimizer."""
+        """Returns the space of methods that use the given optimizer."""
         own = self.optimizers.get(optimizer, {})
         return Space(name=self.name, hyperparameters={**self.hyperparameters, **own})
 
     def missing(self, names: Iterable[str]) -> list[str]:
-        """Those of `names` that this space has no law for."""
+        """Returns those of `names` for which this space has no law."""
         return [name for name in names if name not in self.hyperparameters]
 
 
 def draw(space: Space, names: Iterable[str], seed: int, counter: int = 0) -> dict[str, float]:
-    """One value a name.  Each name has its own stream, so methods of one seed share the values they share names of."""
+    """Returns one value per name.  Each name has its own stream, so methods of one seed share values of shared names."""
 
     return {
         name: space.hyperparameters[name].at(random.Random(stream_seed(seed, f"draw {name}", counter)).random())

@@ -10,19 +10,19 @@ import torch
 
 
 def stream_seed(seed: int, purpose: str, counter: int = 0) -> int:
-    """A 63-bit number that is a function of its arguments alone: the same on every machine and in every process."""
+    """Returns a 63-bit number that depends on the arguments alone: the same on every machine and in every process."""
     digest = hashlib.sha256(f"{seed}/{purpose}/{counter}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def stream(seed: int, purpose: str, counter: int = 0) -> torch.Generator:
-    """A fresh CPU generator for one purpose."""
+    """Returns a fresh CPU generator for one purpose."""
     return torch.Generator().manual_seed(stream_seed(seed, purpose, counter))
 
 
 @contextlib.contextmanager
 def seeded(seed: int, purpose: str, counter: int = 0) -> Iterator[None]:
-    """Runs code that only knows the global generator (layer initialisers) on a named stream, then restores it."""
+    """Runs code that knows only the global generator (layer initialisers) on a named stream, then restores it."""
     with torch.random.fork_rng():
         torch.manual_seed(stream_seed(seed, purpose, counter))
         yield
