@@ -1,4 +1,4 @@
-"""What a run leaves on disk, and how it is read back.  Imports no torch."""
+"""Writes what a run leaves on disk and reads it back.  Imports no torch."""
 
 from bench.records.errors import RecordError, ReportError, StorageError
 from bench.records.run_folder import (

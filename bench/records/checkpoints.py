@@ -1,6 +1,6 @@
-"""Checkpoints: all that a run needs to go on, as tensors and plain values.  No pickle is ever loaded.
+"""Checkpoints: everything a run needs to continue, as tensors and plain values.  No pickle is ever loaded.
 
-A checkpoint is a whole file or none: it is written beside its place, brought to the disk, and renamed.
+A checkpoint is either complete or absent: it is written beside its place, flushed to the disk, and renamed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from bench.records.json_files import intact, replacing, unfinished
 
 CHECKPOINT = "checkpoint.pt"
 PARAMETER = "parameter "
-"""How a key begins that stands for a model's parameter."""
+"""Prefix of a key that stands for a model's parameter."""
 
 log = logging.getLogger("oho-bench")
 
 
 def packed(value: Any, parameters: Sequence[Tensor] = ()) -> Any:
-    """A copy of nested containers in which a tensor is detached, and one of `parameters` as a key is its number's name."""
+    """Returns a copy of nested containers with tensors detached and keys from `parameters` replaced by numbered names."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, Mapping):
@@ -40,7 +40,7 @@ def packed(value: Any, parameters: Sequence[Tensor] = ()) -> Any:
 
 
 def unpacked(value: Any, parameters: Sequence[Tensor] = ()) -> Any:
-    """What `packed` was given, with these parameters as keys."""
+    """Inverts `packed`, with these parameters as keys."""
     if isinstance(value, Tensor):
         return value.clone()
     if isinstance(value, dict):
@@ -56,60 +56,60 @@ def unpacked(value: Any, parameters: Sequence[Tensor] = ()) -> Any:
 
 
 def write_checkpoint(folder: Path, content: Mapping[str, Any]) -> None:
-    """Replaces the folder's checkpoint.  Raises OSError where it cannot be written; the older one is whole then."""
+    """Replaces the folder's checkpoint.  Raises OSError if it cannot be written; the older one is then intact."""
     try:
         with replacing(folder / CHECKPOINT) as file:
             torch.save(dict(content), file)
     except RuntimeError as error:
         if isinstance(error.__context__, OSError):
-            raise error.__context__ from None  # torch hides what the system said
+            raise error.__context__ from None  # torch hides the system's error
         raise
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Or what a kill has left of one."""
+    """Returns whether the folder has a checkpoint, or what a killed process left of one."""
     return (folder / CHECKPOINT).exists() or unfinished(folder / CHECKPOINT).exists()
 
 
 def discard_checkpoint(folder: Path) -> None:
-    """Of a run that has ended; also what a kill has left of one."""
+    """Removes the checkpoint of a run that has ended, and what a killed process left of one."""
     for path in (folder / CHECKPOINT, unfinished(folder / CHECKPOINT)):
         path.unlink(missing_ok=True)
 
 
 class Earlier(NamedTuple):
-    """What an earlier process left of a run: its checkpoint, and how long it had worked after that, in seconds."""
+    """An earlier process's checkpoint of a run, and the seconds of work that the process did after it."""
 
     content: dict[str, Any]
     lost: float
 
 
 def resumable(folder: Path, version: int) -> Earlier | None:
-    """The folder's checkpoint; None where there is none or, with a warning, where the run cannot go on from it.
+    """Returns the folder's checkpoint, or None if there is none or, with a warning, if the run cannot continue from it.
 
-    What was lost is at least the work from the checkpoint to the last record after it.
+    The lost work is at least the time from the checkpoint to the last record after it.
     """
     path, records = folder / CHECKPOINT, folder / "records.jsonl"
     if not path.exists():
         return None
     try:
         with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():  # torch does not look at the sums that it writes
+            if damaged := archive.testzip():  # torch does not check the sums that it writes
                 raise ValueError(f"{damaged} is damaged")
-        content = torch.load(path, weights_only=True)  # each tensor where it was: an optimizer's count may be elsewhere
+        content = torch.load(path, weights_only=True)  # keeps devices: an optimizer's count may be on another one
         if content["version"] != version:
-            raise ValueError(f"version {content['version']}, this one is {version}")
+            raise ValueError(f"it has version {content['version']}, and this one is {version}")
         written = records.read_bytes() if records.exists() else b""
         if intact(written[: content["records"]]) < content["records"]:
             raise ValueError("its records are damaged")
         lost = _last_wall_seconds(written) - sum(content["seconds"].values())
-    except Exception as error:  # damaged files raise anything: of zip, of unpickling, of what is missing
-        log.warning("%s: cannot be used (%s); the run starts anew", path, " ".join(str(error).split())[:120])
+    except Exception as error:  # a damaged file can raise any error: in unzipping, in unpickling, of missing keys
+        log.warning("%s: cannot be used (%s); the run starts over", path, " ".join(str(error).split())[:120])
         return None
     return Earlier(content, max(0.0, lost))
 
 
 def _last_wall_seconds(content: bytes) -> float:
-    """Of the last record that is whole; 0 where there is none."""
+    """Returns the wall time of the last intact record, or 0 if there is none."""
     lines = content[: intact(content)].splitlines()
     return json.loads(lines[-1])["wall_seconds"] if lines else 0.0

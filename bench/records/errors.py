@@ -1,4 +1,4 @@
-"""Errors that a user is told in one line, without a traceback."""
+"""Errors that are reported to the user in one line, without a traceback."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ LONGEST_MESSAGE = 1_000
 
 
 class DataError(Exception):
-    """A data set that cannot be had; the message says what to do."""
+    """A data set that is not available; the message says what to do."""
 
 
 def one_line(text: str) -> str:
-    """A message without what would break a line or a terminal, and without what would fill it."""
+    """Returns the message shortened, with every character escaped that would break a line or a terminal."""
     if len(text) > LONGEST_MESSAGE:
         text = f"{text[: LONGEST_MESSAGE // 2]} ... {text[-LONGEST_MESSAGE // 2 :]}"
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
@@ -31,8 +31,8 @@ class ReportError(Exception):
 
 
 class StorageError(Exception):
-    """A results folder that cannot be written; the message says how it can be again."""
+    """A results folder that cannot be written; the message says how to make it writable again."""
 
 
 class DeviceLostError(Exception):
-    """A GPU that answers nothing any more, as after an error within a kernel: another process may be answered."""
+    """A GPU that no longer answers this process, as after an error within a kernel; it may answer another one."""

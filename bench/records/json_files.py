@@ -1,8 +1,8 @@
-"""JSON on disk: objects that are written whole or not at all, and lines whose damage is found.
+"""JSON on disk: objects that are written completely or not at all, and lines whose damage is detected.
 
-A line ends in the CRC-32 of all that is before the sum in its file, `{"kind": ..., "crc": 3735928559}`: a line that was
-changed, cut, dropped or doubled is found, and the last line vouches for the whole file.  A file without any sum is of an
-older version, and believed.
+A line ends in the CRC-32 of everything before the sum in its file, `{"kind": ..., "crc": 3735928559}`.  A line that was
+changed, cut, dropped or doubled is therefore detected, and the last line vouches for the whole file.  A file without any
+sum comes from an older version and is trusted.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ from bench.records.errors import RecordError, StorageError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 DEEPEST = 30
-"""Levels of a JSON object."""
+"""The most levels that a JSON object may have."""
 SUM = re.compile(rb', "crc": (\d{1,10})}$')
 LONGEST_SUM = 24
 
 
 @contextlib.contextmanager
 def storing(folder: Path) -> Iterator[None]:
-    """What the system refuses inside the block becomes a `StorageError` that names the folder."""
+    """Turns any refusal of the system inside the block into a `StorageError` that names the folder."""
     try:
         yield
     except FileNotFoundError as error:
-        raise StorageError(f"{folder}: moved or removed while in use; the same command begins anew") from error
+        raise StorageError(f"{folder}: moved or removed while in use; repeat the command to start again") from error
     except OSError as error:
-        remedy = "make room, and the same command goes on"
+        remedy = "free some space, then repeat the command to continue"
         if error.errno not in FULL:
-            remedy = "the same command goes on once it can be"
-        raise StorageError(f"{folder}: cannot be written ({error.strerror}); what is recorded is kept; {remedy}") from error
+            remedy = "repeat the command once the folder is writable"
+        raise StorageError(f"{folder}: cannot be written ({error.strerror}); all records are kept; {remedy}") from error
 
 
 def unfinished(path: Path) -> Path:
-    """Where a file is written before it takes its place."""
+    """Returns the path at which a file is written before it takes its place."""
     return path.with_name(f".{path.name}.part")
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of another, whole and on the disk, or not at all.  The folder is ours (`bench.process`).
+    """Opens a file that replaces another one, complete and on the disk, or not at all.
 
-    What a killed process left of one is written over.
+    The folder must be locked by this process (`bench.process`).  Anything that a killed process left is overwritten.
     """
     temporary = unfinished(path)
     try:
@@ -66,13 +66,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a whole file or nothing."""
+    """Writes a complete file or nothing."""
     with replacing(path) as file:
         file.write(json.dumps(finite(content), indent=1, allow_nan=False).encode() + b"\n")
 
 
 def finite(value: Any) -> Any:
-    """`value` with every non-finite float replaced by None, since JSON has none."""
+    """Returns `value` with every non-finite float replaced by None, since JSON has no such numbers."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -83,7 +83,7 @@ def finite(value: Any) -> Any:
 
 
 def sealed(record: Mapping[str, Any], before: int) -> tuple[bytes, int]:
-    """A record's line, and the CRC-32 of the file with it; `before` is the one of the file without it."""
+    """Returns a record's line and the CRC-32 of the file including it; `before` is that of the file without it."""
     text = json.dumps(finite(record), allow_nan=False).encode().removesuffix(b"}")
     total = zlib.crc32(text, before)
     end = b', "crc": %d}\n' % total
@@ -91,7 +91,7 @@ def sealed(record: Mapping[str, Any], before: int) -> tuple[bytes, int]:
 
 
 def intact(content: bytes) -> int:
-    """The length of the lines at the head of a file that are what was written."""
+    """Returns the length of the lines at the start of a file that are as they were written."""
     length = content.rfind(b"\n") + 1
     if b'"crc": ' not in content:
         return length
@@ -111,23 +111,26 @@ def intact(content: bytes) -> int:
 
 
 def _is_right(content: bytes, end: int, before: int = 0) -> bool:
-    """Whether a sum ends here, and is the one of what is before it."""
+    """Returns whether a sum ends at `end` and matches the content before it."""
     found = SUM.search(content, max(0, end - LONGEST_SUM), end)
     return found is not None and zlib.crc32(memoryview(content)[: found.start()], before) == int(found[1])
 
 
 class Lines(NamedTuple):
-    """What a file of records holds; `torn` where it ends in something else."""
+    """The records of a file; `torn` is true if the file ends in something else."""
 
     records: tuple[dict[str, Any], ...]
     torn: bool
 
 
 def read_lines(path: Path, problem_of: Callable[[Any], str | None], *, is_ended: bool) -> Lines:
-    """The records of a file, none where there is no file.
+    """Returns the records of a file, or none if there is no file.
 
-    Of a run that has not ended they are those before the first damage.  Raises `RecordError`, which names file, line and
-    column, where the file of an ended one has a line that is not what was written, or that is no record by `problem_of`.
+    For a run that has not ended, they are the records before the first damage.
+
+    Raises:
+        RecordError: if the file of an ended run has a line that is not as it was written or that is no record by
+            `problem_of`; the message names file, line and column.
     """
     try:
         content = path.read_bytes()
@@ -138,9 +141,9 @@ def read_lines(path: Path, problem_of: Callable[[Any], str | None], *, is_ended:
     whole = content[: intact(content)]
     if is_ended and len(whole) < len(content):
         number = whole.count(b"\n") + 1
-        raise RecordError(f"{path}:{number}:1: not what was written; remove {path.parent} to run it again")
+        raise RecordError(f"{path}:{number}:1: changed since it was written; remove {path.parent} to run it again")
     try:
-        records = orjson.loads(b"[" + whole[:-1].replace(b"\n", b",") + b"]")  # at once: a third less time than by line
+        records = orjson.loads(b"[" + whole[:-1].replace(b"\n", b",") + b"]")  # a third faster than line by line
     except ValueError:
         records = []
     if len(records) != whole.count(b"\n") or any(map(problem_of, records)):
@@ -162,21 +165,22 @@ def _read_line(path: Path, number: int, line: bytes, problem_of: Callable[[Any],
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise RecordError(f"{path}:{number}:{error.colno}: {error.msg}; a record is one JSON object a line") from None
+        raise RecordError(f"{path}:{number}:{error.colno}: {error.msg}; a record is one JSON object per line") from None
     if problem := problem_of(record):
         raise RecordError(f"{path}:{number}:1: {problem}")
     return record
 
 
 def read_object(path: Path, remedy: str) -> dict[str, Any]:
-    """A file that holds one JSON object.
+    """Returns the JSON object in a file.
 
-    Raises `RecordError`, which names file, line and column and tells the remedy, where it does not.
+    Raises:
+        RecordError: if the file holds none; the message names file, line and column and ends with the remedy.
     """
     try:
         text = path.read_bytes()
         content = orjson.loads(text)
-        if text.count(b"{") + text.count(b"[") > DEEPEST:  # only such a text can fail this
+        if text.count(b"{") + text.count(b"[") > DEEPEST:  # a text with fewer brackets cannot be too deep
             _check_depth(content, DEEPEST)
     except orjson.JSONDecodeError as error:
         raise RecordError(f"{path}:{error.lineno}:{error.colno}: {error.msg}; {remedy}") from None

@@ -1,9 +1,9 @@
-"""Files of a user's own that define methods, tasks, data sets or figures, and the copies of them in a results folder.
+"""Users' files that define methods, tasks, data sets or figures, and their copies in a results folder.
 
-    plugins/HASH/NAME.py      what runs were made by; HASH is of the file's bytes
+    plugins/HASH/NAME.py      the code that made the runs; HASH is the hash of the file's bytes
 
 A results folder can be read, audited and reported long after the user has changed the file or moved it away.  A plug-in is
-one file: what several share belongs into a package that is installed.
+one file: code that several share belongs in a package that is installed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bench.records.json_files import replacing
 
 HASH_DIGITS = 16
 _sources: dict[str, Path] = {}
-"""Where each file that this process has loaded lies, by the hash of its bytes."""
+"""The path of each file that this process has loaded, by the hash of its bytes."""
 
 
 class PluginError(Exception):
@@ -28,10 +28,10 @@ class PluginError(Exception):
 
 
 def load_file(path: Path) -> tuple[ModuleType, str]:
-    """Imports a file and returns its module and hash.  The same bytes are imported once a process.
+    """Imports a file and returns its module and hash.  Imports the same bytes only once per process.
 
     Raises:
-        PluginError: for a file that cannot be read or raises.
+        PluginError: if the file cannot be read, or raises.
     """
     try:
         content = path.read_bytes()
@@ -44,7 +44,7 @@ def load_file(path: Path) -> tuple[ModuleType, str]:
         if spec is None or spec.loader is None:
             raise PluginError(f"{path}: a Python file, NAME.py, is expected")
         module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # dataclasses look their module up while it is imported
+        sys.modules[name] = module  # dataclasses look up their module while it is being imported
         try:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
@@ -55,7 +55,7 @@ def load_file(path: Path) -> tuple[ModuleType, str]:
 
 
 def _place(path: Path, error: BaseException) -> str:
-    """The file and the line of it that raised, as far as is known."""
+    """Returns the file and the line in it that raised, as far as they are known."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f"{path}:{error.lineno}:{error.offset or 1}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
@@ -67,12 +67,12 @@ def _in_words(error: BaseException) -> str:
         return f"SyntaxError: {error.msg}"
     said = " ".join(f"{type(error).__name__}: {error}".split())
     if isinstance(error, ModuleNotFoundError):
-        said += "; a plug-in is one file, and what else it needs must be installed"
+        said += "; a plug-in is one file, and whatever else it imports must be installed"
     return said
 
 
 def store(root: Path, origin: dict[str, Any]) -> None:
-    """Copies the file that an entry came from into a results folder; an entry of an installed package needs none."""
+    """Copies the file that an entry came from into a results folder; an entry of an installed package needs no copy."""
     source = _sources.get(origin["hash"])
     if "file" not in origin or source is None:
         return
@@ -80,7 +80,7 @@ def store(root: Path, origin: dict[str, Any]) -> None:
     if not target.exists():
         content = source.read_bytes()
         if hashlib.sha256(content).hexdigest()[:HASH_DIGITS] != origin["hash"]:
-            raise PluginError(f"{source}: was changed while it was in use; give the same command again")
+            raise PluginError(f"{source}: changed while it was in use; repeat the command")
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as file:
             file.write(content)
@@ -92,7 +92,7 @@ def stored(root: Path, origin: dict[str, Any]) -> Path:
 
 
 def member(module: ModuleType, place: str) -> Any:
-    """Returns what a place within a module names: `NAME`, or `NAMES.key` for an item of a mapping.  KeyError if nothing."""
+    """Returns what a place in a module names, `NAME` or `NAMES.key` for a mapping's item; KeyError if there is none."""
     name, _, key = place.partition(".")
     found = vars(module)[name]
     return found[key] if key else found

@@ -1,17 +1,17 @@
-"""What a run leaves on disk, and how it is read back.  Imports no torch.
+"""Writes the folder of a run and reads it back.  Imports no torch.
 
 A results folder holds
 
-    experiments/NAME.json     what was planned: the resolved configuration and its list of run ids
-    ID/spec.json              everything that affects the run's result; ID is the hash of it
-    ID/records.jsonl          one JSON object a line, append-only: evaluations, incumbents, ended trials, shocks
+    experiments/NAME.json     the plan: the resolved configuration and its list of run ids
+    ID/spec.json              everything that affects the run's result; ID is its hash
+    ID/records.jsonl          one JSON object per line, append-only: evaluations, incumbents, ended trials, shocks
     ID/outcome.json           how the run ended; written once, atomically, so a run without it is unfinished
-    ID/checkpoint.pt          of an unfinished run, what it needs to go on: see `bench.records.checkpoints`
+    ID/checkpoint.pt          what an unfinished run needs to continue: see `bench.records.checkpoints`
 
-Losses are in nats per example, times in seconds.  JSON has no NaN: a non-finite number is stored as null and read back
-as None.  Each line bears a sum of all before it (`bench.records.json_files`).  Where a run has no result, what is damaged,
-such as the line it was killed in, is left out with all after it; where it has one, `RecordError` names file, line and
-column.
+Losses are in nats per example, times in seconds.  JSON has no NaN, so a non-finite number is stored as null and read back
+as None.  Each line carries a sum of all lines before it (`bench.records.json_files`).  If a run has no result, a damaged
+line, such as the one it was killed in, is left out together with all lines after it; if it has one, `RecordError` names
+file, line and column.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ SCHEMA = 2
 """Version of the files' layout."""
 
 PROTOCOL = 2
-"""Version of the measuring protocol, PROTOCOL.md; figures never mix two."""
+"""Version of the measuring protocol, PROTOCOL.md; figures never mix two versions."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """A run's end.  `accounts` maps a ledger account to its seconds; they sum to `wall_seconds`.
 
-    `valid` is false where a timed run's seconds are void; `invalid_because` says why, `conditions` what was read.
-    `record_bytes` is the length of the records, set when they are closed; None in results of older versions, and where the
-    process died, of which no accounts are known either.
-    `spans_budget` says that the method's schedule knows the budget, so that no smaller one can be read off the records.
+    `valid` is false if a timed run's seconds are void; `invalid_because` says why, and `conditions` holds what was
+    measured.  `record_bytes` is the length of the records, set when they are closed.  It is None in results of older
+    versions, and if the process died, in which case the accounts are unknown as well.  `spans_budget` says that the
+    method's schedule depends on the budget, so that no smaller one can be read off the records.
     """
 
     status: Status
@@ -65,18 +65,18 @@ class Outcome:
 
     @property
     def finished(self) -> str:
-        """When the run ended: a date and time in ISO's format, UTC."""
+        """Returns when the run ended: a date and time in ISO format, UTC."""
         return self.environment["finished"]
 
     @property
     def valid(self) -> bool:
-        """Whether nothing disturbed the run's clock."""
+        """Returns whether nothing disturbed the run's clock."""
         return not self.invalid_because
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run as read from disk.  `outcome` is None while it has not ended."""
+    """A run as read from disk.  `outcome` is None while it has not ended."""
 
     id: str
     folder: Path
@@ -87,28 +87,28 @@ class Run:
 
     @property
     def evaluations(self) -> list[Mapping[str, Any]]:
-        """The records of kind `evaluation`, oldest first."""
+        """Returns the records of kind `evaluation`, oldest first."""
         return [record for record in self.records if record["kind"] == "evaluation"]
 
     @property
     def trials(self) -> list[Mapping[str, Any]]:
-        """The records of kind `trial`: one an ended or cut trial of a search."""
+        """Returns the records of kind `trial`: one per ended or cut trial of a search."""
         return [record for record in self.records if record["kind"] == "trial"]
 
     @property
     def incumbents(self) -> list[Mapping[str, Any]]:
-        """The records of kind `incumbent`: one each time a better model was selected, the untrained one first."""
+        """Returns the records of kind `incumbent`: one for each better model selected, starting with the untrained one."""
         return [record for record in self.records if record["kind"] == "incumbent"]
 
 
 ROUNDING = 1e-9
-"""Budgets are multiples of a period: what differs by rounding is the same."""
+"""Budgets are multiples of a period, so those that differ only by rounding are the same."""
 
 
 def result_at(run: Run, budget: float) -> Mapping[str, Any] | None:
-    """Returns the record of the model that a run of a smaller budget would have returned; None where that is not known.
+    """Returns the record of the model that a run of a smaller budget would have returned.
 
-    It is not known where the method's schedule spans its budget.
+    Returns None if there was no such model yet, or if the method's schedule spans its budget.
     """
     assert run.outcome is not None
     if run.outcome.spans_budget and budget < run.spec["budget"]["amount"]:
@@ -119,9 +119,9 @@ def result_at(run: Run, budget: float) -> Mapping[str, Any] | None:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one experiment planned: its name, the figures it feeds, its resolved configuration, its run ids.
+    """An experiment's plan: its name, the figures it feeds, its resolved configuration, its run ids.
 
-    `project` is the one of W&B that its runs are tracked in; None in plans of older versions.
+    `project` is the W&B project in which its runs are tracked; it is None in plans of older versions.
     """
 
     experiment: str
@@ -132,9 +132,9 @@ class Manifest:
 
 
 def run_id(spec: Mapping[str, Any]) -> str:
-    """The first 16 hexadecimal digits of SHA-256 over the canonical JSON of what affects the run's result.
+    """Returns the first 16 hexadecimal digits of SHA-256 over the canonical JSON of what affects the run's result.
 
-    Labels and families, which are for figures only, are left out.
+    Labels and families are left out, because only figures use them.
     """
     text = json.dumps(_without_labels(spec), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -147,16 +147,16 @@ def _without_labels(value: Any) -> Any:
 
 
 def title_of(spec: Mapping[str, Any]) -> str:
-    """What a run is called: its method's label and, where there is one, its shock."""
+    """Returns a run's title: its method's label and, if there is one, its shock."""
     shock = spec.get("shock")
     return f"{spec['method']['label']}; {shock['label']}" if shock else spec["method"]["label"]
 
 
 class RunWriter:
-    """Writes one run's folder.  Opened again after an interruption, it keeps the first `keep` bytes of the records.
+    """A writer of one run's folder.  Opened again after an interruption, it keeps the first `keep` bytes of the records.
 
-    It counts in `cut` what it removed after them, and says in `damage` what was wrong with that, if anything was.  All its
-    methods raise `StorageError` where the folder cannot be written.
+    `cut` is the number of records that it removed after them, and `damage` says what was wrong with these, if anything.
+    All methods raise `StorageError` if the folder cannot be written.
     """
 
     def __init__(self, root: Path, spec: Mapping[str, Any], keep: int = 0):
@@ -176,15 +176,15 @@ class RunWriter:
         self.damage = "damaged" if intact(content) < lines else "the last one torn" if lines < len(content) else ""
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Adds one record; the line reaches the operating system, whole, before this returns."""
+        """Adds one record; the complete line has reached the operating system when this returns."""
         line, self._sum = sealed(record, self._sum)
         with storing(self.folder):
             written = os.write(self._file, line)
-            while written < len(line):  # a full disk takes a part, and refuses the rest
+            while written < len(line):  # a full disk takes a part and refuses the rest
                 written += os.write(self._file, line[written:])
 
     def durable(self) -> int:
-        """Bytes of the records, all of which are on the disk when this returns."""
+        """Flushes the records to the disk and returns their length in bytes."""
         with storing(self.folder):
             os.fsync(self._file)
             return os.fstat(self._file).st_size
@@ -202,19 +202,19 @@ class RunWriter:
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
-    """Says how a run ended."""
+    """Writes how a run ended."""
     write_json(folder / "outcome.json", {**asdict(outcome), "valid": outcome.valid})
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
-    """Stores what an experiment planned, replacing an older plan of the same name."""
+    """Writes an experiment's plan, replacing an older plan of the same name."""
     folder = root / "experiments"
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{manifest.experiment}.json", asdict(manifest))
 
 
 def read_manifests(root: Path) -> list[Manifest]:
-    """Every experiment planned in a results folder, by name."""
+    """Returns the plan of every experiment in a results folder, by name."""
     manifests = []
     for path in sorted((root / "experiments").glob("*.json")):
         content = _checked(path, MANIFEST, "remove this file and run the experiment again")
@@ -224,49 +224,53 @@ def read_manifests(root: Path) -> list[Manifest]:
 
 
 def experiments_in(root: Path) -> list[Manifest]:
-    """`read_manifests` of a folder that a user has named: raises `RecordError`, saying what it is, where it holds none."""
+    """Returns the plans in a folder that a user has named; raises `RecordError` if it holds none, saying what it is."""
     if (root / "spec.json").exists():
-        raise RecordError(f"{root}: the folder of one run; give the results folder it is in, {root.resolve().parent}")
+        parent = root.resolve().parent
+        raise RecordError(f"{root}: this is the folder of one run; give the results folder that holds it, {parent}")
     if not root.is_dir():
         problem = "not a folder" if root.exists() else "no such folder"
         raise RecordError(f"{root}: {problem}; give a results folder, as in `oho-bench run CONFIG --out DIR`")
     manifests = read_manifests(root)
     if not manifests:
         if any(root.glob("*/spec.json")):
-            problem = "holds runs and no list of them, experiments/NAME.json"
+            problem = "holds runs but no list of them, experiments/NAME.json"
             raise RecordError(f"{root}: {problem}; `oho-bench run CONFIG --out {root}` writes it")
-        raise RecordError(f"{root}: no experiment has been run into this folder; `oho-bench run CONFIG --out {root}`")
+        raise RecordError(f"{root}: no experiment has been run into this folder; use `oho-bench run CONFIG --out {root}`")
     return manifests
 
 
 def read_runs(root: Path) -> Iterator[Run]:
-    """Every run in a results folder, finished or not, by id."""
+    """Yields every run in a results folder, finished or not, by id."""
     for path in sorted(root.glob("*/spec.json")):
         yield read_run(path.parent)
 
 
 def read_run(folder: Path) -> Run:
-    """One run's spec, records and outcome.
+    """Returns one run's spec, records and outcome.
 
-    Raises `RecordError` where they are not what was written; records of a run without a result end before the first damage.
+    Records of a run without a result end before the first damage.
+
+    Raises:
+        RecordError: if the files of a run with a result are not as they were written.
     """
     outcome = read_outcome(folder)
     spec = _checked(folder / "spec.json", SPEC, f"remove {folder} to run it again")
     identity = run_id(spec)
     if identity != folder.name and identity != folder.resolve().name:
-        told = "not what the run was made by, whose hash is its folder's name"
-        raise RecordError(f"{folder / 'spec.json'}:1:1: {told}; remove {folder} to run it again")
+        problem = "changed since the run was made: its hash is not the folder's name"
+        raise RecordError(f"{folder / 'spec.json'}:1:1: {problem}; remove {folder} to run it again")
     is_ended = outcome is not None and outcome.status.is_result
     path = folder / "records.jsonl"
     records, torn = read_lines(path, problem_of, is_ended=is_ended)
     run = Run(folder.name, folder, spec, records, outcome, torn)
     if is_ended and (not run.evaluations or is_damaged(folder, outcome)):
-        raise RecordError(f"{path}:{len(records) + 1}:1: records are gone; remove {folder} to run it again")
+        raise RecordError(f"{path}:{len(records) + 1}:1: records are missing; remove {folder} to run it again")
     return run
 
 
 def is_damaged(folder: Path, outcome: Outcome | None) -> bool:
-    """Whether files of a run that has ended are gone or cut.  Quick: what is in them is not read."""
+    """Returns whether files of an ended run are missing or cut.  Does so quickly, without reading them."""
     if outcome is None or not outcome.status.is_result:
         return False
     try:
@@ -277,7 +281,7 @@ def is_damaged(folder: Path, outcome: Outcome | None) -> bool:
 
 
 def read_outcome(folder: Path) -> Outcome | None:
-    """How a run ended, or None while it has not."""
+    """Returns how a run ended, or None if it has not."""
     path = folder / "outcome.json"
     if not path.exists():
         return None
@@ -285,18 +289,18 @@ def read_outcome(folder: Path) -> Outcome | None:
     try:
         content = read_object(path, remedy)
     except RecordError:
-        if not path.exists():  # another runner has begun the run anew
+        if not path.exists():  # another runner has started the run again
             return None
         raise
     if content.get("schema") != SCHEMA:
         raise RecordError(
-            f"{path}:1:1: schema {content.get('schema')!r}, this version reads {SCHEMA}; run it again into another folder"
+            f"{path}:1:1: has schema {content.get('schema')!r}, but this version reads {SCHEMA}; use another folder"
         )
     _check(path, content, OUTCOME, remedy)
     try:
         content.pop("valid", None)
         return Outcome(**{**content, "status": Status(content["status"])})
-    except TypeError as error:  # of a name that outcomes do not have
+    except TypeError as error:  # a key that outcomes do not have
         raise RecordError(f"{path}:1:1: not an outcome ({error}); {remedy}") from None
 
 

@@ -1,4 +1,4 @@
-"""What the files of a results folder must hold, so that reports can be made of them.  `bench.records` reads by it."""
+"""The content that reports need in the files of a results folder.  `bench.records` checks it when reading."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS = {
     "trial": (*MOMENT, "validation_loss", "steps"),
     "shock": MOMENT,
 }  # fmt: skip
-"""Numbers, or null but in a moment, that a record of each kind must have."""
+"""Numbers that a record of each kind must have; only those of MOMENT may not be null."""
 LARGEST_COUNT, LARGEST_NUMBER = 2**53, 1e300
 FIRST_YEAR = 1970
 _NUMBERS_OF = {kind: itemgetter(*names) for kind, names in KINDS.items()}
@@ -34,15 +34,15 @@ class Status(StrEnum):
     """The method had nothing left to do before its budget ended."""
     BUDGET_REACHED = "budget_reached"
     DIVERGED = "diverged"
-    """The training loss stopped being finite: a result, not an error."""
+    """The training loss ceased to be finite: a result, not an error."""
     FAILED = "failed"
-    """An exception; its traceback is in the outcome's message."""
+    """The run raised an exception, whose traceback is the outcome's message."""
     INTERRUPTED = "interrupted"
-    """Stopped from outside; the next `run` goes on with it."""
+    """The run was stopped from outside; the next `run` continues it."""
 
     @property
     def is_result(self) -> bool:
-        """Whether the run counts as measured, so that it is never run again."""
+        """Returns whether the run counts as measured, so that it is never run again."""
         return self in (Status.FINISHED, Status.BUDGET_REACHED, Status.DIVERGED)
 
 
@@ -120,7 +120,7 @@ def _is_final(value: Any) -> bool:
 
 
 def _is_environment(value: Any) -> bool:
-    """Reports bear the date of the newest run."""
+    """Returns whether the environment has a date, which reports show for the newest run."""
     try:
         return isinstance(value, dict) and datetime.fromisoformat(value["finished"]).year > FIRST_YEAR
     except (KeyError, TypeError, ValueError):
@@ -130,33 +130,34 @@ def _is_environment(value: Any) -> bool:
 Shape = Mapping[str, tuple[Callable[[Any], bool], str]]
 NUMBER_OPTIONS = ("lr", "meta_rate", "members", "reset_every", "validation_batch_size", "epochs")
 TEXT_OPTIONS = ("pruner", "influence", "order", "source")
-"""Options of methods that figures tell runs apart by."""
+"""Options of methods by which figures tell runs apart."""
 MANIFEST: Shape = {
-    "experiment": (_is_text, "a text"), "figures": (_are_texts, "a list of names"),
+    "experiment": (_is_text, "a string"), "figures": (_are_texts, "a list of names"),
     "config": (_is_plan, "a mapping with a list of seeds"), "runs": (_are_runs, "a list of run ids"),
-    "project": (lambda value: value is None or _is_text(value), "a text"),
+    "project": (lambda value: value is None or _is_text(value), "a string"),
 }  # fmt: skip
 SPEC: Shape = {
     "task": (_is_named, "a mapping with a `name`"), "method": (_is_method, "a `name`, a `label` and options"),
-    "seed": (_is_count, "a whole number from 0 on"), "budget": (_is_budget, "a `unit` and an `amount` above 0"),
-    "space": (_is_named, "a mapping with a `name`"), "device": (_is_text, "a text"),
+    "seed": (_is_count, "a whole number of at least 0"), "budget": (_is_budget, "a `unit` and an `amount` above 0"),
+    "space": (_is_named, "a mapping with a `name`"), "device": (_is_text, "a string"),
     "shock": (_is_shock, "a `label` and `events`"),
 }  # fmt: skip
 OUTCOME: Shape = {
     "status": (lambda value: value in list(Status), f"one of {', '.join(Status)}"),
-    "message": (lambda value: isinstance(value, str), "a text"), "steps": (_is_count, "a whole number from 0 on"),
-    "trials": (_is_count, "a whole number from 0 on"), "counted_seconds": (_is_amount, "a number from 0 on"),
-    "wall_seconds": (_is_amount, "a number from 0 on"), "accounts": (_are_numbers, "numbers by name"),
-    "final": (_is_final, "numbers by name"), "environment": (_is_environment, "a mapping with `finished`, a moment"),
-    "conditions": (lambda value: isinstance(value, dict), "a mapping"), "invalid_because": (_are_texts, "a list of texts"),
+    "message": (lambda value: isinstance(value, str), "a string"), "steps": (_is_count, "a whole number of at least 0"),
+    "trials": (_is_count, "a whole number of at least 0"), "counted_seconds": (_is_amount, "a number of at least 0"),
+    "wall_seconds": (_is_amount, "a number of at least 0"), "accounts": (_are_numbers, "numbers by name"),
+    "final": (_is_final, "numbers by name"), "environment": (_is_environment, "a mapping with `finished`, a date and time"),
+    "conditions": (lambda value: isinstance(value, dict), "a mapping"),
+    "invalid_because": (_are_texts, "a list of strings"),
     "spans_budget": (lambda value: isinstance(value, bool), "true or false"), "protocol": (_is_count, "a whole number"),
-    "record_bytes": (lambda value: value is None or _is_count(value), "a whole number from 0 on, or null"),
+    "record_bytes": (lambda value: value is None or _is_count(value), "a whole number of at least 0, or null"),
 }  # fmt: skip
-"""What the files of a results folder must hold for reports to be made of them, by key."""
+"""The content that reports need in the files of a results folder: by key, a check and what it expects."""
 
 
 def misfit(content: Mapping[str, Any], shape: Shape) -> str | None:
-    """What is wrong with a file's content; None where nothing is."""
+    """Returns what is wrong with a file's content, or None if nothing is."""
     for key, (fits, expected) in shape.items():
         if not fits(content.get(key)):
             return f"{key}: {expected} is expected (given {content.get(key)!r:.100})"
@@ -164,7 +165,7 @@ def misfit(content: Mapping[str, Any], shape: Shape) -> str | None:
 
 
 def problem_of(record: Any) -> str | None:
-    """What is wrong with a record; None where nothing is."""
+    """Returns what is wrong with a record, or None if nothing is."""
     kind = record.get("kind") if isinstance(record, dict) else None
     if not isinstance(kind, str) or kind not in KINDS:
         return f"kind must be one of {', '.join(KINDS)}"
@@ -173,14 +174,14 @@ def problem_of(record: Any) -> str | None:
         if kind == "evaluation":
             sets = record.get("hyper", {}).values()
             if not _LISTS.issuperset(map(type, sets)):
-                return "'hyper' must have lists of numbers; the run's records are damaged"
+                return "'hyper' must hold lists of numbers; the run's records are damaged"
             numbers = (*numbers, *record.get("scalars", {}).values(), *chain.from_iterable(sets))
         elif kind == "trial":
             numbers = (*numbers, *record.get("hyper", {}).values())
         if (
             None not in numbers[: len(MOMENT)]
             and _NUMBER_TYPES.issuperset(map(type, numbers))
-            # Filtering leaves null out, and zeros; most records have small numbers only.
+            # Filtering drops null and zeros; most records have only small numbers, for which the sum suffices.
             and (abs(sum(filter(None, numbers))) < LARGEST_COUNT or all(map(_is_number, filter(None, numbers))))
         ):
             return None
@@ -189,4 +190,4 @@ def problem_of(record: Any) -> str | None:
     for name in KINDS[kind]:
         if not (_is_number(record.get(name)) or (name in record and record[name] is None and name not in MOMENT)):
             return f"{name!r} must be a number{'' if name in MOMENT else ' or null'}; the run's records are damaged"
-    return "'hyper' and 'scalars' must have numbers or null; the run's records are damaged"
+    return "'hyper' and 'scalars' must hold numbers or null; the run's records are damaged"

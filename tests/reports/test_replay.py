@@ -52,7 +52,7 @@ def test_nothing_measured_is_said(tmp_path):
     with pytest.raises(RecordError, match="no experiment has been run into this folder"):
         at_budgets(tmp_path, 1.0)
     (identity,) = write_folder(tmp_path, {("fixed", None): [[0.5]]}, status=Status.INTERRUPTED)
-    with pytest.raises(RecordError, match="the folder of one run; give the results folder"):
+    with pytest.raises(RecordError, match="this is the folder of one run; give the results folder that holds it"):
         at_budgets(tmp_path / identity, 1.0)
     with pytest.raises(ReportError, match="no run has been measured"):
         at_budgets(tmp_path, 1.0)

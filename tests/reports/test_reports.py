@@ -299,6 +299,6 @@ def test_an_ended_run_with_a_torn_last_line_is_in_no_table(tmp_path):
     path = tmp_path / identity / "records.jsonl"
     assert len(read_tables(tmp_path).evaluations) == 2
     path.write_text(path.read_text() + json.dumps(evaluation(9, 0.1))[:30])
-    with pytest.raises(RecordError, match=r"records\.jsonl:\d+:1: not what was written; remove .+ to run it again"):
+    with pytest.raises(RecordError, match=r"records\.jsonl:\d+:1: changed since it was written; remove .+ to run it again"):
         read_tables(tmp_path)
     assert run_id(spec_of("fixed", 0)) == identity

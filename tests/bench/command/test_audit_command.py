@@ -75,7 +75,7 @@ def test_a_training_that_is_not_repeated_is_not_audited(tmp_path):
     path = tmp_path / run_id(spec) / "spec.json"
     written = path.read_text()
     path.write_text(written.replace('"batch_size": 100', '"batch_size": []'))
-    with pytest.raises(RecordError, match=r"spec\.json:1:1: not what the run was made by"):
+    with pytest.raises(RecordError, match=r"spec\.json:1:1: changed since the run was made: its hash is not"):
         audit_run(tmp_path / run_id(spec), steps=20, at=None, data_root=None)
     path.write_text(written)
     (tmp_path / run_id(spec) / "outcome.json").unlink()

@@ -155,7 +155,7 @@ def test_damaged_records_are_one_line(damage, tmp_path):
     with pytest.raises(RecordError, match=words):
         read_run(path.parent)
     path.write_text("")
-    with pytest.raises(RecordError, match="records are gone"):
+    with pytest.raises(RecordError, match="records are missing"):
         read_run(path.parent)
 
 
@@ -165,8 +165,8 @@ def test_a_place_that_is_no_results_folder_is_named_for_what_it_is(tmp_path):
     (run,) = (path.parent for path in out.glob("*/spec.json"))
     (tmp_path / "empty").mkdir()
     places = {
-        run: "the folder of one run", tmp_path / "none": "no such folder", tmp_path / "small.yaml": "not a folder",
-        tmp_path / "empty": "no experiment has been run", out: "holds runs and no list of them, experiments/NAME.json",
+        run: "this is the folder of one run", tmp_path / "none": "no such folder", tmp_path / "small.yaml": "not a folder",
+        tmp_path / "empty": "no experiment has been run", out: "holds runs but no list of them, experiments/NAME.json",
     }  # fmt: skip
     for place, words in places.items():
         with pytest.raises(RecordError, match=words):
@@ -177,7 +177,7 @@ def test_a_spec_that_was_changed_by_hand_is_one_line(tmp_path):
     run_one(experiment(tmp_path, "fixed").specs[0], tmp_path)
     (path,) = tmp_path.glob("*/spec.json")
     path.write_text(path.read_text().replace('"amount": 60', '"amount": 61'))
-    with pytest.raises(RecordError, match=r"spec\.json:1:1: not what the run was made by, .*; remove .* to run it again"):
+    with pytest.raises(RecordError, match=r"spec\.json:1:1: changed since the run was made: .*; remove .* to run it again"):
         read_run(path.parent)
 
 

@@ -74,7 +74,7 @@ def test_disk_full_among_the_records(tmp_path):
         line = the_line(command(*words, disk), 1)
         (folder,) = (path.parent for path in disk.glob("*/records.jsonl"))
         assert line.startswith(
-            f"oho-bench: {folder}: cannot be written (No space left on device); what is recorded is kept"
+            f"oho-bench: {folder}: cannot be written (No space left on device); all records are kept"
         )
         kept = timeless(folder)
         assert len(kept) > 20
@@ -192,7 +192,7 @@ def test_a_folder_that_becomes_read_only_between_two_runs(tmp_path, disk, monkey
 
     monkeypatch.setattr(launching, "claimed", claimed)
     both = experiment(tmp_path, "fixed", seeds=[0, 1])
-    kept = "what is recorded is kept; the same command goes on once it can be"
+    kept = "all records are kept; repeat the command once the folder is writable"
     with pytest.raises(StorageError, match=rf"cannot be written \(Read-only file system\); {kept}$"):
         outcome_of([both], disk)
     assert [folder.name for folder in claims] == ["experiments", *map(run_id, both.specs)]
@@ -214,7 +214,7 @@ def test_a_folder_that_is_removed_while_a_run_is_in_it(tmp_path):
 
         patch.setattr(Training, "advance", removes)
         line = the_line(command("run", config, "--out", out), 1)
-    assert line == f"oho-bench: {out / run_id(spec)}: moved or removed while in use; the same command begins anew"
+    assert line == f"oho-bench: {out / run_id(spec)}: moved or removed while in use; repeat the command to start again"
     assert command("run", config, "--out", out).exit_code == 0
     assert "1 budget reached" in describe(out)
 
@@ -242,7 +242,7 @@ def test_a_folder_of_another_schema_is_one_line(asked, tmp_path):
     words = [word.replace("CONFIG", str(config)).replace("OUT", str(out)) for word in ASKING[asked]]
     (path,) = out.glob("*/outcome.json")
     line = the_line(command(*words), 2)
-    assert line == f"oho-bench: {path}:1:1: schema 99, this version reads 2; run it again into another folder"
+    assert line == f"oho-bench: {path}:1:1: has schema 99, but this version reads 2; use another folder"
 
 
 def test_a_folder_of_another_protocol_takes_no_run_of_this_one(tmp_path):

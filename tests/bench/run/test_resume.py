@@ -159,7 +159,7 @@ def test_records_that_are_not_those_of_the_checkpoint_start_the_run_anew(damage,
     path = tmp_path / run_id(spec) / "records.jsonl"
     path.write_text(damage(path.read_text()))
     assert run_one(spec, tmp_path).conditions["resumptions"] == 0
-    assert "cannot be used (its records are damaged); the run starts anew" in caplog.text
+    assert "cannot be used (its records are damaged); the run starts over" in caplog.text
     assert not read_run(tmp_path / run_id(spec)).torn
 
 
