@@ -1,4 +1,4 @@
-"""What the suite itself costs beside a run: runner, tracking and clock in parts of the counted time.
+"""The suite's own cost beside a run: runner, tracking and clock as fractions of the counted time.
 
     python -m bench.measure.overhead CONFIG [--device cpu] [--out FILE.md]
 """
@@ -21,25 +21,25 @@ from bench.run.runner import run
 from bench.tracking.wandb_sink import open_sink
 
 LIMIT = 0.03
-"""Of the counted time, for runner, clock and tracking together."""
+"""The largest fraction of the counted time that runner, clock and tracking together may take."""
 SWITCHES = 200_000
 HEADER = "| method | steps | counted s | runner | tracking | clock | together | sum of accounts − wall time |"
 
 
 class CountingClock:
-    """The system's steady clock, and how often it was read."""
+    """The system's monotonic clock, which counts how often it was read."""
 
     def __init__(self) -> None:
         self.readings = 0
 
     def __call__(self) -> float:
-        """Seconds."""
+        """Returns the time in seconds."""
         self.readings += 1
         return time.perf_counter()
 
 
 def seconds_a_reading() -> float:
-    """What it costs to switch an account once, synchronisation apart."""
+    """Returns the seconds that one switch between accounts takes, without synchronisation."""
     ledger = Ledger()
     start = time.perf_counter()
     for _ in range(SWITCHES // 2):
@@ -49,7 +49,7 @@ def seconds_a_reading() -> float:
 
 
 def measure(spec: Mapping[str, Any], project: str) -> tuple[Outcome, int]:
-    """A run's outcome and how often its clock was read; the folder is thrown away."""
+    """Returns a run's outcome and how often it read its clock; the run's folder is thrown away."""
     clock = CountingClock()
     sink = partial(open_sink, mode="offline", project=project, experiment="overhead")
     with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +57,7 @@ def measure(spec: Mapping[str, Any], project: str) -> tuple[Outcome, int]:
 
 
 def row(label: str, outcome: Outcome, readings: int, reading: float) -> tuple[str, float]:
-    """One line of the table, and its share."""
+    """Returns one line of the table and its fraction of the counted time."""
     counted = outcome.counted_seconds
     shares = [outcome.accounts["runner"] / counted, outcome.accounts["tracking"] / counted, readings * reading / counted]
     gap = sum(outcome.accounts.values()) - outcome.wall_seconds
@@ -66,7 +66,7 @@ def row(label: str, outcome: Outcome, readings: int, reading: float) -> tuple[st
 
 
 def main() -> None:
-    """Prints the table; writes it too if `--out` is given."""
+    """Prints the table, and writes it if `--out` is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -90,7 +90,7 @@ def main() -> None:
         "",
         f"{place['data']}, {experiment.budget.amount:g} counted seconds a run, W&B offline. {place_and_date(place)}",
         "Runner: records, progress, loop. Clock: its readings, each of which switches an account in"
-        f" {1e6 * reading:.2f} µs; they are within the counted time. All in parts of the counted time.",
+        f" {1e6 * reading:.2f} µs, are within the counted time. All figures are fractions of the counted time.",
         "",
         HEADER,
         "|---|---|---|---|---|---|---|---|",

@@ -1,7 +1,7 @@
-"""One Global step laid out as in the published code: what it computes, copies and moves, and how often.
+"""One Global step laid out as in the published code: it computes, copies and moves the same things equally often.
 
-The model carries the tangents, so that each of its five copies a step (two probes a product, one for the validation loss)
-copies them too; gradients go through NumPy for a correlation; norms and an angle are taken of everything.
+The model carries the tangents, so that each of its five copies per step (two probes per product, one for the validation
+loss) copies them too; gradients pass through NumPy for a correlation; norms and an angle are taken of everything.
 `oho.PublishedOHO` computes the same recursion without copies.
 
 Source: github.com/jiwoongim/OHO, commit 1c0bdd1, metaopt/mnist and metaopt/util_ml.py.
@@ -32,12 +32,12 @@ class Carrying(nn.Module):
         self.products = {name: torch.zeros(size, device=device) for name in self.tangents}
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The network's outputs."""
+        """Returns the network's outputs."""
         return self.network(inputs)
 
 
 class PublishedStep:
-    """`step(train_loss, valid_loss)`; both are functions of a model."""
+    """An optimizer with the published layout: `step(train_loss, valid_loss)` takes two functions of a model."""
 
     def __init__(self, network: nn.Module, *, lr: float, weight_decay: float):
         self.model = Carrying(network)
@@ -46,7 +46,7 @@ class PublishedStep:
         self.watched: list[float] = []
 
     def step(self, train_loss: Loss, valid_loss: Loss) -> float:
-        """Trains, moves the tangents, takes a meta-step; returns the training loss."""
+        """Trains, moves the tangents and takes a meta-step; returns the training loss."""
         self.model.train()
         self.optimizer.zero_grad()
         loss = train_loss(self.model)
@@ -66,7 +66,7 @@ class PublishedStep:
         return loss.item()
 
     def _product(self, loss: Loss, tangent: Tensor) -> Tensor:
-        """Central differences, each side on a copy of the model."""
+        """Returns central differences, with each side on a copy of the model."""
         sizes = [p.numel() for p in self.model.parameters()]
         pieces = [part.view(p.shape) for part, p in zip(tangent.split(sizes), self.model.parameters(), strict=True)]
         first = next(iter(self.model.parameters()))
@@ -87,7 +87,7 @@ class PublishedStep:
         return _flat([p.grad for p in model.parameters() if p.grad is not None])
 
     def _move(self, name: str, curve: Tensor, gradient: Tensor, theta: Tensor, held: Tensor) -> None:
-        """One tangent, then its hyperparameter."""
+        """Moves one tangent, then its hyperparameter."""
         rate, decay, tangents = self.hyper["lr"], self.hyper["weight_decay"], self.model.tangents
         self.model.products[name] = rate * curve
         self.watched += [_norm(self.model.products[name]), _norm(tangents[name])]

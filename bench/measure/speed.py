@@ -1,7 +1,8 @@
 """What a step costs: time beside plain SGD, peak memory, and whether either grows.  `python -m bench.measure.speed --help`.
 
-All variants take turns within one process, plain SGD before and after each of them, and a ratio is to those two, so that a
-machine whose clock wanders disturbs both alike.  Memory is measured in a process of its own for each variant.
+All variants take turns within one process, with plain SGD before and after each turn.  A ratio is relative to those two
+neighbours, so that a machine whose clock wanders disturbs both alike.  Memory is measured in a separate process for each
+variant.
 """
 
 from __future__ import annotations
@@ -51,13 +52,13 @@ class Problem:
         ]
 
     def loss(self, split: int, step: int, model: nn.Module | None = None) -> torch.Tensor:
-        """Loss on a batch of the training (0) or validation (1) split."""
+        """Returns the loss on a batch of the training (0) or validation (1) split."""
         inputs, targets = self.splits[split]
         return functional.cross_entropy((model or self.model)(inputs[step % BATCHES]), targets[step % BATCHES])
 
 
 def plain(problem: Problem) -> Step:
-    """SGD as everybody writes it."""
+    """Returns a step of SGD as everybody writes it."""
     optimizer = torch.optim.SGD(problem.model.parameters(), lr=0.01, weight_decay=1e-5)
 
     def step(index: int) -> None:
@@ -70,7 +71,7 @@ def plain(problem: Problem) -> Step:
 
 
 def online(rule: oho.SGD | oho.Momentum | oho.Adam, **options) -> Callable[[Problem], Step]:
-    """`oho.OHO` with a meta-step after each step."""
+    """Returns a maker of steps of `oho.OHO`, each with a meta-step."""
 
     def make(problem: Problem) -> Step:
         optimizer = oho.OHO(problem.model.parameters(), rule, meta=oho.MetaSGD(1e-6), **options)
@@ -80,26 +81,26 @@ def online(rule: oho.SGD | oho.Momentum | oho.Adam, **options) -> Callable[[Prob
 
 
 def copies(problem: Problem) -> Step:
-    """The published design."""
+    """Returns a step of the published design."""
     published = PublishedStep(problem.model, lr=0.01, weight_decay=1e-5)
     return lambda index: published.step(partial(problem.loss, 0, index), partial(problem.loss, 1, index))
 
 
 def recursion(problem: Problem) -> Step:
-    """The published recursion as we compute it."""
+    """Returns a step of the published recursion as we compute it."""
     optimizer = oho.PublishedOHO(problem.model.parameters(), lr=0.01, weight_decay=1e-5, meta_lr=1e-6)
     return lambda index: optimizer.step(lambda: problem.loss(0, index), lambda: problem.loss(1, index))
 
 
 SGD = oho.SGD(0.01, 1e-5)
 FLOOR = 4.7
-"""Plain SGD steps that the multiply-adds of a Global step make up, on this network and with equal batches."""
+"""The number of plain SGD steps that equal the multiply-adds of one Global step, on this network and with equal batches."""
 ADVANTAGE = 3.3
-"""How many times faster than the published design a Global step is asked to be."""
+"""How many times faster than the published design a Global step should be."""
 
 
 class Variant(NamedTuple):
-    """A row of the table: `asked` is the largest ratio to plain SGD asked for, None where nothing is."""
+    """A row of the table; `asked` is the largest ratio to plain SGD that is asked for, or None if none is."""
 
     what: str
     make: Callable[[Problem], Step]
@@ -122,14 +123,14 @@ VARIANTS: dict[str, Variant] = {
 
 
 class Turn(NamedTuple):
-    """One turn of a variant: seconds a step, and the ratio to plain SGD beside it."""
+    """One turn of a variant: its seconds per step and its ratio to the plain SGD beside it."""
 
     seconds: float
     ratio: float
 
 
 def time_rounds(device: torch.device, rounds: int) -> dict[str, list[Turn]]:
-    """The turns of each variant, one a round."""
+    """Returns the turns of each variant, one per round."""
     steps = {name: variant.make(Problem(device)) for name, variant in VARIANTS.items()}
     beside = plain(Problem(device))
     for step in (beside, *steps.values()):
@@ -146,7 +147,7 @@ def time_rounds(device: torch.device, rounds: int) -> dict[str, list[Turn]]:
 
 
 def _seconds(step: Step, count: int, device: torch.device) -> float:
-    """Mean seconds of `count` steps, the device synchronised at both ends."""
+    """Returns the mean seconds of `count` steps, with the device synchronised at both ends."""
     _synchronise(device)
     began = time.perf_counter()
     for index in range(count):
@@ -161,14 +162,14 @@ def _synchronise(device: torch.device) -> None:
 
 
 def step_mebibytes(device: torch.device, make: Callable[[Problem], Step], count: int = 30) -> float:
-    """Peak memory of an optimizer and some steps beyond what network and data take: of the process, or of the GPU."""
-    plain(Problem(device))(0)  # PyTorch loads parts of itself at its first step
+    """Returns the peak memory of an optimizer and some steps beyond network and data: the process's, or the GPU's."""
+    plain(Problem(device))(0)  # PyTorch loads parts of itself at the first step
     problem = Problem(device)
     before = _in_use(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak
     step = make(problem)
     for index in range(count):
         step(index)
@@ -176,7 +177,7 @@ def step_mebibytes(device: torch.device, make: Callable[[Problem], Step], count:
 
 
 def _in_use(device: torch.device) -> float:
-    """MiB; of the process, what was freed and kept is handed back first."""
+    """Returns the memory in use in MiB; in a process, memory that was freed and kept is handed back first."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device) / 2**20
     gc.collect()
@@ -190,7 +191,7 @@ def _status(key: str) -> float:
 
 
 def long_run(device: torch.device, part: int = LONG_PART) -> str:
-    """One sentence on twenty parts of a long run of Global steps, plain SGD beside each."""
+    """Returns one sentence on twenty parts of a long run of Global steps, each followed by plain SGD."""
     step, beside = VARIANTS["Global"].make(Problem(device)), plain(Problem(device))
     _seconds(beside, WARM_UP, device)
     ratios, memory = [], []
@@ -206,19 +207,19 @@ def long_run(device: torch.device, part: int = LONG_PART) -> str:
 
 
 def alone(device: torch.device, *arguments: str) -> str:
-    """What this module prints in a process of its own."""
+    """Returns what this module prints in a process of its own."""
     command = [sys.executable, "-m", "bench.measure.speed", "--device", str(device), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def spread(values: Iterable[float]) -> str:
-    """Median and quartiles."""
+    """Returns the median and the quartiles as text."""
     first, middle, last = statistics.quantiles(values, n=4)
     return f"{middle:.2f} [{first:.2f}, {last:.2f}]"
 
 
 def table(turns: dict[str, list[Turn]], memory: dict[str, float]) -> list[str]:
-    """Markdown, one row a variant."""
+    """Returns the Markdown table, one row per variant."""
     lines = [
         "| step | what | ms (median) | × plain SGD: median [quartiles] | asked | memory, MiB |",
         "|---|---|---|---|---|---|",
@@ -232,7 +233,7 @@ def table(turns: dict[str, list[Turn]], memory: dict[str, float]) -> list[str]:
 
 
 def comparisons(turns: dict[str, list[Turn]]) -> list[str]:
-    """The two ratios that are not to plain SGD."""
+    """Returns the two ratios that are not relative to plain SGD."""
 
     def ratio(above: str, below: str) -> str:
         return spread(a.ratio / b.ratio for a, b in zip(turns[above], turns[below], strict=True))
@@ -240,13 +241,13 @@ def comparisons(turns: dict[str, list[Turn]]) -> list[str]:
     published = statistics.median(turn.ratio for turn in turns["published design"])
     return [
         f"- Full collapsed over Global: {ratio('Full, collapsed', 'Global')} (asked: at most 1.10).",
-        f"- Published design over Global: {ratio('published design', 'Global')} (asked: at least {ADVANTAGE}, which takes a"
-        f" Global step of {published / ADVANTAGE:.1f} plain steps; its multiply-adds alone make up {FLOOR}).",
+        f"- Published design over Global: {ratio('published design', 'Global')} (asked: at least {ADVANTAGE}, which needs a"
+        f" Global step of {published / ADVANTAGE:.1f} plain steps; its multiply-adds alone equal {FLOOR}).",
     ]
 
 
 def main() -> None:
-    """Prints the table; writes it too if `--out` is given."""
+    """Prints the table, and writes it if `--out` is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=2)
@@ -275,8 +276,8 @@ def main() -> None:
         "# What a step costs",
         "",
         f"Network 784-128-128-128-10, batches of {BATCH} and {BATCH}, float32. {place_and_date(place)}",
-        f"{given.rounds} turns of about {TURN_SECONDS} s a variant, each between two of plain SGD, which its ratio is to.",
-        "Memory is the peak beyond network and data, in a process of its own.",
+        f"{given.rounds} turns of about {TURN_SECONDS} s per variant; a ratio is to the turns of plain SGD before and after.",
+        "Memory is the peak beyond network and data, in a separate process.",
         "",
         *table(turns, memory),
         "",

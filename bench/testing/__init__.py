@@ -1,4 +1,4 @@
-"""Tests that others can subclass for methods of their own."""
+"""Tests that users can subclass for methods of their own."""
 
 from bench.testing.contract import MethodContract
 

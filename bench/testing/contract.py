@@ -1,4 +1,4 @@
-"""What every method must keep, as a class to subclass in one's own tests.
+"""The rules that every method must keep, as a class to subclass in one's own tests.
 
     from bench.testing import MethodContract
 
@@ -6,8 +6,8 @@
         method = "./restarts.py:METHOD"
         options = {"epochs": 2}
 
-`oho-bench check ./restarts.py:METHOD` runs the same rules without pytest.  Every rule is one method `test_*`, whose first
-line says what it asks; a rule that is broken raises AssertionError with a sentence.
+`oho-bench check ./restarts.py:METHOD` applies the same rules without pytest.  Every rule is a method `test_*` whose
+docstring begins with the rule in one line; a broken rule raises AssertionError with a sentence.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from bench.tracking.wandb_sink import NoSink
 CPU = torch.device("cpu")
 CLOCKS = ("counted_seconds", "wall_seconds")
 STEP_SECONDS = 0.003
-"""What a step takes on the clock of the rule about deadlines."""
+"""How long a step takes on the clock of the rule about deadlines."""
 
 
 class MethodContract:
-    """The rules, for one method with given options on one task; every run lasts `steps` updates."""
+    """The rules, applied to one method with given options on one task; every run lasts `steps` updates."""
 
     method: ClassVar[str]
     """A registered name, `./FILE.py:NAME`, or `package.module:NAME`."""
@@ -53,7 +53,7 @@ class MethodContract:
     steps: ClassVar[int] = 60
     smaller_budgets: ClassVar[tuple[int, ...]] = (10, 33, 45)
     _measured: ClassVar[dict[str, Run]] = {}
-    """Runs on the seed 0, which several rules look at, by run id."""
+    """Runs with seed 0, which several rules examine, by run id."""
 
     def test_the_same_seed_gives_the_same_records(self) -> None:
         """The same seed gives the same records, to the last digit."""
@@ -70,7 +70,7 @@ class MethodContract:
                 found.append(_run(timed, folder, now=Ticks(0.001)))
         (first, one), (second, other) = found
         require_same(_timeless(one), _timeless(other))
-        require(first.counted_seconds == second.counted_seconds >= 0.05, "counted seconds differ")
+        require(first.counted_seconds == second.counted_seconds >= 0.05, "the counted seconds differ")
 
     def test_another_seed_gives_other_records(self) -> None:
         """Another seed gives another training."""
@@ -81,16 +81,16 @@ class MethodContract:
         require(outcome.final["validation_loss"] != first.final["validation_loss"], "both seeds end in the same loss")
 
     def test_the_incumbent_improves_within_the_budget(self) -> None:
-        """The incumbent improves on validation, and is found within the budget."""
+        """The incumbent improves on the validation split and is found within the budget."""
         found = self._first().incumbents
         losses = [record["validation_loss"] for record in found]
-        require(len(losses) > 1, "nothing but the untrained model was selected: `select` was not called, or never improved")
+        require(len(losses) > 1, "only the untrained model was selected: `select` was not called or found nothing better")
         require(losses == sorted(set(losses), reverse=True), f"validation losses do not fall: {losses}")
         require(found[0]["step"] == 0, "the first incumbent is not the untrained model")
-        require(all(record["used"] <= self.steps for record in found), "an incumbent was found after the budget's end")
+        require(all(record["used"] <= self.steps for record in found), "an incumbent was found after the budget had ended")
 
     def test_a_smaller_budget_is_replayed_exactly(self) -> None:
-        """What a smaller budget would return can be read off the records, unless the schedule spans the budget."""
+        """The result of a smaller budget can be read off the records, unless the schedule spans the budget."""
         whole = self._first()
         assert whole.outcome is not None
         for amount in self.smaller_budgets:
@@ -103,11 +103,11 @@ class MethodContract:
             require(result is not None, f"nothing was selected within {amount} steps")
             for name in ("validation_loss", "test_loss"):
                 read, made = (result or {})[name], outcome.final[f"incumbent_{name}"]
-                told = f"{name} at {amount} steps is {read} by the records and {made} in a run of that budget"
-                require(read == made, f"{told}; a method that knows its budget says so by `State.spans_budget`")
+                difference = f"{name} at {amount} steps is {read} in the records but {made} in a run with that budget"
+                require(read == made, f"{difference}; a method that knows its budget must say so by `State.spans_budget`")
 
     def test_the_test_split_is_never_touched(self) -> None:
-        """The method works without the test split, which raises here when it is touched at the wrong time."""
+        """The method never touches the test split, which raises here while the method is at work."""
         poisoned: list[Poisoned] = []
 
         def with_poison(*arguments: Any) -> tuple[Task, Any]:
@@ -124,22 +124,23 @@ class MethodContract:
         require(outcome.status is Status.BUDGET_REACHED, f"the run ended as {outcome.status}: {outcome.message}")
 
     def test_advance_makes_no_more_steps_than_asked(self) -> None:
-        """`advance` makes at most the steps that it is asked for, and returns at a validation or a proposal."""
+        """`advance` makes at most the requested number of steps, and returns at a validation or a proposal."""
         _, method, state = self._begun()
         made = [1]
         for asked in (1, 3, 11, 30, 30, 30, 30, 30):
             before, known = state.step, state.incumbent
             method.advance(state, steps=asked, progress=0.1, ledger=Ledger())
             made.append(state.step - before)
-            require(made[-1] <= asked, f"{made[-1]} steps were made where {asked} were asked for")
+            require(made[-1] <= asked, f"`advance` made {made[-1]} steps when asked for {asked}")
             fresh = state.incumbent is known or (state.incumbent is not None and state.incumbent.step == state.step)
-            require(fresh, "steps were made after a model had been selected")
-            if made[-1] == 0:  # a proposal, in the place of steps: the trial before has ended
-                require(made[-2] > 0, "`advance` made neither a step nor, after the last trial, a proposal")
-                require(state.trial_step == 0 and state.trial == len(state.trials) > 0, "no trial had ended")
+            require(fresh, "`advance` made steps after it had selected a model")
+            if made[-1] == 0:  # a proposal instead of steps: the previous trial has ended
+                require(made[-2] > 0, "`advance` made no step in two calls in a row")
+                proposed = state.trial_step == 0 and state.trial == len(state.trials) > 0
+                require(proposed, "`advance` made no step, although no trial had ended")
 
     def test_a_saved_state_goes_on_bit_for_bit(self) -> None:
-        """A state that was saved and restored goes on as if nothing had happened, bit for bit."""
+        """A state that was saved and restored continues as if nothing had happened, bit for bit."""
         for at in (7, 34):
             task, method, state = self._begun()
             _advance(method, state, at)
@@ -151,10 +152,10 @@ class MethodContract:
             for step in (at, at + 1, self.steps):
                 _advance(method, state, step)
                 _advance(other, restored, step)
-                require(_described(state) == _described(restored), f"saved at step {at}, it differs at step {step}")
+                require(_described(state) == _described(restored), f"saved at step {at}, the state differs at step {step}")
 
     def test_the_deadline_is_overshot_by_one_step_at_most(self) -> None:
-        """A timed run ends within one step of its deadline, on a clock that nothing but steps moves."""
+        """A timed run ends within one step of its deadline, on a clock that only steps advance."""
         clock, budget = Ticks(0.0), 0.2
 
         class Timed(Proxy):
@@ -165,21 +166,23 @@ class MethodContract:
 
         with mock.patch("bench.run.runner.method_of", lambda spec, *rest: Timed(method_of(spec))), _folder() as folder:
             outcome, _ = _run(_within(self.spec(), "seconds", budget), folder, now=clock)
-        require(outcome.steps == math.ceil(budget / STEP_SECONDS), f"{outcome.steps} steps were made")
+        expected = math.ceil(budget / STEP_SECONDS)
+        require(outcome.steps == expected, f"the run made {outcome.steps} steps until its deadline, not {expected}")
 
     def test_the_accounts_sum_to_the_wall_time(self) -> None:
-        """Every second is in one account: the accounts sum to the wall time, the counted ones to the counted time."""
+        """Every second is in one account: all accounts sum to the wall time, the counted ones to the counted time."""
         with _folder() as folder:
             outcome, _ = _run(_within(self.spec(), "seconds", 0.3), folder)
         every, counted = sum(outcome.accounts.values()), sum(outcome.accounts[name] for name in COUNTED)
-        booked = f"of {outcome.wall_seconds} s {every} s are booked"
+        booked = f"the accounts sum to {every} s, but the run took {outcome.wall_seconds} s"
         require(math.isclose(every, outcome.wall_seconds, rel_tol=1e-6), booked)
-        require(math.isclose(counted, outcome.counted_seconds, rel_tol=1e-6), "the counted accounts do not add up")
-        require(outcome.counted_seconds >= 0.3, f"the budget of 0.3 s was not used: {outcome.counted_seconds} s")
+        summed = f"the counted accounts sum to {counted} s, not to {outcome.counted_seconds} s"
+        require(math.isclose(counted, outcome.counted_seconds, rel_tol=1e-6), summed)
+        require(outcome.counted_seconds >= 0.3, f"the run used only {outcome.counted_seconds} s of its budget of 0.3 s")
 
     @classmethod
     def spec(cls) -> Spec:
-        """Returns the spec of a run on the seed 0; raises `ConfigError` where method, options or task are mistaken."""
+        """Returns the spec of a run with seed 0.  Raises `ConfigError` if the method, options or task are wrong."""
         content = {
             "experiment": "contract", "task": cls.task, "budget": {"steps": cls.steps}, "seeds": [0], "space": cls.space,
             "threads": 1, "evaluations": 6, "tracking": {"mode": "disabled"},
@@ -190,12 +193,12 @@ class MethodContract:
             path.write_text(json.dumps(content, default=dict), encoding="utf-8")
             try:
                 return load_experiment(path).specs[0]
-            except ConfigError as error:  # of a file that nobody knows
+            except ConfigError as error:  # without the place in a file that the user does not know
                 raise ConfigError(re.sub(rf"^{re.escape(str(path))}:\d+:\d+: ", "", str(error))) from None
 
     @classmethod
     def rules(cls) -> dict[str, str]:
-        """Returns what each rule asks, by the name of its method, in the order they are written."""
+        """Returns each rule's first line, by the name of its method, in the order they are written."""
         names = [name for name in vars(MethodContract) if name.startswith("test_")]
         return {name: (getattr(cls, name).__doc__ or name).split("\n")[0] for name in names}
 
@@ -214,7 +217,7 @@ class MethodContract:
 
 
 def _absolute(name: str) -> str:
-    """The name of a file's entry with the whole path of the file."""
+    """Returns the name with the absolute path of the file, if it names one."""
     source, _, place = name.rpartition(":")
     return f"{Path(source).resolve()}:{place}" if source.endswith(".py") else name
 
@@ -233,7 +236,7 @@ def _run(spec: Spec, folder: Path, **options: Any) -> tuple[Outcome, Run]:
 
 
 def _raised(message: str) -> str:
-    """What a failed run's traceback ends with, and where that was raised."""
+    """Returns the last line of a failed run's traceback and the place that raised it."""
     lines = [line.strip() for line in message.strip().splitlines()]
     places = [line for line in lines if line.startswith("File ")]
     return f"{lines[-1]} ({places[-1]})" if places else lines[-1]
@@ -253,7 +256,7 @@ def _advance(method: Method, state: State, step: int) -> None:
 
 
 def _described(state: State) -> list[object]:
-    """All of a state that can be seen, with every bit of its weights."""
+    """Returns all visible parts of a state, with every bit of its weights."""
     weights = [*state.model.state_dict().values(), *(state.incumbent.weights.values() if state.incumbent else ())]
     seen = [state.step, state.trial, state.trial_step, state.hyper, state.curve, state.trials, state.train_loss]
     return [repr(seen), repr(state.scalars()), *(weight.detach().numpy().tobytes() for weight in weights)]

@@ -1,4 +1,4 @@
-"""What the contract watches a method with: a clock of its own, a poisoned test split, and sentences for what is broken."""
+"""The tools of the contract: a clock of its own, a poisoned test split, and sentences for broken rules."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from bench.protocol import Method
 
 
 def require(holds: bool, sentence: str) -> None:
-    """Raises AssertionError with the sentence where something does not hold."""
+    """Raises AssertionError with the sentence if `holds` is false."""
     if not holds:
         raise AssertionError(sentence)
 
 
 def require_same(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> None:
-    """Raises AssertionError with the first number that differs between two runs' records."""
+    """Raises AssertionError that names the first number that differs between two runs' records."""
     require(len(first) == len(second), f"one run has {len(first)} records, the other {len(second)}")
     for one, other in zip(first, second, strict=True):
         for name in one:
-            told = f"{name} at step {one['step']} is {one[name]} in one run and {other.get(name)} in the other"
-            require(repr(one[name]) == repr(other.get(name)), told)
+            difference = f"{name} at step {one['step']} is {one[name]} in one run and {other.get(name)} in the other"
+            require(repr(one[name]) == repr(other.get(name)), difference)
 
 
 class Ticks:
-    """A clock that moves by the same number of seconds whenever it is looked at."""
+    """A clock that advances by the same number of seconds at each reading."""
 
     def __init__(self, step: float):
         self.now, self._step = 0.0, step
@@ -36,7 +36,7 @@ class Ticks:
 
 
 class Proxy:
-    """A method with another one behind it."""
+    """An object that delegates every attribute to another one."""
 
     def __init__(self, of: Any):
         self._of = of
@@ -46,7 +46,7 @@ class Proxy:
 
 
 class Poisoned(Proxy):
-    """A split that raises while a method is at work."""
+    """A split that raises if it is touched while a method is at work."""
 
     at_work = False
 
@@ -60,7 +60,7 @@ class Poisoned(Proxy):
 
 
 class Watched(Proxy):
-    """A method during whose calls the poison works."""
+    """A method whose calls mark the split as poisoned."""
 
     def __init__(self, of: Method, poisoned: list[Poisoned]):
         super().__init__(of)

@@ -1,8 +1,8 @@
-"""`oho-bench sync`: brings the ended runs of a results folder to Weights & Biases, so that it agrees with the records.
+"""`oho-bench sync`: uploads a results folder's ended runs to Weights & Biases, so that W&B agrees with the records.
 
-W&B's own files in a run's folder go up as they are where they hold exactly the rows of the records.  Where they do not
-(lost, damaged, older than the records, tracking disabled), they are written anew from the records, beside the old ones,
-under W&B ids that follow from the records.  `ID/sync.json` remembers what went up: a run goes up again only if its
+W&B's own files in a run's folder are uploaded unchanged if they hold exactly the rows of the records.  If they do not
+(lost, damaged, older than the records, tracking disabled), new files are written from the records, beside the old ones,
+under W&B ids that follow from the records.  `ID/sync.json` remembers what was uploaded: a run is uploaded again only if its
 records changed, or to another server, entity or project.
 """
 
@@ -33,30 +33,30 @@ from bench.tracking.wandb_sink import agreeing, begin_run, replay, transcripts
 
 MEMORY = "sync.json"
 SET_UP = "View run"
-"""What `wandb sync` says when the server has taken a run."""
+"""What `wandb sync` prints when the server has accepted a run."""
 SET_UP_SECONDS, SILENT_SECONDS = 20, 60
 PATIENCE = {
     "GRAPHQL_RETRY_MAX": 1, "GRAPHQL_RETRY_WAIT_MAX_SECONDS": 1, "GRAPHQL_TIMEOUT_SECONDS": 6, "FILE_STREAM_RETRY_MAX": 3,
     "FILE_STREAM_RETRY_WAIT_MAX_SECONDS": 2, "FILE_STREAM_TIMEOUT_SECONDS": 20, "FILE_TRANSFER_RETRY_MAX": 3,
 }  # fmt: skip
-"""Settings of `wandb sync`, which left alone tries for minutes; the user's environment goes before."""
+"""Settings of `wandb sync`, which would otherwise retry for minutes; the user's environment takes precedence."""
 MUTING = ("WANDB_MODE", "WANDB_SILENT", "WANDB_QUIET", "WANDB_DISABLED")
 COMPLAINT = re.compile(r"^(?:wandb: ERROR|Error:) +(?!Find detailed)(?:\[.*?\] )?(.+?)(?:\. Some run data.*)?$", re.M)
 HOPELESS = re.compile(r"giving up|timed out|no answer|dial tcp|api key|log(ged)? in|authentic|permission|\b40[13]\b", re.I)
-"""What the next run would be told, too."""
+"""Matches errors that the next run would meet as well."""
 
 
 class SyncError(Exception):
-    """A run that did not go up."""
+    """A run that could not be uploaded."""
 
 
 class UnreachableError(SyncError):
-    """No server, or none that knows the user."""
+    """A server that is missing or does not know the user."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Where to, if not where W&B's own files say, and whether these are ignored."""
+    """The destination, if it is not the one in W&B's own files, and whether to ignore these files."""
 
     project: str | None = None
     entity: str | None = None
@@ -65,11 +65,11 @@ class Options:
 
 
 def sync(root: Path, options: Options) -> bool:
-    """Brings up what is not there yet and says so, a line a run and a summary; whether nothing failed.
+    """Uploads what is not there yet and reports one line per run and a summary.  Returns whether nothing failed.
 
     Raises:
-        RecordError: where the folder holds no experiment.
-        Interrupted: after a signal; what went up is remembered.
+        RecordError: if the folder holds no experiment.
+        Interrupted: after a signal; finished uploads are remembered.
     """
     counts: Counter[str] = Counter()
     planned: dict[str, Manifest] = {}
@@ -84,7 +84,7 @@ def sync(root: Path, options: Options) -> bool:
             try:
                 with nullcontext(True) if options.dry_run else claimed(root / identity) as is_ours:
                     if not is_ours:
-                        raise SyncError("another process has it")
+                        raise SyncError("another process is using this run")
                     run = read_run(root / identity)
                     title = f"{title_of(run.spec)}, seed {run.spec['seed']}: "
                     verdict = _bring_up(run, manifest, options)
@@ -101,7 +101,7 @@ def sync(root: Path, options: Options) -> bool:
 
 
 def _bring_up(run: Run, manifest: Manifest, options: Options) -> str:
-    """Brings an ended run up, if it is not there; what was done."""
+    """Uploads an ended run if it is not there yet, and returns what was done."""
     memory = _remembered(run.folder)
     place = _digest(repr((os.environ.get("WANDB_BASE_URL"), options.entity, options.project)).encode())
     content = _digest(*((run.folder / name).read_bytes() for name in ("spec.json", "records.jsonl", "outcome.json")))
@@ -109,7 +109,7 @@ def _bring_up(run: Run, manifest: Manifest, options: Options) -> str:
         return "already there"
     expected = transcripts(run, experiment=manifest.experiment)
     if expected is None:
-        raise SyncError("the records do not hold what W&B is told")
+        raise SyncError("the records do not hold what W&B needs")
     identity = f"{run.id}-{content[:8]}"
     files = agreeing(run.folder, expected, only=f"{identity}*")
     verdict = "re-created from records"
@@ -122,10 +122,10 @@ def _bring_up(run: Run, manifest: Manifest, options: Options) -> str:
         _recreate(run, identity, manifest)
         files = agreeing(run.folder, expected, only=f"{identity}*")
     if not files:
-        raise SyncError("what W&B wrote of the records does not hold their rows")
+        raise SyncError("the files that W&B wrote from the records do not hold their rows")
     _upload(files, options)
     write_json(run.folder / MEMORY, {**memory, place: content})
-    return f"{verdict}: the records have changed, and W&B keeps the older run, too" if place in memory else verdict
+    return f"{verdict}: the records have changed, and W&B keeps the older run as well" if place in memory else verdict
 
 
 def _digest(*contents: bytes) -> str:
@@ -133,7 +133,7 @@ def _digest(*contents: bytes) -> str:
 
 
 def _remembered(folder: Path) -> dict[str, str]:
-    """The digest of what went up, by place; nothing where that cannot be read."""
+    """Returns the digest of what was uploaded, by destination; empty if the file cannot be read."""
     try:
         content = json.loads((folder / MEMORY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -142,7 +142,7 @@ def _remembered(folder: Path) -> dict[str, str]:
 
 
 def _recreate(run: Run, identity: str, manifest: Manifest) -> None:
-    """Has W&B write its files from the records, offline."""
+    """Makes W&B write its files from the records, offline."""
     from bench.experiment.schema import Tracking
 
     for leftover in run.folder.glob(f"wandb/offline-run-*-{identity}*"):
@@ -152,7 +152,7 @@ def _recreate(run: Run, identity: str, manifest: Manifest) -> None:
 
 
 def _upload(files: Sequence[Path], options: Options) -> None:
-    """`wandb sync`, which exits 0 and leaves its marker even if no row arrived: its words count, too."""
+    """Runs `wandb sync` and checks its output too, because it exits 0 and leaves its marker even if no row arrived."""
     markers = [path.with_name(f"{path.name}.synced") for path in files]
     for marker in markers:
         marker.unlink(missing_ok=True)
@@ -167,11 +167,11 @@ def _upload(files: Sequence[Path], options: Options) -> None:
 
 
 def _listen(arguments: Sequence[str]) -> str:
-    """All that `wandb sync` says; it ends with us, and where it is silent for too long."""
+    """Returns all output of `wandb sync`, which is ended together with this process or if it is silent for too long."""
     environment = {f"WANDB_X_{name}": str(value) for name, value in PATIENCE.items()}
     environment |= {name: value for name, value in os.environ.items() if name not in MUTING}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        Path(scratch, "wandb").mkdir()  # for its logs, which would go elsewhere
+        Path(scratch, "wandb").mkdir()  # for its logs, which would otherwise go elsewhere
         environment |= {"WANDB_DIR": scratch, "WANDB_ERROR_REPORTING": "false"}
         command, path = [sys.executable, "-P", "-m", "wandb", "sync", *arguments], Path(scratch, "said")
         with open(path, "w") as file:
@@ -196,6 +196,6 @@ def _wait(process: subprocess.Popen, path: Path) -> None:
 
 
 def _public(text: str) -> str:
-    """Without addresses of servers, the home folder and what may be a key."""
+    """Returns the text without server addresses, the home folder and anything that may be a key."""
     text = re.sub(r'"?https?://[^\s"]+"?', "the server", text).replace(str(Path.home()), "~")
     return re.sub(r"\w{40,}", "[hidden]", text)

@@ -1,6 +1,6 @@
 """Weights & Biases as a sink.  It receives what the records receive; losing it loses nothing, and it never fails a run.
 
-A run is one W&B run; a search is one W&B run for the search and one for each trial, all in the search's group.
+A run is one W&B run.  A search is one W&B run for the search and one for each trial, all in the search's group.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from bench.records.json_files import finite
 
 TIMEOUT_SECONDS = 20
 NOT_FINITE = ("NaN", "Infinity", "-Infinity", None)
-"""As W&B's files have it."""
+"""How W&B's files write numbers that are not finite."""
 unreachable = threading.Event()
 """Set once W&B has failed online: later runs of this process are kept offline, so that they do not wait for it again."""
 log = logging.getLogger("oho-bench")
 
 
 class NoSink:
-    """Tracking disabled."""
+    """A sink for disabled tracking."""
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """Ignored."""
+        """Ignores the record."""
 
     def close(self, outcome: Outcome) -> None:
-        """Ignored."""
+        """Ignores the outcome."""
 
 
 class WandbSink:
-    """Logs one run with counted seconds as the x-axis.  Any error ends the logging with one warning, and `failed` is true.
+    """A logger of one run, with counted seconds as the x-axis.
 
-    `begin` is `begin_run` with its place filled in, or a stand-in; `offline` is what an online one is replaced by where W&B
-    cannot be reached.
+    Any error ends the logging with one warning and sets `failed`.  `begin` is `begin_run` with its folder filled in, or a
+    stand-in; `offline` replaces it if W&B cannot be reached.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class WandbSink:
         reason = self._attempt(self._open)
         if reason and offline:
             unreachable.set()
-            log.warning("W&B cannot be reached (%s); runs are kept offline, for `oho-bench sync`", reason)
+            log.warning("W&B cannot be reached (%s); runs are kept offline until `oho-bench sync` uploads them", reason)
             self._begin, self._offline = offline, None
             reason = self._attempt(self._open)
         self._judge(reason)
@@ -82,7 +82,7 @@ class WandbSink:
             self._judge(self._attempt(action, *arguments))
 
     def _attempt(self, action: Callable[..., None], *arguments: Any) -> str:
-        """Runs `action`, at most `TIMEOUT_SECONDS` long; why it failed, or nothing."""
+        """Runs `action` for at most `TIMEOUT_SECONDS`; returns why it failed, or an empty text."""
         error: list[BaseException] = []
 
         def attempt() -> None:
@@ -124,7 +124,7 @@ class WandbSink:
         config = {**self._spec, "run": self._run_id, "experiment": self._experiment}
         begin = self._begin
         run = self._start(name=name, job_type="search" if self._is_search else "run", config=config)
-        if self._begin is begin:  # else the answer came too late
+        if self._begin is begin:  # otherwise the answer came too late
             self._run = run
 
     def _log_evaluation(self, record: Mapping[str, Any]) -> None:
@@ -164,15 +164,15 @@ class WandbSink:
 
 
 def _log(run: Any, row: Mapping[str, Any]) -> None:
-    """One row; what was not finite is left out, as it is in the records."""
+    """Logs one row without the values that are not finite, as in the records."""
     run.log({key: value for key, value in row.items() if value is not None})
 
 
 def begin_run(folder: Path, *, mode: str, identity: str | None = None, part: str = "", **fields: Any) -> Any:
-    """A W&B run with its files in the folder.  `fields` are options of `wandb.init`.
+    """Begins a W&B run with its files in the folder.  `fields` are options of `wandb.init`.
 
-    With an identity its W&B id is that and `part`.  W&B itself would tell user, host and paths; what a reader needs of the
-    machine is in the outcome's environment, which the summary gets.
+    If there is an identity, the W&B id is `identity` followed by `part`.  W&B itself would record user, host and paths;
+    what a reader needs to know of the machine is in the outcome's environment, which goes into the summary.
     """
     _keep_files_in(folder)
     import wandb
@@ -194,14 +194,14 @@ def begin_run(folder: Path, *, mode: str, identity: str | None = None, part: str
 
 
 def _keep_files_in(folder: Path) -> None:
-    """W&B stages files in user-wide folders unless told otherwise."""
+    """Keeps W&B from staging files in user-wide folders, its default."""
     for variable in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
         os.environ[variable] = str(folder)
     os.environ["WANDB_ERROR_REPORTING"] = "false"
 
 
 def open_sink(run_id: str, spec: Mapping[str, Any], folder: Path, *, mode: str, project: str, experiment: str):
-    """The sink that `tracking.mode` asks for."""
+    """Returns the sink that `tracking.mode` asks for."""
     if mode == "disabled":
         return NoSink()
     offline = partial(begin_run, folder, mode="offline")
@@ -213,7 +213,7 @@ def open_sink(run_id: str, spec: Mapping[str, Any], folder: Path, *, mode: str, 
 
 @dataclass
 class Transcript:
-    """Stands in for a W&B run: keeps what it is told."""
+    """A stand-in for a W&B run that keeps everything it receives."""
 
     name: str
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -224,11 +224,11 @@ class Transcript:
         self.rows.append(dict(row))
 
     def finish(self, exit_code: int = 0) -> None:
-        """Ends nothing."""
+        """Does nothing."""
 
 
 def replay(run: Run, begin: Callable[..., Any], *, project: str, experiment: str) -> bool:
-    """Tells a new sink what an ended run's own was told; whether it took everything."""
+    """Sends an ended run to a new sink, as it was sent to its own; returns whether the sink took everything."""
     sink = WandbSink(run.id, run.spec, begin=begin, project=project, experiment=experiment)
     for record in run.records:
         sink.record(record)
@@ -238,7 +238,7 @@ def replay(run: Run, begin: Callable[..., Any], *, project: str, experiment: str
 
 
 def transcripts(run: Run, *, experiment: str) -> list[Transcript] | None:
-    """What an ended run's sink logs, one a W&B run; None where the records do not hold what it logs."""
+    """Returns what an ended run's sink logs, one transcript per W&B run; None if the records lack what it logs."""
     kept: list[Transcript] = []
 
     def begin(name: str, **fields: Any) -> Transcript:
@@ -249,9 +249,10 @@ def transcripts(run: Run, *, experiment: str) -> list[Transcript] | None:
 
 
 def read_back(path: Path) -> Transcript | None:
-    """What one of W&B's files holds, without W&B's own columns and what is not finite; None where the run's end is missing.
+    """Returns what one of W&B's files holds, or None if the run's end is missing.
 
-    `wandb leet inspect` without its half second of Python.
+    W&B's own columns and non-finite values are left out.  This does what `wandb leet inspect` does, without its half second
+    of Python.
     """
     from wandb.util import get_core_path
 
@@ -270,7 +271,10 @@ def read_back(path: Path) -> Transcript | None:
 
 
 def agreeing(folder: Path, expected: Sequence[Transcript], only: str = "*") -> list[Path]:
-    """W&B's files with the expected rows, one a W&B run; none if one is missing.  `only` is a pattern of W&B ids."""
+    """Returns W&B's files with the expected rows, one per W&B run, or none if any is missing.
+
+    `only` is a pattern of W&B ids.
+    """
     found: dict[str, Path] = {}
     rows = {transcript.name: transcript.rows for transcript in expected}
     for path in sorted(folder.glob(f"wandb/*run-*/run-{only}.wandb")):

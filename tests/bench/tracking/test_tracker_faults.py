@@ -116,7 +116,7 @@ def test_without_network_tracking_falls_back_to_files_once(key, words, tmp_path,
     assert [outcome.status for outcome, _ in outcomes] == [Status.BUDGET_REACHED] * 3
     (warning,) = told(caplog)
     assert warning.startswith(f"W&B cannot be reached ({words}")
-    assert warning.endswith("); runs are kept offline, for `oho-bench sync`")
+    assert warning.endswith("); runs are kept offline until `oho-bench sync` uploads them")
     assert outcomes[0][0].accounts["tracking"] < 8
     assert max(outcome.accounts["tracking"] for outcome, _ in outcomes[1:]) < 2
     assert len(list((tmp_path / "runs").glob("*/wandb/offline-run-*/*.wandb"))) == 3
