@@ -1,4 +1,4 @@
-"""An experiment's methods: from the entries of its file to parts of run specs."""
+"""Translates the methods of an experiment's file into parts of run specs."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ LONGEST_LABEL = 200
 
 @dataclass(frozen=True)
 class MethodReader:
-    """Reads the methods of one file, which names entries of the catalogue and draws from one space."""
+    """A reader of the methods in one file, which names entries of the catalogue and draws from one space."""
 
     file: YamlFile
     catalogue: Catalogue
     space: Space
 
     def spec(self, key: Key, item: Mapping[str, Any]) -> Spec:
-        """Returns a method as specs have it: with every option, label and family.  Raises `ConfigError`."""
+        """Returns a method as specs hold it: with every option, its label and its family.  Raises `ConfigError`."""
         file = self.file
         name, entry, origin = named(file, key, item, self.catalogue, "method")
         content = rest(item, "name", "label")
         label = self._label(key, item)
         if "pruner" in content and "pruner" not in entry.options.model_fields:
-            raise file.error((*key, "pruner"), f"pruner: it ends trials of a search early, and {name!r} has no trials")
+            raise file.error((*key, "pruner"), f"pruner: a pruner ends a search's trials early, but {name!r} has no trials")
         if entry.package and (missing := entry.package.missing):
             raise file.error(key, f"method {name!r} {missing}")
         over: dict[str, Any] = {}
@@ -62,7 +62,7 @@ class MethodReader:
         return label
 
     def _over(self, key: Key, item: Any, name: str, entry: MethodEntry) -> Spec:
-        """The method that another one repeats."""
+        """Returns the spec of the method that another one repeats."""
         if not isinstance(item, Mapping):
             raise self.file.error(key, "over: the method to repeat is expected, such as {name: fixed}")
         inner = named(self.file, key, item, self.catalogue, "method")
@@ -71,11 +71,11 @@ class MethodReader:
             every = ((other, found(self.file, key, other, self.catalogue, "method").entry) for other in
                      self.catalogue.names("method"))  # fmt: skip
             allowed = ", ".join(other for other, candidate in every if entry.repeats(candidate))
-            raise self.file.error((*key, "name"), f"{name} cannot repeat {inner.name!r}; it can: {allowed}")
+            raise self.file.error((*key, "name"), f"{name} cannot repeat {inner.name!r}; it can repeat: {allowed}")
         return self.spec(key, item)
 
     def _check_space(self, key: Key, options: Options) -> None:
-        """The space has a law for every open value, and the method takes all that the law gives."""
+        """Raises `ConfigError` unless the space has a law for every open value and the method accepts the law's values."""
         file, space = self.file, self.space
         own = space.of(options.optimizer_name)
         open_names = [name for name, value in options.values().items() if value is None]
@@ -85,18 +85,17 @@ class MethodReader:
         for name, fraction in product(open_names, (0.0, 1.0)):
             value = own.hyperparameters[name].at(fraction)
             if reason := _refusal(options, name, value):
-                told = f"space {space.name!r} has a law for {name} that reaches {value:g}: {reason}"
-                raise file.error(key, told)
+                raise file.error(key, f"space {space.name!r} has a law for {name} that reaches {value:g}: {reason}")
 
 
 def _usual_label(entry: MethodEntry, options: Options, spec: Spec) -> str:
-    """What figures call a method whose configuration gives it no label."""
+    """Returns the label of a method whose configuration gives it none."""
     label = ", ".join([entry.label, *options.details()])
     return f"{label}: {spec['over']['label']}" if "over" in spec else label
 
 
 def _refusal(options: Options, name: str, value: float) -> str | None:
-    """Why the options cannot have a value; None where they can."""
+    """Returns why the options cannot have a value, or None if they can."""
     try:
         type(options).model_validate(options.replace({name: value}).model_dump())
     except ValidationError as error:
@@ -105,7 +104,7 @@ def _refusal(options: Options, name: str, value: float) -> str | None:
 
 
 def refuse_twins(file: YamlFile, methods: Sequence[Spec]) -> None:
-    """Raises `ConfigError` where two methods have the same label."""
+    """Raises `ConfigError` if two methods have the same label."""
     labels = [method["label"] for method in methods]
     for index, label in enumerate(labels):
         if label in labels[:index]:
@@ -113,7 +112,7 @@ def refuse_twins(file: YamlFile, methods: Sequence[Spec]) -> None:
 
 
 def check_kick(file: YamlFile, key: Key, kick: Kick, method: Spec) -> None:
-    """Raises `ConfigError` where the method has no such hyperparameter, or may not have the value."""
+    """Raises `ConfigError` if the method has no such hyperparameter or does not accept the value."""
     trained = method.get("over", method)
     options: Options = entry_of("method", trained).options.model_validate(options_in(trained))
     own = options.values() if entry_of("method", method).takes_kicks else {}

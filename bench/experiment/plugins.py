@@ -1,7 +1,6 @@
 """Entries that a configuration brings with it: `./restarts.py:METHOD`, `package.module:METHOD`, or `plugins: [...]`.
 
-Where an entry came from is part of the run's spec, under `origin`, with a hash of its source: an edited method is a new
-run.
+The run's spec records the source of an entry under `origin`, with a hash of it, so that an edited method is a new run.
 
     origin  {"file": "restarts.py", "hash": ..., "place": "METHOD"}
             {"module": "package.module", "hash": ..., "place": "METHOD", "distribution": "package 1.2"}
@@ -23,7 +22,7 @@ from bench.records.plugins import HASH_DIGITS, PluginError, load_file, member, s
 
 
 class Found(NamedTuple):
-    """An entry, what it is called in specs and records, and where it came from; None if it is one of ours."""
+    """An entry, its name in specs and records, and its origin, which is None for one of ours."""
 
     name: str
     entry: Any
@@ -31,9 +30,9 @@ class Found(NamedTuple):
 
 
 class Catalogue:
-    """What a configuration can name: the registries, what its `plugins` define, and files and modules named directly.
+    """All that a configuration can name: the registries, what its `plugins` define, and files and modules named directly.
 
-    `folder` is the one that relative files are looked for in.
+    Relative files are looked up in `folder`.
     """
 
     def __init__(self, folder: Path, plugins: Iterable[str] = ()):
@@ -67,7 +66,7 @@ class Catalogue:
         return Found(called, entry, {**origin, "place": place})
 
     def _add(self, plugin: str) -> None:
-        """Takes what a file or module registers: its mappings METHODS, TASKS, DATA_SETS and FIGURES."""
+        """Adds what a file or module registers in its mappings METHODS, TASKS, DATA_SETS and FIGURES."""
         module, origin = self._load(plugin)
         found = False
         for kind, about in KINDS.items():
@@ -78,11 +77,11 @@ class Catalogue:
                 found = True
                 _check_kind(kind, f"{plugin}: {about.mapping}[{name!r}]", entry)
                 if name in self._own[kind] or name in about.registry:
-                    raise PluginError(f"{plugin}: there is a {kind} {name!r} already; choose another name")
+                    raise PluginError(f"{plugin}: there already is a {kind} {name!r}; choose another name")
                 self._own[kind][name] = Found(name, entry, {**origin, "place": f"{about.mapping}.{name}"})
         if not found:
             wanted = ", ".join(about.mapping for about in KINDS.values())
-            raise PluginError(f"{plugin}: registers nothing; one or more of {wanted} are expected, each a mapping of names")
+            raise PluginError(f"{plugin}: registers nothing; it must map names to entries in one or more of {wanted}")
 
     def _load(self, source: str) -> tuple[ModuleType, dict[str, str]]:
         if source.endswith(".py"):
@@ -97,7 +96,7 @@ def import_installed(name: str) -> tuple[ModuleType, dict[str, str]]:
     try:
         module = import_module(name)
     except ImportError as error:
-        remedy = "a file is named as ./NAME.py, a module as package.module"
+        remedy = "give a file as ./NAME.py, a module as package.module"
         raise PluginError(f"{name}: cannot be imported ({' '.join(str(error).split())}); {remedy}") from None
     except Exception as error:
         raise PluginError(f"{name}: {type(error).__name__}: {' '.join(str(error).split())}") from None
@@ -105,7 +104,7 @@ def import_installed(name: str) -> tuple[ModuleType, dict[str, str]]:
 
 
 def installed_origin(registry: Registry, name: str) -> dict[str, str] | None:
-    """Returns where an entry of a registry came from; None for one of ours."""
+    """Returns the origin of a registry's entry, or None for one of ours."""
     if name not in registry.installed:
         return None
     point = registry.installed[name]
@@ -113,7 +112,7 @@ def installed_origin(registry: Registry, name: str) -> dict[str, str] | None:
 
 
 def _origin_of_module(name: str) -> dict[str, str]:
-    """The module, a hash of all Python files of its top package, and the distribution that it belongs to."""
+    """Returns the module, a hash of all Python files of its top-level package, and its distribution."""
     top = name.partition(".")[0]
     origin = {"module": name, "hash": _hash_of_package(sys.modules[top] if top in sys.modules else import_module(top))}
     distributions = packages_distributions().get(top, [])
@@ -138,12 +137,12 @@ def _check_kind(kind: str, name: str, entry: Any) -> None:
 
 
 def entry_of(kind: str, part: Mapping[str, Any], root: Path | None = None) -> Any:
-    """Returns the entry that a part of a run's spec was made by.
+    """Returns the entry that made a part of a run's spec.
 
-    A plug-in's file is taken from the results folder `root`; without one it must have been loaded by this process.
+    A plug-in's file is taken from the results folder `root`; without one, this process must already have loaded it.
 
     Raises:
-        PluginError: where it cannot be had any more, or is not what the run was made by.
+        PluginError: if the entry is no longer available or is not the one that made the run.
     """
     origin = part.get("origin")
     if origin is None:
@@ -153,11 +152,11 @@ def entry_of(kind: str, part: Mapping[str, Any], root: Path | None = None) -> An
         if loaded is None and root is not None:
             loaded, digest = load_file(stored(root, origin))
             if digest != origin["hash"]:
-                raise PluginError(f"{stored(root, origin)}: is not what the run was made by")
+                raise PluginError(f"{stored(root, origin)}: is not the file that made the run")
         if loaded is None:
             raise PluginError(f"{origin['file']}: the plug-in is not loaded")
         return member(loaded, origin["place"])
     module, present = import_installed(origin["module"])
     if present["hash"] != origin["hash"]:
-        raise PluginError(f"{origin['module']}: was changed since the run was made")
+        raise PluginError(f"{origin['module']}: has changed since the run was made")
     return member(module, origin["place"])

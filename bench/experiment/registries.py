@@ -1,7 +1,7 @@
 """The methods, tasks, data sets and figures that a configuration can name.
 
-A registry holds import strings, `package.module:NAME`, and imports an entry where it is first asked for.  Installed
-packages add entries of their own through entry points; files of a user's own come in by `bench.experiment.plugins`.
+A registry holds import strings, `package.module:NAME`, and imports an entry when it is first asked for.  Installed packages
+add entries of their own through entry points; users' own files are loaded by `bench.experiment.plugins`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from typing import Any
 
 
 class Registry(Mapping[str, Any]):
-    """Entries by name: first ours, then those of installed packages (entry points of the `group`), which replace none."""
+    """A mapping from names to entries: ours, then those of installed packages, which cannot replace ours.
+
+    Installed packages provide them as entry points of the `group`.
+    """
 
     def __init__(self, group: str, ours: Mapping[str, str]):
         self.group, self._ours = group, ours
 
     @cached_property
     def installed(self) -> dict[str, EntryPoint]:
-        """The entry points of other packages."""
+        """Returns the entry points of other packages."""
         return {point.name: point for point in entry_points(group=self.group) if point.name not in self._ours}
 
     def __getitem__(self, name: str) -> Any:
@@ -103,7 +106,7 @@ DATA_SETS = Registry(
 
 
 class _Figures(Registry):
-    """`reports` keeps its figures by itself: an entry there is light, and names the module that draws it."""
+    """The registry of figures, whose light entries `reports` keeps; each names the module that draws it."""
 
     def __init__(self) -> None:
         self.group = "oho_bench.figures"
@@ -121,7 +124,7 @@ FIGURES = _Figures()
 
 @dataclass(frozen=True)
 class Kind:
-    """What a configuration can name: its registry, the class of its entries, and the mapping that a plug-in defines."""
+    """A kind of entry: its registry, its class, and the mapping that a plug-in defines for it."""
 
     registry: Registry
     entry: str
@@ -129,7 +132,7 @@ class Kind:
 
     @property
     def entry_class(self) -> type:
-        """The class of the entries."""
+        """Returns the class of the entries."""
         return imported(self.entry)
 
 

@@ -1,7 +1,8 @@
-"""Shocks: what befalls a run from outside, at an epoch that its configuration names.
+"""Shocks: events that hit a run from outside, at an epoch that its configuration names.
 
-A hyperparameter is set or scaled in the training in progress, in a population in all members.  Labels are shifted and
-inputs rotated in every split: the world changes.  Labels are corrupted in the training split: what is asked for stays.
+A hyperparameter is set or scaled in the training in progress, or in all members of a population.  Labels are shifted and
+inputs rotated in every split, because the world changes.  Labels are corrupted in the training split only, because what is
+asked for stays the same.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Event(Options):
-    """What happens once `epoch` epochs of the run, over all its trials, have been trained.
+    """What happens once the run has trained for `epoch` epochs over all its trials.
 
-    `set` and `scale` map hyperparameters to values and factors, of a learning rate with a schedule to those of what the
-    schedule multiplies; OHO keeps within its bounds.  `shift_labels` is added to every label, modulo the number of classes.
-    `rotate` turns inputs by so many degrees, counter-clockwise.  `label_noise` is the fraction of training labels that
-    become another one, drawn by the seed.
+    `set` and `scale` map hyperparameters to values and factors.  For a learning rate with a schedule, they apply to what
+    the schedule multiplies; OHO keeps within its bounds.  `shift_labels` is added to every label, modulo the number of
+    classes.  `rotate` turns inputs by that many degrees counter-clockwise.  `label_noise` is the fraction of training
+    labels that become another one, drawn by the seed.
     """
 
     epoch: float = Field(ge=0)
@@ -39,33 +40,33 @@ class Event(Options):
     @model_validator(mode="after")
     def _something_happens(self) -> Event:
         if not (self.kicks or self.changes_data):
-            raise ValueError("something has to happen: set, scale, shift_labels, rotate or label_noise")
+            raise ValueError("an event needs one of set, scale, shift_labels, rotate and label_noise")
         if twice := set(self.set) & set(self.scale):
-            raise ValueError(f"{', '.join(sorted(twice))}: set or scale, not both")
+            raise ValueError(f"{', '.join(sorted(twice))}: use set or scale, not both")
         return self
 
     def step(self, steps_per_epoch: int) -> int:
-        """The number of the run's steps before it happens."""
+        """Returns the number of the run's steps before the event."""
         return math.ceil(self.epoch * steps_per_epoch - 1e-9)
 
     @property
     def kicks(self) -> list[Kick]:
-        """Changes of hyperparameters."""
+        """Returns the changes of hyperparameters."""
         values = [Kick(name, value=value) for name, value in self.set.items()]
         return values + [Kick(name, factor=factor) for name, factor in self.scale.items()]
 
     @property
     def changes_world(self) -> bool:
-        """Whether validation and test examples change: what was selected before has to be judged anew."""
+        """Returns whether validation and test examples change, so that earlier selections have to be judged anew."""
         return bool(self.shift_labels or self.rotate)
 
     @property
     def changes_data(self) -> bool:
-        """Whether any examples change."""
+        """Returns whether any examples change."""
         return self.changes_world or bool(self.label_noise)
 
     def __str__(self) -> str:
-        """In words, as on figures."""
+        """Describes the event in words, as on figures."""
         parts = [f"{name} set to {value:g}" for name, value in self.set.items()]
         parts += [f"{name} times {factor:g}" for name, factor in self.scale.items()]
         parts += [f"labels shifted by {self.shift_labels}"] if self.shift_labels else []
@@ -75,11 +76,11 @@ class Event(Options):
 
 
 class Shock(Options):
-    """Events of one run, in order.  Its twin is the run of the same method and seed without them."""
+    """Events of one run, in order.  The run's twin is the run of the same method and seed without them."""
 
     events: tuple[Event, ...] = Field(min_length=1)
     label: str = Field(default="", max_length=200, pattern=r"^[^\p{C}\p{Zl}\p{Zp}]*$")
-    """What figures call it; the events in words if nothing is said."""
+    """The shock's name in figures; by default, the events in words."""
 
     @field_validator("events")
     @classmethod
@@ -87,7 +88,7 @@ class Shock(Options):
         return tuple(sorted(events, key=lambda event: event.epoch))
 
     def resolved(self) -> dict[str, Any]:
-        """As a run's spec has it: plain values, with a label."""
+        """Returns the shock as a run's spec holds it: plain values, with a label."""
         label = self.label or ", ".join(map(str, self.events))
         events = [event.model_dump(mode="json", exclude_defaults=True) for event in self.events]
         return {"label": label, "events": events}
@@ -107,7 +108,10 @@ def change_data(event: Event, task: Task, test: Split, seed: int) -> None:
 
 
 def rotated(inputs: Tensor, degrees: float) -> Tensor:
-    """Images (n, channels, height, width), or flattened square ones (n, height · height), turned; corners become black."""
+    """Returns the images rotated; corners become black.
+
+    The inputs are images (n, channels, height, width), or flattened square ones (n, height · height).
+    """
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.functional import rotate
 
@@ -115,13 +119,13 @@ def rotated(inputs: Tensor, degrees: float) -> Tensor:
     if inputs.dim() == 2:
         side = math.isqrt(inputs.shape[1])
         if side * side != inputs.shape[1]:
-            raise ValueError(f"rotate: inputs of {inputs.shape[1]} numbers are no square images")
+            raise ValueError(f"rotate: inputs of {inputs.shape[1]} numbers are not square images")
         images = inputs.view(-1, 1, side, side)
     return rotate(images, degrees, InterpolationMode.BILINEAR).view_as(inputs)
 
 
 def corrupt(targets: Tensor, fraction: float, classes: int, generator: torch.Generator) -> None:
-    """Gives a fraction of the targets (n,) another label, each of the others being as likely."""
+    """Gives a fraction of the targets (n,) another label, with every other label equally likely."""
     count = round(fraction * len(targets))
     chosen = torch.randperm(len(targets), generator=generator)[:count].to(targets.device)
     moves = torch.randint(1, classes, (count,), generator=generator).to(targets.device)

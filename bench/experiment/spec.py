@@ -1,4 +1,4 @@
-"""A run's spec, and the task and method it describes."""
+"""A run's spec, and the task and method that it describes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Spec = dict[str, Any]
 """All that affects a run's result, as plain JSON values: task, method, seed, budget, space, device, threads, shock."""
 
 ABOUT = ("name", "label", "family", "origin")
-"""Keys of a spec's task or method that are not options of it."""
+"""Keys of a spec's task or method that are not its options."""
 
 
 def task_of(spec: Spec, device: torch.device, data_root: Path | None, results: Path | None = None) -> tuple[Task, Split]:
-    """Returns the task and, apart from it, its test split; plug-ins come from the folder `results`, if it is given."""
+    """Returns the task and, separately, its test split; plug-ins come from the folder `results`, if given."""
     part = spec["task"]
     entry: TaskEntry = entry_of("task", part, results)
     options = type(entry.defaults)(**options_in(part))
@@ -28,12 +28,12 @@ def task_of(spec: Spec, device: torch.device, data_root: Path | None, results: P
 
 
 def method_of(spec: Spec, results: Path | None = None) -> Method:
-    """Returns the method, before its first run; plug-ins come from the folder `results`, if it is given."""
+    """Returns the method, which has not run yet; plug-ins come from the folder `results`, if given."""
     return build_method(spec["method"], Space.model_validate(spec["space"]), results)
 
 
 def build_method(part: Spec, space: Space, results: Path | None = None) -> Method:
-    """Returns the method that a part of a spec describes."""
+    """Returns the method that one part of a spec describes."""
     entry: MethodEntry = entry_of("method", part, results)
     options = options_in(part)
     if entry.repeats is None:
@@ -48,7 +48,7 @@ def options_in(part: Spec) -> Spec:
 
 
 def set_threads(spec: Spec) -> int:
-    """Gives PyTorch the spec's number of threads, all cores if it names none, and returns it."""
+    """Sets PyTorch's number of threads to the spec's, or to all cores if it names none, and returns it."""
     threads = spec["threads"] or os.cpu_count() or 1
     torch.set_num_threads(threads)
     return threads

@@ -276,7 +276,7 @@ def main() -> None:
         "# What a step costs",
         "",
         f"Network 784-128-128-128-10, batches of {BATCH} and {BATCH}, float32. {place_and_date(place)}",
-        f"{given.rounds} turns of about {TURN_SECONDS} s per variant; a ratio is to the turns of plain SGD before and after.",
+        f"{given.rounds} turns of about {TURN_SECONDS} s per variant, each compared with plain SGD before and after it.",
         "Memory is the peak beyond network and data, in a separate process.",
         "",
         *table(turns, memory),

@@ -1,8 +1,8 @@
-"""Whether the machine was fit for a timed run: what is read, and what makes a run's seconds void.
+"""Whether the machine was fit for a timed run: the readings, and the reasons for which a run's seconds are void.
 
-Read are the share of its counted time that the run was given a processor, jumps of the system's clock against the steady
-one, thermal throttling, other processes on the GPU, and how long a fixed piece of work takes before and after.  What a
-system does not tell is None.
+The readings are the fraction of its counted time for which the run had a processor, jumps of the system's clock against the
+monotonic one, thermal throttling, other processes on the GPU, and the time that a fixed piece of work takes before and
+after the run.  A reading that the system does not provide is None.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from typing import Any, NamedTuple
 import torch
 
 LEAST_RUNNING = 0.9
-"""A run that had a processor for a smaller share of its counted time was disturbed."""
+"""A run that had a processor for a smaller fraction of its counted time was disturbed."""
 LARGEST_JUMP = 1.0
-"""Seconds that the system's clock may move against the steady one: more is a suspended machine or a clock that was set."""
+"""Seconds by which the system's clock may jump: a larger jump means a suspended machine or a clock that was set."""
 PROBE_SIZE, PROBE_REPEATS, PROBE_TRIES = 384, 8, 3
 GPU_SLOWDOWNS = ("hw_thermal_slowdown", "sw_thermal_slowdown", "hw_power_brake_slowdown")
 
 
 class Verdict(NamedTuple):
-    """`reasons` are sentences; a timed run with any of them is not valid."""
+    """The readings, and the reasons as sentences; a timed run with any reason is not valid."""
 
     readings: dict[str, Any]
     reasons: list[str]
 
 
 class Conditions:
-    """Watches one run: made before its budget begins, asked after it ended."""
+    """A watcher of one run, made before its budget begins and asked after the run has ended."""
 
     def __init__(self, device: torch.device):
         self._device = device
-        # On a GPU the main thread sleeps while others queue its work, so that all of them are counted.
+        # On a GPU the main thread sleeps while others queue its work, so all threads are counted.
         self._processor_time = time.process_time if device.type == "cuda" else time.thread_time
         self._running = self._elapsed = 0.0
         self._before = speed_probe(device)
@@ -47,7 +47,7 @@ class Conditions:
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """Around counted work."""
+        """Measures the processor time of a block of counted work."""
         processor, clock = self._processor_time(), time.perf_counter()
         try:
             yield
@@ -56,7 +56,7 @@ class Conditions:
             self._elapsed += time.perf_counter() - clock
 
     def look(self) -> None:
-        """At the GPU, while it is still warm from work."""
+        """Reads the GPU's state while it is still warm from work."""
         others, slowdowns = others_on(self._device), slowdowns_of(self._device)
         if others is not None:
             self._others = max(others, self._others or 0)
@@ -64,7 +64,7 @@ class Conditions:
             self._slowdowns = (self._slowdowns or set()) | slowdowns
 
     def verdict(self) -> Verdict:
-        """What was read, and why the run's seconds are void."""
+        """Returns the readings and the reasons for which the run's seconds are void."""
         system, steady = time.time() - self._clocks[0], time.perf_counter() - self._clocks[1]
         readings = {
             "running": min(1.0, self._running / self._elapsed) if self._elapsed else 1.0,
@@ -94,7 +94,7 @@ def _reasons(readings: dict[str, Any]) -> list[str]:
 
 @torch.no_grad()
 def speed_probe(device: torch.device) -> float:
-    """Seconds that a fixed piece of work takes, the best of some tries: how fast the machine is just now."""
+    """Returns the seconds that a fixed piece of work takes, as the best of several tries: the machine's current speed."""
     matrix, best = torch.full((PROBE_SIZE, PROBE_SIZE), 1 / PROBE_SIZE, device=device), float("inf")
     for _ in range(PROBE_TRIES):
         start = time.perf_counter()
@@ -107,7 +107,7 @@ def speed_probe(device: torch.device) -> float:
 
 
 def is_answering(device: torch.device) -> bool:
-    """Whether the device still works; a GPU does not, for this process, after an error within a kernel."""
+    """Returns whether the device still works; after an error within a kernel, a GPU no longer does for this process."""
     try:
         speed_probe(device)
     except RuntimeError:
@@ -116,7 +116,7 @@ def is_answering(device: torch.device) -> bool:
 
 
 def throttle_events() -> int | None:
-    """How often the cores were throttled since the machine started."""
+    """Returns how often the cores have been throttled since the machine started."""
     files = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
     try:
         counts = [int(file.read_text()) for file in files]
@@ -126,13 +126,13 @@ def throttle_events() -> int | None:
 
 
 def others_on(device: torch.device) -> int | None:
-    """Processes on the GPU beside this one."""
+    """Returns the number of other processes on the GPU."""
     lines = _ask_gpu(device, "--query-compute-apps=pid")
     return None if lines is None else max(0, len(lines) - 1)
 
 
 def slowdowns_of(device: torch.device) -> set[str] | None:
-    """Reasons for which the GPU runs more slowly than it could, just now."""
+    """Returns the reasons for which the GPU now runs more slowly than it could."""
     lines = _ask_gpu(device, "--query-gpu=" + ",".join(f"clocks_event_reasons.{name}" for name in GPU_SLOWDOWNS))
     if not lines:
         return None

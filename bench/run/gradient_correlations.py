@@ -1,4 +1,4 @@
-"""What can be measured of a training beside its losses, at nobody's expense."""
+"""Measures correlations of gradients, outside the counted time."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from bench.protocol import Batches, Task
 
 
 def gradient_correlations(task: Task, model: nn.Module, *, seed: int, step: int, count: int) -> dict[str, float]:
-    """Mean and standard deviation, over all pairs of `count` training batches, of the cosine between their gradients.
+    """Returns the mean and standard deviation of the cosines between all pairs of `count` training batches' gradients.
 
-    The batches depend on seed and step alone and are none that the training uses in that order.
+    The batches depend on seed and step alone and are not the training's own.
     """
     size = min(task.batch_size, len(task.train.targets))
     batches = Batches(task.train, size, seed, "gradient correlations", augmentation=task.augmentation)

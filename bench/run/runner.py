@@ -25,7 +25,7 @@ from bench.run.loop import CHECKPOINT_VERSION, Loop, Progress, Sink
 from oho.freed_memory import keep_freed_memory
 
 CHECKPOINT_SECONDS = 10.0
-"""Between two checkpoints, at least."""
+"""The least number of seconds between two checkpoints."""
 WARM_UP_STEPS = 3
 log = logging.getLogger("oho-bench")
 
@@ -41,20 +41,20 @@ def run(
     stopper: Stopper | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Outcome:
-    """Runs a spec and writes its folder; goes on from its checkpoint, if there is one.  A failure is an outcome too.
+    """Runs a spec and writes its folder, continuing from its checkpoint if there is one.  A failure is an outcome too.
 
-    `now` is the ledger's clock, in seconds; `checkpoint_seconds` are between two checkpoints, at least.
+    `now` is the ledger's clock, in seconds; `checkpoint_seconds` is the least number of seconds between two checkpoints.
 
     Raises:
-        Interrupted: after a signal; the outcome is written, and with it the run can go on.
-        StorageError: where the folder cannot be written.
+        Interrupted: after a signal; the outcome is written, and the run can continue from its checkpoint.
+        StorageError: if the folder cannot be written.
     """
     device, stopper = torch.device(spec["device"]), stopper or Stopper()
     ledger = Ledger(Cuda() if device.type == "cuda" else None, now)
     threads = set_threads(spec)
     torch.backends.cudnn.deterministic = True  # same seed, same run
     keep_freed_memory()
-    with stopper.patience():  # but for the set-up: what is made would be lost
+    with stopper.patience():  # leaving at once would lose work, except during the set-up
         writer, sink, earlier = _opened(root, spec, ledger, open_sink)
         task: Task | None = None
         loop: Loop | None = None
@@ -70,13 +70,13 @@ def run(
             status = loop.until_budget(stopper, checkpoint_seconds)
         except (Interrupted, KeyboardInterrupt) as signal:
             status, stop = Status.INTERRUPTED, signal
-            message = "stopped by a signal; the same command goes on with it"
+            message = "stopped by a signal; repeat the command to continue"
         except StorageError as error:
             sink.close(_outcome(Status.FAILED, str(error), loop, ledger, {}))
             writer.close()
             raise
         except (Exception, SystemExit) as error:
-            message = _told(error)
+            message = _traceback_of(error)
         environment = describe_environment(device, threads, data=task.data if task else None)
         outcome = _outcome(status, message, loop, ledger, environment)
         try:
@@ -93,33 +93,33 @@ def run(
 def _opened(
     root: Path, spec: Spec, ledger: Ledger, open_sink: Callable[[str, Spec, Path], Sink]
 ) -> tuple[RunWriter, Sink, Earlier | None]:
-    """The run's folder and its tracker, and what there is to go on from."""
+    """Opens the run's folder and its tracker, and returns them with the checkpoint to continue from."""
     folder = root / run_id(spec)
     ended = read_outcome(folder)
     if ended and ended.status.is_result:
-        discard_checkpoint(folder)  # of a process that was killed between the outcome and its end
+        discard_checkpoint(folder)  # left by a process that was killed between writing the outcome and its end
     earlier = resumable(folder, CHECKPOINT_VERSION)
     if earlier:
         ledger.resume(earlier.content["seconds"], earlier.lost)
     writer = RunWriter(root, spec, earlier.content["records"] if earlier else 0)
     if writer.cut and (earlier or ended is None):
-        log.warning("%s", _what_is_made_again(writer, earlier))
+        log.warning("%s", _what_is_redone(writer, earlier))
     with ledger.account("tracking"):
         return writer, _sink(open_sink, writer, spec, earlier), earlier
 
 
-def _what_is_made_again(writer: RunWriter, earlier: Earlier | None) -> str:
+def _what_is_redone(writer: RunWriter, earlier: Earlier | None) -> str:
     torn = f", {writer.damage}" if writer.damage else ""
-    again = f"{writer.cut} {'record is' if writer.cut == 1 else 'records are'} made again{torn}"
+    redone = f"redoes {writer.cut} {'record' if writer.cut == 1 else 'records'}{torn}"
     if earlier is None:
-        return f"{writer.folder}: starts anew; {again}"
-    return f"{writer.folder}: goes on from its checkpoint; {again}, {earlier.lost:.1f} s of work lost"
+        return f"{writer.folder}: starts over and {redone}"
+    return f"{writer.folder}: continues from its checkpoint and {redone}; {earlier.lost:.1f} s of work lost"
 
 
 def _sink(
     open_sink: Callable[[str, Spec, Path], Sink], writer: RunWriter, spec: Spec, earlier: Earlier | None
 ) -> Sink:
-    """W&B cannot go on with an offline run: its files are written anew, from the records."""
+    """Opens the run's sink and sends it the earlier records, because W&B cannot continue an offline run."""
     shutil.rmtree(writer.folder / "wandb", ignore_errors=True)
     sink = open_sink(writer.id, spec, writer.folder)
     for record in read_run(writer.folder).records if earlier else ():
@@ -128,14 +128,14 @@ def _sink(
 
 
 def _warm_up(method: Method, task: Task, seed: int) -> None:
-    """The first steps of a process are slow (thread pools, kernels); they belong to nobody's budget."""
+    """Makes a process's first steps, which are slow (thread pools, kernels), so that no budget pays for them."""
     state = method.init(task, seed)
     method.advance(state, steps=WARM_UP_STEPS, progress=0.0, ledger=Ledger())
     task.evaluate(state.model, task.validation)
 
 
-def _told(error: BaseException) -> str:
-    """The traceback without the home folder.  What was raised is its last line: one line, whatever it was."""
+def _traceback_of(error: BaseException) -> str:
+    """Returns the traceback without the home folder.  Its last line is the error, in one line whatever it was."""
     raised = "".join(traceback.format_exception_only(error))
     frames = "".join(traceback.format_exception(error)).removesuffix(raised)
     home = os.environ.get("HOME") or "~"
@@ -145,7 +145,7 @@ def _told(error: BaseException) -> str:
 def _outcome(status: Status, message: str, loop: Loop | None, ledger: Ledger, environment: dict) -> Outcome:
     state, verdict, accounts = loop.state if loop else None, Verdict({}, []), dict(ledger.seconds)
     wall = sum(accounts.values())
-    with contextlib.suppress(RuntimeError):  # a device that fails fails at everything it is asked afterwards
+    with contextlib.suppress(RuntimeError):  # after one failure, a device fails at everything
         wall = ledger.wall()
         accounts = dict(ledger.seconds)
         verdict = loop.conditions.verdict() if loop else verdict

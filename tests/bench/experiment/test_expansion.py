@@ -28,7 +28,7 @@ MISTAKES = {
     "search over nothing": ("{name: fixed}", "{name: random-search}", r":11:5: over: the method to repeat"),
     "search over OHO": (
         "{name: fixed}", "{name: random-search, over: {name: oho-global}}",
-        r":11:34: random-search cannot repeat 'oho-global'; it can: fixed",
+        r":11:34: random-search cannot repeat 'oho-global'; it can repeat: fixed",
     ),
     "population of DoG": ("{name: fixed}", "{name: population, over: {name: dog}}", r":11:31: population cannot re"),
     "optimizer that adam is not": ("{name: fixed}", "{name: adam, optimizer: sgd}", r":11:18: .*a mapping is expected"),

@@ -110,7 +110,7 @@ def test_work_after_the_last_checkpoint_is_told_and_booked_as_lost(tmp_path, cap
     assert read_run(tmp_path / run_id(spec)).torn
     outcome = run_one(spec, tmp_path)
     assert caplog.messages == [
-        f"{records.parent}: goes on from its checkpoint; 2 records are made again, the last one torn, 7.0 s of work lost"
+        f"{records.parent}: continues from its checkpoint and redoes 2 records, the last one torn; 7.0 s of work lost"
     ]
     assert outcome.accounts["lost"] == pytest.approx(7, abs=0.01)
     assert sum(outcome.accounts.values()) == pytest.approx(outcome.wall_seconds)
