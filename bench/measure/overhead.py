@@ -88,9 +88,9 @@ def main() -> None:
     lines = [
         "# What the suite costs beside a run",
         "",
-        f"{place['data']}, {experiment.budget.amount:g} counted seconds a run, W&B offline. {place_and_date(place)}",
-        "Runner: records, progress, loop. Clock: its readings, each of which switches an account in"
-        f" {1e6 * reading:.2f} µs, are within the counted time. All figures are fractions of the counted time.",
+        f"{place['data']}, {experiment.budget.amount:g} counted seconds per run, W&B offline. {place_and_date(place)}",
+        "Runner: records, progress, loop. Clock: its readings, which are part of the counted time; each switches an account"
+        f" in {1e6 * reading:.2f} µs. Percentages are of the counted time.",
         "",
         HEADER,
         "|---|---|---|---|---|---|---|---|",
