@@ -48,7 +48,8 @@ MISTAKES = {
         "{name: fixed}", "{name: random-search, over: {name: fixed, lr: 1, weight_decay: 0}}", r":11:5: .*nothing is left",
     ),
     "one open hyperparameter for CMA-ES": (
-        "{name: fixed}", "{name: cma-search, over: {name: fixed, lr: 0.1}}", r":11:5: cma-search: .*needs two or more",
+        "{name: fixed}", "{name: cma-search, over: {name: fixed, lr: 0.1}}",
+        r":11:5: cma-search: .*needs at least two open hyperparameters",
     ),
     "law missing": ("{name: fixed}", "{name: random-search, trial_epochs: null, over: {name: fixed}}", r"no law for trial"),
     "more held out than there is": (
