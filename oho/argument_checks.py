@@ -13,7 +13,7 @@ NON_FINITE = ("reset", "skip", "raise")
 
 
 def check_rule(rule: Rule, meta: MetaRule) -> None:
-    """The rule is one, has what it tunes, and the meta-rule covers that."""
+    """Raises unless the rule is one and has what it tunes, and the meta-rule covers that."""
     if isinstance(rule, type) or not hasattr(rule, "tune"):
         kind = rule.__name__ if isinstance(rule, type) else type(rule).__name__
         raise TypeError(f"rule: an instance of oho.SGD, Momentum, Adam or AdamW is expected, as oho.SGD(0.1); given {kind}")
@@ -38,7 +38,7 @@ def check_rule(rule: Rule, meta: MetaRule) -> None:
 def check_influence(
     influence: str, *, discount: float, limit: float | None, reset_every: int, update_every: int, on_nonfinite: str
 ) -> None:
-    """Words and ranges of the options of the influence."""
+    """Raises ValueError for a word or a number that the options of the influence do not allow."""
     if influence not in ("exact", "collapsed"):
         raise ValueError(f"influence={influence!r}: allowed are 'exact' and 'collapsed'")
     if not 0 <= discount <= 1:
@@ -54,7 +54,7 @@ def check_influence(
 def noise_generators(
     generator: torch.Generator | Sequence[torch.Generator] | None, rule: Rule, rows: int
 ) -> list[torch.Generator]:
-    """One generator for each member, or none."""
+    """Returns one generator for each member, or none."""
     if generator is None:
         if rule.temperature != 0:
             raise ValueError("a rule with a temperature draws noise: give OHO(..., generator=torch.Generator())")

@@ -21,8 +21,7 @@ where it acts, the audit shows what it does.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,10 +29,9 @@ from torch import Tensor, nn
 
 from oho.engines.curvature import Closure
 from oho.flat_parameters import FlatParameters
-from oho.float64_closures import wide
+from oho.float64_closures import Replayed, in_float64, wide
 from oho.optimizer import OHO
 from oho.published import PublishedOHO
-from oho.randomness import random_state, replay
 from oho.rules import SGD, Rule, Slots, clip
 from oho.sets import SetMap
 
@@ -54,11 +52,11 @@ class Audit:
 
     @property
     def relative_error(self) -> Named:
-        """|found − exact| / |exact| for each set; NaN where both are 0 (a set of unused parameters)."""
+        """Returns |found − exact| / |exact| for each set; NaN where both are 0 (a set of unused parameters)."""
         return {name: (self.found[name] - exact).abs() / exact.abs() for name, exact in self.exact.items()}
 
     def __str__(self) -> str:
-        """A table: one line for each hyperparameter, set and member."""
+        """Returns a table with a line for each hyperparameter, set and member."""
         names = [" ".join(map(str, label)) if isinstance(label, tuple) else str(label) for label in self.labels]
         width = max(map(len, ("set", *names)))
         lines = [f"{'hyperparameter':<16} {'set':<{width}} {'hypergradient':>16} {'exact':>16} {'relative error':>15}"]
@@ -86,8 +84,8 @@ def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple
     Raises:
         TypeError: for something else in the place of these.
         ValueError: for no steps, nothing tuned, a last step without a meta-step, a parameter the model lacks, or a
-            `PublishedOHO` of the variant "layerwise", whose update is no rule of ours; for parameters of several types, or
-            a model that draws random numbers in a way that cannot be repeated (rrelu).
+            `PublishedOHO` of the variant "layerwise", whose update none of our rules makes; for parameters of several
+            types, or a model that draws random numbers in a way that cannot be repeated (rrelu).
     """
     if not isinstance(model, nn.Module) or not isinstance(optimizer, OHO | PublishedOHO):
         given = f"{type(model).__name__} and {type(optimizer).__name__}"
@@ -96,7 +94,7 @@ def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple
     if not all(isinstance(pair, tuple) and len(pair) == 2 and all(map(callable, pair)) for pair in steps):
         raise TypeError("audit: each step must be a pair (train_closure, valid_closure)")
     device = optimizer._flat.tensors[0].device
-    pairs = [(_Replayed(train, model, device), _Replayed(valid, model, device)) for train, valid in steps]
+    pairs = [(Replayed(train, model, device), Replayed(valid, model, device)) for train, valid in steps]
     _check(model, optimizer, len(pairs))
     start, values = _start(optimizer, len(pairs)), []
     for train, valid in pairs:
@@ -104,7 +102,7 @@ def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple
         optimizer.step(train, valid)
     for closure in itertools.chain.from_iterable(pairs):
         closure.replaying = True
-    with _in_float64(model) as dtype, wide(dtype):
+    with in_float64(model) as dtype, wide(dtype):
         exact = _Twin(start, values, pairs).hypergradient()
     found = {name: value.double() for name, value in optimizer.hypergradient.items()}
     exact = {name: exact[name].view_as(value) for name, value in found.items()}
@@ -154,13 +152,13 @@ def _start(optimizer: OHO | PublishedOHO, count: int) -> _Start:
 
 
 class _Twin:
-    """The audited steps once more, forward and back.  A state is a mapping, "" being the parameters."""
+    """Makes the audited steps once more, forward and back.  A state is a mapping, "" being the parameters."""
 
     def __init__(self, start: _Start, values: list[Named], closures: Sequence[tuple[Closure, Closure]]):
         self.start, self.values, self.closures = start, values, closures
 
     def hypergradient(self) -> Named:
-        """(M, S) for each tuned hyperparameter."""
+        """Returns the exact hypergradient (M, S) of each tuned hyperparameter."""
         start, states = self.start, [{"": self.start.theta, **self.start.slots}]
         for step in range(len(self.closures)):
             gradient, used = self._gradient(states[step][""], self.closures[step][0])
@@ -175,7 +173,7 @@ class _Twin:
         return {name: value + carried for (name, value), carried in zip(total.items(), self._carried(adjoint), strict=True)}
 
     def _gradient(self, theta: Tensor, closure: Closure, *, graph: bool = False) -> tuple[Tensor, Tensor]:
-        """(M, N) at θ, and where (N,) the loss has one at all."""
+        """Returns the gradient (M, N) at θ, and where (N,) the loss has one at all."""
         parameters = self.start.parameters
         parameters.write(theta)
         with torch.enable_grad():
@@ -185,7 +183,7 @@ class _Twin:
             return parameters.flatten(found), torch.cat(used).to(theta.device)
 
     def _advance(self, state: Named, gradient: Tensor, values: Named, step: int, used: Tensor) -> Named:
-        """The rule on one state; what has no gradient stays."""
+        """Applies the rule to one state; what has no gradient stays."""
         rule, spread = self.start.rule, {name: self.start.set_map.spread(value) for name, value in values.items()}
         slots = {name: slot for name, slot in state.items() if name}
         clipped = clip(gradient, value=rule.clip_value, norm=rule.clip_norm)
@@ -194,7 +192,7 @@ class _Twin:
         return moved if bool(used.all()) else {n: torch.where(used, moved[n], old) for n, old in state.items()}
 
     def _back(self, state: Named, adjoint: Named, step: int, total: Named) -> Named:
-        """The adjoint of the state before a step; adds what the step's own values contribute to `total`."""
+        """Returns the adjoint of the state before a step, and adds what the step's own values contribute to `total`."""
         gradient, used = self._gradient(state[""], self.closures[step][0], graph=True)
         with torch.enable_grad():
             leaves = {name: value.clone().requires_grad_() for name, value in state.items()}
@@ -214,14 +212,14 @@ class _Twin:
         return {name: self.start.discount * value for name, value in before.items()}
 
     def _second(self, gradient: Tensor, vector: Tensor) -> Tensor:
-        """Hessian of the training loss times `vector` (M, N)."""
+        """Returns the Hessian of the training loss times `vector` (M, N)."""
         if not gradient.requires_grad:
             return torch.zeros_like(vector)
         parameters = self.start.parameters
         return parameters.flatten(torch.autograd.grad(gradient, parameters.tensors, vector, allow_unused=True))
 
     def _carried(self, adjoint: Named) -> list[Tensor]:
-        """a · Z for each tuned hyperparameter, (M, S)."""
+        """Returns a · Z for each tuned hyperparameter, (M, S)."""
         start, sums = self.start, torch.zeros(())
         for name, influence in start.influence.items():
             rows = influence.transpose(0, 1)
@@ -233,51 +231,8 @@ class _Twin:
         return list(sums.split(start.set_map.count, dim=-1))
 
 
-class _Replayed:
-    """A closure that notes what it starts from at its first call: random state and buffers.
-
-    Once `replaying`, it starts from there again, and leaves the random state as it found it.
-    """
-
-    def __init__(self, closure: Closure, model: nn.Module, device: torch.device):
-        self._closure, self._model, self._device = closure, model, device
-        self._start: tuple[list[Tensor], list[Tensor]] | None = None
-        self.replaying = False
-
-    def __call__(self) -> Tensor:
-        if not self.replaying or self._start is None:
-            buffers = [buffer.clone() for buffer in self._model.buffers()]
-            self._start = self._start or (random_state(self._device), buffers)
-            return self._closure()
-        random, buffers = self._start
-        for buffer, value in zip(self._model.buffers(), buffers, strict=True):
-            buffer.copy_(value)
-        with replay(random, self._device):
-            return self._closure()
-
-
-@contextmanager
-def _in_float64(model: nn.Module) -> Iterator[torch.dtype]:
-    """The model in float64; afterwards its own tensors and values again.  Yields the type they have."""
-    parameters = list(model.parameters())
-    values = [parameter.detach().clone() for parameter in parameters]
-    owners = [(module, name, b) for module in model.modules() for name, b in module.named_buffers(recurse=False)]
-    buffers = [buffer.clone() for _, _, buffer in owners]
-    kind = next(value.dtype for value in values if value.is_floating_point())
-    model.double()
-    try:
-        yield kind
-    finally:
-        model.to(kind)
-        with torch.no_grad():
-            for parameter, value in zip(parameters, values, strict=True):
-                parameter.copy_(value)
-            for (module, name, buffer), value in zip(owners, buffers, strict=True):
-                setattr(module, name, buffer.copy_(value))
-
-
 def _by_member(optimizer: OHO | PublishedOHO, value: Tensor) -> Tensor:
-    """(M, S) in float64 from a public value."""
+    """Returns a public value as (M, S) in float64."""
     value = value.double()
     return value if isinstance(optimizer, OHO) and optimizer._flat.members is not None else value.unsqueeze(0)
 
@@ -288,7 +243,7 @@ def _check(model: nn.Module, optimizer: OHO | PublishedOHO, count: int) -> None:
     if isinstance(optimizer, OHO) and not optimizer.rule.tune:
         raise ValueError("audit: the optimizer tunes nothing, so that there is no hypergradient")
     if isinstance(optimizer, PublishedOHO) and optimizer.variant == "layerwise":
-        raise ValueError("audit: the published layer-wise update decays no biases and is no rule of ours")
+        raise ValueError("audit: the published layer-wise update decays no biases, and none of our rules makes it")
     if isinstance(optimizer, OHO) and (rest := (optimizer.steps + count) % optimizer.update_every):
         raise ValueError(
             f"audit: the last of {count} steps has no meta-step (update_every={optimizer.update_every});"

@@ -43,11 +43,11 @@ class FlatParameters:
         return sum(self.sizes)
 
     def gather(self) -> Tensor:
-        """(M, N): the parameters as they are now, detached."""
+        """Returns the parameters (M, N) as they are now, detached."""
         return self.flatten([tensor.detach() for tensor in self.tensors])
 
     def flatten(self, values: Sequence[Tensor | None], *, out: Tensor | None = None) -> Tensor:
-        """One tensor for each parameter, each (..., *p.shape), -> (..., M, N); None counts as zeros.
+        """Joins one tensor for each parameter, each (..., *p.shape), to (..., M, N); None counts as zeros.
 
         `out`, if given, is filled and returned.
         """
@@ -60,7 +60,7 @@ class FlatParameters:
         return torch.cat(pieces, dim=-1) if out is None else torch.cat(pieces, dim=-1, out=out)
 
     def split(self, flat: Tensor) -> list[Tensor]:
-        """(..., M, N) -> for each parameter a view of shape (..., *p.shape)."""
+        """Returns, of (..., M, N), a view of shape (..., *p.shape) for each parameter."""
         pieces = flat.split(self.sizes, dim=-1)
         lead = flat.shape[:-2]
         return [piece.view(*lead, *tensor.shape) for piece, tensor in zip(pieces, self.tensors, strict=True)]
@@ -71,12 +71,12 @@ class FlatParameters:
             torch._foreach_copy_(self.tensors, self.split(flat))
 
     def span(self, index: int) -> slice:
-        """Where tensor `index` lies on the last axis."""
+        """Returns where tensor `index` lies on the last axis."""
         start = sum(self.sizes[:index])
         return slice(start, start + self.sizes[index])
 
     def per_member(self, value: Tensor) -> Tensor:
-        """A public view of (M, ...): without a population, the member axis is dropped."""
+        """Returns a public view of (M, ...): without a population, it has no member axis."""
         return value if self.members is not None else value[0]
 
 

@@ -1,7 +1,8 @@
-"""Closures of a narrower type, computed in float64.
+"""Closures of a run once more, in float64: from the same random state and buffers, with the same random numbers.
 
-Two modes of PyTorch: one widens what its functions are given and return, the other draws random numbers in the type of
-the run, so that they are the run's own, and widens those.
+`Replayed` notes what a closure starts from, `in_float64` converts the model, and `wide` all that a closure computes.  The
+last one is two modes of PyTorch: one widens what its functions are given and return, the other draws random numbers in the
+type of the run, so that they are the run's own, and widens those.
 """
 
 from __future__ import annotations
@@ -11,12 +12,59 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from oho.engines.curvature import Closure
+from oho.randomness import random_state, replay
+
 NARROW = (torch.float32, torch.float16, torch.bfloat16)
+
+
+class Replayed:
+    """A closure that notes at its first call what it starts from: random state and buffers.
+
+    Once `replaying`, it starts from there again, and leaves the random state as it found it.
+    """
+
+    def __init__(self, closure: Closure, model: nn.Module, device: torch.device):
+        self._closure, self._model, self._device = closure, model, device
+        self._start: tuple[list[Tensor], list[Tensor]] | None = None
+        self.replaying = False
+
+    def __call__(self) -> Tensor:
+        """Calls the closure."""
+        if not self.replaying or self._start is None:
+            buffers = [buffer.clone() for buffer in self._model.buffers()]
+            self._start = self._start or (random_state(self._device), buffers)
+            return self._closure()
+        random, buffers = self._start
+        for buffer, value in zip(self._model.buffers(), buffers, strict=True):
+            buffer.copy_(value)
+        with replay(random, self._device):
+            return self._closure()
+
+
+@contextmanager
+def in_float64(model: nn.Module) -> Iterator[torch.dtype]:
+    """Converts the model to float64, and afterwards restores its own tensors and values.  Yields the type they have."""
+    parameters = list(model.parameters())
+    values = [parameter.detach().clone() for parameter in parameters]
+    owners = [(module, name, b) for module in model.modules() for name, b in module.named_buffers(recurse=False)]
+    buffers = [buffer.clone() for _, _, buffer in owners]
+    kind = next(value.dtype for value in values if value.is_floating_point())
+    model.double()
+    try:
+        yield kind
+    finally:
+        model.to(kind)
+        with torch.no_grad():
+            for parameter, value in zip(parameters, values, strict=True):
+                parameter.copy_(value)
+            for (module, name, buffer), value in zip(owners, buffers, strict=True):
+                setattr(module, name, buffer.copy_(value))
 
 
 @contextmanager

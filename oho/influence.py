@@ -70,7 +70,7 @@ class Influence:
 
 @dataclass(frozen=True)
 class Directions:
-    """E: the rows of the influence.  Exact, a row for each (name, set); collapsed, one a name, for all its sets."""
+    """E: the rows of the influence.  Exact, a row for each (name, set); collapsed, one for each name and all its sets."""
 
     names: tuple[str, ...]
     per_name: int
@@ -81,7 +81,7 @@ class Directions:
         return len(self.names) * self.per_name
 
     def row(self, name: str, index: int) -> int:
-        """The one row in which set `index` of a hyperparameter moves."""
+        """Returns the one row in which set `index` of a hyperparameter moves."""
         return self.names.index(name) * self.per_name + min(index, self.per_name - 1)
 
 
@@ -98,7 +98,7 @@ def transition(
     products: Tensor,
     directions: Directions,
 ) -> tuple[Tensor, Slots]:
-    """One step of the rule and of its tangents; returns the new θ and slots, and moves `influence` in place.
+    """Makes one step of the rule and of its tangents; returns the new θ and slots, and moves `influence` in place.
 
     `theta`, `gradient`, `noise` (M, N), slots (M, N) or (M, 1), `hyper` (M, S) by name, `products` (K, M, N) = H Z.
     The rule works element by element, so it is taken in blocks of columns.
@@ -106,7 +106,7 @@ def transition(
     gradient = _clip(rule, gradient, products)
     segments = sets.segments
     spread = directions.per_name < sets.count
-    if spread:  # one row for all sets: one pass with a value a column, in place of one a set
+    if spread:  # one row for all sets: one pass with a value for each column, in place of a pass for each set
         hyper, segments = {name: sets.spread(value) for name, value in hyper.items()}, ((slice(0, theta.shape[1]), 0),)
     new_theta, new_slots = torch.empty_like(theta), {name: torch.empty_like(slot) for name, slot in slots.items()}
     for columns, index in _blocks(segments, directions.rows * len(theta)):
@@ -151,7 +151,7 @@ class _Block:
 
 
 def _apply(rule: Rule, block: _Block) -> tuple[Pair, dict[str, Pair]]:
-    """The rule and its tangents.  A mistake in the rule itself comes up again, and out, on PyTorch's tensors."""
+    """Applies the rule and its tangents.  A mistake in the rule itself is raised again on PyTorch's tensors."""
     if not rule.tune:
         slots, hyper = ({name: pair[0] for name, pair in pairs.items()} for pairs in (block.slots, block.hyper))
         moved, slots = rule(block.theta[0], block.gradient[0], slots, hyper, block.noise)
@@ -163,7 +163,7 @@ def _apply(rule: Rule, block: _Block) -> tuple[Pair, dict[str, Pair]]:
 
 
 def _ours(rule: Rule, block: _Block) -> tuple[Pair, dict[str, Pair]]:
-    """The rule on dual numbers of `oho.engines.dual`."""
+    """Applies the rule to dual numbers of `oho.engines.dual`."""
     moved, slots = rule(
         cast(Tensor, Dual(*block.theta)),
         cast(Tensor, Dual(*block.gradient)),
@@ -179,7 +179,7 @@ def _pair(x: Any) -> Pair:
 
 
 def _pytorchs(rule: Rule, block: _Block) -> tuple[Pair, dict[str, Pair]]:
-    """The rule on PyTorch's dual numbers, a row of tangents after the other: any operation, several times slower."""
+    """Applies the rule to PyTorch's dual numbers, one row of tangents at a time: any operation, several times slower."""
     rows = []
     for row in range(len(cast(Tensor, block.theta[1]))):
         with forward_ad.dual_level():
@@ -208,7 +208,7 @@ def _pytorchs(rule: Rule, block: _Block) -> tuple[Pair, dict[str, Pair]]:
 
 
 def _clip(rule: Rule, gradient: Tensor, products: Tensor) -> Tensor:
-    """The clipped gradient; `products` become the tangents of it, in place."""
+    """Returns the clipped gradient; `products` become its tangents, in place."""
     if rule.clip_value is None and rule.clip_norm is None:
         return gradient
     with forward_ad.dual_level():
@@ -219,7 +219,7 @@ def _clip(rule: Rule, gradient: Tensor, products: Tensor) -> Tensor:
 
 
 def _blocks(segments: Iterable[tuple[slice, int]], rows: int) -> Iterator[tuple[slice, int]]:
-    """The segments, cut where they have more columns than a pass may take."""
+    """Yields the segments, cut where they have more columns than a pass may take."""
     width = max(SMALLEST_WIDTH, BLOCK_ELEMENTS // max(1, rows))
     for columns, index in segments:
         for start in range(columns.start, columns.stop, width):
@@ -231,7 +231,7 @@ def _columns(value: Tensor, columns: slice) -> Tensor: ...
 @overload
 def _columns(value: Tensor | None, columns: slice) -> Tensor | None: ...
 def _columns(value: Tensor | None, columns: slice) -> Tensor | None:
-    """A block of columns of a value that has one a column, the value itself if it has one for all."""
+    """Returns a block of columns of a value with an entry for each column, the value itself if it has one entry for all."""
     return value[..., columns] if value is not None and value.shape[-1] > 1 else value
 
 

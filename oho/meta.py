@@ -1,14 +1,14 @@
 """Meta-rules: how hyperparameters follow their hypergradient.
 
     symbol  name            shape    meaning
-    h       value           (M, S)   a hyperparameter's value, one a set and member
+    h       value           (M, S)   a hyperparameter's value, one for each set and member
     u       coordinate      (M, S)   u = T(h); T is raw (u = h), log (u = log h) or logit (u = log h/(1 − h))
     d       hypergradient   (M, S)   d(validation loss)/dh
     c       gradient        (M, S)   d · dh/du, clipped to [−clip, clip] if asked
     m       meta-rate       ()       step length in u
 
 A meta-step moves u along c and projects h = T⁻¹(u) onto its bounds.  Options all meta-rules share
-    rate       one number, or one a hyperparameter (a mapping by name)
+    rate       one number, or one for each hyperparameter (a mapping by name)
     transform  "raw", "log" or "logit", or a mapping by name (names it lacks are raw)
     bounds     mapping from name to (low, high); names it lacks have DEFAULT_BOUNDS
     clip       largest absolute entry of the gradient with respect to u; None for no clipping
@@ -67,7 +67,7 @@ class MetaRule(Protocol):
         ...
 
     def step(self, name: str, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        """The change of u and this hyperparameter's new memory, tensors of `gradient`'s shape (M, S)."""
+        """Returns the change of u and the hyperparameter's new memory, tensors of `gradient`'s shape (M, S)."""
         ...
 
 
@@ -81,7 +81,7 @@ class MetaSGD:
     clip: float | None = None
 
     def step(self, name: str, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        """A plain gradient step."""
+        """Makes a plain gradient step."""
         return -per_name(self.rate, name) * gradient, {}
 
 
@@ -101,7 +101,7 @@ class MetaAdam:
     epsilon: float = 1e-12
 
     def step(self, name: str, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        """A step of Adam."""
+        """Makes a step of Adam."""
         wide = gradient.double()
         zero = torch.zeros_like(wide)
         count = memory.get("count", zero) + 1
@@ -122,7 +122,7 @@ class MetaSign:
     clip: float | None = None
 
     def step(self, name: str, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        """A step of fixed length."""
+        """Makes a step of fixed length."""
         return -per_name(self.rate, name) * gradient.sign(), {}
 
 
@@ -133,13 +133,13 @@ DEFAULT_LIMIT = 1.0
 
 
 def default_meta() -> MetaAdam:
-    """The meta-rule where none is given, with DEFAULT_DISCOUNT and DEFAULT_LIMIT; why: `results/default-meta-rule`."""
+    """Returns the meta-rule where none is given; `results/default-meta-rule` says why it is this one."""
     transform = {"lr": "log", "weight_decay": "log", "momentum": "logit", "beta1": "logit", "beta2": "logit"}
     return MetaAdam(0.01, transform=transform)
 
 
 def per_name(value: PerName, name: str) -> float:
-    """The entry of `name`, or the one value for all names."""
+    """Returns the entry of `name`, or the one value for all names."""
     if not isinstance(value, Mapping):
         return value
     if name not in value:
@@ -148,7 +148,7 @@ def per_name(value: PerName, name: str) -> float:
 
 
 def transform_of(meta: MetaRule, name: str) -> str:
-    """raw | log | logit."""
+    """Returns raw, log or logit."""
     kind = meta.transform if isinstance(meta.transform, str) else meta.transform.get(name, "raw")
     if kind not in ("raw", "log", "logit"):
         raise ValueError(f"transform={kind!r} of {name}: allowed are raw, log, logit")
@@ -156,7 +156,7 @@ def transform_of(meta: MetaRule, name: str) -> str:
 
 
 def bounds_of(meta: MetaRule, name: str) -> Bounds:
-    """The closed interval a hyperparameter stays in."""
+    """Returns the closed interval that a hyperparameter stays in."""
     low, high = meta.bounds.get(name, DEFAULT_BOUNDS.get(name, (-math.inf, math.inf)))
     if transform_of(meta, name) != "raw":
         low = max(low, LOWEST_POSITIVE)
@@ -175,8 +175,26 @@ def check_meta(meta: MetaRule, names: tuple[str, ...]) -> None:
         bounds_of(meta, name)
 
 
+def check_finite(name: str, values: Tensor) -> None:
+    """Raises ValueError unless all values of a hyperparameter are finite."""
+    if not bool(values.isfinite().all()):
+        raise ValueError(f"{name}={_listed(values)}: must be finite")
+
+
+def check_bounds(name: str, values: Tensor, bounds: Bounds, remedy: str = "") -> None:
+    """Raises ValueError unless all values of a hyperparameter are within the bounds."""
+    # A bound such as 0.999 is rounded to the values' own dtype before it is compared.
+    low, high = torch.tensor(bounds, dtype=torch.float64).to(values)
+    if not bool(((values >= low) & (values <= high)).all()):
+        raise ValueError(f"{name}={_listed(values)}: allowed is [{bounds[0]:g}, {bounds[1]:g}]{remedy}")
+
+
+def _listed(values: Tensor) -> str:
+    return ", ".join(f"{value:g}" for value in values.flatten().tolist())
+
+
 def admit(meta: MetaRule, name: str, values: Tensor) -> Tensor:
-    """Values from outside, as they may be used: 0, infinitely far under log and logit, becomes START_OF_ZERO there.
+    """Returns values from outside as they may be used: under log and logit, where 0 is infinitely far, START_OF_ZERO for 0.
 
     Raises:
         ValueError: for a value outside the bounds.
@@ -184,19 +202,15 @@ def admit(meta: MetaRule, name: str, values: Tensor) -> Tensor:
     low, high = bounds_of(meta, name)
     if transform_of(meta, name) != "raw":
         values = torch.where(values == 0, min(max(low, START_OF_ZERO), high), values)
-    # A bound such as 0.999 is rounded to the values' own dtype before it is compared.
-    limits = torch.tensor([low, high], dtype=torch.float64).to(values)
-    if not bool(((values >= limits[0]) & (values <= limits[1])).all()):
-        given = ", ".join(f"{value:g}" for value in values.flatten().tolist())
-        raise ValueError(
-            f"{name}={given}: allowed is [{low:g}, {high:g}]; change the value, or `bounds` of the meta-rule"
-            f" ({type(meta).__name__}(..., bounds={{{name!r}: (low, high)}}))"
-        )
+    remedy = (
+        f"; change the value, or `bounds` of the meta-rule ({type(meta).__name__}(..., bounds={{{name!r}: (low, high)}}))"
+    )
+    check_bounds(name, values, (low, high), remedy)
     return values
 
 
 def meta_step(meta: MetaRule, name: str, value: Tensor, hypergradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-    """The hyperparameter's next value (M, S) and memory, from its value and hypergradient, both (M, S)."""
+    """Returns a hyperparameter's next value (M, S) and memory, from its value and hypergradient, both (M, S)."""
     kind, (low, high) = transform_of(meta, name), bounds_of(meta, name)
     gradient = hypergradient
     if kind != "raw":

@@ -49,7 +49,7 @@ class OHO:
             left out.  All of one dtype and device.
         rule: `SGD`, `Momentum`, `Adam` or `AdamW`; its `tune` names what is tuned online.
         sets: "global", "full", `Layerwise(n)`, or a map (mapping or function) from parameter name to set;
-            `optimizer.set_map.labels` tells which entry of a value is which set.
+            `optimizer.set_map.labels` says which entry of a value is which set.
         meta: how hyperparameters follow their hypergradient; None is `default_meta()`.
         influence: "exact" (a tangent for each hyperparameter and set) or "collapsed" (one for each hyperparameter, read
             set by set: cheap and, with more than one set, biased).
@@ -123,7 +123,7 @@ class OHO:
             )
 
     def _start(self) -> None:
-        """State before the first step: initial values, empty slots, no influence."""
+        """Makes the state before the first step: initial values, empty slots, no influence."""
         like, rule, rows = self._flat.gather(), self.rule, self._flat.rows
         self._tuning = Tuning(rule, self.meta, members=self._flat.members, sets=self.set_map.count, like=like)
         self._slots: Slots = {name: torch.zeros_like(like) for name in rule.slot_names}
@@ -137,7 +137,7 @@ class OHO:
 
     @property
     def hyper(self) -> HyperView:
-        """Present values by name: (S,), or (M, S) with members.  Assigning to an entry is `set_hyper`."""
+        """Present values by name: copies of shape (S,), or (M, S) with members.  Assigning to an entry is `set_hyper`."""
         values = {name: self._flat.per_member(value) for name, value in self._tuning.values.items()}
         return HyperView(values, self.set_hyper)
 
@@ -157,8 +157,7 @@ class OHO:
         that the meta-rule made of it.
         """
         return {
-            reason: int(count) if self._flat.members is None else count.clone()
-            for reason, count in self._skipped.items()
+            reason: int(count) if self._flat.members is None else count.clone() for reason, count in self._skipped.items()
         }
 
     @property
@@ -167,7 +166,7 @@ class OHO:
         return int(self._shortened) if self._flat.members is None else self._shortened.clone()
 
     def step(self, train_closure: Closure, valid_closure: Closure | None = None) -> Tensor:
-        """One update of parameters, influence and, if due, hyperparameters.  Returns the training loss, detached.
+        """Makes one update of parameters, influence and, if due, hyperparameters.  Returns the training loss, detached.
 
         Each closure computes the loss of the model as it is, a scalar, or (M,) with members, and leaves the backward pass
         to this method.  `valid_closure` is called only when a meta-step is due; without it none is made.  Modules with a
@@ -197,7 +196,7 @@ class OHO:
 
     @torch.no_grad()
     def influence_norm(self) -> dict[str, Tensor]:
-        """Frobenius norm of dθ/dh for each tuned hyperparameter, over all its sets: (), or (M,) with members."""
+        """Returns the norm of dθ/dh for each tuned hyperparameter, over all its sets: (), or (M,) with members."""
         if not self.rule.tune:
             return {}
         blocks = self._influence.theta.split(self._directions.per_name)
@@ -208,15 +207,16 @@ class OHO:
 
     @torch.no_grad()
     def set_hyper(self, name: str, value: float | Tensor) -> None:
-        """Sets a hyperparameter from outside: one number, one a set (S,), or (M, S) with members.
+        """Sets a hyperparameter from outside: one number, one for each set (S,), or (M, S) with members.
 
         Raises:
-            ValueError: for a name the rule lacks, a shape that does not fit, or a tuned value outside its bounds.
+            ValueError: for a name the rule lacks, a shape that does not fit, a value that is not finite, or a tuned one
+                outside its bounds.
         """
         self._tuning.assign(name, value)
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the parameters and the options: tensors and plain numbers, to be saved with the model's own state."""
+        """Returns all but parameters and options as tensors and plain numbers, to be saved with the model's own state."""
         return {
             "steps": self.steps,
             "skipped": copied(self._skipped),
@@ -246,9 +246,7 @@ class OHO:
         }
         tuning = self._tuning.loaded(state, like.device)
         if len(state["generators"]) != len(self._generators):
-            raise ValueError(
-                f"state: {len(state['generators'])} generators, this optimizer has {len(self._generators)}"
-            )
+            raise ValueError(f"state: {len(state['generators'])} generators, this optimizer has {len(self._generators)}")
         skipped = load_tensors("skipped", state, self._skipped, torch.device("cpu"))
         shortened = load_tensors("shortened", state, {"steps": self._shortened}, torch.device("cpu"))["steps"]
         self._tuning, self._slots = tuning, loaded["slots"]
@@ -258,13 +256,11 @@ class OHO:
             generator.set_state(saved)
 
     def _differentiate(self, closure: Closure) -> Derivatives:
-        """Loss, gradient, and products of the discounted influence."""
+        """Returns loss, gradient, and products of the discounted influence."""
         if not self.rule.tune or self.discount == 0:
             self._influence.clear()
             return gradient_alone(closure, self._flat, self._influence.theta)
-        found = self._engine(
-            closure, self._flat, self._influence.theta, on_products=lambda: self._phase("hypergradient")
-        )
+        found = self._engine(closure, self._flat, self._influence.theta, on_products=lambda: self._phase("hypergradient"))
         if self.discount < 1:  # after the closure, so that one that raises leaves the influence as it was
             self._influence.scale(self.discount)
             found.products.mul_(self.discount)
@@ -309,7 +305,7 @@ class OHO:
         self._shortened += self._influence.shorten(of_rows, longest).cpu()
 
     def _meta_step(self, vector: Tensor) -> None:
-        """Hypergradients from v (M, N), and a meta-step for each member where all of it is finite."""
+        """Computes hypergradients from v (M, N), and makes a meta-step for each member whose own are all finite."""
         finite = self._tuning.step(self._collect(vector))
         if not bool(finite.all()):
             self._count_skipped(finite)
@@ -345,4 +341,3 @@ class OHO:
     def _phase(self, name: str) -> None:
         if self.on_phase is not None:
             self.on_phase(name)
-

@@ -2,7 +2,7 @@
 
     symbol  name             shape        meaning
     θ       parameters       (*p.shape)   one tensor for each parameter
-    η, λ    hyperparameters  (S,)         learning rate and L2 coefficient, one a set
+    η, λ    hyperparameters  (S,)         learning rate and L2 coefficient, one for each set
     g, v    gradients        (*p.shape)   of the training loss before the step, of the validation loss after it
     Z, Y    tangents         (*p.shape)   stand for dθ/dη and dθ/dλ; one of each for all sets
     m, κ    meta-rates       ()           of η, and of λ relative to it
@@ -27,6 +27,7 @@ Source: arXiv 2102.07813 and its code, github.com/jiwoongim/OHO, commit 1c0bdd1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,7 @@ from torch import Tensor
 from oho.engines.curvature import Closure, gradient_of
 from oho.flat_parameters import FlatParameters, Given, flat_parameters
 from oho.hyper_view import HyperView
+from oho.meta import check_bounds, check_finite
 from oho.saved_state import copied, load_tensors, require
 from oho.sets import Layerwise, resolve_sets
 
@@ -47,11 +49,11 @@ Tensors = list[Tensor]
 
 
 class PublishedOHO:
-    """The published algorithm with `oho.OHO`'s `step`, `hyper` and `hypergradient`.
+    """The published algorithm, with the `step`, `hyper` and `hypergradient` of `oho.OHO`.
 
     Args:
         parameters: `model.parameters()` or `model.named_parameters()`.
-        variant: "global" (one η and λ), "full" (one of each a tensor) or "layerwise" (`n` groups, weights and biases
+        variant: "global" (one η and λ), "full" (one of each for each tensor) or "layerwise" (`n` groups, weights and biases
             apart).
         n: number of groups; for "layerwise" only.
         lr: initial learning rate.
@@ -98,18 +100,25 @@ class PublishedOHO:
 
     @property
     def hyper(self) -> HyperView:
-        """Present values by name, (S,).  Assigning to an entry is `set_hyper`."""
+        """Present values by name: copies of shape (S,).  Assigning to an entry is `set_hyper`."""
         return HyperView(dict(self._hyper), self.set_hyper)
 
     def set_hyper(self, name: str, value: float | Tensor) -> None:
-        """Sets a hyperparameter from outside: one number, or one a set (S,)."""
+        """Sets a hyperparameter from outside: one number, or one for each set (S,).
+
+        Raises:
+            ValueError: for another name, a value that is not finite or below 0, or a weight decay above its ceiling.
+        """
         if name not in self._hyper:
             raise ValueError(f"no hyperparameter {name!r}; there are {', '.join(self._hyper)}")
         old = self._hyper[name]
-        self._hyper[name] = torch.as_tensor(value, dtype=old.dtype, device=old.device).expand_as(old).clone()
+        values = torch.as_tensor(value, dtype=old.dtype, device=old.device).expand_as(old).clone()
+        check_finite(name, values)
+        check_bounds(name, values, (0.0, self.weight_decay_max if name == "weight_decay" else math.inf))
+        self._hyper[name] = values
 
     def step(self, train_closure: Closure, valid_closure: Closure) -> Tensor:
-        """One update of parameters, tangents and hyperparameters.  Returns the training loss at θ, detached.
+        """Makes one update of parameters, tangents and hyperparameters.  Returns the training loss at θ, detached.
 
         `train_closure` is called five times (the gradient, and two probes for each product), `valid_closure` once.
         """
@@ -148,24 +157,31 @@ class PublishedOHO:
 
     @torch.no_grad()
     def influence_norm(self) -> dict[str, Tensor]:
-        """Norm of each tangent, ()."""
+        """Returns the norm of each tangent, ()."""
         return {
             name: torch.linalg.vector_norm(torch.cat([t.flatten() for t in tangents]))
             for name, tangents in self._tangents.items()
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the parameters and the options."""
+        """Returns all but the parameters and the options."""
         tangents = {name: self._flat.flatten(value) for name, value in self._tangents.items()}
-        return {"steps": self.steps, "hyper": copied(self._hyper), "tangents": copied(tangents)}
+        return {
+            "steps": self.steps,
+            "hyper": copied(self._hyper),
+            "hypergradient": copied(self.hypergradient),
+            "tangents": copied(tangents),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from the `state_dict` of an optimizer built with the same arguments."""
-        require(state, ("steps", "hyper", "tangents"))
+        require(state, ("steps", "hyper", "hypergradient", "tangents"))
         device = self._flat.tensors[0].device
         mine = {name: self._flat.flatten(value) for name, value in self._tangents.items()}
         tangents = load_tensors("tangents", state, mine, device)
+        hypergradient = load_tensors("hypergradient", state, self.hypergradient, device)
         self._hyper = load_tensors("hyper", state, self._hyper, device)
+        self.hypergradient = hypergradient
         self._tangents = {name: [t.clone() for t in self._flat.split(flat)] for name, flat in tangents.items()}
         self.steps = int(state["steps"])
 
@@ -174,7 +190,7 @@ class PublishedOHO:
         return loss, self._flat.split(self._flat.flatten(gradients))
 
     def _product(self, closure: Closure, tangent: Tensors) -> Tensors:
-        """H' times a tangent as published: central differences at the parameters after the step."""
+        """Returns H' times a tangent as published: central differences at the parameters after the step."""
         longest = tangent[0].abs().max()
         if longest == 0:
             return [torch.zeros_like(t) for t in tangent]
@@ -194,12 +210,11 @@ class PublishedOHO:
     ) -> None:
         pieces = zip(self._tangents[name], products[name], rate, decay, gradient, self._flat.tensors, strict=True)
         self._tangents[name] = [
-            z * (1 - 2 * λ * η) - η * h - (g + 2 * λ * p if name == "lr" else 2 * η * p)
-            for z, h, η, λ, g, p in pieces
+            z * (1 - 2 * λ * η) - η * h - (g + 2 * λ * p if name == "lr" else 2 * η * p) for z, h, η, λ, g, p in pieces
         ]
 
     def _read(self, name: str, vector: Tensors) -> Tensor:
-        """(S,): each set's slice of v' · tangent."""
+        """Returns each set's slice of v' · tangent, (S,)."""
         sums = torch.zeros_like(self._hyper[name])
         for s, v, tangent in zip(self.set_map.of_tensor, vector, self._tangents[name], strict=True):
             sums[s] += (v * tangent).sum()
@@ -220,7 +235,7 @@ class PublishedOHO:
         return [self._hyper["weight_decay"][s // 2] for s in self.set_map.of_tensor]
 
     def _published_entries(self, decay: Tensor) -> Tensor:
-        """The new λ; layer-wise, its bias entries stay as they were."""
+        """Returns the new λ; layer-wise, its bias entries stay as they were."""
         if self.variant == "layerwise":
             decay[1::2] = self._hyper["weight_decay"][1::2]
         return decay

@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def random_state(device: torch.device) -> list[Tensor]:
-    """State of the CPU's generator and, for a GPU, of that one's."""
+    """Returns the state of the CPU's generator and, for a GPU, of the GPU's."""
     states = [torch.get_rng_state()]
     return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
 @contextmanager
 def replay(states: list[Tensor], device: torch.device) -> Iterator[None]:
-    """Draws inside the block are those that followed `states`; afterwards the generators are where they were."""
+    """Makes draws inside the block those that followed `states`; afterwards the generators are where they were."""
     present = random_state(device)
     _restore(states, device)
     try:

@@ -65,7 +65,7 @@ class Rule(Protocol):
     def __call__(
         self, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper, noise: Tensor | None = None
     ) -> tuple[Tensor, Slots]:
-        """One step; a function of its arguments alone."""
+        """Makes one step; a function of its arguments alone."""
         ...
 
 
@@ -180,7 +180,7 @@ class AdamW:
 
 
 def adam_direction(gradient: Tensor, slots: Slots, hyper: Hyper, epsilon: float) -> tuple[Tensor, Slots]:
-    """m' / (1 − β1^t') / (sqrt(v' / (1 − β2^t')) + ε), and the new slots."""
+    """Returns m' / (1 − β1^t') / (sqrt(v' / (1 − β2^t')) + ε), and the new slots."""
     beta1, beta2 = hyper["beta1"], hyper["beta2"]
     step = slots["step"] + 1
     mean = beta1 * slots["mean"] + (1 - beta1) * gradient
@@ -190,7 +190,7 @@ def adam_direction(gradient: Tensor, slots: Slots, hyper: Hyper, epsilon: float)
 
 
 def clip(gradient: Tensor, *, value: float | None, norm: float | None) -> Tensor:
-    """The gradient (..., N), clipped by value and then by norm; None is no clipping."""
+    """Returns the gradient (..., N), clipped by value and then by norm; None is no clipping."""
     if value is not None:
         gradient = gradient.clamp(-value, value)
     if norm is not None:
@@ -200,13 +200,13 @@ def clip(gradient: Tensor, *, value: float | None, norm: float | None) -> Tensor
 
 
 def add_noise(theta: Tensor, noise: Tensor | None, *, rate: Tensor, temperature: float) -> Tensor:
-    """θ + sqrt(2 η T) ξ; θ itself at temperature 0."""
+    """Returns θ + sqrt(2 η T) ξ, θ itself at temperature 0."""
     if temperature == 0 or noise is None:
         return theta
     return theta + square_root(2 * temperature * rate) * noise
 
 
 def square_root(value: Tensor) -> Tensor:
-    """√value, its derivative taken as 0 where the value is 0, so that an unused unit's tangent stays finite."""
+    """Returns √value, its derivative taken as 0 where the value is 0, so that an unused unit's tangent stays finite."""
     positive = value > 0
     return torch.where(positive, torch.where(positive, value, 1.0).sqrt(), value * 0)

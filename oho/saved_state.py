@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def copied(tensors: Mapping[str, Tensor], device: torch.device | None = None) -> dict[str, Tensor]:
-    """Independent copies, on `device` if given."""
+    """Returns independent copies, on `device` if given."""
     return {name: tensor.detach().to(device, copy=True) for name, tensor in tensors.items()}
 
 
@@ -20,12 +20,10 @@ def require(state: Mapping[str, Any], keys: Iterable[str]) -> None:
         raise ValueError(f"state: no {', '.join(missing)}; give what state_dict() returned")
 
 
-def load_tensors(
-    key: str, state: Mapping[str, Any], mine: Mapping[str, Tensor], device: torch.device
-) -> dict[str, Tensor]:
-    """Copies of `state[key]`, a mapping of tensors, checked against those it replaces.
+def load_tensors(key: str, state: Mapping[str, Any], mine: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Returns copies of `state[key]`, a mapping of tensors, checked against those that they replace.
 
-    A slot kept as one count a member, (M, 1), may come back as one an element, (M, N).
+    A slot kept as one count for each member, (M, 1), may come back as one for each element, (M, N).
 
     Raises:
         ValueError: for another name, shape or dtype.

@@ -4,7 +4,7 @@ symbol  name     shape     meaning
 S       sets     ()        number of distinct values of a hyperparameter
 N       size     ()        tuned elements of one member
 M       members  ()        independent trainings side by side
-h       values   (..., S)  one value a set
+h       values   (..., S)  one value for each set
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ class SetMap:
         return tuple(found)
 
     def spread(self, values: Tensor) -> Tensor:
-        """(M, S) one value a set -> (M, N) one a column."""
+        """Spreads values, (M, S) one for each set, over columns, (M, N)."""
         widths = ((index, columns.stop - columns.start) for columns, index in self.segments)
         return torch.cat([values[:, s : s + 1].expand(-1, width) for s, width in widths], dim=-1)
 
     def collect(self, tangents: Tensor, vector: Tensor) -> Tensor:
-        """tangents (K, M, N), vector (M, N) -> (M, K, S): their products summed over each set's elements alone."""
+        """Returns (M, K, S): tangents (K, M, N) times vector (M, N), summed over each set's elements alone."""
         rows, column = tangents.transpose(0, 1), vector.unsqueeze(-1)
         sums = [torch.matmul(rows[..., columns], column[:, columns]) for columns, _ in self.segments]
         index = torch.tensor([index for _, index in self.segments], device=vector.device)
@@ -78,7 +78,7 @@ class SetMap:
 
 
 def resolve_sets(sets: Sets, parameters: FlatParameters) -> SetMap:
-    """The set map of these parameters.
+    """Returns the set map of these parameters.
 
     Raises:
         TypeError: for something else.

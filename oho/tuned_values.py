@@ -1,10 +1,10 @@
 """The values of a rule's hyperparameters, and how meta-steps move them.
 
-    symbol  name            shape    meaning
-    M       members         ()       independent trainings side by side
-    S       sets            ()       values a hyperparameter has
-    h       values          (M, S)   by name, tuned or not
-    d       hypergradients  (M, S)   by tuned name
+symbol  name            shape    meaning
+M       members         ()       independent trainings side by side
+S       sets            ()       values a hyperparameter has
+h       values          (M, S)   by name, tuned or not
+d       hypergradients  (M, S)   by tuned name
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oho.meta import Memory, MetaRule, admit, meta_step
+from oho.meta import Memory, MetaRule, admit, check_finite, meta_step
 from oho.rules import Rule
 from oho.saved_state import copied, load_tensors
 
@@ -34,14 +34,15 @@ class Tuning:
         """Sets a hyperparameter: a number, (S,) or (M, S).
 
         Raises:
-            ValueError: for a name the rule lacks, a shape that does not fit, or a tuned value outside its bounds.
+            ValueError: for a name the rule lacks, a shape that does not fit, a value that is not finite, or a tuned one
+                outside its bounds.
         """
         if name not in self.values:
             raise ValueError(f"{type(self.rule).__name__} has no {name!r}; it has {', '.join(self.values)}")
         self.values[name] = self._admitted(name, value, self.values[name])
 
     def step(self, hypergradients: dict[str, Tensor]) -> Tensor:
-        """A step of the meta-rule for each member where all of it is finite; returns where that was, (M,)."""
+        """Makes a step of the meta-rule for each member where all of it is finite; returns where that was, (M,)."""
         self.hypergradients = hypergradients
         stepped = {
             name: meta_step(self.meta, name, self.values[name], gradient, self._memory[name])
@@ -62,7 +63,7 @@ class Tuning:
         return finite[:, 0]
 
     def state(self) -> dict[str, Any]:
-        """Copies of everything."""
+        """Returns copies of everything."""
         return {
             "hyper": copied(self.values),
             "hypergradient": copied(self.hypergradients),
@@ -70,7 +71,7 @@ class Tuning:
         }
 
     def loaded(self, state: dict[str, Any], device: torch.device) -> Tuning:
-        """Another one like this with what `state` holds.
+        """Returns another one like this with what `state` holds.
 
         Raises:
             ValueError: for names, shapes, dtypes or a memory of another rule or meta-rule.
@@ -82,7 +83,7 @@ class Tuning:
         return other
 
     def _loaded_memory(self, state: dict[str, Any], device: torch.device) -> dict[str, Memory]:
-        """The meta-rule's memory; its keys are those the rule writes, or none before its first step."""
+        """Returns the meta-rule's memory; its keys are those that the rule writes, or none before its first step."""
         if set(state["memory"]) != set(self.rule.tune):
             raise ValueError(f"state: memory of {sorted(state['memory'])}, this optimizer tunes {self.rule.tune}")
         memory = {name: copied(entries, device) for name, entries in state["memory"].items()}
@@ -94,16 +95,17 @@ class Tuning:
         return memory
 
     def _of_rule(self, value: float | Tensor) -> float | Tensor:
-        """A rule's own value: with members, one axis is theirs."""
+        """Returns a rule's own value: with members, its one axis is theirs."""
         if self._members is not None and isinstance(value, Tensor) and value.shape == (self._members,):
             return value.unsqueeze(-1)
         return value
 
     def _admitted(self, name: str, value: float | Tensor, like: Tensor) -> Tensor:
-        """(M, S) of `like`'s dtype and device, within the bounds if it is tuned."""
-        given = torch.as_tensor(value, dtype=like.dtype, device=like.device).detach()
+        """Returns (M, S) of `like`'s dtype and device, checked to be finite and, if it is tuned, within the bounds."""
+        given = torch.as_tensor(value, dtype=like.dtype).detach()
+        check_finite(name, given)  # where it is: a GPU is not waited for
         try:
-            values = given.expand(self._shape).clone()
+            values = given.to(like.device).expand(self._shape).clone()
         except RuntimeError:
             shape = tuple(given.shape)
             raise ValueError(f"{name}: shape {shape} does not fit (members, sets) = {self._shape}") from None

@@ -67,7 +67,7 @@ class Engine(Protocol):
         *,
         on_products: Callable[[], None] = ...,
     ) -> Derivatives:
-        """Gradient and products at the parameters as they are."""
+        """Returns gradient and products at the parameters as they are."""
         ...
 
 
@@ -76,7 +76,7 @@ def _nothing() -> None:
 
 
 def gradient_of(closure: Closure, parameters: FlatParameters) -> tuple[Tensor, Gradients]:
-    """The closure's losses, detached, and their gradients, one tensor for each parameter, None for one it does not use.
+    """Returns the closure's losses, detached, and the gradient of each parameter, None for one that it does not use.
 
     Raises:
         TypeError: for a closure that returns no tensor.
@@ -108,7 +108,7 @@ def _gradients(loss: Tensor, parameters: FlatParameters, *, graph: bool = False)
 
 
 def gradient_alone(closure: Closure, parameters: FlatParameters, tangents: Tensor) -> Derivatives:
-    """What an engine returns, for tangents that are zero."""
+    """Returns what an engine returns, for tangents that are zero."""
     loss, gradients = gradient_of(closure, parameters)
     return Derivatives(loss, *_flat(gradients, parameters), torch.zeros_like(tangents))
 
@@ -120,7 +120,7 @@ def pearlmutter(
     *,
     on_products: Callable[[], None] = _nothing,
 ) -> Derivatives:
-    """Gradient and products by the tape's sweeps where it answers, else by a second backward pass."""
+    """Computes gradient and products by the tape's sweeps where it answers, else by a second backward pass."""
     with Tape(parameters) as tape:
         loss = _loss_of(closure, parameters)
     if not tape.answers_for(loss):
@@ -136,7 +136,7 @@ def double_backward(
     *,
     on_products: Callable[[], None] = _nothing,
 ) -> Derivatives:
-    """Products by a second backward pass: for few directions one after the other, for many in one batched pass."""
+    """Computes products by a second backward pass: for few directions one by one, for many in one batched pass."""
     return _differentiate_twice(_loss_of(closure, parameters), parameters, tangents, on_products)
 
 
@@ -155,14 +155,12 @@ def _differentiate_twice(
 
 
 def _flat(gradients: Gradients, parameters: FlatParameters) -> tuple[Tensor, tuple[int, ...]]:
-    """Gradient (M, N), and the places of parameters that have none."""
+    """Returns the gradient (M, N), and the places of parameters that have none."""
     detached = [None if g is None else g.detach() for g in gradients]
     return parameters.flatten(detached), tuple(i for i, g in enumerate(gradients) if g is None)
 
 
-def _second_backward(
-    gradients: dict[int, Tensor], parameters: FlatParameters, tangents: Tensor, products: Tensor
-) -> None:
+def _second_backward(gradients: dict[int, Tensor], parameters: FlatParameters, tangents: Tensor, products: Tensor) -> None:
     """Fills `products` from those gradients that depend on the parameters, by the parameter's index."""
 
     def directions(rows: Tensor) -> list[Tensor]:
@@ -200,9 +198,9 @@ def forward_over_reverse(
     *,
     on_products: Callable[[], None] = _nothing,
 ) -> Derivatives:
-    """Products as the tangents of the gradient: the parameters are dual numbers while the closure runs.
+    """Computes products as tangents of the gradient: the parameters are dual numbers while the closure runs.
 
-    One forward and backward pass a direction; memory for one direction only, whatever K.
+    It makes a forward and a backward pass for each direction, and needs memory for one direction only, whatever K.
     """
     if len(tangents) == 0:
         return gradient_alone(closure, parameters, tangents)
@@ -236,7 +234,7 @@ def finite_difference(
     *,
     on_products: Callable[[], None] = _nothing,
 ) -> Derivatives:
-    """Central differences of the gradient, r = ∛ε (1 + ‖θ‖) / ‖z‖ for each direction and member; error O(r²).
+    """Takes central differences of the gradient, r = ∛ε (1 + ‖θ‖) / ‖z‖ for each direction and member; error O(r²).
 
     Parameters are moved in place and put back bit for bit, whatever the closure does.
     """
@@ -269,7 +267,7 @@ ENGINES: dict[str, Engine] = {
 
 
 def resolve_engine(curvature: str | Engine) -> Engine:
-    """An engine by name, or the user's own function of the same signature."""
+    """Returns an engine by its name, or the user's own function of the same signature."""
     if not isinstance(curvature, str):
         return curvature
     if curvature not in ENGINES:

@@ -30,7 +30,7 @@ Term = tuple[Number, Tangent, float]
 
 
 class UnknownOperationError(TypeError):
-    """Something asked of dual numbers that this module has no derivative for."""
+    """Raised for an operation that this module has no derivative for."""
 
 
 class Dual:
@@ -43,7 +43,7 @@ class Dual:
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: tuple = (), kwargs: Mapping | None = None) -> Any:
-        """Where PyTorch calls for a function with a dual number among its arguments."""
+        """PyTorch calls this for a function with a dual number among its arguments."""
         name = function.__name__.strip("_")
         if name not in DERIVATIVES:
             raise UnknownOperationError(name)
@@ -99,19 +99,19 @@ class Dual:
         raise UnknownOperationError("bool")
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        """Methods such as `x.sqrt()`."""
+        """Returns methods such as `x.sqrt`."""
         if name not in DERIVATIVES:
             raise UnknownOperationError(name)
         return lambda *args, **kwargs: DERIVATIVES[name](self, *args, **kwargs)
 
 
 def value_of(x: Any) -> Any:
-    """The value of a dual number; anything else itself."""
+    """Returns the value of a dual number, anything else as it is."""
     return x.value if isinstance(x, Dual) else x
 
 
 def tangent_of(x: Any) -> Tangent:
-    """The tangent of a dual number; None for anything else."""
+    """Returns the tangent of a dual number, None for anything else."""
     return x.tangent if isinstance(x, Dual) else None
 
 
@@ -157,7 +157,7 @@ def square_root(x: Dual) -> Dual:
 
 
 def choose(condition: Tensor, x: Any, y: Any) -> Dual:
-    """x where the condition holds, else y."""
+    """Returns x where the condition holds, else y."""
     value = torch.where(condition, value_of(x), value_of(y))
     a, b = tangent_of(x), tangent_of(y)
     if a is None and b is None:
@@ -200,7 +200,7 @@ DERIVATIVES: dict[str, Callable[..., Any]] = {
 
 
 def full(tangent: Tangent, like: Tensor) -> Tensor:
-    """A tangent as one tensor of `like`'s shape (K, M, C)."""
+    """Returns a tangent as one tensor of `like`'s shape (K, M, C)."""
     if isinstance(tangent, Tensor):
         return tangent.expand_as(like)
     result = torch.zeros_like(like)

@@ -41,7 +41,7 @@ Recipe = Callable[..., tuple[Operation | Loss, Inputs] | None]
 
 
 class Note(NamedTuple):
-    """One operation as it was met.  `moves` tells which inputs depend on parameters."""
+    """One operation as it was met.  `moves` says which inputs depend on parameters."""
 
     operation: Any
     inputs: Inputs
@@ -50,7 +50,7 @@ class Note(NamedTuple):
 
 
 class Tape(TorchFunctionMode):
-    """Entered around a closure, notes every operation whose result depends on the parameters."""
+    """Notes every operation of the closure that it is entered around whose result depends on the parameters."""
 
     def __init__(self, parameters: FlatParameters):
         super().__init__()
@@ -61,14 +61,14 @@ class Tape(TorchFunctionMode):
         self._dropped = parameters.members is not None or any(map(_is_hooked, parameters.tensors))
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Where PyTorch calls for each of its functions."""
+        """PyTorch calls this for each of its functions."""
         result = function(*args, **(kwargs or {}))
         if not self._dropped and any(id(tensor) in self._moving for tensor in _tensors((args, kwargs))):
             self._dropped = not self._note(function, args, kwargs or {}, result)
         return result
 
     def answers_for(self, loss: Tensor) -> bool:
-        """Whether the tape holds all that leads from the parameters to this loss."""
+        """Returns whether the tape holds all that leads from the parameters to this loss."""
         return (
             not self._dropped
             and bool(self.notes)
@@ -80,7 +80,7 @@ class Tape(TorchFunctionMode):
         )
 
     def _note(self, function: Any, args: tuple, kwargs: dict, result: Any) -> bool:
-        """False if the tape cannot follow."""
+        """Notes an operation; returns False if the tape cannot follow it."""
         if not any(tensor.requires_grad for tensor in _tensors(result)):
             return True  # a shape, a dtype, a detached value
         recipe = RECIPES.get(function)
@@ -111,7 +111,7 @@ SWEEP_ELEMENTS = 1 << 24
 def sweep(
     tape: Tape, parameters: FlatParameters, tangents: Tensor, on_products: Callable[[], None]
 ) -> tuple[Tensor, tuple[int, ...], Tensor]:
-    """Gradient (1, N), the places of parameters the loss does not use, and products (K, 1, N)."""
+    """Returns the gradient (1, N), the places of parameters that the loss does not use, and products (K, 1, N)."""
     *notes, last = tape.notes
     gradient, products = tangents.new_empty(tangents.shape[1:]), torch.empty_like(tangents)
     adjoints = _Sums(parameters, gradient)
@@ -133,7 +133,7 @@ def sweep(
 def _swing(
     tape: Tape, parameters: FlatParameters, tangents: Tensor, of_outputs: list[Tensor | None], products: Tensor
 ) -> None:
-    """Tangents forward and swings back along some directions; `of_outputs` are the adjoints of each note's output."""
+    """Carries tangents forward and swings back along some directions; `of_outputs` are the adjoints of notes' outputs."""
     *notes, last = tape.notes
     swings = _Sums(parameters, products)
     tangent_of: dict[int, Tensor] = {
@@ -151,7 +151,7 @@ def _swing(
 
 
 class _Sums:
-    """What operations say of each tensor, added up; a parameter's sum lies in the flat result."""
+    """The terms that operations contribute to each tensor, added up; a parameter's sum lies in the flat result."""
 
     def __init__(self, parameters: FlatParameters, flat: Tensor):
         self._order = [id(tensor) for tensor in parameters.tensors]
@@ -160,11 +160,11 @@ class _Sums:
         self._sums: dict[int, Tensor] = {}
 
     def room(self, note: Note) -> Callable[[int], Tensor | None]:
-        """A parameter's place, as long as nothing has been written there."""
+        """Returns a parameter's place, as long as nothing has been written there."""
         return lambda place: self._views[key] if (key := id(note.inputs[place])) in self._fresh else None
 
     def add(self, tensor: Tensor, piece: Tensor) -> None:
-        """One more term."""
+        """Adds one more term."""
         key = id(tensor)
         if key not in self._views:
             self._sums[key] = self._sums[key] + piece if key in self._sums else piece
@@ -176,24 +176,24 @@ class _Sums:
             self._views[key].add_(piece)
 
     def add_all(self, note: Note, pieces: tuple[Tensor | None, ...]) -> None:
-        """One term for each input that moves."""
+        """Adds one term for each input that moves."""
         for tensor, piece in zip(note.inputs, pieces, strict=True):
             if piece is not None:
                 self.add(tensor, piece)
 
     def take(self, tensor: Tensor) -> Tensor | None:
-        """The sum of a tensor that is no parameter; None if nothing was said of it."""
+        """Takes out the sum of a tensor that is no parameter; None if it has no terms."""
         return self._sums.pop(id(tensor), None)
 
     def close(self) -> tuple[int, ...]:
-        """Sets to zero the parameters nothing was said of, and returns their places."""
+        """Sets the sums of parameters without terms to zero, and returns their places."""
         for key in self._fresh:
             self._views[key].zero_()
         return tuple(place for place, key in enumerate(self._order) if key in self._fresh)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Tensors in a value and in the containers it is made of."""
+    """Yields the tensors in a value and in the containers that it is made of."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, tuple | list):

@@ -1,5 +1,9 @@
 """A user's mistake is a clear error."""
 
+import copy
+import io
+import math
+
 import pytest
 import torch
 from test_exact import loss_of, make_problem
@@ -22,11 +26,13 @@ MISTAKES = {
     "a meta-rule's class": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), meta=oho.MetaAdam), "MetaAdam"),
     "upwards": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), meta=oho.MetaSGD(-1e-3)), "0 or more"),
     "a misspelt bound": (
-        lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), meta=oho.MetaAdam(0.1, bounds={"learning_rate": (0, 1)})), "lr",
+        lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), meta=oho.MetaAdam(0.1, bounds={"learning_rate": (0, 1)})),
+        "lr",
     ),
     "a list of sets": (lambda m: oho.OHO(m.named_parameters(), oho.SGD(0.1), sets=["a"]), "Layerwise"),
     "a set too many": (
-        lambda m: oho.OHO(m.named_parameters(), oho.SGD(0.1), sets={**dict(m.named_parameters()), "9.x": "a"}), "9.x",
+        lambda m: oho.OHO(m.named_parameters(), oho.SGD(0.1), sets={**dict(m.named_parameters()), "9.x": "a"}),
+        "9.x",
     ),
     "no names": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), sets=lambda name: name), "named_parameters"),
     "mixed types": (lambda m: oho.OHO([*m.parameters(), nn.Parameter(torch.ones(1))], oho.SGD(0.1)), "float"),
@@ -74,3 +80,71 @@ def test_a_model_converted_too_late_is_told_so():
     model.float()
     with pytest.raises(ValueError, match="then make the optimizer"):
         optimizer.step(lambda: loss_of(model, batches[0]))
+
+
+def published(model):
+    return oho.PublishedOHO(model.parameters(), "full", lr=0.1, weight_decay=1e-4, meta_lr=1e-3)
+
+
+MAKE = {
+    "oho": lambda model: oho.OHO(model.parameters(), oho.Momentum(0.1, 1e-3, tune=("lr",)), sets="full"),
+    "published": published,
+}
+
+
+@pytest.mark.parametrize("value", [-3.0, math.nan, math.inf, [0.1, -0.1, 0.1, 0.1], [0.1, 0.1, math.nan, 0.1]], ids=str)
+@pytest.mark.parametrize("kind", MAKE)
+def test_a_value_out_of_bounds_is_not_assigned(kind, value):
+    optimizer = MAKE[kind](make_problem()[0])
+    before = optimizer.hyper["lr"].tolist()
+    with pytest.raises(ValueError, match=r"lr=.*: (allowed is|must be finite)"):
+        optimizer.hyper["lr"] = torch.as_tensor(value)
+    assert optimizer.hyper["lr"].tolist() == before
+
+
+def test_a_value_that_is_not_tuned_is_finite_too():
+    optimizer = MAKE["oho"](make_problem()[0])
+    with pytest.raises(ValueError, match="momentum=nan: must be finite"):
+        optimizer.hyper["momentum"] = math.nan
+    with pytest.raises(ValueError, match=r"weight_decay=.*: allowed is \[0, 0.0005\]"):
+        published(make_problem()[0]).hyper["weight_decay"] = 1.0
+
+
+WRITES = {
+    "an item": lambda value: value.__setitem__(0, -3.0),
+    "an item of a view": lambda value: value[:2].__setitem__(0, -3.0),
+    "a method": lambda value: value.mul_(-1),
+    "a detached view": lambda value: value.detach().fill_(-3.0),
+    "an output": lambda value: torch.neg(value, out=value),
+    "many at once": lambda value: torch._foreach_mul_([value], -1.0),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("kind", MAKE)
+def test_a_value_cannot_be_written_into(kind, write):
+    optimizer = MAKE[kind](make_problem()[0])
+    before = optimizer.hyper["lr"].tolist()
+    with pytest.raises(TypeError, match=r"assign a whole one.*optimizer.hyper\[name\] = values$"):
+        WRITES[write](optimizer.hyper["lr"])
+    assert optimizer.hyper["lr"].tolist() == before
+
+
+def test_a_value_serves_as_any_tensor():
+    """It is read, computed with, differentiated through and saved; what comes of it can be written into."""
+    model, batches = make_problem()
+    optimizer = MAKE["oho"](model)
+    optimizer.hyper["lr"] *= 0.5
+    assert optimizer.hyper["lr"].tolist() == [0.05] * 4
+    value = optimizer.hyper["weight_decay"]
+    penalty = value[0] * model[0].weight.square().sum()
+    (gradient,) = torch.autograd.grad(penalty, model[0].weight)
+    torch.testing.assert_close(gradient, 2e-3 * model[0].weight.detach())
+    for free in (value.clone(), value * 1, copy.deepcopy(value)):
+        free[0] = -3.0
+    file = io.BytesIO()
+    torch.save(value, file)
+    file.seek(0)
+    assert type(torch.load(file, weights_only=True)) is torch.Tensor
+    optimizer.step(lambda: loss_of(model, batches[0]) + value[0] * model[0].weight.square().sum())
+    assert optimizer.hyper["weight_decay"].tolist() == [1e-3] * 4

@@ -109,6 +109,8 @@ def test_state_continues_bit_for_bit():
     twin.load_state_dict(model.state_dict())
     second = made(twin)
     second.load_state_dict(first.state_dict())
+    assert all(torch.equal(value, second.hypergradient[name]) for name, value in first.hypergradient.items())
+    assert float(second.hypergradient["lr"].abs().min()) > 0
     for _ in range(3):
         step(model, first)
         step(twin, second)
