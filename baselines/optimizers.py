@@ -1,19 +1,18 @@
-"""The optimizers that a schedule scales: SGD, momentum, Adam and AdamW, each with its own options.
+"""Steppers: how a training updates its model, by an optimizer of `torch.optim` or of a tuning-free package.
 
-A stepper makes one update from a loss.  Training code, here and in the tuning-free methods, sees nothing else of an
-optimizer.
+A stepper makes one update from a loss.  Training code sees nothing else of an optimizer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
-from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
-from bench.protocol import Options, packed, unpacked
+from bench.protocol import packed, unpacked
+from bench.protocol.optimizers import Adam, AdamW, AnyOptimizer, Momentum
 
 Closure = Callable[[], Tensor]
 """Computes the training loss of the model in its current state, without a backward pass."""
@@ -105,76 +104,17 @@ class TorchStepper:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
 
-class Sgd(Options):
-    """Plain stochastic gradient descent with an L2 penalty in the gradient."""
-
-    own: ClassVar[tuple[str, ...]] = ()
-    """The optimizer's hyperparameters, beside learning rate and weight decay, that a search may tune."""
-
-    label: ClassVar[str] = "SGD"
-    name: Literal["sgd"] = "sgd"
-
-    def make(self, parameters: Iterable[nn.Parameter], common: dict[str, Any]) -> torch.optim.Optimizer:
-        """Returns a torch.optim.SGD; `common` has lr and weight_decay."""
-        return torch.optim.SGD(parameters, **common)
-
-
-class Momentum(Options):
-    """SGD with heavy-ball or Nesterov momentum and an L2 penalty in the gradient."""
-
-    own: ClassVar[tuple[str, ...]] = ("momentum",)
-
-    label: ClassVar[str] = "momentum"
-    name: Literal["momentum"] = "momentum"
-    momentum: float | None = Field(default=0.9, ge=0, lt=1)
-    nesterov: bool = False
-
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> Momentum:
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs a momentum above 0")
-        return self
-
-    def make(self, parameters: Iterable[nn.Parameter], common: dict[str, Any]) -> torch.optim.Optimizer:
-        """Returns a torch.optim.SGD with momentum."""
-        assert self.momentum is not None
-        return torch.optim.SGD(parameters, momentum=self.momentum, nesterov=self.nesterov, **common)
-
-
-class Betas(Options):
-    """The decay factors of the averages of the gradient and of its square."""
-
-    own: ClassVar[tuple[str, ...]] = ("beta1", "beta2")
-
-    beta1: float | None = Field(default=0.9, ge=0, lt=1)
-    beta2: float | None = Field(default=0.999, ge=0, lt=1)
-
-
-class Adam(Betas):
-    """Adam with an L2 penalty in the gradient."""
-
-    label: ClassVar[str] = "Adam"
-    name: Literal["adam"] = "adam"
-
-    def make(self, parameters: Iterable[nn.Parameter], common: dict[str, Any]) -> torch.optim.Optimizer:
-        """Returns a torch.optim.Adam."""
-        return torch.optim.Adam(parameters, betas=(self.beta1, self.beta2), **common)  # type: ignore[arg-type]
-
-
-class AdamW(Betas):
-    """Adam with decoupled weight decay."""
-
-    label: ClassVar[str] = "AdamW"
-    name: Literal["adamw"] = "adamw"
-
-    def make(self, parameters: Iterable[nn.Parameter], common: dict[str, Any]) -> torch.optim.Optimizer:
-        """Returns a torch.optim.AdamW."""
-        return torch.optim.AdamW(parameters, betas=(self.beta1, self.beta2), **common)  # type: ignore[arg-type]
-
-
-def _named(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
-AnyOptimizer = Annotated[Sgd | Momentum | Adam | AdamW, Field(discriminator="name"), BeforeValidator(_named)]
-"""A configuration gives either a name or a mapping with `name` and the optimizer's options."""
+def torch_optimizer(
+    optimizer: AnyOptimizer, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Returns the `torch.optim` optimizer that these options describe, none of whose values is open."""
+    common: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
+    if isinstance(optimizer, Momentum):
+        assert optimizer.momentum is not None
+        return torch.optim.SGD(parameters, momentum=optimizer.momentum, nesterov=optimizer.nesterov, **common)
+    if isinstance(optimizer, Adam | AdamW):
+        assert optimizer.beta1 is not None
+        assert optimizer.beta2 is not None
+        kind = torch.optim.Adam if isinstance(optimizer, Adam) else torch.optim.AdamW
+        return kind(parameters, betas=(optimizer.beta1, optimizer.beta2), **common)
+    return torch.optim.SGD(parameters, **common)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, Self
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from baselines import schedules
-from baselines.optimizers import Adam, AnyOptimizer, Sgd, Stepper, TorchStepper
+from baselines.optimizers import Stepper, TorchStepper, torch_optimizer
 from baselines.schedules import Place
 from bench.protocol import Batches, Kick, Ledger, MethodEntry, Space, State, Task, draw, remade, train
+from bench.protocol.optimizers import Adam, InitialValues, WithOptimizer
 
 
 class TrainingOptions(Protocol):
@@ -51,17 +51,8 @@ class TrainingOptions(Protocol):
         ...
 
 
-class ScheduledOptions(schedules.Constant):
+class ScheduledOptions(WithOptimizer, schedules.Constant):
     """An optimizer with a schedule.  A value of null is drawn from the experiment's space, by the seed."""
-
-    lr: float | None = Field(default=None, gt=0)
-    weight_decay: float | None = Field(default=None, ge=0)
-    optimizer: AnyOptimizer = Sgd()
-
-    @property
-    def optimizer_name(self) -> str:  # type: ignore[override]
-        """Returns sgd, momentum, adam or adamw."""
-        return self.optimizer.name
 
     @property
     def initial_lr(self) -> float | None:
@@ -70,26 +61,15 @@ class ScheduledOptions(schedules.Constant):
 
     def values(self) -> dict[str, float | None]:
         """Returns learning rate and weight decay, then the schedule's values, then the optimizer's."""
-        names = ("lr", "weight_decay", *self.own)
-        return {name: getattr(self, name) for name in names} | {
-            name: getattr(self.optimizer, name) for name in self.optimizer.own
-        }
-
-    def replace(self, values: Mapping[str, float]) -> Self:
-        """Returns a copy with other values."""
-        inner = {name: value for name, value in values.items() if name in self.optimizer.own}
-        outer = {name: value for name, value in values.items() if name not in inner}
-        return self.model_copy(update={**outer, "optimizer": self.optimizer.model_copy(update=inner)})
-
-    def details(self) -> list[str]:
-        """Returns the optimizer's label unless it is the usual optimizer."""
-        usual = type(self).model_fields["optimizer"].default.name
-        return [] if self.optimizer.name == usual else [self.optimizer.label]
+        common, schedule = InitialValues.values(self), {name: getattr(self, name) for name in self.own}
+        return common | schedule | super().values()
 
     def stepper(self, model: nn.Module) -> Stepper:
         """Returns the optimizer; no value may be open any more."""
-        common = {"lr": self.lr, "weight_decay": self.weight_decay}
-        return TorchStepper(self.optimizer.make(model.parameters(), common))
+        assert self.lr is not None
+        assert self.weight_decay is not None
+        parameters = model.parameters()
+        return TorchStepper(torch_optimizer(self.optimizer, parameters, lr=self.lr, weight_decay=self.weight_decay))
 
 
 class FixedOptions(ScheduledOptions):

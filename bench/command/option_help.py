@@ -85,6 +85,8 @@ def _kind(annotation: Any) -> str:
         return " | ".join(map(_kind, inner))
     if origin is tuple:
         return f"list of {_kind(inner[0])}"
+    if origin is Mapping:
+        return f"mapping to a {_kind(inner[1])} from {_kind(inner[0])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         keys = ", ".join(key for key in annotation.model_fields if key != "name")
         name = str(annotation.model_fields["name"].default)

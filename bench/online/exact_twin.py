@@ -1,7 +1,8 @@
 """How far a run's hypergradients are from the derivative, step by step: an exact influence is carried beside it.
 
-The twin stands where the run stands before each step and makes the same step with the same hyperparameters on the same
-batches.  It carries the exact influence of the whole run, undiscounted, with a tangent for each hyperparameter and set.
+Before each step the twin takes over the run's parameters and hyperparameters, then makes the same step: the same rule on
+the same batches, with the same noise, whose slots therefore stay those of the run.  It carries the exact influence of the
+whole run, undiscounted, with a tangent for each hyperparameter and set.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,20 +24,25 @@ WINDOW = 100
 
 
 class ExactTwin:
-    """The exact hypergradient at every step of a run of SGD."""
+    """The exact hypergradient at every step of a run, whatever its update rule."""
 
     def __init__(self, model: nn.Module, optimizer: oho.OHO | oho.PublishedOHO, sets: oho.Sets):
         self.model, self._run = copy.deepcopy(model), optimizer
         self._parameters = list(model.parameters())
-        rule = oho.SGD(0.0, 0.0, tune=tuple(optimizer.hypergradient))
-        self._optimizer = oho.OHO(self.model.named_parameters(), rule, sets=sets, meta=oho.MetaSGD(0.0))
-        self._errors: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in rule.tune}
-        self._wrong: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in rule.tune}
+        tune = tuple(optimizer.hypergradient)
+        published = oho.SGD(0.0, 0.0, tune=tune)
+        rule = replace(cast(Any, optimizer.rule), tune=tune) if isinstance(optimizer, oho.OHO) else published
+        noise = [torch.Generator().set_state(state) for state in optimizer.state_dict().get("generators", ())]
+        self._optimizer = oho.OHO(
+            self.model.named_parameters(), rule, sets=sets, meta=oho.MetaSGD(0.0), generator=noise or None
+        )
+        self._errors: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in tune}
+        self._wrong: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in tune}
         self._lost = False
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Before the run's step: the same point, the same hyperparameters; if these are not finite, it follows no more."""
+        """Goes where the run stands before its step; if hyperparameters are not finite, it follows no more."""
         self._lost = self._lost or not all(bool(value.isfinite().all()) for value in self._run.hyper.values())
         if self._lost:
             return
@@ -45,23 +52,27 @@ class ExactTwin:
             self._optimizer.set_hyper(name, value)
 
     def compare(self, train_closure: Callable[[], Tensor], held_closure: Callable[[], Tensor]) -> None:
-        """After the run's step: the twin's, on closures of `self.model`."""
+        """Makes the twin's step after the run's, on closures of `self.model`, and notes the run's errors.
+
+        There are none to note where the run's step was without a meta-step.
+        """
         if self._lost:
             return
         self._optimizer.step(train_closure, held_closure)
+        if self._run.steps % getattr(self._run, "update_every", 1):
+            return
         for name, exact in self._optimizer.hypergradient.items():
             found = self._run.hypergradient[name]
-            error = torch.linalg.vector_norm((found - exact).double()) / torch.linalg.vector_norm(exact.double())
-            self._errors[name].append(float(error))
+            self._errors[name].append(_relative_error(found, exact))
             self._wrong[name].append(float((found * exact < 0).double().mean()))
 
     def saved(self) -> dict[str, Any]:
-        """The exact influence, and the errors so far."""
+        """Returns the exact influence, and the errors so far."""
         kept = {key: {name: list(values) for name, values in found.items()} for key, found in self._found().items()}
         return {"optimizer": self._optimizer.state_dict(), "lost": self._lost, **kept}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """The same."""
+        """Takes over what another twin has `saved`."""
         self._optimizer.load_state_dict(saved["optimizer"])
         self._lost = saved["lost"]
         for key, found in self._found().items():
@@ -72,12 +83,18 @@ class ExactTwin:
         return {"errors": self._errors, "wrong": self._wrong}
 
     def scalars(self) -> dict[str, float]:
-        """Over the last steps: median relative error of the hypergradient, and the share of its entries of the wrong sign.
+        """Returns, over the last steps, the median relative error of the hypergradient and the share of wrong signs.
 
-        Nothing where there is nothing to follow.
+        There are none where there is nothing to follow.
         """
         if self._lost:
             return {}
         found = {f"hypergradient_error_{name}": median(values) for name, values in self._errors.items() if values}
         wrong = {f"hypergradient_wrong_sign_{name}": sum(v) / len(v) for name, v in self._wrong.items() if v}
         return found | wrong
+
+
+def _relative_error(found: Tensor, exact: Tensor) -> float:
+    """|found − exact| / |exact|; 0 where both are 0, as is a momentum's at its first step."""
+    error = torch.linalg.vector_norm((found - exact).double())
+    return float(error / torch.linalg.vector_norm(exact.double())) if float(error) else 0.0

@@ -22,8 +22,8 @@ Schedule = dict[str, Tensor]
 class TransplantOptions(Options):
     """`over` is the OHO method that finds the schedule, in a training of `epochs` on the seed `donor_offset` further on.
 
-    `order` is that in which its values are used: kept, shuffled in time, or all replaced by their mean.  After the last one
-    it stays.  Finding the schedule is set-up: it is not counted.
+    The schedule is used in its `order`: kept, shuffled in time, or with all its values replaced by their mean.  After its
+    end the last values stay.  Finding the schedule is set-up: it is not counted.
     """
 
     over: Any
@@ -32,40 +32,42 @@ class TransplantOptions(Options):
     order: Literal["kept", "shuffled", "mean"] = "kept"
 
     def details(self) -> list[str]:
-        """The order, where it is not kept."""
+        """Returns the order, where it is not kept."""
         return [] if self.order == "kept" else [self.order]
 
 
 @dataclass(kw_only=True)
 class TransplantState(State):
-    """A training by SGD along the schedule, whose values are set before each step."""
+    """A training along the schedule, whose values are set before each step."""
 
-    optimizer: oho.OHO = remade()
+    optimizer: oho.OHO
     batches: Batches = remade()
     schedule: Schedule
 
 
 class Transplant:
-    """SGD whose learning rate and L2 coefficient follow what was found elsewhere."""
+    """The update rule of the donor, whose hyperparameters follow what was found elsewhere."""
 
     def __init__(self, options: TransplantOptions, over: Online):
         self.options, self.over = options, over
         self._found: dict[int, Schedule] = {}
 
     def init(self, task: Task, seed: int) -> TransplantState:
-        """Trains the donor, once a seed."""
+        """Trains the donor, once for each seed."""
         if seed not in self._found:
             self._found[seed] = self._arranged(self._donate(task, seed + self.options.donor_offset), seed)
         schedule, model = self._found[seed], task.model(seed)
         hyper = {name: values[0].tolist() for name, values in schedule.items()}
-        optimizer = oho.OHO(model.named_parameters(), oho.SGD(0.0, tune=()), sets=self.over.options.sets)
+        donor = self.over.options
+        rule = donor.rule(dict.fromkeys(schedule, 0.0), tune=())
+        optimizer = oho.OHO(model.named_parameters(), rule, sets=donor.sets)
         return TransplantState(
             task=task, seed=seed, model=model, hyper=hyper, schedule=schedule, optimizer=optimizer,
             batches=task.train_batches(seed),
         )  # fmt: skip
 
     def advance(self, state: TransplantState, *, steps: int, progress: float, ledger: Ledger) -> None:
-        """Updates along the schedule."""
+        """Makes updates along the schedule."""
         last = len(state.schedule["lr"]) - 1
 
         def update() -> Tensor:
@@ -84,12 +86,15 @@ class Transplant:
         return state
 
     def _donate(self, task: Task, seed: int) -> Schedule:
-        """The values that each step of the donor was made with."""
+        """Returns the values that each step of the donor was made with, up to where it diverged, if it did."""
         donor: OnlineState = self.over.init(task, seed)
         found: dict[str, list[Tensor]] = {name: [] for name in donor.optimizer.hyper}
         while donor.step < self.options.epochs * task.steps_per_epoch and not donor.diverged:
-            for name, values in donor.optimizer.hyper.items():
-                found[name].append(values.clone())
+            present = dict(donor.optimizer.hyper)
+            if not all(bool(values.isfinite().all()) for values in present.values()):
+                break
+            for name, values in present.items():
+                found[name].append(values.cpu())  # where setting one waits for no GPU
             self.over.advance(donor, steps=1, progress=0.0, ledger=Ledger())
         return {name: torch.stack(values) for name, values in found.items()}
 
@@ -98,12 +103,12 @@ class Transplant:
             return {name: values.mean(0, keepdim=True) for name, values in schedule.items()}
         if self.options.order == "shuffled":
             order = torch.randperm(len(schedule["lr"]), generator=stream(seed, "shuffled schedule"))
-            return {name: values[order.to(values.device)] for name, values in schedule.items()}
+            return {name: values[order] for name, values in schedule.items()}
         return schedule
 
 
 TRANSPLANT = MethodEntry(
-    description="SGD along the schedule that an OHO run of another seed found, kept, shuffled in time, or averaged",
+    description="a training along the schedule that an OHO run of another seed found, kept, shuffled, or averaged",
     label="Transplant",
     family="transplant",
     options=TransplantOptions,

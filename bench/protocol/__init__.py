@@ -14,7 +14,8 @@ from bench.protocol.method import (
     select,
     train,
 )
-from bench.protocol.space import OPTIMIZERS, Dimension, Space, draw
+from bench.protocol.optimizers import OPTIMIZERS, AnyOptimizer, InitialValues, WithOptimizer
+from bench.protocol.space import Dimension, Space, draw
 from bench.protocol.streams import stream, stream_seed
 from bench.protocol.task import Batch, Batches, Split, Task, evaluate
 from bench.records.checkpoints import packed, unpacked
@@ -22,10 +23,12 @@ from bench.records.checkpoints import packed, unpacked
 __all__ = [
     "FAMILIES",
     "OPTIMIZERS",
+    "AnyOptimizer",
     "Batch",
     "Batches",
     "Dimension",
     "Incumbent",
+    "InitialValues",
     "Kick",
     "Ledger",
     "Method",
@@ -37,6 +40,7 @@ __all__ = [
     "State",
     "Task",
     "Trial",
+    "WithOptimizer",
     "adopt",
     "draw",
     "evaluate",

@@ -11,8 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bench.protocol.streams import stream_seed
 
-OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
-"""Names of optimizers that several methods use, for which a space may have separate laws."""
 Bound = Annotated[float, Field(allow_inf_nan=False)]
 
 

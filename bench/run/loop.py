@@ -20,7 +20,7 @@ from bench.records.checkpoints import packed, write_checkpoint
 from bench.run.disturbances import Conditions
 from bench.run.gradient_correlations import gradient_correlations
 
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 CHECKPOINT_SHARE = 0.02
 """Of a run's time that checkpoints may take: where they are large, they are made more rarely."""
 SAVED = ("due", "result", "final", "recorded_trials", "resumptions")

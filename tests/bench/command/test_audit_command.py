@@ -35,6 +35,19 @@ def test_an_exact_run_is_exact_to_the_rounding_of_float32(method, tmp_path):
         assert math.dist(*zip(*pairs, strict=True)) < 1e-4 * math.hypot(*(exact for _, exact in pairs))
 
 
+@pytest.mark.parametrize("method", ["oho-full", "oho-default"])
+def test_a_run_of_another_optimizer_with_all_that_it_tunes(method, tmp_path):
+    options = ["methods.0.optimizer={name: momentum, nesterov: true}", "methods.0.tune=[lr, weight_decay, momentum]"]
+    small = ["methods.0.lr=0.01", "methods.0.weight_decay=1e-4"]
+    rates = ["methods.0.meta_rate=1e-6"] if method == "oho-full" else []
+    text = audited(tmp_path, method, *options, *small, *rates, steps=10, at=20)
+    assert text.startswith(f"{'Full' if method == 'oho-full' else 'Default'} OHO, momentum on digits, seed 0: ")
+    rows = [line.split() for line in text.splitlines()[2:]]
+    for name in ("lr", "weight_decay", "momentum"):
+        pairs = [(float(row[-3]), float(row[-2])) for row in rows if row[0] == name]
+        assert math.dist(*zip(*pairs, strict=True)) < 1e-4 * math.hypot(*(exact for _, exact in pairs))
+
+
 def test_the_collapsed_influence_is_shown_to_be_biased(tmp_path):
     assert max(errors(audited(tmp_path, "oho-full", "methods.0.influence=collapsed", steps=60))) > 0.1
 

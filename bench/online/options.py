@@ -1,0 +1,186 @@
+"""Options of OHO's methods: initial values, the update rule, the meta-step, and what shares one value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+import oho
+from bench.protocol import InitialValues, WithOptimizer
+from bench.protocol.optimizers import Momentum
+from oho.meta import DEFAULT_BOUNDS, Bounds
+from oho.published import CEILINGS
+from oho.rules import Rule
+
+Tunable = Literal["lr", "weight_decay", "momentum", "beta1", "beta2"]
+RULES = {"sgd": oho.SGD, "momentum": oho.Momentum, "adam": oho.Adam, "adamw": oho.AdamW}
+
+
+class OnlineOptions(InitialValues):
+    """What all methods named oho-* have in common: initial values, and the loss whose hypergradients they follow."""
+
+    source: Literal["validation", "training"] = "validation"
+    validation_batch_size: int | None = Field(default=None, ge=1)
+    compare_exact: bool = False
+
+    @property
+    def bounds(self) -> Mapping[str, Bounds]:
+        """The interval that each hyperparameter stays in, kicks included."""
+        return DEFAULT_BOUNDS
+
+    @property
+    def sets(self) -> oho.Sets:
+        """What shares one value."""
+        return "global"
+
+    def rule(self, values: Mapping[str, float], *, tune: tuple[str, ...], temperature: float = 0.0) -> Rule:
+        """Returns the update rule with these hyperparameters, of which those in `tune` are tuned."""
+        return oho.SGD(**values, tune=tune, temperature=temperature)
+
+
+class DefaultOptions(WithOptimizer, OnlineOptions):
+    """An update rule, and `tune`, the names of its hyperparameters that follow their hypergradients.
+
+    Hypergradients are those of the loss on validation batches of `validation_batch_size`, or of the task's own size if
+    that is left out; with `source: training`, of the loss on the step's own training batch.  With `compare_exact` an exact
+    influence is carried beside the run, uncounted, and the errors of the run's hypergradients are recorded.
+    """
+
+    tune: tuple[Tunable, ...] = Field(default=("lr", "weight_decay"), min_length=1)
+
+    @field_validator("tune")
+    @classmethod
+    def _of_the_optimizer(cls, tune: tuple[Tunable, ...], info: ValidationInfo) -> tuple[Tunable, ...]:
+        optimizer = info.data.get("optimizer")
+        if optimizer is None:  # has a mistake of its own
+            return tune
+        names = ("lr", "weight_decay", *optimizer.own)
+        if unknown := [name for name in tune if name not in names]:
+            raise ValueError(f"{optimizer.name} has no {', '.join(unknown)}; it has {', '.join(names)}")
+        if len(set(tune)) < len(tune):
+            raise ValueError("each name once")
+        for name in set(tune) & set(optimizer.own):
+            (low, high), value = DEFAULT_BOUNDS[name], getattr(optimizer, name)
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"{name}={value:g} is out of bounds; allowed is [{low:g}, {high:g}] where it is tuned")
+        return tune
+
+    def rule(self, values: Mapping[str, float], *, tune: tuple[str, ...], temperature: float = 0.0) -> Rule:
+        """Returns the update rule with these hyperparameters, of which those in `tune` are tuned."""
+        others = {"nesterov": self.optimizer.nesterov} if isinstance(self.optimizer, Momentum) else {}
+        return RULES[self.optimizer.name](**values, **others, tune=tune, temperature=temperature)
+
+
+class GlobalOptions(DefaultOptions):
+    """The published raw parametrisation: hyperparameters take plain gradient steps and stay within their bounds.
+
+    `meta_rate` is the length of a step relative to the hypergradient, for the weight decay times
+    `weight_decay_rate_scale`.  `meta_rates` gives hyperparameters rates of their own, such as {beta1: 1e-3}, in the place
+    of both.  The defaults are the published ones, chosen for SGD: learning rates of Adam are smaller and hypergradients
+    with respect to them larger, so that they want meta-rates of some 1e-7.  Momentum and betas stay within [0, 0.999] and,
+    beta2, [0, 0.99999].
+    """
+
+    meta_rate: float = Field(default=1e-5, ge=0)
+    meta_rates: Mapping[Tunable, float] = {}
+    weight_decay_rate_scale: float = Field(default=0.01, ge=0)
+    weight_decay_max: float = Field(default=2e-4, gt=0)
+    discount: float = Field(default=1.0, ge=0, le=1)
+    reset_every: int = Field(default=0, ge=0)
+    update_every: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+
+    @field_validator("meta_rates")
+    @classmethod
+    def _of_what_is_tuned(cls, rates: Mapping[Tunable, float], info: ValidationInfo) -> Mapping[Tunable, float]:
+        tune = info.data.get("tune")
+        if tune is not None and (unknown := [name for name in rates if name not in tune]):
+            raise ValueError(f"{', '.join(unknown)}: not tuned; tuned are {', '.join(tune)}")
+        if negative := [name for name, rate in rates.items() if rate < 0]:
+            raise ValueError(f"{', '.join(negative)}: must be 0 or more")
+        return rates
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The meta-rate of each tuned hyperparameter."""
+        usual = {"weight_decay": self.meta_rate * self.weight_decay_rate_scale}
+        return {name: self.meta_rates.get(name, usual.get(name, self.meta_rate)) for name in self.tune}
+
+    @property
+    def bounds(self) -> Mapping[str, Bounds]:
+        """The library's, but for the ceiling of the weight decay."""
+        return {**DEFAULT_BOUNDS, "weight_decay": (0.0, self.weight_decay_max)}
+
+    @property
+    def mode(self) -> str:
+        """The influence's: with one set exact and collapsed are the same."""
+        return "exact"
+
+
+class SetsOptions(GlobalOptions):
+    """Several sets: exact and collapsed influence differ."""
+
+    influence: Literal["exact", "collapsed"] = "exact"
+
+    @property
+    def mode(self) -> str:
+        """The influence's."""
+        return self.influence
+
+
+class FullOptions(SetsOptions):
+    """One value of each hyperparameter for each parameter tensor."""
+
+    weight_decay_max: float = Field(default=5e-4, gt=0)
+
+    @property
+    def sets(self) -> oho.Sets:
+        """A set for each tensor."""
+        return "full"
+
+
+class LayerwiseOptions(SetsOptions):
+    """One value of each hyperparameter for the weights and one for the biases of `groups` groups of layers."""
+
+    groups: int = Field(default=2, ge=1)
+    meta_rate: float = Field(default=1e-6, ge=0)
+    weight_decay_max: float = Field(default=3e-3, gt=0)
+
+    @property
+    def sets(self) -> oho.Sets:
+        """Weights and biases of each group."""
+        return oho.Layerwise(self.groups)
+
+
+class PublishedOptions(OnlineOptions):
+    """The published recursion with its defects, for SGD alone.
+
+    `weight_decay_max` left out is the published ceiling of the variant.
+    """
+
+    variant: Literal["global", "full", "layerwise"] = "global"
+    groups: int | None = Field(default=None, ge=1)
+    meta_rate: float = Field(default=1e-5, ge=0)
+    weight_decay_rate_scale: float = Field(default=0.01, ge=0)
+    weight_decay_max: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _groups_belong_to_layerwise(self) -> PublishedOptions:
+        if (self.variant == "layerwise") != (self.groups is not None):
+            raise ValueError("groups belongs to variant: layerwise, and only to it")
+        if self.compare_exact and self.variant == "layerwise":
+            raise ValueError("compare_exact: the published layer-wise update is that of no loss; take global or full")
+        return self
+
+    @property
+    def bounds(self) -> Mapping[str, Bounds]:
+        """The published ceiling of the variant's weight decay, unless another was given."""
+        return {"lr": (0.0, math.inf), "weight_decay": (0.0, self.weight_decay_max or CEILINGS[self.variant])}
+
+    @property
+    def sets(self) -> oho.Sets:
+        """What shares one value; for the layer-wise variant, what comes nearest."""
+        return oho.Layerwise(self.groups) if self.groups else "full" if self.variant == "full" else "global"
