@@ -47,7 +47,7 @@ def configurations():
     (shocks,) = blocks(DOCS / "how-to/shocks.md", "yaml")
     yield "README", readme.replace("configs/spaces", "SPACES"), 9
     yield "tutorial", tutorial, 15
-    yield "methods", FRAME + methods, 3
+    yield "methods", FRAME + methods, 4
     yield "shocks", FRAME + "methods: [{name: fixed}]\n" + shocks, 4
 
 
