@@ -26,7 +26,7 @@ report: .venv/.installed  ## the same; what is finished is not run again
 	$(BIN)/oho-bench report $(RESULTS) -o $(OUTPUT)/report.pdf
 
 figure-%: .venv/.installed
-	$(BIN)/oho-bench run $$(grep -lE '^figures:.*\b$*\b' configs/$(SCALE)/*.yaml) --out $(RESULTS)
+	$(BIN)/oho-bench run $(wildcard configs/$(SCALE)/*.yaml) --figure $* --out $(RESULTS)
 	$(BIN)/oho-bench figure $* $(RESULTS) -o $(OUTPUT)/report/$*.pdf
 
 test: .venv/.installed  ## the test suite, without the tests marked slow

@@ -28,6 +28,10 @@ class SearchOptions(Options):
     trial_epochs: int | None = Field(default=10, ge=1)
     pruner: Literal["none", "median", "successive-halving", "hyperband"] = "none"
 
+    def values(self) -> dict[str, float | None]:
+        """The number of epochs, which the space must have a law for if it is searched."""
+        return {"trial_epochs": self.trial_epochs}
+
     def details(self) -> list[str]:
         """Returns the pruner, if there is one."""
         return [] if self.pruner == "none" else [self.pruner.replace("-", " ")]

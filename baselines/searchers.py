@@ -73,27 +73,29 @@ class GaussianProcessSearcher:
 
         self._laws, self._seed, self._libraries = _laws(space, names), seed, _linear_algebra()
         self._draw = partial(draw, space, names, seed)
+        # A law of one whole number is no dimension to scikit-optimize.
+        self._varied = {name: law for name, law in self._laws.items() if law.bounds[0] < law.bounds[1]}
         self._dimensions = []
-        for law in self._laws.values():
+        for law in self._varied.values():
             kind = skopt.space.Integer if law.integer else skopt.space.Real
-            self._dimensions.append(kind(*_bounds(law), prior="log-uniform" if law.log else "uniform"))
+            self._dimensions.append(kind(*law.bounds, prior="log-uniform" if law.log else "uniform"))
 
     def propose(self, trials: Sequence[Trial]) -> Point:
         """Returns the point of highest expected improvement."""
         from skopt import Optimizer
         from skopt.utils import cook_estimator
 
-        if len(trials) < self.STARTS:
+        if len(trials) < self.STARTS or not self._varied:
             return self._draw(len(trials))
         seed = _proposal_seed(self._seed, trials)
-        points = [list(_coordinates(self._laws, trial.hyper).values()) for trial in trials]
+        points = [list(_coordinates(self._varied, trial.hyper).values()) for trial in trials]
         with warnings.catch_warnings(), self._libraries.limit(limits=1):
             warnings.simplefilter("ignore")  # warnings of repeated points and of fits that end on a bound
             process = cook_estimator("GP", space=self._dimensions, noise=self.NOISE, random_state=seed)
             optimizer = Optimizer(self._dimensions, process, n_initial_points=0, acq_func="EI", random_state=seed)
             optimizer.tell(points, _finite_losses(trials))
             proposed = optimizer.ask()
-        return _point(self._laws, dict(zip(self._laws, proposed, strict=True)))
+        return self._draw(0) | _point(self._varied, dict(zip(self._varied, proposed, strict=True)))
 
 
 class OptunaSearcher:
@@ -116,7 +118,7 @@ class OptunaSearcher:
         self._distributions: dict[str, Any] = {}
         for name, law in self._laws.items():
             kind: Any = optuna.distributions.IntDistribution if law.integer else optuna.distributions.FloatDistribution
-            self._distributions[name] = kind(*_bounds(law), log=law.log)
+            self._distributions[name] = kind(*law.bounds, log=law.log)
         # This proposal is thrown away: it makes the imports of Optuna's first fit part of the set-up.
         self.propose([Trial(self._draw(n), float(n), 1, "finished") for n in range(self.STARTS)])
 
@@ -226,22 +228,16 @@ def _outcome(trial: Trial, loss: float) -> dict[str, Any]:
     return {"value": loss}
 
 
-def _bounds(law: Dimension) -> tuple[float, float]:
-    """Returns the bounds of the law's coordinates; ints if the law is of whole numbers."""
-    return (round(law.low), round(law.high)) if law.integer else (law.low, law.high)
-
-
 def _coordinates(laws: Mapping[str, Dimension], point: Mapping[str, float]) -> dict[str, float]:
     """Returns the point in the laws' coordinates, within their bounds."""
-    coordinates = {name: law.coordinate(point[name]) for name, law in laws.items()}
-    return {name: round(value) if laws[name].integer else value for name, value in coordinates.items()}
+    return {name: law.coordinate(point[name]) for name, law in laws.items()}
 
 
 def _point(laws: Mapping[str, Dimension], coordinates: Mapping[str, float]) -> Point:
     """Inverts `_coordinates`; returns plain numbers."""
     point = {}
     for name, law in laws.items():
-        low, high = _bounds(law)
+        low, high = law.bounds
         coordinate = min(max(coordinates[name], low), high)
         point[name] = law.value(int(coordinate) if law.integer else float(coordinate))
     return point

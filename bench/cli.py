@@ -12,7 +12,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from bench.command.command_line import OneLineGroup, check_readable_again, folder_name, parse_seeds
+from bench.command.command_line import WORDS, OneLineGroup, check_readable_again, folder_name, seeds_of
 
 app = typer.Typer(
     name="oho-bench",
@@ -51,11 +51,18 @@ def main(
 
 @app.command()
 def run(
-    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="Experiments to run, YAML files.")],
+    context: typer.Context,
+    configs: Annotated[
+        list[Path],
+        typer.Argument(metavar="CONFIG...", help="Experiments: YAML files, or shipped ones such as quick/distribution."),
+    ],
     set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
     out: Annotated[Path, typer.Option(help="Results folder.", parser=folder_name, metavar="DIR")] = Path("runs"),
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     seeds: Annotated[Optional[str], typer.Option(help="Seeds instead of the file's, such as 0,1,4 or 0-9.")] = None,
+    figure: Annotated[
+        Optional[str], typer.Option(metavar="NAME", help="Run only the experiments that feed this figure.")
+    ] = None,
     root: Root = None,
     again_invalid: Annotated[
         bool, typer.Option("--again-invalid", help="Also what ran while the machine was disturbed.")
@@ -72,7 +79,7 @@ def run(
 
     if descriptor is None and not (dry_run or in_process):
         check_readable_again(configs)
-        raise typer.Exit(supervise(sys.argv[1:], out))
+        raise typer.Exit(supervise(context.meta[WORDS], out))
     try:
         journal = Journal.new() if descriptor is None else begin_child(descriptor)
     except (OSError, ValueError):
@@ -83,7 +90,7 @@ def run(
         from bench.command.run_command import Order, work
         from bench.process.signals import Interrupted
 
-        order = Order(configs, set_ or (), parse_seeds(seeds), device, out, root, again_invalid)
+        order = Order(configs, set_ or (), seeds_of(seeds), device, out, root, again_invalid, figure)
         try:
             failed = work(order, journal=journal, dry_run=dry_run)
         except Interrupted:
@@ -93,6 +100,18 @@ def run(
         runs = "run" if failed == 1 else "runs"
         print(f"oho-bench: {failed} {runs} failed; `oho-bench status {out}` lists them", file=sys.stderr)
         raise typer.Exit(1)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the experiment; its file is NAME.yaml.")],
+    task: Annotated[str, typer.Option(help="What is trained; `oho-bench list` has the tasks.")] = "digits-mlp",
+) -> None:
+    """Write a configuration to begin with: it can be run at once, and each key is explained in it."""
+    with user_errors():
+        from bench.command.new_experiment import write_new
+
+        print(write_new(name, task))
 
 
 @app.command()
@@ -191,20 +210,16 @@ def replay(
 
 @app.command("list")
 def list_(
-    name: Annotated[Optional[str], typer.Argument(help="A method or task, whose options are told.")] = None,
+    name: Annotated[
+        Optional[str],
+        typer.Argument(help="A method, task, data set, figure, space or configuration, or ./FILE.py:NAME, to describe."),
+    ] = None,
 ) -> None:
-    """The methods, tasks and figures that configurations can name, or the options of one."""
-    from bench.command.option_help import describe_options
-    from bench.experiment.registries import FIGURES, METHODS, TASKS
+    """List what configurations and command lines can name, or describe one of these."""
+    with user_errors():
+        from bench.command.listing import describe, overview
 
-    if name is not None:
-        with user_errors():
-            print(describe_options(name))
-        return
-    for title, entries in (("methods", METHODS), ("tasks", TASKS), ("figures", FIGURES)):
-        print(title)
-        for key, entry in entries.items():
-            print(f"  {key:<22} {entry.description}")
+        print(overview() if name is None else describe(name))
 
 
 @data_app.command("list")
@@ -250,10 +265,11 @@ def user_errors(*, goes_on: bool = False, device_lost: int = 1) -> Iterator[None
     from bench.experiment.yaml_file import ConfigError
     from bench.process.signals import Interrupted, tell
     from bench.records.errors import DataError, DeviceLostError, RecordError, ReportError, StorageError
+    from bench.records.plugins import PluginError
 
     try:
         yield
-    except (ConfigError, DataError, RecordError, ReportError) as error:
+    except (ConfigError, DataError, PluginError, RecordError, ReportError) as error:
         print(f"oho-bench: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     except (StorageError, DeviceLostError) as error:

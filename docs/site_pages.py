@@ -103,7 +103,7 @@ def command_line() -> Iterator[str]:
 
 def _options(name: str, heading: str) -> Iterator[str]:
     """The section of one method or task."""
-    found = described(name)
+    found = described(METHODS[name] if name in METHODS else TASKS[name])
     yield from (f"{heading} {name}", "", f"{found.description[:1].upper()}{found.description[1:]}.", "", found.explanation)
     rows = ((f"`{option.name}`", f"`{option.default}`", option.takes) for option in found.options)
     yield from _table(("option", "default", "takes"), rows)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-MEASURED = ("finished", "budget_reached", "diverged")
+MEASURED = ("budget_reached", "diverged")
 
 
 class NoData(Exception):  # noqa: N818 (a reason, not an error)

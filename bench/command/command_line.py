@@ -11,17 +11,24 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-MOST_SEEDS, LONGEST_SEED = 100_000, 15
-"""How many on a command line, and digits of one."""
+WORDS = "oho-bench.words"
+"""What a command was called with, in the `meta` of its context."""
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
 """Of the library beneath typer, which not all versions of typer name alike."""
 
 
 class OneLineGroup(TyperGroup):
-    """Tells a wrong command line in one line."""
+    """Answers a wrong command line in one line, and keeps the words it was called with."""
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
+        """As the library's, with the words in the context: `app([...])` is called with others than the process."""
+        words = list(args)
+        context = super().make_context(info_name, args, *rest, **extra)
+        context.meta[WORDS] = words
+        return context
 
     def main(self, *arguments: Any, **options: Any) -> Any:
-        """As the library's, which tells it in four."""
+        """As the library's, which answers in four lines."""
         exits = options.get("standalone_mode", True)
         try:
             code = super().main(*arguments, **{**options, "standalone_mode": False})
@@ -55,25 +62,15 @@ def check_readable_again(configs: Sequence[Path]) -> None:
             raise typer.BadParameter(f"{path}: a regular file is expected; --in-process reads a pipe, too")
 
 
-def parse_seeds(text: str | None) -> list[int] | None:
-    """`0,1,4` or `0-9` or a mixture; None stays None."""
+def seeds_of(text: str | None) -> tuple[int, ...] | None:
+    """Returns the seeds that `--seeds` asks for; None stays None.  Raises `ConfigError`."""
+    from bench.experiment.seeds import parse_seeds
     from bench.experiment.yaml_file import ConfigError
 
-    if text is None:
-        return None
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        numbers = (first, last) if dash else (first,)
-        if not all(number.isdecimal() and len(number) <= LONGEST_SEED for number in numbers):
-            raise ConfigError(f"--seeds {text}: expected whole numbers such as 0,1,4 or a range such as 0-9")
-        more = range(int(first), int(last or first) + 1)
-        if len(seeds) + len(more) > MOST_SEEDS:
-            raise ConfigError(f"--seeds {text}: more than {MOST_SEEDS:,} seeds")
-        seeds += more
-    if not seeds:
-        raise ConfigError(f"--seeds {text}: the range is empty")
-    return list(dict.fromkeys(seeds))
+    try:
+        return None if text is None else parse_seeds(text)
+    except ValueError as error:
+        raise ConfigError(f"--seeds {text}: {error}") from None
 
 
 def resolve_device(name: str) -> str:

@@ -1,4 +1,4 @@
-"""`oho-bench list NAME`: what a configuration can say of a method or task, read off its options class."""
+"""What a configuration can say of a method or task, read off its options class."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from bench.experiment.registries import METHODS, TASKS
-from bench.experiment.yaml_file import ConfigError
-from bench.protocol import Options
+from bench.protocol import MethodEntry, Options
+from bench.tasks.task_registry import TaskEntry
 
 NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null"}
+MUST_BE_GIVEN = "must be given"
+DRAWN = "A learning rate, weight decay or other hyperparameter of null is drawn from the experiment's space."
 
 
 @dataclass(frozen=True)
@@ -37,31 +38,23 @@ class Described:
     is_drawn: bool
 
 
-MUST_BE_GIVEN = "must be given"
-DRAWN = "A learning rate, weight decay or other hyperparameter of null is drawn from the experiment's space."
-
-
-def described(name: str) -> Described:
-    """Returns what a configuration can say of a method or a task.  Raises `ConfigError`."""
-    given: Mapping[str, Any] = {}
-    if name in METHODS:
-        model, description = METHODS[name].options, METHODS[name].description
-    elif name in TASKS:
-        model, description, given = type(TASKS[name].defaults), TASKS[name].description, dict(TASKS[name].defaults)
-    else:
-        raise ConfigError(f"unknown method or task {name!r}; allowed: {', '.join((*METHODS, *TASKS))}")
+def described(entry: MethodEntry | TaskEntry) -> Described:
+    """Returns what a configuration can say of a method or a task."""
+    given: Mapping[str, Any] = {} if isinstance(entry, MethodEntry) else dict(entry.defaults)
+    model = entry.options if isinstance(entry, MethodEntry) else type(entry.defaults)
     options = []
     for key, field in model.model_fields.items():
         default = given.get(key, field.get_default(call_default_factory=True))
         shown = MUST_BE_GIVEN if field.is_required() and key not in given else _default(default)
         options.append(Option(key, shown, "a method" if key == "over" else _kind(field.annotation)))
-    return Described(description, inspect.cleandoc(model.__doc__ or ""), tuple(options), model.values is not Options.values)
+    is_drawn = model.values is not Options.values
+    return Described(entry.description, inspect.cleandoc(model.__doc__ or ""), tuple(options), is_drawn)
 
 
-def describe_options(name: str) -> str:
-    """Returns a method's or task's options, with what they take and their defaults, as text.  Raises `ConfigError`."""
-    found = described(name)
-    lines = [f"{name}: {found.description}", "", *textwrap.wrap(" ".join(found.explanation.split()), 110), ""]
+def describe_options(entry: MethodEntry | TaskEntry) -> str:
+    """Returns a method's or task's options, with what they take and their defaults, as text."""
+    found = described(entry)
+    lines = [*textwrap.wrap(" ".join(found.explanation.split()), 110), ""]
     for option in found.options:
         default = option.default if option.default == MUST_BE_GIVEN else f"[{option.default}]"
         lines.append(f"  {option.name:<24} {default:<24} {option.takes}")

@@ -15,8 +15,9 @@ from bench.command.crashed_runs import book_killed
 from bench.command.handover import Journal
 from bench.command.planning import Planned, plan
 from bench.command.run_series import launch
-from bench.experiment.expansion import load_experiment
+from bench.experiment.expansion import Experiment, load_experiment
 from bench.experiment.plugins import entry_of
+from bench.experiment.shipped import experiment_file
 from bench.experiment.yaml_file import ConfigError
 from bench.records import Status, title_of
 from bench.records.errors import DeviceLostError
@@ -34,6 +35,7 @@ class Order:
     out: Path
     data_root: Path | None
     again_invalid: bool
+    figure: str | None = None
 
 
 def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
@@ -45,10 +47,7 @@ def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
     if begun == "cuda" and not torch.cuda.is_available():
         raise DeviceLostError("the GPU that the command began with is gone; the same command goes on once it is back")
     device = begun or resolve_device(order.device)
-    experiments = [
-        load_experiment(path, overrides=order.overrides, seeds=order.seeds, device=device)
-        for path in order.configs
-    ]
+    experiments = _experiments(order, device)
     planned = plan(experiments, order.out, again_invalid=order.again_invalid, tried=journal.tried)
     if begun is None:
         _print_plan(planned, every_run=dry_run)
@@ -64,6 +63,19 @@ def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
     counts = launch(experiments, planned, order.out, data_root=order.data_root, journal=journal)
     counts += Counter(item.outcome.status for item in planned if item.is_done and item.outcome)
     return counts[Status.FAILED]
+
+
+def _experiments(order: Order, device: str) -> list[Experiment]:
+    """The experiments of the order's files; with a figure, those that feed it."""
+    files = [experiment_file(path) for path in order.configs]
+    found = [load_experiment(path, overrides=order.overrides, seeds=order.seeds, device=device) for path in files]
+    if order.figure is None:
+        return found
+    chosen = [experiment for experiment in found if order.figure in experiment.figures]
+    if not chosen:
+        fed = ", ".join(sorted({name for experiment in found for name in experiment.figures})) or "none"
+        raise ConfigError(f"--figure {order.figure}: no experiment here feeds it; the figures that are fed: {fed}")
+    return chosen
 
 
 def _digest(planned: Sequence[Planned]) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
 from bench.experiment.methods import MethodReader, check_kick, refuse_twins
 from bench.experiment.mistakes import found, named, rest, unknown, validate
 from bench.experiment.plugins import Catalogue
 from bench.experiment.registries import METHODS
 from bench.experiment.schema import Budget, ExperimentFields, Tracking
+from bench.experiment.shipped import spaces
 from bench.experiment.size_checks import late_events, misfits
 from bench.experiment.spec import Spec
 from bench.experiment.yaml_file import YamlFile, override, read_yaml
@@ -44,8 +48,10 @@ def load_experiment(
 ) -> Experiment:
     """Reads, overrides, validates and expands one file.  Raises `ConfigError`."""
     file = read_yaml(path)
+    _spell_out(file.content)
     for text in overrides:
         override(file, text)
+        _spell_out(file.content)
     fields = validate(file, (), ExperimentFields, file.content)
     catalogue = _catalogue(file, fields)
     figures = [found(file, ("figures", i), name, catalogue, "figure") for i, name in enumerate(fields.figures)]
@@ -57,7 +63,7 @@ def load_experiment(
     methods = [reader.spec(("methods", place), item) for place, item in enumerate(fields.methods)]
     for key, misfit in misfits(task, entry.data, task_options, methods):
         raise file.error(key, misfit)
-    refuse_twins(file, methods)
+    refuse_twins(file, "methods", methods)
     shocks = _shocks(file, fields, methods)
     for key, misfit in late_events(fields.budget.unit, fields.budget.amount, fields.shocks, entry.data, task_options):
         raise file.error(key, misfit)
@@ -106,23 +112,41 @@ def _shocks(file: YamlFile, fields: ExperimentFields, methods: Sequence[Spec]) -
             for kick, method in product(event.kicks, methods):
                 check_kick(file, (*key, "scale" if kick.value is None else "set", kick.name), kick, method)
     shocks = [shock.resolved() for shock in fields.shocks]
-    labels = [shock["label"] for shock in shocks]
-    for place, label in enumerate(labels):
-        if label in labels[:place]:
-            raise file.error(("shocks", place), f"two shocks are called {label!r}; give one of them another `label`")
+    refuse_twins(file, "shocks", shocks)
     return shocks
 
 
 def _space(file: YamlFile, name: str) -> Space:
+    """The space of a name: a file, relative to the experiment's, or a shipped space."""
     path = file.path.parent / f"{name.removesuffix('.yaml')}.yaml"
-    try:
-        path.stat()
-    except (OSError, ValueError):  # too long, or with a zero byte
-        told = f"space: no file {path}; give a path relative to this file, such as ../spaces/fair"
-        raise file.error(("space",), told) from None
+    if not os.path.lexists(path):
+        shipped = spaces()
+        if name not in shipped:
+            told = f"space: no file {path}, and no shipped space of that name; shipped are: {', '.join(shipped)}"
+            raise file.error(("space",), told)
+        path = shipped[name]
     source = read_yaml(path)
     space = validate(source, (), Space, source.content)
     for optimizer in space.optimizers:
         if optimizer not in (allowed := [*OPTIMIZERS, *METHODS]):
             raise unknown(source, ("optimizers", optimizer), optimizer, allowed, "optimizer")
     return space
+
+
+def _spell_out(content: CommentedMap) -> None:
+    """Puts `{name: NAME}` in the place of each bare name of the task, of a method, and of a method that is repeated."""
+    _spell_out_at(content, "task")
+    methods = content.get("methods")
+    for place in range(len(methods)) if isinstance(methods, CommentedSeq) else ():
+        _spell_out_at(methods, place)
+        method = methods[place]
+        while isinstance(method, CommentedMap):
+            _spell_out_at(method, "over")
+            method = method.get("over")
+
+
+def _spell_out_at(container: CommentedMap | CommentedSeq, key: str | int) -> None:
+    if isinstance(key, int) or key in container:
+        item = container[key]
+        if isinstance(item, str):
+            container[key] = CommentedMap(name=item)

@@ -9,13 +9,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.experiment.mistakes import found, named, rest, validate
+from bench.experiment.labels import checked_label
+from bench.experiment.mistakes import named, rest, validate
 from bench.experiment.plugins import Catalogue, entry_of
 from bench.experiment.spec import Spec, build_method, options_in
 from bench.experiment.yaml_file import Key, YamlFile
 from bench.protocol import Kick, MethodEntry, Options, Space
+from bench.records import run_id
+from bench.records.plugins import PluginError
 
-LONGEST_LABEL = 200
+QUANTILES = (0.0, 1.0, 0.3819660)
+"""Where a law is tried: at its ends and, for methods that want whole numbers, at a place that is none by chance."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,7 @@ class MethodReader:
             over = {"over": self._over((*key, "over"), content.get("over"), name, entry)}
             content["over"] = None
         options = validate(file, key, entry.options, content)
-        if not entry.repeats:
-            self._check_space(key, options)
+        self._check_space(key, options)
         about = {"name": name, "family": entry.family, **({"origin": origin} if origin else {})}
         spec = {**about, **options.model_dump(mode="json"), **over}
         spec["label"] = label if label is not None else _usual_label(entry, options, spec)
@@ -53,13 +56,12 @@ class MethodReader:
         return spec
 
     def _label(self, key: Key, item: Mapping[str, Any]) -> str | None:
-        label = item.get("label")
         if "label" not in item:
             return None
-        if not (isinstance(label, str) and label.strip() and label.isprintable() and len(label) <= LONGEST_LABEL):
-            expected = f"one line of 1 to {LONGEST_LABEL} printable characters, not only spaces, is expected"
-            raise self.file.error((*key, "label"), f"label: {expected} (given {label!r})")
-        return label
+        try:
+            return checked_label(item["label"])
+        except ValueError as error:
+            raise self.file.error((*key, "label"), f"label: {error} (given {item['label']!r})") from None
 
     def _over(self, key: Key, item: Any, name: str, entry: MethodEntry) -> Spec:
         """Returns the spec of the method that another one repeats."""
@@ -68,11 +70,16 @@ class MethodReader:
         inner = named(self.file, key, item, self.catalogue, "method")
         assert entry.repeats is not None
         if not entry.repeats(inner.entry):
-            every = ((other, found(self.file, key, other, self.catalogue, "method").entry) for other in
-                     self.catalogue.names("method"))  # fmt: skip
-            allowed = ", ".join(other for other, candidate in every if entry.repeats(candidate))
+            allowed = ", ".join(other for other in self.catalogue.names("method") if self._can_repeat(entry, other))
             raise self.file.error((*key, "name"), f"{name} cannot repeat {inner.name!r}; it can repeat: {allowed}")
         return self.spec(key, item)
+
+    def _can_repeat(self, entry: MethodEntry, name: str) -> bool:
+        assert entry.repeats is not None
+        try:
+            return entry.repeats(self.catalogue.find("method", name).entry)
+        except PluginError:  # of an installed package that cannot be imported
+            return False
 
     def _check_space(self, key: Key, options: Options) -> None:
         """Raises `ConfigError` unless the space has a law for every open value and the method accepts the law's values."""
@@ -82,7 +89,7 @@ class MethodReader:
         if missing := own.missing(open_names):
             known = ", ".join(own.hyperparameters)
             raise file.error(key, f"space {space.name!r} has no law for {', '.join(missing)}; it has: {known}")
-        for name, fraction in product(open_names, (0.0, 1.0)):
+        for name, fraction in product(open_names, QUANTILES):
             value = own.hyperparameters[name].at(fraction)
             if reason := _refusal(options, name, value):
                 raise file.error(key, f"space {space.name!r} has a law for {name} that reaches {value:g}: {reason}")
@@ -97,18 +104,27 @@ def _usual_label(entry: MethodEntry, options: Options, spec: Spec) -> str:
 def _refusal(options: Options, name: str, value: float) -> str | None:
     """Returns why the options cannot have a value, or None if they can."""
     try:
-        type(options).model_validate(options.replace({name: value}).model_dump())
+        type(options).model_validate(options.replace({name: value}).model_dump(warnings=False))
     except ValidationError as error:
         return error.errors()[0]["msg"]
     return None
 
 
-def refuse_twins(file: YamlFile, methods: Sequence[Spec]) -> None:
-    """Raises `ConfigError` if two methods have the same label."""
-    labels = [method["label"] for method in methods]
-    for index, label in enumerate(labels):
-        if label in labels[:index]:
-            raise file.error(("methods", index), f"two methods are called {label!r}; give one of them another `label`")
+def refuse_twins(file: YamlFile, name: str, items: Sequence[Spec]) -> None:
+    """Raises `ConfigError` if two methods, or two shocks, have the same label, or differ in nothing else.
+
+    Labels do not affect results: those that differ in nothing else would be one run, of which figures know one label.
+    """
+    seen: dict[str, str] = {}
+    for index, item in enumerate(items):
+        label, identity = item["label"], run_id(item)
+        if label in seen.values():
+            told = f"two {name} are called {label!r}; give one of them another `label`"
+            raise file.error((name, index), told)
+        if identity in seen:
+            told = f"{label!r} differs from {seen[identity]!r} in its label alone; leave one of the two {name} out"
+            raise file.error((name, index), told)
+        seen[identity] = label
 
 
 def check_kick(file: YamlFile, key: Key, kick: Kick, method: Spec) -> None:

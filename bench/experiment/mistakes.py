@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from bench.experiment.plugins import Catalogue, Found
+from bench.experiment.registries import KINDS
+from bench.experiment.suggestions import suggestion
 from bench.experiment.yaml_file import ConfigError, Key, YamlFile
+from bench.protocol import OPTIMIZERS
 from bench.records.plugins import PluginError
 
 WORDS = {
-    "dict_type": "a mapping such as {name: fixed} is expected", "model_type": "a mapping is expected",
+    "dict_type": "a mapping is expected", "model_type": "a mapping is expected",
     "model_attributes_type": "a name or a mapping with a `name` is expected", "too_short": "one or more are expected",
     "tuple_type": "a list, [...], is expected",
 }  # fmt: skip
@@ -84,16 +86,23 @@ def found(file: YamlFile, key: Key, name: Any, catalogue: Catalogue, kind: str) 
     try:
         return catalogue.find(kind, name)
     except (KeyError, TypeError, AttributeError):
-        raise unknown(file, key, name, catalogue.names(kind), kind) from None
+        told = elsewhere(name, catalogue, kind)
+        raise unknown(file, key, name, catalogue.names(kind), kind, told=told) from None
     except PluginError as error:
         raise file.error(key, str(error)) from None
 
 
-def unknown(file: YamlFile, key: Key, name: Any, allowed: Sequence[str], kind: str) -> ConfigError:
+def elsewhere(name: Any, catalogue: Catalogue, kind: str) -> str:
+    """Returns what a name stands for that is none of this kind; empty where it stands for nothing."""
+    if kind == "method" and name in OPTIMIZERS:
+        return f"{name!r} is an optimizer, which a method has: {{name: fixed, optimizer: {name}}}; "
+    kinds = [other for other in KINDS if name in catalogue.names(other)]
+    return f"{name!r} is a {kinds[0]}; " if kinds else ""
+
+
+def unknown(file: YamlFile, key: Key, name: Any, allowed: Sequence[str], kind: str, *, told: str = "") -> ConfigError:
     """Returns the error of a name that is not one of the allowed ones; it suggests the nearest of them."""
-    close = difflib.get_close_matches(str(name), allowed, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return file.error(key, f"unknown {kind} {name!r}; {hint}allowed: {', '.join(allowed)}")
+    return file.error(key, f"unknown {kind} {name!r}; {told or suggestion(name, allowed)}allowed: {', '.join(allowed)}")
 
 
 def rest(item: Mapping[str, Any], *taken: str) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from importlib.metadata import Distribution, packages_distributions
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from bench.experiment.registries import KINDS, Registry
-from bench.records.plugins import HASH_DIGITS, PluginError, load_file, member, stored
+from bench.records.plugins import HASH_DIGITS, PluginError, in_words, load_file, member, place_of, stored
 
 
 class Found(NamedTuple):
@@ -51,19 +52,36 @@ class Catalogue:
             return self._own[kind][name]
         registry = KINDS[kind].registry
         if name in registry:
-            return Found(name, registry[name], installed_origin(registry, name))
+            entry = _of_kind(kind, name, registry[name])
+            return Found(name, entry, installed_origin(registry, name))
+        called, entry, origin = self._named_directly(name)
+        return Found(called, _of_kind(kind, name, entry), origin)
+
+    def find_all(self, name: str) -> dict[str, Found]:
+        """Returns what a name stands for, by kind: a method and a figure may be called alike.  Raises as `find` does."""
+        kinds = [kind for kind in KINDS if name in self.names(kind)]
+        if not kinds:
+            _, entry, _ = self._named_directly(name)
+            kinds = [kind for kind, about in KINDS.items() if isinstance(entry, about.entry_class)]
+            if not kinds:
+                raise PluginError(f"{name}: is a {type(entry).__name__}, which is no entry")
+        return {kind: self.find(kind, name) for kind in kinds}
+
+    def _named_directly(self, name: str) -> tuple[str, Any, dict[str, str]]:
+        """What `FILE.py:NAME` or `package.module:NAME` stands for: what records call it, the object, its origin."""
         source, colon, place = name.rpartition(":")
         if not colon:
+            if name.endswith(".py"):
+                raise PluginError(f"{name}: what it has is named with it, such as {name}:METHOD")
             raise KeyError(name)
         module, origin = self._load(source)
         try:
             entry = member(module, place)
         except (KeyError, TypeError):
-            have = ", ".join(key for key, value in vars(module).items() if isinstance(value, KINDS[kind].entry_class))
-            raise PluginError(f"{source}: has no {place}; it has: {have or f'no {kind}'}") from None
-        _check_kind(kind, name, entry)
-        called = name if "module" in origin else f"{origin['file']}:{place}"
-        return Found(called, entry, {**origin, "place": place})
+            classes = tuple(about.entry_class for about in KINDS.values())
+            have = ", ".join(key for key, value in vars(module).items() if isinstance(value, classes))
+            raise PluginError(f"{source}: has no {place!r}; it has: {have or 'no entries'}") from None
+        return name if "module" in origin else f"{origin['file']}:{place}", entry, {**origin, "place": place}
 
     def _add(self, plugin: str) -> None:
         """Adds what a file or module registers in its mappings METHODS, TASKS, DATA_SETS and FIGURES."""
@@ -75,7 +93,9 @@ class Catalogue:
                 raise PluginError(f"{plugin}: {about.mapping} must map names to entries")
             for name, entry in mapping.items():
                 found = True
-                _check_kind(kind, f"{plugin}: {about.mapping}[{name!r}]", entry)
+                if not (isinstance(name, str) and name and name.isprintable()):
+                    raise PluginError(f"{plugin}: {about.mapping} has an entry called {name!r}; a name is expected")
+                _of_kind(kind, f"{plugin}: {about.mapping}[{name!r}]", entry)
                 if name in self._own[kind] or name in about.registry:
                     raise PluginError(f"{plugin}: there already is a {kind} {name!r}; choose another name")
                 self._own[kind][name] = Found(name, entry, {**origin, "place": f"{about.mapping}.{name}"})
@@ -92,14 +112,17 @@ class Catalogue:
 
 
 def import_installed(name: str) -> tuple[ModuleType, dict[str, str]]:
-    """Imports a module of an installed package and returns it with its origin."""
+    """Imports a module of an installed package and returns it with its origin.  Raises `PluginError`."""
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise PluginError(f"{name}: is neither a file, ./NAME.py, nor a module, package.module")
     try:
         module = import_module(name)
-    except ImportError as error:
-        remedy = "give a file as ./NAME.py, a module as package.module"
-        raise PluginError(f"{name}: cannot be imported ({' '.join(str(error).split())}); {remedy}") from None
-    except Exception as error:
-        raise PluginError(f"{name}: {type(error).__name__}: {' '.join(str(error).split())}") from None
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            remedy = "give a file as ./NAME.py, a module as package.module"
+            raise PluginError(f"{name}: cannot be imported ({error}); {remedy}") from None
+        path = error.filename if isinstance(error, SyntaxError) else extract_tb(error.__traceback__)[-1].filename
+        raise PluginError(f"{name}: {place_of(error, str(path))}: {in_words(error)}") from None
     return module, _origin_of_module(name)
 
 
@@ -123,17 +146,20 @@ def _origin_of_module(name: str) -> dict[str, str]:
 
 def _hash_of_package(package: ModuleType) -> str:
     folders = [Path(folder) for folder in getattr(package, "__path__", [])]
-    files = [path for folder in folders for path in sorted(folder.rglob("*.py"))] or [Path(str(package.__file__))]
+    files = [(path, path.relative_to(folder)) for folder in folders for path in sorted(folder.rglob("*.py"))]
+    if not folders and package.__file__:
+        files = [(Path(package.__file__), Path())]
     digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for path, place in files:
+        digest.update(str(place).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:HASH_DIGITS]
 
 
-def _check_kind(kind: str, name: str, entry: Any) -> None:
+def _of_kind(kind: str, name: str, entry: Any) -> Any:
     wanted = KINDS[kind].entry_class
     if not isinstance(entry, wanted):
         raise PluginError(f"{name}: is a {type(entry).__name__}; a {wanted.__name__} is expected")
+    return entry
 
 
 def entry_of(kind: str, part: Mapping[str, Any], root: Path | None = None) -> Any:
@@ -144,9 +170,11 @@ def entry_of(kind: str, part: Mapping[str, Any], root: Path | None = None) -> An
     Raises:
         PluginError: if the entry is no longer available or is not the one that made the run.
     """
-    origin = part.get("origin")
+    origin, registry = part.get("origin"), KINDS[kind].registry
     if origin is None:
-        return KINDS[kind].registry[part["name"]]
+        if part["name"] not in registry:
+            raise PluginError(f"this version has no {kind} {part['name']!r}")
+        return registry[part["name"]]
     if "file" in origin:
         loaded = sys.modules.get(f"oho_bench_plugin_{origin['hash']}")
         if loaded is None and root is not None:

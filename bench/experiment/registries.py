@@ -13,11 +13,15 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from bench.records.plugins import PluginError, in_words
+
 
 class Registry(Mapping[str, Any]):
     """A mapping from names to entries: ours, then those of installed packages, which cannot replace ours.
 
     Installed packages provide them as entry points of the `group`.
+
+    To look up an entry of an installed package raises PluginError if the package cannot be imported.
     """
 
     def __init__(self, group: str, ours: Mapping[str, str]):
@@ -29,9 +33,7 @@ class Registry(Mapping[str, Any]):
         return {point.name: point for point in entry_points(group=self.group) if point.name not in self._ours}
 
     def __getitem__(self, name: str) -> Any:
-        if name in self._ours:
-            return imported(self._ours[name])
-        return self.installed[name].load()
+        return imported(self._ours[name]) if name in self._ours else _loaded(self.installed[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter((*self._ours, *self.installed))
@@ -44,6 +46,15 @@ def imported(place: str) -> Any:
     """Returns what `package.module:NAME` names."""
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)
+
+
+def _loaded(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except (Exception, SystemExit) as error:
+        package = point.dist.name if point.dist else "an installed package"
+        told = f"{package}: its entry point {point.name} = {point.value} cannot be loaded ({in_words(error)})"
+        raise PluginError(told) from None
 
 
 METHODS = Registry(
@@ -116,7 +127,7 @@ class _Figures(Registry):
         return imported("reports.registry:FIGURES")
 
     def __getitem__(self, name: str) -> Any:
-        return self._ours[name] if name in self._ours else self.installed[name].load()
+        return self._ours[name] if name in self._ours else _loaded(self.installed[name])
 
 
 FIGURES = _Figures()

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from bench.experiment.seeds import parse_seeds
 from bench.experiment.shocks import Shock
 from bench.protocol import Options
 
 MOST_THREADS = 512
+NAME_PATTERN, LONGEST_NAME = r"^[a-z0-9-]+$", 100
+"""Of an experiment."""
 
 
 class Budget(BaseModel):
@@ -21,6 +24,13 @@ class Budget(BaseModel):
     seconds: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mapping(cls, given: Any) -> Any:
+        if isinstance(given, Mapping):
+            return given
+        raise ValueError("{seconds: 20}, {steps: 400} or {epochs: 10} is expected")
 
     @model_validator(mode="after")
     def _one_unit(self) -> Budget:
@@ -46,19 +56,53 @@ class Tracking(Options):
     project: str = Field(default="oho-bench", min_length=1, pattern=r"^[\w.-]+$")
 
 
-class ExperimentFields(Options):
-    """The keys of an experiment's file."""
+def _with_a_name(given: Any) -> Any:
+    if isinstance(given, Mapping):
+        return given
+    raise ValueError("a name, or a mapping with a `name` such as {name: fixed}, is expected")
 
-    experiment: str = Field(min_length=1, max_length=100, pattern=r"^[a-z0-9-]+$")
-    figures: tuple[str, ...] = ()
-    plugins: tuple[str, ...] = Field(default=(), description="files or modules that register methods, tasks, figures")
-    task: Mapping[str, Any]
-    budget: Budget
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
-    space: str
-    methods: tuple[Mapping[str, Any], ...] = Field(min_length=1)
-    shocks: tuple[Shock, ...] = ()
+
+Named = Annotated[Mapping[str, Any], BeforeValidator(_with_a_name)]
+"""A task or a method: its name, its label and its options."""
+
+
+class ExperimentFields(Options):
+    """The keys of an experiment's file.  The descriptions stand in the files that `oho-bench new` writes."""
+
+    experiment: str = Field(
+        max_length=LONGEST_NAME, pattern=NAME_PATTERN,
+        description="what results and reports call the experiment: lower-case letters, digits and dashes",
+    )  # fmt: skip
+    figures: tuple[str, ...] = Field(default=(), description="the figures that the runs feed")
+    plugins: tuple[str, ...] = Field(
+        default=(), description="files (./NAME.py) and modules that register methods, tasks, data sets or figures"
+    )
+    task: Named = Field(description="what is trained: the name of a task, or {name: ..., and its options}")
+    budget: Budget = Field(description="what each run may spend: {seconds: ...} as counted, {steps: ...} or {epochs: ...}")
+    seeds: tuple[int, ...] = Field(description="each method runs once with each seed: 3, 0-4, `0-2,7` or [0, 1, 4]")
+    space: str = Field(
+        description="the laws that initial values and searches draw from: a file beside this one, or a shipped space"
+    )
+    methods: tuple[Named, ...] = Field(
+        min_length=1, description="what is compared: names, or {name: ..., label: ..., and the method's options}"
+    )
+    shocks: tuple[Shock, ...] = Field(
+        default=(),
+        description="each method also runs once with each shock, whose events set or scale a hyperparameter, "
+        "shift_labels, rotate inputs by degrees, or corrupt a fraction of labels (label_noise) at an epoch",
+    )
     evaluations: int = Field(default=40, ge=1, description="evaluations spread evenly over the budget")
-    gradient_batches: int | None = Field(default=None, ge=2, description="whose gradients are compared at evaluations")
-    threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
-    tracking: Tracking = Tracking()
+    gradient_batches: int | None = Field(
+        default=None, ge=2, description="the number of batches whose gradients are compared at evaluations"
+    )
+    threads: int | None = Field(
+        default=None, ge=1, le=MOST_THREADS, description="threads of PyTorch on a CPU; null takes all cores"
+    )
+    tracking: Tracking = Field(
+        default=Tracking(), description="Weights & Biases beside the records: mode offline, online, disabled, and a project"
+    )
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _seeds(cls, given: Any) -> tuple[int, ...]:
+        return parse_seeds(given)

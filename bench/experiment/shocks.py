@@ -15,6 +15,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
+from bench.experiment.labels import checked_label
 from bench.protocol import Kick, Options, Split, Task, stream
 
 NonNegative = Annotated[float, Field(ge=0)]
@@ -79,8 +80,13 @@ class Shock(Options):
     """Events of one run, in order.  The run's twin is the run of the same method and seed without them."""
 
     events: tuple[Event, ...] = Field(min_length=1)
-    label: str = Field(default="", max_length=200, pattern=r"^[^\p{C}\p{Zl}\p{Zp}]*$")
+    label: str | None = None
     """The shock's name in figures; by default, the events in words."""
+
+    @field_validator("label", mode="before")
+    @classmethod
+    def _readable(cls, label: Any) -> Any:
+        return checked_label(label)
 
     @field_validator("events")
     @classmethod

@@ -15,7 +15,10 @@ Bound = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Dimension(BaseModel):
-    """A uniform law on [low, high], on a logarithmic scale if `log`, rounded to whole numbers if `integer`.
+    """A uniform law on [low, high], on a logarithmic scale if `log`.
+
+    With `integer` it gives the whole numbers from low to high, each as likely as the others; on a logarithmic scale, what
+    the law without `integer` gives is rounded.
 
     With `complement` it is the law of 1 − value, because decay factors just below 1 differ in their distance from 1.  With
     an `offset` it is the law of value − offset.
@@ -36,17 +39,32 @@ class Dimension(BaseModel):
             raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
         if self.log and self.low <= 0:
             raise ValueError(f"low {self.low:g} must be positive on a logarithmic scale")
+        if self.integer and not self.bounds[0] <= self.bounds[1]:
+            raise ValueError(f"there is no whole number from low {self.low:g} to high {self.high:g}")
         if self.offset and (self.complement or self.integer):
             raise ValueError("an offset cannot be combined with complement or integer")
         return self
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the greatest coordinate; ints if the law is of whole numbers."""
+        return (math.ceil(self.low), math.floor(self.high)) if self.integer else (self.low, self.high)
+
     def at(self, fraction: float) -> float:
         """Returns the law's quantile at a fraction in [0, 1]."""
+        low, high = self.bounds
         if self.log:
-            value = math.exp(math.log(self.low) + fraction * math.log(self.high / self.low))
+            coordinate = math.exp(math.log(self.low) + fraction * math.log(self.high / self.low))
+        elif self.integer:
+            coordinate = math.floor(low + fraction * (high - low + 1))
         else:
-            value = self.low + fraction * (self.high - self.low)
-        return self.value(round(value) if self.integer else min(max(value, self.low), self.high))
+            coordinate = low + fraction * (high - low)
+        return self.value(self._nearest(coordinate))
+
+    def _nearest(self, coordinate: float) -> float:
+        """Returns the nearest coordinate that the law has."""
+        low, high = self.bounds
+        return min(max(round(coordinate) if self.integer else coordinate, low), high)
 
     def value(self, coordinate: float) -> float:
         """Returns the hyperparameter at a coordinate of the law."""
@@ -56,13 +74,11 @@ class Dimension(BaseModel):
 
     def coordinate(self, value: float) -> float:
         """Returns the law's coordinate of a hyperparameter, within the bounds even if 1 − (1 − low) rounds to below low."""
-        coordinate = 1 - value if self.complement else value - self.offset
-        return min(max(coordinate, self.low), self.high)
+        return self._nearest(1 - value if self.complement else value - self.offset)
 
     def near(self, value: float, factor: float) -> float:
         """Returns the hyperparameter whose coordinate is `factor` times as large, within the law's bounds."""
-        coordinate = min(max(self.coordinate(value) * factor, self.low), self.high)
-        return self.value(round(coordinate) if self.integer else coordinate)
+        return self.value(self._nearest(self.coordinate(value) * factor))
 
 
 class Space(BaseModel):

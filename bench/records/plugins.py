@@ -9,13 +9,13 @@ one file: code that several share belongs in a package that is installed.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from bench.records.errors import one_line
 from bench.records.json_files import replacing
 
 HASH_DIGITS = 16
@@ -26,6 +26,9 @@ _sources: dict[str, Path] = {}
 class PluginError(Exception):
     """A plug-in that cannot be used; the message is one line that names it and says why."""
 
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
+
 
 def load_file(path: Path) -> tuple[ModuleType, str]:
     """Imports a file and returns its module and hash.  Imports the same bytes only once per process.
@@ -35,40 +38,39 @@ def load_file(path: Path) -> tuple[ModuleType, str]:
     """
     try:
         content = path.read_bytes()
-    except OSError as error:
-        raise PluginError(f"{path}: cannot be read ({error.strerror})") from None
+    except (OSError, ValueError) as error:
+        raise PluginError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     digest = hashlib.sha256(content).hexdigest()[:HASH_DIGITS]
     name = f"oho_bench_plugin_{digest}"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None:
-            raise PluginError(f"{path}: a Python file, NAME.py, is expected")
-        module = importlib.util.module_from_spec(spec)
+        module = ModuleType(name)
+        module.__file__ = str(path)
         sys.modules[name] = module  # dataclasses look up their module while it is being imported
         try:
-            spec.loader.exec_module(module)
+            # Not by the import system, whose cache takes an edit within the same second for the file before it.
+            exec(compile(content, str(path), "exec", dont_inherit=True), vars(module))
         except (Exception, SystemExit) as error:
             del sys.modules[name]
-            raise PluginError(f"{_place(path, error)}: {_in_words(error)}") from None
+            remedy = ""
+            if isinstance(error, ModuleNotFoundError):
+                remedy = "; a plug-in is one file, and whatever else it imports must be installed"
+            raise PluginError(f"{place_of(error, str(path))}: {in_words(error)}{remedy}") from None
         _sources[digest] = path
     return sys.modules[name], digest
 
 
-def _place(path: Path, error: BaseException) -> str:
-    """Returns the file and the line in it that raised, as far as they are known."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return f"{path}:{error.lineno}:{error.offset or 1}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return f"{path}:{lines[-1]}:1" if lines else str(path)
+def place_of(error: BaseException, path: str) -> str:
+    """Returns the place within a file that an error of its import came from, as far as it is known."""
+    if isinstance(error, SyntaxError) and error.filename == path:
+        return f"{path}:{error.lineno or 1}:{error.offset or 1}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    return f"{path}:{lines[-1]}:1" if lines else path
 
 
-def _in_words(error: BaseException) -> str:
-    if isinstance(error, SyntaxError):
-        return f"SyntaxError: {error.msg}"
-    said = " ".join(f"{type(error).__name__}: {error}".split())
-    if isinstance(error, ModuleNotFoundError):
-        said += "; a plug-in is one file, and whatever else it imports must be installed"
-    return said
+def in_words(error: BaseException) -> str:
+    """Returns the class of an error and its message, in one line."""
+    said = error.msg if isinstance(error, SyntaxError) else error
+    return " ".join(f"{type(error).__name__}: {said}".split()).removesuffix(":")
 
 
 def store(root: Path, origin: dict[str, Any]) -> None:

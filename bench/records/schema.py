@@ -30,8 +30,6 @@ _LISTS = frozenset({list})
 class Status(StrEnum):
     """How a run ended."""
 
-    FINISHED = "finished"
-    """The method had nothing left to do before its budget ended."""
     BUDGET_REACHED = "budget_reached"
     DIVERGED = "diverged"
     """The training loss ceased to be finite: a result, not an error."""
@@ -43,7 +41,7 @@ class Status(StrEnum):
     @property
     def is_result(self) -> bool:
         """Returns whether the run counts as measured, so that it is never run again."""
-        return self in (Status.FINISHED, Status.BUDGET_REACHED, Status.DIVERGED)
+        return self in (Status.BUDGET_REACHED, Status.DIVERGED)
 
 
 def _is_text(value: Any) -> bool:

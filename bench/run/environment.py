@@ -20,7 +20,7 @@ OPTIONAL = (
 
 def describe_environment(device: torch.device, threads: int, *, data: str | None) -> dict[str, Any]:
     """Everything a reader needs to judge whether two runs can be compared; `data` names what was loaded, if anything."""
-    commit, dirty = _commit()
+    commit, dirty = commit_of(Path(__file__).resolve())
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
@@ -71,14 +71,18 @@ def _processor() -> str:
 
 
 @cache
-def _commit() -> tuple[str, bool]:
-    """The checkout's commit and whether files differ from it; ("unknown", False) outside a checkout."""
-    here = Path(__file__).parent
-    git = ["git", "-C", str(here)]
+def commit_of(file: Path) -> tuple[str, bool]:
+    """Returns the commit of the repository that a source file belongs to, and whether files of it have been changed.
+
+    ("unknown", False) for a file that no repository tracks, such as one of an environment that lies inside of one.
+    """
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        status = [*git, "status", "--porcelain", "--untracked-files=no"]
-        diff = subprocess.run(status, capture_output=True, text=True, timeout=10, check=True)
+        _git(file, "ls-files", "--error-unmatch", file.name)
+        return _git(file, "rev-parse", "HEAD"), bool(_git(file, "status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
         return "unknown", False
-    return head.stdout.strip(), bool(diff.stdout.strip())
+
+
+def _git(file: Path, *words: str) -> str:
+    command = ["git", "-C", str(file.parent), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()

@@ -232,3 +232,18 @@ for make in PRUNERS.values():
 """
     run = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", SEARCHERS)
+def test_whole_numbers_are_proposed_within_bounds_that_are_none(name):
+    laws = {
+        "lr": LR, "three": Dimension(low=2.5, high=3.5, integer=True),
+        "few": Dimension(low=0.6, high=3.5, log=True, integer=True),
+    }  # fmt: skip
+    searcher = made(name, list(laws), space=Space(name="whole numbers", hyperparameters=laws))
+    trials = []
+    for n in range(14):
+        point = searcher.propose(trials)
+        assert point["three"] == 3
+        assert point["few"] in (1, 2, 3)
+        trials.append(finished(point, float(n % 3)))

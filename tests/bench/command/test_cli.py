@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -78,6 +79,43 @@ def test_a_mistake_is_one_line_and_exit_code_2(mistake, tmp_path, monkeypatch):
     assert answer.exit_code == 2
     assert "Traceback" not in answer.stderr
     assert len(answer.stderr.strip().splitlines()) == 1, answer.stderr
+
+
+def test_a_call_from_python_runs_what_it_was_called_with(tmp_path):
+    config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
+    call = f"from bench.cli import app; app(['run', {str(config)!r}, '--out', {str(out)!r}, '--seeds', '3-4'])"
+    answer = subprocess.run([sys.executable, "-c", call, "report", "nowhere"], capture_output=True, text=True, timeout=100)
+    assert answer.returncode == 0, answer.stderr
+    assert sorted(run.spec["seed"] for run in read_runs(out)) == [3, 4]
+
+
+def test_a_shipped_configuration_is_run_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["run", "quick/distribution", "--dry-run", "--seeds", "0"]
+    assert "11 runs to do" in command(*words).stdout
+    (tmp_path / "quick").mkdir()
+    shutil.copy(write_config(tmp_path, "fixed"), tmp_path / "quick/distribution")
+    assert "1 run to do" in command(*words).stdout
+    line = the_line(command("run", "quick/distributio", "--dry-run"), 2)
+    assert "quick/distributio: there is no such file and no shipped configuration of that name; did you mean 'quick/d" in line
+
+
+def test_only_the_experiments_that_feed_a_figure_are_run(tmp_path):
+    config = write_config(tmp_path, "fixed")
+    other = tmp_path / "other.yaml"
+    other.write_text(config.read_text().replace("[distribution]", "[anytime]").replace("steps: 60", "steps: 30"))
+    answer = command("run", config, other, "--figure", "anytime", "--dry-run")
+    assert "1 run to do, 0 done already; budget to spend: 30 steps" in answer.stdout
+    line = the_line(command("run", config, other, "--figure", "violins", "--dry-run"), 2)
+    assert line == "oho-bench: --figure violins: no experiment here feeds it; the figures that are fed: anytime, distribution"
+
+
+def test_an_outcome_of_a_status_that_is_none_any_more_is_one_line(tmp_path):
+    run_one(experiment(tmp_path, "fixed").specs[0], tmp_path)
+    (path,) = tmp_path.glob("*/outcome.json")
+    path.write_text(path.read_text().replace('"budget_reached"', '"finished"'))
+    with pytest.raises(RecordError, match=r"outcome\.json:1:1: status: one of budget_reached, .*\(given 'finished'\); remove"):
+        read_run(path.parent)
 
 
 def test_a_missing_data_set_without_network_is_one_line(tmp_path, monkeypatch):

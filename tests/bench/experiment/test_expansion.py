@@ -4,8 +4,9 @@ import re
 
 import pytest
 import torch
-from helpers import experiment, write_config
+from helpers import ROOT, experiment, write_config
 
+from bench.command.command_line import seeds_of
 from bench.experiment.expansion import load_experiment
 from bench.experiment.spec import method_of, task_of
 from bench.experiment.yaml_file import ConfigError
@@ -33,7 +34,33 @@ MISTAKES = {
     "population of DoG": ("{name: fixed}", "{name: population, over: {name: dog}}", r":11:31: population cannot re"),
     "optimizer that adam is not": ("{name: fixed}", "{name: adam, optimizer: sgd}", r":11:18: .*a mapping is expected"),
     "no milestones": ("{name: fixed}", "{name: multistep, milestones: []}", r":11:23: .*milestones: one or more are exp"),
-    "a name in the place of a method": ("{name: fixed}", "fixed", r":11:5: .*a mapping such as"),
+    "a list in the place of a method": ("{name: fixed}", "[fixed]", r":11:5: methods.0: a name, or a mapping with "),
+    "a list in the place of a task": ("{name: digits-mlp, selection_epochs: 1}", "[digits-mlp]", r":3:1: task: a name, or"),
+    "an optimizer in the place of a method": (
+        "{name: fixed}", "{name: adamw}",
+        r":11:6: unknown method 'adamw'; 'adamw' is an optimizer, .*: \{name: fixed, optimizer: adamw\}; allowed: fixed, ",
+    ),
+    "a bare optimizer": ("{name: fixed}", "sgd", r":11:5: unknown method 'sgd'; .*\{name: fixed, optimizer: sgd\}"),
+    "a task in the place of a method": ("{name: fixed}", "digits-mlp", r":11:5: unknown method .*'digits-mlp' is a task; "),
+    "a method in the place of a task": ("digits-mlp", "fixed", r":3:8: unknown task 'fixed'; 'fixed' is a method; "),
+    "a data set in the place of a task": ("digits-mlp", "digits", r"unknown task 'digits'; 'digits' is a data set; "),
+    "a number for a budget": ("{steps: 60}", "60", r":4:1: budget: \{seconds: 20\}, .* is expected \(given 60\)"),
+    "a budget in words": ("{steps: 60}", "20 s", r":4:1: budget: .*\{steps: 400\} or .* is expected \(given '20 s'\)"),
+    "a budget in minutes": ("steps: 60", "minutes: 2", r":4:10: unknown key .*; allowed: seconds, steps, epochs$"),
+    "seeds in words": ("[0]", "many", r":5:1: seeds: whole numbers from 0 on are expected, .* \(given 'many'\)"),
+    "a negative seed": ("[0]", "[0, -1]", r":5:1: seeds: whole numbers from 0 on are expected"),
+    "no seeds": ("[0]", "4-2", r":5:1: seeds: one or more seeds are expected; the list or range is empty \(given '4-2'\)"),
+    "an empty label": ("{name: fixed}", "{name: fixed, label: ''}", r":11:19: label: one line of 1 to 200 .*given ''"),
+    "a label of spaces": ("{name: fixed}", "{name: fixed, label: '   '}", r":11:19: label: .*not only spaces, is expected"),
+    "methods that differ in their labels": (
+        "{name: fixed}", "{name: fixed, label: A}\n  - {name: fixed, optimizer: sgd, label: B}",
+        r":12:5: 'B' differs from 'A' in its label alone; leave one of the two methods out",
+    ),
+    "searches over methods that differ in their labels": (
+        "{name: fixed}",
+        "{name: sobol-search, over: {name: fixed, label: A}}\n  - {name: sobol-search, over: {name: fixed, label: B}}",
+        r":12:5: 'Sobol search: B' differs from 'Sobol search: A' in its label alone",
+    ),
     "pruner without trials": ("{name: fixed}", "{name: oho-global, pruner: median}", r":11:24: pruner: .*has no trials"),
     "unknown pruner": (
         "{name: fixed}", "{name: random-search, pruner: lazy, over: {name: fixed}}", r":11:27: .*'median', .*'lazy'",
@@ -102,11 +129,58 @@ def test_one_line_says_where_and_what_is_allowed(mistake, tmp_path):
     assert re.search(expected, message), message
 
 
+SEEDS = {
+    "3": [3], "0-4": [0, 1, 2, 3, 4], '"0-2,7"': [0, 1, 2, 7], "0, 2": [0, 2], "[3, 1, 3]": [3, 1],
+    "[0-1, '4,6']": [0, 1, 4, 6],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", SEEDS)
+def test_seeds_are_understood_alike_in_a_file_and_on_the_command_line(text, tmp_path):
+    path = write_config(tmp_path, "fixed")
+    path.write_text(path.read_text().replace("seeds: [0]", f"seeds: {text}"))
+    assert [spec["seed"] for spec in load_experiment(path).specs] == SEEDS[text]
+    if "[" not in text:
+        assert list(seeds_of(text.strip('"'))) == SEEDS[text]
+
+
+def test_a_bare_name_is_what_it_is_with_nothing_said(tmp_path):
+    def specs(task, *methods, overrides=()):
+        path = write_config(tmp_path, "fixed")
+        lines = "".join(f"\n  - {method}" for method in methods)
+        text = path.read_text().replace("{name: digits-mlp, selection_epochs: 1}", task)
+        path.write_text(text.replace("\n  - {name: fixed}", lines))
+        return load_experiment(path, overrides=overrides).specs
+
+    spelt_out = specs("{name: digits-mlp}", "{name: fixed}", "{name: random-search, over: {name: step}}")
+    assert specs("digits-mlp", "fixed", "{name: random-search, over: step}") == spelt_out
+    assert specs("mnist-mlp", "cosine", overrides=["task=digits-mlp", "methods.0=fixed"]) == spelt_out[:1]
+    changed = specs("digits-mlp", "fixed", overrides=["methods.0.lr=0.5", "task.width=8"])[0]
+    assert (changed["method"]["lr"], changed["task"]["width"]) == (0.5, 8)
+
+
+def test_a_space_is_a_file_beside_the_experiment_or_a_shipped_one(tmp_path):
+    def space(name):
+        return experiment(tmp_path, "fixed", overrides=[f"space={name}"]).specs[0]["space"]
+
+    assert space("fair") == space(ROOT / "configs/spaces/fair")
+    assert space("published-random")["name"] == "published-random"
+    laws = "{lr: {low: 1e-3, high: 1}, weight_decay: {low: 0, high: 1}}"
+    (tmp_path / "fair.yaml").write_text(f"name: own\nhyperparameters: {laws}\n")
+    assert space("fair")["name"] == "own"
+
+
 SPACES = {
     "a law the method cannot use": ("lr: {low: -1, high: 1}", r":11:5: space 'own' has a law for lr that reaches -1: .*0"),
     "a law for one optimizer only": (
         "weight_decay: {low: 0, high: 1}\noptimizers: {adam: {lr: {low: 1e-3, high: 1}}}", r":11:5: .*no law for lr",
     ),
+    "a law that reaches no epochs": (
+        "trial_epochs: {low: 0, high: 1, integer: true}", r"--set .*has a law for trial_epochs that reaches 0: .*1$",
+    ),
+    "a law with parts of epochs": ("trial_epochs: {low: 1, high: 9}", r"--set .*trial_epochs that reaches 4.05.*: .*integer"),
+    "a law with parts of steps": ("step_size: {low: 1, high: 5}", r"--set .*step_size that reaches 2.5.*: .*integer"),
+    "no whole number": ("lr: {low: 0.2, high: 0.8, integer: true}", r"own.yaml:3:3: .*no whole number from low 0.2"),
     "bounds the wrong way": ("lr: {low: 1, high: 0}", r"own.yaml:3:3: .*low 1 must be below high 0"),
 }  # fmt: skip
 
@@ -116,6 +190,10 @@ def test_a_space_that_cannot_be_used_is_refused(mistake, tmp_path):
     laws, expected = SPACES[mistake]
     (tmp_path / "own.yaml").write_text(f"name: own\nhyperparameters:\n  {laws}\n")
     fixed = [] if "optimizers" in laws else ["methods.0.weight_decay=0"]
+    if laws.startswith("trial_epochs"):
+        fixed = ["methods.0={name: random-search, trial_epochs: null, over: {name: fixed, lr: 1, weight_decay: 0}}"]
+    elif laws.startswith("step_size"):
+        fixed = ["methods.0={name: step, lr: 1, weight_decay: 0}"]
     with pytest.raises(ConfigError) as error:
         experiment(tmp_path, "fixed", overrides=["space=own", *fixed])
     assert re.search(expected, str(error.value)), str(error.value)

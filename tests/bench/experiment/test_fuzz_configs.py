@@ -9,7 +9,7 @@ from helpers import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.command.command_line import parse_seeds
+from bench.command.command_line import seeds_of
 from bench.experiment.expansion import load_experiment
 from bench.experiment.yaml_file import ConfigError
 from bench.records import run_id, title_of
@@ -118,7 +118,7 @@ def test_seeds_are_numbers_or_refused_in_one_line(cases):
     @given(SEEDS)
     def check(text):
         try:
-            assert 0 < len(parse_seeds(text)) <= 100_000
+            assert 0 < len(seeds_of(text)) <= 100_000
         except ConfigError as error:
             check_one_line(error, "--seeds ")
 

@@ -147,6 +147,24 @@ def test_a_wrong_shock_is_one_line(event, tmp_path):
     assert "\n" not in str(error.value)
 
 
+LABELS = {
+    "label: ''": r"shocks.0.label: one line of 1 to 200 printable characters, .* is expected \(given ''\)",
+    "label: '   '": r"shocks.0.label: .*not only spaces, is expected",
+    "label: 7": r"shocks.0.label: one line .*\(given 7\)",
+    "label: A}\n  - {events: [{epoch: 1, rotate: 9}], label: A": r":14:5: two shocks are called 'A'; give one of them another",
+    "label: A}\n  - {events: [{epoch: 2, rotate: 9}], label: B": r":14:5: 'B' differs from 'A' in its label alone; leave one",
+}
+
+
+@pytest.mark.parametrize("rest", LABELS)
+def test_shocks_have_labels_that_figures_can_tell_apart(rest, tmp_path):
+    path = tmp_path / "shocked.yaml"
+    text = write_config(tmp_path, "fixed").read_text()
+    path.write_text(f"{text}shocks:\n  - {{events: [{{epoch: 2, rotate: 9}}], {rest}}}\n")
+    with pytest.raises(ConfigError, match=LABELS[rest]):
+        load_experiment(path)
+
+
 @pytest.mark.parametrize(("budget", "given"), [("epochs: 6", "6 epochs"), ("steps: 60", "60 steps")])
 def test_a_shock_after_the_end_is_refused(budget, given, tmp_path):
     """Digits have ten steps an epoch."""

@@ -1,0 +1,92 @@
+"""`oho-bench new`: a configuration to begin with, which has every key of an experiment."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+
+from bench.experiment.plugins import Catalogue
+from bench.experiment.registries import TASKS
+from bench.experiment.schema import LONGEST_NAME, NAME_PATTERN, ExperimentFields
+from bench.experiment.suggestions import suggestion
+from bench.experiment.yaml_file import ConfigError
+from bench.records.errors import StorageError
+
+WIDTH = 110
+EXAMPLES = {
+    "figures": "[distribution, anytime]",
+    "plugins": "[./restarts.py]",
+    "budget": "{seconds: 2}",
+    "seeds": "0-2",
+    "space": "fair",
+    "methods": """
+  - fixed                                           # what is left open is drawn from the space, by the seed
+  - {name: cosine, optimizer: momentum, lr: 0.1}    # `oho-bench list cosine` has the options
+  - {name: random-search, trial_epochs: 5, over: fixed}
+  - oho-default""",
+    "shocks": """
+  - events: [{epoch: 5, scale: {lr: 10}}]
+  - {label: Noise, events: [{epoch: 5, label_noise: 0.3}]}""",
+    "evaluations": "40",
+    "gradient_batches": "4",
+    "threads": "1",
+    "tracking": "{mode: offline, project: oho-bench}",
+}
+"""What stands beside the keys other than experiment and task."""
+
+WRITTEN_OUT = ("figures", "threads")
+"""Keys that could be left out, and that a first experiment is better with."""
+
+
+def write_new(name: str, task: str) -> str:
+    """Writes a configuration that can be run at once, and returns what to do next.
+
+    Raises:
+        ConfigError: for a name that no experiment can have, an unknown task, or a file that is there already.
+        StorageError: where the file cannot be written.
+    """
+    path = Path(f"{name.removesuffix('.yaml')}.yaml")
+    _check(path, task)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text_of(path.stem, task))
+    except FileExistsError:
+        raise ConfigError(f"{path}: there is such a file already, and it is left as it is; choose another name") from None
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror})") from None
+    steps = {
+        f"oho-bench run {path} --dry-run": "the runs, and the budget in all",
+        f"oho-bench run {path} --out runs/{path.stem}": "what is interrupted goes on with the same command",
+        f"oho-bench report runs/{path.stem} -o {path.stem}.pdf": "the report, its page and the figures",
+        "oho-bench list": "the methods, tasks and figures to choose from",
+    }
+    width = max(map(len, steps))
+    return "\n".join([f"{path} is written.  Next:", *(f"  {step:<{width}}  # {about}" for step, about in steps.items())])
+
+
+def text_of(experiment: str, task: str) -> str:
+    """Returns the file: for each key of an experiment what it means, and an example."""
+    head = f"`oho-bench run {experiment}.yaml` makes these runs.  Keys that are commented out may be left out."
+    parts, examples = [_comment(head)], {"experiment": experiment, "task": task, **EXAMPLES}
+    for key, field in ExperimentFields.model_fields.items():
+        entry = f"{key}: {examples[key]}".replace(": \n", ":\n")
+        if not (field.is_required() or key in WRITTEN_OUT):
+            entry = textwrap.indent(entry, "#")
+        about = str(field.description)
+        parts.append(f"{_comment(f'{about[0].upper()}{about[1:]}.')}\n{entry}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _comment(text: str) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+
+
+def _check(path: Path, task: str) -> None:
+    if not re.fullmatch(NAME_PATTERN, path.stem) or len(path.stem) > LONGEST_NAME:
+        allowed = f"at most {LONGEST_NAME} lower-case letters, digits and dashes"
+        raise ConfigError(f"{path.stem}: an experiment's name has {allowed}")
+    try:
+        Catalogue(path.parent).find("task", task)
+    except KeyError:
+        raise ConfigError(f"--task {task}: unknown; {suggestion(task, TASKS)}allowed: {', '.join(TASKS)}") from None

@@ -1,0 +1,39 @@
+"""The commit that a run reports is one of ours."""
+
+import shutil
+import subprocess
+
+from bench.run import environment
+from bench.run.environment import commit_of
+
+
+def git(folder, *words):
+    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    answer = subprocess.run(["git", "-C", str(folder), *identity, *words], capture_output=True, text=True, check=True)
+    return answer.stdout.strip()
+
+
+def test_a_repository_that_encloses_the_installation_is_not_ours(tmp_path):
+    installed = tmp_path / ".venv/site-packages/bench/run/environment.py"
+    installed.parent.mkdir(parents=True)
+    shutil.copy(environment.__file__, installed)
+    assert commit_of(installed) == ("unknown", False)
+    git(tmp_path, "init")
+    (tmp_path / "thesis.tex").write_text("Chapter 1")
+    git(tmp_path, "add", "thesis.tex")
+    git(tmp_path, "commit", "-m", "Mine")
+    commit_of.cache_clear()
+    assert commit_of(installed) == ("unknown", False)
+
+
+def test_a_repository_that_tracks_the_file_is(tmp_path):
+    clone = tmp_path / "bench/environment.py"
+    clone.parent.mkdir()
+    shutil.copy(environment.__file__, clone)
+    git(tmp_path, "init")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "Ours")
+    assert commit_of(clone) == (git(tmp_path, "rev-parse", "HEAD"), False)
+    clone.write_text("changed")
+    commit_of.cache_clear()
+    assert commit_of(clone)[1]
