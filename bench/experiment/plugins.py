@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib import import_module
 from importlib.metadata import Distribution, packages_distributions
 from pathlib import Path
@@ -138,10 +139,15 @@ def _origin_of_module(name: str) -> dict[str, str]:
     """Returns the module, a hash of all Python files of its top-level package, and its distribution."""
     top = name.partition(".")[0]
     origin = {"module": name, "hash": _hash_of_package(sys.modules[top] if top in sys.modules else import_module(top))}
-    distributions = packages_distributions().get(top, [])
-    if distributions:
+    if distributions := _distributions().get(top):
         origin["distribution"] = f"{distributions[0]} {Distribution.from_name(distributions[0]).version}"
     return origin
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """The distributions that top-level modules belong to: to look at all that are installed takes a second."""
+    return packages_distributions()
 
 
 def _hash_of_package(package: ModuleType) -> str:

@@ -151,8 +151,8 @@ LABELS = {
     "label: ''": r"shocks.0.label: one line of 1 to 200 printable characters, .* is expected \(given ''\)",
     "label: '   '": r"shocks.0.label: .*not only spaces, is expected",
     "label: 7": r"shocks.0.label: one line .*\(given 7\)",
-    "label: A}\n  - {events: [{epoch: 1, rotate: 9}], label: A": r":14:5: two shocks are called 'A'; give one of them another",
-    "label: A}\n  - {events: [{epoch: 2, rotate: 9}], label: B": r":14:5: 'B' differs from 'A' in its label alone; leave one",
+    "label: A}\n  - {events: [{epoch: 1, rotate: 9}], label: A": r":14:5: two shocks are called 'A'; give one",
+    "label: A}\n  - {events: [{epoch: 2, rotate: 9}], label: B": r":14:5: 'B' differs from 'A' in its label alone",
 }
 
 
