@@ -29,7 +29,7 @@ class SearchOptions(Options):
     pruner: Literal["none", "median", "successive-halving", "hyperband"] = "none"
 
     def values(self) -> dict[str, float | None]:
-        """The number of epochs, which the space must have a law for if it is searched."""
+        """Returns the number of epochs; if it is searched, the space must have a law for it."""
         return {"trial_epochs": self.trial_epochs}
 
     def details(self) -> list[str]:

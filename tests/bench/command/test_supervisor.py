@@ -13,7 +13,7 @@ from helpers import METHOD_LINES, experiment, oho_bench, run_one, write_config
 from processes import begun, children, records_in, state_of, until, watched_over, within
 
 import bench.command.run_series
-import bench.records
+import bench.records.run_folder
 import bench.run.runner
 from baselines.training import Training
 from bench.command.crashed_runs import book_killed
@@ -256,7 +256,7 @@ def test_a_run_that_another_runner_begins_again_while_it_is_looked_at_has_no_out
         path.unlink()
         return read_object(path, remedy)
 
-    monkeypatch.setattr(bench.records, "read_object", begun_again)
+    monkeypatch.setattr(bench.records.run_folder, "read_object", begun_again)
     assert [item.outcome for item in plan([one], tmp_path)] == [None]
 
 

@@ -132,7 +132,7 @@ def test_an_entry_point_of_an_installed_package(tmp_path, monkeypatch, no_plugin
     with pytest.raises(ConfigError, match=r"own.yaml:11:5: own-methods: its entry point broken = "):
         load_experiment(configured(tmp_path, "broken"))
     search = "{name: random-search, over: {name: oho-global}}"
-    with pytest.raises(ConfigError, match="random-search cannot repeat 'oho-global'; it can: fixed, "):
+    with pytest.raises(ConfigError, match="random-search cannot repeat 'oho-global'; it can repeat: fixed, "):
         load_experiment(configured(tmp_path, search))
 
 
@@ -149,9 +149,9 @@ MISTAKES = {
     "an exception": ("./mine.py:METHOD", RAISING, r"mine\.py:3:1: RuntimeError: not now"),
     "an exit": ("./mine.py:METHOD", "import sys\nsys.exit(3)\n", r"mine\.py:2:1: SystemExit: 3"),
     "a missing package": (
-        "./mine.py:METHOD", "import nothing_there\n", r"mine\.py:1:1: ModuleNotFoundError: .*else it needs must be inst",
+        "./mine.py:METHOD", "import nothing_there\n", r"mine\.py:1:1: ModuleNotFoundError: .*else it imports must be",
     ),
-    "an unknown module": ("nothing.there:METHOD", "", r"nothing\.there: cannot be imported .*; a file is named"),
+    "an unknown module": ("nothing.there:METHOD", "", r"nothing\.there: cannot be imported .*; give a file as"),
     "not a module": ("./mine:METHOD", "", r"\./mine: is neither a file, \./NAME\.py, nor a "),
     "an option that it has not": ("./mine.py:METHOD", EXAMPLE, r":11:41: unknown key .*; allowed: lr, epochs$"),
 }  # fmt: skip
@@ -170,11 +170,11 @@ def test_a_mistake_in_a_file_is_one_line_with_its_place(mistake, tmp_path):
 
 
 REGISTERED = {
-    "nothing": ("a = 1\n", r"mine\.py: registers nothing; one or more of METHODS, TASKS, DATA_SETS, FIGURES are expected"),
+    "nothing": ("a = 1\n", r"mine\.py: registers nothing; it must map .* METHODS, TASKS, DATA_SETS, FIGURES$"),
     "no mapping": ("METHODS = 1\n", r"mine\.py: METHODS must map names to entries"),
     "no entry": ("METHODS = {'own': 1}\n", r"mine\.py: METHODS\['own'\]: is a int; a MethodEntry is expected"),
     "no name": (f"{EXAMPLE}METHODS = {{1: METHOD}}\n", r"mine\.py: METHODS has an entry called 1; a name is expected"),
-    "a name that is taken": (f"{EXAMPLE}METHODS = {{'fixed': METHOD}}\n", r"there is a method 'fixed' already; choose ano"),
+    "a name that is taken": (f"{EXAMPLE}METHODS = {{'fixed': METHOD}}\n", r"there already is a method 'fixed'; choose another"),
 }  # fmt: skip
 
 
