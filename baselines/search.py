@@ -28,6 +28,11 @@ class SearchOptions(Options):
     trial_epochs: int | None = Field(default=10, ge=1)
     pruner: Literal["none", "median", "successive-halving", "hyperband"] = "none"
 
+    @property
+    def validates_after_epochs(self) -> int | None:
+        """A trial's end; None where its length is searched."""
+        return self.trial_epochs
+
     def details(self) -> list[str]:
         """Returns the pruner, if there is one."""
         return [] if self.pruner == "none" else [self.pruner.replace("-", " ")]
@@ -75,9 +80,9 @@ class SearchState(State):
         if self.is_open and self.trial_step:
             self.close_trial("cut")
 
-    def show(self) -> None:
+    def show(self, ledger: Ledger | None = None) -> None:
         """Presents the trial in progress as the search's own model."""
-        adopt(self, self.inner)
+        adopt(self, self.inner, ledger)
         self.trial_step = self.inner.trial_step
 
 
@@ -133,7 +138,7 @@ class Search:
         inner, before = state.inner, state.inner.step
         self.over.advance(inner, steps=steps, progress=progress, ledger=ledger)
         state.step += inner.step - before
-        state.show()
+        state.show(ledger)
         if inner.diverged or inner.trial_step == inner.end:
             state.close_trial("diverged" if inner.diverged else "finished")
 

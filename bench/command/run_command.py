@@ -16,7 +16,7 @@ from bench.command.handover import Journal
 from bench.command.planning import Planned, plan
 from bench.command.run_series import launch
 from bench.experiment.expansion import load_experiment
-from bench.experiment.plugins import entry_of
+from bench.experiment.spec import data_set_of
 from bench.experiment.yaml_file import ConfigError
 from bench.records import Status, title_of
 from bench.records.errors import DeviceLostError
@@ -46,7 +46,9 @@ def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
         raise DeviceLostError("the GPU that the command began with is gone; the same command goes on once it is back")
     device = begun or resolve_device(order.device)
     experiments = [
-        load_experiment(path, overrides=order.overrides, seeds=order.seeds, device=device)
+        load_experiment(
+            path, overrides=order.overrides, seeds=order.seeds, device=device, data_root=order.data_root
+        )
         for path in order.configs
     ]
     planned = plan(experiments, order.out, again_invalid=order.again_invalid, tried=journal.tried)
@@ -59,7 +61,7 @@ def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
     if dry_run:
         return 0
     planned = book_killed(planned, order.out, journal)
-    for data_set in {entry_of("task", item.spec["task"]).data for item in planned if not item.is_done}:
+    for data_set in {data_set_of(item.spec["task"]) for item in planned if not item.is_done}:
         load(data_set, order.data_root)
     counts = launch(experiments, planned, order.out, data_root=order.data_root, journal=journal)
     counts += Counter(item.outcome.status for item in planned if item.is_done and item.outcome)
