@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from bench.experiment.yaml_file import ConfigError
 from bench.records import Status, title_of
 from bench.records.errors import DeviceLostError
 from bench.tasks.data_sets import load
+
+log = logging.getLogger("oho-bench")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,9 @@ def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
     planned = plan(experiments, order.out, again_invalid=order.again_invalid, tried=journal.tried)
     if begun is None:
         _print_plan(planned, every_run=dry_run)
+        for experiment in experiments:
+            for warning in experiment.warnings:
+                log.warning("experiment %s: %s", experiment.name, warning)
         journal.note("planned", _digest(planned))
         journal.note("device", device)
     elif journal.last("planned") != _digest(planned):

@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from bench.experiment.first_selection import too_short
 from bench.experiment.methods import MethodReader, check_kick, refuse_twins
 from bench.experiment.mistakes import found, unknown, validate
 from bench.experiment.plugins import Catalogue
@@ -26,7 +27,10 @@ MOST_RUNS = 100_000
 
 @dataclass(frozen=True)
 class Experiment:
-    """A resolved experiment: `specs` hold all that affects a run's result, in the order they run."""
+    """A resolved experiment: `specs` hold all that affects a run's result, in the order they run.
+
+    `warnings` are lines about what was asked for and will hardly be what was wanted.
+    """
 
     name: str
     figures: tuple[str, ...]
@@ -34,6 +38,7 @@ class Experiment:
     budget: Budget
     specs: tuple[Spec, ...]
     resolved: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
 
 
 def load_experiment(
@@ -86,8 +91,9 @@ def load_experiment(
     if origins := {figure.name: figure.origin for figure in figures if figure.origin}:
         resolved["figures"] = origins
     return Experiment(
-        fields.experiment, tuple(figure.name for figure in figures), fields.tracking, fields.budget, specs, resolved
-    )
+        fields.experiment, tuple(figure.name for figure in figures), fields.tracking, fields.budget, specs, resolved,
+        warnings=tuple(too_short(task, fields.budget, methods)),
+    )  # fmt: skip
 
 
 def _catalogue(file: YamlFile, fields: ExperimentFields) -> Catalogue:

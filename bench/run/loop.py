@@ -130,7 +130,20 @@ class Loop:
             self.evaluate(used)
         for event in self.events:
             log.warning("%s: ended before %s", self.writer.folder, event)
+        self.final = {**self.final, "selected_step": self.selected.step if self.selected else None}
+        if self.unit == "seconds" and not self.has_selected():
+            log.warning(
+                "%s: returns the untrained model: the budget of %g seconds ended after %d steps, before the first selection;"
+                " the task selects every %d steps", self.writer.folder, self.amount, self.state.step,
+                self.task.selection_period,
+            )  # fmt: skip
         return Status.DIVERGED if self.state.diverged else Status.BUDGET_REACHED
+
+    def has_selected(self) -> bool:
+        """Whether any trained model was validated by the method, be it the best or not."""
+        state = self.state
+        others = (*state.trials, *(training for training in state.trainings if training is not state))
+        return len(state.curve) > 1 or any(each.curve for each in others)
 
     def advance(self, used: float) -> float:
         """Some steps of the method, and what is to be recorded after them; returns the budget used."""
