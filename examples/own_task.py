@@ -1,7 +1,4 @@
-"""A task of your own in one file: scikit-learn's wines and a small network, with a loss and a metric that you choose.
-
-    oho-bench run CONFIG        where CONFIG says  task: {name: ./own_task.py:WINES}
-"""
+"""A task of your own, `task: {name: ./own_task.py:WINES}`: scikit-learn's wines, with a loss and metric that you choose."""
 
 from functools import partial
 
@@ -24,10 +21,12 @@ def load(root):
 
 
 def network(options, facts):
+    """Sixteen hidden units."""
     return nn.Sequential(nn.Linear(facts.features, 16), nn.Tanh(), nn.Linear(16, facts.outputs))
 
 
 def doubt(outputs, targets):
+    """How far the probability of the right answer is from 1."""
     return 1 - outputs.softmax(1).gather(1, targets[:, None]).squeeze(1)
 
 

@@ -23,8 +23,8 @@ def too_short(task: TaskRead, budget: Budget, methods: Sequence[Spec]) -> Iterat
         if first > steps + 1e-9:
             epochs = first / task.steps_per_epoch
             yield (
-                f"{method['label']!r} returns the untrained model in every run: the budget of {budget.amount:g} {budget.unit} "
-                f"ends before the first selection, after {first:,} steps ({epochs:g} epochs)"
+                f"{method['label']!r} returns the untrained model in every run: the budget of {budget.amount:g}"
+                f" {budget.unit} ends before the first selection, after {first:,} steps ({epochs:g} epochs)"
             )
 
 

@@ -133,8 +133,8 @@ class Loop:
         self.final = {**self.final, "selected_step": self.selected.step if self.selected else None}
         if self.unit == "seconds" and not self.has_selected():
             log.warning(
-                "%s: returns the untrained model: the budget of %g seconds ended after %d steps, before the first selection;"
-                " the task selects every %d steps", self.writer.folder, self.amount, self.state.step,
+                "%s: returns the untrained model: the budget of %g seconds ended after %d steps, before the first"
+                " selection; the task selects every %d steps", self.writer.folder, self.amount, self.state.step,
                 self.task.selection_period,
             )  # fmt: skip
         return Status.DIVERGED if self.state.diverged else Status.BUDGET_REACHED
