@@ -99,5 +99,5 @@ def test_a_drifting_run_is_audited_in_its_own_worlds(tmp_path):
 
 
 def test_only_images_turn(tmp_path):
-    with pytest.raises(ConfigError, match=r"diabetes-mlp cannot be done with .* it has no images, and `drift` turns images"):
+    with pytest.raises(ConfigError, match=r"diabetes-mlp cannot be done .* it has no images, and `drift` turns images"):
         experiment(tmp_path, "fixed", overrides=["task.name=diabetes-mlp", TURNING])
