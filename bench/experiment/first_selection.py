@@ -21,10 +21,11 @@ def too_short(task: TaskRead, budget: Budget, methods: Sequence[Spec]) -> Iterat
     for method in methods:
         first = first_selection(task, method)
         if first > steps + 1e-9:
-            epochs = first / task.steps_per_epoch
+            epochs = first // task.steps_per_epoch
+            length = f"{epochs} epoch{'s' if epochs > 1 else ''}"
             yield (
                 f"{method['label']!r} returns the untrained model in every run: the budget of {budget.amount:g}"
-                f" {budget.unit} ends before the first selection, after {first:,} steps ({epochs:g} epochs)"
+                f" {budget.unit} ends before the first selection, after {first:,} steps ({length})"
             )
 
 

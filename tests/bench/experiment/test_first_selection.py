@@ -11,7 +11,7 @@ from bench.records import Status
 
 TOO_SHORT = {
     ("fixed", "steps=9"): "'Fixed' returns the untrained model in every run: the budget of 9 steps ends before the first "
-    "selection, after 10 steps (1 epochs)",
+    "selection, after 10 steps (1 epoch)",
     ("fixed", "epochs=0.5"): "the budget of 0.5 epochs ends before the first selection, after 10 steps",
     ("random-search", "steps=9"): "'Random search: Fixed' returns the untrained model",
 }
@@ -51,7 +51,7 @@ def test_a_timed_run_says_it_at_its_end(method, tmp_path, caplog):
     assert "the task selects every 70 steps" in caplog.text
     caplog.clear()
     longer = run_one({**spec, "budget": {"unit": "seconds", "amount": 0.1}}, tmp_path / "long", now=Ticks())
-    assert longer.steps > 70
+    assert longer.steps >= 70
     assert math.isfinite(longer.final["incumbent_test_loss"])
     assert "untrained" not in caplog.text
 
