@@ -32,6 +32,11 @@ class PopulationOptions(Options):
     factors: tuple[float, float] = (0.8, 1.25)
     redraw: float = Field(default=0.25, ge=0, le=1)
 
+    @property
+    def validates_after_epochs(self) -> int:
+        """An interval's end."""
+        return self.interval_epochs
+
 
 @dataclass(kw_only=True)
 class PopulationState(State):
@@ -134,7 +139,7 @@ class Population:
         self.over.advance(member, steps=steps, progress=progress, ledger=ledger)
         made = member.step - before
         state.step, state.trial_step = state.step + made, state.trial_step + made
-        adopt(state, member)
+        adopt(state, member, ledger)
         if member.diverged or member.trial_step == member.end:
             state.close_interval("diverged" if member.diverged else "finished")
 

@@ -19,7 +19,7 @@ class Pruner(Protocol):
     """A judge of the trial in progress, by its curve and by those of earlier trials."""
 
     def prunes(self, trials: Sequence[Trial], curve: Sequence[float]) -> bool:
-        """Returns whether the trial with the validation losses `curve` so far, in nats per example, should end.
+        """Returns whether the trial with the validation losses `curve` so far, in the task's unit, should end.
 
         The answer is a function of the arguments alone: a second call, or a rebuilt pruner, gives the same.
         """

@@ -32,6 +32,11 @@ class SearchOptions(Options):
         """Returns the number of epochs; if it is searched, the space must have a law for it."""
         return {"trial_epochs": self.trial_epochs}
 
+    @property
+    def validates_after_epochs(self) -> int | None:
+        """A trial's end; None where its length is searched."""
+        return self.trial_epochs
+
     def details(self) -> list[str]:
         """Returns the pruner, if there is one."""
         return [] if self.pruner == "none" else [self.pruner.replace("-", " ")]
@@ -79,9 +84,9 @@ class SearchState(State):
         if self.is_open and self.trial_step:
             self.close_trial("cut")
 
-    def show(self) -> None:
+    def show(self, ledger: Ledger | None = None) -> None:
         """Presents the trial in progress as the search's own model."""
-        adopt(self, self.inner)
+        adopt(self, self.inner, ledger)
         self.trial_step = self.inner.trial_step
 
 
@@ -137,7 +142,7 @@ class Search:
         inner, before = state.inner, state.inner.step
         self.over.advance(inner, steps=steps, progress=progress, ledger=ledger)
         state.step += inner.step - before
-        state.show()
+        state.show(ledger)
         if inner.diverged or inner.trial_step == inner.end:
             state.close_trial("diverged" if inner.diverged else "finished")
 

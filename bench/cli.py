@@ -244,7 +244,7 @@ def data_fetch(name: str, root: Root = None) -> None:
 
         if name not in DATA_SETS:
             raise ConfigError(f"unknown data set {name!r}; allowed: {', '.join(DATA_SETS)}")
-        train, test, _ = load(DATA_SETS[name], root)
+        train, test, *_ = load(DATA_SETS[name], root)
         print(f"{name}: {len(train.targets)} training and {len(test.targets)} test examples in {data_root(root)}")
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
+from torch import Tensor
 
 import oho
 from bench.experiment.spec import method_of, set_threads, task_of
@@ -44,7 +46,7 @@ def audit_run(folder: Path, *, steps: int, at: int | None, data_root: Path | Non
     state = _trained(method, state, recorded)
     _check_repeated(run, state)
     state = _trained(method, state, before)
-    pairs = [state.closures(step) for step in range(before, last)]
+    pairs = [_closures(state, step) for step in range(before, last)]
     state.optimizer.on_phase = lambda phase: None
     try:
         report = oho.audit(state.model, state.optimizer, pairs)
@@ -53,6 +55,19 @@ def audit_run(folder: Path, *, steps: int, at: int | None, data_root: Path | Non
     label, seed = run.spec["method"]["label"], run.spec["seed"]
     head = f"{label} on {state.task.data}, seed {seed}: hypergradient after step {last}, the last {steps} steps in float64"
     return f"{head}\n{report}"
+
+
+def _closures(state: OnlineState, step: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+    """Training and validation loss of a step, each in the world of that step."""
+    world = state.task.world
+    world.step = step
+    train_loss, held_loss = state.closures(step)
+
+    def held_then() -> Tensor:
+        world.step = step
+        return held_loss()
+
+    return train_loss, held_then
 
 
 def _ended_run(folder: Path) -> tuple[Run, int]:
@@ -78,6 +93,7 @@ def _start(run: Run, data_root: Path | None) -> tuple[Method, OnlineState]:
     if data != task.data:
         raise RecordError(f"{run.folder}: the run was made on {data}, here is {task.data}; give its data root by --root")
     state = method.init(task, run.spec["seed"])
+    task.world.step = 0
     if not isinstance(state, OnlineState):
         name = run.spec["method"]["name"]
         raise RecordError(f"{run.folder}: method {name!r} has no hypergradient to audit; the methods named oho-* have")

@@ -82,6 +82,8 @@ def _kind(annotation: Any) -> str:
         return f"mapping to a {_kind(inner[1])} from {_kind(inner[0])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         keys = ", ".join(key for key in annotation.model_fields if key != "name")
+        if "name" not in annotation.model_fields:
+            return f"mapping ({keys})"
         name = str(annotation.model_fields["name"].default)
         return f"{name} ({keys})" if keys else name
     return NAMES.get(annotation, "a value")

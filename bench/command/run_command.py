@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,12 +18,14 @@ from bench.command.handover import Journal
 from bench.command.planning import Planned, plan
 from bench.command.run_series import launch
 from bench.experiment.expansion import Experiment, load_experiment
-from bench.experiment.plugins import entry_of
 from bench.experiment.shipped import experiment_file
+from bench.experiment.spec import data_set_of
 from bench.experiment.yaml_file import ConfigError
 from bench.records import Status, title_of
 from bench.records.errors import DeviceLostError
 from bench.tasks.data_sets import load
+
+log = logging.getLogger("oho-bench")
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,9 @@ def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
     planned = plan(experiments, order.out, again_invalid=order.again_invalid, tried=journal.tried)
     if begun is None:
         _print_plan(planned, every_run=dry_run)
+        for experiment in experiments:
+            for warning in experiment.warnings:
+                log.warning("experiment %s: %s", experiment.name, warning)
         journal.note("planned", _digest(planned))
         journal.note("device", device)
     elif journal.last("planned") != _digest(planned):
@@ -58,7 +65,7 @@ def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
     if dry_run:
         return 0
     planned = book_killed(planned, order.out, journal)
-    for data_set in {entry_of("task", item.spec["task"]).data for item in planned if not item.is_done}:
+    for data_set in {data_set_of(item.spec["task"]) for item in planned if not item.is_done}:
         load(data_set, order.data_root)
     counts = launch(experiments, planned, order.out, data_root=order.data_root, journal=journal)
     counts += Counter(item.outcome.status for item in planned if item.is_done and item.outcome)
@@ -68,7 +75,8 @@ def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
 def _experiments(order: Order, device: str) -> list[Experiment]:
     """The experiments of the order's files; with a figure, those that feed it."""
     files = [experiment_file(path) for path in order.configs]
-    found = [load_experiment(path, overrides=order.overrides, seeds=order.seeds, device=device) for path in files]
+    given: dict[str, Any] = {"overrides": order.overrides, "seeds": order.seeds, "device": device, "data_root": order.data_root}
+    found = [load_experiment(path, **given) for path in files]
     if order.figure is None:
         return found
     chosen = [experiment for experiment in found if order.figure in experiment.figures]

@@ -11,14 +11,16 @@ from typing import Any
 
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
+from bench.experiment.first_selection import too_short
 from bench.experiment.methods import MethodReader, check_kick, refuse_twins
-from bench.experiment.mistakes import found, named, rest, unknown, validate
+from bench.experiment.mistakes import found, unknown, validate
 from bench.experiment.plugins import Catalogue
 from bench.experiment.registries import METHODS
 from bench.experiment.schema import Budget, ExperimentFields, Tracking
 from bench.experiment.shipped import spaces
-from bench.experiment.size_checks import late_events, misfits
+from bench.experiment.size_checks import classless_events, late_events, misfits
 from bench.experiment.spec import Spec
+from bench.experiment.tasks import read_task
 from bench.experiment.yaml_file import YamlFile, override, read_yaml
 from bench.protocol import OPTIMIZERS, Space
 from bench.records import PROTOCOL
@@ -29,7 +31,10 @@ MOST_RUNS = 100_000
 
 @dataclass(frozen=True)
 class Experiment:
-    """A resolved experiment: `specs` hold all that affects a run's result, in the order they run."""
+    """A resolved experiment: `specs` hold all that affects a run's result, in the order they run.
+
+    `warnings` are lines about what was asked for and will hardly be what was wanted.
+    """
 
     name: str
     figures: tuple[str, ...]
@@ -37,6 +42,7 @@ class Experiment:
     budget: Budget
     specs: tuple[Spec, ...]
     resolved: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
 
 
 def load_experiment(
@@ -45,8 +51,12 @@ def load_experiment(
     overrides: Iterable[str] = (),
     seeds: Sequence[int] | None = None,
     device: str = "cpu",
+    data_root: Path | None = None,
 ) -> Experiment:
-    """Reads, overrides, validates and expands one file.  Raises `ConfigError`."""
+    """Reads, overrides, validates and expands one file.  Raises `ConfigError`.
+
+    The data root is looked into for data of the user's own, whose sizes and hashes the specs depend on.
+    """
     file = read_yaml(path)
     _spell_out(file.content)
     for text in overrides:
@@ -56,21 +66,18 @@ def load_experiment(
     catalogue = _catalogue(file, fields)
     figures = [found(file, ("figures", i), name, catalogue, "figure") for i, name in enumerate(fields.figures)]
     space = _space(file, fields.space)
-    task, entry, origin = named(file, ("task",), fields.task, catalogue, "task")
-    options = {**entry.defaults.model_dump(), **rest(fields.task, "name")}
-    task_options = validate(file, ("task",), type(entry.defaults), options)
+    task = read_task(file, fields.task, catalogue, data_root)
     reader = MethodReader(file, catalogue, space)
     methods = [reader.spec(("methods", place), item) for place, item in enumerate(fields.methods)]
-    for key, misfit in misfits(task, entry.data, task_options, methods):
+    for key, misfit in misfits(task, methods):
         raise file.error(key, misfit)
     refuse_twins(file, "methods", methods)
     shocks = _shocks(file, fields, methods)
-    for key, misfit in late_events(fields.budget.unit, fields.budget.amount, fields.shocks, entry.data, task_options):
+    for key, misfit in (*late_events(task, fields.budget, fields.shocks), *classless_events(task, fields.shocks)):
         raise file.error(key, misfit)
-    task_spec = {"name": task, **({"origin": origin} if origin else {}), **task_options.model_dump()}
     common = {
         "protocol": PROTOCOL,
-        "task": task_spec,
+        "task": task.spec,
         "space": space.model_dump(),
         "budget": {"unit": fields.budget.unit, "amount": fields.budget.amount},
         "evaluations": fields.evaluations,
@@ -90,8 +97,9 @@ def load_experiment(
     if origins := {figure.name: figure.origin for figure in figures if figure.origin}:
         resolved["figures"] = origins
     return Experiment(
-        fields.experiment, tuple(figure.name for figure in figures), fields.tracking, fields.budget, specs, resolved
-    )
+        fields.experiment, tuple(figure.name for figure in figures), fields.tracking, fields.budget, specs, resolved,
+        warnings=tuple(too_short(task, fields.budget, methods)),
+    )  # fmt: skip
 
 
 def _catalogue(file: YamlFile, fields: ExperimentFields) -> Catalogue:

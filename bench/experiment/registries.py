@@ -96,22 +96,30 @@ METHODS = Registry(
 TASKS = Registry(
     "oho_bench.tasks",
     {
-        "digits-mlp": "bench.tasks.task_registry:DIGITS_MLP",
-        "mnist-mlp": "bench.tasks.task_registry:MNIST_MLP",
-        "mnist-mlp-dropout": "bench.tasks.task_registry:MNIST_MLP_DROPOUT",
-        "fashion-mnist-mlp": "bench.tasks.task_registry:FASHION_MNIST_MLP",
-        "cifar10-resnet18": "bench.tasks.task_registry:CIFAR10_RESNET18",
-        "cifar10-resnet50": "bench.tasks.task_registry:CIFAR10_RESNET50",
+        "digits-mlp": "bench.tasks.image_tasks:DIGITS_MLP",
+        "mnist-mlp": "bench.tasks.image_tasks:MNIST_MLP",
+        "mnist-mlp-dropout": "bench.tasks.image_tasks:MNIST_MLP_DROPOUT",
+        "fashion-mnist-mlp": "bench.tasks.image_tasks:FASHION_MNIST_MLP",
+        "fashion-cnn": "bench.tasks.image_tasks:FASHION_CNN",
+        "cifar10-cnn": "bench.tasks.image_tasks:CIFAR10_CNN",
+        "cifar10-resnet18": "bench.tasks.image_tasks:CIFAR10_RESNET18",
+        "cifar10-resnet50": "bench.tasks.image_tasks:CIFAR10_RESNET50",
+        "diabetes-mlp": "bench.tasks.table_tasks:DIABETES_MLP",
+        "shakespeare-transformer": "bench.tasks.text_tasks:SHAKESPEARE_TRANSFORMER",
+        "table": "bench.tasks.table_tasks:TABLE",
+        "image-folder": "bench.tasks.image_folder:IMAGE_FOLDER",
     },
 )
 
 DATA_SETS = Registry(
     "oho_bench.data",
     {
-        "digits": "bench.tasks.data_sets:DIGITS",
-        "mnist": "bench.tasks.data_sets:MNIST",
-        "fashion-mnist": "bench.tasks.data_sets:FASHION_MNIST",
-        "cifar10": "bench.tasks.data_sets:CIFAR10",
+        "digits": "bench.tasks.scikit_learn_sets:DIGITS",
+        "diabetes": "bench.tasks.scikit_learn_sets:DIABETES",
+        "mnist": "bench.tasks.torchvision_sets:MNIST",
+        "fashion-mnist": "bench.tasks.torchvision_sets:FASHION_MNIST",
+        "cifar10": "bench.tasks.torchvision_sets:CIFAR10",
+        "shakespeare": "bench.tasks.text_tasks:TINY_SHAKESPEARE",
     },
 )
 
@@ -149,7 +157,7 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "method": Kind(METHODS, "bench.protocol:MethodEntry", "METHODS"),
-    "task": Kind(TASKS, "bench.tasks.task_registry:TaskEntry", "TASKS"),
+    "task": Kind(TASKS, "bench.tasks.entry:TaskEntry", "TASKS"),
     "data set": Kind(DATA_SETS, "bench.tasks.data_sets:DataSet", "DATA_SETS"),
     "figure": Kind(FIGURES, "reports.registry:FigureEntry", "FIGURES"),
 }

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bench.experiment.labels import checked_label
 from bench.protocol import Kick, Options, Split, Task, stream
+from bench.protocol.world import rotated
 
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -103,7 +104,7 @@ class Shock(Options):
 @torch.no_grad()
 def change_data(event: Event, task: Task, test: Split, seed: int) -> None:
     """Writes an event's changes into the task's splits and the test split, which must be the run's own tensors."""
-    classes = int(task.train.targets.max()) + 1
+    classes = task.outputs
     for split in (task.train, task.validation, test):
         if event.shift_labels:
             split.targets.copy_((split.targets + event.shift_labels) % classes)
@@ -111,23 +112,6 @@ def change_data(event: Event, task: Task, test: Split, seed: int) -> None:
             split.inputs.copy_(rotated(split.inputs, event.rotate))
     if event.label_noise:
         corrupt(task.train.targets, event.label_noise, classes, stream(seed, "label noise", round(1e6 * event.epoch)))
-
-
-def rotated(inputs: Tensor, degrees: float) -> Tensor:
-    """Returns the images rotated; corners become black.
-
-    The inputs are images (n, channels, height, width), or flattened square ones (n, height · height).
-    """
-    from torchvision.transforms import InterpolationMode
-    from torchvision.transforms.functional import rotate
-
-    images = inputs
-    if inputs.dim() == 2:
-        side = math.isqrt(inputs.shape[1])
-        if side * side != inputs.shape[1]:
-            raise ValueError(f"rotate: inputs of {inputs.shape[1]} numbers are not square images")
-        images = inputs.view(-1, 1, side, side)
-    return rotate(images, degrees, InterpolationMode.BILINEAR).view_as(inputs)
 
 
 def corrupt(targets: Tensor, fraction: float, classes: int, generator: torch.Generator) -> None:

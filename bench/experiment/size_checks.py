@@ -1,4 +1,4 @@
-"""Sizes that a data set cannot serve, told with the configuration: it is known how many examples each data set has."""
+"""What a data set cannot serve, told with the configuration: sizes, and shocks that need other data."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from bench.experiment.schema import Budget
 from bench.experiment.shocks import Shock
+from bench.experiment.tasks import TaskRead
 from bench.experiment.yaml_file import Key
-from bench.tasks.data_sets import DataSet
-from bench.tasks.task_registry import TaskOptions
 
 Misfit = tuple[Key, str]
 """A key of the configuration, and what is wrong with it."""
 
 
-def misfits(name: str, data: DataSet, options: TaskOptions, methods: Sequence[Mapping[str, Any]]) -> Iterator[Misfit]:
+def misfits(task: TaskRead, methods: Sequence[Mapping[str, Any]]) -> Iterator[Misfit]:
     """Splits and batches that are larger than what they are taken from."""
-    whole = data.training_examples
-    held, trained = options.validation_size, whole - options.validation_size
+    options, held, trained = task.options, task.held_out, task.trained
     if trained < 1:
-        yield _at_most(("task", "validation_size"), held, whole - 1, f"{name} has {whole:,} training examples")
+        reason = f"{task.name} has {task.examples:,} training examples"
+        yield _at_most(("task", "validation_size"), held, task.examples - 1, reason)
     if options.batch_size > trained:
         yield _at_most(("task", "batch_size"), options.batch_size, trained, "examples that are left for training")
     sizes: list[tuple[Key, int | None]] = [(("task", "validation_batch_size"), options.validation_batch_size)]
@@ -33,15 +33,26 @@ def misfits(name: str, data: DataSet, options: TaskOptions, methods: Sequence[Ma
             yield _at_most(key, size, held, "examples that are held out for validation")
 
 
-def late_events(unit: str, amount: float, shocks: Sequence[Shock], data: DataSet, options: TaskOptions) -> Iterator[Misfit]:
+def late_events(task: TaskRead, budget: Budget, shocks: Sequence[Shock]) -> Iterator[Misfit]:
     """Events of shocks before which a budget in epochs or steps ends."""
-    per_epoch = options.steps_per_epoch(data.training_examples - options.validation_size)
+    unit, amount, per_epoch = budget.unit, budget.amount, task.steps_per_epoch
     steps = {"epochs": amount * per_epoch, "steps": amount}.get(unit, math.inf)
     for place, shock in enumerate(shocks):
         for number, event in enumerate(shock.events):
             if event.step(per_epoch) >= steps:
                 given = f"{event.epoch:g} (budget: {amount:g} {unit}, and an epoch has {per_epoch} steps)"
                 yield ("shocks", place, "events", number, "epoch"), f"epoch: must be within the budget (given {given})"
+
+
+def classless_events(task: TaskRead, shocks: Sequence[Shock]) -> Iterator[Misfit]:
+    """Events that change classes or images, where there are none."""
+    has_classes = task.data.kind == "classification"
+    for place, shock in enumerate(shocks):
+        for number, event in enumerate(shock.events):
+            for name, needed, has in (("shift_labels", "classes", has_classes), ("label_noise", "classes", has_classes),
+                                      ("rotate", "images", task.data.images)):  # fmt: skip
+                if getattr(event, name) and not has:
+                    yield ("shocks", place, "events", number, name), f"{name}: {task.name} has no {needed}"
 
 
 def _at_most(key: Key, given: int, most: int, reason: str) -> Misfit:

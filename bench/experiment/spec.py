@@ -10,21 +10,44 @@ import torch
 
 from bench.experiment.plugins import entry_of
 from bench.protocol import Method, MethodEntry, Space, Split, Task
-from bench.tasks.task_registry import TaskEntry, build_task
+from bench.records.errors import DataError
+from bench.tasks.data_sets import DataSet, content_of
+from bench.tasks.entry import TaskEntry, build_task
+from bench.tasks.options import TaskOptions
 
 Spec = dict[str, Any]
 """All that affects a run's result, as plain JSON values: task, method, seed, budget, space, device, threads, shock."""
 
-ABOUT = ("name", "label", "family", "origin")
-"""Keys of a spec's task or method that are not its options."""
+ABOUT = ("name", "label", "family", "origin", "data", "content", "units")
+"""Keys of a spec's task or method that are not its options.
+
+A task's `data` is a data set in the place of its own, `content` the hash of a user's data, `units` what is measured.
+"""
 
 
 def task_of(spec: Spec, device: torch.device, data_root: Path | None, results: Path | None = None) -> tuple[Task, Split]:
-    """Returns the task and, separately, its test split; plug-ins come from the folder `results`, if given."""
+    """Returns the task and, separately, its test split; plug-ins come from the folder `results`, if given.
+
+    Raises:
+        DataError: if the data are not there, or are no longer those of the spec.
+    """
     part = spec["task"]
+    entry, options, data = _task_parts(part, results)
+    if "content" in part and (present := content_of(data, data_root)) != part["content"]:
+        raise DataError(f"{data.description} was changed (its hash is {present}, the run's {part['content']})")
+    return build_task(part["name"], entry, options, device=device, root=data_root, data=data)
+
+
+def data_set_of(part: Spec, results: Path | None = None) -> DataSet:
+    """Returns the data set of a spec's task."""
+    return _task_parts(part, results)[2]
+
+
+def _task_parts(part: Spec, results: Path | None) -> tuple[TaskEntry, TaskOptions, DataSet]:
     entry: TaskEntry = entry_of("task", part, results)
     options = type(entry.defaults)(**options_in(part))
-    return build_task(part["name"], entry, options, device=device, root=data_root)
+    data = entry_of("data set", part["data"], results) if "data" in part else entry.data_for(options)
+    return entry, options, data
 
 
 def method_of(spec: Spec, results: Path | None = None) -> Method:

@@ -14,25 +14,32 @@ from bench.protocol.method import (
     select,
     train,
 )
+from bench.protocol.objective import CLASSIFICATION, LANGUAGE, REGRESSION, Evaluation, Objective
 from bench.protocol.optimizers import OPTIMIZERS, AnyOptimizer, InitialValues, WithOptimizer
 from bench.protocol.space import Dimension, Space, draw
 from bench.protocol.streams import stream, stream_seed
-from bench.protocol.task import Batch, Batches, Split, Task, evaluate
+from bench.protocol.task import Batch, Batches, Split, Task
+from bench.protocol.world import World
 from bench.records.checkpoints import packed, unpacked
 
 __all__ = [
+    "CLASSIFICATION",
     "FAMILIES",
+    "LANGUAGE",
     "OPTIMIZERS",
+    "REGRESSION",
     "AnyOptimizer",
     "Batch",
     "Batches",
     "Dimension",
+    "Evaluation",
     "Incumbent",
     "InitialValues",
     "Kick",
     "Ledger",
     "Method",
     "MethodEntry",
+    "Objective",
     "Options",
     "Package",
     "Space",
@@ -41,9 +48,9 @@ __all__ = [
     "Task",
     "Trial",
     "WithOptimizer",
+    "World",
     "adopt",
     "draw",
-    "evaluate",
     "packed",
     "remade",
     "select",

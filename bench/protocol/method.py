@@ -13,7 +13,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -47,6 +48,11 @@ class Options(BaseModel):
         """Returns what a figure appends to the method's label if these options differ from the usual ones."""
         return []
 
+    @property
+    def validates_after_epochs(self) -> int | None:
+        """The epochs after which a training of this method validates, where it does not wait for the selection period."""
+        return None
+
 
 @dataclass(frozen=True)
 class Kick:
@@ -69,6 +75,8 @@ class Incumbent:
     weights: dict[str, Tensor]
     step: int
     trial: int
+    judged: int = 0
+    """The step of the run in whose world its loss was found."""
 
 
 @dataclass(frozen=True)
@@ -223,16 +231,29 @@ class Method(Protocol):
 def select(state: State) -> float:
     """Validates the current model on the whole validation split and keeps it if it is the run's best so far.
 
-    Returns the validation loss.  A loss that is not finite never becomes the incumbent's; ties keep the older model.
+    Returns the validation loss.  A loss that is not finite never becomes the incumbent's; ties keep the older model.  In a
+    world that drifts, the older model is validated again, so that both are judged in the present world.
     """
-    (validation,) = state.task.evaluate(state.model, state.task.validation)
+    task = state.task
+    (validation,) = task.evaluate(state.model, task.validation)
     loss = validation.loss
     state.curve.append(loss)
+    if state.incumbent and task.world.drifts:
+        state.incumbent = _judged_anew(state, state.incumbent)
     best = state.incumbent.validation_loss if state.incumbent else math.inf
     if loss < best:
         weights = copy.deepcopy(state.model.state_dict())
-        state.incumbent = Incumbent(loss, weights, state.step, state.trial)
+        state.incumbent = Incumbent(loss, weights, state.step, state.trial, task.world.step)
     return loss
+
+
+def _judged_anew(state: State, incumbent: Incumbent) -> Incumbent:
+    """Returns a model selected earlier with its validation loss and batch-norm statistics in the present world."""
+    model = copy.deepcopy(state.model)
+    model.load_state_dict(incumbent.weights)
+    (validation,) = state.task.evaluate(model, state.task.validation)
+    loss = validation.loss if math.isfinite(validation.loss) else math.inf
+    return replace(incumbent, validation_loss=loss, weights=model.state_dict(), judged=state.task.world.step)
 
 
 def train(
@@ -251,6 +272,7 @@ def train(
         loss = update()
         state.step += 1
         state.trial_step += 1
+        state.task.world.step += 1
         validated = state.trial_step % period == 0 or state.trial_step == state.end
         if (validated or state.trial_step % JUDGED_EVERY == 0) and not math.isfinite(float(loss)):
             state.diverged = True
@@ -262,9 +284,19 @@ def train(
             select(state)
 
 
-def adopt(state: State, inner: State) -> None:
-    """Presents the training in progress as the method's own, and keeps the better of both incumbents."""
+def adopt(state: State, inner: State, ledger: Ledger | None = None) -> None:
+    """Presents the training in progress as the method's own, and keeps the better of both incumbents.
+
+    In a world that drifts, the known incumbent is validated again, on the ledger's account `selection`, once the training
+    has been validated; a loss that was found in an older world than the known one's is not compared.
+    """
     state.model, state.hyper, state.train_loss = inner.model, inner.hyper, inner.train_loss
     best, known = inner.incumbent, state.incumbent
+    if best and known and state.task.world.drifts:
+        if best.judged < known.judged:
+            return
+        if best.judged > known.judged:
+            with ledger.account("selection") if ledger else nullcontext():
+                known = state.incumbent = _judged_anew(state, known)
     if best and (known is None or best.validation_loss < known.validation_loss):
-        state.incumbent = Incumbent(best.validation_loss, best.weights, state.step, state.trial)
+        state.incumbent = Incumbent(best.validation_loss, best.weights, state.step, state.trial, best.judged)

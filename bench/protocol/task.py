@@ -1,18 +1,19 @@
-"""A task: data, model and loss.  What a method sees of it (`Task`) holds no test split; only the runner has that."""
+"""A task: data, model, loss and metric.  What a method sees of it (`Task`) has no test split; only the runner has that."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from bench.protocol.augmentation import CropAndFlip
 from bench.protocol.batch_norm import estimate_statistics
+from bench.protocol.objective import Evaluation, Objective
 from bench.protocol.streams import seeded, stream, stream_seed
+from bench.protocol.world import World
 
 EVALUATION_ELEMENTS = 5_000 * 784
 """Input numbers that are evaluated at once: 5,000 images of MNIST, 1,276 of CIFAR-10."""
@@ -21,7 +22,10 @@ STATISTICS_EXAMPLES = 2_000
 
 
 class Split(NamedTuple):
-    """One split on the device: inputs (n, ...) float, or uint8 for images, and targets (n,) int64."""
+    """One split on the device: inputs (n, ...) and targets (n, ...).
+
+    Inputs are floats, uint8 for images or int64 for characters; targets are int64 for classes and characters, else floats.
+    """
 
     inputs: Tensor
     targets: Tensor
@@ -45,6 +49,9 @@ class Task:
     train: Split
     validation: Split
     make_model: Callable[[], nn.Module]
+    objective: Objective
+    outputs: int
+    """Classes, numbers to predict, or characters."""
     batch_size: int
     validation_batch_size: int
     selection_period: int
@@ -53,6 +60,10 @@ class Task:
     """Of training batches alone."""
     noisy: bool = False
     """The model's forward takes a generator as its second argument, and computes without noise where it gets none."""
+    evaluation_examples: int | None = None
+    """Examples that are evaluated at once; by the size of the inputs if it is None."""
+    world: World = field(default_factory=World)
+    """Where batches and evaluations come from at the run's present step."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -65,8 +76,8 @@ class Task:
             return self.make_model().to(self.device)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy in nats per example."""
-        return functional.cross_entropy(outputs, targets)
+        """The objective's loss of a batch, differentiable."""
+        return self.objective.loss(outputs, targets)
 
     def training_loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss that is trained on: the model's noise is that of the batch, however often it is called."""
@@ -80,40 +91,59 @@ class Task:
         return self.loss(model(batch.inputs), batch.targets)
 
     def evaluate(self, model: nn.Module, *splits: Split) -> list[Evaluation]:
-        """Loss and error over each split, batch-norm statistics being estimated first from the training split."""
-        estimate_statistics(model, self.train.inputs[:STATISTICS_EXAMPLES], self.batch_size)
-        return [evaluate(model, split) for split in splits]
+        """Loss and metric over each split, batch-norm statistics being estimated first from the training split."""
+        estimate_statistics(model, self.world.seen(self.train.inputs[:STATISTICS_EXAMPLES]), self.batch_size)
+        return [self.evaluate_as_is(model, split) for split in splits]
+
+    @torch.no_grad()
+    def evaluate_as_is(self, model: nn.Module, split: Split) -> Evaluation:
+        """Loss and metric over a whole split: batch-norm statistics are those last estimated.
+
+        Without noise; leaves the model's mode as it was.
+        """
+        was_training = model.training
+        model.eval()
+        loss = torch.zeros((), dtype=torch.float64, device=split.targets.device)
+        error = torch.zeros_like(loss)
+        size = self.evaluation_examples or max(1, EVALUATION_ELEMENTS // split.inputs[0].numel())
+        for inputs, targets in zip(split.inputs.split(size), split.targets.split(size), strict=True):
+            batch_loss, batch_error = self.objective.totals(model(self.world.seen(inputs)), targets)
+            loss += batch_loss
+            error += batch_error
+        model.train(was_training)
+        return self.objective.evaluation(float(loss), float(error), split.targets.numel())
 
     def train_batches(self, seed: int) -> Batches:
         """Training batches in the order of `seed`, augmented if the task says so."""
         size = min(self.batch_size, len(self.train.targets))
-        return Batches(self.train, size, seed, "batches", augmentation=self.augmentation)
+        return Batches(self.train, size, seed, "batches", augmentation=self.augmentation, world=self.world)
 
     def validation_batches(self, seed: int, size: int | None = None) -> Batches:
         """Validation batches of `size` examples, or the task's own size, shuffled anew in every pass."""
         size = min(size or self.validation_batch_size, len(self.validation.targets))
-        return Batches(self.validation, size, seed, "validation batches")
+        return Batches(self.validation, size, seed, "validation batches", world=self.world)
 
 
 class Batches:
     """Shuffled batches as a function of (seed, step): nothing has to be saved to continue at any step."""
 
     def __init__(
-        self, split: Split, size: int, seed: int, purpose: str, *, augmentation: CropAndFlip | None = None
-    ):
+        self, split: Split, size: int, seed: int, purpose: str, *, augmentation: CropAndFlip | None = None,
+        world: World | None = None,
+    ):  # fmt: skip
         self._split, self._size, self._seed, self._purpose = split, size, seed, purpose
-        self._augmentation = augmentation
+        self._augmentation, self._world = augmentation, world or World()
         self._per_epoch = len(split.targets) // size
         self._epoch, self._order, self._choices = -1, torch.empty(0), torch.empty(0)
 
     def at(self, step: int) -> Batch:
-        """The batch of step `step` (0-based): inputs (batch, ...), targets (batch,)."""
+        """The batch of step `step` (0-based) in the present world: inputs (batch, ...), targets (batch, ...)."""
         epoch, position = divmod(step, self._per_epoch)
         if epoch != self._epoch:
             self._open(epoch)
         place = slice(position * self._size, (position + 1) * self._size)
         chosen = self._order[place]
-        inputs = self._split.inputs[chosen]
+        inputs = self._world.seen(self._split.inputs[chosen])
         if self._augmentation:
             inputs = self._augmentation.apply(inputs, self._choices[place])
         return Batch(inputs, self._split.targets[chosen], stream_seed(self._seed, f"{self._purpose}: noise", step))
@@ -126,30 +156,3 @@ class Batches:
         if self._augmentation:
             generator = stream(self._seed, f"{self._purpose}: augmentation", epoch)
             self._choices = self._augmentation.draw(count, generator).to(device)
-
-
-class Evaluation(NamedTuple):
-    """Mean cross-entropy in nats per example, and the fraction of wrong answers."""
-
-    loss: float
-    error: float
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, split: Split) -> Evaluation:
-    """Loss and error over a whole split of the model as it is: batch-norm statistics are those last estimated.
-
-    Without noise; leaves the model's mode as it was.
-    """
-    was_training = model.training
-    model.eval()
-    loss = torch.zeros((), dtype=torch.float64, device=split.targets.device)
-    wrong = torch.zeros_like(loss)
-    size = max(1, EVALUATION_ELEMENTS // split.inputs[0].numel())
-    for inputs, targets in zip(split.inputs.split(size), split.targets.split(size), strict=True):
-        outputs = model(inputs)
-        loss += functional.cross_entropy(outputs, targets, reduction="sum")
-        wrong += (outputs.argmax(1) != targets).sum()
-    model.train(was_training)
-    count = len(split.targets)
-    return Evaluation(float(loss) / count, float(wrong) / count)

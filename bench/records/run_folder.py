@@ -8,10 +8,10 @@ A results folder holds
     ID/outcome.json           how the run ended; written once, atomically, so a run without it is unfinished
     ID/checkpoint.pt          what an unfinished run needs to continue: see `bench.records.checkpoints`
 
-Losses are in nats per example, times in seconds.  JSON has no NaN, so a non-finite number is stored as null and read back
-as None.  Each line carries a sum of all lines before it (`bench.records.json_files`).  If a run has no result, a damaged
-line, such as the one it was killed in, is left out together with all lines after it; if it has one, `RecordError` names
-file, line and column.
+Losses and errors are in the units of the spec's task (`Run.units`), times in seconds.  JSON has no NaN, so a non-finite
+number is stored as null and read back as None.  Each line carries a sum of all lines before it
+(`bench.records.json_files`).  If a run has no result, a damaged line, such as the one it was killed in, is left out
+together with all lines after it; if it has one, `RecordError` names file, line and column.
 """
 
 from __future__ import annotations
@@ -37,12 +37,19 @@ PROTOCOL = 2
 """Version of the measuring protocol, PROTOCOL.md; figures never mix two versions."""
 
 
+USUAL_UNITS = {
+    "loss": "cross-entropy", "loss_unit": "nats per example", "metric": "classification error", "metric_unit": "fraction",
+}  # fmt: skip
+"""Those of runs whose spec says nothing of units: older versions had tasks of classification alone."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """A run's end.  `accounts` maps a ledger account to its seconds; they sum to `wall_seconds`.
 
     `valid` is false if a timed run's seconds are void; `invalid_because` says why, and `conditions` holds what was
-    measured.  `record_bytes` is the length of the records, set when they are closed.  It is None in results of older
+    measured.  `final` is the last evaluation with `selected_step`, the step at which the returned model was found: 0 is the
+    untrained model.  `record_bytes` is the length of the records, set when they are closed.  It is None in results of older
     versions, and if the process died, in which case the accounts are unknown as well.  `spans_budget` says that the
     method's schedule depends on the budget, so that no smaller one can be read off the records.
     """
@@ -84,6 +91,11 @@ class Run:
     records: tuple[Mapping[str, Any], ...]
     outcome: Outcome | None
     torn: bool = field(default=False)
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """What `loss` and `error` are and what they are measured in: `loss`, `loss_unit`, `metric`, `metric_unit`."""
+        return self.spec["task"].get("units", USUAL_UNITS)
 
     @property
     def evaluations(self) -> list[Mapping[str, Any]]:
@@ -134,7 +146,8 @@ class Manifest:
 def run_id(spec: Mapping[str, Any]) -> str:
     """Returns the first 16 hexadecimal digits of SHA-256 over the canonical JSON of what affects the run's result.
 
-    Labels and families are left out, because only figures use them.
+    Labels, families and units are left out, because only figures use them, and so is the path of data whose `content` is
+    known.
     """
     text = json.dumps(_without_labels(spec), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -142,8 +155,13 @@ def run_id(spec: Mapping[str, Any]) -> str:
 
 def _without_labels(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _without_labels(item) for key, item in value.items() if key not in ("label", "family")}
+        return {key: _without_labels(item) for key, item in value.items() if not _is_left_out(key, value)}
     return value
+
+
+def _is_left_out(key: str, part: Mapping[str, Any]) -> bool:
+    is_units = key == "units" and isinstance(part[key], Mapping)
+    return key in ("label", "family") or is_units or (key == "path" and "content" in part)
 
 
 def title_of(spec: Mapping[str, Any]) -> str:

@@ -82,6 +82,12 @@ def _is_named(value: Any) -> bool:
     return isinstance(value, dict) and _is_text(value.get("name"))
 
 
+def _is_task(value: Any) -> bool:
+    units = value.get("units", {}) if _is_named(value) else None
+    names = ("loss", "loss_unit", "metric", "metric_unit")
+    return units == {} or (isinstance(units, dict) and all(_is_text(units.get(name)) for name in names))
+
+
 def _is_method(value: Any) -> bool:
     if not (_is_named(value) and _is_text(value.get("label"))):
         return False
@@ -135,7 +141,8 @@ MANIFEST: Shape = {
     "project": (lambda value: value is None or _is_text(value), "a string"),
 }  # fmt: skip
 SPEC: Shape = {
-    "task": (_is_named, "a mapping with a `name`"), "method": (_is_method, "a `name`, a `label` and options"),
+    "task": (_is_task, "a mapping with a `name`, and `units` with names and units"),
+    "method": (_is_method, "a `name`, a `label` and options"),
     "seed": (_is_count, "a whole number of at least 0"), "budget": (_is_budget, "a `unit` and an `amount` above 0"),
     "space": (_is_named, "a mapping with a `name`"), "device": (_is_text, "a string"),
     "shock": (_is_shock, "a `label` and `events`"),

@@ -14,7 +14,9 @@ def gradient_correlations(task: Task, model: nn.Module, *, seed: int, step: int,
     The batches depend on seed and step alone and are not the training's own.
     """
     size = min(task.batch_size, len(task.train.targets))
-    batches = Batches(task.train, size, seed, "gradient correlations", augmentation=task.augmentation)
+    batches = Batches(
+        task.train, size, seed, "gradient correlations", augmentation=task.augmentation, world=task.world
+    )  # fmt: skip
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     gradients = []
     for index in range(count):

@@ -14,7 +14,6 @@ from bench.experiment.spec import Spec
 from bench.process.signals import Stopper
 from bench.protocol import Incumbent, Method, Split, State, Task, select
 from bench.protocol.ledger import Ledger
-from bench.protocol.task import evaluate
 from bench.records import Outcome, RunWriter, Status
 from bench.records.checkpoints import packed, write_checkpoint
 from bench.run.disturbances import Conditions
@@ -75,7 +74,9 @@ class Loop:
     def start(self, earlier: dict[str, Any] | None) -> None:
         """The first evaluation, or what an earlier process had saved."""
         if earlier is None:
+            self.task.world.step = 0
             self.state = self.method.init(self.task, self.spec["seed"])
+            self.task.world.step = 0  # where a method has trained for its set-up
             select(self.state)  # the untrained model: what a run that validates nothing returns
             self.ledger.switch("runner")
             self.record_incumbent(0.0)
@@ -86,6 +87,7 @@ class Loop:
         while len(self.events) > earlier["events"]:
             change_data(self.events.pop(0), self.task, self.test, self.spec["seed"])
         self.state = self.method.restored(self.task, self.spec["seed"], earlier["method"])
+        self.task.world.step = self.state.step
         self.selected = self.state.incumbent
         for name in SAVED:
             setattr(self, name, earlier[name])
@@ -128,13 +130,27 @@ class Loop:
             self.evaluate(used)
         for event in self.events:
             log.warning("%s: ended before %s", self.writer.folder, event)
+        self.final = {**self.final, "selected_step": self.selected.step if self.selected else None}
+        if self.unit == "seconds" and not self.has_selected():
+            log.warning(
+                "%s: returns the untrained model: the budget of %g seconds ended after %d steps, before the first"
+                " selection; the task selects every %d steps", self.writer.folder, self.amount, self.state.step,
+                self.task.selection_period,
+            )  # fmt: skip
         return Status.DIVERGED if self.state.diverged else Status.BUDGET_REACHED
+
+    def has_selected(self) -> bool:
+        """Whether any trained model was validated by the method, be it the best or not."""
+        state = self.state
+        others = (*state.trials, *(training for training in state.trainings if training is not state))
+        return len(state.curve) > 1 or any(each.curve for each in others)
 
     def advance(self, used: float) -> float:
         """Some steps of the method, and what is to be recorded after them; returns the budget used."""
         steps = self.chunk(used, self.due)
         with self.ledger.account("train"), self.conditions.working():
             self.method.advance(self.state, steps=steps, progress=used / self.amount, ledger=self.ledger)
+        self.task.world.step = self.state.step
         used = self.used()
         self.record_trials(used)
         self.record_incumbent(used)
@@ -209,7 +225,7 @@ class Loop:
         moment = self.moment("incumbent", used)
         with self.ledger.account("evaluation"):
             self.model.load_state_dict(incumbent.weights)
-            loss, error = evaluate(self.model, self.test)
+            loss, error = self.task.evaluate_as_is(self.model, self.test)
         self.selected = incumbent
         self.result = dict(zip(RESULT, (incumbent.validation_loss, loss, error), strict=True))
         self.write({**moment, "trial": incumbent.trial, "validation_loss": incumbent.validation_loss,

@@ -1,0 +1,8 @@
+"""What a data set or task of your own is made of; losses and splits are in `bench.protocol`."""
+
+from bench.records.errors import DataError
+from bench.tasks.data_sets import DataSet, Loaded
+from bench.tasks.entry import Facts, TaskEntry
+from bench.tasks.options import Drift, TaskOptions
+
+__all__ = ["DataError", "DataSet", "Drift", "Facts", "Loaded", "TaskEntry", "TaskOptions"]

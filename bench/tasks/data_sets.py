@@ -1,32 +1,19 @@
-"""Data sets by name, as whole splits of tensors.  The data root is `--root`, else $OHO_DATA, else `data/`.
-
-digits ships with scikit-learn; the others have torchvision's layout and download, and are fetched where they are missing.
-CIFAR-10 is also read from an archive of JPEG images, cifar10-jpeg.tar.xz; what comes of it bears a name of its own.
-"""
+"""What a data set is.  The data root, where its files lie, is `--root`, else $OHO_DATA, else `data/`."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from bench.protocol.streams import stream
 from bench.protocol.task import Split
 from bench.records.errors import DataError
-from bench.tasks.jpeg_archive import read_jpeg_archive
-
-JPEG_ARCHIVE = "cifar10-jpeg.tar.xz"
-CLASSES = 10
-"""Of each of torchvision's data sets here."""
 
 
 class Loaded(NamedTuple):
@@ -35,16 +22,38 @@ class Loaded(NamedTuple):
     train: Split
     test: Split
     label: str
+    outputs: int | None = None
+    """Classes, characters, or numbers to predict; None is read off the training targets."""
+    measured: int = 0
+    """The first so many numbers of each input have mean 0 and deviation 1 made of them, by the training examples."""
 
 
-@dataclass(frozen=True)
+def _always(root: Path) -> bool:
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """How to get one data set.  Inputs are floats in [0, 1], flattened, or uint8 images (n, channels, height, width)."""
+    """How to get one data set: `load(root)` returns its training and test split and their label, as `Loaded`.
+
+    Inputs are floats (n, features), uint8 images (n, channels, height, width), or int64 characters (n, length).  The
+    validation split is held out of the training split by the task.  `load` raises `DataError` where the data cannot be had.
+    """
 
     description: str
-    training_examples: int
     load: Callable[[Path], Loaded]
-    present: Callable[[Path], bool]
+    kind: str = "classification"
+    """What tasks it serves: classification, regression, language, or a name of your own objective's."""
+    images: bool = False
+    """Inputs are images, or flattened square ones."""
+    ordered: bool = False
+    """The validation split is the end of the training split, in the place of examples drawn from it."""
+    training_examples: int | None = None
+    """Their number, where it is known without reading the data."""
+    present: Callable[[Path], bool] = _always
+    """Whether the data root has it."""
+    content: Callable[[Path], str] | None = None
+    """Digits that change with the data, for data that users may change: they are part of a run's id."""
 
 
 def data_root(root: Path | None = None) -> Path:
@@ -57,12 +66,23 @@ def load(data_set: DataSet, root: Path | None = None) -> Loaded:
 
     They are read once a process; nobody writes into them.
     """
-    return _load(data_set, data_root(root))
+    return _load(data_set, data_root(root), content_of(data_set, root))
 
 
 @cache
-def _load(data_set: DataSet, root: Path) -> Loaded:
+def _load(data_set: DataSet, root: Path, content: str | None) -> Loaded:
     return data_set.load(root)
+
+
+def training_examples(data_set: DataSet, root: Path | None = None) -> int:
+    """Returns how many examples the training split has, of which the validation split is held out."""
+    known = data_set.training_examples
+    return len(load(data_set, root).train.targets) if known is None else known
+
+
+def content_of(data_set: DataSet, root: Path | None = None) -> str | None:
+    """Returns digits that change with the data; None where the data cannot change."""
+    return data_set.content(data_root(root)) if data_set.content else None
 
 
 def hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
@@ -71,123 +91,17 @@ def hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
     Raises:
         DataError: where no example would be left for training.
     """
+    return _divided(split, count, torch.randperm(len(split.targets), generator=stream(seed, "hold out")))
+
+
+def hold_out_end(split: Split, count: int) -> tuple[Split, Split]:
+    """A training split and a validation split of the last `count` examples.  Raises as `hold_out` does."""
+    return _divided(split, count, torch.arange(len(split.targets)).roll(count))
+
+
+def _divided(split: Split, count: int, order: torch.Tensor) -> tuple[Split, Split]:
+    """The first `count` places of the order are held out."""
     if count >= len(split.targets):
         raise DataError(f"{count} examples cannot be held out of {len(split.targets)}; set a smaller validation_size")
-    order = torch.randperm(len(split.targets), generator=stream(seed, "hold out"))
     rest, held = order[count:], order[:count]
     return Split(split.inputs[rest], split.targets[rest]), Split(split.inputs[held], split.targets[held])
-
-
-def _digits(root: Path) -> Loaded:
-    from sklearn.datasets import load_digits
-
-    raw = load_digits()
-    whole = Split(torch.tensor(raw.data, dtype=torch.float32) / 16, torch.tensor(raw.target, dtype=torch.int64))
-    return Loaded(*hold_out(whole, 360, seed=0), "digits")
-
-
-def _torchvision(class_name: str, label: str, convert: Callable[[Tensor], Tensor]) -> Callable[[Path], Loaded]:
-    """A data set of torchvision; `convert` makes inputs of its raw bytes."""
-
-    def load_both(root: Path) -> Loaded:
-        for archive in sorted((root / PLACES[class_name]).glob("*.gz")):
-            _check_unpacked(archive)
-        train, test = (_torchvision_split(class_name, root, convert, part) for part in ("training", "test"))
-        return Loaded(train, test, label)
-
-    return load_both
-
-
-def _torchvision_split(class_name: str, root: Path, convert: Callable[[Tensor], Tensor], part: str) -> Split:
-    from torchvision import datasets
-
-    make = partial(getattr(datasets, class_name), str(root), train=part == "training")
-    try:
-        raw = make(download=False)
-    except Exception as error:  # of a damaged file, torchvision's readers raise anything
-        if not str(error).startswith("Dataset not found"):
-            raise _damaged(root / PLACES[class_name], f"{part} split: {_in_words(error)}") from None
-        raw = _download(make, class_name, root)
-    targets = torch.as_tensor(raw.targets, dtype=torch.int64)
-    if not 0 < len(targets) == len(raw.data):
-        raise _damaged(root / PLACES[class_name], f"{part} split: {len(raw.data)} images and {len(targets)} labels")
-    if not 0 <= int(targets.min()) <= int(targets.max()) < CLASSES:
-        raise _damaged(root / PLACES[class_name], f"{part} split: a label is not one of 0 to {CLASSES - 1}")
-    return Split(convert(torch.as_tensor(raw.data)), targets)
-
-
-def _download(make: Callable, class_name: str, root: Path):
-    place = root / PLACES[class_name]
-    state = "incomplete or damaged" if place.exists() else "not"
-    try:
-        return make(download=True)
-    except Exception as error:  # torchvision raises URLError, RuntimeError or OSError by turns, some over several lines
-        with contextlib.suppress(OSError):  # the empty folders that it has made
-            place.rmdir()
-            for folder in place.relative_to(root).parents[:-1]:
-                (root / folder).rmdir()
-        raise DataError(
-            f"{class_name} is {state} in {root.resolve()} and cannot be downloaded ({_in_words(error)}); "
-            f"set OHO_DATA or --root to a folder that holds {PLACES[class_name]}"
-        ) from None
-
-
-def _check_unpacked(archive: Path) -> None:
-    """What was unpacked of an archive is what its last bytes say: a check sum, and a length in bytes modulo 2^32.
-
-    torchvision knows the archive's own hash, and looks at it only when it downloads.
-    """
-    path = archive.with_suffix("")
-    if path.exists():
-        content = path.read_bytes()
-        if struct.pack("<II", zlib.crc32(content), len(content) % 2**32) != archive.read_bytes()[-8:]:
-            raise _damaged(path, f"it is not what {archive.name} holds")
-
-
-def _damaged(path: Path, reason: str) -> DataError:
-    return DataError(f"{path.resolve()}: damaged ({reason}); remove it, and the same command fetches it again")
-
-
-def _in_words(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def _flat_fractions(raw: Tensor) -> Tensor:
-    """Bytes (n, height, width) -> floats (n, features) in [0, 1]."""
-    return raw.flatten(1).to(torch.float32) / 255
-
-
-def _channels_first(raw: Tensor) -> Tensor:
-    """Bytes (n, height, width, channels) -> bytes (n, channels, height, width)."""
-    return raw.permute(0, 3, 1, 2).contiguous()
-
-
-def _cifar10(root: Path) -> Loaded:
-    if not (root / PLACES["CIFAR10"]).exists() and (root / JPEG_ARCHIVE).exists():
-        return Loaded(*read_jpeg_archive(root / JPEG_ARCHIVE), "CIFAR-10 (JPEG)")
-    return _torchvision("CIFAR10", "CIFAR-10", _channels_first)(root)
-
-
-PLACES = {"MNIST": "MNIST/raw", "FashionMNIST": "FashionMNIST/raw", "CIFAR10": "cifar-10-batches-py"}
-"""Where torchvision keeps a data set under the root."""
-
-
-def _has_raw(class_name: str) -> Callable[[Path], bool]:
-    return lambda root: (root / PLACES[class_name] / "train-images-idx3-ubyte").exists()
-
-
-def _has_cifar10(root: Path) -> bool:
-    return (root / PLACES["CIFAR10"]).exists() or (root / JPEG_ARCHIVE).exists()
-
-
-DIGITS = DataSet("1,797 8x8 images of digits, shipped with scikit-learn", 1_437, _digits, lambda root: True)
-MNIST = DataSet(
-    "70,000 28x28 images of digits", 60_000, _torchvision("MNIST", "MNIST", _flat_fractions), _has_raw("MNIST")
-)
-FASHION_MNIST = DataSet(
-    "70,000 28x28 images of clothes",
-    60_000,
-    _torchvision("FashionMNIST", "Fashion-MNIST", _flat_fractions),
-    _has_raw("FashionMNIST"),
-)
-CIFAR10 = DataSet("60,000 32x32 colour images of animals and vehicles", 50_000, _cifar10, _has_cifar10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
@@ -72,6 +73,23 @@ def channel_moments(images: Tensor) -> tuple[Tensor, Tensor]:
     shares, values = counts / counts.sum(1, keepdim=True), torch.arange(256, device=images.device).double()
     mean = shares @ values
     return mean, (shares * (values - mean[:, None]) ** 2).sum(1).sqrt()
+
+
+def convolutional_network(
+    shape: tuple[int, ...], width: int, blocks: int, classes: int, *, mean: Tensor | None = None,
+    deviation: Tensor | None = None,
+) -> nn.Sequential:  # fmt: skip
+    """A 3x3 convolution of stride 2 and ReLU in each block, `width` channels in the first, then one linear layer.
+
+    Images have the `shape` (channels, height, width); bytes are standardised by the channels' `mean` and `deviation`.
+    """
+    channels, *sides = shape
+    layers: list[nn.Module] = [] if mean is None or deviation is None else [Standardise(mean, deviation)]
+    for block in range(blocks):
+        outputs = width * 2**block
+        layers += [nn.Conv2d(channels, outputs, 3, stride=2, padding=1), nn.ReLU()]
+        channels, sides = outputs, [(side + 1) // 2 for side in sides]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * math.prod(sides), classes))
 
 
 RESIDUAL_STAGES = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}

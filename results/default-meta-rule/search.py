@@ -24,7 +24,7 @@ import torch
 import oho
 from bench.experiment.registries import TASKS
 from bench.protocol.task import Batches, evaluate
-from bench.tasks.task_registry import build_task
+from bench.tasks.entry import build_task
 
 HERE = Path(__file__).parent
 TABLE = HERE / "trajectories.csv"

@@ -7,7 +7,7 @@ from baselines.training import FixedOptions, Training
 from bench.experiment.registries import TASKS
 from bench.protocol.ledger import Ledger
 from bench.protocol.space import Dimension, Space
-from bench.tasks.task_registry import build_task
+from bench.tasks.entry import build_task
 
 LAWS = {
     "lr": Dimension(low=1e-4, high=0.2, log=True),

@@ -13,7 +13,7 @@ from torch import nn
 from baselines.training import Training
 from bench.experiment.registries import METHODS, TASKS
 from bench.protocol import Dimension, Ledger, Space
-from bench.tasks.task_registry import build_task
+from bench.tasks.entry import build_task
 
 SPACE = Space(
     name="narrow",

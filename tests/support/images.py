@@ -6,7 +6,7 @@ import tarfile
 import torch
 from torchvision.io import encode_jpeg
 
-from bench.tasks.data_sets import JPEG_ARCHIVE
+from bench.tasks.torchvision_sets import JPEG_ARCHIVE
 
 
 def noise(count, size, seed):

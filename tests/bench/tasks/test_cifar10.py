@@ -10,7 +10,7 @@ from bench.experiment.registries import DATA_SETS, TASKS
 from bench.experiment.spec import method_of
 from bench.protocol.ledger import Ledger
 from bench.tasks.data_sets import data_root
-from bench.tasks.task_registry import build_task
+from bench.tasks.entry import build_task
 
 STEPS = 20
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from faults import command, the_line
 
-from bench.tasks.data_sets import MNIST, DataError, load
+from bench.records.errors import DataError
+from bench.tasks.data_sets import load
+from bench.tasks.torchvision_sets import MNIST
 
 
 def idx(array):
@@ -73,7 +75,7 @@ def test_whole_data_in_small_files_are_read(tmp_path):
     raw = write_mnist(tmp_path)
     for path in sorted(raw.iterdir()):
         (raw / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
-    train, test, _ = load(MNIST, tmp_path)
+    train, test, *_ = load(MNIST, tmp_path)
     assert (len(train.targets), len(test.targets)) == (30, 10)
 
 

@@ -7,7 +7,9 @@ from images import jpeg, noise, write_archive, write_classes
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.tasks.data_sets import CIFAR10, PLACES, DataError, hold_out, load
+from bench.records.errors import DataError
+from bench.tasks.data_sets import hold_out, load
+from bench.tasks.torchvision_sets import CIFAR10, PLACES
 
 COLOURS = {"cat": (200, 30, 90), "dog": (10, 240, 60), "ship": (120, 120, 250)}
 
@@ -43,7 +45,7 @@ def test_the_original_comes_before_the_archive_and_under_another_name(tmp_path, 
     monkeypatch.setattr("torchvision.datasets.CIFAR10", Original)
     write_classes(tmp_path, train=1, test=1)
     (tmp_path / PLACES["CIFAR10"]).mkdir()
-    train, test, _ = load(CIFAR10, tmp_path)
+    train, test, *_ = load(CIFAR10, tmp_path)
     assert load(CIFAR10, tmp_path).label == "CIFAR-10"
     assert train.inputs.shape == (4, 3, 32, 32)
     assert test.inputs[0].amax((1, 2)).tolist() == [0, 7, 0]

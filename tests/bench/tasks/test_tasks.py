@@ -15,12 +15,13 @@ from bench.protocol import Batches, Split, select
 from bench.protocol.augmentation import CropAndFlip
 from bench.protocol.batch_norm import BatchNorm, estimate_statistics
 from bench.protocol.ledger import Ledger
-from bench.protocol.task import evaluate
 from bench.records import Status, read_run, run_id
 from bench.run.runner import run
-from bench.tasks.data_sets import DIGITS
+from bench.tasks.entry import build_task
+from bench.tasks.image_tasks import MNIST_MLP_DROPOUT
 from bench.tasks.models import Dropout, multilayer_perceptron, residual_network
-from bench.tasks.task_registry import MNIST_MLP_DROPOUT, DropoutOptions, build_task
+from bench.tasks.options import DropoutOptions
+from bench.tasks.scikit_learn_sets import DIGITS
 from bench.tracking.wandb_sink import NoSink
 
 CPU = torch.device("cpu")
@@ -101,7 +102,7 @@ class TestDropout:
         for ours, its in zip(plain.parameters(), model.parameters(), strict=True):
             with torch.no_grad():
                 ours.copy_(its)
-        assert evaluate(model, task.validation) == evaluate(plain, task.validation)
+        assert task.evaluate_as_is(model, task.validation) == task.evaluate_as_is(plain, task.validation)
         batch = task.validation_batches(0).at(0)
         assert torch.equal(task.validation_loss(model, batch), task.loss(plain(batch.inputs), batch.targets))
 
@@ -164,9 +165,10 @@ class TestBatchNorm:
         kept = state.incumbent
         method.advance(state, steps=1, progress=0.0, ledger=Ledger())
         other = task.model(1)
-        assert math.isnan(evaluate(other, task.validation).loss)  # nothing estimated yet: no number passes for a result
+        # Nothing is estimated yet: no number passes for a result.
+        assert math.isnan(task.evaluate_as_is(other, task.validation).loss)
         other.load_state_dict(kept.weights)
-        assert evaluate(other, task.validation).loss == kept.validation_loss
+        assert task.evaluate_as_is(other, task.validation).loss == kept.validation_loss
 
 
 class TestAugmentation:

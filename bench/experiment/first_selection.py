@@ -1,0 +1,36 @@
+"""Budgets that end before a method has selected anything, so that all its runs return the untrained model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from bench.experiment.plugins import entry_of
+from bench.experiment.schema import Budget
+from bench.experiment.spec import Spec, options_in
+from bench.experiment.tasks import TaskRead
+
+
+def too_short(task: TaskRead, budget: Budget, methods: Sequence[Spec]) -> Iterator[str]:
+    """Yields a line for each method whose first selection comes after the end of a budget in steps or epochs.
+
+    When a timed run selects is known at its end alone: it says so itself.
+    """
+    if budget.unit == "seconds":
+        return
+    steps = budget.amount * (task.steps_per_epoch if budget.unit == "epochs" else 1)
+    for method in methods:
+        first = first_selection(task, method)
+        if first > steps + 1e-9:
+            epochs = first // task.steps_per_epoch
+            length = f"{epochs} epoch{'s' if epochs > 1 else ''}"
+            yield (
+                f"{method['label']!r} returns the untrained model in every run: the budget of {budget.amount:g}"
+                f" {budget.unit} ends before the first selection, after {first:,} steps ({length})"
+            )
+
+
+def first_selection(task: TaskRead, method: Spec) -> int:
+    """Returns the step at which a method first validates a model that it may return."""
+    options = entry_of("method", method).options.model_validate(options_in(method))
+    epochs = options.validates_after_epochs
+    return min(task.selection_period, task.selection_period if epochs is None else epochs * task.steps_per_epoch)

@@ -1,0 +1,80 @@
+"""An experiment's task: from the entry of its file to a part of run specs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.experiment.mistakes import found, named, rest, validate
+from bench.experiment.plugins import Catalogue
+from bench.experiment.spec import Spec
+from bench.experiment.yaml_file import Key, YamlFile
+from bench.records.errors import DataError
+from bench.tasks.data_sets import DataSet, content_of, training_examples
+from bench.tasks.entry import TaskEntry
+from bench.tasks.options import TaskOptions
+
+
+@dataclass(frozen=True)
+class TaskRead:
+    """A task as an experiment's file gives it."""
+
+    name: str
+    entry: TaskEntry
+    options: TaskOptions
+    data: DataSet
+    examples: int
+    """In the training split, before the validation split is held out of it."""
+    spec: Spec
+
+    @property
+    def held_out(self) -> int:
+        """Examples for validation."""
+        return self.options.held_out(self.examples)
+
+    @property
+    def trained(self) -> int:
+        """Examples that are left for training."""
+        return self.examples - self.held_out
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in an epoch."""
+        return self.options.steps_per_epoch(self.trained)
+
+    @property
+    def selection_period(self) -> int:
+        """Steps between two validations that select."""
+        return self.options.selection_period(self.trained)
+
+
+def read_task(file: YamlFile, item: Any, catalogue: Catalogue, data_root: Path | None) -> TaskRead:
+    """Returns a file's task.  Sizes and hashes of a user's own data are read off them.  Raises `ConfigError`."""
+    key: Key = ("task",)
+    name, entry, origin = named(file, key, item, catalogue, "task")
+    given = {**entry.defaults.model_dump(), **rest(item, "name")}
+    options: TaskOptions = validate(file, key, type(entry.defaults), given)
+    data_spec: Spec = {}
+    if options.data is None:
+        data = entry.data_for(options)
+    else:
+        called, data, data_origin = found(file, (*key, "data"), options.data, catalogue, "data set")
+        data_spec = {"data": {"name": called, **({"origin": data_origin} if data_origin else {})}}
+    if reason := entry.refusal(options, data):
+        place = "data" if options.data else "drift" if options.drift else "name"
+        raise file.error((*key, place), f"{name} cannot be done with {options.data or data.description!r}: {reason}")
+    try:
+        content, examples = content_of(data, data_root), training_examples(data, data_root)
+    except DataError as error:
+        place = "data" if options.data else "path" if "path" in type(options).model_fields else "name"
+        raise file.error((*key, place), str(error)) from None
+    spec = {
+        "name": name,
+        **({"origin": origin} if origin else {}),
+        **options.model_dump(mode="json", exclude={"data"} | ({"drift"} if options.drift is None else set())),
+        **data_spec,
+        **({"content": content} if content else {}),
+        "units": entry.objective_for(options).units,
+    }
+    return TaskRead(name, entry, options, data, examples, spec)

@@ -1,0 +1,70 @@
+"""The options that tasks share.  A task's own are beside its entry."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from bench.protocol import Options
+
+
+class Drift(Options):
+    """Inputs turn by `rotate` degrees, counter-clockwise, every `over_epochs` epochs, for as long as the run lasts."""
+
+    rotate: float = Field(description="degrees, counter-clockwise where they are positive")
+    over_epochs: float = Field(gt=0)
+
+    @property
+    def degrees_per_epoch(self) -> float:
+        """How far inputs turn in an epoch."""
+        return self.rotate / self.over_epochs
+
+
+class TaskOptions(Options):
+    """Sizes are numbers of examples; a `validation_size` of null is a fifth of the training examples.  `selection_epochs`
+    is the time between two validations that select.  `data` names another data set than the task's own: a registered one,
+    or ./FILE.py:NAME.  `drift`, such as {rotate: 360, over_epochs: 20}, turns all images continuously during the run."""
+
+    data: str | None = None
+    batch_size: int = Field(default=100, ge=1)
+    validation_size: int | None = Field(default=None, ge=1)
+    validation_batch_size: int = Field(default=100, ge=1)
+    selection_epochs: int = Field(default=1, ge=1)
+    drift: Drift | None = None
+
+    def held_out(self, examples: int) -> int:
+        """Returns how many of so many training examples are held out for validation."""
+        return max(1, examples // 5) if self.validation_size is None else self.validation_size
+
+    def steps_per_epoch(self, trained: int) -> int:
+        """Returns the number of full batches in so many training examples."""
+        return max(1, trained // self.batch_size)
+
+    def selection_period(self, trained: int) -> int:
+        """Returns the steps between two validations that select, for so many training examples."""
+        return self.selection_epochs * self.steps_per_epoch(trained)
+
+
+class PerceptronOptions(TaskOptions):
+    """`width` is the number of units in a hidden layer, `hidden_layers` the number of these layers."""
+
+    width: int = Field(default=128, ge=1)
+    hidden_layers: int = Field(default=3, ge=0)
+
+
+class DropoutOptions(PerceptronOptions):
+    """`dropout` is the fraction of each hidden layer's units that a training step leaves out."""
+
+    dropout: float = Field(default=0.2, gt=0, lt=1)
+
+
+class ConvolutionOptions(TaskOptions):
+    """`width` is the number of channels of the first of `blocks` blocks; each block halves the image and doubles them."""
+
+    width: int = Field(default=16, ge=1)
+    blocks: int = Field(default=2, ge=1)
+
+
+class ResidualOptions(TaskOptions):
+    """`width` is the number of channels after the stem."""
+
+    width: int = Field(default=64, ge=1)
