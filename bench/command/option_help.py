@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from bench.protocol import MethodEntry, Options
-from bench.tasks.task_registry import TaskEntry
+from bench.tasks.entry import TaskEntry
 
 NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null"}
 MUST_BE_GIVEN = "must be given"

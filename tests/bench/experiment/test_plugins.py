@@ -23,11 +23,11 @@ from bench.records.plugins import _sources
 EXAMPLE = (ROOT / "examples/own_method.py").read_text()
 ONLINE = """\
 from functools import partial
-from bench.online.methods import Online, OnlineOptions, published_meta
+from bench.online.methods import GlobalOptions, Online, published_meta
 from bench.protocol import MethodEntry
 
 METHOD = MethodEntry(
-    description="my OHO", label="Mine online", family="online", options=OnlineOptions,
+    description="my OHO", label="Mine online", family="online", options=GlobalOptions,
     build=partial(Online, optimize=published_meta),
 )
 """
@@ -145,7 +145,7 @@ MISTAKES = {
     "no entries at all": ("./mine.py:METHOD", "a = 1\n", r"\./mine\.py: has no 'METHOD'; it has: no entries"),
     "no name": ("./mine.py", EXAMPLE, r"\./mine\.py: what it has is named with it, such as \./mine\.py:METHOD"),
     "another type": ("./mine.py:METHOD", "METHOD = {}\n", r"\./mine\.py:METHOD: is a dict; a MethodEntry is expected"),
-    "a task": ("./mine.py:T", "from bench.tasks.task_registry import DIGITS_MLP as T", "is a TaskEntry; a MethodEntry is"),
+    "a task": ("./mine.py:T", "from bench.tasks.image_tasks import DIGITS_MLP as T", "is a TaskEntry; a MethodEntry is"),
     "an exception": ("./mine.py:METHOD", RAISING, r"mine\.py:3:1: RuntimeError: not now"),
     "an exit": ("./mine.py:METHOD", "import sys\nsys.exit(3)\n", r"mine\.py:2:1: SystemExit: 3"),
     "a missing package": (
@@ -174,7 +174,7 @@ REGISTERED = {
     "no mapping": ("METHODS = 1\n", r"mine\.py: METHODS must map names to entries"),
     "no entry": ("METHODS = {'own': 1}\n", r"mine\.py: METHODS\['own'\]: is a int; a MethodEntry is expected"),
     "no name": (f"{EXAMPLE}METHODS = {{1: METHOD}}\n", r"mine\.py: METHODS has an entry called 1; a name is expected"),
-    "a name that is taken": (f"{EXAMPLE}METHODS = {{'fixed': METHOD}}\n", r"there already is a method 'fixed'; choose another"),
+    "a name that is taken": (f"{EXAMPLE}METHODS = {{'fixed': METHOD}}\n", r"there already is a method 'fixed'; choose"),
 }  # fmt: skip
 
 
