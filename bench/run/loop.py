@@ -128,19 +128,23 @@ class Loop:
         self.record_trials(used)
         if self.final["step"] < self.state.step:
             self.evaluate(used)
-        for event in self.events:
-            log.warning("%s: ended before %s", self.writer.folder, event)
         self.final = {**self.final, "selected_step": self.selected.step if self.selected else None}
+        self.warn_at_end()
+        return Status.DIVERGED if self.state.diverged else Status.BUDGET_REACHED
+
+    def warn_at_end(self) -> None:
+        """Says what the run's budget ended before: its first selection, events of its shock."""
         if self.unit == "seconds" and not self.has_selected():
             log.warning(
                 "%s: returns the untrained model: the budget of %g seconds ended after %d steps, before the first"
                 " selection; the task selects every %d steps", self.writer.folder, self.amount, self.state.step,
                 self.task.selection_period,
             )  # fmt: skip
-        return Status.DIVERGED if self.state.diverged else Status.BUDGET_REACHED
+        for event in self.events:
+            log.warning("%s: ended before %s", self.writer.folder, event)
 
     def has_selected(self) -> bool:
-        """Whether any trained model was validated by the method, be it the best or not."""
+        """Returns whether the method has validated any trained model, be it the best or not."""
         state = self.state
         others = (*state.trials, *(training for training in state.trainings if training is not state))
         return len(state.curve) > 1 or any(each.curve for each in others)
