@@ -94,8 +94,10 @@ def _table(rows: Mapping[str, object]) -> str:
 def _describe_data_set(name: str, data: DataSet) -> str:
     tasks = [task for task, entry in TASKS.items() if entry.data == data]
     here = "yes" if data.present(data_root()) else f"no; `oho-bench data fetch {name}` downloads it"
-    examples = f"{data.training_examples:,} for training and validation"
-    return _table({"examples": examples, "tasks": ", ".join(tasks) or "none", "present": here})
+    rows = {"kind": data.kind, "tasks": ", ".join(tasks) or "none", "present": here}
+    if data.training_examples is not None:
+        rows["examples"] = f"{data.training_examples:,} for training and validation"
+    return _table(rows)
 
 
 def _describe_space(path: Path) -> str:

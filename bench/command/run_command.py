@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -75,9 +74,12 @@ def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
 def _experiments(order: Order, device: str) -> list[Experiment]:
     """The experiments of the order's files; with a figure, those that feed it."""
     files = [experiment_file(path) for path in order.configs]
-    given: dict[str, Any] = {"overrides": order.overrides, "seeds": order.seeds, "device": device}
-    given["data_root"] = order.data_root
-    found = [load_experiment(path, **given) for path in files]
+    found = [
+        load_experiment(
+            path, overrides=order.overrides, seeds=order.seeds, device=device, data_root=order.data_root
+        )
+        for path in files
+    ]
     if order.figure is None:
         return found
     chosen = [experiment for experiment in found if order.figure in experiment.figures]

@@ -22,14 +22,10 @@ from bench.records.plugins import _sources
 
 EXAMPLE = (ROOT / "examples/own_method.py").read_text()
 ONLINE = """\
-from functools import partial
-from bench.online.methods import GlobalOptions, Online, published_meta
-from bench.protocol import MethodEntry
+from dataclasses import replace
+from bench.online.methods import GLOBAL
 
-METHOD = MethodEntry(
-    description="my OHO", label="Mine online", family="online", options=GlobalOptions,
-    build=partial(Online, optimize=published_meta),
-)
+METHOD = replace(GLOBAL, description="my OHO", label="Mine online")
 """
 REGISTERING = EXAMPLE + '\nMETHODS = {"restarts": METHOD}\n'
 RAISING = "a = 1\n\nraise RuntimeError('not\\nnow')\n"
