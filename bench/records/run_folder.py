@@ -33,7 +33,7 @@ from bench.records.schema import MANIFEST, OUTCOME, SPEC, Shape, Status, misfit,
 SCHEMA = 2
 """Version of the files' layout."""
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of the measuring protocol, PROTOCOL.md; figures never mix two versions."""
 
 

@@ -100,7 +100,7 @@ def texts_of(place, variant):
     if over:
         method |= {"over": {"name": over, "label": over.title()}, "label": f"{name}: {over}", "pruner": "none"}
     spec = {
-        "protocol": 2, "task": {"name": "digits-mlp", "batch_size": 100, "validation_size": 359}, "space": SPACE,
+        "protocol": 3, "task": {"name": "digits-mlp", "batch_size": 100, "validation_size": 359}, "space": SPACE,
         "budget": {"unit": "seconds", "amount": BUDGET}, "evaluations": EVALUATIONS, "device": "cpu", "threads": 1,
         "method": method, "seed": -1,
     }  # fmt: skip

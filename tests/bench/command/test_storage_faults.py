@@ -251,10 +251,10 @@ def test_a_folder_of_another_protocol_takes_no_run_of_this_one(tmp_path):
     rewritten(out, protocol=1)
     line = the_line(command("run", config, "--out", out, "--seeds", "0-1"), 2)
     assert line == (
-        f"oho-bench: --out {out}: holds runs of protocol 1, and this version measures by protocol 2; choose another folder"
+        f"oho-bench: --out {out}: holds runs of protocol 1, and this version measures by protocol 3; choose another folder"
     )
     assert command("run", config, "--out", out, "--seeds", "1").exit_code == 0
-    mixed = "runs of protocols [1, 2] cannot be compared"
+    mixed = "runs of protocols [1, 3] cannot be compared"
     assert the_line(command("report", out, "-o", tmp_path / "a.pdf"), 2).startswith(f"oho-bench: {out}: {mixed}")
     assert the_line(command("replay", out, "--budget", "30"), 2) == f"oho-bench: {out}: {mixed}"
     assert command("status", out).stdout.splitlines()[-1] == f"{mixed}; use one folder for each"
