@@ -31,7 +31,7 @@ def about(tables: Tables, runs: pd.DataFrame) -> About:
 
 @dataclass(frozen=True)
 class RunEstimates:
-    """Of a figure that shows every run.  `runs` has a row for each run, `summary` one for each group, as they are drawn."""
+    """The estimates of a figure that shows every run: `runs` has a row for each, `summary` one for each group drawn."""
 
     runs: pd.DataFrame
     summary: pd.DataFrame

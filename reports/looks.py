@@ -1,8 +1,8 @@
 """What a method looks like in figures: colour, marker, dashes and place, all from its family and its label.
 
 Each family has a palette of its own.  A hash of the label picks a place in it, so that a method keeps its colour from one
-report to the next; where two labels of a report pick the same place, the longer takes the next that is free.  A method that
-repeats another has colour and marker of that one, and dashes of its own.
+report to the next; where two labels that share a figure pick the same place, the longer takes the next that is free.  A
+method that repeats another has colour and marker of that one, and dashes of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -27,11 +28,11 @@ PALETTES: Mapping[str, Sequence[str]] = {
 
 The warm colours are of the methods under test alone.  The last palette is of families that have none."""
 OURS, OURS_BESIDE = PALETTES["online"][2], PALETTES["online"][5]
-"""Of figures about one setting of a method under test, and about two."""
+"""The colours of figures about one setting of a method under test, and about two."""
 MARKERS = ("o", "s", "^", "D", "v", "*", "P", "X", "h", "p", "d", "<", ">", "H", "8")
 SOLID: Any = "-"
 DASHES = (SOLID, (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (6, 1, 1, 1, 1, 1)))
-"""Of lines that share a colour for another reason than repeating a method, such as shocks or groups."""
+"""The dashes of lines that share a colour for another reason than repeating a method, such as shocks or groups."""
 REPEATING: Mapping[str, Sequence[Any]] = {
     "search": ((0, (1, 1)), (0, (7, 1.5)), (0, (2, 1)), (0, (4, 1.5)), (0, (1, 2)), (0, (5, 3))),
     "population": ((0, (4, 1, 1, 1)), (0, (7, 1, 1, 1))),
@@ -48,12 +49,16 @@ SALT = 2_428_276
 
 
 class Method(NamedTuple):
-    """A method as figures know it; one that repeats another has the label and family of that one, too."""
+    """A method as figures know it; one that repeats another has the label and family of that one, too.
+
+    `figures` are those in which it is shown: methods that share none may look alike.  A method without any is in all.
+    """
 
     label: str
     family: str
     over_label: str | None = None
     over_family: str | None = None
+    figures: frozenset[str] = frozenset()
 
     @property
     def kind(self) -> str:
@@ -104,42 +109,54 @@ def look(label: str) -> Look:
 
 def assigned(methods: Iterable[Method]) -> dict[str, Look]:
     """Returns the look of each method by its label, whatever their order."""
-    known = sorted(set(methods))
-    trained = {method.label: method.family for method in known if method.over_label is None}
-    trained = {m.over_label: m.over_family or "" for m in known if m.over_label is not None} | trained
+    known = list(methods)
+    single = [method for method in known if method.over_label is None]
+    repeating = [method for method in known if method.over_label is not None]
+    trained = [Method(str(m.over_label), m.over_family or "", figures=m.figures) for m in repeating] + single
     base: dict[str, Look] = {}
-    for family in sorted(set(trained.values())):
+    for family in {method.family for method in trained}:
         palette = PALETTES.get(family, PALETTES[""])
-        places = _places([label for label, own in trained.items() if own == family], len(palette))
-        for label, place in places.items():
-            turn = place // len(palette)
+        shown = _shown((method.label, method.figures) for method in trained if method.family == family)
+        for label, place in _places(shown, len(palette)).items():
+            turn, place = divmod(place, len(palette))
             marker = MARKERS[(place + turn) % len(MARKERS)]
-            base[label] = Look(palette[place % len(palette)], marker, DASHES[turn % len(DASHES)], SINGLE)
-    kinds: dict[str, Any] = {}
-    for family in sorted({method.family for method in known if method.over_label is not None}):
+            base[label] = Look(palette[place], marker, DASHES[turn % len(DASHES)], SINGLE)
+    dashes: dict[str, Any] = {}
+    for family in {method.family for method in repeating}:
         patterns = REPEATING.get(family, REPEATING[""])
-        own = [method.kind for method in known if method.family == family and method.over_label is not None]
-        kinds |= {kind: patterns[place % len(patterns)] for kind, place in _places(own, len(patterns)).items()}
-    repeating = {
-        method.label: base[method.over_label]._replace(dashes=kinds[method.kind], kind=method.kind)
-        for method in known
-        if method.over_label is not None
+        shown = _shown((method.kind, method.figures) for method in repeating if method.family == family)
+        dashes |= {kind: patterns[place % len(patterns)] for kind, place in _places(shown, len(patterns)).items()}
+    return base | {
+        method.label: base[str(method.over_label)]._replace(dashes=dashes[method.kind], kind=method.kind)
+        for method in repeating
     }
-    return base | repeating
 
 
-def _places(names: Iterable[str], count: int) -> dict[str, int]:
+def _shown(pairs: Iterable[tuple[str, frozenset[str]]]) -> dict[str, frozenset[str]]:
+    """Returns for each name the figures that it is in; none, which stands for all, where one of its methods has none."""
+    found: dict[str, frozenset[str]] = {}
+    for name, figures in pairs:
+        before = found.get(name, figures)
+        found[name] = before | figures if before and figures else frozenset()
+    return found
+
+
+def _places(shown: Mapping[str, frozenset[str]], count: int) -> dict[str, int]:
     """Returns a place for each name, from 0; those from `count` on are of a second turn, and so on.
 
-    Short names come first: `Fixed` keeps its place, and not `Fixed, AdamW`.
+    Names that share a figure have different places.  Short names come first: `Fixed` keeps its place, and not
+    `Fixed, AdamW`.
     """
-    taken: dict[int, str] = {}
-    for turned, name in enumerate(sorted(set(names), key=lambda name: (len(name), name))):
-        place = turned // count * count + _hash(name) % count
-        while place in taken:
-            place = place // count * count + (place + 1) % count
-        taken[place] = name
-    return {name: place for place, name in taken.items()}
+    places: dict[str, int] = {}
+    for name in sorted(shown, key=lambda name: (len(name), name)):
+        taken = {place for other, place in places.items() if _meet(shown[name], shown[other])}
+        order = (turn * count + (_hash(name) + step) % count for turn in itertools.count() for step in range(count))
+        places[name] = next(place for place in order if place not in taken)
+    return places
+
+
+def _meet(first: frozenset[str], second: frozenset[str]) -> bool:
+    return not first or not second or not first.isdisjoint(second)
 
 
 def _hash(name: str) -> int:

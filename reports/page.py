@@ -29,7 +29,7 @@ from reports.words import hyperparameter
 SKELETON, SCRIPT = (Path(__file__).with_name(f"page.{suffix}") for suffix in ("html", "js"))
 DIGITS = 4
 LOG_ROWS = 200
-"""Of a run with more evaluations, as many are shown, evenly spaced."""
+"""How many evaluations of a run are shown at most, evenly spaced."""
 
 COLUMNS = {
     "experiment": "Experiment", "task": "Task", "label": "Method", "seed": "Seed", "status": "Status", "budget": "Budget",
@@ -37,7 +37,7 @@ COLUMNS = {
     "incumbent_test_error": "Test metric", "counted_seconds": "Counted seconds", "steps": "Steps", "trials": "Trials",
     "run": "Run",
 }  # fmt: skip
-"""Of the table of runs; losses and metric are those of the selected model, the identity comes last."""
+"""The columns of the table of runs; losses and metric are those of the selected model, the identity comes last."""
 METRIC = "incumbent_test_error"
 LOSSES = ("incumbent_test_loss", "incumbent_validation_loss")
 MEASURES = frozenset({*LOSSES, METRIC, "counted_seconds"})
@@ -53,7 +53,7 @@ LOG = {
     "test_error": "test {metric}", "incumbent_validation_loss": "validation loss, selected model",
     "incumbent_test_loss": "test loss, selected model",
 }  # fmt: skip
-"""Of a run's log, before its hyperparameters."""
+"""The columns of a run's log that stand before its hyperparameters."""
 
 
 @dataclass(frozen=True)

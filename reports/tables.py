@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def read_tables(root: Path) -> Tables:
     protocols = {outcome.protocol for outcome in frames.outcomes.values()}
     if len(protocols) > 1:
         raise ReportError(f"{root}: runs of protocols {sorted(protocols)} cannot be compared; use one folder for each")
-    methods = in_order(_methods(frames.runs))
+    methods = in_order(_methods(frames.runs, frames.manifests))
     places = {method.label: place for place, method in enumerate(methods)}
     units = [Units(*values) for values in frames.runs[list(Units._fields)].itertuples(index=False)]
     runs = frames.runs.assign(place=frames.runs["method_label"].map(places), units=units)
@@ -64,8 +64,15 @@ def read_tables(root: Path) -> Tables:
     )  # fmt: skip
 
 
-def _methods(runs: pd.DataFrame) -> list[Method]:
+def _methods(runs: pd.DataFrame, manifests: Sequence[Manifest]) -> list[Method]:
     """Returns the methods in the order in which the experiments name them."""
-    named = runs.dropna(subset=["method_label"]).drop_duplicates("method_label")
+    fed = {manifest.experiment: {manifest.experiment, *manifest.figures} for manifest in manifests}
+    named = runs.dropna(subset=["method_label"]).drop_duplicates(["method_label", "experiment"])
+    experiments = named.groupby("method_label")["experiment"].agg(list)
+    named = named.drop_duplicates("method_label")
     columns = named[["method_label", "family", "over_label", "over_family"]].astype(object)
-    return [Method(*values) for values in columns.where(columns.notna(), None).itertuples(index=False)]
+    known = columns.where(columns.notna(), None)
+    return [
+        Method(label, family, over_label, over_family, frozenset().union(*(fed[name] for name in experiments[label])))
+        for label, family, over_label, over_family in known.itertuples(index=False, name=None)
+    ]

@@ -29,7 +29,7 @@ METHOD = (
 )
 POINTS = 200
 FIRST_FRACTION = 0.01
-"""Of the budget: where the axis begins."""
+"""The part of the budget at which the axis begins."""
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from reports.words import loss_text
 
 QUESTION = "Do learning rates forget where they started, and how much does the rate of their own steps matter?"
 METHOD = (
-    "A: OHO from initial learning rates that are given; the learning rates of the weights of each group of layers. B: OHO "
-    "from drawn initial values at several meta-rates; the test loss of the selected model."
+    "A shows the learning rates of the weights of each group of layers where OHO starts from given ones. B shows the "
+    "test loss of the selected model where OHO starts from drawn values, at several meta-rates."
 )
 STARTS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"]
-OF_METHODS = PALETTES["online"][2::-1]
+OF_METHODS = [PALETTES["online"][place] for place in (2, 0, 3)]
 """Colours of methods at several meta-rates, which have a label for each rate."""
 
 

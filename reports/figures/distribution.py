@@ -135,7 +135,7 @@ def findings(estimates: RunEstimates) -> list[str]:
             f"({loss_text(most['median'])})."
         )
     if summary["published"].isna().all():
-        sentences.append("The paper has no values for these methods on this data set.")
+        sentences.append("The paper has no values for these methods on this task.")
     return sentences
 
 

@@ -127,5 +127,5 @@ def _first(summary: pd.DataFrame) -> str:
     return (
         f"Hypergradients of {worst['label']} with respect to the learning rate are off by {worst['error_lr']:.0%} of the "
         f"exact ones (median) and have the wrong sign in {worst['wrong_sign']:.0%} of cases; its median final test loss is "
-        f"{loss_text(worst['median'])}{f', of exact ones {beside}' if beside else ''}."
+        f"{loss_text(worst['median'])}{f', and with exact ones it is {beside}' if beside else ''}."
     )

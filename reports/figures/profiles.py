@@ -127,7 +127,8 @@ def findings(estimates: Estimates) -> list[str]:
         within = trained.assign(within=trained["ratio"] <= factor)
         shares = within.groupby("label", sort=False)["within"].mean().to_dict()
         most = max(shares.values())
-        named = listed([str(label) for label, share in shares.items() if share == most])
+        leaders = [str(label) for label, share in shares.items() if share == most]
         where = "best" if factor == 1 else f"within a factor of {factor:g} of the best"
-        sentences.append(f"Most often {where}: {named}, on {most:.0%} of {plural(estimates.problems, 'problem')}.")
+        who = f"{listed(leaders)} {'is' if len(leaders) == 1 else 'are'} most often {where}"
+        sentences.append(f"{who}, on {most:.0%} of {plural(estimates.problems, 'problem')}.")
     return sentences + untrained_sentences(estimates.untrained)

@@ -15,8 +15,8 @@ from reports.words import loss_text
 
 QUESTION = "Does it matter that the influence is carried through the whole of training?"
 METHOD = (
-    "Runs that differ in one setting: after how many steps the influence is set to zero. After 1, hypergradients see one "
-    "step ahead, as greedy methods do; never is OHO."
+    "The runs differ in one setting: after how many steps the influence is set to zero. After 1, hypergradients see one "
+    "step ahead, as those of greedy methods do; with “never”, the method is OHO."
 )
 NEVER = "never"
 
@@ -70,7 +70,8 @@ def findings(estimates: RunEstimates) -> list[str]:
     best = lowest(estimates.summary)
     if best is None:
         return [NONE_TRAINED]
-    return [f"Median test losses by steps between resets: {', '.join(parts)}; lowest: {_name(best['every'])}."]
+    medians = f"By steps between two resets, the median test loss is {', '.join(parts)}"
+    return [f"{medians}; it is lowest at {_name(best['every'])}."]
 
 
 def published_rows(estimates: RunEstimates) -> list[list[str]]:

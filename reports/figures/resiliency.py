@@ -12,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import SymmetricalLogLocator
 
 from reports import published, style
 from reports.curves import draw_curve, median_curves
@@ -34,7 +35,7 @@ METHOD = (
 )
 PLOTLY_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 HEIGHT, DEPTH = 100, 10_000
-"""Of a panel of losses, the highest over the lowest value: what explodes leaves it; of hyperparameters, what dies does."""
+"""The highest over the lowest value of a panel: a loss that explodes leaves it, and so does a hyperparameter that dies."""
 MEASURES = ("epochs", "excess")
 
 
@@ -203,7 +204,11 @@ def _draw_numbers(axes: Axes, summary: pd.DataFrame, shocks: list[str], measure:
             axes.annotate(text, (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=5.5, color=colour)
     axes.set_yticks(range(len(shocks)), [_words(shock) for shock in shocks], fontsize=6)
     axes.set_ylim(len(shocks) - 0.5, -0.5)
-    axes.set_xscale("symlog", linthresh=1.0 if measure == "epochs" else 0.1)
+    threshold = 1.0 if measure == "epochs" else 0.1
+    axes.set_xscale("symlog", linthresh=threshold)
+    ticks = SymmetricalLogLocator(base=10, linthresh=threshold)
+    ticks.set_params(numticks=4)  # of many decades, one label in two or three
+    axes.xaxis.set_major_locator(ticks)
     axes.xaxis.set_major_formatter(style.decimal)
     axes.set_xlim(left=0, right=ceiling)
     axes.grid(visible=True, axis="x")
@@ -249,15 +254,15 @@ def findings(estimates: Estimates) -> list[str]:
     parts = []
     for label, group in estimates.summary.groupby("label", sort=False):
         back = group[np.isfinite(group["epochs"])]
-        slowest = f" after at most {back['epochs'].max():.3g} epochs" if len(back) else ""
-        parts.append(f"{len(back)}{slowest} ({label})")
+        slowest = f" (after at most {back['epochs'].max():.3g} epochs)" if len(back) else ""
+        parts.append(f"{len(back)} with {label}{slowest}")
     shocks = plural(estimates.summary["shock"].nunique(), "shock")
-    sentences = [f"Of {shocks} the median run recovers from {', '.join(parts)}."]
+    sentences = [f"Of {shocks}, the median run recovers from {', '.join(parts)}."]
     table = estimates.summary.pivot(index="shock", columns="label", values="excess")
     if table.shape[1] > 1:
         wins = table.idxmin(axis=1)[np.isfinite(table.min(axis=1))].value_counts()
         parts = [f"{label} in {count}" for label, count in wins.items()]
-        sentences.append(f"Of {len(table)} shocks the median excess is lowest with {', '.join(parts)}.")
+        sentences.append(f"The median excess is lowest with {', '.join(parts)} of {plural(len(table), 'shock')}.")
     return sentences
 
 

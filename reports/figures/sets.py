@@ -15,9 +15,9 @@ from reports.words import loss_text, plural
 
 QUESTION = "Does it pay to give every layer, or every tensor, hyperparameters of its own, and what does it cost?"
 METHOD = (
-    "Runs that differ in the number of sets that share a learning rate and an L2 coefficient, all of the same number of "
-    "steps. Exact influence carries a tangent for each value; collapsed influence, the paper's, one for all, which is "
-    "cheap and biased. Boxes are losses; the lines are counted seconds a run, on the right."
+    "The runs differ in the number of sets that share a learning rate and an L2 coefficient; all take the same number "
+    "of steps. Exact influence carries a tangent for each value; collapsed influence, the paper's, carries one for all, "
+    "which is cheap and biased. Boxes show losses, and the lines show counted seconds a run, on the right axis."
 )
 INFLUENCES = {"exact": (OURS, -0.17, "o"), "collapsed": (OURS_BESIDE, 0.17, "s")}
 """Colour, place beside the tick, and marker."""

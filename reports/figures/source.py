@@ -21,9 +21,9 @@ from reports.words import loss_text
 
 QUESTION = "Does it matter that the hypergradient is of the validation loss, and how large must the validation batch be?"
 METHOD = (
-    "A: hypergradients of the loss on the step's own training batch against those on validation batches of the smallest "
-    "size. B: validation batches of several sizes, and SGD with two fixed settings. The test loss is that of the present "
-    "model, not of the selected one: what is shown is where the training itself goes."
+    "A compares hypergradients of the loss on the step's own training batch with those on validation batches of the "
+    "smallest size. B compares validation batches of several sizes, and SGD with fixed settings. The test loss is that "
+    "of the present model, not of the selected one: what is shown is where the training itself goes."
 )
 SHADES = ["#F4A582", "#D6604D", "#B2182B", "#67001F"]
 """The larger the validation batch, the darker."""

@@ -20,8 +20,8 @@ from reports.words import HYPERPARAMETERS
 
 QUESTION = "At which learning rates and meta-rates does the influence explode?"
 METHOD = (
-    "The largest norm of the influence at any evaluation of a run. A: constant learning rates (the influence is carried, "
-    "nothing follows it). B: one initial learning rate, several meta-rates."
+    "Shown is the largest norm of the influence at any evaluation of a run. In A learning rates are constant: the "
+    "influence is carried, and nothing follows it. In B runs have one initial learning rate and several meta-rates."
 )
 LINES = {"lr": (OURS, "o", DASHES[0]), "weight_decay": ("#0072B2", "s", DASHES[1])}
 """Colour, marker and dashes by hyperparameter."""
@@ -107,7 +107,7 @@ def findings(estimates: Estimates) -> list[str]:
         line = estimates.summary[(estimates.summary["panel"] == panel) & (estimates.summary["name"] == "lr")]
         first, last = line.iloc[0], line.iloc[-1]
         exploded = line.loc[line["exploded"] > 0, "rate"]
-        end = f"; not finite in some runs from {exploded.min():g} on" if len(exploded) else ""
+        end = f"; it is not finite in some runs from {exploded.min():g} on" if len(exploded) else ""
         sentences.append(
             f"From a {words} of {first['rate']:g} to {last['rate']:g} the norm with respect to the learning rate goes from "
             f"{first['median']:.2g} to {last['median']:.2g}{end}.".replace(" inf", " ∞")

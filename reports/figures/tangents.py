@@ -21,9 +21,9 @@ from reports.words import HYPERPARAMETERS
 
 QUESTION = "How long is the derivative of the parameters with respect to a hyperparameter, and does it stay bounded?"
 METHOD = (
-    "A, B: the Frobenius norm of the influence at each evaluation, over all sets. C, where it was recorded: cosines "
-    "between the gradients of all pairs of some training batches at each evaluation, their mean against their standard "
-    "deviation; each line is a training, from its hollow mark to its full one."
+    "A and B show the Frobenius norm of the influence at each evaluation, over all sets. C, where it was recorded, shows "
+    "the cosines between the gradients of all pairs of some training batches at each evaluation, their mean against their "
+    "standard deviation; each line is a training, from its hollow mark to its full one."
 )
 CORRELATIONS = {"mean": "scalar_gradient_correlation_mean", "deviation": "scalar_gradient_correlation_deviation"}
 

@@ -53,6 +53,16 @@ def test_a_label_that_collides_takes_the_next_free_place():
     assert len({own.colour for own in assigned([Method(label, "online") for label in labels]).values()}) == size
 
 
+def test_methods_that_share_no_figure_may_look_alike():
+    """So that the many labels of another experiment do not push a method off its colour."""
+    alone = assigned([Method("Global OHO", "online")])["Global OHO"]
+    others = [Method(f"{number}", "online", figures=frozenset({"sets"})) for number in range(9)]
+    mine = Method("Global OHO", "online", figures=frozenset({"distribution"}))
+    assert assigned([*others, mine])["Global OHO"] == alone
+    both = mine._replace(figures=frozenset({"distribution", "sets"}))
+    assert assigned([*others, both])["Global OHO"] not in [assigned(others)[other.label] for other in others]
+
+
 def test_methods_stand_by_family_and_within_one_as_they_are_given():
     given = [OVER_ADAM[0], Method("Global OHO", "online"), Method("Step", "training"), Method("Mine", "mine"),
              Method("Adam", "training")]  # fmt: skip

@@ -36,8 +36,8 @@ def test_resiliency_estimates(tmp_path):
     assert summary.loc["fixed", ["n", "epochs", "recovered", "excess"]].tolist() == [3, np.inf, 0, 11.0]
     assert summary.loc["oho-global", ["n", "epochs", "recovered", "excess"]].tolist() == [3, 2.0, 3, 2.0]
     text = " ".join(resiliency.findings(estimates))
-    assert "Of 1 shock the median run recovers from 0 (fixed), 1 after at most 2 epochs (oho-global)." in text
-    assert "lowest with oho-global in 1" in text
+    assert "Of 1 shock, the median run recovers from 0 with fixed, 1 with oho-global (after at most 2 epochs)." in text
+    assert "lowest with oho-global in 1 of 1 shock" in text
     assert set(estimates.curves["kick"]) == {"lr"}
     assert len(resiliency.draw(estimates).axes) == 4
     assert len(resiliency.interactive(estimates).data) == 2
@@ -130,7 +130,7 @@ def test_profiles_take_the_problems_that_all_methods_have(tmp_path):
     ratios = estimates.ratios.pivot(index="seed", columns="label", values="ratio")
     assert ratios["fixed"].tolist() == [2.0, 1.0, pytest.approx(1.5), np.inf]
     assert ratios["oho-global"].tolist() == [1.0, 2.0, 1.0, 1.0]
-    assert "Most often best: oho-global, on 75% of 4 problems." in profiles.findings(estimates)
+    assert "oho-global is most often best, on 75% of 4 problems." in profiles.findings(estimates)
     profiles.draw(estimates)
 
 

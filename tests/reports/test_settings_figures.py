@@ -19,7 +19,7 @@ def test_reset_orders_periods_with_never_last(tmp_path):
     estimates = reset.estimate(write_oho(tmp_path, "reset", runs, task="cifar10-resnet18"))
     assert estimates.summary["every"].tolist() == [1, 100, 0]
     assert estimates.summary["median"].tolist() == [1.4, 1.2, 1.1]
-    assert "lowest: never" in reset.findings(estimates)[0]
+    assert "it is lowest at never" in reset.findings(estimates)[0]
     assert reset.published_rows(estimates)[1:] == [["1", "1.4", "0.46"], ["100", "1.2", "0.44"], ["never", "1.1", "0.39"]]
     reset.draw(estimates)
 
@@ -68,7 +68,7 @@ def test_stability_takes_the_largest_norm_and_counts_explosions(tmp_path):
     line = estimates.summary[(estimates.summary["panel"] == "A") & (estimates.summary["name"] == "lr")]
     assert line["median"].tolist() == [4.0, np.inf]
     assert line["exploded"].tolist() == [0, 2]
-    assert "not finite in some runs from 1 on" in stability.findings(estimates)[0]
+    assert "it is not finite in some runs from 1 on" in stability.findings(estimates)[0]
     stability.draw(estimates)
 
 
