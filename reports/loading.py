@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from bench.records import Manifest, ReportError
-from bench.records.plugins import PluginError, described, load_file, member, stored
+from bench.records.plugins import PluginError, in_words, load_file, member, place_of, stored
 from reports.registry import FIGURES, FigureEntry
 from reports.selection import NoData
 
@@ -62,8 +62,8 @@ class Figure:
         except (NoData, ReportError):
             raise
         except Exception as error:
-            told = described(Path(str(self.module.__file__)), error)
-            raise BrokenFigureError(f"{self.name}: {told}") from None
+            place = place_of(error, str(self.module.__file__))
+            raise BrokenFigureError(f"{self.name}: {place}: {in_words(error)}") from None
 
 
 def data_of(estimates: Any) -> pd.DataFrame:

@@ -9,6 +9,8 @@ from bench.records import Status
 from reports import words
 
 MEASURED = tuple(str(status) for status in Status if status.is_result)
+COLUMNS = {"task": ["task", "data"], "budget": ["budget", "unit"], "space": ["space"]}
+"""What runs must have in common to be compared."""
 ONLINE = "online"
 """The family of the methods under test."""
 
@@ -33,7 +35,7 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
     differing = [
         f"{name} ({in_words(chosen)})"
         for name, in_words in {"task": words.task_names, "budget": words.budgets, "space": words.spaces}.items()
-        if len(chosen[["budget", "unit"] if name == "budget" else [name]].drop_duplicates()) > 1
+        if len(chosen[COLUMNS[name]].drop_duplicates()) > 1
     ]
     if differing:
         raise NoData(f"Its runs differ in {' and in '.join(differing)}, so that they cannot be compared: it is not drawn.")
