@@ -37,7 +37,8 @@ def test_axes_and_tables_have_the_tasks_units(tmp_path):
     chart = anytime.interactive(anytime.estimate(tables))
     assert chart.layout.yaxis.title.text == "Test loss of the selected model (m²)"
     (table,) = _content(tables, [])["results"]
-    assert (table["metric"], table["loss"], table["rows"][0][5]) == ("Absolute error (m)", "squared error in m²", "0.1")
+    assert (table["metric"], table["rows"][0][5]) == ("Absolute error", "0.1")
+    assert table["losses"] == "Losses are squared error in m², errors in m."
     assert next(column["title"] for column in columns(tables.runs) if column["kind"] == "measure") == "Test loss"
     assert "Test absolute error (m)" in {column["title"] for column in columns(tables.runs)}
     assert details(tables)[ids[0]]["log"]["test absolute error (m)"] == [0.1]
