@@ -187,7 +187,7 @@ def figure(
 ) -> None:
     """Draw one figure as PDF, PNG and SVG, with its data as CSV beside them."""
     with user_errors():
-        for path in _reports("api:build_figure")(name, directory, output or Path(f"{name}.pdf"), column=column):
+        for path in _reports("api:build_figure")(name, directory, output, column=column):
             print(path)
 
 
@@ -201,11 +201,26 @@ def replay(
     """Tell what each method would have returned at a smaller budget, without training again."""
     with user_errors():
         if output is not None:
-            _reports("api:check_writable")(output, ".csv")
+            _reports("output:check_writable")(output, ".csv")
         table = _reports("replay:at_budgets")(directory, budget, period)
         print(_reports("replay:describe")(table))
         if output is not None:
             table.to_csv(output, index=False)
+
+
+@app.command()
+def export(
+    directory: Annotated[Path, typer.Argument(metavar="DIR")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The CSV or Parquet file to write.")],
+    records: Annotated[bool, typer.Option("--records", help="A row a record in the place of a row a run.")] = False,
+) -> None:
+    """Write a results folder as one table: a row a run, or a row a record."""
+    with user_errors():
+        _reports("output:check_writable")(output, ".csv", ".parquet")
+        from bench.records.frames import results, write_table
+
+        write_table(results(directory, records=records), output)
+        print(output)
 
 
 @app.command("list")

@@ -2,95 +2,104 @@
 
 from __future__ import annotations
 
-import shutil
-from importlib import import_module
+import logging
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import matplotlib.figure
+
 from bench.records import ReportError
-from reports.common import NoData
-from reports.document import Section, write_pdf
+from reports import loading
+from reports.document import write_pdf
+from reports.loading import BrokenFigureError, Figure
+from reports.output import check_writable
 from reports.page import Chart, write_page
-from reports.registry import FIGURES
+from reports.section import Section
+from reports.selection import NoData
 from reports.style import figure_style, save
-from reports.tables import read_tables
+from reports.tables import Tables, read_tables
+
+log = logging.getLogger("oho-bench")
 
 
-def build_figure(name: str, results: Path, output: Path, *, column: bool = False) -> list[Path]:
+def build_figure(name: str, results: Path, output: Path | None = None, *, column: bool = False) -> list[Path]:
     """Draws one figure as PDF, PNG and SVG, with its data as CSV; returns the files.  Raises `ReportError`.
 
-    It is as wide as a page of text or, with `column`, as one of two columns.
+    It is as wide as a page of text or, with `column`, as one of two columns.  Without an `output`, the files have the
+    figure's name and lie in the present folder.
     """
-    if name not in FIGURES:
-        raise ReportError(f"unknown figure {name!r}; allowed: {', '.join(FIGURES)}")
-    check_writable(output, ".pdf", ".png", ".svg")
-    try:
-        _, files = _draw(name, _module(name).estimate(read_tables(results)), output, column=column)
-    except NoData as reason:
-        raise ReportError(f"{name}: {reason}") from None
-    return files
+    if output is not None:
+        check_writable(output, ".pdf", ".png", ".svg")
+    tables = read_tables(results)
+    figure = loading.load(name, tables.manifests, results)
+    if output is None:
+        output = Path(f"{figure.file_name}.pdf")
+        check_writable(output, ".pdf")
+    with figure_style(column=column, methods=tables.methods):
+        try:
+            return _made(figure, tables, output).files
+        except NoData as reason:
+            raise ReportError(f"{name}: {reason}") from None
 
 
 def build_report(results: Path, output: Path) -> list[Path]:
     """Writes the PDF, the page beside it and, in a folder of the report's name, every figure; returns PDF and page first.
 
-    Raises `ReportError`.
+    A figure of a user's own that fails is reported in one line, in its section and as a warning.  Raises `ReportError`.
     """
     page = output.with_suffix(".html")
     check_writable(output, ".pdf")
     check_writable(page, ".html")
     tables = read_tables(results)
-    sections: list[Section] = []
-    charts: list[Chart] = []
-    files = []
-    for name in FIGURES:
-        if not any(name in manifest.figures for manifest in tables.manifests):
-            continue
-        module = _module(name)
-        interactive = getattr(module, "interactive", None)
-        try:
-            estimates = module.estimate(tables)
-            section, written = _draw(name, estimates, output.with_suffix("") / f"{name}.pdf")
-            chart = interactive(estimates) if interactive else None
-        except NoData as reason:
-            section, written, chart = Section.empty(FIGURES[name].title, module, str(reason)), [], None
-        sections.append(section)
-        charts += [Chart(name, section, chart)] if interactive and (chart or section.image is None) else []
-        files += written
+    with figure_style(methods=tables.methods):
+        made = [_section(name, tables, results, output.with_suffix("")) for name in loading.names_in(tables.manifests)]
+    sections = [one.section for one in made]
     write_pdf(tables, sections, output)
-    write_page(page, results, tables=tables, sections=sections, charts=charts)
-    return [output, page, *files]
+    write_page(page, tables=tables, sections=sections, charts=[chart for one in made for chart in one.charts])
+    return [output, page, *(path for one in made for path in one.files)]
 
 
-def _draw(name: str, estimates: Any, path: Path, *, column: bool = False) -> tuple[Section, list[Path]]:
-    """`estimates`: what the figure's module made of the tables."""
-    module = _module(name)
-    with figure_style(column=column):
-        files = save(module.draw(estimates), path)
-    csv = path.with_suffix(".csv")
-    estimates.csv.to_csv(csv, index=False)
-    section = Section(
-        FIGURES[name].title, module.QUESTION, module.METHOD, module.findings(estimates), module.caption(estimates),
-        path.with_suffix(".svg"), module.published_rows(estimates), FIGURES[name].headline,
-    )  # fmt: skip
-    return section, [*files, csv]
+@dataclass(frozen=True)
+class _Made:
+    """A figure's part of the report, its chart of the page, if it has any, and its files."""
+
+    section: Section
+    charts: list[Chart] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
 
 
-def _module(name: str) -> ModuleType:
-    return import_module(FIGURES[name].module)
-
-
-def check_writable(output: Path, *suffixes: str) -> None:
-    """Raises `ReportError` where a file of that name cannot be written; makes its folder."""
-    if output.suffix not in suffixes:
-        raise ReportError(f"{output}: the name must end in {' or '.join(suffixes)}")
+def _section(name: str, tables: Tables, results: Path, folder: Path) -> _Made:
+    """A figure's part of the report, whether it can be drawn or not."""
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(output.parent).free
-    except OSError as error:
-        raise ReportError(f"{output}: cannot be written ({error.strerror}); choose another place with -o") from None
-    if output.is_dir():
-        raise ReportError(f"{output}: is a folder; give the name of a file with -o")
-    if free < 10_000_000:
-        raise ReportError(f"{output}: less than 10 MB are free there; choose another place with -o")
+        figure = loading.load(name, tables.manifests, results)
+    except BrokenFigureError as error:
+        log.warning("%s", error)
+        return _Made(Section.broken(name, error))
+    try:
+        return _made(figure, tables, folder / f"{figure.file_name}.pdf")
+    except NoData as reason:
+        section = Section.empty(figure, str(reason))
+        charts = [Chart(name, section, None)] if hasattr(figure.module, "interactive") else []
+        return _Made(section, charts)
+    except BrokenFigureError as error:
+        log.warning("%s", error)
+        return _Made(Section.broken(figure.entry.title, error))
+
+
+def _made(figure: Figure, tables: Tables, path: Path) -> _Made:
+    """Draws a figure and says what it shows."""
+    estimates = figure.of("estimate", tables.of_figure(figure.name))
+    drawn: Any = figure.of("draw", estimates)
+    if not isinstance(drawn, matplotlib.figure.Figure):
+        raise BrokenFigureError(f"{figure.name}: draw returns a {type(drawn).__name__}; a matplotlib Figure is expected")
+    csv = path.with_suffix(".csv")
+    section = Section(
+        figure.entry.title, figure.question, figure.method, figure.of("findings", estimates, otherwise=[]),
+        figure.of("caption", estimates, otherwise=""), path.with_suffix(".svg"),
+        figure.of("published_rows", estimates, otherwise=[]), figure.entry.headline,
+    )  # fmt: skip
+    chart = figure.of("interactive", estimates)
+    files = save(drawn, path)
+    loading.data_of(estimates).to_csv(csv, index=False)
+    return _Made(section, [Chart(figure.name, section, chart)] if chart else [], [*files, csv])

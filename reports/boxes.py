@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from reports import style
+from reports.selection import untrained
 from reports.statistics import bootstrap
 
 
@@ -23,7 +24,7 @@ class Box(NamedTuple):
 
 
 def draw_boxes(axes: Axes, boxes: Sequence[Box], *, width: float = 0.6) -> None:
-    """Quartiles and median; whiskers reach the lowest and highest run."""
+    """Draws quartiles and median of each box; whiskers reach the lowest and highest run."""
     for box in boxes:
         finite = box.losses[np.isfinite(box.losses)]
         if not len(finite):
@@ -42,12 +43,13 @@ def draw_boxes(axes: Axes, boxes: Sequence[Box], *, width: float = 0.6) -> None:
 
 
 def summarise(runs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """A row for each value of `keys`: n, median test loss with its interval, median counted seconds."""
+    """Returns a row for each value of `keys`: n, median test loss with its interval, median counted seconds, and whether
+    more than half of the runs return the untrained model."""
     rows = []
     for values, group in runs.groupby(keys, sort=True):
         loss = bootstrap(group["test_loss"])
         rows.append({
             **dict(zip(keys, values, strict=True)), "n": len(group), "median": loss.value, "low": loss.low,
-            "high": loss.high, "seconds": group["counted_seconds"].median(),
+            "high": loss.high, "seconds": group["counted_seconds"].median(), "untrained": untrained(group),
         })  # fmt: skip
     return pd.DataFrame(rows)

@@ -25,27 +25,22 @@ SEED = 20210215
 
 
 class Comparison(NamedTuple):
-    """Of method `first` with `second`, on the seeds both have; losses are better where they are lower."""
+    """Compares method `first` with `second`, on the seeds both have; losses are better where they are lower."""
 
     first: str
     second: str
     n: int
     difference: Estimate
-    """Median of loss(first) − loss(second), nats per example."""
+    """Median of loss(first) − loss(second), in the task's unit."""
     improvement: float
     """Probability that a run of `first` is better than a run of `second`, ties counting half (Agarwal et al., 2021)."""
     p: float
     corrected: float
     """Holm's correction over all comparisons made together (Holm, 1979)."""
 
-    @property
-    def is_separated(self) -> bool:
-        """Whether the difference is significant after the correction."""
-        return self.corrected < SIGNIFICANCE
-
 
 def compare(losses: Mapping[str, Mapping[int, float]], reference: str) -> list[Comparison]:
-    """`reference` with every other method; `losses` maps a method to its losses by seed.  Smallest p first.
+    """Compares `reference` with every other method; `losses` maps a method to its losses by seed.  Smallest p first.
 
     A method that shares no seed with it is left out.
     """
@@ -68,7 +63,7 @@ def compare(losses: Mapping[str, Mapping[int, float]], reference: str) -> list[C
 
 
 def to_separate(losses: Mapping[str, Mapping[int, float]], first: str, second: str) -> int | None:
-    """`seeds_needed` for two methods, less the seeds that both have; None where it cannot be told."""
+    """Returns `seeds_needed` for two methods, less the seeds that both have; None where it cannot be told."""
     seeds = sorted(losses[first].keys() & losses[second].keys())
     ours, theirs = ([_number(losses[name][seed]) for seed in seeds] for name in (first, second))
     needed = seeds_needed(_differences(ours, theirs))
@@ -80,12 +75,12 @@ def _number(loss: float) -> float:
 
 
 def _differences(ours: Sequence[float], theirs: Sequence[float]) -> np.ndarray:
-    """Two infinite losses are equal."""
+    """Returns the differences, of which that of two infinite losses is 0."""
     return np.array([0.0 if a == b else a - b for a, b in zip(ours, theirs, strict=True)])
 
 
 def signed_rank(differences: ArrayLike) -> float:
-    """Two-sided p of the hypothesis that the differences (n,) are as often below 0 as above it; 1 if all are 0."""
+    """Returns the two-sided p of the hypothesis that differences (n,) are as often below 0 as above; 1 if all are 0."""
     values = np.asarray(differences, dtype=float)
     values = values[values != 0]
     if not len(values):
@@ -102,7 +97,7 @@ def signed_rank(differences: ArrayLike) -> float:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: controls the probability of any false claim."""
+    """Returns Holm's step-down correction, which controls the probability of any false claim."""
     corrected, largest = [0.0] * len(p), 0.0
     for place, index in enumerate(sorted(range(len(p)), key=lambda index: p[index])):
         largest = max(largest, min(1.0, (len(p) - place) * p[index]))
@@ -111,13 +106,13 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def probability_of_improvement(ours: ArrayLike, theirs: ArrayLike) -> float:
-    """Over all pairs of runs, not of seeds: the share in which ours has the lower loss, ties counting half."""
+    """Returns the share of all pairs of runs, not of seeds, in which ours has the lower loss; ties count half."""
     first, second = np.asarray(ours, dtype=float)[:, None], np.asarray(theirs, dtype=float)[None, :]
     return float(np.mean((first < second) + 0.5 * (first == second)))
 
 
 def seeds_needed(differences: ArrayLike) -> int | None:
-    """Seeds that would separate two methods with a probability of 80 %, if differences go on as they are.
+    """Returns how many seeds would separate two methods with a probability of 80 %, if differences go on as they are.
 
     Normal approximation of the paired test at 5 %, not corrected, and at least as many as the exact test needs to reach
     5 % at all.  None where that cannot be told: fewer than two differences, infinite ones, or a mean of 0.

@@ -12,7 +12,7 @@ from reports.statistics import bootstrap_curves
 
 
 def median_curves(data: pd.DataFrame, keys: list[str], value: str) -> pd.DataFrame:
-    """A row for each group of `keys` and evaluation: n, epoch, median of `value` and its interval.
+    """Returns a row for each group of `keys` and evaluation: n, epoch, median of `value` and its interval.
 
     `data` has a row for each run and evaluation, with its epoch; the k-th evaluations of all runs of a group stand at their
     median epoch.  Where not all runs of a group have a k-th one, the curve ends; a missing value counts as infinite.
@@ -33,7 +33,7 @@ def median_curves(data: pd.DataFrame, keys: list[str], value: str) -> pd.DataFra
 def draw_curve(
     axes: Axes, curve: pd.DataFrame, *, colour: str, marker: str = "", dashes: Any = "-", label: str | None = None
 ) -> None:
-    """One line with its band and a few marks, which tell lines apart in print; gaps where the median is not finite."""
+    """Draws one line with its band and a few marks, which tell lines apart in print; it has gaps where not finite."""
     curve = curve.replace(np.inf, np.nan)
     axes.plot(curve["epoch"], curve["median"], color=colour, ls=dashes, lw=1.2, marker=marker, ms=3.5, mew=0.6,
               markevery=(0.07, 0.23), label=label)  # fmt: skip

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,45 +14,25 @@ import pandas as pd
 import typst
 
 from bench.records import ReportError
-from reports import style
-from reports.common import MEASURED, budgets, loss_text, plural, task_names
+from reports import published
 from reports.comparisons import compare, to_separate
-from reports.published import DISTRIBUTION_MEDIAN, SOURCE, data_set
+from reports.estimates import NONE_TRAINED
 from reports.registry import FIGURES
+from reports.section import Section
+from reports.selection import MEASURED, ONLINE, untrained
 from reports.statistics import bootstrap, interquartile_mean
 from reports.tables import Tables
+from reports.words import budgets, loss_text, plural, task_names
 
 TEMPLATE = Path(__file__).with_name("template.typ")
 ACCOUNTS = ("train", "hypergradient", "selection", "search", "setup", "evaluation", "tracking")
-"""Those of the table of time; the others are summed up."""
-
+"""Accounts that the table of time names; it sums up the others."""
 LISTED = 12
-"""Disturbed runs that are named one by one."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """One figure's part of the report.  `image` is None where `caption` says why there is no figure."""
-
-    title: str
-    question: str
-    method: str
-    findings: list[str]
-    caption: str
-    image: Path | None
-    published: list[list[str]]
-    """Header and rows of ours beside the published values; empty where there are none."""
-    headline: bool = False
-    """Whether its first finding stands in the abstract."""
-
-    @classmethod
-    def empty(cls, title: str, module: ModuleType, reason: str) -> Section:
-        """The section of a figure that cannot be drawn."""
-        return cls(title, module.QUESTION, module.METHOD, [], reason, None, [])
+"""How many disturbed runs are named one by one."""
 
 
 def opening(tables: Tables, sections: list[Section]) -> dict[str, Any]:
-    """What the PDF and the page both begin with: title, date, the abstract's sentences, how many runs were measured."""
+    """Returns what PDF and page both begin with: title, date, the abstract's sentences, how many runs were measured."""
     runs = tables.runs.drop_duplicates("run")
     done = runs[runs["status"].isin(MEASURED)]
     headlines = [finding for section in sections if section.headline for finding in section.findings[:1]]
@@ -102,7 +80,7 @@ def _content(tables: Tables, sections: list[Section]) -> dict[str, Any]:
         "comparisons": [_comparison(experiment, group) for experiment, group in spared.groupby("experiment", sort=True)],
         "ledger": _ledger(spared),
         "provenance": _provenance(tables),
-        "source": SOURCE,
+        "source": published.SOURCE,
         "problems": _problems(runs),
         "absent": _absent(tables),
     }
@@ -121,10 +99,13 @@ def _section(index: int, section: Section) -> dict[str, Any]:
     return {
         "title": section.title, "question": section.question, "method": section.method,
         "findings": section.findings, "caption": section.caption, "image": image, "published": section.published,
+        "is_published": any(title.startswith("Published") for title in (section.published or [[]])[0]),
     }  # fmt: skip
 
 
 def _group_table(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
+    units = group["units"].iloc[0]
+    is_fraction = units.metric_unit == "fraction"
     rows = []
     for label, runs in sorted(group.groupby("label"), key=lambda item: _order(item[1])):
         estimate = bootstrap(runs["incumbent_test_loss"])
@@ -133,22 +114,45 @@ def _group_table(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
             str(label), str(len(runs)), loss_text(estimate.value),
             f"[{loss_text(estimate.low)}, {loss_text(estimate.high)}]" if np.isfinite(estimate.low) else "—",
             loss_text(float(interquartile_mean(finite))) if len(finite) else "—",
-            f"{100 * runs['incumbent_test_error'].median():.2f}" if len(finite) else "—",
+            _metric(units.shown(runs["incumbent_test_error"].median()), units.metric_unit) if len(finite) else "—",
             f"{runs['counted_seconds'].median():.3g}", f"{runs['steps'].median():,.0f}",
             str(int((runs["status"] == "diverged").sum())),
         ])  # fmt: skip
-    return {"experiment": experiment, "task": task_names(group), "rows": rows}
+    return {
+        "experiment": experiment, "task": task_names(group), "rows": rows,
+        "metric": (units.metric_title if is_fraction else units.metric).capitalize(),
+        "losses": f"Losses are {units.loss} in {units.loss_unit}{'' if is_fraction else f', errors in {units.metric_unit}'}.",
+        "untrained": _untrained(group),
+    }  # fmt: skip
+
+
+def _metric(value: float, unit: str) -> str:
+    return f"{value:.2f}" if unit == "fraction" else f"{value:.3g}"
+
+
+def _untrained(group: pd.DataFrame) -> str:
+    """Says which methods return the untrained model in any of their runs; empty where none does."""
+    parts = [
+        f"{label} {(runs['selected_step'] == 0).sum()} of {len(runs)}"
+        for label, runs in sorted(group.groupby("label"), key=lambda item: _order(item[1]))
+        if (runs["selected_step"] == 0).any()
+    ]
+    return f"Runs that return the untrained model: {', '.join(parts)}." if parts else ""
 
 
 def _comparison(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
-    """The best OHO method, or the best of all where there is none, with every other one, paired by seed."""
+    """Compares the best OHO method, or the best of all where there is none, with every other one, paired by seed."""
+    trained = [label for label, runs in group.groupby("label") if not untrained(runs)]
+    if not trained:
+        return {"experiment": experiment, "reference": "", "rows": [], "power": NONE_TRAINED, "unit": ""}
     losses = {
         str(label): dict(zip(runs["seed"], runs["incumbent_test_loss"], strict=True))
         for label, runs in group.groupby("label")
     }
     order = {str(label): _order(runs) for label, runs in group.groupby("label")}
-    medians = group.groupby("label")["incumbent_test_loss"].apply(lambda column: bootstrap(column).value).sort_values()
-    ours = [label for label in medians.index if group.loc[group["label"] == label, "method"].iloc[0].startswith("oho")]
+    able = group[group["label"].isin(trained)]
+    medians = able.groupby("label")["incumbent_test_loss"].apply(lambda column: bootstrap(column).value).sort_values()
+    ours = [label for label in medians.index if (group.loc[group["label"] == label, "family"] == ONLINE).any()]
     reference = str((ours or list(medians.index))[0])
     rows = [
         [c.second, str(c.n), _signed(c.difference.value), f"{c.improvement:.2f}", f"{c.p:.2g}", f"{c.corrected:.2g}"]
@@ -156,6 +160,7 @@ def _comparison(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
     ]
     return {
         "experiment": experiment, "reference": reference, "rows": rows, "power": _power(losses, list(medians.index)),
+        "unit": group["units"].iloc[0].loss_unit,
     }  # fmt: skip
 
 
@@ -164,7 +169,7 @@ def _signed(difference: float) -> str:
 
 
 def _power(losses: dict[str, dict[int, float]], ordered: list[str]) -> str:
-    """How many more seeds would separate the two methods with the lowest medians."""
+    """Says how many more seeds would separate the two methods with the lowest medians."""
     if len(ordered) < 2:
         return ""
     first, second = ordered[:2]
@@ -202,15 +207,15 @@ def _provenance(tables: Tables) -> list[list[str]]:
 
 
 def _absent(tables: Tables) -> list[str]:
-    """Figures that no experiment feeds, and published data sets without a run."""
+    """Names figures that no experiment feeds, and the paper's tasks without a run."""
     fed = {name for manifest in tables.manifests for name in manifest.figures}
     sentences = [f"{entry.title}: {entry.description}" for name, entry in FIGURES.items() if name not in fed]
-    tasks = {data_set(task) for task in tables.runs["task"].dropna()}
-    return sentences + [f"The paper's experiments on {name}" for name in DISTRIBUTION_MEDIAN if name not in tasks]
+    tasks = set(tables.runs["task"].dropna())
+    return sentences + [f"The paper's experiments on {data}" for task, data in published.TASKS.items() if task not in tasks]
 
 
 def _problems(runs: pd.DataFrame) -> list[str]:
-    """One line for each failed, unfinished or disturbed run, and one for each experiment's runs that never started."""
+    """Returns a line for each failed, unfinished or disturbed run, and one for each experiment's runs not started."""
     open_runs = runs.drop_duplicates("run")
     open_runs = open_runs[~open_runs["status"].isin(MEASURED)]
     problems = []
@@ -232,7 +237,6 @@ def _problems(runs: pd.DataFrame) -> list[str]:
     return problems
 
 
-def _order(runs: pd.DataFrame) -> tuple[bool, str, int]:
+def _order(runs: pd.DataFrame) -> tuple[int, str]:
     first = runs.iloc[0]
-    is_search = isinstance(first["over"], str)
-    return is_search, first["method"] if is_search else "", style.rank(first["over"] if is_search else first["method"])
+    return first["place"], first["label"]

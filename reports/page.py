@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -17,26 +18,29 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from bench.records import ReportError, Run, read_run
-from reports.common import MEASURED
-from reports.document import Section, opening
+from bench.records import ReportError
+from reports.document import opening
+from reports.section import Section
+from reports.selection import MEASURED
 from reports.tables import Tables
+from reports.units import Units
+from reports.words import hyperparameter
 
 SKELETON, SCRIPT = (Path(__file__).with_name(f"page.{suffix}") for suffix in ("html", "js"))
 DIGITS = 4
 LOG_ROWS = 200
-"""Of a run with more evaluations, as many are shown, evenly spaced."""
+"""How many evaluations of a run are shown at most, evenly spaced."""
 
 COLUMNS = {
     "experiment": "Experiment", "task": "Task", "label": "Method", "seed": "Seed", "status": "Status", "budget": "Budget",
     "incumbent_test_loss": "Test loss", "incumbent_validation_loss": "Validation loss",
-    "incumbent_test_error": "Test error", "counted_seconds": "Counted seconds", "steps": "Steps", "trials": "Trials",
+    "incumbent_test_error": "Test metric", "counted_seconds": "Counted seconds", "steps": "Steps", "trials": "Trials",
     "run": "Run",
 }  # fmt: skip
-"""Of the table of runs; losses and error are those of the selected model, the identity comes last."""
-MEASURES = frozenset({
-    "incumbent_test_loss", "incumbent_validation_loss", "incumbent_test_error", "counted_seconds",
-})  # fmt: skip
+"""The columns of the table of runs; losses and metric are those of the selected model, the identity comes last."""
+METRIC = "incumbent_test_error"
+LOSSES = ("incumbent_test_loss", "incumbent_validation_loss")
+MEASURES = frozenset({*LOSSES, METRIC, "counted_seconds"})
 COUNTS = frozenset({"seed", "budget", "steps", "trials"})
 
 HINT = (
@@ -46,11 +50,10 @@ HINT = (
 LOG = {
     "used": "used ({unit})", "counted_seconds": "counted seconds", "step": "step", "epoch": "epoch", "trial": "trial",
     "train_loss": "training loss", "validation_loss": "validation loss", "test_loss": "test loss",
-    "test_error": "test error", "incumbent_validation_loss": "validation loss, selected model",
+    "test_error": "test {metric}", "incumbent_validation_loss": "validation loss, selected model",
     "incumbent_test_loss": "test loss, selected model",
 }  # fmt: skip
-"""Of a run's log, before its hyperparameters."""
-HYPER = {"lr": "learning rate"}
+"""The columns of a run's log that stand before its hyperparameters."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,11 @@ class Chart:
     figure: go.Figure | None
 
 
-def write_page(output: Path, results: Path, *, tables: Tables, sections: list[Section], charts: list[Chart]) -> None:
+def write_page(output: Path, *, tables: Tables, sections: list[Section], charts: list[Chart]) -> None:
     """Writes the page.  Raises `ReportError` where the file cannot be written."""
     drawn = {chart.name: _chart(chart.figure) for chart in charts if chart.figure is not None}
     data = {
-        "digits": DIGITS, "columns": _columns(), "rows": rows(tables.runs), "runs": details(tables.runs, results),
+        "digits": DIGITS, "columns": columns(tables.runs), "rows": rows(tables.runs), "runs": details(tables),
         "charts": drawn,
     }  # fmt: skip
     start = opening(tables, sections)
@@ -74,6 +77,7 @@ def write_page(output: Path, results: Path, *, tables: Tables, sections: list[Se
     page = Template(SKELETON.read_text(encoding="utf-8")).substitute(
         title=escape(start["title"]), date=escape(start["date"]), pdf=escape(pdf), pdf_address=escape(quote(pdf)),
         abstract=escape(" ".join(start["abstract"])), measured=start["measured"], planned=start["planned"],
+        losses=escape(_losses(tables.runs)),
         charts="\n".join(_chart_element(chart) for chart in charts), data=embedded(data),
         plotly=get_plotlyjs() if drawn else "", script=SCRIPT.read_text(encoding="utf-8"),
     )  # fmt: skip
@@ -84,82 +88,132 @@ def write_page(output: Path, results: Path, *, tables: Tables, sections: list[Se
 
 
 def rows(runs: pd.DataFrame) -> list[list[Any]]:
-    """A row for each planned run, in the order of `COLUMNS`; None is what is not known.
+    """Returns a row for each planned run, in the order of `COLUMNS`; None is what is not known.
 
-    A budget is a pair, what to sort by and what to show.
+    A budget is a pair, what to sort by and what to show, and so are losses and metric where runs differ in their units.
     """
-    return [[_cell(name, row) for name in COLUMNS] for row in runs.to_dict("records")]
+    is_one = _one_unit(runs) is not None
+    return [[_cell(name, row, is_one) for name in COLUMNS] for row in runs.to_dict("records")]
 
 
-def _cell(name: str, row: Mapping[str, Any]) -> Any:
+def _cell(name: str, row: Mapping[str, Any], is_one_unit: bool) -> Any:
     value = row[name]
     if pd.isna(value):
         return None
     if name == "status":
-        disturbed = value in MEASURED and row["invalid_because"] != ""
-        return value.replace("_", " ") + (" (clock disturbed)" if disturbed else "")
+        return _status(row)
     if name == "budget":
         return [rounded(value), f"{value:g} {row['unit']}"]
-    return int(value) if name in COUNTS else rounded(float(value)) if name in MEASURES else value
+    if name in COUNTS:
+        return int(value)
+    if name not in MEASURES:
+        return value
+    units: Units = row["units"]
+    shown = rounded(units.shown(value) if name == METRIC else float(value))
+    if is_one_unit or name not in (METRIC, *LOSSES) or shown is None:
+        return shown
+    return [shown, f"{shown:g} {units.metric_title if name == METRIC else units.loss_unit}"]
 
 
-def _columns() -> list[dict[str, str]]:
+def _status(row: Mapping[str, Any]) -> str:
+    """Returns a run's status, with what a reader of its losses has to know."""
+    notes = []
+    if row["status"] in MEASURED:
+        notes += ["clock disturbed"] if row["invalid_because"] != "" else []
+        notes += ["untrained model"] if row["selected_step"] == 0 else []
+    return row["status"].replace("_", " ") + "".join(f" ({note})" for note in notes)
+
+
+def columns(runs: pd.DataFrame) -> list[dict[str, str]]:
+    """Returns name, title and kind of each column; the metric's title is its own, where all runs have one."""
     kinds = {**dict.fromkeys(COUNTS, "count"), **dict.fromkeys(MEASURES, "measure")}
-    return [{"name": name, "title": title, "kind": kinds.get(name, "text")} for name, title in COLUMNS.items()]
+    units = _one_unit(runs)
+    titles = COLUMNS | ({METRIC: f"Test {units.metric_title}"} if units else {})
+    return [{"name": name, "title": title, "kind": kinds.get(name, "text")} for name, title in titles.items()]
 
 
-def details(runs: pd.DataFrame, results: Path) -> dict[str, Any]:
-    """What opens below a row, by run; a run that was not started has none."""
-    identities = sorted(set(runs["run"]))
+def _one_unit(runs: pd.DataFrame) -> Units | None:
+    """Returns what all runs measure; None where they differ."""
+    found = set(runs.loc[runs["status"] != "missing", "units"])
+    return found.pop() if len(found) == 1 else None
+
+
+def _losses(runs: pd.DataFrame) -> str:
+    """Returns what losses and metric are, for the sentence above the table."""
+    units = _one_unit(runs)
+    return f"Losses ({units.loss} in {units.loss_unit}) and {units.metric}" if units else "Losses and metrics"
+
+
+def details(tables: Tables) -> dict[str, Any]:
+    """Returns what opens below a row, by run; a run that was not started has nothing."""
+    evaluations = _Evaluations(tables.evaluations)
+    units = dict(zip(tables.runs["run"], tables.runs["units"], strict=True))
     return {
-        identity: _detail(read_run(results / identity))
-        for identity in identities
-        if (results / identity / "spec.json").exists()
+        identity: _detail(identity, tables, evaluations.of(identity), units[identity]) for identity in sorted(tables.specs)
     }
 
 
-def _detail(run: Run) -> dict[str, Any]:
-    outcome = run.outcome
+def _detail(identity: str, tables: Tables, evaluations: Mapping[str, list[Any]], units: Units) -> dict[str, Any]:
+    outcome, spec = tables.outcomes.get(identity), tables.specs[identity]
     ended = {} if outcome is None else {
         "message": outcome.message.strip(), "disturbed": list(outcome.invalid_because),
         "accounts": rounded(outcome.accounts), "wall_seconds": rounded(outcome.wall_seconds),
     }  # fmt: skip
-    return {"spec": run.spec, "evaluations": len(run.evaluations), "log": log(run), **ended}
+    count = len(evaluations.get("step", ()))
+    return {"spec": spec, "evaluations": count, "log": log(evaluations, spec["budget"]["unit"], units), **ended}
 
 
-def log(run: Run) -> dict[str, list[Any]]:
-    """The run's evaluations, a column a title; columns that say nothing are left out."""
-    records = _thinned(run.evaluations)
-    columns = {name: [record.get(name) for record in records] for name in LOG}
-    if columns["counted_seconds"] == columns["used"]:
-        del columns["counted_seconds"]
-    if not any(columns["trial"]):
-        del columns["trial"]
-    titled = {LOG[name].format(unit=run.spec["budget"]["unit"]): values for name, values in columns.items()}
-    for name in dict.fromkeys(name for record in records for name in record.get("hyper", {})):
-        title = HYPER.get(name, name.replace("_", " "))
-        titled[title] = [_setting(record.get("hyper", {}).get(name)) for record in records]
-    return {title: rounded(values) for title, values in titled.items() if any(value is not None for value in values)}
+class _Evaluations:
+    """The table of evaluations as lists, of which each run has a part: slicing tables takes many times as long."""
+
+    def __init__(self, table: pd.DataFrame):
+        self._values = {str(name): table[name].tolist() for name in table}
+        starts = table["run"].ne(table["run"].shift()).to_numpy().nonzero()[0].tolist()
+        bounds = itertools.pairwise([*starts, len(table)])
+        self._parts = {table["run"].iat[start]: slice(start, end) for start, end in bounds}
+
+    def of(self, run: str) -> dict[str, list[Any]]:
+        """Returns a run's columns; none where it has no evaluations."""
+        part = self._parts.get(run)
+        return {} if part is None else {name: values[part] for name, values in self._values.items()}
 
 
-def _thinned(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    if len(records) <= LOG_ROWS:
-        return list(records)
-    return [records[index] for index in np.linspace(0, len(records) - 1, LOG_ROWS).round().astype(int)]
+def log(evaluations: Mapping[str, list[Any]], unit: str, units: Units) -> dict[str, list[Any]]:
+    """Returns a run's evaluations, a column a title; columns that say nothing are left out."""
+    kept = _thinned(len(evaluations.get("step", ())))
+    found = {name: [values[index] for index in kept] for name, values in evaluations.items()}
+    shown = {name: found[name] for name in LOG if name in found}
+    if shown.get("counted_seconds") == shown.get("used"):
+        shown.pop("counted_seconds", None)
+    if not any(shown.get("trial", ())):
+        shown.pop("trial", None)
+    if "test_error" in shown:
+        shown["test_error"] = [None if value is None else units.shown(value) for value in shown["test_error"]]
+    titled = {LOG[name].format(unit=unit, metric=units.metric_title): values for name, values in shown.items()}
+    for name, values in found.items():
+        if name.startswith("hyper_"):
+            titled[hyperparameter(name.removeprefix("hyper_"))] = [_setting(value) for value in values]
+    known = {title: rounded(values) for title, values in titled.items()}
+    return {title: values for title, values in known.items() if any(value is not None for value in values)}
+
+
+def _thinned(count: int) -> list[int]:
+    """Returns which of so many evaluations are shown."""
+    if count <= LOG_ROWS:
+        return list(range(count))
+    return np.linspace(0, count - 1, LOG_ROWS).round().astype(int).tolist()
 
 
 def _setting(value: Any) -> Any:
-    """A hyperparameter with one value, or between which values its sets lie."""
+    """Returns a hyperparameter that has one value; of several, between which values they lie."""
     if not isinstance(value, list):
         return value
-    if len(value) == 1:
-        return value[0]
-    known = [number for number in value if number is not None]
+    known = [number for number in value if not math.isnan(number)]
     return f"{min(known):.{DIGITS}g} to {max(known):.{DIGITS}g} ({len(value)} sets)" if known else None
 
 
 def rounded(value: Any) -> Any:
-    """`value` with every float in it to 4 significant digits; None for what is not finite."""
+    """Returns `value` with every float in it to 4 significant digits; None for what is not finite."""
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -170,13 +224,13 @@ def rounded(value: Any) -> Any:
 
 
 def embedded(content: Any) -> str:
-    """JSON to stand inside a script element, which no text in it can end."""
+    """Returns JSON that may stand inside a script element: no text in it can end that."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _chart(figure: go.Figure) -> dict[str, Any]:
-    """Without a template: all charts take the page's."""
+    """Returns a chart without a template: all charts take the page's."""
     content = json.loads(figure.to_json())
     content["layout"].pop("template", None)
     return {"data": rounded(content["data"]), "layout": content["layout"]}

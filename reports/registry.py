@@ -1,4 +1,14 @@
-"""The figures by name.  Entries name their module, which is imported only when the figure is drawn."""
+"""The figures by name.  An entry names its module, which is imported only when the figure is drawn.
+
+A figure of a user's own is a file with such an entry, named in an experiment as `figures: [./mine.py:FIGURE]`:
+
+    from reports.registry import FigureEntry
+
+    FIGURE = FigureEntry("what `oho-bench list` says", "The section's title", module=__name__)
+
+    def estimate(tables): ...
+    def draw(estimates): ...
+"""
 
 from __future__ import annotations
 
@@ -7,9 +17,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FigureEntry:
-    """One figure: `module` has `QUESTION`, `METHOD`, `estimate`, `draw`, `caption`, `findings` and `published_rows`.
+    """One figure.  Its module has
 
-    `interactive`, if it is there, makes a chart of the page.  The abstract has the first finding of each `headline`.
+        estimate(tables)            returns the numbers: a DataFrame, or anything with a DataFrame as `csv`; `tables.runs`
+                                    are the runs of the experiments that feed the figure (`reports.tables.Tables`)
+        draw(estimates)             returns the matplotlib figure; `reports.style.panels` makes its axes
+
+    and may have
+
+        QUESTION, METHOD            what the figure asks, and how that is measured: the first sentences of its section
+        caption(estimates)          returns what stands below the figure
+        findings(estimates)         returns sentences on what is seen; the first of each `headline` stands in the abstract
+        published_rows(estimates)   returns header and rows of a table with the published values beside ours
+        interactive(estimates)      returns a Plotly chart for the page, or None
+
+    Where it cannot be drawn, `estimate` raises `reports.selection.NoData` with the sentence to print.
     """
 
     description: str

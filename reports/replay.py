@@ -15,6 +15,7 @@ import pandas as pd
 
 from bench.records import ReportError, Run, experiments_in, read_run, result_at
 from reports.statistics import bootstrap
+from reports.words import budget_unit
 
 MOMENTS = 1_000
 UNKNOWN = "unknown"
@@ -24,7 +25,7 @@ COLUMNS = [
 
 
 def at_budgets(results: Path, budget: float, period: float | None = None) -> pd.DataFrame:
-    """A row for each run and each multiple of `period` below `budget`, and for the budget.
+    """Returns a row for each run and each multiple of `period` below `budget`, and for the budget.
 
     Losses are NaN where a run cannot be replayed, since its schedule spans its budget.  Raises `ReportError` where no run
     has so large a budget.
@@ -52,7 +53,7 @@ def at_budgets(results: Path, budget: float, period: float | None = None) -> pd.
 
 
 def describe(table: pd.DataFrame) -> str:
-    """A block for each experiment: medians over seeds, by method and budget."""
+    """Returns a block of text for each experiment: medians over seeds, by method and budget."""
     return "\n\n".join(_block(str(name), group) for name, group in table.groupby("experiment", sort=True))
 
 
@@ -78,7 +79,7 @@ def _row(experiment: str, run: Run, budget: float) -> list:
 
 
 def _block(experiment: str, group: pd.DataFrame) -> str:
-    unit = "counted seconds" if group["unit"].iloc[0] == "seconds" else group["unit"].iloc[0]
+    unit = budget_unit(group["unit"].iloc[0])
     budgets = sorted(group["replayed"].unique())
     labels = list(dict.fromkeys(group["label"]))
     width = max(map(len, labels))
@@ -95,7 +96,7 @@ def _block(experiment: str, group: pd.DataFrame) -> str:
 
 
 def _cell(group: pd.DataFrame, label: str, budget: float, columns: int) -> str:
-    """The median, with its interval where there is room."""
+    """Returns the median, with its interval where there is room."""
     losses: Sequence[float] = group.loc[(group["label"] == label) & (group["replayed"] == budget), "test_loss"]
     if np.isnan(np.asarray(losses)).all():
         return UNKNOWN

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
 LEAST_RUNS = 3
-"""Of two runs a resampled interval is what lies between them, and says no more."""
+"""Below it there is no interval: of two runs, a resampled one is what lies between them, and says no more."""
 SEED = 20210215
 """Fixed, so that the same records give the same report."""
 
@@ -28,7 +28,7 @@ class Estimate(NamedTuple):
 
 
 def median(values: np.ndarray) -> np.ndarray:
-    """The median over the last axis; for an even count the mean of the middle two, infinite if one of them is."""
+    """Returns the median over the last axis; for an even count the mean of the middle two, infinite if one of them is."""
     ordered = np.sort(values, axis=-1)
     count = ordered.shape[-1]
     lower, upper = ordered[..., (count - 1) // 2], ordered[..., count // 2]
@@ -37,14 +37,14 @@ def median(values: np.ndarray) -> np.ndarray:
 
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
-    """The mean of the middle half over the last axis (Agarwal et al., 2021), a quarter cut at either end."""
+    """Returns the mean of the middle half over the last axis (Agarwal et al., 2021), a quarter cut at either end."""
     ordered = np.sort(values, axis=-1)
     cut = ordered.shape[-1] // 4
     return ordered[..., cut : ordered.shape[-1] - cut].mean(-1)
 
 
 def bootstrap(values: ArrayLike, statistic: Statistic = median, *, seed: int = SEED) -> Estimate:
-    """The statistic of `values` (n,) and its interval.  NaN counts as infinite: a run without a result is a bad run."""
+    """Returns the statistic of `values` (n,) and its interval.  NaN, a run without a result, counts as infinite."""
     sample = np.asarray(values, dtype=float)
     if not len(sample):
         return Estimate(float("nan"), float("nan"), float("nan"))
@@ -54,7 +54,7 @@ def bootstrap(values: ArrayLike, statistic: Statistic = median, *, seed: int = S
 def bootstrap_curves(
     values: np.ndarray, statistic: Statistic = median, *, strata: Sequence[Hashable] | None = None, seed: int = SEED
 ) -> tuple[np.ndarray, ...]:
-    """The statistic over runs of curves (n, points), and both ends of its pointwise interval: each (points,).
+    """Returns the statistic over runs of curves (n, points), and both ends of its pointwise interval: each (points,).
 
     Runs are drawn with replacement as whole curves, with `strata` (n,) as many from each as it has, so that a task keeps
     its weight (Agarwal et al., 2021).  NaN counts as infinite; one run or two have no interval: NaN.
@@ -71,7 +71,7 @@ def bootstrap_curves(
 
 
 def _picks(strata: Sequence[Hashable], generator: np.random.Generator) -> np.ndarray:
-    """Numbers of runs (RESAMPLES, n), drawn stratum by stratum."""
+    """Returns numbers of runs (RESAMPLES, n), drawn stratum by stratum."""
     members: dict[Hashable, list[int]] = {}
     for number, stratum in enumerate(strata):
         members.setdefault(stratum, []).append(number)
@@ -82,12 +82,12 @@ def _picks(strata: Sequence[Hashable], generator: np.random.Generator) -> np.nda
 def performance_profile(
     ratios: np.ndarray, factors: np.ndarray, strata: Sequence[Hashable] | None = None
 ) -> tuple[np.ndarray, ...]:
-    """Share of `ratios` (n,) up to each of `factors` (points,), and both ends of its pointwise interval, each (points,)."""
+    """Returns the share of `ratios` (n,) up to each of `factors` (points,), with both ends of its pointwise interval."""
     within = (ratios[:, None] <= factors * (1 + 1e-12)).astype(float)
     return bootstrap_curves(within, lambda values: values.mean(-1), strata=strata)
 
 
 def first_at_most(values: ArrayLike, target: float) -> int | None:
-    """The index of the first value not above the target; None for a miss."""
+    """Returns the index of the first value not above the target; None for a miss."""
     hits = np.flatnonzero(np.asarray(values, dtype=float) <= target)
     return int(hits[0]) if len(hits) else None

@@ -70,8 +70,25 @@ def _are_numbers(value: Any) -> bool:
 
 
 def _is_plan(value: Any) -> bool:
-    seeds = value.get("seeds", []) if isinstance(value, dict) else None
-    return isinstance(seeds, list) and all(map(_is_count, seeds))
+    if not isinstance(value, dict):
+        return False
+    seeds, origins = value.get("seeds", []), value.get("figures") or {}
+    return (
+        isinstance(seeds, list) and all(map(_is_count, seeds))
+        and isinstance(origins, dict) and all(map(_is_origin, origins.values()))
+    )  # fmt: skip
+
+
+def _is_origin(value: Any) -> bool:
+    """Whether a value says where a plug-in came from: a file, by its name and hash, or a module."""
+    if not (isinstance(value, dict) and all(map(_is_text, value.values())) and "place" in value):
+        return False
+    return "module" in value or (_is_name(value.get("file")) and _is_name(value.get("hash")))
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a value may be the name of a file within a folder, and no way out of it."""
+    return _is_text(value) and value not in ("", ".", "..") and "/" not in value and "\\" not in value
 
 
 def _are_runs(value: Any) -> bool:
@@ -90,6 +107,8 @@ def _is_task(value: Any) -> bool:
 
 def _is_method(value: Any) -> bool:
     if not (_is_named(value) and _is_text(value.get("label"))):
+        return False
+    if not (value.get("family") is None or _is_text(value["family"])):
         return False
     numbers = all(value.get(name) is None or _is_number(value[name]) for name in NUMBER_OPTIONS)
     texts = all(value.get(name) is None or _is_text(value[name]) for name in TEXT_OPTIONS)
@@ -119,7 +138,7 @@ def _is_budget(value: Any) -> bool:
 
 
 def _is_final(value: Any) -> bool:
-    names = KINDS["evaluation"]
+    names = (*KINDS["evaluation"], "selected_step")
     return isinstance(value, dict) and all(value.get(name) is None or _is_number(value[name]) for name in names)
 
 

@@ -1,1 +1,1 @@
-"""One module a figure; see `reports.registry`."""
+"""The figures, a module each; see `reports.registry`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reports import style
-from reports.common import NoData, comparable, loss_text, setting, stamp
+from reports.estimates import NONE_TRAINED, About, about, untrained_sentences
+from reports.looks import SOLID, Look, look
+from reports.selection import ONLINE, NoData, comparable
 from reports.statistics import bootstrap_curves
 from reports.tables import Tables
+from reports.words import budget_unit, loss_text
 
 QUESTION = "Which method should be used at which budget?"
 METHOD = (
@@ -26,32 +29,19 @@ METHOD = (
 )
 POINTS = 200
 FIRST_FRACTION = 0.01
-"""Of the budget: where the axis begins."""
-
-
-class Kind(NamedTuple):
-    """What a line's dashes say; its colour is that of the method that is trained."""
-
-    name: str
-    dashes: Any
-
-
-SINGLE, OTHER_SEARCH = Kind("one training", style.DASHES[0]), Kind("other search or population", style.DASHES[3])
-SEARCHES = {
-    "random-search": Kind("random search", style.DASHES[1]),
-    "bayesian-search": Kind("Bayesian optimization", style.DASHES[2]),
-}
+"""The part of the budget at which the axis begins."""
 
 
 @dataclass(frozen=True)
 class Estimates:
-    """`curves`: a row a method and budget, with median and interval.  `n`: runs of the method with the fewest."""
+    """`curves` has a row for each method and budget: the median with its interval, and whether more than half of the runs
+    had selected nothing but the untrained model by then.  `n` is the number of runs of the method with the fewest.
+    """
 
     curves: pd.DataFrame
     unit: str
     n: int
-    setting: str
-    stamp: str
+    about: About
 
     @property
     def csv(self) -> pd.DataFrame:
@@ -60,47 +50,49 @@ class Estimates:
 
 
 def estimate(tables: Tables) -> Estimates:
-    """Medians over seeds of the selected model's test loss, on a logarithmic grid of budgets."""
-    runs = comparable(tables.of_figure("anytime"))
+    """Returns medians over seeds of the selected model's test loss, on a logarithmic grid of budgets."""
+    runs = comparable(tables.runs)
     amount = float(runs["budget"].iloc[0])
     grid = np.geomspace(FIRST_FRACTION * amount, amount, POINTS)
     incumbents = dict(iter(tables.incumbents.groupby("run")))
     rows = []
     for label, group in runs.groupby("label"):
-        losses = np.array([_losses(incumbents.get(run), grid) for run in group["run"]])
+        found = [_selected(incumbents.get(run), grid) for run in group["run"]]
+        losses, untrained = (np.array(part) for part in zip(*found, strict=True))
         known = grid >= amount if group["spans_budget"].any() else np.full(POINTS, True)
         value, low, high = bootstrap_curves(losses)
         first = group.iloc[0]
         rows.append(pd.DataFrame({
-            "label": label, "method": first["method"], "over": first["over"], "used": grid[known],
+            "label": label, "method_label": first["method_label"], "family": first["family"], "used": grid[known],
             "median": value[known], "low": low[known], "high": high[known],
+            "untrained": untrained.mean(axis=0)[known] > 0.5,
         }))  # fmt: skip
     curves = pd.concat(rows, ignore_index=True)
     if not np.isfinite(curves["median"]).any():
         raise NoData("In no method did half of the runs select a model with a finite loss, so this figure is not drawn.")
     smallest = int(runs.groupby("label").size().min())
-    return Estimates(curves, runs["unit"].iloc[0], smallest, setting(runs, tables.environments), stamp(runs))
+    return Estimates(curves, runs["unit"].iloc[0], smallest, about(tables, runs))
 
 
-def _losses(incumbents: pd.DataFrame | None, grid: np.ndarray) -> np.ndarray:
-    """The test loss of the last model found at each budget; infinite before the first."""
+def _selected(incumbents: pd.DataFrame | None, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the test loss of the last model found at each budget, infinite before the first, and which are untrained."""
     if incumbents is None:
-        return np.full(len(grid), np.inf)
+        return np.full(len(grid), np.inf), np.full(len(grid), False)
     last = np.searchsorted(incumbents["used"].to_numpy(float), grid, side="right") - 1
-    losses = incumbents["test_loss"].to_numpy(float)
-    return np.where(last >= 0, losses[np.maximum(last, 0)], np.inf)
+    losses, steps = (incumbents[name].to_numpy(float)[np.maximum(last, 0)] for name in ("test_loss", "step"))
+    return np.where(last >= 0, losses, np.inf), (last >= 0) & (steps == 0)
 
 
 def draw(estimates: Estimates) -> Figure:
-    """A line a method with its band; names beside where the lines end, best below."""
+    """Draws a line for each method with its band; names stand beside where the lines end, the best below."""
     figure, axes = style.panels(1, 1, height=3.6)
-    ends, kinds = [], set()
+    ends: list[tuple[float, str, str]] = []
+    kinds: dict[str, Any] = {}
     for label, curve in estimates.curves.groupby("label"):
-        colour, kind = _colour(curve), _kind(curve)
-        kinds.add(kind)
-        marker = style.marker(*_names(curve)) if len(curve) == 1 else None
-        axes.plot(curve["used"], curve["median"], color=colour, ls=kind.dashes, lw=1.3, marker=marker, ms=5,
-                  drawstyle="steps-post")  # fmt: skip
+        colour, marker, dashes, kind = _look(curve)
+        kinds.setdefault(kind, dashes)
+        axes.plot(curve["used"], curve["median"], color=colour, ls=dashes, lw=1.3, drawstyle="steps-post", ms=5,
+                  marker=marker if len(curve) == 1 else None)  # fmt: skip
         axes.fill_between(curve["used"], curve["low"], curve["high"], color=colour, alpha=0.1, lw=0, step="post")
         ends.append((curve["median"].iloc[-1], str(label), colour))
     style.log_scale(axes, "x", "y")
@@ -108,8 +100,8 @@ def draw(estimates: Estimates) -> Figure:
     axes.set_ylim(0.93 * finite.min(), 1.05 * finite.max())
     budget = estimates.curves["used"].max()
     axes.set_xlim(FIRST_FRACTION * budget, budget)
-    axes.set_xlabel("Counted seconds" if estimates.unit == "seconds" else f"Budget used ({estimates.unit})")
-    axes.set_ylabel("Test loss of the selected model\n(nats per example)")
+    axes.set_xlabel(f"Budget used ({budget_unit(estimates.unit)})")
+    axes.set_ylabel(estimates.about.units.axis("Test loss of the selected model"))
     axes.grid(visible=True, which="both", axis="both")
     if style.in_column():
         handles = [Line2D([], [], color=colour, label=label) for _, label, colour in sorted(ends)]
@@ -117,30 +109,19 @@ def draw(estimates: Estimates) -> Figure:
     else:
         _name_lines(axes, ends)
     if len(kinds) > 1:
-        for kind in sorted(kinds, key=lambda kind: kind.name):
-            axes.plot([], [], color="black", ls=kind.dashes, lw=1, label=kind.name)
+        for kind, dashes in sorted(kinds.items()):
+            axes.plot([], [], color="black", ls=dashes, lw=1, label=kind)
         axes.legend(loc="lower left", fontsize=6)
-    style.stamp(figure, estimates.stamp)
+    style.stamp(figure, estimates.about.stamp)
     return figure
 
 
-def _names(curve: pd.DataFrame) -> tuple[str, str | None]:
-    """The method and, of a search, the one that is trained."""
-    first = curve.iloc[0]
-    return first["method"], first["over"] if isinstance(first["over"], str) else None
-
-
-def _colour(curve: pd.DataFrame) -> str:
-    return style.colour(*_names(curve))
-
-
-def _kind(curve: pd.DataFrame) -> Kind:
-    method, over = _names(curve)
-    return SEARCHES.get(method, OTHER_SEARCH) if over else SINGLE
+def _look(curve: pd.DataFrame) -> Look:
+    return look(curve["method_label"].iloc[0])
 
 
 def _name_lines(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
-    """Names in the order of the lines' ends, apart enough to be read, each tied to its line's end."""
+    """Writes names in the order of the lines' ends, apart enough to be read, each tied to its line's end."""
     low, high = np.log(axes.get_ylim())
     ordered = sorted(ends)
     wanted = [(np.log(value) - low) / (high - low) if np.isfinite(value) else 1.0 for value, _, _ in ordered]
@@ -154,7 +135,7 @@ def _name_lines(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
 
 
 def _apart(wanted: list[float], gap: float) -> list[float]:
-    """Places in [0, 1] in the same order, at least `gap` apart and otherwise near where they were wanted."""
+    """Returns places in [0, 1] in the same order, at least `gap` apart and otherwise near where they were wanted."""
     places: list[float] = []
     for want in wanted:
         places.append(max(want, places[-1] + gap) if places else max(want, 0.0))
@@ -166,13 +147,13 @@ def _apart(wanted: list[float], gap: float) -> list[float]:
 
 
 def interactive(estimates: Estimates) -> go.Figure:
-    """The same lines, to be zoomed and hidden by a click on their names, which stand best first.
+    """Draws the same lines, to be zoomed and hidden by a click on their names, which stand best first.
 
     The axes begin as those of `draw`; where a band ends beyond them, zooming out shows it.
     """
     curves = [(str(label), curve) for label, curve in estimates.curves.groupby("label")]
     curves = sorted(curves, key=lambda item: (item[1]["median"].iloc[-1], item[0]))
-    unit = "counted seconds" if estimates.unit == "seconds" else estimates.unit
+    unit = budget_unit(estimates.unit)
     opacity = min(0.12, 1 / len(curves))
     bands = [edge for label, curve in curves for edge in _band(label, curve, opacity)]
     chart = go.Figure([*bands, *(_line(label, curve, unit) for label, curve in curves)])
@@ -184,17 +165,17 @@ def interactive(estimates: Estimates) -> go.Figure:
     )  # fmt: skip
     chart.update_yaxes(
         type="log", range=np.log10([0.93 * finite.min(), 1.05 * finite.max()]).tolist(),
-        title="Test loss of the selected model (nats per example)", nticks=5, tickformat="~g",
+        title=f"Test loss of the selected model ({estimates.about.units.loss_unit})", nticks=5, tickformat="~g",
     )  # fmt: skip
     return chart
 
 
 def _band(label: str, curve: pd.DataFrame, opacity: float) -> list[go.Scatter]:
-    """Both ends of the interval, where it is finite; the second is filled down to the first."""
+    """Returns both ends of the interval, where it is finite; the second is filled down to the first."""
     band = curve[np.isfinite(curve["low"]) & np.isfinite(curve["high"])]
     if len(band) < 2:
         return []
-    colour = ", ".join(f"{255 * part:.0f}" for part in to_rgb(_colour(curve)))
+    colour = ", ".join(f"{255 * part:.0f}" for part in to_rgb(_look(curve).colour))
     shared = {
         "x": band["used"].tolist(), "mode": "lines", "line": {"width": 0, "shape": "hv"}, "legendgroup": label,
         "showlegend": False, "hoverinfo": "skip",
@@ -204,14 +185,14 @@ def _band(label: str, curve: pd.DataFrame, opacity: float) -> list[go.Scatter]:
 
 
 def _line(label: str, curve: pd.DataFrame, unit: str) -> go.Scatter:
-    """A method's median from where half of its runs have selected a model; a name alone where there is none."""
+    """Returns a method's median from where half of its runs have selected a model; a name alone where there is none."""
     line = curve[np.isfinite(curve["median"])]
-    dashes = _kind(curve).dashes
-    dash = "solid" if dashes == "-" else ", ".join(f"{2 * length:g}px" for length in dashes[1])
+    colour, _, dashes, _ = _look(curve)
+    dash = "solid" if dashes == SOLID else ", ".join(f"{2 * length:g}px" for length in dashes[1])
     return go.Scatter(
         x=line["used"].tolist() or [None], y=line["median"].tolist() or [None], name=escape(label, quote=False),
-        legendgroup=label, mode="lines" if len(curve) > 1 else "markers", marker={"color": _colour(curve), "size": 8},
-        line={"color": _colour(curve), "width": 2, "shape": "hv", "dash": dash},
+        legendgroup=label, mode="lines" if len(curve) > 1 else "markers", marker={"color": colour, "size": 8},
+        line={"color": colour, "width": 2, "shape": "hv", "dash": dash},
         text=[f"median {loss_text(row.median)}{_interval(row.low, row.high)}" for row in line.itertuples()],
         hovertemplate=f"<b>%{{fullData.name}}</b><br>%{{x:.3g}} {unit}<br>%{{text}}<extra></extra>",
     )  # fmt: skip
@@ -222,37 +203,47 @@ def _interval(low: float, high: float) -> str:
 
 
 def caption(estimates: Estimates) -> str:
-    """What the figure shows, with n, budget and device."""
+    """Says what the figure shows, with n, budget and device."""
     return (
         f"Test loss of the model each method has selected on validation by then: medians over {estimates.n} seeds or more, "
-        f"bands 95 % pointwise bootstrap intervals. {estimates.setting}"
+        f"bands 95 % pointwise bootstrap intervals. {estimates.about.setting}"
     )
 
 
 def findings(estimates: Estimates) -> list[str]:
-    """Who leads at a few budgets, and where the best of OHO is ahead of the best of the others."""
-    table = estimates.curves.pivot(index="used", columns="label", values="median")
-    methods = estimates.curves.drop_duplicates("label").set_index("label")["method"]
-    ours = [label for label in table if methods[label].startswith("oho")]
+    """Names the leader at a few budgets, and tells where the best of OHO is ahead of the best of the others."""
+    trained = estimates.curves.assign(median=estimates.curves["median"].mask(estimates.curves["untrained"], np.inf))
+    table = trained.pivot(index="used", columns="label", values="median")
+    families = trained.drop_duplicates("label").set_index("label")["family"]
+    ours = [label for label in table if families[label] == ONLINE]
     others = [label for label in table if label not in ours]
-    last = table.index[-1]
-    unit = "counted seconds" if estimates.unit == "seconds" else estimates.unit
-    sentences = []
-    for fraction in (1.0, 0.3, 0.1):
-        row = table.loc[table.index[np.searchsorted(table.index, fraction * last * (1 - 1e-9))]]
-        ordered = row[np.isfinite(row)].sort_values()
-        if len(ordered) > 1:
-            (best, least), (second, next_least) = list(ordered.items())[:2]
-            after = f"level with {second}" if least == next_least else f"before {second} with {loss_text(next_least)}"
-            sentences.append(f"At {fraction * last:.3g} {unit} {best} is lowest with {loss_text(least)}, {after}.")
+    unit, last = budget_unit(estimates.unit), table.index[-1]
+    if not np.isfinite(table.loc[last]).any():
+        return [NONE_TRAINED]
+    sentences = [found for fraction in (1.0, 0.3, 0.1) if (found := _leader(table, fraction * last, unit))]
+    at_end = estimates.curves[estimates.curves["used"] == last]
+    sentences += untrained_sentences(list(at_end.loc[at_end["untrained"], "label"]))
     if ours and others:
         ahead = table[ours].min(axis=1) < table[others].min(axis=1)
         sentences.append(_ahead(ahead, len(ours), len(others), unit))
     return sentences
 
 
+def _leader(table: pd.DataFrame, used: float, unit: str) -> str:
+    """Names the two methods with the lowest losses of trained models at a budget; empty where one stands alone."""
+    row = table.loc[table.index[np.searchsorted(table.index, used * (1 - 1e-9))]]
+    ordered = row[np.isfinite(row)].sort_values()
+    if ordered.empty:
+        return f"At {used:.3g} {unit} no method had selected a trained model."
+    if len(ordered) == 1:
+        return ""
+    (best, least), (second, next_least) = list(ordered.items())[:2]
+    after = f"level with {second}" if least == next_least else f"before {second} with {loss_text(next_least)}"
+    return f"At {used:.3g} {unit} {best} is lowest with {loss_text(least)}, {after}."
+
+
 def _ahead(ahead: pd.Series, ours: int, others: int, unit: str) -> str:
-    """Where the median of the best of OHO is below that of the best of the others."""
+    """Tells where the median of the best of OHO is below that of the best of the others."""
     which = f"The best of {ours} OHO methods" if ours > 1 else "OHO"
     against = f"the best of {others} other methods" if others > 1 else "the other method"
     if not ahead.any():
@@ -262,8 +253,3 @@ def _ahead(ahead: pd.Series, ours: int, others: int, unit: str) -> str:
     spans = zip(ahead.index[starts], ahead.index[ends], strict=True)
     text = ", ".join(f"{start:.3g} to {end:.3g}" for start, end in spans)
     return f"{which} is ahead of {against} at budgets of {text} {unit}, behind or level at all others."
-
-
-def published_rows(estimates: Estimates) -> list[list[str]]:
-    """The paper has no such figure."""
-    return []

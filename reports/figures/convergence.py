@@ -10,27 +10,29 @@ from matplotlib.figure import Figure
 
 from reports import style
 from reports.boxes import summarise
-from reports.common import NoData, loss_text, measured, option, require_finite, setting, stamp
+from reports.estimates import About, about, lowest
+from reports.looks import DASHES, MARKERS, PALETTES
+from reports.selection import NoData, measured, online, option, require_finite
 from reports.tables import Tables
+from reports.words import loss_text
 
 QUESTION = "Do learning rates forget where they started, and how much does the rate of their own steps matter?"
 METHOD = (
-    "A: Layer-wise OHO from initial learning rates that are given; the learning rates of the weights of each group of "
-    "layers. B: Global and Layer-wise OHO from drawn initial values at several meta-rates; the test loss of the selected "
-    "model."
+    "A shows the learning rates of the weights of each group of layers where OHO starts from given ones. B shows the "
+    "test loss of the selected model where OHO starts from drawn values, at several meta-rates."
 )
-NAMES = {"oho-global": "Global OHO", "oho-layerwise": "Layer-wise OHO"}
 STARTS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"]
+OF_METHODS = [PALETTES["online"][place] for place in (2, 0, 3)]
+"""Colours of methods at several meta-rates, which have a label for each rate."""
 
 
 @dataclass(frozen=True)
 class Estimates:
-    """`paths`: a row a run, evaluation and group of layers.  `rates`: a row a method and meta-rate."""
+    """`paths` has a row for each run, evaluation and group of layers, `rates` one for each method and meta-rate."""
 
     paths: pd.DataFrame
     rates: pd.DataFrame
-    setting: str
-    stamp: str
+    about: About
 
     @property
     def csv(self) -> pd.DataFrame:
@@ -39,20 +41,21 @@ class Estimates:
 
 
 def estimate(tables: Tables) -> Estimates:
-    """Learning rates over steps, and final test losses by meta-rate."""
-    runs = measured(tables.of_figure("convergence"))
+    """Returns learning rates over steps, and final test losses by meta-rate."""
+    runs = measured(tables.runs)
+    runs = runs[online(runs)]
     runs = runs.assign(start=option(runs, "lr"), meta_rate=option(runs, "meta_rate"), test_loss=runs["incumbent_test_loss"])
-    paths = _paths(runs[runs["start"].notna() & (runs["method"] == "oho-layerwise")], tables.evaluations)
+    paths = _paths(runs[runs["start"].notna()], tables.evaluations)
     swept = runs[runs["start"].isna() & runs["meta_rate"].notna()]
     if paths.empty or swept.empty:
-        raise NoData("This figure needs Layer-wise OHO from given starts and OHO at several meta-rates; it is not drawn.")
+        raise NoData("This figure needs OHO from given starts and OHO at several meta-rates; it is not drawn.")
     require_finite(swept["test_loss"])
     rates = summarise(swept, ["method", "meta_rate"])
-    return Estimates(paths, rates, setting(runs, tables.environments), stamp(runs))
+    return Estimates(paths, rates, about(tables, runs))
 
 
 def _paths(runs: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFrame:
-    """Weights of each group: sets are ordered weights and biases of group 0, of group 1, and so on."""
+    """Takes the weights of each group: sets are ordered weights and biases of group 0, of group 1, and so on."""
     rows = [
         {"run": run.run, "seed": run.seed, "start": run.start, "group": group, "step": record.step, "lr": rate}
         for run in runs.itertuples()
@@ -63,45 +66,45 @@ def _paths(runs: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(estimates: Estimates) -> Figure:
-    """Learning rates over steps (A), test loss over meta-rates (B)."""
+    """Draws learning rates over steps (A), and test loss over meta-rates (B)."""
     figure, (left, right) = style.panels(1, 2, height=2.8, width_ratios=[1.5, 1])
     starts = sorted(estimates.paths["start"].unique())
     for (start, group, _), path in estimates.paths.groupby(["start", "group", "run"]):
-        colour, dashes = STARTS[starts.index(start) % len(STARTS)], style.dashes(group - 1)
+        colour, dashes = STARTS[starts.index(start) % len(STARTS)], DASHES[(group - 1) % len(DASHES)]
         left.plot(path["step"], path["lr"], color=colour, ls=dashes, lw=1)
     for start in starts:
         left.plot([], [], color=STARTS[starts.index(start) % len(STARTS)], label=f"from {start:g}")
     for group in sorted(estimates.paths["group"].unique()):
-        left.plot([], [], color="black", ls=style.dashes(group - 1), lw=1, label=f"group {group}")
+        left.plot([], [], color="black", ls=DASHES[(group - 1) % len(DASHES)], lw=1, label=f"group {group}")
     style.log_scale(left, "y")
     left.set_xlabel("Steps")
     left.set_ylabel("Learning rate of the weights")
     left.set_title("A", loc="left")
     left.legend(fontsize=6, ncols=2)
-    for method, group in estimates.rates.groupby("method"):
-        colour, marker = style.colour(method), style.marker(method)
-        name = NAMES.get(str(method), str(method))
-        right.plot(group["meta_rate"], group["median"], marker=marker, color=colour, lw=1, label=name)
+    for place, (method, group) in enumerate(estimates.rates.groupby("method")):
+        colour = OF_METHODS[place % len(OF_METHODS)]
+        marker = MARKERS[place % len(MARKERS)]
+        right.plot(group["meta_rate"], group["median"], marker=marker, color=colour, lw=1, label=str(method))
         right.vlines(group["meta_rate"], group["low"], group["high"], color=colour, lw=0.9)
     style.log_scale(right, "x", "y")
     right.set_xlabel("Meta-rate")
-    right.set_ylabel("Final test loss\n(nats per example)")
+    right.set_ylabel(estimates.about.units.axis("Final test loss"))
     right.set_title("B", loc="left")
     right.legend(fontsize=6)
-    style.stamp(figure, estimates.stamp)
+    style.stamp(figure, estimates.about.stamp)
     return figure
 
 
 def caption(estimates: Estimates) -> str:
-    """What the figure shows, with n, budget and device."""
+    """Says what the figure shows, with n, budget and device."""
     return (
         f"A: learning rates of the weights of each group of layers over steps, a line a run. B: medians over "
-        f"{estimates.rates['n'].min()} runs or more, with 95 % bootstrap intervals. {estimates.setting}"
+        f"{estimates.rates['n'].min()} runs or more, with 95 % bootstrap intervals. {estimates.about.setting}"
     )
 
 
 def findings(estimates: Estimates) -> list[str]:
-    """How far apart learning rates are at the start and at the end, and the best meta-rates."""
+    """Tells how far apart learning rates are at the start and at the end, and names the best meta-rates."""
     starts = estimates.paths["start"]
     last = estimates.paths[estimates.paths["step"] == estimates.paths["step"].max()]
     spreads = last.groupby("group")["lr"].agg(lambda rates: rates.max() / rates.min() if rates.min() > 0 else np.inf)
@@ -110,12 +113,10 @@ def findings(estimates: Estimates) -> list[str]:
         f"{', '.join(f'{spread:.3g}' for spread in spreads)} in groups {', '.join(map(str, spreads.index))}."
     ]
     for method, group in estimates.rates.groupby("method"):
-        best = group.loc[group["median"].idxmin()]
-        name = NAMES.get(str(method), str(method))
-        sentences.append(f"{name}: lowest median {loss_text(best['median'])} at a meta-rate of {best['meta_rate']:g}.")
+        best = lowest(group)
+        if best is None:
+            sentences.append(f"{method}: no meta-rate gives a trained model within the budget.")
+        else:
+            found = f"lowest median {loss_text(best['median'])} at a meta-rate of {best['meta_rate']:g}"
+            sentences.append(f"{method}: {found}.")
     return sentences
-
-
-def published_rows(estimates: Estimates) -> list[list[str]]:
-    """The paper says in words that rates of its four layers meet within about 700 steps: no numbers to set beside."""
-    return []

@@ -11,9 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import published, style
-from reports.common import NoData, RunEstimates, comparable, loss_text, setting, stamp
+from reports.estimates import NONE_TRAINED, RunEstimates, about, lowest, untrained_sentences
+from reports.looks import look
+from reports.selection import NoData, comparable, online, untrained
 from reports.statistics import bootstrap, interquartile_mean
 from reports.tables import Tables
+from reports.words import loss_text
 
 QUESTION = "How much does the outcome of a training depend on where learning rate and L2 coefficient start?"
 METHOD = (
@@ -23,37 +26,38 @@ METHOD = (
 
 
 def estimate(tables: Tables) -> RunEstimates:
-    """Final test loss of every measured run and, for each method, median with its interval."""
-    runs = comparable(tables.of_figure("distribution"))
+    """Returns the final test loss of every measured run and, for each method, the median with its interval."""
+    runs = comparable(tables.runs)
     selected = {"incumbent_test_loss": "test_loss", "incumbent_test_error": "test_error"}
-    data = runs[["task", "method", "label", "is_papers", "seed", "status", *selected]].rename(columns=selected)
+    names = ["task", "method", "family", "label", "method_label", "place", "seed", "status", "selected_step"]
+    data = runs[[*names, *selected]].rename(columns=selected)
     if not np.isfinite(data["test_loss"]).any():
         raise NoData("No run of this figure selected a model with a finite loss, so there is none to draw.")
     rows = []
-    for label, group in data.groupby("label"):
+    for label, group in data.groupby("label", sort=False):
         interval = bootstrap(group["test_loss"])
         finite = group["test_loss"].dropna()
-        method = group["method"].iloc[0]
+        first = group.iloc[0]
         rows.append({
-            "label": label, "method": method, "n": len(group), "diverged": int((group["status"] == "diverged").sum()),
+            "label": label, "method_label": first["method_label"], "family": first["family"], "place": first["place"],
+            "n": len(group), "diverged": int((group["status"] == "diverged").sum()),
             "median": interval.value, "low": interval.low, "high": interval.high,
             "interquartile_mean": float(interquartile_mean(finite.to_numpy())) if len(finite) else float("nan"),
             "lowest": finite.min(), "highest": finite.max(),
-            "median_error": group["test_error"].median(),
-            "published": _published(group.iloc[0]),
+            "median_error": group["test_error"].median(), "untrained": untrained(group),
+            "published": _published(runs.loc[group.index[0]]),
         })  # fmt: skip
-    summary = pd.DataFrame(rows)
-    summary = summary.sort_values(["method", "label"], key=lambda column: column.map(_place), ignore_index=True)
-    return RunEstimates(data, summary, setting(runs, tables.environments), stamp(runs))
+    summary = pd.DataFrame(rows).sort_values(["place", "label"], ignore_index=True)
+    return RunEstimates(data, summary, about(tables, runs))
 
 
 def _published(run: pd.Series) -> float | None:
-    medians = published.DISTRIBUTION_MEDIAN.get(published.data_set(run["task"]), {})
-    return medians.get(run["method"]) if run["is_papers"] else None
+    medians = published.DISTRIBUTION.get(run["task"], {})
+    return medians.get(run["method"]) if published.has_training(run["options"]) else None
 
 
 def draw(estimates: RunEstimates) -> Figure:
-    """Violins with every run as a point; the bar is the median, the hollow diamond the published median."""
+    """Draws violins with every run as a point; the bar is the median, the hollow diamond the published median."""
     figure, axes = style.panels(1, 1, height=2.9)
     summary = estimates.summary
     log = summary["highest"].max() > 5 * summary["lowest"].min()
@@ -65,26 +69,25 @@ def draw(estimates: RunEstimates) -> Figure:
         _draw_method(axes, position, values, row, upright)
     labels = [row.label for row in summary.itertuples()]
     axes.set_xticks(range(len(summary)), labels, rotation=30, ha="right", rotation_mode="anchor")
-    axes.margins(y=0.1)
-    axes.set_ylabel("Final test loss\n(nats per example)")
+    axes.margins(y=0.25 if upright else 0.1)
+    axes.set_ylabel(estimates.about.units.axis("Final test loss"))
     axes.set_xlim(-0.6, len(summary) - 0.4)
     axes.grid(visible=True, axis="y", which="both" if log else "major")
     if summary["published"].notna().any():
         axes.plot([], [], "D", mfc="none", color="black", ms=5, label="published median (read by eye)")
         axes.legend(loc="upper right")
-    style.stamp(figure, estimates.stamp)
+    style.stamp(figure, estimates.about.stamp)
     return figure
 
 
 def _draw_method(axes: Axes, position: int, values: np.ndarray, row: Any, text: dict[str, Any]) -> None:
-    finite, colour = values[np.isfinite(values)], style.colour(row.method)
+    finite, (colour, marker, *_) = values[np.isfinite(values)], look(row.method_label)
     if len(np.unique(finite)) > 2:
         sns.violinplot(
             x=np.full(len(finite), position), y=finite, color=colour, alpha=0.3, inner=None, cut=0, width=0.75,
             linewidth=0.8, native_scale=True, ax=axes,
         )  # fmt: skip
     offsets = np.linspace(-0.12, 0.12, len(finite)) if len(finite) > 1 else np.zeros(len(finite))
-    marker = style.marker(row.method)
     axes.plot(position + offsets, finite, marker=marker, ls="none", color=colour, ms=3, alpha=0.8, mew=0.4)
     if np.isfinite(row.median):
         axes.plot([position - 0.25, position + 0.25], [row.median] * 2, color="black", lw=1.6, solid_capstyle="butt")
@@ -98,57 +101,60 @@ def _draw_method(axes: Axes, position: int, values: np.ndarray, row: Any, text: 
 
 
 def caption(estimates: RunEstimates) -> str:
-    """What the figure shows, with n, budget and device."""
+    """Says what the figure shows, with n, budget and device."""
     seeds = estimates.summary["n"]
     count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     return (
         f"Final test loss of {count} runs a method; each point is a run, the bar and the number above are its method's"
-        f" median. {estimates.setting}"
+        f" median. {estimates.about.setting}"
     )
 
 
 def findings(estimates: RunEstimates) -> list[str]:
-    """What we see, in numbers; the comparison is with the best of the other methods."""
+    """Compares the best OHO method with the best of the others, and tells how much the start matters."""
     summary = estimates.summary
-    online = summary[summary["method"].str.startswith("oho")].sort_values("median")
-    others = summary[~summary["method"].str.startswith("oho")].sort_values("median")
+    is_ours = online(summary)
+    ours, best = lowest(summary[is_ours]), lowest(summary[~is_ours])
+    if summary["untrained"].all():
+        return [NONE_TRAINED]
     sentences = []
-    if len(online) and len(others):
-        ours, best = online.iloc[0], others.iloc[0]
+    if ours is not None and best is not None:
         order = "lower than" if ours["median"] < best["median"] else "not lower than"
         sentences.append(
-            f"{_subject(ours['label'], len(online))} {_interval(ours)}, {order} that of {best['label']}, {_interval(best)},"
-            f" the best of the others; {_intervals(ours, best)}."
+            f"{_subject(ours['label'], int(is_ours.sum()))} {_interval(ours)}, {order} that of {best['label']}, "
+            f"{_interval(best)}, the best of the others; {_intervals(ours, best)}."
         )
-    spread = summary.assign(ratio=summary["highest"] / summary["lowest"]).sort_values("ratio")
-    least, most = spread.iloc[0], spread.iloc[-1]
+    sentences += untrained_sentences(list(summary.loc[summary["untrained"], "label"]))
+    spread = summary[~summary["untrained"]]
+    spread = spread.assign(ratio=spread["highest"] / spread["lowest"]).dropna(subset="ratio").sort_values("ratio")
     if len(spread) > 1 and summary["n"].min() > 1:
+        least, most = spread.iloc[0], spread.iloc[-1]
         sentences.append(
             f"From its best to its worst start the loss changes by a factor of {least['ratio']:.2g} with {least['label']} "
             f"(median {loss_text(least['median'])}) and {most['ratio']:.2g} with {most['label']} "
             f"({loss_text(most['median'])})."
         )
     if summary["published"].isna().all():
-        sentences.append("The paper has no values for these methods on this data set.")
+        sentences.append("The paper has no values for these methods on this task.")
     return sentences
 
 
 def published_rows(estimates: RunEstimates) -> list[list[str]]:
-    """A table's header and rows, ours beside the published medians; empty where the paper has no values."""
+    """Returns a table's header and rows, ours beside the published medians; none where the paper has no values."""
     known = estimates.summary[estimates.summary["published"].notna()]
     rows = [[row.label, loss_text(row.median), f"{row.published:g}"] for row in known.itertuples()]
     return [["Method", "Median test loss", "Published median"], *rows] if rows else []
 
 
 def _subject(label: str, count: int) -> str:
-    """Says so where the method is the best of several: picked after the fact, its median flatters it."""
+    """Says where the method is the best of several: it was picked after the fact, and its median flatters it."""
     if count == 1:
         return f"The median final test loss of {label} is"
     return f"Of {count} OHO methods {label} has the lowest median final test loss,"
 
 
 def _intervals(ours: pd.Series, best: pd.Series) -> str:
-    """Whether two intervals overlap; fewer than three runs have none."""
+    """Says whether two intervals overlap; fewer than three runs have none."""
     if not np.isfinite([ours["low"], ours["high"], best["low"], best["high"]]).all():
         return "fewer than three runs have no intervals, so that nothing follows from it"
     overlap = ours["high"] >= best["low"] and best["high"] >= ours["low"]
@@ -160,6 +166,3 @@ def _interval(row: pd.Series) -> str:
         return loss_text(row["median"])
     return f"{loss_text(row['median'])} [{loss_text(row['low'])}, {loss_text(row['high'])}]"
 
-
-def _place(name: str) -> str:
-    return f"{style.rank(name):03d} {name}"

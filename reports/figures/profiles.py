@@ -10,9 +10,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.common import NoData, dashed, measured, plural, setting, stamp
+from reports.estimates import NONE_TRAINED, untrained_sentences
+from reports.looks import look
+from reports.selection import NoData, measured, untrained
 from reports.statistics import performance_profile
 from reports.tables import Tables
+from reports.words import listed, plural, setting, stamp
 
 QUESTION = "Over all problems, how often is each method within a given factor of the best one?"
 METHOD = (
@@ -31,14 +34,15 @@ SHARES = (1.0, 1.1, 2.0)
 
 @dataclass(frozen=True)
 class Estimates:
-    """`ratios`: a row a problem and method.  `curves`: a row a method and factor, with the share and its interval.
+    """`ratios` has a row for each problem and method, `curves` one for each method and factor, with the share and its
+    interval; `untrained` are the methods most of whose runs return the untrained model.
 
-    `dashed` are the labels drawn so.
+    Ratios have no unit, so that problems of different units may stand together.
     """
 
     ratios: pd.DataFrame
     curves: pd.DataFrame
-    dashed: set[str]
+    untrained: list[str]
     setting: str
     stamp: str
 
@@ -49,13 +53,13 @@ class Estimates:
 
     @property
     def problems(self) -> int:
-        """How many there are."""
+        """How many problems there are."""
         return self.ratios[["experiment", "task", "seed"]].drop_duplicates().shape[0]
 
 
 def estimate(tables: Tables) -> Estimates:
-    """Ratios on the problems that all methods were run on, and their profiles."""
-    runs = measured(tables.of_figure("profiles"))
+    """Returns ratios on the problems that all methods were run on, and their profiles."""
+    runs = measured(tables.runs)
     losses = runs.fillna({"incumbent_test_loss": np.inf}).pivot_table(
         index=["experiment", "task", "seed"], columns="label", values="incumbent_test_loss", aggfunc="min", dropna=False
     )  # fmt: skip
@@ -67,28 +71,30 @@ def estimate(tables: Tables) -> Estimates:
         raise NoData("On some problem no method has a finite loss above 0, so that there is no ratio; it is not drawn.")
     ratios = losses.div(best, axis=0)
     factors = np.geomspace(1, min(LARGEST, max(1.1, ratios.replace(np.inf, np.nan).max(axis=None))), POINTS)
-    methods = runs.drop_duplicates("label").set_index("label")["method"]
+    methods = runs.drop_duplicates("label").set_index("label")
     strata = [(experiment, task) for experiment, task, _ in ratios.index]
     rows = []
-    for label in sorted(ratios.columns, key=lambda label: (style.rank(methods[label]), label)):
+    for label in sorted(ratios.columns, key=lambda label: (methods.loc[label, "place"], label)):
         share, low, high = performance_profile(ratios[label].to_numpy(float), factors, strata)
         rows.append(pd.DataFrame({
-            "label": label, "method": methods[label], "factor": factors, "share": share, "low": low, "high": high,
+            "label": label, "method_label": methods.loc[label, "method_label"], "factor": factors, "share": share,
+            "low": low, "high": high,
         }))  # fmt: skip
     tidy = ratios.stack().rename("ratio").reset_index()
     curves = pd.concat(rows, ignore_index=True)
-    return Estimates(tidy, curves, dashed(runs), setting(runs, tables.environments), stamp(runs))
+    bad = [str(label) for label, group in runs.groupby("label", sort=False) if untrained(group)]
+    return Estimates(tidy, curves, bad, setting(runs, tables.environments), stamp(runs))
 
 
 def draw(estimates: Estimates) -> Figure:
-    """A step line a method; names at the right, in the order of the ends."""
-    figure, axes = style.panels(1, 1, height=3.2)
+    """Draws a step line for each method; their names stand at the right, in the order of methods."""
+    count = estimates.curves["label"].nunique()
+    figure, axes = style.panels(1, 1, height=max(3.2, 0.16 * count + 0.5))  # as high as the names beside it
     for label, curve in estimates.curves.groupby("label", sort=False):
-        colour, marker = style.colour(curve["method"].iloc[0]), style.marker(curve["method"].iloc[0])
-        dashes = style.dashes(int(label in estimates.dashed))
-        axes.plot(curve["factor"], curve["share"], color=colour, ls=dashes, lw=1.3, drawstyle="steps-post", marker=marker,
-                  markevery=(0.02, 0.2), ms=4, label=label)  # fmt: skip
-        axes.fill_between(curve["factor"], curve["low"], curve["high"], color=colour, alpha=0.06, lw=0, step="post")
+        own = look(curve["method_label"].iloc[0])
+        axes.plot(curve["factor"], curve["share"], color=own.colour, ls=own.dashes, lw=1.3, drawstyle="steps-post",
+                  marker=own.marker, markevery=(0.02, 0.2), ms=4, label=label)  # fmt: skip
+        axes.fill_between(curve["factor"], curve["low"], curve["high"], color=own.colour, alpha=0.06, lw=0, step="post")
     largest = estimates.curves["factor"].max()
     axes.set_xscale("log", base=2)
     axes.set_xlim(1, largest)
@@ -104,7 +110,7 @@ def draw(estimates: Estimates) -> Figure:
 
 
 def caption(estimates: Estimates) -> str:
-    """What the figure shows, with n, budget and device."""
+    """Says what the figure shows, with n, budget and device."""
     return (
         f"Share of {plural(estimates.problems, 'problem')} on which each method's test loss is within a factor of the "
         f"lowest; higher is better. Bands: 95 % bootstrap intervals over seeds. {estimates.setting}"
@@ -112,19 +118,17 @@ def caption(estimates: Estimates) -> str:
 
 
 def findings(estimates: Estimates) -> list[str]:
-    """Who is in front at a few factors."""
+    """Names the methods in front at a few factors."""
+    if set(estimates.ratios["label"]) <= set(estimates.untrained):
+        return [NONE_TRAINED]
     sentences = []
+    trained = estimates.ratios[~estimates.ratios["label"].isin(estimates.untrained)]
     for factor in SHARES:
-        within = estimates.ratios.assign(within=estimates.ratios["ratio"] <= factor)
+        within = trained.assign(within=trained["ratio"] <= factor)
         shares = within.groupby("label", sort=False)["within"].mean().to_dict()
         most = max(shares.values())
-        leaders = [label for label, share in shares.items() if share == most]
-        named = leaders[0] if len(leaders) == 1 else f"{', '.join(leaders[:-1])} and {leaders[-1]}"
+        leaders = [str(label) for label, share in shares.items() if share == most]
         where = "best" if factor == 1 else f"within a factor of {factor:g} of the best"
-        sentences.append(f"Most often {where}: {named}, on {most:.0%} of {plural(estimates.problems, 'problem')}.")
-    return sentences
-
-
-def published_rows(estimates: Estimates) -> list[list[str]]:
-    """The paper has no such figure."""
-    return []
+        who = f"{listed(leaders)} {'is' if len(leaders) == 1 else 'are'} most often {where}"
+        sentences.append(f"{who}, on {most:.0%} of {plural(estimates.problems, 'problem')}.")
+    return sentences + untrained_sentences(estimates.untrained)

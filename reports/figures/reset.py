@@ -7,29 +7,32 @@ from matplotlib.figure import Figure
 
 from reports import published, style
 from reports.boxes import Box, draw_boxes, summarise
-from reports.common import NoData, RunEstimates, loss_text, measured, option, require_finite, setting, stamp
+from reports.estimates import NONE_TRAINED, RunEstimates, about, lowest
+from reports.looks import OURS
+from reports.selection import NoData, measured, option, require_finite
 from reports.tables import Tables
+from reports.words import loss_text
 
 QUESTION = "Does it matter that the influence is carried through the whole of training?"
 METHOD = (
-    "Runs that differ in one setting: after how many steps the influence is set to zero. After 1, hypergradients see one "
-    "step ahead, as greedy methods do; never is OHO."
+    "The runs differ in one setting: after how many steps the influence is set to zero. After 1, hypergradients see one "
+    "step ahead, as those of greedy methods do; with “never”, the method is OHO."
 )
 NEVER = "never"
 
 
 def estimate(tables: Tables) -> RunEstimates:
-    """Final test losses by reset period."""
-    runs = measured(tables.of_figure("reset"))
+    """Returns final test losses by reset period."""
+    runs = measured(tables.runs)
     every = option(runs, "reset_every")
     data = runs.assign(every=every, test_loss=runs["incumbent_test_loss"])[every.notna()]
     if data["every"].nunique() < 2:
         raise NoData("This figure needs OHO runs with two or more values of reset_every, so it is not drawn.")
     require_finite(data["test_loss"])
-    data = data[["run", "seed", "label", "every", "test_loss", "counted_seconds"]]
+    data = data[["run", "task", "seed", "label", "every", "test_loss", "counted_seconds", "selected_step"]]
     summary = summarise(data, ["every"])
     order = summary["every"].replace(0, np.inf).sort_values().index
-    return RunEstimates(data, summary.loc[order].reset_index(drop=True), setting(runs, tables.environments), stamp(runs))
+    return RunEstimates(data, summary.loc[order].reset_index(drop=True), about(tables, runs))
 
 
 def _name(every: float) -> str:
@@ -37,43 +40,46 @@ def _name(every: float) -> str:
 
 
 def draw(estimates: RunEstimates) -> Figure:
-    """A box for each number of steps."""
+    """Draws a box for each number of steps."""
     figure, axes = style.panels(1, 1, height=2.4)
-    colour, marker = style.colour("oho-global"), "o"
     every = estimates.summary["every"]
     boxes = [
-        Box(place, estimates.runs.loc[estimates.runs["every"] == value, "test_loss"].to_numpy(float), colour, marker)
+        Box(place, estimates.runs.loc[estimates.runs["every"] == value, "test_loss"].to_numpy(float), OURS, "o")
         for place, value in enumerate(every)
     ]
     draw_boxes(axes, boxes)
     axes.set_xticks(range(len(every)), [_name(value) for value in every])
     axes.set_xlabel("Steps between two resets of the influence")
-    axes.set_ylabel("Final test loss\n(nats per example)")
-    style.stamp(figure, estimates.stamp)
+    axes.set_ylabel(estimates.about.units.axis("Final test loss"))
+    style.stamp(figure, estimates.about.stamp)
     return figure
 
 
 def caption(estimates: RunEstimates) -> str:
-    """What the figure shows, with n, budget and device."""
+    """Says what the figure shows, with n, budget and device."""
     n = estimates.summary["n"].min()
     return (
         f"Final test loss by the number of steps after which the influence is forgotten, {n} runs or more each: quartiles, "
-        f"median, and every run. {estimates.setting}"
+        f"median, and every run. {estimates.about.setting}"
     )
 
 
 def findings(estimates: RunEstimates) -> list[str]:
-    """Medians, from forgetting most often to never."""
+    """Gives the medians, from forgetting most often to never."""
     parts = [f"{loss_text(row.median)} ({_name(row.every)})" for row in estimates.summary.itertuples()]
-    best = estimates.summary.loc[estimates.summary["median"].idxmin()]
-    return [f"Median test losses by steps between resets: {', '.join(parts)}; lowest: {_name(best['every'])}."]
+    best = lowest(estimates.summary)
+    if best is None:
+        return [NONE_TRAINED]
+    medians = f"By steps between two resets, the median test loss is {', '.join(parts)}"
+    return [f"{medians}; it is lowest at {_name(best['every'])}."]
 
 
 def published_rows(estimates: RunEstimates) -> list[list[str]]:
-    """Ours beside the paper's, which are of CIFAR-10, where both have the number of steps."""
+    """Returns ours beside the paper's, where both have the task and the number of steps."""
+    known = published.of_task(published.RESET, estimates.runs)
     rows = [
-        [_name(row.every), loss_text(row.median), f"{published.RESET[int(row.every)]:g}"]
+        [_name(row.every), loss_text(row.median), f"{known[int(row.every)]:g}"]
         for row in estimates.summary.itertuples()
-        if int(row.every) in published.RESET
+        if int(row.every) in known
     ]
-    return [["Steps", "Median test loss", "Published, CIFAR-10"], *rows] if rows else []
+    return [["Steps", "Median test loss", "Published median"], *rows] if rows else []

@@ -7,40 +7,43 @@ from matplotlib.figure import Figure
 
 from reports import published, style
 from reports.boxes import Box, draw_boxes, summarise
-from reports.common import NoData, RunEstimates, loss_text, measured, option, plural, require_finite, setting, stamp
+from reports.estimates import NONE_TRAINED, RunEstimates, about, lowest
+from reports.looks import OURS, OURS_BESIDE
+from reports.selection import NoData, measured, online, option, require_finite
 from reports.tables import Tables
+from reports.words import loss_text, plural
 
 QUESTION = "Does it pay to give every layer, or every tensor, hyperparameters of its own, and what does it cost?"
 METHOD = (
-    "Runs that differ in the number of sets that share a learning rate and an L2 coefficient, all of the same number of "
-    "steps. Exact influence carries a tangent for each value; collapsed influence, the paper's, one for all, which is "
-    "cheap and biased. Boxes are losses; the lines are counted seconds a run, on the right."
+    "The runs differ in the number of sets that share a learning rate and an L2 coefficient; all take the same number "
+    "of steps. Exact influence carries a tangent for each value; collapsed influence, the paper's, carries one for all, "
+    "which is cheap and biased. Boxes show losses, and the lines show counted seconds a run, on the right axis."
 )
-INFLUENCES = {"exact": ("oho-layerwise", -0.17, "o"), "collapsed": ("oho-published", 0.17, "s")}
+INFLUENCES = {"exact": (OURS, -0.17, "o"), "collapsed": (OURS_BESIDE, 0.17, "s")}
+"""Colour, place beside the tick, and marker."""
 
 
 def estimate(tables: Tables) -> RunEstimates:
-    """Final test losses and counted seconds by number of sets and kind of influence."""
-    runs = measured(tables.of_figure("sets"))
+    """Returns final test losses and counted seconds by number of sets and kind of influence."""
+    runs = measured(tables.runs)
     sets = tables.evaluations.drop_duplicates("run", keep="last").set_index("run")["hyper_lr"].map(np.size)
     influence = option(runs, "influence").fillna("exact")
     data = runs.assign(sets=runs["run"].map(sets), influence=influence, test_loss=runs["incumbent_test_loss"])
-    data = data[data["method"].str.startswith("oho")]
+    data = data[online(data)]
     if data["sets"].nunique() < 2:
         raise NoData("This figure needs OHO runs with two or more numbers of sets, so it is not drawn.")
     require_finite(data["test_loss"])
-    data = data[["run", "seed", "label", "sets", "influence", "test_loss", "counted_seconds"]]
-    return RunEstimates(data, summarise(data, ["sets", "influence"]), setting(runs, tables.environments), stamp(runs))
+    data = data[["run", "task", "seed", "label", "sets", "influence", "test_loss", "counted_seconds", "selected_step"]]
+    return RunEstimates(data, summarise(data, ["sets", "influence"]), about(tables, runs))
 
 
 def draw(estimates: RunEstimates) -> Figure:
-    """Two boxes for each number of sets, and two lines of counted time."""
+    """Draws two boxes for each number of sets, and two lines of counted time."""
     figure, axes = style.panels(1, 1, height=2.9)
     clock = axes.twinx()
     counts = sorted(estimates.runs["sets"].unique())
-    for influence, (method, offset, marker) in INFLUENCES.items():
+    for influence, (colour, offset, marker) in INFLUENCES.items():
         own = estimates.runs[estimates.runs["influence"] == influence]
-        colour = style.colour(method)
         places = {count: counts.index(count) + offset for count in sorted(own["sets"].unique())}
         losses = {count: own.loc[own["sets"] == count, "test_loss"].to_numpy(float) for count in places}
         draw_boxes(axes, [Box(places[count], losses[count], colour, marker) for count in places], width=0.28)
@@ -54,39 +57,40 @@ def draw(estimates: RunEstimates) -> Figure:
     clock.spines["right"].set_visible(True)
     axes.set_xticks(range(len(counts)), [f"{count}" for count in counts])
     axes.set_xlabel("Number of sets")
-    axes.set_ylabel("Final test loss\n(nats per example)")
+    axes.set_ylabel(estimates.about.units.axis("Final test loss"))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=style.legend_columns(3))
-    style.stamp(figure, estimates.stamp)
+    style.stamp(figure, estimates.about.stamp)
     return figure
 
 
 def caption(estimates: RunEstimates) -> str:
-    """What the figure shows, with n, budget and device."""
+    """Says what the figure shows, with n, budget and device."""
     n = estimates.summary["n"].min()
     return (
         f"Final test loss by number of sets, {n} runs or more each: quartiles, median, and every run; dashed, median "
-        f"counted seconds a run. With one set both kinds of influence are the same. {estimates.setting}"
+        f"counted seconds a run. With one set both kinds of influence are the same. {estimates.about.setting}"
     )
 
 
 def findings(estimates: RunEstimates) -> list[str]:
-    """The best number of sets for each kind of influence, and what it costs beside one set."""
+    """Names the best number of sets for each kind of influence, and what it costs beside one set."""
     sentences = []
     for influence, group in estimates.summary.groupby("influence", sort=False):
-        best, one = group.loc[group["median"].idxmin()], group.loc[group["sets"].idxmin()]
+        best, one = lowest(group), group.loc[group["sets"].idxmin()]
+        if best is None:
+            continue
         at = plural(best["sets"], "set")
         sentence = f"With {influence} influence the lowest median is {loss_text(best['median'])} at {at}"
         if best["sets"] != one["sets"]:
             times = best["seconds"] / one["seconds"]
             sentence += f", in {times:.2g} times the time of {one['sets']}, where it is {loss_text(one['median'])}"
         sentences.append(f"{sentence}.")
-    return sentences
+    return sentences or [NONE_TRAINED]
 
 
 def published_rows(estimates: RunEstimates) -> list[list[str]]:
-    """Ours beside the paper's median losses, where both have the number of sets."""
-    data_set = published.data_set(estimates.stamp.partition(" ")[0])
-    known = published.SETS.get(data_set, {})
+    """Returns ours beside the paper's median losses, where both have the task and the number of sets."""
+    known = published.of_task(published.SETS, estimates.runs)
     rows = [
         [f"{row.sets}, {row.influence}", loss_text(row.median), f"{row.seconds / 3600:.2g}", f"{known[row.sets]:g}"]
         for row in estimates.summary.itertuples()

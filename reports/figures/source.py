@@ -10,17 +10,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports import style
+from reports import published, style
 from reports.boxes import summarise
-from reports.common import NoData, comparable, loss_text, option, require_finite, setting, stamp
 from reports.curves import draw_curve, median_curves
+from reports.estimates import About, about
+from reports.looks import DASHES
+from reports.selection import NoData, comparable, online, option, require_finite
 from reports.tables import Tables
+from reports.words import loss_text
 
 QUESTION = "Does it matter that the hypergradient is of the validation loss, and how large must the validation batch be?"
 METHOD = (
-    "A: hypergradients of the loss on the step's own training batch against those on validation batches of the smallest "
-    "size. B: validation batches of several sizes, and SGD with two fixed settings. The test loss is that of the present "
-    "model, not of the selected one: what is shown is where the training itself goes."
+    "A compares hypergradients of the loss on the step's own training batch with those on validation batches of the "
+    "smallest size. B compares validation batches of several sizes, and SGD with fixed settings. The test loss is that "
+    "of the present model, not of the selected one: what is shown is where the training itself goes."
 )
 SHADES = ["#F4A582", "#D6604D", "#B2182B", "#67001F"]
 """The larger the validation batch, the darker."""
@@ -30,13 +33,14 @@ TRAINING = "#000000"
 
 @dataclass(frozen=True)
 class Estimates:
-    """`curves`: a row a setting and evaluation.  `summary`: a row a setting with its final test loss; size 0 is a fixed
-    setting, and NaN the training batch."""
+    """`curves` has a row for each setting and evaluation, `summary` one for each setting with its final test loss.
+
+    Size 0 is a fixed setting, and NaN the training batch.
+    """
 
     curves: pd.DataFrame
     summary: pd.DataFrame
-    setting: str
-    stamp: str
+    about: About
 
     @property
     def csv(self) -> pd.DataFrame:
@@ -45,10 +49,9 @@ class Estimates:
 
 
 def estimate(tables: Tables) -> Estimates:
-    """Test loss of the present model over epochs, medians over seeds."""
-    runs = comparable(tables.of_figure("source"))
-    online = runs["method"].str.startswith("oho")
-    size = option(runs, "validation_batch_size").astype(float).where(online, 0.0)
+    """Returns the test loss of the present model over epochs, medians over seeds."""
+    runs = comparable(tables.runs)
+    size = option(runs, "validation_batch_size").astype(float).where(online(runs), 0.0)
     runs = runs.assign(size=size.mask(option(runs, "source") == "training"))
     if not (runs["size"].isna().any() and (runs["size"] > 0).any()):
         raise NoData("This figure needs OHO runs of both sources of hypergradients, with batch sizes; it is not drawn.")
@@ -58,11 +61,11 @@ def estimate(tables: Tables) -> Estimates:
     sizes = runs.drop_duplicates("label").set_index("label")["size"]
     summary = summarise(runs, ["label"]).assign(size=lambda rows: rows["label"].map(sizes))
     summary = summary.sort_values(["size", "label"], ignore_index=True)
-    return Estimates(curves, summary, setting(runs, tables.environments), stamp(runs))
+    return Estimates(curves, summary, about(tables, runs))
 
 
 def draw(estimates: Estimates) -> Figure:
-    """Two panels over epochs."""
+    """Draws two panels over epochs."""
     figure, (left, right) = style.panels(1, 2, height=2.7)
     summary = estimates.summary
     sizes = summary.loc[summary["size"] > 0, "label"]
@@ -70,16 +73,16 @@ def draw(estimates: Estimates) -> Figure:
     fixed = dict(zip(summary.loc[summary["size"] == 0, "label"], itertools.cycle(FIXED), strict=False))
     training = dict.fromkeys(summary.loc[summary["size"].isna(), "label"], TRAINING)
     _draw_panel(left, estimates.curves, dict(list(shades.items())[:1]), "-")
-    _draw_panel(left, estimates.curves, training, style.DASHES[1])
+    _draw_panel(left, estimates.curves, training, DASHES[1])
     _draw_panel(right, estimates.curves, shades, "-")
-    _draw_panel(right, estimates.curves, fixed, style.DASHES[2])
+    _draw_panel(right, estimates.curves, fixed, DASHES[2])
     for letter, axes in zip("AB", (left, right), strict=True):
         axes.set_title(letter, loc="left")
         axes.set_xlabel("Epochs")
         style.log_scale(axes, "y")
         axes.legend(fontsize=6, frameon=True, framealpha=0.8, edgecolor="none")
-    left.set_ylabel("Test loss of the present model\n(nats per example)")
-    style.stamp(figure, estimates.stamp)
+    left.set_ylabel(estimates.about.units.axis("Test loss of the present model"))
+    style.stamp(figure, estimates.about.stamp)
     return figure
 
 
@@ -89,15 +92,15 @@ def _draw_panel(axes: Axes, curves: pd.DataFrame, colours: dict[str, str], dashe
 
 
 def caption(estimates: Estimates) -> str:
-    """What the figure shows, with n, budget and device."""
+    """Says what the figure shows, with n, budget and device."""
     return (
         f"Test loss over epochs: medians over {estimates.curves['n'].min()} seeds or more, bands 95 % pointwise bootstrap "
-        f"intervals. {estimates.setting}"
+        f"intervals. {estimates.about.setting}"
     )
 
 
 def findings(estimates: Estimates) -> list[str]:
-    """Final medians: training batch against validation batches, then by size."""
+    """Compares final medians: the training batch with validation batches, then batches by size."""
     summary = estimates.summary
     training, sizes = summary[summary["size"].isna()].iloc[0], summary[summary["size"] > 0]
     smallest = sizes.iloc[0]
@@ -115,9 +118,5 @@ def findings(estimates: Estimates) -> list[str]:
 
 
 def published_rows(estimates: Estimates) -> list[list[str]]:
-    """What can be read off the paper's figure is an order, no number."""
-    return [
-        ["Comparison", "Published"],
-        ["Validation against training batch", "validation is below"],
-        ["Validation batch of 100, 500, 1000", "the larger, the lower"],
-    ]
+    """Returns what can be read off the paper's figure: an order, no number."""
+    return [["Comparison", "Published"], *map(list, published.SOURCES)]

@@ -10,26 +10,30 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.common import NoData, measured, require_finite, setting, stamp
-from reports.influence_norms import NORMS, norms
+from reports.estimates import About, about
+from reports.influence_norms import norms
+from reports.looks import DASHES, OURS
+from reports.selection import NoData, measured, require_finite
 from reports.statistics import bootstrap
 from reports.tables import Tables
+from reports.words import HYPERPARAMETERS
 
 QUESTION = "At which learning rates and meta-rates does the influence explode?"
 METHOD = (
-    "The largest norm of the influence at any evaluation of a run. A: constant learning rates (the influence is carried, "
-    "nothing follows it). B: one initial learning rate, several meta-rates."
+    "Shown is the largest norm of the influence at any evaluation of a run. In A learning rates are constant: the "
+    "influence is carried, and nothing follows it. In B runs have one initial learning rate and several meta-rates."
 )
-LINES = {"lr": ("#D55E00", "o", "-"), "weight_decay": ("#0072B2", "s", style.DASHES[1])}
+LINES = {"lr": (OURS, "o", DASHES[0]), "weight_decay": ("#0072B2", "s", DASHES[1])}
+"""Colour, marker and dashes by hyperparameter."""
 
 
 @dataclass(frozen=True)
 class Estimates:
-    """`summary`: a row a panel, rate and hyperparameter: median of the largest norms, and how many were not finite."""
+    """`summary` has a row for each panel, rate and hyperparameter: the median of the largest norms, and how many were not
+    finite."""
 
     summary: pd.DataFrame
-    setting: str
-    stamp: str
+    about: About
 
     @property
     def csv(self) -> pd.DataFrame:
@@ -38,8 +42,8 @@ class Estimates:
 
 
 def estimate(tables: Tables) -> Estimates:
-    """Largest norms by learning rate (A) and by meta-rate (B)."""
-    data = norms(tables, "stability")
+    """Returns largest norms by learning rate (A) and by meta-rate (B)."""
+    data = norms(tables)
     largest = data.groupby(["run", "name"], as_index=False).agg({"start": "first", "meta_rate": "first", "norm": "max"})
     given = largest[largest["start"].notna()]
     rows = []
@@ -56,12 +60,12 @@ def estimate(tables: Tables) -> Estimates:
     if summary.empty or set(summary["panel"]) != {"A", "B"}:
         raise NoData("This figure needs OHO runs at given learning rates, with meta-rate 0 and above it; it is not drawn.")
     require_finite(summary["median"], "norm")
-    runs = measured(tables.of_figure("stability"))
-    return Estimates(summary, setting(runs, tables.environments), stamp(runs))
+    runs = measured(tables.runs)
+    return Estimates(summary, about(tables, runs))
 
 
 def draw(estimates: Estimates) -> Figure:
-    """Largest norms against learning rate (A) and meta-rate (B); runs that exploded are counted above."""
+    """Draws largest norms against learning rate (A) and meta-rate (B); runs that exploded are counted above."""
     figure, panels = style.panels(1, 2, height=2.6, sharey=True)
     for letter, axes, words in zip("AB", panels, ("Constant learning rate", "Meta-rate"), strict=True):
         _draw_panel(axes, estimates.summary[estimates.summary["panel"] == letter])
@@ -69,14 +73,14 @@ def draw(estimates: Estimates) -> Figure:
         axes.set_xlabel(words)
     panels[0].set_ylabel("Largest norm of the influence")
     panels[0].legend(fontsize=6.5)
-    style.stamp(figure, estimates.stamp)
+    style.stamp(figure, estimates.about.stamp)
     return figure
 
 
 def _draw_panel(axes: Axes, summary: pd.DataFrame) -> None:
     style.log_scale(axes, "x", "y")
     axes.set_xlim(0.6 * summary["rate"].min(), 1.7 * summary["rate"].max())
-    for name, words in NORMS.items():
+    for name, words in HYPERPARAMETERS.items():
         colour, marker, dashes = LINES[name]
         line = summary[summary["name"] == name].replace(np.inf, np.nan)
         axes.plot(line["rate"], line["median"], marker=marker, ls=dashes, color=colour, lw=1, label=f"{words}")
@@ -88,29 +92,24 @@ def _draw_panel(axes: Axes, summary: pd.DataFrame) -> None:
 
 
 def caption(estimates: Estimates) -> str:
-    """What the figure shows, with n, budget and device."""
+    """Says what the figure shows, with n, budget and device."""
     n = estimates.summary["n"].min()
     return (
         f"Largest norm of the influence in a run: medians over {n} runs or more with 95 % bootstrap intervals; where some "
-        f"were not finite, how many. {estimates.setting}"
+        f"were not finite, how many. {estimates.about.setting}"
     )
 
 
 def findings(estimates: Estimates) -> list[str]:
-    """How much the norm grows over each panel, and where it was not finite."""
+    """Tells how much the norm grows over each panel, and where it was not finite."""
     sentences = []
     for panel, words in (("A", "learning rate"), ("B", "meta-rate")):
         line = estimates.summary[(estimates.summary["panel"] == panel) & (estimates.summary["name"] == "lr")]
         first, last = line.iloc[0], line.iloc[-1]
         exploded = line.loc[line["exploded"] > 0, "rate"]
-        end = f"; not finite in some runs from {exploded.min():g} on" if len(exploded) else ""
+        end = f"; it is not finite in some runs from {exploded.min():g} on" if len(exploded) else ""
         sentences.append(
             f"From a {words} of {first['rate']:g} to {last['rate']:g} the norm with respect to the learning rate goes from "
             f"{first['median']:.2g} to {last['median']:.2g}{end}.".replace(" inf", " ∞")
         )
     return sentences
-
-
-def published_rows(estimates: Estimates) -> list[list[str]]:
-    """The paper's figure has no values that can be read; it shows blow-ups at large meta-rates."""
-    return []

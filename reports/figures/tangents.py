@@ -9,33 +9,37 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports import style
-from reports.common import measured, require_finite, setting, stamp
+from reports import published, style
 from reports.curves import draw_curve, median_curves
-from reports.influence_norms import NORMS, norms
+from reports.estimates import About, about
+from reports.influence_norms import norms
+from reports.looks import look
+from reports.selection import measured, require_finite
 from reports.statistics import median
 from reports.tables import Tables
+from reports.words import HYPERPARAMETERS
 
 QUESTION = "How long is the derivative of the parameters with respect to a hyperparameter, and does it stay bounded?"
 METHOD = (
-    "A, B: the Frobenius norm of the influence at each evaluation, over all sets. C, where it was recorded: cosines "
-    "between the gradients of all pairs of some training batches at each evaluation, their mean against their standard "
-    "deviation; each line is a training, from its hollow mark to its full one."
+    "A and B show the Frobenius norm of the influence at each evaluation, over all sets. C, where it was recorded, shows "
+    "the cosines between the gradients of all pairs of some training batches at each evaluation, their mean against their "
+    "standard deviation; each line is a training, from its hollow mark to its full one."
 )
 CORRELATIONS = {"mean": "scalar_gradient_correlation_mean", "deviation": "scalar_gradient_correlation_deviation"}
 
 
 @dataclass(frozen=True)
 class Estimates:
-    """`curves`: a row a method, hyperparameter and evaluation, with median and interval over seeds.
+    """`curves` has a row for each method, hyperparameter and evaluation, with median and interval over seeds.
 
-    `correlations`: a row a method and evaluation, with the medians of mean and deviation; empty where none were recorded.
+    `correlations` has one for each method and evaluation, with the medians of mean and deviation; none where none were
+    recorded.  `tasks` are those of the runs.
     """
 
     curves: pd.DataFrame
     correlations: pd.DataFrame
-    setting: str
-    stamp: str
+    tasks: set[str]
+    about: About
 
     @property
     def csv(self) -> pd.DataFrame:
@@ -44,49 +48,50 @@ class Estimates:
 
 
 def estimate(tables: Tables) -> Estimates:
-    """Medians over seeds of the norms and of the correlations."""
-    data = norms(tables, "tangents")
+    """Returns medians over seeds of the norms and of the correlations."""
+    data = norms(tables)
     require_finite(data["norm"], "norm")
-    runs = measured(tables.of_figure("tangents"))
+    runs = measured(tables.runs)
     return Estimates(
-        median_curves(data, ["label", "method", "name"], "norm"), _correlations(runs, tables.evaluations),
-        setting(runs, tables.environments), stamp(runs),
+        median_curves(data, ["label", "method_label", "name"], "norm"), _correlations(runs, tables.evaluations),
+        set(runs["task"]), about(tables, runs),
     )  # fmt: skip
 
 
 def _correlations(runs: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFrame:
     if not set(CORRELATIONS.values()) <= set(evaluations):
-        return pd.DataFrame(columns=["label", "method", "epoch", *CORRELATIONS])
-    data = evaluations.merge(runs[["run", "label", "method"]], on="run").dropna(subset=list(CORRELATIONS.values()))
+        return pd.DataFrame(columns=["label", "method_label", "epoch", *CORRELATIONS])
+    data = evaluations.merge(runs[["run", "label", "method_label"]], on="run").dropna(subset=list(CORRELATIONS.values()))
     data = data.assign(place=data.groupby("run").cumcount())
     named = {name: (column, lambda values: float(median(values.to_numpy()))) for name, column in CORRELATIONS.items()}
-    table = data.groupby(["label", "method", "place"], as_index=False).agg(epoch=("epoch", "median"), **named)
+    table = data.groupby(["label", "method_label", "place"], as_index=False).agg(epoch=("epoch", "median"), **named)
     return table.drop(columns="place")
 
 
 def draw(estimates: Estimates) -> Figure:
-    """A panel a hyperparameter, a line a method; then the correlations, if there are any."""
-    count = len(NORMS) + (len(estimates.correlations) > 0)
+    """Draws a panel for each hyperparameter, with a line a method; then the correlations, if there are any."""
+    count = len(HYPERPARAMETERS) + (len(estimates.correlations) > 0)
     figure, panels = style.panels(1, count, height=2.6)
-    for letter, axes, (name, words) in zip("AB", panels, NORMS.items(), strict=False):
-        for (label, method), curve in estimates.curves[estimates.curves["name"] == name].groupby(["label", "method"]):
-            look = {"colour": style.colour(str(method)), "marker": style.marker(str(method))}
-            draw_curve(axes, curve, label=str(label), **look)
+    for letter, axes, (name, words) in zip("AB", panels, HYPERPARAMETERS.items(), strict=False):
+        of_name = estimates.curves[estimates.curves["name"] == name]
+        for (label, method_label), curve in of_name.groupby(["label", "method_label"]):
+            own = look(method_label)
+            draw_curve(axes, curve, colour=own.colour, marker=own.marker, dashes=own.dashes, label=str(label))
         style.log_scale(axes, "y")
         axes.set_title(f"{letter}  By the {words}", loc="left")
         axes.set_xlabel("Epochs")
     panels[0].set_ylabel("Norm of the influence")
-    if count > len(NORMS):
+    if count > len(HYPERPARAMETERS):
         _draw_correlations(panels[-1], estimates.correlations)
     handles = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles, loc="outside upper center", ncols=style.legend_columns(4), fontsize=6.5)
-    style.stamp(figure, estimates.stamp)
+    style.stamp(figure, estimates.about.stamp)
     return figure
 
 
 def _draw_correlations(axes: Axes, correlations: pd.DataFrame) -> None:
-    for (label, method), path in correlations.groupby(["label", "method"]):
-        colour, marker = style.colour(str(method)), style.marker(str(method))
+    for (label, method_label), path in correlations.groupby(["label", "method_label"]):
+        colour, marker, *_ = look(method_label)
         axes.plot(path["mean"], path["deviation"], color=colour, lw=0.5, alpha=0.35)
         for place, face in ((0, "none"), (-1, colour)):
             axes.plot(path["mean"].iloc[place], path["deviation"].iloc[place], marker=marker, mfc=face, mec=colour, ms=6,
@@ -98,18 +103,18 @@ def _draw_correlations(axes: Axes, correlations: pd.DataFrame) -> None:
 
 
 def caption(estimates: Estimates) -> str:
-    """What the figure shows, with n, budget and device."""
+    """Says what the figure shows, with n, budget and device."""
     n = estimates.curves["n"].min()
     third = " C: medians over the same seeds." if len(estimates.correlations) else ""
     return (
         f"Norm of the influence over training: medians over {n} seeds or more, bands 95 % pointwise bootstrap intervals; a "
-        f"line ends where the norm is not finite.{third} {estimates.setting}"
+        f"line ends where the norm is not finite.{third} {estimates.about.setting}"
     )
 
 
 def findings(estimates: Estimates) -> list[str]:
-    """The range of each norm, and where the correlations go."""
-    parts = [f"{_range(estimates, name)} with respect to the {words}" for name, words in NORMS.items()]
+    """Gives the range of each norm, and where the correlations go."""
+    parts = [f"{_range(estimates, name)} with respect to the {words}" for name, words in HYPERPARAMETERS.items()]
     sentences = [f"Median norms are {' and '.join(parts)}."]
     ends = [
         f"{path['mean'].iloc[0]:.2f} to {path['mean'].iloc[-1]:.2f} ({label})"
@@ -127,7 +132,8 @@ def _range(estimates: Estimates, name: str) -> str:
 
 
 def published_rows(estimates: Estimates) -> list[list[str]]:
-    """The paper's ranges, read by eye, beside ours."""
-    published = {"lr": "1e2 to 1e4", "weight_decay": "1e3 to 4e5"}
-    rows = [[words, _range(estimates, name), published[name]] for name, words in NORMS.items()]
+    """Returns our ranges beside the paper's, which are of both of its tasks; none where the runs are of another task."""
+    if not estimates.tasks <= published.TASKS.keys():
+        return []
+    rows = [[words, _range(estimates, name), published.NORMS[name]] for name, words in HYPERPARAMETERS.items()]
     return [["With respect to the", "Norm", "Published"], *rows]

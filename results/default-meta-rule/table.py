@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from reports.style import COLOURS, PAGE_INCHES, figure_style
+from reports.style import PAGE_INCHES, figure_style
 
 HERE = Path(__file__).parent
 CHANCE = math.log(10)
@@ -88,8 +88,8 @@ def draw(chosen: str) -> None:
     """Learning rate and test loss over the epochs, a line for each start (median over seeds), two tasks."""
     table = pd.read_csv(HERE / "trajectories.csv")
     looks = {
-        PUBLISHED: ("--", COLOURS["oho-published"], "published settings"),
-        chosen: ("-", COLOURS["oho-default"], chosen),
+        PUBLISHED: ("--", "#7F7F7F", "published settings"),
+        chosen: ("-", "#009E73", chosen),
     }
     with figure_style():
         figure, axes = plt.subplots(2, 2, figsize=(PAGE_INCHES, 4.2), sharex=True)

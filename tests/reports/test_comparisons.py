@@ -56,7 +56,6 @@ def test_pairs_are_of_the_same_seed_and_a_lost_run_is_a_bad_one():
     assert (second.second, second.n) == ("theirs", 2)
     assert second.difference.value == pytest.approx(-0.075)
     assert [c.corrected for c in (first, second)] == [0.5, 0.5]
-    assert not first.is_separated
 
 
 def test_as_many_seeds_as_it_says_do_separate():

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_runs import LOSSES, errors, part_of, shocked_runs, write_curves, write_folder, write_oho
 from matplotlib.testing.compare import compare_images
-from test_new_figures import errors, shocked_runs, write_curves
-from test_reports import LOSSES, write_folder
-from test_settings_figures import write_oho
 
-from reports.api import _module
+from reports.loading import load
 from reports.registry import FIGURES
 from reports.style import figure_style
 from reports.tables import read_tables
@@ -69,7 +67,7 @@ def curve_runs(figure):
     validated = [{"source": "validation", "validation_batch_size": size} for size in (20, 100, 359)]
     held = [("oho-global", options, seed, None, course(1 / options["validation_batch_size"] + seed / 50), {})
             for options in validated for seed in SEEDS]  # fmt: skip
-    over = {"name": "oho-global", "label": "oho-global"}
+    over = {**part_of("oho-global"), "label": "oho-global"}
     return {
         "tangents": [(name, {}, seed, None, course(0.2), alike | (norms if name != "fixed" else {}))
                      for name in ("fixed", "oho-global", "oho-default") for seed in SEEDS],
@@ -99,9 +97,10 @@ def tables_of(figure, root):
 @pytest.mark.parametrize("column", [False, True], ids=["page", "column"])
 @pytest.mark.parametrize("figure", FIGURES)
 def test_it_looks_as_it_did(figure, column, tmp_path):
-    module, name = _module(figure), f"{figure}{'-column' if column else ''}.png"
-    estimates = module.estimate(tables_of(figure, tmp_path / "runs"))
-    with figure_style(column=column):
+    module, name = load(figure, (), tmp_path).module, f"{figure}{'-column' if column else ''}.png"
+    tables = tables_of(figure, tmp_path / "runs")
+    estimates = module.estimate(tables)
+    with figure_style(column=column, methods=tables.methods):
         module.draw(estimates).savefig(tmp_path / name, dpi=60)
     if os.environ.get("REDRAW"):
         KEPT.mkdir(exist_ok=True)

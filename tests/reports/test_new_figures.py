@@ -2,32 +2,13 @@
 
 import numpy as np
 import pytest
-from test_reports import evaluation, incumbent, spec_of, write_run
+from made_up_runs import errors, part_of, shocked_runs, write_curves
 
-from bench.records import Manifest, ReportError, write_manifest
+from bench.records import ReportError
 from reports.api import build_figure
 from reports.figures import exactness, profiles, resiliency, source, tangents, transplant
-from reports.resiliency import resiliency as resiliency_of
+from reports.recovery import recovery
 from reports.statistics import performance_profile
-from reports.tables import read_tables
-
-
-def write_curves(root, figure, runs):
-    """`runs`: (method, options, seed, shock, evaluations, scalars), an evaluation being (step, loss, learning rate)."""
-    ids = []
-    for name, options, seed, shock, points, scalars in runs:
-        spec = spec_of(name, seed)
-        spec["method"] |= {"label": f"{name} {options}".replace(" {}", ""), **options}
-        if shock:
-            spec["shock"] = {"label": f"lr set to {shock['set']['lr']:g} at epoch {shock['epoch']:g}", "events": [shock]}
-        records = [incumbent(points[0][0], points[-1][1])]
-        for step, loss, rate in points:
-            hyper = {"lr": [rate], "weight_decay": [1e-4]}
-            records.append({**evaluation(step, loss), "hyper": hyper, "scalars": scalars})
-        ids.append(write_run(root, spec, records))
-    write_manifest(root, Manifest(figure, (figure,), {}, tuple(ids)))
-    return read_tables(root)
-
 
 EPOCHS = np.array([3.0, 4.0, 5.0, 6.0, 7.0])
 RECOVERIES = {
@@ -45,22 +26,8 @@ RECOVERIES = {
 @pytest.mark.parametrize("case", RECOVERIES)
 def test_resiliency_of_one_run(case):
     losses, twin, expected = RECOVERIES[case]
-    found = resiliency_of(EPOCHS, np.array(losses, dtype=float), np.array(twin, dtype=float), 3.0)
+    found = recovery(EPOCHS, np.array(losses, dtype=float), np.array(twin, dtype=float), 3.0)
     assert tuple(found) == pytest.approx(expected)
-
-
-def shocked_runs(kicked=3.0):
-    """One evaluation an epoch of ten steps; OHO is back within an epoch, fixed is not."""
-    twin = [(step, 1.0, 0.1) for step in range(0, 100, 10)]
-    hit = {
-        "fixed": [(s, 1.0 if s <= 30 else kicked, 0.1) for s in range(0, 100, 10)],
-        "oho-global": [(s, kicked if s == 40 else 1.0, 0.1) for s in range(0, 100, 10)],
-    }
-    event = {"epoch": 3.0, "set": {"lr": 0.2}}
-    return [
-        (name, {}, seed, shock, hit[name] if shock else twin, {})
-        for name in hit for seed in (0, 1, 2) for shock in (None, event)
-    ]  # fmt: skip
 
 
 def test_resiliency_estimates(tmp_path):
@@ -69,8 +36,8 @@ def test_resiliency_estimates(tmp_path):
     assert summary.loc["fixed", ["n", "epochs", "recovered", "excess"]].tolist() == [3, np.inf, 0, 11.0]
     assert summary.loc["oho-global", ["n", "epochs", "recovered", "excess"]].tolist() == [3, 2.0, 3, 2.0]
     text = " ".join(resiliency.findings(estimates))
-    assert "Of 1 shock the median run recovers from 0 (fixed), 1 after at most 2 epochs (oho-global)." in text
-    assert "lowest with oho-global in 1" in text
+    assert "Of 1 shock, the median run recovers from 0 with fixed, 1 with oho-global (after at most 2 epochs)." in text
+    assert "lowest with oho-global in 1 of 1 shock" in text
     assert set(estimates.curves["kick"]) == {"lr"}
     assert len(resiliency.draw(estimates).axes) == 4
     assert len(resiliency.interactive(estimates).data) == 2
@@ -110,11 +77,6 @@ def test_source_orders_batch_sizes_and_tells_the_training_batch(tmp_path):
     source.draw(estimates)
 
 
-def errors(lr, decay, wrong):
-    return {"hypergradient_error_lr": lr, "hypergradient_error_weight_decay": decay,
-            "hypergradient_wrong_sign_lr": wrong, "hypergradient_wrong_sign_weight_decay": wrong}  # fmt: skip
-
-
 def test_exactness_tells_errors_and_losses(tmp_path):
     points = [(0, 2.3, 0.1), (50, 0.5, 0.1), (100, 0.2, 0.1)]
     runs = [("oho-published", {}, seed, None, points, errors(0.5, 1.5, 0.25)) for seed in (0, 1, 2)]
@@ -122,7 +84,7 @@ def test_exactness_tells_errors_and_losses(tmp_path):
     estimates = exactness.estimate(write_curves(tmp_path, "exactness", runs))
     row = estimates.summary.set_index("label").loc["oho-published"]
     assert row[["error_lr", "error_weight_decay", "wrong_sign", "median"]].tolist() == [0.5, 1.5, 0.25, 0.2]
-    assert estimates.summary["label"].tolist() == ["oho-global", "oho-published"]
+    assert estimates.summary["label"].tolist() == ["oho-published", "oho-global"]
     assert "oho-published with respect to the learning rate are off by 50%" in exactness.findings(estimates)[0]
     assert "wrong sign in 25% of steps" in exactness.findings(estimates)[1]
     exactness.draw(estimates)
@@ -130,7 +92,7 @@ def test_exactness_tells_errors_and_losses(tmp_path):
 
 def test_transplant_groups_by_donor(tmp_path):
     def over(order):
-        return {"order": order, "over": {"name": "oho-global", "label": "oho-global"}}
+        return {"order": order, "over": {**part_of("oho-global"), "label": "oho-global"}}
 
     runs = [("oho-global", {}, seed, None, [(0, 2.3, 0.1), (100, 0.1 + seed, 0.1)], {}) for seed in (0, 1, 2)]
     for order, loss in (("kept", 0.2), ("shuffled", 0.4), ("mean", 0.3)):
@@ -168,7 +130,7 @@ def test_profiles_take_the_problems_that_all_methods_have(tmp_path):
     ratios = estimates.ratios.pivot(index="seed", columns="label", values="ratio")
     assert ratios["fixed"].tolist() == [2.0, 1.0, pytest.approx(1.5), np.inf]
     assert ratios["oho-global"].tolist() == [1.0, 2.0, 1.0, 1.0]
-    assert "Most often best: oho-global, on 75% of 4 problems." in profiles.findings(estimates)
+    assert "oho-global is most often best, on 75% of 4 problems." in profiles.findings(estimates)
     profiles.draw(estimates)
 
 
@@ -200,7 +162,7 @@ def diverged(figure):
     """What each figure needs, with nothing finite in it."""
     lost = [(0, None, 0.1), (100, None, None)]
     event = {"epoch": 3.0, "set": {"lr": 0.2}}
-    over = {"order": "kept", "over": {"name": "oho-global", "label": "oho-global"}}
+    over = {"order": "kept", "over": {**part_of("oho-global"), "label": "oho-global"}}
     return {
         "source": [("oho-global", {"source": "training"}, 0, None, lost, {}),
                    ("oho-global", {"source": "validation", "validation_batch_size": 9}, 0, None, lost, {})],

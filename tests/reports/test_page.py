@@ -9,13 +9,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_reports import LOSSES, evaluation, incumbent, spec_of, write_folder, write_run
+from made_up_runs import LOSSES, evaluation, incumbent, spec_of, write_folder, write_run
 
-from bench.records import Manifest, ReportError, RunWriter, Status, read_run, write_manifest
+from bench.records import Manifest, ReportError, RunWriter, Status, write_manifest
 from reports import page
 from reports.api import build_report
 from reports.figures import anytime
-from reports.page import LOG_ROWS, details, embedded, log, rounded, rows
+from reports.page import LOG_ROWS, details, embedded, rounded, rows
 from reports.tables import read_tables
 
 HOSTILE = '</script><b>x & "y"'
@@ -89,17 +89,17 @@ def test_the_table_has_a_row_for_each_planned_run(mixed):
     first = mixed.ids.measured[0]
     budget = [2.0, "2 seconds"]
     assert table[first] == [
-        "both", "digits-mlp", "Fixed", 0, "budget reached", budget, 0.5, 0.5, 0.1, 2.0, 100, 0, first,
+        "both", "digits-mlp", "Fixed", 0, "budget reached", budget, 0.5, 0.5, 10.0, 2.0, 100, 0, first,
     ]  # fmt: skip
     assert table[mixed.ids.failed][2:9] == [HOSTILE, 3, "failed", budget, None, None, None]
-    assert table[mixed.ids.disturbed][3:5] == [7, "diverged (clock disturbed)"]
+    assert table[mixed.ids.disturbed][3:5] == [7, "diverged (clock disturbed) (untrained model)"]
     assert table[mixed.ids.unfinished][2:] == ["Step", 9, "not finished", budget, *[None] * 6, mixed.ids.unfinished]
     assert table[MISSING] == ["both", *[None] * 3, "missing", *[None] * 7, MISSING]
     assert all(type(table[first][index]) is int for index in (3, 10, 11))
 
 
 def test_details_are_what_was_recorded(mixed):
-    found = details(read_tables(mixed.results).runs, mixed.results)
+    found = details(read_tables(mixed.results))
     assert found.keys() == {*mixed.ids.measured, mixed.ids.failed, mixed.ids.disturbed, mixed.ids.unfinished}
     disturbed = found[mixed.ids.disturbed]
     assert disturbed["spec"] == spec_of("adam", 7)
@@ -111,28 +111,32 @@ def test_details_are_what_was_recorded(mixed):
     assert found[mixed.ids.unfinished]["log"]["test loss"] == [0.5]
 
 
+def log_of(root, records, **changes):
+    """What opens of the log of a run with these records."""
+    ended = write_run(root, spec_of("fixed", 0), records, **changes)
+    write_manifest(root, Manifest("both", (), {}, (ended,)))
+    return details(read_tables(root))[ended]["log"]
+
+
 def test_a_log_has_the_columns_that_say_something(tmp_path):
     settings = {"lr": [0.123456], "weight_decay": [0.1, None, 0.2]}
     records = [{**evaluation(step, 1 / 3), "hyper": settings, "train_loss": None} for step in (100, 200)]
-    run = read_run(tmp_path / write_run(tmp_path, spec_of("fixed", 0), records))
-    assert log(run) == {
+    assert log_of(tmp_path, records) == {
         "used (seconds)": [1.0, 2.0], "step": [100, 200], "epoch": [10.0, 20.0], "validation loss": [0.3333] * 2,
-        "test loss": [0.3333] * 2, "test error": [0.1] * 2, "validation loss, selected model": [0.3333] * 2,
-        "test loss, selected model": [0.3333] * 2, "learning rate": [0.1235] * 2,
-        "weight decay": ["0.1 to 0.2 (3 sets)"] * 2,
+        "test loss": [0.3333] * 2, "test classification error (%)": [10.0] * 2,
+        "validation loss, selected model": [0.3333] * 2, "test loss, selected model": [0.3333] * 2,
+        "learning rate": [0.1235] * 2, "L2 coefficient": ["0.1 to 0.2 (3 sets)"] * 2,
     }  # fmt: skip
 
 
 def test_a_long_log_is_thinned_from_end_to_end(tmp_path):
     records = [evaluation(step, 0.5) for step in range(5 * LOG_ROWS)]
-    identity = write_run(tmp_path, spec_of("fixed", 0), records)
-    steps = log(read_run(tmp_path / identity))["step"]
+    steps = log_of(tmp_path, records)["step"]
     assert (len(steps), steps[0], steps[-1]) == (LOG_ROWS, 0, 5 * LOG_ROWS - 1)
 
 
 def test_a_run_without_evaluations_has_an_empty_log(tmp_path):
-    run = read_run(tmp_path / write_run(tmp_path, spec_of("fixed", 0), [], status=Status.FAILED))
-    assert log(run) == {}
+    assert log_of(tmp_path, [], status=Status.FAILED) == {}
 
 
 @pytest.mark.parametrize(
@@ -166,7 +170,7 @@ def test_the_page_holds_its_data_and_loads_nothing(mixed):
 def test_the_page_begins_as_the_report_does(mixed):
     words = " ".join("".join(Elements(mixed.page.read_text(encoding="utf-8")).words).split())
     assert "This report compares 13 runs of 5 methods on digits-mlp, 2 counted seconds each." in words
-    assert "At 2 counted seconds Oho-Global is lowest with 0.15" in words
+    assert "At 2 counted seconds Global OHO is lowest with 0.15" in words
     assert "13 of 16 planned runs were measured" in words
 
 
@@ -198,7 +202,7 @@ def test_lines_of_anytime_are_its_estimates(mixed):
     estimates = anytime.estimate(read_tables(mixed.results))
     chart = anytime.interactive(estimates)
     lines = [trace for trace in chart.data if trace.showlegend is None]
-    best_first = ["Oho-Global", "Fixed", "random-search: fixed", "bayesian-search: adam", "Adam"]
+    best_first = ["Global OHO", "Fixed", "Random search: Fixed", "Bayesian optimization: Adam", "Adam"]
     assert [trace.name for trace in lines] == best_first
     curve = estimates.curves[(estimates.curves["label"] == "Fixed") & np.isfinite(estimates.curves["median"])]
     assert lines[1].x == tuple(curve["used"])
@@ -252,7 +256,7 @@ def column(browser, name):
 def test_the_page_in_a_browser(mixed, browser):
     browser.get(mixed.page.as_uri())
     names = browser.execute_script("return [...document.querySelectorAll('.legendtext')].map((text) => text.textContent)")
-    assert names[:2] == ["Oho-Global", "Fixed"]
+    assert names[:2] == ["Global OHO", "Fixed"]
     lines = browser.execute_script("return document.querySelectorAll('.scatterlayer .trace path.js-line').length")
     assert lines >= len(names)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_reports import LOSSES, evaluation, incumbent, spec_of, write_folder, write_run
+from made_up_runs import LOSSES, evaluation, incumbent, spec_of, write_folder, write_run
 
 from bench.records import Manifest, RecordError, ReportError, Status, write_manifest
 from reports.replay import at_budgets, describe
@@ -15,7 +15,7 @@ def test_the_last_model_found_within_the_budget_is_the_result(tmp_path):
     assert fixed.loc[1.0].tolist() == fixed.loc[1.5].tolist() == [0.9, 0.8, 0.7]
     assert fixed.loc[2.0].tolist() == [0.5, 0.3, 0.4]
     assert fixed.loc[0.5].isna().all()
-    search = table[(table["label"] == "random-search: fixed") & (table["replayed"] == 2.0)]
+    search = table[(table["label"] == "Random search: Fixed") & (table["replayed"] == 2.0)]
     assert search["trial"].tolist() == [1, 1, 1]
 
 

@@ -2,27 +2,11 @@
 
 import numpy as np
 import pytest
-from test_reports import evaluation, spec_of, write_run
+from made_up_runs import write_oho
 
-from bench.records import Manifest, ReportError, write_manifest
+from bench.records import ReportError
 from reports.api import build_figure
 from reports.figures import convergence, reset, sets, stability, tangents
-from reports.tables import read_tables
-
-
-def write_oho(root, figure, runs):
-    """`runs`: (method, options, seed, evaluations), an evaluation being (step, loss, learning rates, norms)."""
-    ids = []
-    for number, (name, options, seed, evaluations) in enumerate(runs):
-        spec = spec_of(name, seed)
-        spec["method"] |= {"label": f"{name} {options}", **options}
-        records = []
-        for step, loss, rates, norms in evaluations:
-            scalars = {f"influence_norm_{key}": norm for key, norm in zip(("lr", "weight_decay"), norms, strict=False)}
-            records.append({**evaluation(step, loss), "hyper": {"lr": rates, "weight_decay": rates}, "scalars": scalars})
-        ids.append(write_run(root, spec, records, counted_seconds=1.0 + number))
-    write_manifest(root, Manifest(figure, (figure,), {}, tuple(ids)))
-    return read_tables(root)
 
 
 def ends(loss, rates=(0.1,), norms=(1.0, 1.0)):
@@ -32,10 +16,10 @@ def ends(loss, rates=(0.1,), norms=(1.0, 1.0)):
 def test_reset_orders_periods_with_never_last(tmp_path):
     runs = [("oho-global", {"reset_every": every}, seed, ends(loss + seed))
             for every, loss in ((0, 0.1), (100, 0.2), (1, 0.4)) for seed in (0, 1, 2)]  # fmt: skip
-    estimates = reset.estimate(write_oho(tmp_path, "reset", runs))
+    estimates = reset.estimate(write_oho(tmp_path, "reset", runs, task="cifar10-resnet18"))
     assert estimates.summary["every"].tolist() == [1, 100, 0]
     assert estimates.summary["median"].tolist() == [1.4, 1.2, 1.1]
-    assert "lowest: never" in reset.findings(estimates)[0]
+    assert "it is lowest at never" in reset.findings(estimates)[0]
     assert reset.published_rows(estimates)[1:] == [["1", "1.4", "0.46"], ["100", "1.2", "0.44"], ["never", "1.1", "0.39"]]
     reset.draw(estimates)
 
@@ -84,7 +68,7 @@ def test_stability_takes_the_largest_norm_and_counts_explosions(tmp_path):
     line = estimates.summary[(estimates.summary["panel"] == "A") & (estimates.summary["name"] == "lr")]
     assert line["median"].tolist() == [4.0, np.inf]
     assert line["exploded"].tolist() == [0, 2]
-    assert "not finite in some runs from 1 on" in stability.findings(estimates)[0]
+    assert "it is not finite in some runs from 1 on" in stability.findings(estimates)[0]
     stability.draw(estimates)
 
 

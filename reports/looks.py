@@ -1,0 +1,163 @@
+"""What a method looks like in figures: colour, marker, dashes and place, all from its family and its label.
+
+Each family has a palette of its own.  A hash of the label picks a place in it, so that a method keeps its colour from one
+report to the next; where two labels that share a figure pick the same place, the longer takes the next that is free.  A
+method that repeats another has colour and marker of that one, and dashes of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+PALETTES: Mapping[str, Sequence[str]] = {
+    "training": (
+        "#5DC4C4", "#56B4E9", "#7A8FA3", "#4C5FD7", "#0072B2", "#8E6BBF", "#332288", "#C3A5E8", "#009E73", "#004466",
+    ),
+    "online": ("#8C2D04", "#F4A582", "#D55E00", "#C51B7D", "#E8606D", "#F0A202"),
+    "one-step": ("#66C266", "#B9C34C", "#117733", "#999933"),
+    "tuning-free": ("#6B705C", "#8C8C8C", "#B8B8B8", "#4D4D4D", "#C9BC93", "#A89F68", "#6B5E4B"),
+    "": ("#000000", "#AA4499", "#2E6E6E", "#7A6A00", "#777777"),
+}  # fmt: skip
+"""After Okabe and Ito, and Tol, for colour-blind readers: in a palette, neighbours differ in lightness as well as in hue.
+
+The warm colours are of the methods under test alone.  The last palette is of families that have none."""
+OURS, OURS_BESIDE = PALETTES["online"][2], PALETTES["online"][5]
+"""The colours of figures about one setting of a method under test, and about two."""
+MARKERS = ("o", "s", "^", "D", "v", "*", "P", "X", "h", "p", "d", "<", ">", "H", "8")
+SOLID: Any = "-"
+DASHES = (SOLID, (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (6, 1, 1, 1, 1, 1)))
+"""The dashes of lines that share a colour for another reason than repeating a method, such as shocks or groups."""
+REPEATING: Mapping[str, Sequence[Any]] = {
+    "search": ((0, (1, 1)), (0, (7, 1.5)), (0, (2, 1)), (0, (4, 1.5)), (0, (1, 2)), (0, (5, 3))),
+    "population": ((0, (4, 1, 1, 1)), (0, (7, 1, 1, 1))),
+    "transplant": ((0, (6, 1, 1, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (2, 2, 1, 2))),
+    "": ((0, (3, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1))),
+}
+"""Dashes of methods that repeat another, by family."""
+ORDER = ("training", "tuning-free", "one-step", "", "online", "transplant", "search", "population")
+"""Families from left to right and from top to bottom; the empty one stands for all that are not named here."""
+REPEATS = {"search": "search", "population": "population", "transplant": "transplanted schedule"}
+SINGLE = "one training"
+SALT = 2_428_276
+"""With it, the labels of our own methods pick different places."""
+
+
+class Method(NamedTuple):
+    """A method as figures know it; one that repeats another has the label and family of that one, too.
+
+    `figures` are those in which it is shown: methods that share none may look alike.  A method without any is in all.
+    """
+
+    label: str
+    family: str
+    over_label: str | None = None
+    over_family: str | None = None
+    figures: frozenset[str] = frozenset()
+
+    @property
+    def kind(self) -> str:
+        """What it is apart from what it repeats: of `Random search: Adam`, `Random search`; `one training` of one that does
+        not repeat any."""
+        if self.over_label is None:
+            return SINGLE
+        own = self.label.removesuffix(f": {self.over_label}")
+        return REPEATS.get(self.family, self.family) if own == self.label else own
+
+
+class Look(NamedTuple):
+    """How a method is drawn."""
+
+    colour: str
+    marker: str
+    dashes: Any
+    kind: str
+
+
+_looks: contextvars.ContextVar[Mapping[str, Look]] = contextvars.ContextVar("looks", default=MappingProxyType({}))
+
+
+def in_order(methods: Iterable[Method]) -> tuple[Method, ...]:
+    """Returns methods by family; within one as they are given, searches by what they repeat."""
+
+    def place(method: Method) -> tuple[int, str]:
+        family = method.family if method.family in ORDER else ""
+        return ORDER.index(family), method.kind if method.over_label is not None else ""
+
+    return tuple(sorted(methods, key=place))
+
+
+@contextlib.contextmanager
+def looks_of(methods: Iterable[Method]) -> Iterator[None]:
+    """Gives each method its look inside the block."""
+    token = _looks.set(assigned(methods))
+    try:
+        yield
+    finally:
+        _looks.reset(token)
+
+
+def look(label: str) -> Look:
+    """Returns the look of a method; outside of `looks_of`, or of an unknown one, what its label picks in no family."""
+    return _looks.get().get(label) or assigned([Method(label, "")])[label]
+
+
+def assigned(methods: Iterable[Method]) -> dict[str, Look]:
+    """Returns the look of each method by its label, whatever their order."""
+    known = list(methods)
+    single = [method for method in known if method.over_label is None]
+    repeating = [method for method in known if method.over_label is not None]
+    trained = [Method(str(m.over_label), m.over_family or "", figures=m.figures) for m in repeating] + single
+    base: dict[str, Look] = {}
+    for family in {method.family for method in trained}:
+        palette = PALETTES.get(family, PALETTES[""])
+        shown = _shown((method.label, method.figures) for method in trained if method.family == family)
+        for label, place in _places(shown, len(palette)).items():
+            turn, place = divmod(place, len(palette))
+            marker = MARKERS[(place + turn) % len(MARKERS)]
+            base[label] = Look(palette[place], marker, DASHES[turn % len(DASHES)], SINGLE)
+    dashes: dict[str, Any] = {}
+    for family in {method.family for method in repeating}:
+        patterns = REPEATING.get(family, REPEATING[""])
+        shown = _shown((method.kind, method.figures) for method in repeating if method.family == family)
+        dashes |= {kind: patterns[place % len(patterns)] for kind, place in _places(shown, len(patterns)).items()}
+    return base | {
+        method.label: base[str(method.over_label)]._replace(dashes=dashes[method.kind], kind=method.kind)
+        for method in repeating
+    }
+
+
+def _shown(pairs: Iterable[tuple[str, frozenset[str]]]) -> dict[str, frozenset[str]]:
+    """Returns for each name the figures that it is in; none, which stands for all, where one of its methods has none."""
+    found: dict[str, frozenset[str]] = {}
+    for name, figures in pairs:
+        before = found.get(name, figures)
+        found[name] = before | figures if before and figures else frozenset()
+    return found
+
+
+def _places(shown: Mapping[str, frozenset[str]], count: int) -> dict[str, int]:
+    """Returns a place for each name, from 0; those from `count` on are of a second turn, and so on.
+
+    Names that share a figure have different places.  Short names come first: `Fixed` keeps its place, and not
+    `Fixed, AdamW`.
+    """
+    places: dict[str, int] = {}
+    for name in sorted(shown, key=lambda name: (len(name), name)):
+        taken = {place for other, place in places.items() if _meet(shown[name], shown[other])}
+        order = (turn * count + (_hash(name) + step) % count for turn in itertools.count() for step in range(count))
+        places[name] = next(place for place in order if place not in taken)
+    return places
+
+
+def _meet(first: frozenset[str], second: frozenset[str]) -> bool:
+    return not first or not second or not first.isdisjoint(second)
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{SALT} {name}".encode()).digest()[:4])

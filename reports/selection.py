@@ -1,0 +1,63 @@
+"""Which runs a figure takes, and the sentence that stands in its place where there are none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from bench.records import Status
+from reports import words
+
+MEASURED = tuple(str(status) for status in Status if status.is_result)
+COLUMNS = {"task": ["task", "data"], "budget": ["budget", "unit"], "space": ["space"]}
+"""What runs must have in common to be compared."""
+ONLINE = "online"
+"""The family of the methods under test."""
+
+
+class NoData(Exception):  # noqa: N818 (a reason, not an error)
+    """The figure cannot be drawn; the message is the sentence that stands in its place."""
+
+
+def measured(runs: pd.DataFrame) -> pd.DataFrame:
+    """Returns the runs that count as results.  Raises `NoData` where there are none."""
+    if runs.empty:
+        raise NoData("No experiment in this folder names it under `figures:`, so it is not drawn.")
+    chosen = runs[runs["status"].isin(MEASURED)]
+    if chosen.empty:
+        raise NoData("No run that this figure needs has been measured, so it is not drawn.")
+    return chosen
+
+
+def comparable(runs: pd.DataFrame) -> pd.DataFrame:
+    """Returns the measured runs, if all are of one task, budget and space.  Raises `NoData` where they are not."""
+    chosen = measured(runs)
+    differing = [
+        f"{name} ({in_words(chosen)})"
+        for name, in_words in {"task": words.task_names, "budget": words.budgets, "space": words.spaces}.items()
+        if len(chosen[COLUMNS[name]].drop_duplicates()) > 1
+    ]
+    if differing:
+        raise NoData(f"Its runs differ in {' and in '.join(differing)}, so that they cannot be compared: it is not drawn.")
+    return chosen
+
+
+def require_finite(values: pd.Series, what: str = "loss") -> None:
+    """Raises `NoData` where nothing is finite: an axis would be empty."""
+    if not np.isfinite(values.astype(float)).any():
+        raise NoData(f"No run of this figure has a finite {what}, so it is not drawn.")
+
+
+def online(runs: pd.DataFrame) -> pd.Series:
+    """Returns which runs are of a method under test."""
+    return runs["family"] == ONLINE
+
+
+def option(runs: pd.DataFrame, name: str) -> pd.Series:
+    """Returns a setting of each run's method; None where the method has none of that name."""
+    return runs["options"].map(lambda options: options.get(name))
+
+
+def untrained(runs: pd.DataFrame) -> bool:
+    """Returns whether more than half of these runs return the untrained model."""
+    return bool((runs["selected_step"] == 0).mean() > 0.5)

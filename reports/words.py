@@ -1,0 +1,70 @@
+"""The words of captions and tables: budgets, tasks, devices, hyperparameters, numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+HYPERPARAMETERS = {"lr": "learning rate", "weight_decay": "L2 coefficient"}
+
+
+def hyperparameter(name: str) -> str:
+    """Returns what a hyperparameter is called."""
+    return HYPERPARAMETERS.get(name, name.replace("_", " "))
+
+
+def task_names(runs: pd.DataFrame) -> str:
+    """Returns the runs' tasks, each with what its data are called where they are not the original ones."""
+    pairs = runs[["task", "data"]].drop_duplicates().values
+    return ", ".join(sorted(f"{task} on {data}" if isinstance(data, str) else task for task, data in pairs))
+
+
+def setting(runs: pd.DataFrame, environments: Sequence[Mapping[str, Any]]) -> str:
+    """Returns task, budget, search space, device and disturbed runs, for a caption."""
+    devices = ", ".join(sorted({str(environment.get("device_name")) for environment in environments}))
+    disturbed = runs.loc[runs["invalid_because"] != "", "run"].nunique()
+    note = f" In {disturbed} of {runs['run'].nunique()} runs the clock was disturbed (last page)." if disturbed else ""
+    start = f"initial values from the space “{spaces(runs)}”"
+    return f"Task {task_names(runs)}; {budgets(runs)} a run; {start}; device: {devices}.{note}"
+
+
+def stamp(runs: pd.DataFrame) -> str:
+    """Returns what a figure has to say of itself where it is shown without its caption."""
+    return f"{task_names(runs)}; space “{spaces(runs)}”; {budgets(runs)} a run"
+
+
+def budgets(runs: pd.DataFrame) -> str:
+    """Returns the runs' budgets: `30, 60 or 80 epochs or 2 counted seconds`."""
+    parts = []
+    for unit, amounts in runs.groupby("unit")["budget"]:
+        *most, last = [f"{amount:g}" for amount in sorted(amounts.unique())]
+        listed = f"{', '.join(most)} or {last}" if most else last
+        parts.append(f"{listed} {budget_unit(str(unit))}")
+    return " or ".join(parts)
+
+
+def budget_unit(unit: str) -> str:
+    """Returns a budget's unit: seconds are counted ones."""
+    return "counted seconds" if unit == "seconds" else unit
+
+
+def spaces(runs: pd.DataFrame) -> str:
+    """Returns the names of the spaces that the runs drew from."""
+    return ", ".join(sorted(runs["space"].unique()))
+
+
+def plural(count: int, noun: str) -> str:
+    """Returns `1 run`, `2 runs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns `a`, `a and b` or `a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def loss_text(value: float) -> str:
+    """Returns a loss to three digits."""
+    return "∞" if value == float("inf") else f"{value:.3g}"

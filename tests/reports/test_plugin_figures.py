@@ -1,0 +1,118 @@
+"""A figure in a file of a user's own, from a folder outside of the repository, in reports and on its own."""
+
+import pytest
+from helpers import oho_bench, run_one, write_config
+
+from bench.command.planning import write_plan
+from bench.experiment.expansion import load_experiment
+from bench.records import Manifest, ReportError, write_manifest
+from reports.api import build_figure, build_report
+
+MINE = '''\
+"""Where the time goes."""
+
+from reports.registry import FigureEntry
+from reports.selection import measured
+from reports.style import panels
+
+FIGURE = FigureEntry("counted seconds", "Where the time goes", module=__name__)
+
+
+def estimate(tables):
+    return measured(tables.runs)[["label", "counted_seconds"]]
+
+
+def draw(estimates):
+    figure, axes = panels(1, 1, height=2)
+    axes.bar(estimates["label"], estimates["counted_seconds"])
+    return figure
+'''
+REST = '''
+
+QUESTION = "Which method takes longest?"
+
+
+def findings(estimates):
+    return ["The only one takes longest."]
+
+
+def interactive(estimates):
+    import plotly.graph_objects as go
+
+    return go.Figure(go.Bar(x=estimates["label"], y=estimates["counted_seconds"]))
+'''
+NAME = "mine.py:FIGURE"
+
+
+@pytest.fixture(scope="module")
+def measured_spec(tmp_path_factory):
+    """A results folder with one real run, and what it was planned by."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    write_config(folder, "fixed")
+    experiment = load_experiment(folder / "small.yaml", overrides=["budget.steps=10"])
+    run_one(experiment.specs[0], folder / "runs")
+    return folder
+
+
+def planned(folder, content):
+    """Plans a figure of that content in the folder; what is read later is the copy in the results."""
+    (folder / "mine.py").write_text(content)
+    experiment = load_experiment(folder / "small.yaml", overrides=["budget.steps=10", f"figures=[./{NAME}]"])
+    write_plan(experiment, folder / "runs")
+    (folder / "mine.py").unlink()
+    return folder / "runs"
+
+
+def test_it_is_a_section_and_a_chart_as_any_other(measured_spec, tmp_path):
+    results = planned(measured_spec, MINE + REST)
+    files = build_report(results, tmp_path / "report.pdf")
+    assert [path.name for path in files[2:]] == [f"mine.py-FIGURE.{suffix}" for suffix in ("pdf", "png", "svg", "csv")]
+    page = files[1].read_text(encoding="utf-8")
+    assert "<h2>Where the time goes</h2>\n<p>Which method takes longest?</p>" in page
+    assert f'data-chart="{NAME}"' in page
+
+
+def test_estimate_and_draw_are_enough(measured_spec, tmp_path, monkeypatch):
+    results = planned(measured_spec, MINE)
+    assert build_report(results, tmp_path / "report.pdf")
+    monkeypatch.chdir(tmp_path)
+    assert build_figure(NAME, results)[0].name == "mine.py-FIGURE.pdf"
+    assert (tmp_path / "mine.py-FIGURE.csv").read_text().startswith("label,counted_seconds\nFixed,")
+
+
+def test_the_command_line_draws_it_by_its_name(measured_spec, tmp_path):
+    results = planned(measured_spec, MINE)
+    answer = oho_bench("figure", NAME, results, "-o", tmp_path / "one.pdf")
+    assert answer.returncode == 0, answer.stderr
+    assert (tmp_path / "one.png").exists()
+
+
+BROKEN = {
+    "raises": (MINE.replace("return measured(", "return 1 / 0 + measured("), r"mine\.py:11:1: ZeroDivisionError"),
+    "lacks draw": (MINE.partition("def draw")[0], "has no function draw, which a figure needs"),
+    "draws something else": (MINE.replace("return figure", "return 1"), "draw returns a int; a matplotlib Figure"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_one_that_fails_is_one_line_and_the_rest_is_made(broken, measured_spec, tmp_path, caplog):
+    content, words = BROKEN[broken]
+    results = planned(measured_spec, content)
+    with pytest.raises(ReportError, match=words) as error:
+        build_figure(NAME, results, tmp_path / "one.pdf")
+    assert "\n" not in str(error.value)
+    pdf, _, *others = build_report(results, tmp_path / "report.pdf")
+    assert pdf.read_bytes().startswith(b"%PDF")
+    assert others == []
+    assert [record.getMessage() for record in caplog.records] == [str(error.value)]
+
+
+def test_a_file_that_is_gone_is_told(measured_spec, tmp_path):
+    origin = {"file": "mine.py", "hash": "0" * 16, "place": "FIGURE"}
+    (tmp_path / "experiments").mkdir()
+    for folder in (measured_spec / "runs").glob("*/spec.json"):
+        (tmp_path / folder.parent.name).symlink_to(folder.parent)
+        runs = (folder.parent.name,)
+    write_manifest(tmp_path, Manifest("small", (NAME,), {"figures": {NAME: origin}}, runs))
+    with pytest.raises(ReportError, match=r"mine\.py: cannot be read"):
+        build_figure(NAME, tmp_path, tmp_path / "one.pdf")
