@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_exact import online, relative_error, unrolled
+from small_trainings import online, relative_error, unrolled
 
 import oho
 from bench.tasks.models import channel_moments, residual_network

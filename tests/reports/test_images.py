@@ -8,10 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_runs import LOSSES, errors, shocked_runs, write_curves, write_folder, write_oho
 from matplotlib.testing.compare import compare_images
-from test_new_figures import errors, shocked_runs, write_curves
-from test_reports import LOSSES, write_folder
-from test_settings_figures import write_oho
 
 from reports.api import _module
 from reports.registry import FIGURES

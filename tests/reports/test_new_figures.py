@@ -2,32 +2,13 @@
 
 import numpy as np
 import pytest
-from test_reports import evaluation, incumbent, spec_of, write_run
+from made_up_runs import errors, shocked_runs, write_curves
 
-from bench.records import Manifest, ReportError, write_manifest
+from bench.records import ReportError
 from reports.api import build_figure
 from reports.figures import exactness, profiles, resiliency, source, tangents, transplant
 from reports.resiliency import resiliency as resiliency_of
 from reports.statistics import performance_profile
-from reports.tables import read_tables
-
-
-def write_curves(root, figure, runs):
-    """`runs`: (method, options, seed, shock, evaluations, scalars), an evaluation being (step, loss, learning rate)."""
-    ids = []
-    for name, options, seed, shock, points, scalars in runs:
-        spec = spec_of(name, seed)
-        spec["method"] |= {"label": f"{name} {options}".replace(" {}", ""), **options}
-        if shock:
-            spec["shock"] = {"label": f"lr set to {shock['set']['lr']:g} at epoch {shock['epoch']:g}", "events": [shock]}
-        records = [incumbent(points[0][0], points[-1][1])]
-        for step, loss, rate in points:
-            hyper = {"lr": [rate], "weight_decay": [1e-4]}
-            records.append({**evaluation(step, loss), "hyper": hyper, "scalars": scalars})
-        ids.append(write_run(root, spec, records))
-    write_manifest(root, Manifest(figure, (figure,), {}, tuple(ids)))
-    return read_tables(root)
-
 
 EPOCHS = np.array([3.0, 4.0, 5.0, 6.0, 7.0])
 RECOVERIES = {
@@ -47,20 +28,6 @@ def test_resiliency_of_one_run(case):
     losses, twin, expected = RECOVERIES[case]
     found = resiliency_of(EPOCHS, np.array(losses, dtype=float), np.array(twin, dtype=float), 3.0)
     assert tuple(found) == pytest.approx(expected)
-
-
-def shocked_runs(kicked=3.0):
-    """One evaluation an epoch of ten steps; OHO is back within an epoch, fixed is not."""
-    twin = [(step, 1.0, 0.1) for step in range(0, 100, 10)]
-    hit = {
-        "fixed": [(s, 1.0 if s <= 30 else kicked, 0.1) for s in range(0, 100, 10)],
-        "oho-global": [(s, kicked if s == 40 else 1.0, 0.1) for s in range(0, 100, 10)],
-    }
-    event = {"epoch": 3.0, "set": {"lr": 0.2}}
-    return [
-        (name, {}, seed, shock, hit[name] if shock else twin, {})
-        for name in hit for seed in (0, 1, 2) for shock in (None, event)
-    ]  # fmt: skip
 
 
 def test_resiliency_estimates(tmp_path):
@@ -108,11 +75,6 @@ def test_source_orders_batch_sizes_and_tells_the_training_batch(tmp_path):
     assert "training batch, the median final test loss of the present model is 0.5, above that" in text
     assert "0.4 (20), 0.3 (100); falling throughout" in text
     source.draw(estimates)
-
-
-def errors(lr, decay, wrong):
-    return {"hypergradient_error_lr": lr, "hypergradient_error_weight_decay": decay,
-            "hypergradient_wrong_sign_lr": wrong, "hypergradient_wrong_sign_weight_decay": wrong}  # fmt: skip
 
 
 def test_exactness_tells_errors_and_losses(tmp_path):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_reports import LOSSES, evaluation, incumbent, spec_of, write_folder, write_run
+from made_up_runs import LOSSES, evaluation, incumbent, spec_of, write_folder, write_run
 
 from bench.records import Manifest, ReportError, RunWriter, Status, read_run, write_manifest
 from reports import page

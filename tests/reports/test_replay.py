@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_reports import LOSSES, evaluation, incumbent, spec_of, write_folder, write_run
+from made_up_runs import LOSSES, evaluation, incumbent, spec_of, write_folder, write_run
 
 from bench.records import Manifest, RecordError, ReportError, Status, write_manifest
 from reports.replay import at_budgets, describe

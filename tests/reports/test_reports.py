@@ -4,81 +4,15 @@ import json
 
 import numpy as np
 import pytest
+from made_up_runs import ENVIRONMENT, LOSSES, evaluation, incumbent, spec_of, write_folder, write_run
 
-from bench.records import Manifest, Outcome, RecordError, ReportError, RunWriter, Status, run_id, write_manifest
+from bench.records import Manifest, RecordError, ReportError, Status, run_id, write_manifest
 from reports import document
 from reports.api import build_figure, build_report
 from reports.common import NoData, measured, setting
 from reports.figures import anytime, distribution, performance
 from reports.statistics import bootstrap, bootstrap_curves, first_at_most, interquartile_mean, median
 from reports.tables import read_tables
-
-ENVIRONMENT = {"python": "3.11", "device_name": "test", "finished": "2026-01-02T03:04:05+00:00", "commit": "abc"}
-
-
-def spec_of(name, seed, over=None, task="digits-mlp"):
-    method = {"name": name, "label": name.title()}
-    if over:
-        method |= {"over": {"name": over, "label": over.title()}, "label": f"{name}: {over}"}
-    budget = {"unit": "seconds", "amount": 2.0}
-    return {"task": {"name": task}, "method": method, "space": {"name": "fair"}, "budget": budget, "seed": seed,
-            "device": "cpu"}  # fmt: skip
-
-
-def moment(step, loss, trial):
-    return {
-        "space": "fair", "used": step / 100, "step": step, "epoch": step / 10, "trial": trial,
-        "counted_seconds": step / 100, "wall_seconds": step / 90, "validation_loss": loss, "test_loss": loss,
-        "test_error": 0.1,
-    }  # fmt: skip
-
-
-def evaluation(step, loss, *, trial=0):
-    return {
-        "kind": "evaluation", **moment(step, loss, trial), "train_loss": loss, "incumbent_validation_loss": loss,
-        "incumbent_test_loss": loss, "incumbent_test_error": 0.1, "hyper": {"lr": [0.1]}, "scalars": {},
-    }  # fmt: skip
-
-
-def incumbent(step, loss, *, trial=0):
-    return {"kind": "incumbent", **moment(step, loss, trial)}
-
-
-def write_run(root, spec, records, status=Status.BUDGET_REACHED, **changes):
-    writer = RunWriter(root, spec)
-    for record in records:
-        writer.append(record)
-    values = {
-        "status": status, "message": "Traceback\nValueError: broken" if status is Status.FAILED else "", "steps": 100,
-        "trials": 0, "counted_seconds": 2.0, "wall_seconds": 2.5, "accounts": {"train": 2.0, "hypergradient": 0.0,
-        "selection": 0.0, "search": 0.0, "setup": 0.5, "evaluation": 0.0, "tracking": 0.0, "runner": 0.0},
-        "final": records[-1] if records else {}, "environment": ENVIRONMENT,
-    }  # fmt: skip
-    writer.close(Outcome(**{**values, **changes}))
-    return writer.id
-
-
-def write_folder(root, losses, figures=("distribution", "performance", "anytime"), **changes):
-    """`losses`: (method, over) -> for each seed the incumbent test loss at steps 100, 200, ..."""
-    ids = []
-    for (name, over), seeds in losses.items():
-        for seed, values in enumerate(seeds):
-            records = [
-                make(100 * (i + 1), loss, trial=i if over else 0)
-                for i, loss in enumerate(values)
-                for make in (incumbent, evaluation)
-            ]
-            ids.append(write_run(root, spec_of(name, seed, over), records, **changes))
-    write_manifest(root, Manifest("both", tuple(figures), {}, tuple(ids)))
-    return ids
-
-
-LOSSES = {
-    ("fixed", None): [[0.9, 0.5], [0.8, 0.3], [0.7, 0.4]],
-    ("oho-global", None): [[0.3, 0.20], [0.2, 0.10], [0.4, 0.15]],
-    ("random-search", "fixed"): [[0.9, 0.15, 0.1], [0.9, 0.5, 0.15], [0.9, 0.8, 0.7]],
-    ("bayesian-search", "adam"): [[0.9, 0.8], [0.9, 0.8], [0.5, 0.1]],
-}
 
 
 def test_median_and_interquartile_mean_are_exact():

@@ -2,27 +2,11 @@
 
 import numpy as np
 import pytest
-from test_reports import evaluation, spec_of, write_run
+from made_up_runs import write_oho
 
-from bench.records import Manifest, ReportError, write_manifest
+from bench.records import ReportError
 from reports.api import build_figure
 from reports.figures import convergence, reset, sets, stability, tangents
-from reports.tables import read_tables
-
-
-def write_oho(root, figure, runs):
-    """`runs`: (method, options, seed, evaluations), an evaluation being (step, loss, learning rates, norms)."""
-    ids = []
-    for number, (name, options, seed, evaluations) in enumerate(runs):
-        spec = spec_of(name, seed)
-        spec["method"] |= {"label": f"{name} {options}", **options}
-        records = []
-        for step, loss, rates, norms in evaluations:
-            scalars = {f"influence_norm_{key}": norm for key, norm in zip(("lr", "weight_decay"), norms, strict=False)}
-            records.append({**evaluation(step, loss), "hyper": {"lr": rates, "weight_decay": rates}, "scalars": scalars})
-        ids.append(write_run(root, spec, records, counted_seconds=1.0 + number))
-    write_manifest(root, Manifest(figure, (figure,), {}, tuple(ids)))
-    return read_tables(root)
 
 
 def ends(loss, rates=(0.1,), norms=(1.0, 1.0)):
