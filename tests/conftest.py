@@ -21,7 +21,7 @@ def private_wandb(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session", autouse=True)
 def short_speed_probe():
-    """How fast the machine is takes a run a fifth of a second to say, and no test asks; commands in processes of their own do."""
+    """Runs take a fifth of a second to say how fast the machine is, which no test asks."""
     from bench.run import disturbances
 
     with pytest.MonkeyPatch.context() as patch:
