@@ -7,7 +7,7 @@ from small_trainings import online, relative_error, unrolled
 import oho
 from bench.tasks.models import channel_moments, residual_network
 
-STEPS = 5
+STEPS = 3
 
 
 def make_problem():
