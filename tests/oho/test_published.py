@@ -54,7 +54,8 @@ def test_follows_the_published_code(name, steps, images):
         return functional.cross_entropy(model(inputs[index]), targets[index])
 
     seen = {"eta": [], "lambda_l2": [], "dFdlr_norm": [], "dFdl2_norm": [], "train_loss": []}
-    for train, valid in zip(golden["train_index"][:steps].astype(int), golden["valid_index"][:steps].astype(int), strict=True):
+    batches = (golden[part][:steps].astype(int) for part in ("train_index", "valid_index"))
+    for train, valid in zip(*batches, strict=True):
         loss = optimizer.step(lambda index=train: loss_on(index), lambda index=valid: loss_on(index))
         norms = optimizer.influence_norm()
         for key, value in (

@@ -12,8 +12,8 @@ from bench.protocol.streams import stream
 from bench.records import Status, read_run, run_id
 
 KINDS = {
-    "fixed", "step", "prodigy", "schedule-free-sgd", "dog", "mechanic", "gdtuo", "hypergradient-descent", "hdm", "oho-global",
-    "oho-published", "random-search", "gp-search", "population",
+    "fixed", "step", "prodigy", "schedule-free-sgd", "dog", "mechanic", "gdtuo", "hypergradient-descent", "hdm",
+    "oho-global", "oho-published", "random-search", "gp-search", "population",
 }  # fmt: skip
 """Of each kind of method the one whose code the others share."""
 CHANGEABLE = [
