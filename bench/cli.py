@@ -87,10 +87,11 @@ def run(
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     with user_errors(goes_on=True, device_lost=1 if descriptor is None else RENEW):
+        chosen = seeds_of(seeds)  # before what takes seconds to import
         from bench.command.run_command import Order, work
         from bench.process.signals import Interrupted
 
-        order = Order(configs, set_ or (), seeds_of(seeds), device, out, root, again_invalid, figure)
+        order = Order(configs, set_ or (), chosen, device, out, root, again_invalid, figure)
         try:
             failed = work(order, journal=journal, dry_run=dry_run)
         except Interrupted:

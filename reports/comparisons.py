@@ -13,8 +13,8 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata
 
 from reports.statistics import Estimate, bootstrap
 
@@ -85,7 +85,7 @@ def signed_rank(differences: ArrayLike) -> float:
     values = values[values != 0]
     if not len(values):
         return 1.0
-    ranks = rankdata(np.abs(values))
+    ranks = pd.Series(np.abs(values)).rank().to_numpy()
     observed = abs(ranks @ np.sign(values))
     count = len(values)
     if count <= EXACT_UP_TO:

@@ -118,10 +118,11 @@ def _group_table(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
             f"{runs['counted_seconds'].median():.3g}", f"{runs['steps'].median():,.0f}",
             str(int((runs["status"] == "diverged").sum())),
         ])  # fmt: skip
+    errors = "" if is_fraction else f", errors in {units.metric_unit}"
     return {
         "experiment": experiment, "task": task_names(group), "rows": rows,
         "metric": (units.metric_title if is_fraction else units.metric).capitalize(),
-        "losses": f"Losses are {units.loss} in {units.loss_unit}{'' if is_fraction else f', errors in {units.metric_unit}'}.",
+        "losses": f"Losses are {units.loss} in {units.loss_unit}{errors}.",
         "untrained": _untrained(group),
     }  # fmt: skip
 

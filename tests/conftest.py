@@ -1,11 +1,11 @@
-"""Shared by all tests: no network, W&B offline and inside temporary folders."""
+"""Shared by all tests: no network, W&B offline and inside temporary folders, one thread a process."""
 
 import os
 
 import pytest
-import torch
 
-torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+"""Read by torch when it is imported, here and in the commands that tests start: other threads would wait for a core."""
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +17,16 @@ def private_wandb(tmp_path, monkeypatch):
     (tmp_path / "wandb").mkdir()
     yield
     assert "WANDB_API_KEY" not in os.environ
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_speed_probe():
+    """Runs take a fifth of a second to say how fast the machine is, which no test asks."""
+    from bench.run import disturbances
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disturbances, "PROBE_SIZE", 8)
+        yield
 
 
 @pytest.fixture(scope="session")

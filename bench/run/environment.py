@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -23,9 +24,7 @@ def describe_environment(device: torch.device, threads: int, *, data: str | None
     commit, dirty = commit_of(Path(__file__).resolve())
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES},
-        **{name: found for name in OPTIONAL if (found := _version(name))},
-        "oho-bench": version("oho-bench"),
+        **_versions(),
         "commit": commit,
         "dirty": dirty,
         "data": data or "not loaded",
@@ -46,11 +45,14 @@ def place_and_date(environment: dict[str, Any]) -> str:
     )
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+@cache
+def _versions() -> dict[str, str]:
+    """Returns the version of each package, without the optional ones that are not installed; they stay what they are."""
+    found = {name: version(name) for name in PACKAGES}
+    for name in OPTIONAL:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return {**found, "oho-bench": version("oho-bench")}
 
 
 def _gpu(device: torch.device) -> str:

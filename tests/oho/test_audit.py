@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from test_exact import RULES, SETS, loss_of, make_problem
+from small_trainings import RULES, SETS, loss_of, make_problem
 from torch import nn
 from torch.nn import functional
 

@@ -2,78 +2,13 @@
 
 import pytest
 import torch
+from small_trainings import RULES, SETS, STEPS, loss_of, make_problem, online, relative_error, unrolled
 from torch import nn
-from torch.func import functional_call
-from torch.nn import functional
 
 import oho
 
-STEPS = 20
 WIDTHS = {"lr": 3e-5, "weight_decay": 1e-4, "momentum": 3e-4, "beta1": 3e-4, "beta2": 3e-4}
 """Of the central differences: small against each hyperparameter's distance to where the rule changes quickly."""
-RULES = {
-    "sgd": oho.SGD(0.1, 1e-2),
-    "momentum": oho.Momentum(0.05, 1e-2, 0.8, tune=("lr", "weight_decay", "momentum")),
-    "nesterov": oho.Momentum(0.05, 1e-2, 0.8, nesterov=True, tune=("lr", "weight_decay", "momentum")),
-    "adam": oho.Adam(0.01, 1e-2, tune=("lr", "weight_decay", "beta1", "beta2")),
-    "adamw": oho.AdamW(0.01, 1e-2, tune=("lr", "weight_decay", "beta1", "beta2")),
-}
-SETS = {
-    "global": "global",
-    "full": "full",
-    "layerwise": oho.Layerwise(2),
-    "own": {"0.weight": "a", "0.bias": "b", "2.weight": "a", "2.bias": "a"},
-}
-
-
-def make_problem(seed=0):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double()
-        batches = [(torch.randn(8, 5).double(), torch.randint(3, (8,))) for _ in range(STEPS + 1)]
-    return model, batches
-
-
-def loss_of(model, batch):
-    return functional.cross_entropy(model(batch[0]), batch[1])
-
-
-def online(rule, sets, *, make=make_problem, **options):
-    """Trains on all batches but the last, hyperparameters held still; returns the optimizer and the parameters."""
-    model, batches = make()
-    optimizer = oho.OHO(model.named_parameters(), rule, sets=sets, meta=oho.MetaSGD(0.0), **options)
-    for batch in batches[:-1]:
-        optimizer.step(lambda b=batch: loss_of(model, b), lambda: loss_of(model, batches[-1]))
-    return optimizer, [p.detach().clone() for p in model.parameters()]
-
-
-def unrolled(rule, set_map, *, make=make_problem, shifts=None):
-    """The same training as one differentiable function of the hyperparameters; returns them and the final loss."""
-    model, batches = make()
-    names, like = zip(*model.named_parameters(), strict=True)
-    values = {n: torch.full((set_map.count,), getattr(rule, n), dtype=torch.float64) for n in rule.names}
-    for name, shift in (shifts or {}).items():
-        values[name] = values[name] + shift
-    values = {n: v.requires_grad_() for n, v in values.items()}
-    pieces = list(zip(set_map.of_tensor, set_map.sizes, strict=True))
-    hyper = {n: torch.cat([v[s].expand(size) for s, size in pieces]) for n, v in values.items()}
-    theta = torch.cat([p.detach().reshape(-1) for p in like]).requires_grad_()
-    slots = {n: torch.zeros_like(theta) for n in (*rule.slot_names, *rule.counter_names)}
-
-    def named(flat):
-        parts = flat.split([p.numel() for p in like])
-        return {n: part.view(p.shape) for n, part, p in zip(names, parts, like, strict=True)}
-
-    for inputs, targets in batches[:-1]:
-        loss = functional.cross_entropy(functional_call(model, named(theta), inputs), targets)
-        (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
-        theta, slots = rule(theta, gradient, slots, hyper)
-    inputs, targets = batches[-1]
-    return values, functional.cross_entropy(functional_call(model, named(theta), inputs), targets)
-
-
-def relative_error(found, exact):
-    return float((found - exact).norm() / exact.norm())
 
 
 @pytest.mark.parametrize("sets", SETS)

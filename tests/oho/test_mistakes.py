@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from test_exact import loss_of, make_problem
+from small_trainings import loss_of, make_problem
 from torch import nn
 
 import oho

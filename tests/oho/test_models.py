@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from test_exact import RULES, loss_of, make_problem, online, relative_error
+from small_trainings import RULES, loss_of, make_problem, online, relative_error
 from torch import nn
 from torch.nn import functional
 

@@ -3,7 +3,7 @@
 
 import pytest
 import torch
-from test_exact import RULES, loss_of, make_problem, online, unrolled
+from small_trainings import RULES, loss_of, make_problem, online, unrolled
 from torch import nn
 
 import oho

@@ -3,7 +3,7 @@
 
 import pytest
 import torch
-from test_exact import loss_of, make_problem
+from small_trainings import loss_of, make_problem
 from torch import nn
 from torch.nn import functional
 

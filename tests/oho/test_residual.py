@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from test_exact import online, relative_error, unrolled
+from small_trainings import online, relative_error, unrolled
 
 import oho
 from bench.tasks.models import channel_moments, residual_network
 
-STEPS = 5
+STEPS = 3
 
 
 def make_problem():

@@ -4,7 +4,7 @@ import io
 
 import pytest
 import torch
-from test_exact import RULES, loss_of, make_problem
+from small_trainings import RULES, loss_of, make_problem
 
 import oho
 

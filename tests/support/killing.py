@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+import torch._dynamo  # which the first optimizer of each child would import, for seconds
 
 import bench.run.loop
 from bench.records import read_run, run_id

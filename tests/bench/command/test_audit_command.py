@@ -97,14 +97,16 @@ def test_a_training_that_is_not_repeated_is_not_audited(tmp_path):
 
 
 def test_a_user_mistake_is_one_line(tmp_path):
-    for options, words in (
-        ({"steps": 99}, "the run made 60"),
-        ({"at": 0}, "allowed are"),
-        ({"steps": 0}, "from 1"),
-        ({"at": 300}, "the run made 60"),
+    spec = experiment(tmp_path, "oho-global").specs[0]
+    run_one(spec, tmp_path)
+    for steps, at, words in (
+        (99, None, "the run made 60"),
+        (20, 0, "allowed are"),
+        (0, None, "from 1"),
+        (20, 300, "the run made 60"),
     ):
         with pytest.raises(RecordError, match=re.escape(words)):
-            audited(tmp_path, "oho-global", **options)
+            audit_run(tmp_path / run_id(spec), steps=steps, at=at, data_root=None)
     with pytest.raises(RecordError, match="oho-"):
         audited(tmp_path, "fixed")
     with pytest.raises(RecordError, match="RESULTS/ID"):

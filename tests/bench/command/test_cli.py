@@ -32,7 +32,7 @@ def test_help_imports_neither_torch_nor_wandb():
 
 
 def test_run_report_and_run_again(tmp_path):
-    config, out = write_config(tmp_path, "fixed", "oho-global"), tmp_path / "runs"
+    config, out = write_config(tmp_path, "oho-default", "oho-global"), tmp_path / "runs"
     first = oho_bench("run", config, "--out", out, "--seeds", "0-2")
     assert first.returncode == 0, first.stderr
     assert "6 runs to do" in first.stdout
@@ -41,8 +41,8 @@ def test_run_report_and_run_again(tmp_path):
     assert "0 runs to do, 6 done already" in again.stdout
     assert before == {run.id: (run.folder / "records.jsonl").stat().st_mtime_ns for run in read_runs(out)}
     assert "small: 6 runs: 6 budget reached" in command("status", out).stdout
-    report = oho_bench("report", out, "-o", tmp_path / "report.pdf")
-    assert report.returncode == 0, report.stderr
+    report = command("report", out, "-o", tmp_path / "report.pdf")
+    assert report.exit_code == 0, report.stderr
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
     drawn = command("figure", "distribution", out, "-o", tmp_path / "one.pdf")
     assert drawn.exit_code == 0, drawn.stderr

@@ -69,8 +69,8 @@ class Filling(NoSink):
 
 def test_disk_full_among_the_records(tmp_path):
     config = write_config(tmp_path, "oho-global")
-    words = ["run", config, "--set", "evaluations=200", "--set", "budget.steps=400", "--out"]
-    with small_disk(tmp_path / "disk", "64k") as disk:
+    words = ["run", config, "--set", "evaluations=100", "--set", "budget.steps=200", "--out"]
+    with small_disk(tmp_path / "disk", "48k") as disk:
         line = the_line(command(*words, disk), 1)
         (folder,) = (path.parent for path in disk.glob("*/records.jsonl"))
         assert line.startswith(

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import faults
 import pytest
 from helpers import ROOT, oho_bench
 
@@ -47,8 +48,8 @@ def test_there_is_a_configuration_for_each_command():
 
 
 def test_dry_run_of_all_six():
-    answer = oho_bench("run", *(FOLDER / f"{name}.yaml" for name in COMMANDS), "--dry-run")
-    assert answer.returncode == 0, answer.stderr
+    answer = faults.command("run", *(FOLDER / f"{name}.yaml" for name in COMMANDS), "--dry-run")
+    assert answer.exit_code == 0, answer.stderr
     assert "12 runs to do, 0 done already; budget to spend: 2400 epochs" in answer.stdout
 
 

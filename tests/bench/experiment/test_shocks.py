@@ -11,7 +11,15 @@ from bench.experiment.yaml_file import ConfigError
 from bench.protocol.streams import stream
 from bench.records import Status, read_run, run_id
 
-CHANGEABLE = sorted(set(METHOD_LINES) - {"transplant"})
+KINDS = {
+    "fixed", "step", "prodigy", "schedule-free-sgd", "dog", "mechanic", "gdtuo", "hypergradient-descent", "hdm",
+    "oho-global", "oho-published", "random-search", "gp-search", "population",
+}  # fmt: skip
+"""Of each kind of method the one whose code the others share."""
+CHANGEABLE = [
+    method if method in KINDS else pytest.param(method, marks=pytest.mark.slow)
+    for method in sorted(set(METHOD_LINES) - {"transplant"})
+]
 
 
 def shocked(folder, method, *events):

@@ -190,7 +190,7 @@ def test_a_damaged_checkpoint_is_whole_or_told_in_one_line(cases, interrupted, c
     check()
 
 
-@pytest.mark.parametrize("cases", [10, pytest.param(RUNS, marks=FUZZ)])
+@pytest.mark.parametrize("cases", [4, pytest.param(RUNS, marks=FUZZ)])
 def test_a_run_with_a_damaged_checkpoint_goes_on_or_starts_anew(cases, interrupted, tmp_path, caplog):
     spec, root, content = interrupted
     whole = run_one(spec, tmp_path).final["test_loss"]

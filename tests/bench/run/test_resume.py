@@ -183,8 +183,8 @@ def test_a_run_belongs_to_one_runner_and_is_free_when_it_dies(tmp_path):
 
 def test_two_runners_share_a_folder(tmp_path):
     """Each run is made once; the one that comes second takes what is left."""
-    config = write_config(tmp_path, "fixed", "oho-full", "random-search", "adam")
-    processes = [begun("run", config, "--out", tmp_path / "runs", "--set", "budget.steps=400") for _ in range(2)]
+    config = write_config(tmp_path, "oho-global", "oho-full", "oho-default", "oho-layerwise")
+    processes = [begun("run", config, "--out", tmp_path / "runs", "--set", "budget.steps=150") for _ in range(2)]
     told = [process.communicate(timeout=100)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
     assert sum(text.count("budget reached") for text in told) == 4
@@ -199,9 +199,9 @@ from bench.experiment.expansion import load_experiment
 from bench.command.run_series import launch
 from reports.registry import FIGURES
 begin, go = os.pipe()
-for seed in range(8):
+all_seeds = [load_experiment(Path(sys.argv[1]), seeds=[seed]) for seed in range(8)]
+for mine in all_seeds:
     if os.fork() == 0:
-        mine = load_experiment(Path(sys.argv[1]), seeds=[seed])
         os.close(go)
         os.read(begin, 1)
         launch([mine], [], Path(sys.argv[2]), data_root=None)

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 from images import jpeg, noise, write_archive, write_classes
+from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
 from bench.cli import app
+from bench.protocol import Split
 from bench.records.errors import DataError
 from bench.tasks.data_sets import hold_out, load
+from bench.tasks.scikit_learn_sets import DIGITS
 from bench.tasks.torchvision_sets import CIFAR10, PLACES
 
 COLOURS = {"cat": (200, 30, 90), "dog": (10, 240, 60), "ship": (120, 120, 250)}
@@ -17,6 +20,15 @@ COLOURS = {"cat": (200, 30, 90), "dog": (10, 240, 60), "ship": (120, 120, 250)}
 def plain(colour, shade=0):
     """One colour all over, which JPEG keeps to within a few levels."""
     return (torch.tensor(colour, dtype=torch.uint8)[:, None, None] - shade).expand(3, 32, 32).contiguous()
+
+
+def test_digits_are_those_of_scikit_learn():
+    """Read from its file, without the library."""
+    images, targets = (torch.from_numpy(array) for array in load_digits(return_X_y=True))
+    train, _ = hold_out(Split((images / 16).float(), targets), 360, seed=0)
+    found = load(DIGITS).train
+    assert torch.equal(found.inputs, train.inputs)
+    assert torch.equal(found.targets, train.targets)
 
 
 def test_an_archive_is_read_in_the_order_of_names_whatever_the_order_it_is_stored_in(tmp_path):

@@ -107,7 +107,7 @@ class Handler(BaseHTTPRequestHandler):
 def tracked(tmp_path_factory):
     """A results folder with two ended runs, tracked offline, the second one a search."""
     folder = tmp_path_factory.mktemp("tracked")
-    planned = experiment(folder, "oho-global", "random-search", overrides=("budget.steps=40",))
+    planned = experiment(folder, "oho-global", "random-search", overrides=("budget.steps=20",))
     with pytest.MonkeyPatch.context() as patch:
         for name in ("DIR", "DATA_DIR", "CACHE_DIR", "ARTIFACT_DIR", "CONFIG_DIR"):
             patch.setenv(f"WANDB_{name}", str(folder))

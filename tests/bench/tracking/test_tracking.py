@@ -47,8 +47,9 @@ def test_a_run_is_read_back_with_history_and_config(tmp_path):
 
 @pytest.mark.skipif(not WANDB.exists() and not shutil.which("wandb"), reason="the wandb command is not installed")
 def test_each_trial_of_a_search_is_a_run_of_its_own(tmp_path):
-    spec = experiment(tmp_path, "random-search").specs[0]
+    spec = experiment(tmp_path, "random-search", overrides=["budget.steps=20"]).specs[0]
     outcome = tracked(spec, tmp_path)
+    assert outcome.trials == 2
     assert len(inspect(tmp_path / run_id(spec))) == outcome.trials + 1
 
 
