@@ -292,7 +292,7 @@ def user_errors(*, goes_on: bool = False, device_lost: int = 1) -> Iterator[None
         print(f"oho-bench: {error}", file=sys.stderr)
         raise typer.Exit(device_lost if isinstance(error, DeviceLostError) else 1) from None
     except (KeyboardInterrupt, Interrupted) as signal:
-        tell(f"\noho-bench: stopped{'; the same command goes on where it was' if goes_on else ''}")
+        tell(f"\noho-bench: stopped{'; repeat the command to continue' if goes_on else ''}")
         raise typer.Exit(128 + signal.number if isinstance(signal, Interrupted) else 130) from None
 
 

@@ -35,7 +35,7 @@ class OneLineGroup(TyperGroup):
         except UsageError as error:
             command, said = error.ctx.command_path if error.ctx else self.name, error.format_message()
             if "\n" not in said:  # else it is the whole help
-                said = f"oho-bench: {said.rstrip('.')}; `{command} --help` tells what is allowed"
+                said = f"oho-bench: {said.rstrip('.')}; `{command} --help` shows what is allowed"
             print(said, file=sys.stderr)
             code = error.exit_code
         except OSError as error:

@@ -53,7 +53,7 @@ def plan(experiments: Sequence[Experiment], root: Path, *, again_invalid: bool =
                 _check_protocol(outcome, root)
                 done = outcome is not None and outcome.status.is_result and (outcome.valid or not again_invalid)
                 if done and identity not in tried and is_damaged(root / identity, outcome):
-                    log.warning("%s: files of this ended run are gone or cut; it runs again", root / identity)
+                    log.warning("%s: files of this ended run are missing or truncated; it runs again", root / identity)
                     done = False
                 planned[identity] = Planned(experiment, spec, identity, outcome, done or identity in tried)
     return list(planned.values())

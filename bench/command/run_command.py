@@ -48,7 +48,7 @@ def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
     """
     begun = journal.last("device")
     if begun == "cuda" and not torch.cuda.is_available():
-        raise DeviceLostError("the GPU that the command began with is gone; the same command goes on once it is back")
+        raise DeviceLostError("the GPU that the command began with is gone; repeat the command when it is back")
     device = begun or resolve_device(order.device)
     experiments = _experiments(order, device)
     planned = plan(experiments, order.out, again_invalid=order.again_invalid, tried=journal.tried)
@@ -60,7 +60,7 @@ def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
         journal.note("planned", _digest(planned))
         journal.note("device", device)
     elif journal.last("planned") != _digest(planned):
-        raise ConfigError("what the command reads was changed while it was at work; give it again")
+        raise ConfigError("what the command reads was changed while it ran; repeat the command")
     if dry_run:
         return 0
     planned = book_killed(planned, order.out, journal)

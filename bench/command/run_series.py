@@ -112,7 +112,7 @@ def _tidy(folder: Path, outcome: Outcome | None) -> None:
 def _prepare(root: Path) -> None:
     for folder in (root, root / "experiments"):
         if folder.exists() and not folder.is_dir():
-            raise ConfigError(f"--out {root}: {folder} is no folder; choose another one")
+            raise ConfigError(f"--out {root}: {folder} is not a folder; choose another one")
     try:
         root.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=root).close()

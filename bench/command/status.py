@@ -29,7 +29,7 @@ def describe(root: Path) -> str:
         parts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in sorted(counts.items()))
         lines.append(f"{manifest.experiment}: {len(manifest.runs)} runs: {parts}")
         if counts["damaged"]:
-            lines.append("what is damaged runs again with the same command")
+            lines.append("repeat the command to run the damaged runs again")
     lines += [f"failed {root / identity}: {reason}" for identity, reason in failures.items()]
     lines += [f"not valid {root / identity}: {reason}" for identity, reason in disturbed.items()]
     if disturbed:

@@ -37,14 +37,14 @@ def supervise(words: Sequence[str], out: Path) -> int:
             try:
                 code = relay.run(words, journal.descriptor)
             except OSError as error:
-                tell(f"oho-bench: no process can be started ({error.strerror}); the same command goes on once one can be")
+                tell(f"oho-bench: no process can be started ({error.strerror}); repeat the command when one can be")
                 return 1
             is_renewed = code == RENEW and len(journal.tried) > before
             if code >= 0 and not is_renewed:
                 return 1 if code == RENEW else code
             if stop := relay.asked or (-code if -code in WATCHED else None):
                 if not journal.last("told"):
-                    tell("\noho-bench: stopped; the same command goes on where it was")
+                    tell("\noho-bench: stopped; repeat the command to continue")
                 return 128 + stop
             if not is_renewed and not _is_laid_to_a_run(journal, -code, out):
                 return 128 - code
@@ -54,11 +54,11 @@ def _is_laid_to_a_run(journal: Journal, number: int, out: Path) -> bool:
     """Tells and notes which run the process died in, if it did."""
     run = journal.present
     if run is None:
-        tell(f"oho-bench: {death_by(number)}; no run was on; give the same command again to go on")
+        tell(f"oho-bench: {death_by(number)}; no run was in progress; repeat the command to continue")
         return False
     journal.note("out")
     journal.note("died", run, number)
-    tell(f"oho-bench: {out / run}: {death_by(number)}; the other runs go on")
+    tell(f"oho-bench: {out / run}: {death_by(number)}; the other runs continue")
     return True
 
 

@@ -107,7 +107,7 @@ class Stopper:
         self.asked = number
         if not self._patient:
             raise Interrupted(number)
-        tell("\noho-bench: stopping after this step; once more leaves at once")
+        tell("\noho-bench: stopping after this step; a second signal ends it at once")
 
 
 @contextmanager
@@ -133,5 +133,5 @@ def _watch(reading: int) -> None:
         if content[0] in WATCHED:
             first = first or time.monotonic()
             if time.monotonic() - first > ECHO_SECONDS:
-                tell("\noho-bench: left at once; the same command goes on from the last checkpoint")
+                tell("\noho-bench: left at once; repeat the command to continue from the last checkpoint")
                 os._exit(128 + content[0])  # records are with the system line by line, checkpoints are whole

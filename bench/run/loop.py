@@ -105,7 +105,7 @@ class Loop:
             write_checkpoint(self.writer.folder, content)
         except OSError as error:
             if is_last or not self.is_told:
-                then = "what was done since the last one is made again" if is_last else "the run goes on"
+                then = "the work since the last one will be repeated" if is_last else "the run continues"
                 log.warning("%s: no checkpoint (%s); %s", self.writer.folder, error.strerror, then)
             self.is_told = True
 

@@ -83,7 +83,7 @@ def _checked(root: Path) -> bytes:
     path = root / SHAKESPEARE
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != SHAKESPEARE_SHA256:
-        raise DataError(f"{path.resolve()}: damaged (another hash); remove it, and the same command fetches it again")
+        raise DataError(f"{path.resolve()}: damaged (another hash); remove it, then repeat the command to fetch it again")
     return content
 
 

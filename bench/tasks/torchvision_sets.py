@@ -84,7 +84,7 @@ def _check_unpacked(archive: Path) -> None:
 
 
 def _damaged(path: Path, reason: str) -> DataError:
-    return DataError(f"{path.resolve()}: damaged ({reason}); remove it, and the same command fetches it again")
+    return DataError(f"{path.resolve()}: damaged ({reason}); remove it, then repeat the command to fetch it again")
 
 
 def _in_words(error: Exception) -> str:

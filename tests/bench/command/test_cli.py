@@ -250,8 +250,8 @@ WRONG = {
     "run x.yaml --bogus": "No such option: --bogus",
     "run x.yaml --seeds": "Option '--seeds' requires an argument",
     "audit x --steps many": "Invalid value for '--steps'",
-    "frobnicate": "No such command 'frobnicate'; `oho-bench --help` tells what is allowed",
-    "data frobnicate": "No such command 'frobnicate'; `oho-bench data --help` tells what is allowed",
+    "frobnicate": "No such command 'frobnicate'; `oho-bench --help` shows what is allowed",
+    "data frobnicate": "No such command 'frobnicate'; `oho-bench data --help` shows what is allowed",
 }
 
 

@@ -92,7 +92,7 @@ def test_a_stop_whose_checkpoint_finds_the_disk_full_says_what_is_lost(tmp_path,
     fill(disk, leave=40_960)
     with pytest.raises(Interrupted):
         run_one(spec, disk, stopper=StoppedAfter(3))
-    lost = "no checkpoint (No space left on device); what was done since the last one is made again"
+    lost = "no checkpoint (No space left on device); the work since the last one will be repeated"
     assert told(caplog) == [f"{disk / run_id(spec)}: {lost}"]
 
 
@@ -122,7 +122,7 @@ def test_disk_full_at_a_checkpoint(tmp_path, disk, caplog):
     fill(disk, leave=40_960)
     outcome = run_one(spec, disk, checkpoint_seconds=0.0)
     assert outcome.status is Status.BUDGET_REACHED
-    assert told(caplog) == [f"{disk / run_id(spec)}: no checkpoint (No space left on device); the run goes on"]
+    assert told(caplog) == [f"{disk / run_id(spec)}: no checkpoint (No space left on device); the run continues"]
     run_one(spec, tmp_path / "whole")
     assert timeless(disk / run_id(spec)) == timeless(tmp_path / "whole" / run_id(spec))
     assert {path.name for path in (disk / run_id(spec)).iterdir()} == {"spec.json", "records.jsonl", "outcome.json"}

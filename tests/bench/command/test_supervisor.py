@@ -73,7 +73,7 @@ def test_runs_that_the_system_kills_for_memory_have_failed_and_the_others_go_on(
     killed = [line for line in answer.stderr.splitlines() if "SIGKILL" in line]
     assert len(killed) == lost
     for line in killed:
-        assert re.fullmatch(rf"oho-bench: {out}/[0-9a-f]{{16}}: {reason}; the other runs go on", line)
+        assert re.fullmatch(rf"oho-bench: {out}/[0-9a-f]{{16}}: {reason}; the other runs continue", line)
     failed = "1 run" if lost == 1 else f"{lost} runs"
     assert answer.stderr.splitlines()[-1] == f"oho-bench: {failed} failed; `oho-bench status {out}` lists them"
     planned = f"{lost + 2} runs to do, 0 done already; budget to spend: {60 * (lost + 2)} steps"
@@ -102,7 +102,7 @@ def test_a_run_that_crashes_after_it_had_been_stopped_has_failed_and_goes_on_wit
         dead = read_run(run)
         assert dead.outcome.status is status
         assert dead.outcome.steps >= dead.records[-1]["step"]
-    assert f"oho-bench: {run}: crashed with SIGSEGV; the other runs go on" in told
+    assert f"oho-bench: {run}: crashed with SIGSEGV; the other runs continue" in told
     assert "Traceback" not in told
     assert "small: 1 runs: 1 failed" in describe(out)
     assert run_one(twin, out).conditions["resumptions"] == 1
@@ -203,7 +203,7 @@ def test_a_configuration_that_was_changed_while_it_ran_is_one_line(tmp_path):
     for _ in range(2):
         work(order, journal=journal, dry_run=True)
     write_config(tmp_path, "adam")
-    with pytest.raises(ConfigError, match="was changed while it was at work; give it again"):
+    with pytest.raises(ConfigError, match="was changed while it ran; repeat the command"):
         work(order, journal=journal, dry_run=True)
 
 
@@ -276,7 +276,7 @@ def test_a_process_that_asks_for_another_one_in_its_place_gets_it(tmp_path):
 def test_a_system_that_starts_no_more_processes_is_one_line(tmp_path):
     answer = watched_over(0, "refused", "", write_config(tmp_path, "fixed"))
     assert answer.returncode == 1
-    told = "no process can be started (Resource temporarily unavailable); the same command goes on once one can be"
+    told = "no process can be started (Resource temporarily unavailable); repeat the command when one can be"
     assert answer.stderr == f"oho-bench: {told}\n"
 
 

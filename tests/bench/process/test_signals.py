@@ -76,9 +76,9 @@ def test_a_signal_while_a_process_is_started_is_not_lost(number, moment, first, 
     answer = watched_over(number, moment, first, write_config(tmp_path, "fixed"), "--out", tmp_path / "runs")
     assert answer.returncode == 128 + number
     told = answer.stderr.splitlines()
-    assert told.pop() == "oho-bench: stopped; the same command goes on where it was"
+    assert told.pop() == "oho-bench: stopped; repeat the command to continue"
     assert told.pop() == ""
-    died = [f"oho-bench: OUT/{'0' * 16}: crashed with SIGILL; the other runs go on"] if first else []
+    died = [f"oho-bench: OUT/{'0' * 16}: crashed with SIGILL; the other runs continue"] if first else []
     assert told == died
     assert not (tmp_path / "runs").exists()
 
@@ -90,7 +90,7 @@ def test_a_signal_to_the_process_that_works_alone_stops_the_command_and_is_told_
     dies = "signal.pthread_sigmask(signal.SIG_SETMASK, []); os.kill(os.getpid(), signal.SIGTERM)"
     answer = watched_over(0, "", f"import os, signal, sys; {told}{dies}", write_config(tmp_path, "fixed"))
     assert answer.returncode == 143
-    assert answer.stderr == ("" if is_told else "\noho-bench: stopped; the same command goes on where it was\n")
+    assert answer.stderr == ("" if is_told else "\noho-bench: stopped; repeat the command to continue\n")
 
 
 def test_a_signal_before_the_first_run_is_one_line(tmp_path):
@@ -102,7 +102,7 @@ def test_a_signal_before_the_first_run_is_one_line(tmp_path):
         process.send_signal(signal.SIGINT)
         told = process.communicate(timeout=20)[1]
     assert process.returncode == 130
-    assert told.split("\n") == ["", "oho-bench: stopped; the same command goes on where it was", ""]
+    assert told.split("\n") == ["", "oho-bench: stopped; repeat the command to continue", ""]
 
 
 def test_a_command_is_suspended_continued_and_stopped_by_a_signal_to_every_process_of_its_job(tmp_path):
@@ -116,7 +116,7 @@ def test_a_command_is_suspended_continued_and_stopped_by_a_signal_to_every_proce
     told = process.communicate(timeout=20)[1]
     assert process.returncode in (143, 129)  # what was heard first
     assert read_run(run).outcome.status is Status.INTERRUPTED
-    assert told.splitlines()[-1] == "oho-bench: stopped; the same command goes on where it was"
+    assert told.splitlines()[-1] == "oho-bench: stopped; repeat the command to continue"
 
 
 def test_a_terminal_that_closes_stops_in_order(tmp_path):
@@ -135,7 +135,7 @@ def test_a_terminal_that_closes_stops_in_order(tmp_path):
     assert (run / CHECKPOINT).exists()
 
 
-LEFT = "oho-bench: left at once; the same command goes on from the last checkpoint"
+LEFT = "oho-bench: left at once; repeat the command to continue from the last checkpoint"
 LONG_STEP = """\
 import hashlib
 from bench.process.signals import Stopper
@@ -174,7 +174,7 @@ def test_two_signals_leave_at_once_and_the_same_command_goes_on(tmp_path):
     asked = time.monotonic()
     assert process.wait(60) in (130, 143)
     assert time.monotonic() - asked < 2
-    stopped = "oho-bench: stopped; the same command goes on where it was"  # before the second signal came
+    stopped = "oho-bench: stopped; repeat the command to continue"  # before the second signal came
     assert process.communicate()[1].splitlines()[-1] in (LEFT, stopped)
     assert command(*words).exit_code == 0
     assert "1 budget reached" in describe(out)

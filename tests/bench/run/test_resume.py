@@ -245,6 +245,6 @@ def test_one_signal_stops_in_order_and_the_same_command_goes_on(tmp_path):
     _, told = process.communicate(timeout=30)
     assert time.monotonic() - asked < 10
     assert process.returncode == 130
-    assert "the same command goes on where it was" in told
+    assert "repeat the command to continue" in told
     assert "Traceback" not in told
     assert (records / CHECKPOINT).exists()

@@ -68,7 +68,7 @@ def test_damaged_data_are_one_line_that_names_them(damage, tmp_path):
         load(MNIST, tmp_path)
     assert "\n" not in str(error.value)
     assert re.match(rf"{raw}[^:]*: damaged \({re.escape(words)}", str(error.value))
-    assert str(error.value).endswith("; remove it, and the same command fetches it again")
+    assert str(error.value).endswith("; remove it, then repeat the command to fetch it again")
 
 
 def test_whole_data_in_small_files_are_read(tmp_path):
