@@ -1,4 +1,4 @@
-"""The console script.  Where only the library `oho` was installed, it says how to install the suite."""
+"""The console script.  If only the library `oho` is installed, it says how to install the suite."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 
 
 def main() -> None:
-    """Carries out the command line; exit code 2 where packages of the suite are not installed."""
+    """Carries out the command line; the exit code is 2 if packages of the suite are not installed."""
     try:
         from bench.cli import app
 
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def _lacks_packages() -> bool:
-    """Whether a package of the extra `bench` is not installed."""
+    """Returns whether a package of the extra `bench` is missing."""
     try:
         for requirement in distribution("oho-bench").requires or ():
             if re.search(r"extra == .bench.", requirement):

@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Data sets: what is there, and fetching what is not.", no_args_is_help=True)
+data_app = typer.Typer(help="List the data sets and download those that are missing.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 Root = Annotated[
@@ -43,7 +43,7 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version and protocol.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and the protocol.")
     ] = False,
 ) -> None:
     """Hyperparameter optimization during training: OHO, schedules and searches under equal budgets."""
@@ -65,15 +65,15 @@ def run(
     ] = None,
     root: Root = None,
     again_invalid: Annotated[
-        bool, typer.Option("--again-invalid", help="Also what ran while the machine was disturbed.")
+        bool, typer.Option("--again-invalid", help="Also repeat runs made while the machine was disturbed.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and the total budget only.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the runs and the total budget.")] = False,
     in_process: Annotated[
-        bool, typer.Option("--in-process", help="Start no process that outlives a crash: for debuggers.")
+        bool, typer.Option("--in-process", help="Work in this process, for debuggers: it does not survive a crash.")
     ] = False,
     descriptor: Annotated[Optional[int], typer.Option("--journal", hidden=True)] = None,
 ) -> None:
-    """Run experiments; what is finished in the results folder is not run again."""
+    """Run experiments, except for runs that the results folder already holds."""
     from bench.command.handover import Journal
     from bench.command.supervisor import RENEW, begin_child, supervise
 
@@ -83,7 +83,7 @@ def run(
     try:
         journal = Journal.new() if descriptor is None else begin_child(descriptor)
     except (OSError, ValueError):
-        raise typer.BadParameter("--journal: what the command gives to processes of its own is expected") from None
+        raise typer.BadParameter("--journal: only the command itself may set this option") from None
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     with user_errors(goes_on=True, device_lost=1 if descriptor is None else RENEW):
@@ -105,10 +105,10 @@ def run(
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the experiment; its file is NAME.yaml.")],
-    task: Annotated[str, typer.Option(help="What is trained; `oho-bench list` has the tasks.")] = "digits-mlp",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The experiment's name; its file is NAME.yaml.")],
+    task: Annotated[str, typer.Option(help="The task to train; `oho-bench list` lists the tasks.")] = "digits-mlp",
 ) -> None:
-    """Write a configuration to begin with: it can be run at once, and each key is explained in it."""
+    """Write a first configuration, which can be run at once and explains each of its keys."""
     with user_errors():
         from bench.command.new_experiment import write_new
 
@@ -117,7 +117,7 @@ def new(
 
 @app.command()
 def status(directory: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
-    """Count the runs of a results folder by experiment and status, and list the failed ones."""
+    """Count a results folder's runs by experiment and status, and list the failed ones."""
     with user_errors():
         from bench.command.status import describe
 
@@ -129,10 +129,10 @@ def sync(
     directory: Annotated[Path, typer.Argument(metavar="DIR")],
     project: Annotated[Optional[str], typer.Option(help="W&B project [default: as tracked, else oho-bench].")] = None,
     entity: Annotated[Optional[str], typer.Option(help="W&B user or team [default: W&B's own].")] = None,
-    recreate: Annotated[bool, typer.Option("--recreate", help="From the records, whatever W&B's own files hold.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would go up only.")] = False,
+    recreate: Annotated[bool, typer.Option("--recreate", help="Upload the records even if W&B's own files exist.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be uploaded.")] = False,
 ) -> None:
-    """Upload the ended runs of a results folder to Weights & Biases; what is there already is not uploaded again."""
+    """Upload a results folder's ended runs to Weights & Biases, except for those already there."""
     with user_errors(goes_on=True):
         from bench.tracking.sync import Options, sync
 
@@ -144,10 +144,10 @@ def sync(
 def audit(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of one run, RESULTS/ID.")],
     steps: Annotated[int, typer.Option(help="How many steps to audit.")] = 20,
-    at: Annotated[Optional[int], typer.Option(help="The last of them [default: the run's last step].")] = None,
+    at: Annotated[Optional[int], typer.Option(help="The last step to audit [default: the run's last step].")] = None,
     root: Root = None,
 ) -> None:
-    """Compare a run's hypergradient with the exact one: its last steps once more, in reverse and in float64."""
+    """Repeat a run's last steps in float64 and compare its hypergradient with that of reverse mode."""
     with user_errors():
         from bench.command.audit import audit_run
 
@@ -156,11 +156,11 @@ def audit(
 
 @app.command()
 def check(
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="./FILE.py:NAME, package.module:NAME, or a name.")],
-    set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Give it an option.")] = None,
-    task: Annotated[str, typer.Option(help="The task it is checked on.")] = "digits-mlp",
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="./FILE.py:NAME, package.module:NAME or a name.")],
+    set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Set one of its options.")] = None,
+    task: Annotated[str, typer.Option(help="The task to check the method on.")] = "digits-mlp",
 ) -> None:
-    """Check a method of your own against the rules that every method here keeps, on small runs."""
+    """Check on small runs that a method of your own keeps the rules that every method must keep."""
     with user_errors():
         from bench.command.check import check
 
@@ -184,7 +184,7 @@ def figure(
     name: Annotated[str, typer.Argument(help="A figure's name; see `oho-bench list`.")],
     directory: Annotated[Path, typer.Argument(metavar="DIR")],
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="The PDF, PNG or SVG to write.")] = None,
-    column: Annotated[bool, typer.Option("--column", help="As wide as one of two columns, 3.3 inches.")] = False,
+    column: Annotated[bool, typer.Option("--column", help="Draw it as wide as one of two columns, 3.3 inches.")] = False,
 ) -> None:
     """Draw one figure as PDF, PNG and SVG, with its data as CSV beside them."""
     with user_errors():
@@ -196,10 +196,10 @@ def figure(
 def replay(
     directory: Annotated[Path, typer.Argument(metavar="DIR")],
     budget: Annotated[float, typer.Option(help="In the runs' own unit: counted seconds, steps or epochs.")],
-    period: Annotated[Optional[float], typer.Option(help="Also every multiple of this up to the budget.")] = None,
-    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Write a row a run as CSV, too.")] = None,
+    period: Annotated[Optional[float], typer.Option(help="Also use every multiple of this up to the budget.")] = None,
+    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Also write a CSV, one row per run.")] = None,
 ) -> None:
-    """Tell what each method would have returned at a smaller budget, without training again."""
+    """Show what each method would have returned at a smaller budget, without training again."""
     with user_errors():
         if output is not None:
             _reports("output:check_writable")(output, ".csv")
@@ -240,7 +240,7 @@ def list_(
 
 @data_app.command("list")
 def data_list(root: Root = None) -> None:
-    """The data sets, and whether the data root has them."""
+    """List the data sets and whether the data root has them."""
     from bench.experiment.registries import DATA_SETS
     from bench.tasks.data_sets import data_root
 
@@ -252,7 +252,7 @@ def data_list(root: Root = None) -> None:
 
 @data_app.command("fetch")
 def data_fetch(name: str, root: Root = None) -> None:
-    """Download a data set into the data root, if it is not there."""
+    """Download a data set into the data root unless it is there."""
     with user_errors():
         from bench.experiment.registries import DATA_SETS
         from bench.experiment.yaml_file import ConfigError
@@ -265,7 +265,7 @@ def data_fetch(name: str, root: Root = None) -> None:
 
 
 def _reports(place: str) -> Any:
-    """What `reports` has at a place, `module:NAME`; by a string, so that `bench` imports no reports."""
+    """Returns the object `module:NAME` of `reports`; a string names it, so that `bench` does not import `reports`."""
     from bench.experiment.registries import imported
 
     return imported(f"reports.{place}")
@@ -273,10 +273,11 @@ def _reports(place: str) -> Any:
 
 @contextlib.contextmanager
 def user_errors(*, goes_on: bool = False, device_lost: int = 1) -> Iterator[None]:
-    """A user's mistake becomes one line and exit code 2, a folder that cannot be written 1, a signal 130, 143 or 129.
+    """Turns exceptions into one line and an exit code.
 
-    `goes_on` says that the command, given once more, does not begin anew; `device_lost` is the exit code after a GPU that
-    fails.
+    The code is 2 after a user's mistake, 1 if a folder cannot be written, and 130, 143 or 129 after a signal.
+    `goes_on` says that the command continues its work when it is repeated; `device_lost` is the exit code after a GPU
+    failed.
     """
     from bench.experiment.yaml_file import ConfigError
     from bench.process.signals import Interrupted, tell

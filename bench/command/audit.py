@@ -1,4 +1,4 @@
-"""`oho-bench audit`: how far a recorded run's hypergradient is from the derivative."""
+"""`oho-bench audit` measures how far a recorded run's hypergradient is from the derivative."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from bench.records import RecordError, Run, read_run
 
 CHUNK_STEPS = 100
 SAME = 1e-3
-"""Relative difference of hyperparameters up to which a repeated training is the recorded one."""
+"""The largest relative difference of hyperparameters at which a repeated training counts as the recorded one."""
 
 
 def audit_run(folder: Path, *, steps: int, at: int | None, data_root: Path | None) -> str:
-    """Trains a run again up to its last `steps` steps before step `at`, its end by default, and audits those.
+    """Repeats a run's training and audits the `steps` steps that end at step `at`, by default the run's last one.
 
-    A training is a function of its spec and the number of steps, so that its record is enough to repeat it.
+    A training is a function of its spec and the number of steps, so its record is enough to repeat it.
 
     Raises:
-        RecordError: for a folder that holds no ended run or a changed spec, a run without hypergradients, steps it has
-            not made, or a run that this machine and data do not repeat.
+        RecordError: if the folder holds no ended run or a changed spec, if the run has no hypergradients or did not make
+            these steps, or if this machine and its data do not reproduce the run.
     """
     run, made = _ended_run(folder)
     method, state = _start(run, data_root)
@@ -58,7 +58,7 @@ def audit_run(folder: Path, *, steps: int, at: int | None, data_root: Path | Non
 
 
 def _closures(state: OnlineState, step: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
-    """Training and validation loss of a step, each in the world of that step."""
+    """Returns the training and validation losses of a step, each in the world of that step."""
     world = state.task.world
     world.step = step
     train_loss, held_loss = state.closures(step)
@@ -71,7 +71,7 @@ def _closures(state: OnlineState, step: int) -> tuple[Callable[[], Tensor], Call
 
 
 def _ended_run(folder: Path) -> tuple[Run, int]:
-    """The run and the number of its steps."""
+    """Returns the run and the number of its steps."""
     if not (folder / "spec.json").exists():
         raise RecordError(f"{folder}: no spec.json; give the folder of one run, RESULTS/ID")
     run = read_run(folder)
@@ -81,7 +81,7 @@ def _ended_run(folder: Path) -> tuple[Run, int]:
 
 
 def _start(run: Run, data_root: Path | None) -> tuple[Method, OnlineState]:
-    """The method and its state before the first step, on the data of the run."""
+    """Returns the method and its state before the first step, on the run's data."""
     spec, device = dict(run.spec), torch.device(run.spec["device"])
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RecordError(f"{run.folder}: the run was made on a GPU, and this machine has none")
@@ -101,7 +101,7 @@ def _start(run: Run, data_root: Path | None) -> tuple[Method, OnlineState]:
 
 
 def _trained(method: Method, state: OnlineState, step: int) -> OnlineState:
-    """The state at a later step."""
+    """Returns the state at a later step."""
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("training again", total=step, completed=state.step)
@@ -112,7 +112,7 @@ def _trained(method: Method, state: OnlineState, step: int) -> OnlineState:
 
 
 def _check_repeated(run: Run, state: OnlineState) -> None:
-    """The hyperparameters at a recorded step are the recorded ones."""
+    """Raises `RecordError` unless the hyperparameters at a recorded step are the recorded ones."""
     record = next((r for r in run.evaluations if r["step"] == state.step and r["step"] > 0), None)
     if record is None:
         return

@@ -1,4 +1,4 @@
-"""`oho-bench check`: the rules that every method must keep, for one method, a line a rule."""
+"""`oho-bench check` checks one method against the rules that every method must keep, and prints a line per rule."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.testing import MethodContract
 def check(name: str, options: Sequence[str], task: str) -> int:
     """Prints whether the method keeps each rule, and returns how many it breaks.
 
-    `options` are texts KEY=VALUE.  Raises `ConfigError` where method, options or task are mistaken.
+    `options` are texts KEY=VALUE.  Raises `ConfigError` for a mistake in the method, the options or the task.
     """
     own = {"method": name, "options": dict(map(_option, options)), "task": {**MethodContract.task, "name": task}}
     contract = type("Contract", (MethodContract,), own)()
@@ -28,7 +28,7 @@ def check(name: str, options: Sequence[str], task: str) -> int:
 
 
 def _reason(rule: Callable[[], None]) -> str:
-    """Why a rule is broken; empty where it is kept."""
+    """Returns why a rule is broken, or an empty string if it is kept."""
     try:
         rule()
     except AssertionError as error:

@@ -1,4 +1,4 @@
-"""How words of the command line are read: seeds, devices, folders, and a wrong line, which is answered with one."""
+"""Reads the words of a command line (seeds, devices, folders) and answers a wrong command line in one line."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ import typer
 from typer.core import TyperGroup
 
 WORDS = "oho-bench.words"
-"""What a command was called with, in the `meta` of its context."""
+"""The key in the `meta` of a command's context under which its words are kept."""
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
-"""Of the library beneath typer, which not all versions of typer name alike."""
+"""The usage error of the library beneath typer, which typer's versions name differently."""
 
 
 class OneLineGroup(TyperGroup):
-    """Answers a wrong command line in one line, and keeps the words it was called with."""
+    """A group of commands that answers a wrong command line in one line and keeps the words that it was given."""
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
-        """As the library's, with the words in the context: `app([...])` is called with others than the process."""
+        """Makes the library's context with the words, since `app([...])` may be called with others than the process."""
         words = list(args)
         context = super().make_context(info_name, args, *rest, **extra)
         context.meta[WORDS] = words
         return context
 
     def main(self, *arguments: Any, **options: Any) -> Any:
-        """As the library's, which answers in four lines."""
+        """Runs the library's `main`, and answers in one line where the library would use four."""
         exits = options.get("standalone_mode", True)
         try:
             code = super().main(*arguments, **{**options, "standalone_mode": False})
         except UsageError as error:
             command, said = error.ctx.command_path if error.ctx else self.name, error.format_message()
-            if "\n" not in said:  # else it is the whole help
+            if "\n" not in said:  # otherwise it is the whole help
                 said = f"oho-bench: {said.rstrip('.')}; `{command} --help` shows what is allowed"
             print(said, file=sys.stderr)
             code = error.exit_code
@@ -49,14 +49,14 @@ class OneLineGroup(TyperGroup):
 
 
 def folder_name(text: str) -> Path:
-    """An empty one is a variable that is not set."""
+    """Returns a folder's path; an empty text, from a variable that is not set, is a mistake."""
     if not text:
         raise typer.BadParameter("the name of a folder is expected (given '')")
     return Path(text)
 
 
 def check_readable_again(configs: Sequence[Path]) -> None:
-    """What is no regular file can be read once, by the process that was given it: the command reads in one of its own."""
+    """Raises an error for a file that can be read only once, such as a pipe, because a child process reads it again."""
     for path in configs:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise typer.BadParameter(f"{path}: a regular file is expected; --in-process reads a pipe, too")
@@ -74,7 +74,7 @@ def seeds_of(text: str | None) -> tuple[int, ...] | None:
 
 
 def resolve_device(name: str) -> str:
-    """`auto` is a GPU where there is one."""
+    """Returns cpu or cuda; `auto` stands for the GPU if there is one."""
     import torch
 
     from bench.experiment.yaml_file import ConfigError

@@ -1,4 +1,4 @@
-"""What is written of a run within which its process died: see `bench.command.supervisor`."""
+"""Writes the outcome of a run whose process died: see `bench.command.supervisor`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from bench.run.environment import describe_environment
 
 
 def book_killed(planned: Sequence[Planned], root: Path, journal: Journal) -> list[Planned]:
-    """A run in which a process died by a signal has failed.  Its records and its checkpoint stay: it can go on.
+    """Records as failed each run whose process died of a signal, and returns the planned runs with these outcomes.
 
-    Returns what is planned, with these outcomes.
+    The run's records and checkpoint stay, so it can continue.
     """
     unsettled = journal.unsettled
     found = []

@@ -1,15 +1,15 @@
-"""What one command has done so far, told from a process of it that died to the one that goes on in its place.
+"""A command's journal, by which a process that died tells the process that replaces it what has been done so far.
 
-Lines of a file that only these processes have, in memory where the system can:
+It consists of lines in a file that only these processes have, which is in memory if the system supports that:
 
-    parent 4711          the process that watches over the others
-    device cuda          what `auto` was when the command began
-    planned DIGEST       of the runs to be made
-    in ID SINCE, out     the process works for a run, whose last outcome, if any, is of that moment; no longer
-    tried ID             a run has ended, well or not: the command does not try it again
-    died ID 9            the process died of that signal, within the run
-    settled ID           the run's outcome says so, or what another runner made of it
-    told stopped         the user has read that the command was stopped
+    parent 4711          this process watches over the others
+    device cuda          the device that `auto` meant when the command began
+    planned DIGEST       the digest of the planned runs
+    in ID SINCE, out     the process starts or stops working on a run; SINCE is the time of the run's last outcome
+    tried ID             a run has ended, successfully or not, and the command does not try it again
+    died ID 9            the process died of this signal within the run
+    settled ID           the run's outcome says that its process died, or another runner has taken it over
+    told stopped         the message that the command was stopped has been printed
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ NEVER = "never"
 
 
 class Journal:
-    """Append-only; every process reads the whole of it."""
+    """An append-only journal; every process reads the whole of it."""
 
     def __init__(self, descriptor: int):
         self.descriptor = descriptor
 
     @classmethod
     def new(cls) -> Journal:
-        """An empty one."""
+        """Returns an empty journal."""
         with _unnamed_file() as file:
             descriptor = fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 3)  # not a standard stream that was closed
         fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
@@ -44,7 +44,7 @@ class Journal:
 
     @contextmanager
     def within(self, identity: str, since: str) -> Iterator[None]:
-        """What kills the process inside the block is laid to the run; `since` is the moment of the outcome that it had."""
+        """Attributes to the run what kills the process inside the block; `since` is the time of the run's last outcome."""
         self.note("in", identity, since)
         try:
             yield
@@ -53,28 +53,28 @@ class Journal:
 
     @property
     def present(self) -> str | None:
-        """The run that the process works for, or did when it died."""
+        """Returns the run that the process works on, or worked on when it died."""
         entered = [line[1:] for line in self._lines() if line[0] in ("in", "out")]
         return entered[-1][0] if entered and entered[-1] else None
 
     @property
     def tried(self) -> set[str]:
-        """Runs that ended, or in which a process died."""
+        """Returns the runs that ended or in which a process died."""
         return {line[1] for line in self._lines() if line[0] in ("tried", "died")}
 
     @property
     def unsettled(self) -> dict[str, int]:
-        """Runs in which a process died, of which signal, where that has not been looked into yet."""
+        """Returns the runs in which a process died and whose outcome does not say so yet, with the signal of each."""
         lines = self._lines()
         settled = {line[1] for line in lines if line[0] == "settled"}
         return {line[1]: int(line[2]) for line in lines if line[0] == "died" and line[1] not in settled}
 
     def since(self, identity: str) -> str:
-        """Of what moment the run's last outcome was when a process entered it last."""
+        """Returns the time of the outcome that the run had when a process last started working on it."""
         return [line[2] for line in self._lines() if line[:2] == ["in", identity]][-1]
 
     def last(self, event: str) -> str | None:
-        """What was noted last of an event; None if nothing was."""
+        """Returns what was last noted about an event, or None."""
         return next((line[1] for line in reversed(self._lines()) if line[0] == event), None)
 
     def _lines(self) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""`oho-bench list`: all that configurations and command lines can name, and what each of it is."""
+"""`oho-bench list` lists what configurations and command lines can name, or describes one of these."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WIDTH = 110
 
 
 def overview() -> str:
-    """Returns every name with a line about it."""
+    """Returns all names, each with a line that describes it."""
     lines: list[str] = []
     for kind, described in KINDS.items():
         lines += _section(f"{kind}s", {name: _description(described.registry, name) for name in described.registry})
@@ -31,11 +31,11 @@ def overview() -> str:
 
 
 def describe(name: str) -> str:
-    """Returns what a name stands for: of any kind, or a plug-in such as `./restarts.py:METHOD`.
+    """Describes what a name of any kind stands for, which may be a plug-in such as `./restarts.py:METHOD`.
 
     Raises:
-        ConfigError: for a name that stands for nothing; the message suggests the nearest names.
-        PluginError: for a plug-in that cannot be used.
+        ConfigError: if the name stands for nothing; the message suggests the nearest names.
+        PluginError: if a plug-in cannot be used.
     """
     shipped = {**spaces(), **experiments()}
     try:
@@ -61,7 +61,7 @@ def _section(title: str, lines: Mapping[str, str]) -> Iterator[str]:
 def _description(registry: Mapping[str, Any], name: str) -> str:
     try:
         return registry[name].description
-    except PluginError as error:  # the other names are of use all the same
+    except PluginError as error:  # the other names are still useful
         return str(error)
 
 

@@ -1,4 +1,4 @@
-"""`oho-bench new`: a configuration to begin with, which has every key of an experiment."""
+"""`oho-bench new` writes a first configuration, which has every key of an experiment."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ EXAMPLES = {
     "threads": "1",
     "tracking": "{mode: offline, project: oho-bench}",
 }
-"""What stands beside the keys other than experiment and task."""
+"""The example values of the keys other than experiment and task."""
 
 WRITTEN_OUT = ("figures", "threads")
-"""Keys that could be left out, and that a first experiment is better with."""
+"""Optional keys that the file sets nevertheless, because a first experiment is better with them."""
 
 
 def write_new(name: str, task: str) -> str:
     """Writes a configuration that can be run at once, and returns what to do next.
 
     Raises:
-        ConfigError: for a name that no experiment can have, an unknown task, or a file that is there already.
-        StorageError: where the file cannot be written.
+        ConfigError: if no experiment can have the name, the task is unknown, or the file already exists.
+        StorageError: if the file cannot be written.
     """
     path = Path(f"{name.removesuffix('.yaml')}.yaml")
     _check(path, task)
@@ -52,12 +52,12 @@ def write_new(name: str, task: str) -> str:
         with path.open("x", encoding="utf-8") as file:
             file.write(text_of(path.stem, task))
     except FileExistsError:
-        raise ConfigError(f"{path}: there is such a file already, and it is left as it is; choose another name") from None
+        raise ConfigError(f"{path}: the file already exists and is left unchanged; choose another name") from None
     except OSError as error:
         raise StorageError(f"{path}: cannot be written ({error.strerror})") from None
     steps = {
         f"oho-bench run {path} --dry-run": "the runs, and the budget in all",
-        f"oho-bench run {path} --out runs/{path.stem}": "what is interrupted goes on with the same command",
+        f"oho-bench run {path} --out runs/{path.stem}": "repeat the command to continue if it is interrupted",
         f"oho-bench report runs/{path.stem} -o {path.stem}.pdf": "the report, its page and the figures",
         "oho-bench list": "the methods, tasks and figures to choose from",
     }
@@ -66,7 +66,7 @@ def write_new(name: str, task: str) -> str:
 
 
 def text_of(experiment: str, task: str) -> str:
-    """Returns the file: for each key of an experiment what it means, and an example."""
+    """Returns the file's text: for each key of an experiment, a comment that explains it and an example."""
     head = f"`oho-bench run {experiment}.yaml` makes these runs.  Keys that are commented out may be left out."
     parts, examples = [_comment(head)], {"experiment": experiment, "task": task, **EXAMPLES}
     for key, field in ExperimentFields.model_fields.items():

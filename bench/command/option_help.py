@@ -1,4 +1,4 @@
-"""What a configuration can say of a method or task, read off its options class."""
+"""Describes what a configuration can set for a method or a task, as its options class defines it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DRAWN = "A learning rate, weight decay or other hyperparameter of null is drawn 
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a method or a task: its default, and what it takes, in words."""
+    """One option of a method or a task, with its default and the values that it takes, in words."""
 
     name: str
     default: str
@@ -39,7 +39,7 @@ class Described:
 
 
 def described(entry: MethodEntry | TaskEntry) -> Described:
-    """Returns what a configuration can say of a method or a task."""
+    """Returns what a configuration can set for a method or a task."""
     given: Mapping[str, Any] = {} if isinstance(entry, MethodEntry) else dict(entry.defaults)
     model = entry.options if isinstance(entry, MethodEntry) else type(entry.defaults)
     options = []
@@ -52,7 +52,7 @@ def described(entry: MethodEntry | TaskEntry) -> Described:
 
 
 def describe_options(entry: MethodEntry | TaskEntry) -> str:
-    """Returns a method's or task's options, with what they take and their defaults, as text."""
+    """Returns a text that lists a method's or a task's options, the values they take and their defaults."""
     found = described(entry)
     lines = [*textwrap.wrap(" ".join(found.explanation.split()), 110), ""]
     for option in found.options:
@@ -70,7 +70,7 @@ def _default(value: Any) -> str:
 
 
 def _kind(annotation: Any) -> str:
-    """What a value may be, in words."""
+    """Returns the kind of values that an annotation allows, in words."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return " | ".join(map(str, inner))

@@ -1,4 +1,4 @@
-"""What is to be run: the runs of experiments, the list of them on disk, and mistakes that are told before the first one."""
+"""Plans the runs of experiments, writes the list of them, and reports mistakes before the first run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger("oho-bench")
 
 @dataclass(frozen=True)
 class Planned:
-    """One run that an experiment asks for, and how it had ended.  `is_done` when its folder already holds a result."""
+    """A run that an experiment asks for, with its last outcome.  `is_done` says whether its folder holds a result."""
 
     experiment: Experiment
     spec: Spec
@@ -34,15 +34,16 @@ class Planned:
 
     @property
     def since(self) -> str:
-        """The moment of that outcome, for the journal."""
+        """Returns the time of that outcome, for the journal."""
         return self.outcome.finished if self.outcome else NEVER
 
 
 def plan(experiments: Sequence[Experiment], root: Path, *, again_invalid: bool = False, tried: Collection[str] = ()
          ) -> list[Planned]:  # fmt: skip
-    """Every run once, in order; a run that two experiments share belongs to the first.
+    """Returns every run once, in order; a run that two experiments share belongs to the first.
 
-    With `again_invalid` a run whose clock was disturbed is not done.  What this command has `tried` is, however it ended.
+    With `again_invalid`, a run that was disturbed counts as not done.  A run that this command has `tried` counts as done,
+    however it ended.
     """
     planned: dict[str, Planned] = {}
     for experiment in experiments:
@@ -68,7 +69,9 @@ def _check_protocol(outcome: Outcome | None, root: Path) -> None:
 
 
 def write_plan(experiment: Experiment, root: Path) -> None:
-    """An older plan of the same name that differs in its seeds alone is added to; any other is replaced, which is said."""
+    """Writes an experiment's plan.
+
+    An older plan of the same name is extended if only its seeds differ; otherwise it is replaced, with a warning."""
     runs, resolved = [run_id(spec) for spec in experiment.specs], dict(experiment.resolved)
     older = next((plan for plan in read_manifests(root) if plan.experiment == experiment.name), None)
     if older is not None:
@@ -87,7 +90,7 @@ def write_plan(experiment: Experiment, root: Path) -> None:
 
 
 def _origins(part: Any) -> Iterator[dict[str, str]]:
-    """Where the plug-ins of a resolved experiment came from."""
+    """Yields the origins of a resolved experiment's plug-ins."""
     if isinstance(part, Mapping):
         if "hash" in part and "place" in part:
             yield dict(part)
@@ -99,9 +102,9 @@ def _origins(part: Any) -> Iterator[dict[str, str]]:
 
 
 def check_methods(todo: Sequence[Planned], data_root: Path | None, journal: Journal) -> None:
-    """Asks each method that can tell whether it can train the network of each task, before anything runs.
+    """Asks each method that has a `check`, before anything runs, whether it can train the network of its task.
 
-    What else methods raise is their runs' affair.
+    Exceptions other than ValueError are left to the runs, which report them.
     """
     tasks: dict[str, Task] = {}
     seen: set[str] = set()
@@ -116,9 +119,9 @@ def check_methods(todo: Sequence[Planned], data_root: Path | None, journal: Jour
         if name not in tasks:
             tasks[name] = task_of(spec, torch.device("cpu"), data_root)[0]
         try:
-            with journal.within(item.id, item.since):  # what does not fit the memory here would not fit there
+            with journal.within(item.id, item.since):  # what does not fit into memory here would not fit in the run
                 method.check(tasks[name])
         except ValueError as error:
             raise ConfigError(f"method {spec['method']['label']!r} on {spec['task']['name']}: {error}") from None
         except Exception:
-            continue  # no mistake of the user's, such as a network that does not fit the memory: its runs tell it
+            continue  # not a user's mistake, such as a network too large for the memory: the runs report it

@@ -1,4 +1,4 @@
-"""Progress for people: a bar on a terminal, plain lines in a pipe.  Writes to standard error."""
+"""Shows progress on standard error, as a bar on a terminal and as plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bench.records import Outcome, run_id, title_of
 
 
 def format_seconds(seconds: float) -> str:
-    """`7 s`, `3 min 20 s` or `2 h 05 min`."""
+    """Returns a duration such as `7 s`, `3 min 20 s` or `2 h 05 min`."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -29,10 +29,11 @@ def format_seconds(seconds: float) -> str:
 
 
 class Display:
-    """Shows which run is on, its trial, the budget used, the best validation loss, and the time left for all runs."""
+    """A display of the run in progress, its trial, the budget used, the best validation loss, and the time left for all
+    runs."""
 
     def __init__(self, specs: Sequence[Mapping[str, Any]], before: int = 0):
-        """`before` is how many runs the command has made already, in a process before this one."""
+        """Prepares the display; `before` is the number of runs that earlier processes of the command have made."""
         self._before, self._total, self._done, self._spent = before, before + len(specs), 0.0, 0.0
         one_unit = len({spec["budget"]["unit"] for spec in specs}) == 1
         self._weights = [spec["budget"]["amount"] if one_unit else 1.0 for spec in specs]
@@ -58,7 +59,7 @@ class Display:
                 self._bar.stop()
 
     def start(self, number: int, spec: Mapping[str, Any]) -> None:
-        """A run begins."""
+        """Shows that a run begins."""
         self._spec, self._number, self._started = spec, number, time.monotonic()
         what = f"{spec['task']['name']}, {title_of(spec)}, seed {spec['seed']}"
         self._line = f"[{number}/{self._total}] {run_id(spec)} {what}"
@@ -66,11 +67,11 @@ class Display:
             self._bar.update(self._task, description=escape(self._line), completed=0.0, detail="")
 
     def skip(self, number: int, spec: Mapping[str, Any]) -> None:
-        """A run that another runner has."""
+        """Prints that another runner has the run."""
         self._print(f"[{number}/{self._total}] {run_id(spec)} {title_of(spec)}: another runner has it")
 
     def progress(self, fraction: float, state: State) -> None:
-        """Called a few times a second while the run is on."""
+        """Updates the bar; called a few times a second during the run."""
         if self._bar is None or self._task is None:
             return
         budget = self._spec["budget"]
@@ -81,7 +82,7 @@ class Display:
         self._bar.update(self._task, completed=fraction, detail=escape(", ".join(parts)))
 
     def end(self, outcome: Outcome) -> None:
-        """A run has ended: one line that stays."""
+        """Prints one line that stays about a run that has ended."""
         self._done += self._weight
         self._spent += time.monotonic() - self._started
         best = outcome.final.get("incumbent_validation_loss")
@@ -97,11 +98,11 @@ class Display:
 
     @property
     def _weight(self) -> float:
-        """Of the present run."""
+        """Returns the current run's weight."""
         return self._weights[self._number - self._before - 1]
 
     def _remaining(self, fraction: float) -> str:
-        """Time left for all runs, each weighed by its budget.  `fraction` is how much of the present one is over."""
+        """Returns the time left for all runs, weighted by budget.  `fraction` is how much of the current run is over."""
         done = self._done + fraction * self._weight
         spent = self._spent + (time.monotonic() - self._started if fraction else 0.0)
         if spent < 2 or not done:

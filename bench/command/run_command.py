@@ -1,4 +1,4 @@
-"""What `oho-bench run` does, in the process that does it: from files of experiments to their runs."""
+"""`oho-bench run`, in the process that does the work: from the files of experiments to their runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger("oho-bench")
 
 @dataclass(frozen=True)
 class Order:
-    """What a command line asks for."""
+    """The options of a command line."""
 
     configs: Sequence[Path]
     overrides: Sequence[str]
@@ -42,9 +42,9 @@ class Order:
 
 
 def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
-    """Runs what is asked for and not done yet; how many of all these runs have failed.
+    """Makes the runs that are asked for and not done yet, and returns how many of all these runs have failed.
 
-    Raises what `load_experiment`, `load` and `launch` do.
+    Raises what `load_experiment`, `load` and `launch` raise.
     """
     begun = journal.last("device")
     if begun == "cuda" and not torch.cuda.is_available():
@@ -72,7 +72,7 @@ def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
 
 
 def _experiments(order: Order, device: str) -> list[Experiment]:
-    """The experiments of the order's files; with a figure, those that feed it."""
+    """Returns the experiments of the order's files, or only those that feed its figure."""
     files = [experiment_file(path) for path in order.configs]
     found = [
         load_experiment(

@@ -1,4 +1,4 @@
-"""Runs experiments one after another in this process: one timed run on a device at a time."""
+"""Makes runs one after another in this process, so that a device has one timed run at a time."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from bench.tracking.wandb_sink import open_sink
 
 def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *, data_root: Path | None,
            journal: Journal | None = None) -> Counter[Status]:  # fmt: skip
-    """Runs what is planned and not done yet, and returns how many of those runs ended in each status.
+    """Makes the planned runs that are not done yet, and returns how many of them ended in each status.
 
-    Notes in the journal what it does.
+    The journal notes what has been done.
 
     Raises:
-        DeviceLostError: after a run whose end has left the GPU unusable; the run has failed.
+        DeviceLostError: after a run that failed and left the GPU unusable.
     """
     journal = journal or Journal.new()
     with storing(root):
@@ -51,12 +51,12 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
         series = _Series(root, data_root, journal, stopper, display)
         waiting = list(enumerate(todo, start=before + 1))
         while taken := [(number, item) for number, item in waiting if not series.take(number, item)]:
-            if len(taken) == len(waiting):  # those who took them are at work
+            if len(taken) == len(waiting):  # the runners that took them are working on them
                 for number, item in taken:
                     display.skip(number, item.spec)
                 break
             waiting = taken
-        stopper.check()  # a signal in the last run's end
+        stopper.check()  # a signal may have come at the end of the last run
     return series.counts
 
 
@@ -72,7 +72,7 @@ class _Series:
     counts: Counter[Status] = field(default_factory=Counter)
 
     def take(self, number: int, item: Planned) -> bool:
-        """Makes a run, unless another runner has made it meanwhile.  False where one is at it."""
+        """Makes a run unless another runner has made it meanwhile.  Returns False if one is working on it."""
         self.stopper.check()
         with storing(self.root), claimed(self.root / item.id) as is_ours:
             if is_ours and not _has_ended_meanwhile(item, read_outcome(self.root / item.id)):
@@ -80,7 +80,7 @@ class _Series:
         return is_ours
 
     def make(self, number: int, item: Planned) -> None:
-        """The run is ours."""
+        """Makes a run that this process has claimed."""
         tracking = item.experiment.tracking
         sink = partial(open_sink, mode=tracking.mode, project=tracking.project, experiment=item.experiment.name)
         self.display.start(number, item.spec)
@@ -93,16 +93,17 @@ class _Series:
         self.display.end(outcome)
         self.counts[outcome.status] += 1
         if outcome.status is Status.FAILED and not is_answering(torch.device(item.spec["device"])):
-            raise DeviceLostError(f"{self.root / item.id}: it left the GPU unusable to its process; a new one can go on")
+            what = "it left the GPU unusable to its process; a new process can continue"
+            raise DeviceLostError(f"{self.root / item.id}: {what}")
 
 
 def _has_ended_meanwhile(item: Planned, outcome: Outcome | None) -> bool:
-    """Whether another runner has ended the run since it was planned; one that was only stopped there is free to go on."""
+    """Returns whether another runner has ended the run since it was planned; one that was only stopped may continue."""
     return outcome is not None and outcome != item.outcome and outcome.status is not Status.INTERRUPTED
 
 
 def _tidy(folder: Path, outcome: Outcome | None) -> None:
-    """Removes what a process left that was killed between the outcome and its end."""
+    """Removes the checkpoint that is left when a process is killed just after it wrote an outcome."""
     if has_checkpoint(folder) and outcome is not None and outcome.status.is_result:
         with claimed(folder) as is_ours:
             if is_ours and read_outcome(folder) == outcome:

@@ -1,4 +1,4 @@
-"""`oho-bench status`: what a results folder holds."""
+"""`oho-bench status` describes what a results folder holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.records import Status, experiments_in, is_damaged, read_outcome
 
 
 def describe(root: Path) -> str:
-    """A line an experiment, then one a failed and one a disturbed run.  Reads outcomes only, and how long files are."""
+    """Returns a line per experiment, then one per failed or disturbed run.  Reads only outcomes and the files' lengths."""
     manifests = experiments_in(root)
     lines: list[str] = []
     failures: dict[str, str] = {}
@@ -33,7 +33,7 @@ def describe(root: Path) -> str:
     lines += [f"failed {root / identity}: {reason}" for identity, reason in failures.items()]
     lines += [f"not valid {root / identity}: {reason}" for identity, reason in disturbed.items()]
     if disturbed:
-        lines.append("`oho-bench run --again-invalid` runs what is not valid again")
+        lines.append("`oho-bench run --again-invalid` repeats the runs that are not valid")
     if len(protocols) > 1:
         lines.append(f"runs of protocols {sorted(protocols)} cannot be compared; use one folder for each")
     return "\n".join(lines)

@@ -1,6 +1,6 @@
-"""`oho-bench run` works in a child process: where that is killed or crashes, its run has failed, and the others go on.
+"""`oho-bench run` works in a child process.  If that is killed or crashes, its run has failed, and the others continue.
 
-A system short of memory kills the process that asks for most, and no process can answer that for itself.
+A system that is short of memory kills the process that uses most, and a killed process cannot report that itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bench.command.handover import Journal
 from bench.process.signals import WATCHED, handling, held, release_signals, tell
 
 RENEW = 75
-"""The exit code of a child that asks for another one in its place."""
+"""The exit code by which a child asks to be replaced by another one."""
 CHILD = "import sys; sys.path.append(sys.argv.pop(1)); from bench.__main__ import main; main()"
 ROOT = str(Path(__file__).parents[2])
 SET_PARENT_DEATH_SIGNAL = 1
@@ -27,7 +27,7 @@ SET_PARENT_DEATH_SIGNAL = 1
 
 
 def supervise(words: Sequence[str], out: Path) -> int:
-    """Carries out a command line in a child, and in another one after each death; returns the exit code."""
+    """Carries out a command line in a child process, replaces the child when it dies, and returns the exit code."""
     journal, relay = Journal.new(), Relay()
     journal.note("parent", os.getpid())
     words = [words[0], f"--journal={journal.descriptor}", *words[1:]]
@@ -51,7 +51,7 @@ def supervise(words: Sequence[str], out: Path) -> int:
 
 
 def _is_laid_to_a_run(journal: Journal, number: int, out: Path) -> bool:
-    """Tells and notes which run the process died in, if it did."""
+    """Reports and notes in which run the process died; returns whether it was in one."""
     run = journal.present
     if run is None:
         tell(f"oho-bench: {death_by(number)}; no run was in progress; repeat the command to continue")
@@ -63,15 +63,15 @@ def _is_laid_to_a_run(journal: Journal, number: int, out: Path) -> bool:
 
 
 def death_by(number: int) -> str:
-    """What a signal that a process died of may mean."""
+    """Returns in words how a process died that died of the signal."""
     name = next((known.name for known in signal.Signals if known == number), f"signal {number}")
     return f"killed by {name}, as systems do when memory is short" if number == signal.SIGKILL else f"crashed with {name}"
 
 
 class Relay:
-    """Passes the signals that come to this process, the first of which is `asked`, on to its present child.
+    """A relay that passes this process's signals on to its current child; `asked` is the first of them.
 
-    The child is in a session of its own and gets no others: a terminal sends Ctrl-C to whole groups of processes.
+    The child runs in a session of its own and gets no other signals: a terminal sends Ctrl-C to whole groups of processes.
     """
 
     def __init__(self) -> None:
@@ -81,15 +81,17 @@ class Relay:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Handles the signals inside the block."""
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, nobody learns how a child ended
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, nobody learns how a child ended
         with handling({**dict.fromkeys(WATCHED, self._forward), signal.SIGTSTP: self._pause}):
             yield
 
     def run(self, words: list[str], descriptor: int) -> int:
-        """The exit code of a child that begins with the signals held and has the descriptor; negative, what it died of."""
-        with held():  # one that comes meanwhile is for the new child, too
+        """Runs a child that starts with the signals held and inherits the descriptor.
+
+        Returns its exit code, or minus the number of the signal that it died of."""
+        with held():  # a signal that comes meanwhile is for the new child, too
             if self.asked:
-                return -self.asked  # before it was born
+                return -self.asked  # the signal came before the child
             command = [sys.executable, "-P", "-c", CHILD, ROOT, *words]
             self._child = subprocess.Popen(command, start_new_session=True, pass_fds=[descriptor])
         return self._child.wait()
@@ -104,13 +106,14 @@ class Relay:
             self._child.send_signal(signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)
         if self._child is not None:
-            self._child.send_signal(signal.SIGCONT)  # when we have been continued
+            self._child.send_signal(signal.SIGCONT)  # this process has been continued
 
 
 def begin_child(descriptor: int) -> Journal:
-    """In the child: it dies with its parent.  Elsewhere than on Linux it works on, and keeps its claim.
+    """Prepares a child process and returns its journal.
 
-    Raises OSError or ValueError where the descriptor is not one of a journal.
+    On Linux the child dies with its parent; elsewhere it works on and keeps its claim.  Raises OSError or ValueError if the
+    descriptor is not that of a journal.
     """
     journal = Journal(descriptor)
     parent = journal.last("parent")
@@ -119,7 +122,7 @@ def begin_child(descriptor: int) -> Journal:
     os.set_inheritable(descriptor, False)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-        if os.getppid() != int(parent):  # it died before that
+        if os.getppid() != int(parent):  # the parent died before that
             os._exit(1)
     release_signals()
     return journal

@@ -1,6 +1,6 @@
-"""Several runners on one results folder: a run, or the list of plans, belongs to whoever holds the lock of its folder.
+"""Locks by which several runners share a results folder: a run, or the list of plans, belongs to the holder of its lock.
 
-The system releases a lock when its owner dies, on this machine and, over NFS, on another one.
+The system releases a lock when its owner dies, on this machine or, over NFS, on another one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 @contextmanager
 def claimed(folder: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Whether the folder is ours inside the block; false where another has it, unless we wait until it is free."""
+    """Claims the folder for the block and yields whether that succeeded; with `wait`, waits until the folder is free."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
     handle = _lock(path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -33,14 +33,14 @@ def claimed(folder: Path, *, wait: bool = False) -> Iterator[bool]:
 
 
 def _lock(path: Path, how: int) -> int | None:
-    """An open file with the lock; None where another has it."""
+    """Returns an open file that holds the lock, or None if another process holds it."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(handle, how)
         except OSError as error:
             if error.errno in UNSUPPORTED:
-                return handle  # a file system without locks: one runner is all it can have
+                return handle  # a file system without locks can have only one runner
             os.close(handle)
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 return None

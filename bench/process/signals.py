@@ -1,5 +1,6 @@
-"""Ctrl-C, SIGTERM, and SIGHUP of a terminal that closes: once, the run ends after its step and can go on later; twice, the
-process leaves at once.
+"""Handles Ctrl-C, SIGTERM, and the SIGHUP of a terminal that closes.
+
+After one signal the run ends after its step and can be continued later; after a second one the process ends at once.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from typing import Any
 
 WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ECHO_SECONDS = 0.2
-"""What comes so soon after the first signal is no second one: job schedulers send theirs to every process, and we pass them
-on to ours; systems that shut down send two kinds at once."""
+"""A signal that comes so soon after the first does not count as a second one: job schedulers send theirs to every process,
+and we pass them on to our child; systems that shut down send two kinds at once."""
 
 
 def tell(line: str) -> None:
-    """Writes to standard error, if there is still somebody who reads it."""
+    """Writes to standard error, if it is still open."""
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Signals wait until the end of the block; in a process that is begun inside of it, for `release_signals`."""
+    """Holds signals back until the end of the block, or until `release_signals` in a process that is started inside it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     try:
         yield
@@ -37,7 +38,7 @@ def held() -> Iterator[None]:
 
 
 def release_signals() -> None:
-    """Until a `Stopper` listens they end the process at once: an exception would break an import."""
+    """Lets signals end the process at once until a `Stopper` listens, because an exception would break an import."""
     for number in WATCHED:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
@@ -46,7 +47,7 @@ def release_signals() -> None:
 
 @contextmanager
 def handling(handlers: Mapping[int, Any]) -> Iterator[None]:
-    """Handles the signals inside the block; one that was ignored before still is."""
+    """Handles the signals inside the block; a signal that was ignored before stays ignored."""
     heard = {number: handler for number, handler in handlers.items() if signal.getsignal(number) is not signal.SIG_IGN}
     previous = {number: signal.signal(number, handler) for number, handler in heard.items()}
     try:
@@ -57,7 +58,7 @@ def handling(handlers: Mapping[int, Any]) -> Iterator[None]:
 
 
 class Interrupted(BaseException):
-    """A run was asked to stop by the signal `number`."""
+    """The exception of a run that the signal `number` asked to stop."""
 
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
@@ -65,7 +66,9 @@ class Interrupted(BaseException):
 
 
 class Stopper:
-    """`asked` is the signal that came.  While there is patience, who works looks at it; else it raises `Interrupted`."""
+    """A receiver of signals; `asked` is the first that came.
+
+    With patience, the code that works calls `check`; without it, a signal raises `Interrupted` at once."""
 
     def __init__(self) -> None:
         self.asked: int | None = None
@@ -73,7 +76,7 @@ class Stopper:
 
     @contextmanager
     def patience(self) -> Iterator[None]:
-        """The block calls `check` often, where it can be left without loss, or is short."""
+        """Has patience in the block, which is short or often calls `check` at places where it can be left without loss."""
         before, self._patient = self._patient, True
         try:
             yield
@@ -82,7 +85,7 @@ class Stopper:
 
     @contextmanager
     def impatience(self) -> Iterator[None]:
-        """The block, in one that has patience, can be left anywhere without loss."""
+        """Suspends patience in the block, which can be left anywhere without loss."""
         before, self._patient = self._patient, False
         try:
             self.check()
@@ -112,7 +115,9 @@ class Stopper:
 
 @contextmanager
 def _leaving_at_the_second() -> Iterator[None]:
-    """A thread ends the process at the second signal: handlers wait until the step's present call into PyTorch returns."""
+    """Starts a thread that ends the process at the second signal.
+
+    Signal handlers would wait until the current call into PyTorch returns."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -134,4 +139,4 @@ def _watch(reading: int) -> None:
             first = first or time.monotonic()
             if time.monotonic() - first > ECHO_SECONDS:
                 tell("\noho-bench: left at once; repeat the command to continue from the last checkpoint")
-                os._exit(128 + content[0])  # records are with the system line by line, checkpoints are whole
+                os._exit(128 + content[0])  # each line of the records has been written, and checkpoints are whole

@@ -1,4 +1,4 @@
-"""Where a run took place: versions, commit, device.  No user names, no paths, no environment variables."""
+"""Describes where a run took place: versions, commit, device.  It has no user names, paths or environment variables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPTIONAL = (
 
 
 def describe_environment(device: torch.device, threads: int, *, data: str | None) -> dict[str, Any]:
-    """Everything a reader needs to judge whether two runs can be compared; `data` names what was loaded, if anything."""
+    """Returns what a reader needs to judge whether two runs can be compared; `data` names the loaded data, if any."""
     commit, dirty = commit_of(Path(__file__).resolve())
     return {
         "python": platform.python_version(),
@@ -37,7 +37,7 @@ def describe_environment(device: torch.device, threads: int, *, data: str | None
 
 
 def place_and_date(environment: dict[str, Any]) -> str:
-    """Device, threads, torch, day and commit of `describe_environment`, for the head of a table."""
+    """Returns device, threads, torch version, date and commit from `describe_environment`, for the head of a table."""
     changes = " with changes" if environment["dirty"] else ""
     return (
         f"{environment['device_name']}, {environment['threads']} threads, torch {environment['torch']},"
@@ -58,7 +58,7 @@ def _versions() -> dict[str, str]:
 def _gpu(device: torch.device) -> str:
     try:
         return torch.cuda.get_device_name(device)
-    except (RuntimeError, AssertionError):  # after a crash, there may be none any more
+    except (RuntimeError, AssertionError):  # after a crash, the GPU may be gone
         return "a GPU that does not answer"
 
 
@@ -76,7 +76,7 @@ def _processor() -> str:
 def commit_of(file: Path) -> tuple[str, bool]:
     """Returns the commit of the repository that a source file belongs to, and whether files of it have been changed.
 
-    ("unknown", False) for a file that no repository tracks, such as one of an environment that lies inside of one.
+    A file that no repository tracks, such as one of an environment inside a repository, gives ("unknown", False).
     """
     try:
         _git(file, "ls-files", "--error-unmatch", file.name)

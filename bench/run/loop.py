@@ -1,4 +1,4 @@
-"""One run in progress: advances the method, evaluates, records, and saves what is needed to go on."""
+"""Makes one run: advances the method, evaluates, records, and saves what is needed to continue."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from bench.run.gradient_correlations import gradient_correlations
 
 CHECKPOINT_VERSION = 3
 CHECKPOINT_SHARE = 0.02
-"""Of a run's time that checkpoints may take: where they are large, they are made more rarely."""
+"""The share of a run's time that checkpoints may take: large ones are written less often."""
 SAVED = ("due", "result", "final", "recorded_trials", "resumptions")
-"""Fields of the loop that are plain values."""
+"""The loop's fields with plain values, which checkpoints save."""
 CHUNK_SECONDS = 0.02
-"""Between two looks at the clock, so that neither reading it nor a late deadline weighs."""
+"""The time between two looks at the clock, so that neither reading it nor a late deadline matters."""
 CHUNK_STEPS = 10
-"""The same where the budget is in steps or epochs: fixed, so that a run does not depend on the machine's speed."""
+"""The same in steps, for budgets in steps or epochs: fixed, so that a run does not depend on the machine's speed."""
 RESULT = ("incumbent_validation_loss", "incumbent_test_loss", "incumbent_test_error")
 log = logging.getLogger("oho-bench")
 
 
 class Sink(Protocol):
-    """Receives what the records receive.  Whatever it raises is the sink's own affair: see `bench.tracking.wandb_sink`."""
+    """A receiver of what the records receive.  It handles its own exceptions: see `bench.tracking.wandb_sink`."""
 
     def record(self, record: dict[str, Any]) -> None:
-        """One line of the records."""
+        """Receives one line of the records."""
         ...
 
     def close(self, outcome: Outcome) -> None:
-        """The run's end."""
+        """Receives the outcome at the run's end."""
         ...
 
 
 Progress = Callable[[float, State], None]
-"""Called a few times a second with the fraction of the budget used, and the state."""
+"""Called a few times a second with the fraction of the budget used and the state."""
 
 
 class Loop:
@@ -68,16 +68,16 @@ class Loop:
         self.interval = self.due = self.amount / spec["evaluations"]
         self.resumptions = 0
         self.is_told = False
-        """That a checkpoint could not be written."""
+        """Whether a failure to write a checkpoint has been reported."""
         self.conditions = Conditions(task.device)
 
     def start(self, earlier: dict[str, Any] | None) -> None:
-        """The first evaluation, or what an earlier process had saved."""
+        """Makes the first evaluation, or restores what an earlier process saved."""
         if earlier is None:
             self.task.world.step = 0
             self.state = self.method.init(self.task, self.spec["seed"])
-            self.task.world.step = 0  # where a method has trained for its set-up
-            select(self.state)  # the untrained model: what a run that validates nothing returns
+            self.task.world.step = 0  # a method may have trained for its set-up
+            select(self.state)  # a run that validates nothing returns the untrained model
             self.ledger.switch("runner")
             self.record_incumbent(0.0)
             self.evaluate(0.0)
@@ -95,7 +95,7 @@ class Loop:
         self.ledger.switch("runner")
 
     def checkpoint(self, *, is_last: bool) -> None:
-        """Writes all that the run needs to go on.  Where that fails, it is told: once, or before the run is left."""
+        """Writes all that the run needs to continue.  A failure is reported once, and again before the run is left."""
         content = {
             "version": CHECKPOINT_VERSION, "method": self.state.saved(), "events": len(self.events),
             "records": self.writer.durable(), "seconds": dict(self.ledger.seconds),
@@ -144,13 +144,13 @@ class Loop:
             log.warning("%s: ended before %s", self.writer.folder, event)
 
     def has_selected(self) -> bool:
-        """Returns whether the method has validated any trained model, be it the best or not."""
+        """Returns whether the method has validated any trained model, even one that was not the best."""
         state = self.state
         others = (*state.trials, *(training for training in state.trainings if training is not state))
         return len(state.curve) > 1 or any(each.curve for each in others)
 
     def advance(self, used: float) -> float:
-        """Some steps of the method, and what is to be recorded after them; returns the budget used."""
+        """Advances the method by some steps, records what is due after them, and returns the budget used."""
         steps = self.chunk(used, self.due)
         with self.ledger.account("train"), self.conditions.working():
             self.method.advance(self.state, steps=steps, progress=used / self.amount, ledger=self.ledger)
@@ -166,34 +166,34 @@ class Loop:
         return used
 
     def used(self) -> float:
-        """The budget's unit spent so far."""
+        """Returns how much of the budget has been used, in its unit."""
         if self.unit == "seconds":
             return self.ledger.counted()
         return self.state.step / (self.task.steps_per_epoch if self.unit == "epochs" else 1)
 
     def chunk(self, used: float, due: float) -> int:
-        """Steps until the next look at the clock or the next shock."""
+        """Returns the steps until the next look at the clock or the next shock."""
         return int(min(self.steps_to_look(used, due), self.steps_to_event()))
 
     def steps_to_event(self) -> float:
-        """Steps until the next shock; infinite where none is left."""
+        """Returns the steps until the next shock, or infinity if none is left."""
         if not self.events:
             return math.inf
         return max(0, self.events[0].step(self.task.steps_per_epoch) - self.state.step)
 
     def steps_to_look(self, used: float, due: float) -> int:
-        """Steps until the next look at the clock.  Near the deadline of a timed run it is one step."""
+        """Returns the steps until the next look at the clock; near the deadline of a timed run it is one step."""
         remaining = min(due, self.amount) - used
         if self.unit == "seconds":
             per_step = used / max(1, self.state.step) or CHUNK_SECONDS
             return max(1, int(min(CHUNK_SECONDS, 0.5 * remaining) / per_step))
         if self.state.spans_budget:
-            return 1  # it is told the fraction of the budget used before each step
+            return 1  # the method needs the fraction of the budget used before each step
         per_step = 1 if self.unit == "steps" else 1 / self.task.steps_per_epoch
         return max(1, min(CHUNK_STEPS, math.ceil(remaining / per_step - 1e-9)))
 
     def shock(self, event: Event, used: float) -> None:
-        """What an event does, between two evaluations; a model selected in another world is judged anew."""
+        """Applies an event between two evaluations, and validates again a model that was selected in another world."""
         state = self.state
         if self.final["step"] < state.step:
             self.evaluate(used)
@@ -209,20 +209,20 @@ class Loop:
         self.evaluate(used)
 
     def judge_anew(self, state: State) -> None:
-        """The incumbent was selected in a world that is no more: it is validated in this one."""
+        """Validates the incumbent again, because it was selected in a world that has changed."""
         if state.incumbent is not None:
             self.model.load_state_dict(state.incumbent.weights)
             (validation,) = self.task.evaluate(self.model, self.task.validation)
             state.incumbent = replace(state.incumbent, validation_loss=validation.loss)
 
     def record_trials(self, used: float) -> None:
-        """Writes the trials ended since the last call."""
+        """Writes the trials that have ended since the last call."""
         for index in range(self.recorded_trials, len(self.state.trials)):
             self.write({**self.moment("trial", used), "trial": index, **asdict(self.state.trials[index])})
         self.recorded_trials = len(self.state.trials)
 
     def record_incumbent(self, used: float) -> None:
-        """Writes a model selected since the last call, unless the deadline was before."""
+        """Writes a model that was selected since the last call and before the deadline."""
         incumbent = self.state.incumbent
         if incumbent is None or incumbent is self.selected or used > self.amount:
             return
@@ -236,7 +236,7 @@ class Loop:
                     "test_loss": loss, "test_error": error})  # fmt: skip
 
     def evaluate(self, used: float) -> None:
-        """Looks at the present model on validation and test, on the runner's account, and writes a record."""
+        """Evaluates the current model on validation and test, on the runner's account, and writes a record."""
         self.conditions.look()
         state, moment = self.state, self.moment("evaluation", used)
         with self.ledger.account("evaluation"):
@@ -259,7 +259,7 @@ class Loop:
         self.write(self.final)
 
     def moment(self, kind: str, used: float) -> dict[str, Any]:
-        """What every record begins with; `used` is in the budget's unit."""
+        """Returns the fields with which every record begins; `used` is in the budget's unit."""
         step = self.state.step
         return {
             "kind": kind, "space": self.spec["space"]["name"], "used": used, "step": step,
@@ -268,7 +268,7 @@ class Loop:
         }  # fmt: skip
 
     def write(self, record: dict[str, Any]) -> None:
-        """To disk first, then to the sink."""
+        """Writes a record to disk, then passes it to the sink."""
         self.writer.append(record)
         with self.ledger.account("tracking"):
             self.sink.record(record)

@@ -1,4 +1,4 @@
-"""What a data set or task of your own is made of; losses and splits are in `bench.protocol`."""
+"""The parts of a data set or a task of your own; losses and splits are in `bench.protocol`."""
 
 from bench.records.errors import DataError
 from bench.tasks.data_sets import DataSet, Loaded

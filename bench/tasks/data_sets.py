@@ -1,4 +1,4 @@
-"""What a data set is.  The data root, where its files lie, is `--root`, else $OHO_DATA, else `data/`."""
+"""Data sets, whose files lie in the data root: `--root`, or else $OHO_DATA, or else `data/`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from bench.records.errors import DataError
 
 
 class Loaded(NamedTuple):
-    """A data set on the CPU, and what it is called in records and reports."""
+    """A data set on the CPU; `label` is its name in records and reports."""
 
     train: Split
     test: Split
     label: str
     outputs: int | None = None
-    """Classes, characters, or numbers to predict; None is read off the training targets."""
+    """The number of classes, characters, or numbers to predict; if it is None, the training targets determine it."""
     measured: int = 0
-    """The first so many numbers of each input have mean 0 and deviation 1 made of them, by the training examples."""
+    """How many numbers, from the first of each input, are standardised by the training examples' mean and deviation."""
 
 
 def _always(root: Path) -> bool:
@@ -34,37 +34,37 @@ def _always(root: Path) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """How to get one data set: `load(root)` returns its training and test split and their label, as `Loaded`.
+    """A data set, of which `load(root)` returns the training split, the test split and the label, as `Loaded`.
 
     Inputs are floats (n, features), uint8 images (n, channels, height, width), or int64 characters (n, length).  The
-    validation split is held out of the training split by the task.  `load` raises `DataError` where the data cannot be had.
+    task holds the validation split out of the training split.  `load` raises `DataError` if it cannot provide the data.
     """
 
     description: str
     load: Callable[[Path], Loaded]
     kind: str = "classification"
-    """What tasks it serves: classification, regression, language, or a name of your own objective's."""
+    """The kind of tasks it serves: classification, regression, language, or the kind of an objective of your own."""
     images: bool = False
-    """Inputs are images, or flattened square ones."""
+    """Whether inputs are images or flattened square images."""
     ordered: bool = False
-    """The validation split is the end of the training split, in the place of examples drawn from it."""
+    """Whether the validation split is the end of the training split instead of examples drawn from it."""
     training_examples: int | None = None
-    """Their number, where it is known without reading the data."""
+    """Their number, if it is known without reading the data."""
     present: Callable[[Path], bool] = _always
-    """Whether the data root has it."""
+    """Returns whether the data root has the data set."""
     content: Callable[[Path], str] | None = None
-    """Digits that change with the data, for data that users may change: they are part of a run's id."""
+    """Returns digits that change with the data, for data that users may change; they are part of a run's id."""
 
 
 def data_root(root: Path | None = None) -> Path:
-    """The folder that holds the data sets."""
+    """Returns the folder that holds the data sets."""
     return root or Path(os.environ.get("OHO_DATA", "data"))
 
 
 def load(data_set: DataSet, root: Path | None = None) -> Loaded:
-    """Returns both splits of a data set on the CPU, downloaded into the root if they are not there.
+    """Returns both splits of a data set on the CPU, after downloading them into the root if they are not there.
 
-    They are read once a process; nobody writes into them.
+    A process reads them once and must not write into them.
     """
     return _load(data_set, data_root(root), content_of(data_set, root))
 
@@ -81,26 +81,26 @@ def training_examples(data_set: DataSet, root: Path | None = None) -> int:
 
 
 def content_of(data_set: DataSet, root: Path | None = None) -> str | None:
-    """Returns digits that change with the data; None where the data cannot change."""
+    """Returns digits that change with the data, or None if the data cannot change."""
     return data_set.content(data_root(root)) if data_set.content else None
 
 
 def hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
-    """A training split and a validation split of `count` examples, drawn without replacement by `seed`.
+    """Returns a training split and a validation split of `count` examples, drawn without replacement by `seed`.
 
     Raises:
-        DataError: where no example would be left for training.
+        DataError: if no example would be left for training.
     """
     return _divided(split, count, torch.randperm(len(split.targets), generator=stream(seed, "hold out")))
 
 
 def hold_out_end(split: Split, count: int) -> tuple[Split, Split]:
-    """A training split and a validation split of the last `count` examples.  Raises as `hold_out` does."""
+    """Returns a training split and a validation split of the last `count` examples.  Raises as `hold_out` does."""
     return _divided(split, count, torch.arange(len(split.targets)).roll(count))
 
 
 def _divided(split: Split, count: int, order: torch.Tensor) -> tuple[Split, Split]:
-    """The first `count` places of the order are held out."""
+    """Returns the rest, and the examples at the first `count` places of the order, which are held out."""
     if count >= len(split.targets):
         raise DataError(f"{count} examples cannot be held out of {len(split.targets)}; set a smaller validation_size")
     rest, held = order[count:], order[:count]

@@ -1,4 +1,4 @@
-"""What a registry knows of a task: one entry, which stands in the task's own file; and the task that is built of it."""
+"""A task's entry in the registry, which stands in the task's own file, and the task that is built from it."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from bench.tasks.options import TaskOptions
 SPLIT_SEED = 0
 """The validation split is the same for all runs, so that seeds differ in training alone."""
 RESERVED = ("name", "label", "family", "origin", "units", "content")
-"""Keys of a spec's task that no option may be called by."""
+"""Keys of a spec's task, which cannot be names of options."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a model has to know of its data."""
+    """The facts about its data that a model needs."""
 
     input_shape: tuple[int, ...]
-    """Of one example."""
+    """The shape of one example's input."""
     outputs: int
-    """Classes, numbers to predict, or characters."""
+    """The number of classes, characters, or numbers to predict."""
     mean: Tensor | None = None
     deviation: Tensor | None = None
-    """Of each channel (channels,) over the training images, if inputs are bytes."""
+    """The mean and the deviation of each channel (channels,) over the training images, if inputs are bytes."""
 
     @property
     def features(self) -> int:
-        """How many numbers an example's input has."""
+        """Returns how many numbers an example's input has."""
         return math.prod(self.input_shape)
 
 
@@ -62,13 +62,13 @@ class TaskEntry:
     objective: Objective | Callable[[Any], Objective] = CLASSIFICATION
     defaults: TaskOptions = USUAL_OPTIONS
     images: bool = False
-    """The model takes images (n, channels, height, width): flattened square ones are given that shape."""
+    """Whether the model takes images (n, channels, height, width): flattened square images are given that shape."""
     augmentation: CropAndFlip | None = None
-    """Of training batches alone."""
+    """The augmentation of training batches; other batches have none."""
     noisy: bool = False
-    """The model's forward takes a generator as its second argument, and computes without noise where it gets none."""
+    """Whether the model's `forward` takes a generator as its second argument; without one it computes without noise."""
     evaluation_examples: int | None = None
-    """Examples that are evaluated at once; by the size of the inputs if it is None."""
+    """The number of examples evaluated at once; if it is None, it depends on the size of the inputs."""
 
     def __post_init__(self) -> None:
         if taken := [name for name in type(self.defaults).model_fields if name in RESERVED]:
@@ -83,7 +83,7 @@ class TaskEntry:
         return self.data if isinstance(self.data, DataSet) else self.data(options)
 
     def refusal(self, options: TaskOptions, data: DataSet) -> str | None:
-        """Returns why the task cannot be done with a data set; None where it can."""
+        """Returns why the task cannot use a data set, or None if it can."""
         wanted = self.objective_for(options).kind
         if data.kind != wanted:
             return f"it is for {data.kind}, and the task is one of {wanted}"
@@ -102,9 +102,9 @@ def build_task(
     name: str, entry: TaskEntry, options: TaskOptions, *, device: torch.device, root: Path | None = None,
     data: DataSet | None = None,
 ) -> tuple[Task, Split]:  # fmt: skip
-    """Returns a task and, apart from it, its test split.  Whole splits are moved to the device.
+    """Returns a task and, separately, its test split.  Whole splits are moved to the device.
 
-    `data` takes the place of the entry's own data set.
+    `data` replaces the entry's own data set.
     """
     data, objective = data or entry.data_for(options), entry.objective_for(options)
     loaded = load(data, root)
@@ -141,7 +141,7 @@ def _split(data: DataSet, options: TaskOptions, loaded: Loaded) -> _Splits:
 
 
 def _standardised(splits: _Splits, measured: int) -> _Splits:
-    """The splits with the first `measured` numbers of each input of mean 0 and deviation 1 over the training examples."""
+    """Returns the splits with each input's first `measured` numbers standardised by the training examples."""
     if not measured:
         return splits
     mean, deviation = _moments(splits.train.inputs[:, :measured])
@@ -152,19 +152,19 @@ def _standardised(splits: _Splits, measured: int) -> _Splits:
 
 
 def _with_standard_targets(splits: _Splits) -> _Splits:
-    """The same of the targets."""
+    """Returns the splits with targets standardised by the training examples."""
     mean, deviation = _moments(splits.train.targets)
     return _Splits(*(Split(split.inputs, (split.targets - mean) / deviation) for split in splits))
 
 
 def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each column; where it is constant the deviation is 1."""
+    """Returns the mean and the deviation of each column; the deviation of a constant column is 1."""
     mean, deviation = values.mean(0), values.std(0, correction=0)
     return mean, torch.where(deviation > 0, deviation, torch.ones_like(deviation))
 
 
 def _as_images(inputs: Tensor) -> Tensor:
-    """Images (n, channels, height, width), of flattened square ones with one channel."""
+    """Returns images (n, channels, height, width); flattened square images get one channel."""
     if inputs.dim() != 2:
         return inputs
     side = math.isqrt(inputs.shape[1])

@@ -1,4 +1,4 @@
-"""Images in a folder of a user's own, train/CLASS/* and test/CLASS/*, decoded once."""
+"""Images in a user's own folder, train/CLASS/* and test/CLASS/*, which are decoded once."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {"cnn": convolutional, "mlp": perc
 
 
 class ImageFolderOptions(PerceptronOptions, ConvolutionOptions):
-    """`path` is a folder with train/CLASS/* and test/CLASS/*, absolute or relative to the data root.  Images that differ in
-    size need `size`, the pixels of a side that all get.  `model` is a convolutional network with `blocks` blocks, a tanh
-    network with `hidden_layers` layers, or ResNet-18; `width` is its number of channels or units."""
+    """`path` is a folder with train/CLASS/* and test/CLASS/*, absolute or relative to the data root.  If images differ in
+    size, `size` must give the pixels of a side to which all are resized.  `model` is a convolutional network with `blocks`
+    blocks, a tanh network with `hidden_layers` layers, or ResNet-18; `width` is its number of channels or units."""
 
     path: str = Field(min_length=1)
     size: int | None = Field(default=None, ge=1)
@@ -55,7 +55,7 @@ def _content(path: str, root: Path) -> str:
 
 @lru_cache(maxsize=8)
 def _hash_of(folder: Path, files: tuple[Path, ...], states: tuple[tuple[int, int], ...]) -> str:
-    """Digits of all names and bytes; files that have not changed, by their `states`, are not read again."""
+    """Returns digits that depend on all names and bytes; files whose `states` have not changed are not read again."""
     digest = hashlib.sha256()
     for file in files:
         content = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -64,7 +64,7 @@ def _hash_of(folder: Path, files: tuple[Path, ...], states: tuple[tuple[int, int
 
 
 def _files(folder: Path) -> list[Path]:
-    """All images, by name."""
+    """Returns all images, sorted by name."""
     if not folder.is_dir():
         remedy = "a path is absolute or relative to the data root, --root or OHO_DATA"
         raise DataError(f"{folder.resolve()}: no such folder; {remedy}")
@@ -83,7 +83,7 @@ def _load(path: str, size: int | None, root: Path) -> Loaded:
     tensors = _kept(kept)
     if tensors is None:
         tensors = _decoded(folder, size)
-        with suppress(OSError):  # a data root that cannot be written: they are decoded in each process
+        with suppress(OSError):  # if the data root cannot be written, each process decodes them
             kept.parent.mkdir(parents=True, exist_ok=True)
             with replacing(kept) as file:
                 torch.save(tensors, file)
@@ -92,10 +92,10 @@ def _load(path: str, size: int | None, root: Path) -> Loaded:
 
 
 def _kept(path: Path) -> dict[str, Tensor] | None:
-    """What was decoded before; None where it was not, or the file is damaged."""
+    """Returns what was decoded before, or None if nothing was or the file is damaged."""
     try:
         return torch.load(path, weights_only=True)
-    except Exception:  # of a damaged file, it raises anything
+    except Exception:  # a damaged file may raise any exception
         return None
 
 
@@ -122,7 +122,7 @@ def _pixels(image: Tensor) -> str:
 
 
 def _image(file: Path, size: int | None) -> Tensor:
-    """Bytes (3, height, width) of one image, resized if a size is given."""
+    """Returns the bytes (3, height, width) of one image, resized if a size is given."""
     from torchvision.io import ImageReadMode, decode_image
     from torchvision.transforms.functional import resize
 

@@ -17,7 +17,7 @@ from bench.tasks.torchvision_sets import CIFAR10, FASHION_MNIST, MNIST
 
 
 def perceptron(options: PerceptronOptions, facts: Facts) -> nn.Module:
-    """Returns a tanh network; bytes of images are standardised and flattened before it."""
+    """Returns a tanh network, preceded by layers that standardise the bytes of images and flatten them."""
     dropout = options.dropout if isinstance(options, DropoutOptions) else 0.0
     layers = multilayer_perceptron(
         facts.features, options.width, options.hidden_layers, facts.outputs, dropout=dropout
@@ -35,7 +35,7 @@ def convolutional(options: ConvolutionOptions, facts: Facts) -> nn.Module:
 
 
 def residual(depth: int, options: ResidualOptions, facts: Facts) -> nn.Module:
-    """Returns a ResNet; images of floats are taken as they are."""
+    """Returns a ResNet; only images of bytes are standardised."""
     channels = facts.input_shape[0]
     mean = torch.zeros(channels) if facts.mean is None else facts.mean
     deviation = torch.ones(channels) if facts.deviation is None else facts.deviation

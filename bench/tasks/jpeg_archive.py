@@ -18,12 +18,12 @@ MEMBER = re.compile(r"(train|test)/([^/]+)/[^/]+\.jpg")
 
 
 def read_jpeg_archive(path: Path) -> tuple[Split, Split]:
-    """Training and test split: inputs (n, 3, height, width) uint8 in the order of file names, targets (n,).
+    """Returns the training and test splits: inputs (n, 3, height, width) uint8 in the order of file names, targets (n,).
 
     A target is the place of its class in the sorted names of all classes.
 
     Raises:
-        DataError: for an archive that is truncated, damaged or laid out otherwise, and for images of different sizes.
+        DataError: if the archive is truncated, damaged or laid out differently, or if images differ in size.
     """
     files = _read_files(path)
     classes = {part: sorted({name.split("/")[1] for name in files if name.startswith(part)}) for part in ("train", "test")}
@@ -34,7 +34,7 @@ def read_jpeg_archive(path: Path) -> tuple[Split, Split]:
 
 
 def _read_files(path: Path) -> dict[str, bytes]:
-    """The archive's images by name.  It is decompressed as a whole, which checks that its end is there."""
+    """Returns the archive's images by name.  Decompressing the whole archive checks that its end is there."""
     try:
         with lzma.open(path) as file:
             content = io.BytesIO(file.read())

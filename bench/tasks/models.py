@@ -1,4 +1,4 @@
-"""The tasks' models.  None changes anything of its own while it computes: what is random comes in as an argument."""
+"""The tasks' models.  None changes its own state while it computes: randomness is passed in as an argument."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bench.protocol.batch_norm import BatchNorm
 
 
 class Dropout(nn.Module):
-    """Sets a fraction of the activations to zero and scales the others up, wherever a source of noise is given.
+    """A layer that, given a source of noise, sets a fraction of the activations to zero and scales the others up.
 
-    Without one it does nothing, so that evaluation need not switch it off.
+    Without noise it does nothing, so evaluation need not switch it off.
     """
 
     def __init__(self, fraction: float):
@@ -22,7 +22,7 @@ class Dropout(nn.Module):
         self.fraction = fraction
 
     def forward(self, inputs: Tensor, noise: Generator | None) -> Tensor:
-        """Outputs of the inputs' shape; the same state of `noise` gives the same mask, whatever their precision."""
+        """Returns outputs of the inputs' shape; the same state of `noise` gives the same mask at any precision."""
         if noise is None:
             return inputs
         drawn = torch.rand(inputs.shape, generator=noise, device=inputs.device, dtype=torch.float32)
@@ -30,10 +30,10 @@ class Dropout(nn.Module):
 
 
 class Chain(nn.Sequential):
-    """Layers one after the other; those that drop out share one source of noise."""
+    """A sequence of layers, in which all dropout layers share one source of noise."""
 
     def forward(self, inputs: Tensor, noise: Generator | None = None) -> Tensor:
-        """Outputs of the last layer."""
+        """Returns the outputs of the last layer."""
         for layer in self:
             inputs = layer(inputs, noise) if isinstance(layer, Dropout) else layer(inputs)
         return inputs
@@ -42,7 +42,7 @@ class Chain(nn.Sequential):
 def multilayer_perceptron(
     features: int, width: int, hidden_layers: int, classes: int, *, dropout: float = 0.0
 ) -> nn.Sequential:
-    """Linear layers with tanh between them, torch's default initialisation; `dropout` is the fraction after each tanh."""
+    """Returns linear layers with tanh between them, initialised as torch does; `dropout` is the fraction after a tanh."""
     sizes = [features] + [width] * hidden_layers
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes):
@@ -52,7 +52,7 @@ def multilayer_perceptron(
 
 
 class Standardise(nn.Module):
-    """Bytes (n, channels, height, width) -> floats, less the channel's `mean` and divided by its `deviation`."""
+    """A layer that takes bytes (n, channels, height, width), subtracts a channel's `mean` and divides by its `deviation`."""
 
     mean: Tensor
     deviation: Tensor
@@ -63,12 +63,12 @@ class Standardise(nn.Module):
         self.register_buffer("deviation", deviation[:, None, None].to(torch.get_default_dtype()))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Floats of the buffers' type."""
+        """Returns floats of the buffers' type."""
         return (images - self.mean) / self.deviation
 
 
 def channel_moments(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (channels,) in float64 of uint8 images (n, channels, height, width), from exact counts."""
+    """Returns mean and deviation (channels,), in float64, of uint8 images (n, channels, height, width), by exact counts."""
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]).double()
     shares, values = counts / counts.sum(1, keepdim=True), torch.arange(256, device=images.device).double()
     mean = shares @ values
@@ -79,9 +79,10 @@ def convolutional_network(
     shape: tuple[int, ...], width: int, blocks: int, classes: int, *, mean: Tensor | None = None,
     deviation: Tensor | None = None,
 ) -> nn.Sequential:  # fmt: skip
-    """A 3x3 convolution of stride 2 and ReLU in each block, `width` channels in the first, then one linear layer.
+    """Returns blocks of a 3x3 convolution of stride 2 and ReLU, then one linear layer.
 
-    Images have the `shape` (channels, height, width); bytes are standardised by the channels' `mean` and `deviation`.
+    The first block has `width` channels, and each further one twice as many as the one before.  Images have the `shape`
+    (channels, height, width); bytes are standardised by the channels' `mean` and `deviation`.
     """
     channels, *sides = shape
     layers: list[nn.Module] = [] if mean is None or deviation is None else [Standardise(mean, deviation)]
@@ -93,16 +94,16 @@ def convolutional_network(
 
 
 RESIDUAL_STAGES = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
-"""Blocks in each stage, by depth."""
+"""The number of blocks in each stage, by depth."""
 
 
 def residual_network(
     depth: int, *, width: int, classes: int, mean: Tensor, deviation: Tensor
 ) -> nn.Sequential:
-    """ResNet-18 or ResNet-50 for small uint8 images: 3x3 stem of stride 1, no max-pool, `width` channels after the stem.
+    """Returns ResNet-18 or ResNet-50 for small uint8 images: 3x3 stem of stride 1, no max-pool, `width` channels after it.
 
-    `mean` and `deviation` are those of the training images' channels.  Blocks of torchvision, convolutions initialised
-    as in arXiv 1502.01852, from the fan-out.
+    `mean` and `deviation` are those of the training images' channels.  The blocks are torchvision's; convolutions are
+    initialised from the fan-out as in arXiv 1502.01852.
     """
     from torchvision.models.resnet import BasicBlock, Bottleneck, conv3x3
 
@@ -124,7 +125,7 @@ def residual_network(
 
 
 def _residual_block(block, channels: int, planes: int, stride: int) -> nn.Module:
-    """One of torchvision's blocks; its shortcut is a 1x1 convolution where the shape changes."""
+    """Returns one of torchvision's blocks, whose shortcut is a 1x1 convolution if the shape changes."""
     from torchvision.models.resnet import conv1x1
 
     outputs, shortcut = planes * block.expansion, None

@@ -1,4 +1,4 @@
-"""The options that tasks share.  A task's own are beside its entry."""
+"""The options that tasks share.  A task's own options stand beside its entry."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from bench.protocol import Options
 
 
 class Drift(Options):
-    """Inputs turn by `rotate` degrees, counter-clockwise, every `over_epochs` epochs, for as long as the run lasts."""
+    """A drift that turns inputs by `rotate` degrees, counter-clockwise, every `over_epochs` epochs during the whole run."""
 
-    rotate: float = Field(description="degrees, counter-clockwise where they are positive")
+    rotate: float = Field(description="degrees, counter-clockwise if positive")
     over_epochs: float = Field(gt=0)
 
     @property
     def degrees_per_epoch(self) -> float:
-        """How far inputs turn in an epoch."""
+        """Returns the angle by which inputs turn in an epoch."""
         return self.rotate / self.over_epochs
 
 

@@ -1,4 +1,4 @@
-"""Data sets that ship with scikit-learn, so that nothing is downloaded."""
+"""Data sets that ship with scikit-learn and need no download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of numbers and categories: scikit-learn's diabetes data, and any CSV or Parquet file of a user's own."""
+"""Tables of numbers and categories: scikit-learn's diabetes data, and a user's own CSV or Parquet file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 MOST_CATEGORIES = 100
-"""Of one column: more are rather names or dates than categories."""
+"""The most categories that a column may have: more are likely to be names or dates."""
 OBJECTIVES = {"classification": CLASSIFICATION, "regression": REGRESSION}
 DIGITS_OF_HASH = 16
 
@@ -32,7 +32,7 @@ DIGITS_OF_HASH = 16
 class TableOptions(PerceptronOptions):
     """`path` is a CSV or Parquet file, absolute or relative to the data root; `target` is the column to predict, and `kind`
     says whether it holds classes or numbers.  The other columns are inputs: numbers are standardised by the training
-    examples, categories become a column of zeros and ones each.  The test rows are drawn, and are the same in all runs."""
+    examples, and each category becomes a column of zeros and ones.  The test rows are drawn, the same ones for all runs."""
 
     path: str = Field(min_length=1)
     target: str = Field(min_length=1)
@@ -81,12 +81,12 @@ def _read(place: Path) -> DataFrame:
         return readers[place.suffix](place)
     except ImportError:
         raise DataError(f"{place}: Parquet needs the package pyarrow; install it with: pip install pyarrow") from None
-    except Exception as error:  # of a damaged file, the readers raise anything
+    except Exception as error:  # a damaged file may raise any exception
         raise DataError(f"{place}: cannot be read ({' '.join(str(error).split())})") from None
 
 
 def _check_complete(place: Path, frame: DataFrame) -> None:
-    """Every column has a finite value in every row."""
+    """Raises `DataError` unless every column has a finite value in every row."""
     missing = frame.isna() | frame.isin([float("inf"), -float("inf")])
     counts = missing.sum()
     if counts.any():
@@ -95,7 +95,7 @@ def _check_complete(place: Path, frame: DataFrame) -> None:
 
 
 def _inputs(place: Path, frame: DataFrame) -> tuple[Tensor, int]:
-    """The columns of numbers, then those of categories as zeros and ones; and how many are numbers."""
+    """Returns the columns of numbers followed by those of categories as zeros and ones, and how many are numbers."""
     import pandas
 
     numbers = frame.select_dtypes("number")
@@ -110,7 +110,7 @@ def _inputs(place: Path, frame: DataFrame) -> tuple[Tensor, int]:
 
 
 def _classes(place: Path, column: Series) -> tuple[Tensor, int]:
-    """The place of each row's class in the sorted classes (rows,), and the number of classes."""
+    """Returns the place of each row's class in the sorted classes, (rows,), and the number of classes."""
     import pandas
 
     places, classes = pandas.factorize(column, sort=True)
@@ -121,7 +121,7 @@ def _classes(place: Path, column: Series) -> tuple[Tensor, int]:
 
 
 def _numbers(place: Path, column: Series) -> Tensor:
-    """The column's numbers (rows, 1)."""
+    """Returns the column's numbers (rows, 1)."""
     from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
     if not is_numeric_dtype(column) or is_bool_dtype(column):

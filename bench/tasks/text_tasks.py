@@ -1,6 +1,6 @@
-"""Text by characters: the next one is predicted at every place.
+"""Text by characters, of which the model predicts the next one at every place.
 
-Training, validation and test text follow one another in the book, so that none is between pieces of another.
+Training, validation and test text follow one another in the book, so that the splits do not interleave.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from bench.tasks.options import TaskOptions
 from bench.tasks.transformer import Transformer
 
 SHAKESPEARE = Path("tinyshakespeare/input.txt")
-"""Under the data root."""
+"""The file under the data root."""
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 SHAKESPEARE_ADDRESS = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_CHARACTERS = 1_115_394
 TEST_FRACTION = 0.1
-"""Of the text, its end."""
+"""The share of the text, at its end, that is the test split."""
 FETCH_SECONDS = 60
-"""Without an answer, after which a download is given up."""
+"""The time without an answer after which a download is given up."""
 
 
 class TransformerOptions(TaskOptions):
-    """An example is a piece of `context` characters.  The decoder has `layers` blocks, `width` numbers wide, of `heads`
-    heads."""
+    """An example is a piece of `context` characters.  The decoder has `layers` blocks of width `width` with `heads` heads
+    each."""
 
     context: int = Field(default=64, ge=1, le=SHAKESPEARE_CHARACTERS // 100)
     width: int = Field(default=64, ge=1)
@@ -51,7 +51,7 @@ class TransformerOptions(TaskOptions):
 
 
 def windows(text: torch.Tensor, context: int) -> Split:
-    """Returns pieces of `context` characters (n, context), and for each the one that follows; the rest is left out."""
+    """Returns pieces of `context` characters (n, context) and, for each character, its successor; drops the rest."""
     count = (len(text) - 1) // context
     used = count * context
     return Split(text[:used].view(count, context).clone(), text[1 : used + 1].view(count, context).clone())
@@ -59,7 +59,7 @@ def windows(text: torch.Tensor, context: int) -> Split:
 
 @cache
 def shakespeare(context: int) -> DataSet:
-    """Returns Karpathy's excerpt of Shakespeare in pieces of so many characters."""
+    """Returns Karpathy's excerpt of Shakespeare in pieces of `context` characters."""
     first = _first_of_test()
     return DataSet(
         description="1.1 million characters of Shakespeare", kind=LANGUAGE.kind, ordered=True,
@@ -88,7 +88,7 @@ def _checked(root: Path) -> bytes:
 
 
 def _fetched(root: Path) -> bytes:
-    """The text from its public address, which is written only if its hash is right."""
+    """Downloads the text from its public address and writes it only if its hash is right."""
     try:
         with urllib.request.urlopen(SHAKESPEARE_ADDRESS, timeout=FETCH_SECONDS) as answer:
             content = answer.read()

@@ -1,6 +1,6 @@
-"""Data sets of torchvision, in its layout; they are fetched where they are missing.
+"""Data sets of torchvision, in its layout, which are downloaded if they are missing.
 
-CIFAR-10 is also read from an archive of JPEG images, cifar10-jpeg.tar.xz; what comes of it bears a name of its own.
+CIFAR-10 is also read from an archive of JPEG images, cifar10-jpeg.tar.xz, and then has a label of its own.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from bench.tasks.jpeg_archive import read_jpeg_archive
 
 JPEG_ARCHIVE = "cifar10-jpeg.tar.xz"
 CLASSES = 10
-"""Of each of torchvision's data sets here."""
+"""The number of classes of each of torchvision's data sets here."""
 
 
 def _torchvision(class_name: str, label: str, convert: Callable[[Tensor], Tensor]) -> Callable[[Path], Loaded]:
-    """A data set of torchvision; `convert` makes inputs of its raw bytes."""
+    """Returns a loader of one of torchvision's data sets; `convert` makes inputs of its raw bytes."""
 
     def load_both(root: Path) -> Loaded:
         for archive in sorted((root / PLACES[class_name]).glob("*.gz")):
@@ -43,7 +43,7 @@ def _torchvision_split(class_name: str, root: Path, convert: Callable[[Tensor], 
     make = partial(getattr(datasets, class_name), str(root), train=part == "training")
     try:
         raw = make(download=False)
-    except Exception as error:  # of a damaged file, torchvision's readers raise anything
+    except Exception as error:  # a damaged file may raise any exception
         if not str(error).startswith("Dataset not found"):
             raise _damaged(root / PLACES[class_name], f"{part} split: {_in_words(error)}") from None
         raw = _download(make, class_name, root)
@@ -60,7 +60,7 @@ def _download(make: Callable, class_name: str, root: Path):
     state = "incomplete or damaged" if place.exists() else "not"
     try:
         return make(download=True)
-    except Exception as error:  # torchvision raises URLError, RuntimeError or OSError by turns, some over several lines
+    except Exception as error:  # torchvision may raise URLError, RuntimeError or OSError, some over several lines
         with contextlib.suppress(OSError):  # the empty folders that it has made
             place.rmdir()
             for folder in place.relative_to(root).parents[:-1]:
@@ -72,9 +72,9 @@ def _download(make: Callable, class_name: str, root: Path):
 
 
 def _check_unpacked(archive: Path) -> None:
-    """What was unpacked of an archive is what its last bytes say: a check sum, and a length in bytes modulo 2^32.
+    """Raises `DataError` unless an unpacked file has the check sum and the length modulo 2^32 in its archive's last bytes.
 
-    torchvision knows the archive's own hash, and looks at it only when it downloads.
+    torchvision knows the archive's own hash, but checks it only when it downloads.
     """
     path = archive.with_suffix("")
     if path.exists():
@@ -92,12 +92,12 @@ def _in_words(error: Exception) -> str:
 
 
 def _flat_fractions(raw: Tensor) -> Tensor:
-    """Bytes (n, height, width) -> floats (n, features) in [0, 1]."""
+    """Converts bytes (n, height, width) to floats (n, features) in [0, 1]."""
     return raw.flatten(1).to(torch.float32) / 255
 
 
 def _channels_first(raw: Tensor) -> Tensor:
-    """Bytes (n, height, width, channels) -> bytes (n, channels, height, width)."""
+    """Converts bytes (n, height, width, channels) to bytes (n, channels, height, width)."""
     return raw.permute(0, 3, 1, 2).contiguous()
 
 

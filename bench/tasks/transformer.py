@@ -3,10 +3,10 @@
     symbol  name         shape                equation
     x       stream       (n, T, d)            sum of what the layers add to it, d the width
     q, k, v projections  (n, heads, T, d/h)   of the normalised stream
-    A       attention    (n, heads, T, T)     softmax(q kᵀ / √(d/h)), 0 where a later place would be looked at
+    A       attention    (n, heads, T, T)     softmax(q kᵀ / √(d/h)), 0 at later places
     y       logits       (n, T, characters)
 
-The attention is written out: fused kernels have first derivatives alone, and hypergradients need second ones.
+The attention is written out: fused kernels have only first derivatives, and hypergradients need second ones.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Attention(nn.Module):
         self.register_buffer("hidden", torch.zeros(context, context).masked_fill(later, -torch.inf), persistent=False)
 
     def forward(self, stream: Tensor) -> Tensor:
-        """Outputs of the stream's shape (n, T, d), T at most the context."""
+        """Returns outputs of the stream's shape (n, T, d); T is at most the context."""
         count, length, width = stream.shape
         query, key, value = (
             part.view(count, length, self.heads, -1).transpose(1, 2) for part in self.projections(stream).chunk(3, dim=-1)
@@ -41,7 +41,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then two linear layers with GELU, each on the normalised stream and added to it."""
+    """A block of attention, then two linear layers with GELU, each applied to the normalised stream and added to it."""
 
     def __init__(self, width: int, heads: int, context: int):
         super().__init__()
@@ -50,13 +50,13 @@ class Block(nn.Module):
         self.layers = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, stream: Tensor) -> Tensor:
-        """The stream (n, T, d) with what this block adds."""
+        """Returns the stream (n, T, d) with what this block adds."""
         stream = stream + self.attention(self.before_attention(stream))
         return stream + self.layers(self.before_layers(stream))
 
 
 class Transformer(nn.Module):
-    """Characters (n, T) int64 -> logits (n, T, characters) of the character that follows each of them."""
+    """A model from characters (n, T) int64 to logits (n, T, characters) of the character that follows each of them."""
 
     def __init__(self, characters: int, *, context: int, width: int, heads: int, layers: int):
         super().__init__()
@@ -67,6 +67,6 @@ class Transformer(nn.Module):
         self.normalise, self.logits = nn.LayerNorm(width), nn.Linear(width, characters)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits for a text no longer than the context."""
+        """Returns the logits for texts no longer than the context."""
         places = torch.arange(inputs.shape[1], device=inputs.device)
         return self.logits(self.normalise(self.blocks(self.characters(inputs) + self.places(places))))
