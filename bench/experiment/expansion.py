@@ -1,4 +1,4 @@
-"""YAML -> `Experiment` -> run specs.  Unknown keys, wrong types and unknown names are refused before anything runs."""
+"""Turns YAML into an `Experiment` and its run specs, and refuses unknown keys, wrong types and unknown names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MOST_RUNS = 100_000
 class Experiment:
     """A resolved experiment: `specs` hold all that affects a run's result, in the order they run.
 
-    `warnings` are lines about what was asked for and will hardly be what was wanted.
+    `warnings` are lines about settings that are allowed but probably not what the user wants.
     """
 
     name: str
@@ -55,7 +55,7 @@ def load_experiment(
 ) -> Experiment:
     """Reads, overrides, validates and expands one file.  Raises `ConfigError`.
 
-    The data root is looked into for data of the user's own, whose sizes and hashes the specs depend on.
+    Looks into the data root for the user's own data, on whose sizes and hashes the specs depend.
     """
     file = read_yaml(path)
     _spell_out(file.content)
@@ -103,8 +103,8 @@ def load_experiment(
 
 
 def _catalogue(file: YamlFile, fields: ExperimentFields) -> Catalogue:
-    """What the file can name: our entries, and those of its plug-ins."""
-    for number in range(1, len(fields.plugins) + 1):  # one more at a time, so that the one that fails is known
+    """Returns what the file can name: our entries and those of its plug-ins."""
+    for number in range(1, len(fields.plugins) + 1):  # one more at a time, to find the one that fails
         try:
             catalogue = Catalogue(file.path.parent, fields.plugins[:number])
         except PluginError as error:
@@ -113,7 +113,7 @@ def _catalogue(file: YamlFile, fields: ExperimentFields) -> Catalogue:
 
 
 def _shocks(file: YamlFile, fields: ExperimentFields, methods: Sequence[Spec]) -> list[Spec]:
-    """The shocks as specs have them, once each method is known to take them."""
+    """Returns the shocks as specs hold them, after checking that each method takes them."""
     for place, shock in enumerate(fields.shocks):
         for number, event in enumerate(shock.events):
             key = ("shocks", place, "events", number)
@@ -125,7 +125,7 @@ def _shocks(file: YamlFile, fields: ExperimentFields, methods: Sequence[Spec]) -
 
 
 def _space(file: YamlFile, name: str) -> Space:
-    """The space of a name: a file, relative to the experiment's, or a shipped space."""
+    """Returns the space of a name, which is a file relative to the experiment's or a shipped space."""
     path = file.path.parent / f"{name.removesuffix('.yaml')}.yaml"
     if not os.path.lexists(path):
         shipped = spaces()
@@ -142,7 +142,7 @@ def _space(file: YamlFile, name: str) -> Space:
 
 
 def _spell_out(content: CommentedMap) -> None:
-    """Puts `{name: NAME}` in the place of each bare name of the task, of a method, and of a method that is repeated."""
+    """Replaces each bare name of the task, of a method, or of a method that is repeated by `{name: NAME}`."""
     _spell_out_at(content, "task")
     methods = content.get("methods")
     for place in range(len(methods)) if isinstance(methods, CommentedSeq) else ():

@@ -1,4 +1,4 @@
-"""Budgets that end before a method has selected anything, so that all its runs return the untrained model."""
+"""Warns of budgets that end before a method has selected anything, so that all its runs return the untrained model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.experiment.tasks import TaskRead
 def too_short(task: TaskRead, budget: Budget, methods: Sequence[Spec]) -> Iterator[str]:
     """Yields a line for each method whose first selection comes after the end of a budget in steps or epochs.
 
-    When a timed run selects is known at its end alone: it says so itself.
+    When a timed run first selects is only known at its end, so the run itself warns.
     """
     if budget.unit == "seconds":
         return

@@ -1,4 +1,4 @@
-"""Labels: what figures call a method or a shock."""
+"""Labels, by which figures name a method or a shock."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from bench.records import run_id
 from bench.records.plugins import PluginError
 
 QUANTILES = (0.0, 1.0, 0.3819660)
-"""Where a law is tried: at its ends and, for methods that want whole numbers, at a place that is none by chance."""
+"""Where a law is tried: at its ends, and where it is unlikely to give one of the whole numbers that some methods need."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class MethodReader:
         assert entry.repeats is not None
         try:
             return entry.repeats(self.catalogue.find("method", name).entry)
-        except PluginError:  # of an installed package that cannot be imported
+        except PluginError:  # an installed package may fail to be imported
             return False
 
     def _check_space(self, key: Key, options: Options) -> None:
@@ -113,7 +113,7 @@ def _refusal(options: Options, name: str, value: float) -> str | None:
 def refuse_twins(file: YamlFile, name: str, items: Sequence[Spec]) -> None:
     """Raises `ConfigError` if two methods, or two shocks, have the same label, or differ in nothing else.
 
-    Labels do not affect results: those that differ in nothing else would be one run, of which figures know one label.
+    Labels do not affect results, so that two items that differ in nothing else would be one run with two labels.
     """
     seen: dict[str, str] = {}
     for index, item in enumerate(items):

@@ -1,4 +1,4 @@
-"""Mistakes of a configuration, each with its place in the file and what is allowed there."""
+"""Reports a configuration's mistakes, each with its place in the file and what is allowed there."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ WORDS = {
     "model_attributes_type": "a name or a mapping with a `name` is expected", "too_short": "one or more are expected",
     "tuple_type": "a list, [...], is expected",
 }  # fmt: skip
-"""In the place of what pydantic says of such mistakes."""
+"""What replaces pydantic's words for these mistakes."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def validate(file: YamlFile, prefix: Key, model: type[Model], content: Mapping[str, Any]) -> Model:
-    """Makes a model of what stands at a place of the file.  Raises `ConfigError` with the place of the first mistake."""
+    """Returns what stands at a place of the file as a model.  Raises `ConfigError` with the place of the first mistake."""
     try:
         return model.model_validate(plain(content))
     except ValidationError as error:
-        # A misspelt key is also a missing one; what was written can be pointed at.
+        # A misspelt key may also be reported as a missing one; only what was written has a place.
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         key = (*prefix, *_written(content, first["loc"]))
         what = f"{dotted(key)}: {WORDS.get(first['type'], first['msg']).removeprefix('Value error, ')}"
@@ -47,7 +47,7 @@ def validate(file: YamlFile, prefix: Key, model: type[Model], content: Mapping[s
 
 
 def _written(content: Any, place: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """The place as the file has it: without the names of a union's members, which pydantic puts between."""
+    """Returns the place as the file has it, without the names of a union's members, which pydantic inserts."""
     if not place:
         return ()
     first, rest = place[0], place[1:]
@@ -59,7 +59,7 @@ def _written(content: Any, place: tuple[str | int, ...]) -> tuple[str | int, ...
 
 
 def _allowed(model: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:
-    """The keys that the mapping at a place may have; a place within a union goes through the name of its member."""
+    """Returns the keys that the mapping at a place may have; a place in a union contains the name of its member."""
     if len(place) == 1:
         return list(model.model_fields)
     if not isinstance(place[0], str):
@@ -73,7 +73,7 @@ def _allowed(model: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:
 
 
 def named(file: YamlFile, key: Key, item: Any, catalogue: Catalogue, kind: str) -> Found:
-    """Returns what the `name` of an item stands for."""
+    """Returns the entry that the `name` of an item stands for."""
     name = item.get("name") if isinstance(item, Mapping) else None
     if name is None:
         allowed = ", ".join(catalogue.names(kind))
@@ -82,7 +82,7 @@ def named(file: YamlFile, key: Key, item: Any, catalogue: Catalogue, kind: str) 
 
 
 def found(file: YamlFile, key: Key, name: Any, catalogue: Catalogue, kind: str) -> Found:
-    """Returns what a name stands for: one of ours, or a plug-in."""
+    """Returns the entry that a name stands for, which is ours or a plug-in's."""
     try:
         return catalogue.find(kind, name)
     except (KeyError, TypeError, AttributeError):
@@ -93,7 +93,7 @@ def found(file: YamlFile, key: Key, name: Any, catalogue: Catalogue, kind: str) 
 
 
 def elsewhere(name: Any, catalogue: Catalogue, kind: str) -> str:
-    """Returns what a name stands for that is none of this kind; empty where it stands for nothing."""
+    """Returns a hint at what a name of another kind stands for, or an empty string if it stands for nothing."""
     if kind == "method" and name in OPTIMIZERS:
         return f"{name!r} is an optimizer, which a method has: {{name: fixed, optimizer: {name}}}; "
     kinds = [other for other in KINDS if name in catalogue.names(other)]
@@ -101,12 +101,12 @@ def elsewhere(name: Any, catalogue: Catalogue, kind: str) -> str:
 
 
 def unknown(file: YamlFile, key: Key, name: Any, allowed: Sequence[str], kind: str, *, told: str = "") -> ConfigError:
-    """Returns the error of a name that is not one of the allowed ones; it suggests the nearest of them."""
+    """Returns the error for a name that is not allowed, which suggests the nearest allowed one."""
     return file.error(key, f"unknown {kind} {name!r}; {told or suggestion(name, allowed)}allowed: {', '.join(allowed)}")
 
 
 def rest(item: Mapping[str, Any], *taken: str) -> dict[str, Any]:
-    """Returns an item without the keys that were taken from it already."""
+    """Returns an item without the keys that have already been taken from it."""
     return {name: value for name, value in item.items() if name not in taken}
 
 
@@ -116,7 +116,7 @@ def dotted(key: Sequence[str | int]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Plain Python containers and scalars in place of the parser's own."""
+    """Returns a value with plain Python containers and scalars instead of the parser's own."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

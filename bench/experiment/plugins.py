@@ -59,21 +59,21 @@ class Catalogue:
         return Found(called, _of_kind(kind, name, entry), origin)
 
     def find_all(self, name: str) -> dict[str, Found]:
-        """Returns what a name stands for, by kind: a method and a figure may be called alike.  Raises as `find` does."""
+        """Returns the entries of a name by kind, as a method and a figure may share a name.  Raises as `find` does."""
         kinds = [kind for kind in KINDS if name in self.names(kind)]
         if not kinds:
             _, entry, _ = self._named_directly(name)
             kinds = [kind for kind, about in KINDS.items() if isinstance(entry, about.entry_class)]
             if not kinds:
-                raise PluginError(f"{name}: is a {type(entry).__name__}, which is no entry")
+                raise PluginError(f"{name}: is a {type(entry).__name__}, which is not an entry")
         return {kind: self.find(kind, name) for kind in kinds}
 
     def _named_directly(self, name: str) -> tuple[str, Any, dict[str, str]]:
-        """What `FILE.py:NAME` or `package.module:NAME` stands for: what records call it, the object, its origin."""
+        """Returns the name in records, the object and the origin of `FILE.py:NAME` or `package.module:NAME`."""
         source, colon, place = name.rpartition(":")
         if not colon:
             if name.endswith(".py"):
-                raise PluginError(f"{name}: what it has is named with it, such as {name}:METHOD")
+                raise PluginError(f"{name}: an entry of the file is expected, such as {name}:METHOD")
             raise KeyError(name)
         module, origin = self._load(source)
         try:
@@ -146,7 +146,7 @@ def _origin_of_module(name: str) -> dict[str, str]:
 
 @cache
 def _distributions() -> Mapping[str, list[str]]:
-    """The distributions that top-level modules belong to: to look at all that are installed takes a second."""
+    """Returns the distributions of top-level modules, cached because a look at all that are installed takes a second."""
     return packages_distributions()
 
 

@@ -21,7 +21,7 @@ class Registry(Mapping[str, Any]):
 
     Installed packages provide them as entry points of the `group`.
 
-    To look up an entry of an installed package raises PluginError if the package cannot be imported.
+    Looking up an entry of an installed package raises PluginError if the package cannot be imported.
     """
 
     def __init__(self, group: str, ours: Mapping[str, str]):

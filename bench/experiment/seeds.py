@@ -1,4 +1,4 @@
-"""Seeds as a configuration and a command line give them: `3`, `0-4`, `0-2,7`, or a list of these."""
+"""Parses seeds, which configurations and command lines give as `3`, `0-4`, `0-2,7`, or a list of these."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EXPECTED = "whole numbers from 0 on are expected, such as 3, 0-4, `0-2,7` or [0,
 
 
 def parse_seeds(given: Any) -> tuple[int, ...]:
-    """Returns the seeds in the order given, each once.  Raises ValueError, which says what is expected."""
+    """Returns the seeds in the order given, each once.  Raises a ValueError that says what is expected."""
     seeds: dict[int, None] = {}
     for some in map(_range, _items(given)):
         if len(seeds) + len(some) > MOST_SEEDS:
@@ -28,7 +28,7 @@ def _items(given: Any) -> Iterator[Any]:
 
 
 def _range(item: Any) -> range:
-    """One seed, or all from the first to the last."""
+    """Returns one seed, or all from the first to the last."""
     if isinstance(item, int) and not isinstance(item, bool) and item >= 0:
         return range(item, item + 1)
     first, dash, last = item.strip().partition("-") if isinstance(item, str) else ("", "", "")

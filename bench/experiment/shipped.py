@@ -46,6 +46,6 @@ def experiment_file(path: Path) -> Path:
 
 
 def about(path: Path) -> str:
-    """Returns what a configuration says of itself: the comment at its head."""
+    """Returns a configuration's description, which is the comment at its head."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return " ".join(line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), lines))

@@ -1,4 +1,4 @@
-"""What a data set cannot serve, told with the configuration: sizes, and shocks that need other data."""
+"""Finds settings that a data set cannot serve: sizes, and shocks that need other data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Misfit = tuple[Key, str]
 
 
 def misfits(task: TaskRead, methods: Sequence[Mapping[str, Any]]) -> Iterator[Misfit]:
-    """Splits and batches that are larger than what they are taken from."""
+    """Yields splits and batches that are larger than what they are taken from."""
     options, held, trained = task.options, task.held_out, task.trained
     if trained < 1:
         reason = f"{task.name} has {task.examples:,} training examples"
@@ -34,7 +34,7 @@ def misfits(task: TaskRead, methods: Sequence[Mapping[str, Any]]) -> Iterator[Mi
 
 
 def late_events(task: TaskRead, budget: Budget, shocks: Sequence[Shock]) -> Iterator[Misfit]:
-    """Events of shocks before which a budget in epochs or steps ends."""
+    """Yields events of shocks that a budget in epochs or steps does not reach."""
     unit, amount, per_epoch = budget.unit, budget.amount, task.steps_per_epoch
     steps = {"epochs": amount * per_epoch, "steps": amount}.get(unit, math.inf)
     for place, shock in enumerate(shocks):
@@ -45,7 +45,7 @@ def late_events(task: TaskRead, budget: Budget, shocks: Sequence[Shock]) -> Iter
 
 
 def classless_events(task: TaskRead, shocks: Sequence[Shock]) -> Iterator[Misfit]:
-    """Events that change classes or images, where there are none."""
+    """Yields events that change classes or images of data that have none."""
     has_classes = task.data.kind == "classification"
     for place, shock in enumerate(shocks):
         for number, event in enumerate(shock.events):

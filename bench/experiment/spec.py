@@ -21,7 +21,7 @@ Spec = dict[str, Any]
 ABOUT = ("name", "label", "family", "origin", "data", "content", "units")
 """Keys of a spec's task or method that are not its options.
 
-A task's `data` is a data set in the place of its own, `content` the hash of a user's data, `units` what is measured.
+A task's `data` is a data set that replaces its own, `content` the hash of a user's data, `units` what is measured.
 """
 
 

@@ -1,4 +1,4 @@
-"""An experiment's task: from the entry of its file to a part of run specs."""
+"""Translates the task of an experiment's file into a part of run specs."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ class TaskRead:
     options: TaskOptions
     data: DataSet
     examples: int
-    """In the training split, before the validation split is held out of it."""
+    """The size of the training split before the validation split is held out of it."""
     spec: Spec
 
     @property
     def held_out(self) -> int:
-        """Examples for validation."""
+        """Returns the number of examples for validation."""
         return self.options.held_out(self.examples)
 
     @property
     def trained(self) -> int:
-        """Examples that are left for training."""
+        """Returns the number of examples that are left for training."""
         return self.examples - self.held_out
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in an epoch."""
+        """Returns the number of steps in an epoch."""
         return self.options.steps_per_epoch(self.trained)
 
     @property
     def selection_period(self) -> int:
-        """Steps between two validations that select."""
+        """Returns the number of steps between two validations that select."""
         return self.options.selection_period(self.trained)
 
 
 def read_task(file: YamlFile, item: Any, catalogue: Catalogue, data_root: Path | None) -> TaskRead:
-    """Returns a file's task.  Sizes and hashes of a user's own data are read off them.  Raises `ConfigError`."""
+    """Returns a file's task.  Reads a user's own data for their sizes and hashes.  Raises `ConfigError`."""
     key: Key = ("task",)
     name, entry, origin = named(file, key, item, catalogue, "task")
     given = {**entry.defaults.model_dump(), **rest(item, "name")}

@@ -1,4 +1,4 @@
-"""YAML with positions: every complaint about a configuration names file, line and column."""
+"""Reads YAML with positions, so that every error in a configuration names file, line and column."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from bench.records.errors import one_line
 
 Key = tuple[str | int, ...]
 LONGEST = 200_000
-"""Characters of a file."""
+"""The most characters that a file may have."""
 DEEPEST, LARGEST = 30, 100_000
-"""Levels of a file, and values on one of them: aliases of aliases can stand for more than any memory holds."""
+"""The most levels of a file, and values on one level: aliases of aliases can stand for more than any memory holds."""
 INDEX = re.compile("[0-9]{1,9}")
 WHOLE_NUMBERS = 2**53
-"""Up to here floats are exact, and nothing overflows."""
+"""The largest whole number: up to it floats are exact, and nothing overflows."""
 
 
 class ConfigError(Exception):
@@ -34,19 +34,19 @@ class ConfigError(Exception):
 
 
 class LimitError(ValueError):
-    """A text that says more than a configuration can."""
+    """A text that exceeds what a configuration may hold."""
 
 
 @dataclass
 class YamlFile:
-    """A parsed file, and where each of its keys stands.  `overrides` are the `--set` texts by the key they set."""
+    """A parsed file with the position of each key.  `overrides` maps keys to the `--set` texts that set them."""
 
     path: Path
     content: CommentedMap
     overrides: dict[Key, str] = field(default_factory=dict)
 
     def error(self, key: Sequence[str | int], what: str) -> ConfigError:
-        """A one-line error at `key`, or at the nearest enclosing key that exists."""
+        """Returns a one-line error at `key`, or at the nearest enclosing key that exists."""
         for length in range(len(key), 0, -1):
             if text := self.overrides.get(tuple(key[:length])):
                 return ConfigError(f"--set {text}: {what}")
@@ -57,7 +57,7 @@ class YamlFile:
         return ConfigError(f"{self.path}:{line}:{column}: {what}")
 
     def _position(self, key: Sequence[str | int]) -> tuple[int, int, bool]:
-        """Line, column, and whether the whole key stands in the file."""
+        """Returns line, column, and whether the whole key stands in the file."""
         node: Any = self.content
         line, column = 0, 0
         for part in key:
@@ -90,7 +90,7 @@ def read_yaml(path: Path) -> YamlFile:
         place = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
         problem = " ".join((error.problem or error.context or "not YAML").split())
         raise ConfigError(f"{path}:{place}: {problem}") from None
-    except Exception as error:  # of what is hardly YAML, its constructors raise anything
+    except Exception as error:  # invalid YAML may raise any exception
         raise ConfigError(f"{path}:1:1: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, CommentedMap):
         raise ConfigError(f"{path}:1:1: a mapping is expected, such as `experiment: distribution`")
@@ -98,7 +98,7 @@ def read_yaml(path: Path) -> YamlFile:
 
 
 def _parse(text: str) -> Any:
-    """What a text says.  Raises of all kinds, and LimitError for what is too long, nested too deeply or too large."""
+    """Returns a text's content.  Raises LimitError if it is too long, deep or large, any exception if it is not YAML."""
     if len(text) > LONGEST:
         raise LimitError(f"longer than {LONGEST:,} characters")
     depth = 0
@@ -128,7 +128,7 @@ def _children(node: Any) -> Sequence[Any]:
 
 
 def override(file: YamlFile, text: str) -> None:
-    """Applies one `a.b=c`; a unit of the budget replaces whichever the file has."""
+    """Applies one override `a.b=c`; a unit of the budget replaces the file's."""
     dotted, equals, value_text = text.partition("=")
     parts: list[str | int] = [int(part) if INDEX.fullmatch(part) else part for part in dotted.split(".")]
     if not equals or "" in parts or len(parts) > DEEPEST:
@@ -150,7 +150,7 @@ def override(file: YamlFile, text: str) -> None:
 
 
 def parse_value(text: str, value: str) -> Any:
-    """Returns what the value of an override says; `text` is the whole of it, for the error."""
+    """Returns the parsed value of an override; `text` is the whole override, for the error."""
     try:
         return _parse(value)
     except LimitError as error:

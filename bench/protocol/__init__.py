@@ -1,4 +1,4 @@
-"""What a method may see: a method's module can import all it needs from here."""
+"""The protocol of methods: a method's module can import all that it needs from here."""
 
 from bench.protocol.entry import FAMILIES, MethodEntry, Package
 from bench.protocol.ledger import Ledger

@@ -1,6 +1,6 @@
-"""What a task asks of its outputs: a loss that is trained on and a metric that is reported, with names and units.
+"""Objectives of tasks: a loss to train on and a metric to report, with names and units.
 
-The metric is lower for better answers, as the loss is.  Records keep both under the same names whatever the task:
+Lower values are better, for the metric as for the loss.  Records keep both under the same names for all tasks:
 `test_loss` is the loss and `test_error` the metric on the test split.
 """
 
@@ -30,7 +30,7 @@ def _same(mean: float) -> float:
 class Objective:
     """A loss and a metric of outputs (n, ...) and targets (n, ...).
 
-    `loss(outputs, targets, reduction="mean")` is called as those of `torch.nn.functional` are, with "mean" or "sum" over
+    `loss(outputs, targets, reduction="mean")` is called like those of `torch.nn.functional`, with "mean" or "sum" over
     the elements of the targets; it is differentiated twice.  `errors(outputs, targets)` returns one number for each
     element, and the metric is `finish` of their mean.  `kind` is what a data set must serve: classification, regression,
     language, or a name of your own.
@@ -45,11 +45,11 @@ class Objective:
     metric_name: str
     metric_unit: str
     standardises_targets: bool = False
-    """The targets' mean becomes 0 and their deviation 1, by the examples that are left for training."""
+    """Whether targets are standardised by the mean and the deviation of the examples left for training."""
 
     @property
     def units(self) -> dict[str, str]:
-        """The names and units as specs and reports have them."""
+        """Returns the names and units as specs and reports hold them."""
         return {
             "loss": self.loss_name, "loss_unit": self.loss_unit,
             "metric": self.metric_name, "metric_unit": self.metric_unit,
@@ -60,17 +60,17 @@ class Objective:
         return self.loss(outputs, targets, reduction="sum"), self.errors(outputs, targets).sum()
 
     def evaluation(self, loss: float, error: float, count: int) -> Evaluation:
-        """Returns what the totals of `count` elements of targets amount to."""
+        """Returns the evaluation that follows from the totals over `count` elements of targets."""
         return Evaluation(loss / count, self.finish(error / count))
 
 
 def wrong_answers(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Returns whether the largest of each example's outputs (n, classes) is at another place than its target (n,)."""
+    """Returns for each example whether its largest output, of (n, classes), is not at its target, of (n,)."""
     return outputs.argmax(1) != targets
 
 
 def squared_error(outputs: Tensor, targets: Tensor, *, reduction: str = "mean") -> Tensor:
-    """Returns squared differences of outputs and targets that have as many elements, in the outputs' shape."""
+    """Returns squared differences of outputs and as many targets, in the outputs' shape unless reduced."""
     return functional.mse_loss(outputs, targets.view_as(outputs), reduction=reduction)
 
 

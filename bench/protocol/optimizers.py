@@ -1,6 +1,6 @@
 """Options of the optimizers that several families of methods share: SGD, momentum, Adam, AdamW.
 
-Only names, bounds and values stand here.  Baselines make `torch.optim` optimizers of them, OHO's methods update rules.
+Only names, bounds and values stand here.  Baselines turn them into `torch.optim` optimizers, OHO's methods into rules.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from bench.protocol.method import Options
 
 
 class OptimizerChoice(Options):
-    """An optimizer's own options.  A hyperparameter of null is drawn from the experiment's space, or searched."""
+    """An optimizer's own options.  A hyperparameter of null is drawn from the experiment's space or searched."""
 
     own: ClassVar[tuple[str, ...]] = ()
-    """Hyperparameters of the optimizer beside learning rate and weight decay."""
+    """The optimizer's hyperparameters other than learning rate and weight decay."""
     label: ClassVar[str]
-    """What a figure calls it."""
+    """The optimizer's name in figures."""
 
 
 class Sgd(OptimizerChoice):
@@ -80,7 +80,7 @@ OPTIMIZERS: tuple[str, ...] = tuple(kind.model_fields["name"].default for kind i
 
 
 class InitialValues(Options):
-    """A learning rate and a weight decay; null is drawn from the experiment's space, by the seed."""
+    """A learning rate and a weight decay; a value of null is drawn from the experiment's space, by the seed."""
 
     lr: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)

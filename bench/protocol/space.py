@@ -17,8 +17,8 @@ Bound = Annotated[float, Field(allow_inf_nan=False)]
 class Dimension(BaseModel):
     """A uniform law on [low, high], on a logarithmic scale if `log`.
 
-    With `integer` it gives the whole numbers from low to high, each as likely as the others; on a logarithmic scale, what
-    the law without `integer` gives is rounded.
+    With `integer` it gives the whole numbers from low to high, all equally likely; on a logarithmic scale, it rounds the
+    values of the law without `integer`.
 
     With `complement` it is the law of 1 − value, because decay factors just below 1 differ in their distance from 1.  With
     an `offset` it is the law of value − offset.
@@ -47,7 +47,7 @@ class Dimension(BaseModel):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The least and the greatest coordinate; ints if the law is of whole numbers."""
+        """Returns the least and the greatest coordinate; ints if the law gives whole numbers."""
         return (math.ceil(self.low), math.floor(self.high)) if self.integer else (self.low, self.high)
 
     def at(self, fraction: float) -> float:

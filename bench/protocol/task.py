@@ -1,4 +1,4 @@
-"""A task: data, model, loss and metric.  What a method sees of it (`Task`) has no test split; only the runner has that."""
+"""A task: data, model, loss and metric.  `Task`, which methods see, has no test split; only the runner has that."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.protocol.streams import seeded, stream, stream_seed
 from bench.protocol.world import World
 
 EVALUATION_ELEMENTS = 5_000 * 784
-"""Input numbers that are evaluated at once: 5,000 images of MNIST, 1,276 of CIFAR-10."""
+"""How many input numbers are evaluated at once: 5,000 images of MNIST, 1,276 of CIFAR-10."""
 STATISTICS_EXAMPLES = 2_000
 """Training examples from which a model's batch-norm statistics are estimated before an evaluation."""
 
@@ -32,7 +32,7 @@ class Split(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Examples for one step, and the seed of all that the model draws on them."""
+    """The examples of one step, and the seed of the noise that the model draws for them."""
 
     inputs: Tensor
     targets: Tensor
@@ -41,65 +41,65 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """What a method may see.  `selection_period` is the number of steps between two validations that select."""
+    """A task as methods see it.  `selection_period` is the number of steps between two validations that select."""
 
     name: str
     data: str
-    """What the data are called in records and reports: a re-encoded copy of a data set has a name of its own."""
+    """The data's name in records and reports: a re-encoded copy of a data set has a name of its own."""
     train: Split
     validation: Split
     make_model: Callable[[], nn.Module]
     objective: Objective
     outputs: int
-    """Classes, numbers to predict, or characters."""
+    """The number of classes, characters, or numbers to predict."""
     batch_size: int
     validation_batch_size: int
     selection_period: int
     device: torch.device
     augmentation: CropAndFlip | None = None
-    """Of training batches alone."""
+    """The augmentation of training batches; other batches have none."""
     noisy: bool = False
-    """The model's forward takes a generator as its second argument, and computes without noise where it gets none."""
+    """Whether the model's `forward` takes a generator as its second argument; without one it computes without noise."""
     evaluation_examples: int | None = None
-    """Examples that are evaluated at once; by the size of the inputs if it is None."""
+    """The number of examples evaluated at once; if it is None, it depends on the size of the inputs."""
     world: World = field(default_factory=World)
-    """Where batches and evaluations come from at the run's present step."""
+    """The world of batches and evaluations at the run's current step."""
 
     @property
     def steps_per_epoch(self) -> int:
-        """Full batches in the training split; the remainder of each shuffled epoch is dropped."""
+        """Returns the number of full batches in the training split; the rest of each shuffled epoch is dropped."""
         return max(1, len(self.train.targets) // self.batch_size)
 
     def model(self, seed: int, trial: int = 0) -> nn.Module:
-        """A freshly initialised model on the device: a function of (seed, trial) alone."""
+        """Returns a freshly initialised model on the device, which depends only on (seed, trial)."""
         with seeded(seed, "init", trial):
             return self.make_model().to(self.device)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The objective's loss of a batch, differentiable."""
+        """Returns the objective's loss of a batch, differentiable."""
         return self.objective.loss(outputs, targets)
 
     def training_loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The loss that is trained on: the model's noise is that of the batch, however often it is called."""
+        """Returns the loss to train on; the model's noise is the batch's, however often this is called."""
         if not self.noisy:
             return self.validation_loss(model, batch)
         noise = torch.Generator(self.device).manual_seed(batch.noise)
         return self.loss(model(batch.inputs, noise), batch.targets)
 
     def validation_loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The loss without noise, differentiable: batch-norm layers use the batch's own statistics."""
+        """Returns the loss without noise, differentiable; batch-norm layers use the batch's own statistics."""
         return self.loss(model(batch.inputs), batch.targets)
 
     def evaluate(self, model: nn.Module, *splits: Split) -> list[Evaluation]:
-        """Loss and metric over each split, batch-norm statistics being estimated first from the training split."""
+        """Returns loss and metric over each split, after estimating batch-norm statistics from the training split."""
         estimate_statistics(model, self.world.seen(self.train.inputs[:STATISTICS_EXAMPLES]), self.batch_size)
         return [self.evaluate_as_is(model, split) for split in splits]
 
     @torch.no_grad()
     def evaluate_as_is(self, model: nn.Module, split: Split) -> Evaluation:
-        """Loss and metric over a whole split: batch-norm statistics are those last estimated.
+        """Returns loss and metric over a whole split, with the batch-norm statistics estimated last.
 
-        Without noise; leaves the model's mode as it was.
+        The model computes without noise, and its mode is left as it was.
         """
         was_training = model.training
         model.eval()
@@ -114,18 +114,18 @@ class Task:
         return self.objective.evaluation(float(loss), float(error), split.targets.numel())
 
     def train_batches(self, seed: int) -> Batches:
-        """Training batches in the order of `seed`, augmented if the task says so."""
+        """Returns the training batches in the order of `seed`, augmented if the task says so."""
         size = min(self.batch_size, len(self.train.targets))
         return Batches(self.train, size, seed, "batches", augmentation=self.augmentation, world=self.world)
 
     def validation_batches(self, seed: int, size: int | None = None) -> Batches:
-        """Validation batches of `size` examples, or the task's own size, shuffled anew in every pass."""
+        """Returns validation batches of `size` examples, or of the task's own size, reshuffled in every pass."""
         size = min(size or self.validation_batch_size, len(self.validation.targets))
         return Batches(self.validation, size, seed, "validation batches", world=self.world)
 
 
 class Batches:
-    """Shuffled batches as a function of (seed, step): nothing has to be saved to continue at any step."""
+    """Shuffled batches as a function of (seed, step), so that nothing has to be saved to continue at any step."""
 
     def __init__(
         self, split: Split, size: int, seed: int, purpose: str, *, augmentation: CropAndFlip | None = None,
@@ -137,7 +137,7 @@ class Batches:
         self._epoch, self._order, self._choices = -1, torch.empty(0), torch.empty(0)
 
     def at(self, step: int) -> Batch:
-        """The batch of step `step` (0-based) in the present world: inputs (batch, ...), targets (batch, ...)."""
+        """Returns the batch of step `step` (0-based) in the current world: inputs (batch, ...), targets (batch, ...)."""
         epoch, position = divmod(step, self._per_epoch)
         if epoch != self._epoch:
             self._open(epoch)

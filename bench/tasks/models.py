@@ -52,7 +52,7 @@ def multilayer_perceptron(
 
 
 class Standardise(nn.Module):
-    """A layer that takes bytes (n, channels, height, width), subtracts a channel's `mean` and divides by its `deviation`."""
+    """A layer that takes bytes (n, channels, height, width) and standardises each channel by `mean` and `deviation`."""
 
     mean: Tensor
     deviation: Tensor

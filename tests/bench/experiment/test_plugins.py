@@ -139,7 +139,7 @@ MISTAKES = {
     "not text": ("./mine.py:METHOD", "a = 1\0", r"mine\.py.*: (SyntaxError|ValueError): source code .*null bytes"),
     "nothing of that name": ("./mine.py:METHOD", f"{EXAMPLE}OTHER = METHOD\ndel METHOD\n", r"no 'METHOD'; it has: OTHER$"),
     "no entries at all": ("./mine.py:METHOD", "a = 1\n", r"\./mine\.py: has no 'METHOD'; it has: no entries"),
-    "no name": ("./mine.py", EXAMPLE, r"\./mine\.py: what it has is named with it, such as \./mine\.py:METHOD"),
+    "no name": ("./mine.py", EXAMPLE, r"\./mine\.py: an entry of the file is expected, such as \./mine\.py:METHOD"),
     "another type": ("./mine.py:METHOD", "METHOD = {}\n", r"\./mine\.py:METHOD: is a dict; a MethodEntry is expected"),
     "a task": ("./mine.py:T", "from bench.tasks.image_tasks import DIGITS_MLP as T", "is a TaskEntry; a MethodEntry is"),
     "an exception": ("./mine.py:METHOD", RAISING, r"mine\.py:3:1: RuntimeError: not now"),
@@ -243,7 +243,7 @@ def test_list_describes_a_plugin(tmp_path, monkeypatch):
     assert "./restarts.py:METHOD (method): SGD with cosine restarts" in text
     assert re.search(r"\n  epochs +\[5\] +whole number", text)
     assert "no 'OTHER'; it has: METHOD" in the_line(command("list", "./restarts.py:OTHER"), 2)
-    assert "is a function, which is no entry" in the_line(command("list", "./restarts.py:draw"), 2)
+    assert "is a function, which is not an entry" in the_line(command("list", "./restarts.py:draw"), 2)
 
 
 @pytest.mark.slow
