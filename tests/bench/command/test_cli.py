@@ -246,7 +246,7 @@ def test_an_empty_results_folder_is_a_variable_that_is_not_set():
 
 
 WRONG = {
-    "run": "Missing argument 'CONFIG...'; `oho-bench run --help` tells",
+    "run": "Missing argument 'CONFIG...'; `oho-bench run --help` shows",
     "run x.yaml --bogus": "No such option: --bogus",
     "run x.yaml --seeds": "Option '--seeds' requires an argument",
     "audit x --steps many": "Invalid value for '--steps'",
