@@ -270,7 +270,7 @@ def test_a_process_that_asks_for_another_one_in_its_place_gets_it(tmp_path):
     """The second one finds a mistake in the command, which it was given, too."""
     answer = watched_over(0, "", f"raise SystemExit({RENEW})", write_config(tmp_path, "fixed"), "--seeds", "a")
     assert answer.returncode == 2, answer.stderr
-    assert "--seeds a: expected whole numbers" in answer.stderr
+    assert "--seeds a: whole numbers from 0 on are expected" in answer.stderr
 
 
 def test_a_system_that_starts_no_more_processes_is_one_line(tmp_path):

@@ -124,6 +124,7 @@ def test_a_terminal_that_closes_stops_in_order(tmp_path):
     process, terminal = pty.fork()
     if process == 0:
         try:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, by the command, too
             os.chdir(ROOT)
             os.execv(sys.executable, [*map(str, command), "--set", "budget.steps=4000"])
         finally:

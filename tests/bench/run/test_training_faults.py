@@ -12,7 +12,7 @@ import torch
 from faults import Hoard, outcome_of
 from helpers import experiment, oho_bench, run_one, write_config
 
-from baselines.training import Training
+from baselines.training import Training, TrainingState
 from bench.command.status import describe
 from bench.experiment.expansion import load_experiment
 from bench.protocol import Split, Task
@@ -148,10 +148,18 @@ def test_what_is_not_finite_is_a_result(name, broken, tmp_path, monkeypatch):
 # Methods that raise
 
 
-@pytest.mark.parametrize("part", ["init", "advance", "incumbent", "scalars"])
-@pytest.mark.parametrize(("calls", "error"), [(0, ZeroDivisionError), (1, ZeroDivisionError), (1, SystemExit)])
-def test_a_method_that_raises_is_one_failed_run(part, calls, error, tmp_path, monkeypatch):
-    plain, count = getattr(Training, part), Counter()
+RAISING = [
+    *product(((Training, "init"), (Training, "advance"), (TrainingState, "scalars")), (0, 1), (ZeroDivisionError,)),
+    ((Training, "advance"), 1, SystemExit),
+    ((TrainingState, "finish"), 0, ZeroDivisionError),
+    ((TrainingState, "finish"), 0, SystemExit),
+]
+
+
+@pytest.mark.parametrize(("place", "calls", "error"), RAISING)
+def test_a_method_that_raises_is_one_failed_run(place, calls, error, tmp_path, monkeypatch):
+    (owner, part), count = place, Counter()
+    plain = getattr(owner, part)
 
     def broken(self, *arguments, **options):
         count[part] += self.options.lr == 0.125
@@ -159,7 +167,7 @@ def test_a_method_that_raises_is_one_failed_run(part, calls, error, tmp_path, mo
             raise error(f"{part} is broken")
         return plain(self, *arguments, **options)
 
-    monkeypatch.setattr(Training, part, broken)
+    monkeypatch.setattr(owner, part, broken)
     path = write_config(tmp_path, "fixed", "adam", "step")
     path.write_text(path.read_text().replace("{name: adam}", "{name: adam, lr: 0.125}"))
     counts = outcome_of([load_experiment(path)], tmp_path / "runs")
