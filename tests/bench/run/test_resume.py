@@ -25,7 +25,7 @@ from bench.records.checkpoints import CHECKPOINT
 from bench.records.json_files import sealed
 
 KILLING = ROOT / "tests/support/killing.py"
-FEW = ["oho-full", "tpe-search"]
+FEW = ["oho-full", "random-search"]
 SHOCKS = "shocks:\n  - events: [{epoch: 2, rotate: 90}, {epoch: 4, set: {lr: 0.3}}, {epoch: 5, label_noise: 0.2}]\n"
 
 
