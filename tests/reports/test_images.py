@@ -1,6 +1,7 @@
 """What each figure looks like, pixel by pixel, beside an image that was looked at when it was kept.
 
-After a wanted change: `REDRAW=1 pytest -m '' tests/reports/test_images.py`, and look at tests/reports/images before committing.
+After a wanted change: `REDRAW=1 pytest -m '' tests/reports/test_images.py`, and look at tests/reports/images before
+committing.
 """
 
 import os
@@ -11,6 +12,7 @@ import pytest
 from made_up_runs import LOSSES, errors, part_of, shocked_runs, write_curves, write_folder, write_oho
 from matplotlib.testing.compare import compare_images
 
+from reports.loading import load
 from reports.registry import FIGURES
 from reports.style import figure_style
 from reports.tables import read_tables
@@ -98,11 +100,12 @@ STACKED = ("distribution", "convergence", "anytime", "resiliency")
 
 
 def looks(figure, folder, *, columns):
-    module = _module(figure)
-    estimates = module.estimate(tables_of(figure, folder / "runs"))
+    module = load(figure, (), folder).module
+    tables = tables_of(figure, folder / "runs")
+    estimates = module.estimate(tables)
     for column in columns:
         name = f"{figure}{'-column' if column else ''}.png"
-        with figure_style(column=column):
+        with figure_style(column=column, methods=tables.methods):
             module.draw(estimates).savefig(folder / name, dpi=60)
         if os.environ.get("REDRAW"):
             KEPT.mkdir(exist_ok=True)
