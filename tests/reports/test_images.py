@@ -1,6 +1,7 @@
 """What each figure looks like, pixel by pixel, beside an image that was looked at when it was kept.
 
-After a wanted change: `REDRAW=1 pytest tests/reports/test_images.py`, and look at tests/reports/images before committing.
+After a wanted change: `REDRAW=1 pytest -m '' tests/reports/test_images.py`, and look at tests/reports/images before
+committing.
 """
 
 import os
@@ -94,17 +95,31 @@ def tables_of(figure, root):
     return write_curves(root, figure, curve_runs(figure))
 
 
-@pytest.mark.parametrize("figure", FIGURES)
-def test_it_looks_as_it_did_on_a_page_and_in_a_column(figure, tmp_path):
-    module = load(figure, (), tmp_path).module
-    tables = tables_of(figure, tmp_path / "runs")
+STACKED = ("distribution", "convergence", "anytime", "resiliency")
+"""Figures of one, two and several panels, which are drawn in a column among the quick tests, too."""
+
+
+def looks(figure, folder, *, columns):
+    module = load(figure, (), folder).module
+    tables = tables_of(figure, folder / "runs")
     estimates = module.estimate(tables)
-    for column in (False, True):
+    for column in columns:
         name = f"{figure}{'-column' if column else ''}.png"
         with figure_style(column=column, methods=tables.methods):
-            module.draw(estimates).savefig(tmp_path / name, dpi=60)
+            module.draw(estimates).savefig(folder / name, dpi=60)
         if os.environ.get("REDRAW"):
             KEPT.mkdir(exist_ok=True)
-            (KEPT / name).write_bytes((tmp_path / name).read_bytes())
-        difference = compare_images(str(KEPT / name), str(tmp_path / name), tol=TOLERANCE)
+            (KEPT / name).write_bytes((folder / name).read_bytes())
+        difference = compare_images(str(KEPT / name), str(folder / name), tol=TOLERANCE)
         assert difference is None, difference
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_it_looks_as_it_did(figure, tmp_path):
+    looks(figure, tmp_path, columns=[False, True] if figure in STACKED else [False])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("figure", [figure for figure in FIGURES if figure not in STACKED])
+def test_it_looks_as_it_did_in_a_column(figure, tmp_path):
+    looks(figure, tmp_path, columns=[True])

@@ -65,6 +65,13 @@ METHOD_LINES = {
     "population": "{name: population, members: 3, over: {name: fixed, optimizer: adam}}",
 }
 
+KINDS = {
+    "fixed", "step", "cosine", "prodigy", "schedule-free-sgd", "dog", "mechanic", "gdtuo", "hypergradient-descent", "hdm",
+    "oho-global", "oho-default", "oho-published", "transplant", "random-search", "bayesian-search", "tpe-search",
+    "gp-search", "population",
+}  # fmt: skip
+"""Of each kind of method those that have code of their own.  The others repeat it; of them the quick tests ask less."""
+
 
 def write_config(folder, *methods):
     path = folder / "small.yaml"

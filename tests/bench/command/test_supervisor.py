@@ -86,7 +86,7 @@ def test_runs_that_the_system_kills_for_memory_have_failed_and_the_others_go_on(
 
 def test_a_run_that_crashes_after_it_had_been_stopped_has_failed_and_goes_on_with_the_next_command(tmp_path):
     steps, out = ["--set", "budget.steps=240", "--set", "evaluations=40"], tmp_path / "runs"
-    twin = experiment(tmp_path, "oho-full", overrides=steps[1::2]).specs[0]
+    twin = experiment(tmp_path, "oho-global", overrides=steps[1::2]).specs[0]
     run, dead = out / run_id(twin), None
 
     def is_further():

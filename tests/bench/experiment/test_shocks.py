@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import METHOD_LINES, Ticks, experiment, run_one, write_config
+from helpers import KINDS, METHOD_LINES, Ticks, experiment, run_one, write_config
 
 from bench.experiment.expansion import load_experiment
 from bench.experiment.shocks import Event, change_data, corrupt, rotated
@@ -11,11 +11,6 @@ from bench.experiment.yaml_file import ConfigError
 from bench.protocol.streams import stream
 from bench.records import Status, read_run, run_id
 
-KINDS = {
-    "fixed", "step", "prodigy", "schedule-free-sgd", "dog", "mechanic", "gdtuo", "hypergradient-descent", "hdm",
-    "oho-global", "oho-published", "random-search", "gp-search", "population",
-}  # fmt: skip
-"""Of each kind of method the one whose code the others share."""
 CHANGEABLE = [
     method if method in KINDS else pytest.param(method, marks=pytest.mark.slow)
     for method in sorted(set(METHOD_LINES) - {"transplant"})

@@ -165,7 +165,7 @@ def test_a_second_signal_leaves_at_once_within_a_long_step(number, tmp_path):
 
 
 def test_two_signals_leave_at_once_and_the_same_command_goes_on(tmp_path):
-    config, out = write_config(tmp_path, "oho-full"), tmp_path / "runs"
+    config, out = write_config(tmp_path, "oho-global"), tmp_path / "runs"
     words = ["run", config, "--out", out, "--set", "budget.steps=300", "--set", "evaluations=30"]
     process = begun(*words)
     within_a_run(out, records=3)

@@ -1,18 +1,28 @@
 """Every registered method keeps the contract, on real data."""
 
+import pytest
 import torch
-from helpers import METHOD_LINES
+from helpers import KINDS, METHOD_LINES
 from ruamel.yaml import YAML
 
 from bench.experiment.registries import METHODS
 from bench.experiment.spec import task_of
 from bench.testing import MethodContract as _Contract  # by another name pytest would run it by itself, too
 
+ASKED_OF_ALL = {"test_a_saved_state_goes_on_bit_for_bit", "test_a_smaller_budget_is_replayed_exactly"}
+"""Of methods that share the code of another one as well, for they depend on its options."""
+
+
+def slow(rule):
+    return pytest.mark.slow(lambda self: getattr(_Contract, rule)(self))
+
 
 def contract(name, line):
     options = YAML(typ="safe").load(line)
     del options["name"]
-    return type(f"Test_{name}", (_Contract,), {"method": name, "options": options, "__module__": __name__})
+    repeated = set() if name in KINDS else _Contract.rules().keys() - ASKED_OF_ALL
+    rules = {rule: slow(rule) for rule in sorted(repeated)}
+    return type(f"Test_{name}", (_Contract,), {"method": name, "options": options, "__module__": __name__, **rules})
 
 
 CONTRACTS = {name: contract(name, line) for name, line in METHOD_LINES.items()}

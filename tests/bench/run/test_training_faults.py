@@ -33,7 +33,7 @@ def test_a_network_that_does_not_fit_fails_and_the_other_runs_go_on(tmp_path):
     def cap():
         resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
 
-    configs = [write_too_large(tmp_path / "large", "fixed", "oho-full"), write_config(tmp_path, "fixed")]
+    configs = [write_too_large(tmp_path / "large", "fixed", "oho-full"), write_config(tmp_path, "oho-global")]
     answer = oho_bench("run", *configs, "--out", tmp_path / "runs", preexec_fn=cap)
     assert answer.returncode == 1
     assert answer.stderr.splitlines()[-1] == f"oho-bench: 2 runs failed; `oho-bench status {tmp_path / 'runs'}` lists them"

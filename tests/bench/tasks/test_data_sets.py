@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from images import jpeg, noise, write_archive, write_classes
-from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
 from bench.cli import app
@@ -24,7 +23,8 @@ def plain(colour, shade=0):
 
 def test_digits_are_those_of_scikit_learn():
     """Read from its file, without the library."""
-    images, targets = (torch.from_numpy(array) for array in load_digits(return_X_y=True))
+    datasets = pytest.importorskip("sklearn.datasets")
+    images, targets = (torch.from_numpy(array) for array in datasets.load_digits(return_X_y=True))
     train, _ = hold_out(Split((images / 16).float(), targets), 360, seed=0)
     found = load(DIGITS).train
     assert torch.equal(found.inputs, train.inputs)

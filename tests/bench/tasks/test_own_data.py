@@ -1,13 +1,11 @@
 """Data of a user's own: folders of images, tables, and a task in a file."""
 
-import os
 import shutil
-import subprocess
-import sys
 
 import pandas
 import pytest
 import torch
+from faults import command
 from helpers import ROOT, experiment, run_one
 from torchvision.io import write_png
 
@@ -16,6 +14,7 @@ from bench.experiment.spec import task_of
 from bench.experiment.yaml_file import ConfigError
 from bench.records import Status, run_id
 from bench.records.errors import DataError
+from bench.tasks import image_folder
 
 CPU = torch.device("cpu")
 STREAM = torch.Generator().manual_seed(0)
@@ -62,18 +61,13 @@ class TestImageFolder:
         with pytest.raises(DataError, match=r"the images in lamps was changed \(its hash is"):
             task_of(spec, CPU, None)
 
-    def test_images_are_decoded_once(self, tmp_path):
+    def test_images_are_decoded_once(self, tmp_path, monkeypatch):
         write_images(tmp_path / "data/lamps")
         before = task_of(images_spec(tmp_path), CPU, None)[0].train.inputs
         (kept,) = (tmp_path / "data/image-folder").iterdir()
-        again = f"""import torch, pathlib
-from bench.tasks.image_folder import _load, _decoded
-import bench.tasks.image_folder as module
-module._decoded = None
-print(len(_load("lamps", None, pathlib.Path({str(tmp_path / "data")!r})).train.targets))"""
-        command = [sys.executable, "-c", again]
-        said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
-        assert said.stdout == "60\n"
+        with monkeypatch.context() as patch:
+            patch.setattr(image_folder, "_decoded", None)
+            assert len(image_folder._load("lamps", None, tmp_path / "data").train.targets) == 60
         kept.write_bytes(b"damaged")
         assert torch.equal(task_of(images_spec(tmp_path), CPU, None)[0].train.inputs, before)
 
@@ -178,23 +172,18 @@ class TestTable:
             table_spec(tmp_path, "task.validation_size=96")
 
 
-def test_a_task_in_a_file_is_run_from_another_folder_and_reported(tmp_path):
+def test_a_task_in_a_file_is_run_from_another_folder_and_reported(tmp_path, monkeypatch):
     """As a reader does it: the example, a configuration beside it, the command line, a report's table."""
     (tmp_path / "mine").mkdir()
     shutil.copy(ROOT / "examples/own_task.py", tmp_path / "mine")
     text = experiment_text(tmp_path).replace("digits-mlp, selection_epochs: 1", "./own_task.py:WINES")
     (tmp_path / "mine/wines.yaml").write_text(text.replace("{name: fixed}", "{name: fixed, lr: 0.2}"))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-
-    def oho_bench(*arguments):
-        command = [sys.executable, "-m", "bench.cli", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
-        assert done.returncode == 0, done.stderr
-        return done
-
-    oho_bench("run", "mine/wines.yaml", "--out", "runs", "--device", "cpu")
+    monkeypatch.chdir(tmp_path)
+    run = command("run", "mine/wines.yaml", "--out", "runs", "--device", "cpu")
+    assert run.exit_code == 0, run.stderr
     (tmp_path / "mine/own_task.py").unlink()  # the results keep it
-    oho_bench("figure", "distribution", "runs", "-o", "wines.pdf")
+    drawn = command("figure", "distribution", "runs", "-o", "wines.pdf")
+    assert drawn.exit_code == 0, drawn.stderr
     row = pandas.read_csv(tmp_path / "wines.csv").iloc[0]
     assert row["method"] == "fixed"
     assert 0.2 < row["test_loss"] < 0.7  # smoothing keeps the loss above 0.29; ln 3 is a guess

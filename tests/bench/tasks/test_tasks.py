@@ -220,8 +220,14 @@ class TestAugmentation:
         assert (inside.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("method", ["fixed", "oho-global"])
-@pytest.mark.parametrize("task", ["cifar10-resnet18", "cifar10-resnet50"])
+@pytest.mark.parametrize(
+    ("task", "method"),
+    [
+        ("cifar10-resnet18", "oho-global"), ("cifar10-resnet50", "fixed"),
+        pytest.param("cifar10-resnet18", "fixed", marks=pytest.mark.slow),
+        pytest.param("cifar10-resnet50", "oho-global", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_a_run_on_an_archive_repeats_itself_and_says_what_its_images_are(task, method, tmp_path):
     write_classes(tmp_path, train=12, test=2, size=8)
     small = {"name": task, "width": 4, "batch_size": 8, "validation_size": 12, "validation_batch_size": 12}
