@@ -95,7 +95,7 @@ def load(name: str, manifests: Iterable[Manifest], results: Path) -> Figure:
 def _entry(name: str, origin: Mapping[str, str], results: Path) -> FigureEntry:
     try:
         if "file" in origin:
-            module, _ = load_file(stored(results, dict(origin)))
+            module, _ = load_file(stored(results, dict(origin)), expected=origin["hash"])
         else:
             module = import_module(origin["module"])
         entry = member(module, origin["place"])

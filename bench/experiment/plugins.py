@@ -184,9 +184,7 @@ def entry_of(kind: str, part: Mapping[str, Any], root: Path | None = None) -> An
     if "file" in origin:
         loaded = sys.modules.get(f"oho_bench_plugin_{origin['hash']}")
         if loaded is None and root is not None:
-            loaded, digest = load_file(stored(root, origin))
-            if digest != origin["hash"]:
-                raise PluginError(f"{stored(root, origin)}: is not the file that made the run")
+            loaded, _ = load_file(stored(root, origin), expected=origin["hash"])
         if loaded is None:
             raise PluginError(f"{origin['file']}: the plug-in is not loaded")
         return member(loaded, origin["place"])

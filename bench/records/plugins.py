@@ -30,17 +30,19 @@ class PluginError(Exception):
         super().__init__(one_line(message))
 
 
-def load_file(path: Path) -> tuple[ModuleType, str]:
+def load_file(path: Path, expected: str | None = None) -> tuple[ModuleType, str]:
     """Imports a file and returns its module and hash.  Imports the same bytes only once per process.
 
     Raises:
-        PluginError: if the file cannot be read, or raises.
+        PluginError: if the file cannot be read, or raises, or has not the `expected` hash, in which case it is not executed.
     """
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:
         raise PluginError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     digest = hashlib.sha256(content).hexdigest()[:HASH_DIGITS]
+    if expected not in (None, digest):
+        raise PluginError(f"{path}: is not the file that made the run")
     name = f"oho_bench_plugin_{digest}"
     if name not in sys.modules:
         module = ModuleType(name)

@@ -14,11 +14,11 @@ from processes import within_a_run
 
 from bench.command.audit import audit_run
 from bench.experiment.expansion import load_experiment
-from bench.experiment.plugins import _distributions
+from bench.experiment.plugins import _distributions, entry_of
 from bench.experiment.registries import KINDS
 from bench.experiment.yaml_file import ConfigError
 from bench.records import read_runs, run_id
-from bench.records.plugins import _sources
+from bench.records.plugins import PluginError, _sources, stored
 
 EXAMPLE = (ROOT / "examples/own_method.py").read_text()
 ONLINE = """\
@@ -263,3 +263,15 @@ def test_the_process_that_works_knows_them_wherever_the_command_is_given_and_goe
     report = command("report", tmp_path / "runs", "-o", tmp_path / "report.pdf")
     assert report.exit_code == 0, report.stderr
     assert "My restarts" in (tmp_path / "report.html").read_text()
+
+
+def test_a_stored_file_that_was_changed_is_refused_before_it_is_executed(tmp_path, no_plugins):
+    path = configured(tmp_path, "./restarts.py:METHOD", restarts=EXAMPLE)
+    part, mark = the_spec(path)["method"], tmp_path / "mark"
+    kept = stored(tmp_path / "runs", part["origin"])
+    kept.parent.mkdir(parents=True)
+    kept.write_text(f"{EXAMPLE}\nopen({str(mark)!r}, 'w')\n")
+    no_plugins()
+    with pytest.raises(PluginError, match="not the file that made the run"):
+        entry_of("method", part, tmp_path / "runs")
+    assert not mark.exists()
