@@ -80,10 +80,10 @@ def _is_plan(value: Any) -> bool:
 
 
 def _is_origin(value: Any) -> bool:
-    """Whether a value says where a plug-in came from: a file, by its name and hash, or a module."""
+    """Returns whether a value says where a plug-in came from: a file, by its name and hash, or a module."""
     if not (isinstance(value, dict) and all(map(_is_text, value.values())) and "place" in value):
         return False
-    return "module" in value or (_is_name(value.get("file")) and _is_name(value.get("hash")))
+    return _is_name(value.get("hash")) and (_is_name(value["file"]) if "file" in value else "module" in value)
 
 
 def _is_name(value: Any) -> bool:
@@ -99,14 +99,20 @@ def _is_named(value: Any) -> bool:
     return isinstance(value, dict) and _is_text(value.get("name"))
 
 
+def _is_entry(value: Any) -> bool:
+    """Returns whether a value names an entry and, if it is a plug-in's, says where that came from."""
+    return _is_named(value) and (value.get("origin") is None or _is_origin(value["origin"]))
+
+
 def _is_task(value: Any) -> bool:
-    units = value.get("units", {}) if _is_named(value) else None
-    names = ("loss", "loss_unit", "metric", "metric_unit")
+    if not (_is_entry(value) and ("data" not in value or _is_entry(value["data"]))):
+        return False
+    units, names = value.get("units", {}), ("loss", "loss_unit", "metric", "metric_unit")
     return units == {} or (isinstance(units, dict) and all(_is_text(units.get(name)) for name in names))
 
 
 def _is_method(value: Any) -> bool:
-    if not (_is_named(value) and _is_text(value.get("label"))):
+    if not (_is_entry(value) and _is_text(value.get("label"))):
         return False
     if not (value.get("family") is None or _is_text(value["family"])):
         return False
@@ -160,8 +166,8 @@ MANIFEST: Shape = {
     "project": (lambda value: value is None or _is_text(value), "a string"),
 }  # fmt: skip
 SPEC: Shape = {
-    "task": (_is_task, "a mapping with a `name`, and `units` with names and units"),
-    "method": (_is_method, "a `name`, a `label` and options"),
+    "task": (_is_task, "a mapping with a `name`, the `origin` of a plug-in, and `units` with names and units"),
+    "method": (_is_method, "a `name`, a `label`, the `origin` of a plug-in, and options"),
     "seed": (_is_count, "a whole number of at least 0"), "budget": (_is_budget, "a `unit` and an `amount` above 0"),
     "space": (_is_named, "a mapping with a `name`"), "device": (_is_text, "a string"),
     "shock": (_is_shock, "a `label` and `events`"),
