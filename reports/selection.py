@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from bench.records import Status
+from bench.records.schema import option_fits
 from reports import words
 
 MEASURED = tuple(str(status) for status in Status if status.is_result)
@@ -54,8 +55,9 @@ def online(runs: pd.DataFrame) -> pd.Series:
 
 
 def option(runs: pd.DataFrame, name: str) -> pd.Series:
-    """Returns a setting of each run's method; None where the method has none of that name."""
-    return runs["options"].map(lambda options: options.get(name))
+    """Returns a setting of each run's method; None where the method has none of that name or, if it is a user's own, one of
+    another type."""
+    return runs["options"].map(lambda options: value if option_fits(name, value := options.get(name)) else None)
 
 
 def untrained(runs: pd.DataFrame) -> bool:

@@ -23,13 +23,13 @@ def misfits(task: TaskRead, methods: Sequence[Mapping[str, Any]]) -> Iterator[Mi
         yield _at_most(("task", "validation_size"), held, task.examples - 1, reason)
     if options.batch_size > trained:
         yield _at_most(("task", "batch_size"), options.batch_size, trained, "examples that are left for training")
-    sizes: list[tuple[Key, int | None]] = [(("task", "validation_batch_size"), options.validation_batch_size)]
+    sizes: list[tuple[Key, Any]] = [(("task", "validation_batch_size"), options.validation_batch_size)]
     for place, method in enumerate(methods):
         sizes.append((("methods", place, "validation_batch_size"), method.get("validation_batch_size")))
         over = method.get("over") or {}
         sizes.append((("methods", place, "over", "validation_batch_size"), over.get("validation_batch_size")))
     for key, size in sizes:
-        if size is not None and size > held:
+        if isinstance(size, int) and size > held:  # a user's own method may mean anything by the name
             yield _at_most(key, size, held, "examples that are held out for validation")
 
 

@@ -116,10 +116,21 @@ def _is_method(value: Any) -> bool:
         return False
     if not (value.get("family") is None or _is_text(value["family"])):
         return False
-    numbers = all(value.get(name) is None or _is_number(value[name]) for name in NUMBER_OPTIONS)
-    texts = all(value.get(name) is None or _is_text(value[name]) for name in TEXT_OPTIONS)
-    inner = value.get("optimizer") is None or _is_named(value["optimizer"])
-    return numbers and texts and inner and (value.get("over") is None or _is_method(value["over"]))
+    if not (value.get("over") is None or _is_method(value["over"])):
+        return False
+    # A plug-in's options mean what its author likes, whatever their names mean in our methods.
+    return value.get("origin") is not None or all(option_fits(name, option) for name, option in value.items())
+
+
+def option_fits(name: str, value: Any) -> bool:
+    """Returns whether an option's value is of the type that figures expect of the name; None is of any type."""
+    if value is None:
+        return True
+    if name in NUMBER_OPTIONS:
+        return _is_number(value)
+    if name in TEXT_OPTIONS:
+        return _is_text(value)
+    return name != "optimizer" or _is_named(value)
 
 
 def _is_event(value: Any) -> bool:

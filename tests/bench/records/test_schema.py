@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.records.schema import SPEC, misfit
+from bench.records.schema import SPEC, misfit, option_fits
 
 FILE = {"file": "mine.py", "hash": "0" * 16, "place": "METHOD"}
 MODULE = {"module": "mine", "hash": "0" * 16, "place": "METHOD"}
@@ -32,3 +32,13 @@ def test_an_origin_that_leads_elsewhere_is_refused(origin):
     assert misfit(spec(over={"name": "mine", "label": "Mine", "origin": origin}), SPEC).startswith("method: ")
     assert misfit(spec({"origin": origin}), SPEC).startswith("task: ")
     assert misfit(spec({"data": {"name": "mine", "origin": origin}}), SPEC).startswith("task: ")
+
+
+OWN = {"order": 2, "source": ["a"], "epochs": [1, 2], "optimizer": "lion", "lr": {"start": 0.1}}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_options_of_a_plugin_may_have_any_type(name):
+    assert misfit(spec(origin=FILE, **{name: OWN[name]}), SPEC) is None
+    assert misfit(spec(**{name: OWN[name]}), SPEC).startswith("method: ")
+    assert not option_fits(name, OWN[name])
