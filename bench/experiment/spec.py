@@ -11,18 +11,13 @@ import torch
 from bench.experiment.plugins import entry_of
 from bench.protocol import Method, MethodEntry, Space, Split, Task
 from bench.records.errors import DataError
+from bench.records.schema import RESERVED
 from bench.tasks.data_sets import DataSet, content_of
 from bench.tasks.entry import TaskEntry, build_task
 from bench.tasks.options import TaskOptions
 
 Spec = dict[str, Any]
 """All that affects a run's result, as plain JSON values: task, method, seed, budget, space, device, threads, shock."""
-
-ABOUT = ("name", "label", "family", "origin", "data", "content", "units")
-"""Keys of a spec's task or method that are not its options.
-
-A task's `data` is a data set that replaces its own, `content` the hash of a user's data, `units` what is measured.
-"""
 
 
 def task_of(spec: Spec, device: torch.device, data_root: Path | None, results: Path | None = None) -> tuple[Task, Split]:
@@ -45,8 +40,10 @@ def data_set_of(part: Spec, results: Path | None = None) -> DataSet:
 
 def _task_parts(part: Spec, results: Path | None) -> tuple[TaskEntry, TaskOptions, DataSet]:
     entry: TaskEntry = entry_of("task", part, results)
-    options = type(entry.defaults)(**options_in(part))
-    data = entry_of("data set", part["data"], results) if "data" in part else entry.data_for(options)
+    given = options_in(part)
+    replacing = given.pop("data", None)
+    options = type(entry.defaults)(**given)
+    data = entry_of("data set", replacing, results) if replacing else entry.data_for(options)
     return entry, options, data
 
 
@@ -67,7 +64,7 @@ def build_method(part: Spec, space: Space, results: Path | None = None) -> Metho
 
 def options_in(part: Spec) -> Spec:
     """Returns the options of a spec's task or method."""
-    return {key: value for key, value in part.items() if key not in ABOUT}
+    return {key: value for key, value in part.items() if key not in RESERVED}
 
 
 def set_threads(spec: Spec) -> int:

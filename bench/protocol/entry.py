@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from bench.protocol.method import Method, Options
+from bench.records.schema import RESERVED
 
 FAMILIES = ("training", "search", "population", "online", "one-step", "tuning-free", "transplant")
 """The families by which figures group methods; a method may name one of its own."""
@@ -47,3 +48,8 @@ class MethodEntry:
     repeats: Callable[[MethodEntry], bool] | None = None
     takes_kicks: bool = False
     package: Package | None = None
+
+    def __post_init__(self) -> None:
+        reserved = RESERVED if self.repeats else (*RESERVED, "over")
+        if taken := [name for name in self.options.model_fields if name in reserved]:
+            raise ValueError(f"an option of a method cannot be called {taken[0]!r}; choose another name")

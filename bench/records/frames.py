@@ -15,14 +15,13 @@ import pandas as pd
 
 from bench.records.errors import ReportError
 from bench.records.run_folder import Manifest, Outcome, Run, experiments_in, read_run, title_of
-from bench.records.schema import KINDS, Status
+from bench.records.schema import KINDS, RESERVED, Status
 
 OTHER_FAMILY = "other"
 """The family of methods whose specs, of an older version, have none."""
 FINAL = ("test_loss", "test_error", "incumbent_validation_loss", "incumbent_test_loss", "incumbent_test_error")
 IDENTITY = ("experiment", "task", "method", "family", "label", "method_label", "shock", "seed", "budget", "unit")
 """Columns of a run that its records have, too."""
-ABOUT_METHOD = ("name", "family", "label", "origin", "over")
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def _with_options(runs: pd.DataFrame) -> pd.DataFrame:
     if "options" not in runs:
         return runs
     options = [
-        {f"option_{name}": _plain(value) for name, value in own.items() if name not in ABOUT_METHOD and _is_plain(value)}
+        {f"option_{name}": _plain(value) for name, value in own.items() if name not in (*RESERVED, "over") and _is_plain(value)}
         if isinstance(own, dict) else {}
         for own in runs["options"]
     ]  # fmt: skip

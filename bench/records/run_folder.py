@@ -28,7 +28,7 @@ from typing import Any
 
 from bench.records.errors import RecordError
 from bench.records.json_files import intact, read_lines, read_object, sealed, storing, write_json
-from bench.records.schema import MANIFEST, OUTCOME, SPEC, Shape, Status, misfit, problem_of
+from bench.records.schema import FOR_FIGURES, MANIFEST, OUTCOME, SPEC, Shape, Status, misfit, problem_of
 
 SCHEMA = 2
 """Version of the files' layout."""
@@ -161,7 +161,7 @@ def _without_labels(value: Any) -> Any:
 
 def _is_left_out(key: str, part: Mapping[str, Any]) -> bool:
     is_units = key == "units" and isinstance(part[key], Mapping)
-    return key in ("label", "family") or is_units or (key == "path" and "content" in part)
+    return key in FOR_FIGURES or is_units or (key == "path" and "content" in part)
 
 
 def title_of(spec: Mapping[str, Any]) -> str:

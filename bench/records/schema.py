@@ -20,6 +20,13 @@ KINDS = {
     "shock": MOMENT,
 }  # fmt: skip
 """Numbers that a record of each kind must have; only those of MOMENT may not be null."""
+FOR_FIGURES = ("label", "family")
+"""Keys of a spec's task or method that only figures use: they are no part of what a run's id is a hash of."""
+RESERVED = ("name", *FOR_FIGURES, "origin", "content", "units")
+"""Keys of a spec's task or method that are not its options, and that no option can be called.
+
+A task's `content` is the hash of a user's data, `units` what is measured.
+"""
 LARGEST_COUNT, LARGEST_NUMBER = 2**53, 1e300
 FIRST_YEAR = 1970
 _NUMBERS_OF = {kind: itemgetter(*names) for kind, names in KINDS.items()}

@@ -16,14 +16,13 @@ from bench.protocol.augmentation import CropAndFlip
 from bench.protocol.objective import CLASSIFICATION, Objective
 from bench.protocol.task import Split, Task
 from bench.protocol.world import World
+from bench.records.schema import RESERVED
 from bench.tasks.data_sets import DataSet, Loaded, hold_out, hold_out_end, load
 from bench.tasks.models import channel_moments
 from bench.tasks.options import TaskOptions
 
 SPLIT_SEED = 0
 """The validation split is the same for all runs, so that seeds differ in training alone."""
-RESERVED = ("name", "label", "family", "origin", "units", "content")
-"""Keys of a spec's task, which cannot be names of options."""
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,12 @@ MISTAKES = {
     ),
     "an unknown module": ("nothing.there:METHOD", "", r"nothing\.there: cannot be imported .*; give a file as"),
     "not a module": ("./mine:METHOD", "", r"\./mine: is neither a file, \./NAME\.py, nor a "),
+    "an option of a reserved name": (
+        "./mine.py:METHOD", EXAMPLE.replace("epochs", "units"), r"ValueError: an option of a method cannot be called 'units'; ",
+    ),
+    "a method to repeat, of one that repeats none": (
+        "./mine.py:METHOD", EXAMPLE.replace("epochs", "over"), r"mine\.py:\d+:1: ValueError: .* cannot be called 'over'; ",
+    ),
     "an option that it has not": ("./mine.py:METHOD", EXAMPLE, r":11:41: unknown key .*; allowed: lr, epochs$"),
 }  # fmt: skip
 
