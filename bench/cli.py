@@ -241,13 +241,11 @@ def list_(
 @data_app.command("list")
 def data_list(root: Root = None) -> None:
     """List the data sets and whether the data root has them."""
-    from bench.experiment.registries import DATA_SETS
-    from bench.tasks.data_sets import data_root
+    with user_errors():
+        from bench.command.listing import data_sets
+        from bench.tasks.data_sets import data_root
 
-    folder = data_root(root)
-    print(f"data root: {folder}")
-    for name, entry in DATA_SETS.items():
-        print(f"  {name:<16} {'present' if entry.present(folder) else 'missing':<8} {entry.description}")
+        print(data_sets(data_root(root)))
 
 
 @data_app.command("fetch")

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.command.option_help import describe_options
 from bench.experiment.plugins import Catalogue, Found
-from bench.experiment.registries import KINDS, TASKS
+from bench.experiment.registries import DATA_SETS, KINDS, TASKS
 from bench.experiment.shipped import about, experiments, spaces
 from bench.experiment.suggestions import suggestion
 from bench.experiment.yaml_file import ConfigError, read_yaml
@@ -27,6 +27,18 @@ def overview() -> str:
         lines += _section(f"{kind}s", {name: _description(described.registry, name) for name in described.registry})
     for title, files in (("spaces", spaces()), ("configurations", experiments())):
         lines += _section(title, {name: _first_sentence(about(path)) for name, path in files.items()})
+    return "\n".join(lines)
+
+
+def data_sets(root: Path) -> str:
+    """Returns all data sets, and which of them the data root has."""
+    lines = [f"data root: {root}"]
+    for name in DATA_SETS:
+        try:
+            here = "present" if DATA_SETS[name].present(root) else "missing"
+        except PluginError:  # the other data sets are still useful; its description is the error
+            here = "broken"
+        lines.append(f"  {name:<16} {here:<8} {_description(DATA_SETS, name)}")
     return "\n".join(lines)
 
 
@@ -77,7 +89,7 @@ def _describe_entry(kind: str, name: str, found: Found) -> str:
         body = _describe_data_set(name, entry)
     else:
         feeding = [known for known, path in experiments().items() if name in (read_yaml(path).content.get("figures") or ())]
-        body = _table({"fed by": ", ".join(feeding) or "no shipped one", "drawn by": f"oho-bench figure {name} DIR"})
+        body = _table({"fed by": ", ".join(feeding) or "no shipped one", "drawn by": f"oho-bench figure {found.name} DIR"})
     return _headed(name, kind, entry.description, body)
 
 
@@ -92,8 +104,9 @@ def _table(rows: Mapping[str, object]) -> str:
 
 
 def _describe_data_set(name: str, data: DataSet) -> str:
-    tasks = [task for task, entry in TASKS.items() if entry.data == data]
-    here = "yes" if data.present(data_root()) else f"no; `oho-bench data fetch {name}` downloads it"
+    tasks = [task for task, entry in TASKS.items() if not entry.required_options and entry.data_for(entry.defaults) == data]
+    remedy = f"`oho-bench data fetch {name}` downloads it" if name in DATA_SETS else "its first run asks for it"
+    here = "yes" if data.present(data_root()) else f"no; {remedy}"
     rows = {"kind": data.kind, "tasks": ", ".join(tasks) or "none", "present": here}
     if data.training_examples is not None:
         rows["examples"] = f"{data.training_examples:,} for training and validation"

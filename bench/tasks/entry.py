@@ -73,6 +73,11 @@ class TaskEntry:
         if taken := [name for name in type(self.defaults).model_fields if name in RESERVED]:
             raise ValueError(f"an option of a task cannot be called {taken[0]!r}; choose another name")
 
+    @property
+    def required_options(self) -> list[str]:
+        """Returns the names of the options that have no default."""
+        return [name for name in type(self.defaults).model_fields if name not in vars(self.defaults)]
+
     def objective_for(self, options: TaskOptions) -> Objective:
         """Returns the loss and the metric."""
         return self.objective if isinstance(self.objective, Objective) else self.objective(options)

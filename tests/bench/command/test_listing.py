@@ -22,6 +22,7 @@ ABOUT = {
     "multistep": ["multistep (method): learning rate times gamma at each milestone", "  milestones   "],
     "digits-mlp": ["digits-mlp (task): ", "  hidden_layers "],
     "digits": ["digits (data set): ", "1,437 for training and validation", "digits-mlp", "yes"],
+    "shakespeare": ["shakespeare (data set): ", "shakespeare-transformer"],
     "distribution": ["distribution (figure): ", "quick/distribution", "oho-bench figure distribution DIR"],
     "fair": ["fair (space): ", "  lr   ", "0.0001 to 0.2, logarithmic", "100 to 100000, logarithmic, whole numbers"],
     "quick/distribution": ["quick/distribution (configuration): Final test loss", "digits-mlp", "1.2 seconds", "profiles"],
@@ -51,3 +52,19 @@ NEAR = {
 def test_an_unknown_name_is_one_line_with_the_nearest_of_all_kinds(name):
     line = the_line(command("list", name), 2)
     assert line.startswith(f"oho-bench: there is nothing called {name!r}; did you mean '{NEAR[name]}'")
+
+
+OWN = """\
+from bench.tasks.data_sets import DataSet
+from reports.registry import FigureEntry
+
+DATA = DataSet(description="my data", load=None, present=lambda root: False)
+FIGURE = FigureEntry(description="my figure", title="Mine", module="mine")
+"""
+
+
+def test_what_is_said_of_a_users_own_data_and_figure_can_be_done(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(OWN)
+    assert "fetch" not in command("list", "./mine.py:DATA").stdout
+    assert "oho-bench figure mine.py:FIGURE DIR" in command("list", "./mine.py:FIGURE").stdout
