@@ -6,12 +6,15 @@ import re
 import textwrap
 from pathlib import Path
 
+from ruamel.yaml import YAML
+
 from bench.experiment.plugins import Catalogue
 from bench.experiment.registries import TASKS
 from bench.experiment.schema import LONGEST_NAME, NAME_PATTERN, ExperimentFields
 from bench.experiment.suggestions import suggestion
 from bench.experiment.yaml_file import ConfigError
 from bench.records.errors import StorageError
+from bench.tasks.entry import TaskEntry
 
 WIDTH = 110
 EXAMPLES = {
@@ -68,7 +71,7 @@ def write_new(name: str, task: str) -> str:
 def text_of(experiment: str, task: str) -> str:
     """Returns the file's text: for each key of an experiment, a comment that explains it and an example."""
     head = f"`oho-bench run {experiment}.yaml` makes these runs.  Keys that are commented out may be left out."
-    parts, examples = [_comment(head)], {"experiment": experiment, "task": task, **EXAMPLES}
+    parts, examples = [_comment(head)], {"experiment": _as_text(experiment), "task": task, **EXAMPLES}
     for key, field in ExperimentFields.model_fields.items():
         entry = f"{key}: {examples[key]}".replace(": \n", ":\n")
         if not (field.is_required() or key in WRITTEN_OUT):
@@ -76,6 +79,11 @@ def text_of(experiment: str, task: str) -> str:
         about = str(field.description)
         parts.append(f"{_comment(f'{about[0].upper()}{about[1:]}.')}\n{entry}")
     return "\n\n".join(parts) + "\n"
+
+
+def _as_text(name: str) -> str:
+    """Returns a name as YAML that is read as text: a bare 2024, 1e5 or null is not."""
+    return name if YAML(typ="safe").load(name) == name else f'"{name}"'
 
 
 def _comment(text: str) -> str:
@@ -87,6 +95,10 @@ def _check(path: Path, task: str) -> None:
         allowed = f"at most {LONGEST_NAME} lower-case letters, digits and dashes"
         raise ConfigError(f"{path.stem}: an experiment's name has {allowed}")
     try:
-        Catalogue(path.parent).find("task", task)
+        entry: TaskEntry = Catalogue(path.parent).find("task", task).entry
     except KeyError:
         raise ConfigError(f"--task {task}: unknown; {suggestion(task, TASKS)}allowed: {', '.join(TASKS)}") from None
+    if entry.required_options:
+        wanted = ", ".join(f"{name}: ..." for name in entry.required_options)
+        remedy = f"leave --task out and write into the new file: task: {{name: {task}, {wanted}}}"
+        raise ConfigError(f"--task {task}: the task has options without a default; {remedy}")

@@ -5,6 +5,7 @@ import re
 import pytest
 from faults import command, the_line
 
+from bench.command.new_experiment import text_of
 from bench.experiment.expansion import load_experiment
 from bench.experiment.schema import ExperimentFields
 
@@ -38,10 +39,18 @@ def test_what_is_commented_out_can_be_written(tmp_path, monkeypatch):
     assert len(load_experiment(path, overrides=["methods=[fixed]"]).specs) == 9
 
 
+@pytest.mark.parametrize("name", ["2024", "1e5", "null", "true", "2024-01-31", "---"])
+def test_a_name_that_yaml_takes_for_something_else_is_quoted(name, tmp_path):
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(text_of(name, "digits-mlp"))
+    assert load_experiment(path, overrides=["methods=[fixed]"]).name == name
+
+
 MISTAKES = {
     "study": r"study\.yaml: the file already exists and is left unchanged; choose another name",
     "Study 1": r"Study 1: an experiment's name has at most 100 lower-case letters, digits and dashes",
     "nowhere/study": r"nowhere/study\.yaml: cannot be written \(No such file or directory\)",
+    "other --task table": r"--task table: .*: task: \{name: table, path: \.\.\., target: \.\.\., kind: \.\.\.\}$",
     "other --task mnist": r"--task mnist: unknown; did you mean 'mnist-mlp'\? allowed: digits-mlp, ",
 }
 
