@@ -141,19 +141,23 @@ class MethodContract:
                 proposed = state.trial_step == 0 and state.trial == len(state.trials) > 0
                 require(proposed, "`advance` made no step, although no trial had ended")
 
+    def _advance(self, method: Method, state: State, step: int) -> None:
+        while state.step < step:
+            method.advance(state, steps=step - state.step, progress=state.step / self.steps, ledger=Ledger())
+
     def test_a_saved_state_goes_on_bit_for_bit(self) -> None:
         """A state that was saved and restored continues as if nothing had happened, bit for bit."""
-        for at in (7, 34):
+        for at in (7 * self.steps // 60, 34 * self.steps // 60):
             task, method, state = self._begun()
-            _advance(method, state, at)
+            self._advance(method, state, at)
             with _folder() as folder:
                 write_checkpoint(folder, {"method": state.saved()})
                 saved = torch.load(folder / CHECKPOINT, weights_only=True)["method"]
             other = method_of(self.spec())
             restored = other.restored(task, 0, saved)
             for step in (at, at + 1, self.steps):
-                _advance(method, state, step)
-                _advance(other, restored, step)
+                self._advance(method, state, step)
+                self._advance(other, restored, step)
                 require(_described(state) == _described(restored), f"saved at step {at}, the state differs at step {step}")
 
     def test_the_deadline_is_overshot_by_one_step_at_most(self) -> None:
@@ -256,11 +260,6 @@ def _within(spec: Spec, unit: str, amount: float) -> Spec:
 
 def _timeless(found: Run) -> list[dict[str, Any]]:
     return [{key: value for key, value in record.items() if key not in CLOCKS} for record in found.records]
-
-
-def _advance(method: Method, state: State, step: int) -> None:
-    while state.step < step:
-        method.advance(state, steps=step - state.step, progress=state.step / 60, ledger=Ledger())
 
 
 def _described(state: State) -> list[object]:
