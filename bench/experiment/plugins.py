@@ -153,8 +153,10 @@ def _distributions() -> Mapping[str, list[str]]:
 def _hash_of_package(package: ModuleType) -> str:
     folders = [Path(folder) for folder in getattr(package, "__path__", [])]
     files = [(path, path.relative_to(folder)) for folder in folders for path in sorted(folder.rglob("*.py"))]
-    if not folders and package.__file__:
-        files = [(Path(package.__file__), Path())]
+    if not folders:
+        if not getattr(package, "__file__", None):
+            raise PluginError(f"{package.__name__}: is built into Python and has no file")
+        files = [(Path(str(package.__file__)), Path())]
     digest = hashlib.sha256()
     for path, place in files:
         digest.update(str(place).encode() + b"\0" + path.read_bytes() + b"\0")

@@ -148,6 +148,7 @@ MISTAKES = {
         "./mine.py:METHOD", "import nothing_there\n", r"mine\.py:1:1: ModuleNotFoundError: .*else it imports must be",
     ),
     "an unknown module": ("nothing.there:METHOD", "", r"nothing\.there: cannot be imported .*; give a file as"),
+    "a module without a file": ("sys:METHOD", "", r"sys: is built into Python and has no file$"),
     "not a module": ("./mine:METHOD", "", r"\./mine: is neither a file, \./NAME\.py, nor a "),
     "an option of a reserved name": (
         "./mine.py:METHOD", EXAMPLE.replace("epochs", "units"), r"ValueError: an option of a method cannot be called 'units'; ",
