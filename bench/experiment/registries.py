@@ -19,13 +19,18 @@ from bench.records.plugins import PluginError, in_words
 class Registry(Mapping[str, Any]):
     """A mapping from names to entries: ours, then those of installed packages, which cannot replace ours.
 
-    Installed packages provide them as entry points of the `group`.
+    `ours` maps names to import strings, or is the import string of a mapping of entries, which must be quick to import.
+    Installed packages provide theirs as entry points of the `group`.
 
     Looking up an entry of an installed package raises PluginError if the package cannot be imported.
     """
 
-    def __init__(self, group: str, ours: Mapping[str, str]):
-        self.group, self._ours = group, ours
+    def __init__(self, group: str, ours: Mapping[str, str] | str):
+        self.group, self._given = group, ours
+
+    @cached_property
+    def _ours(self) -> Mapping[str, Any]:
+        return imported(self._given) if isinstance(self._given, str) else self._given
 
     @cached_property
     def installed(self) -> dict[str, EntryPoint]:
@@ -33,7 +38,14 @@ class Registry(Mapping[str, Any]):
         return {point.name: point for point in entry_points(group=self.group) if point.name not in self._ours}
 
     def __getitem__(self, name: str) -> Any:
-        return imported(self._ours[name]) if name in self._ours else _loaded(self.installed[name])
+        if name not in self._ours:
+            return _loaded(self.installed[name])
+        ours = self._ours[name]
+        return imported(ours) if isinstance(ours, str) else ours
+
+    def __contains__(self, name: object) -> bool:
+        """Returns whether there is such an entry, without importing it."""
+        return name in self._ours or name in self.installed
 
     def __iter__(self) -> Iterator[str]:
         return iter((*self._ours, *self.installed))
@@ -123,22 +135,7 @@ DATA_SETS = Registry(
     },
 )
 
-
-class _Figures(Registry):
-    """The registry of figures, whose light entries `reports` keeps; each names the module that draws it."""
-
-    def __init__(self) -> None:
-        self.group = "oho_bench.figures"
-
-    @property
-    def _ours(self) -> Mapping[str, Any]:  # type: ignore[override]
-        return imported("reports.registry:FIGURES")
-
-    def __getitem__(self, name: str) -> Any:
-        return self._ours[name] if name in self._ours else _loaded(self.installed[name])
-
-
-FIGURES = _Figures()
+FIGURES = Registry("oho_bench.figures", "reports.registry:FIGURES")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from processes import within_a_run
 from bench.command.audit import audit_run
 from bench.experiment.expansion import load_experiment
 from bench.experiment.plugins import _distributions, entry_of
-from bench.experiment.registries import KINDS
+from bench.experiment.registries import KINDS, METHODS
 from bench.experiment.yaml_file import ConfigError
 from bench.records import read_runs, run_id
 from bench.records.plugins import PluginError, _sources, stored
@@ -124,6 +124,7 @@ def test_an_entry_point_of_an_installed_package(tmp_path, monkeypatch, no_plugin
     assert (method["name"], method["origin"]["distribution"]) == ("restarts", "own-methods 1.2")
     listed = command("list").stdout
     assert re.search(r"  restarts +SGD with cosine restarts\n", listed)
+    assert "broken" in METHODS
     assert re.search(r"  broken +own-methods: its entry point broken = .* cannot be loaded \(ModuleNotFound", listed)
     with pytest.raises(ConfigError, match=r"own.yaml:11:5: own-methods: its entry point broken = "):
         load_experiment(configured(tmp_path, "broken"))
