@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from bench.online.options import (
     OnlineOptions,
     PublishedOptions,
 )
-from bench.protocol import Batches, Kick, Ledger, MethodEntry, Space, State, Task, draw, remade, stream, train
+from bench.protocol import Batches, Kick, Ledger, Method, MethodEntry, Space, State, Task, draw, remade, stream, train
 
 Optimizer = oho.OHO | oho.PublishedOHO
 Initial = dict[str, float]
@@ -64,7 +64,7 @@ class OnlineState(State):
         self.hyper = values_of(self.optimizer)
 
 
-class Online:
+class Online(Method):
     """A training by the optimizer that `optimize` makes of the model, the initial values, the options and the seed."""
 
     def __init__(
@@ -110,12 +110,6 @@ class Online:
 
         train(state, steps, ledger, update=update)
         state.hyper = values_of(state.optimizer)
-
-    def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> OnlineState:
-        """Returns the training that was saved."""
-        state = self.init(task, seed)
-        state.restore(saved)
-        return state
 
 
 def values_of(optimizer: Optimizer) -> dict[str, list[float]]:

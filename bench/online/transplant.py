@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 import oho
-from bench.online.methods import Online, OnlineState, is_online
-from bench.protocol import Batches, Ledger, MethodEntry, Options, State, Task, remade, stream, train, unpacked
+from bench.online.methods import Online, OnlineState, is_online, values_of
+from bench.protocol import Batches, Ledger, Method, MethodEntry, Options, State, Task, remade, stream, train, unpacked
 
 Schedule = dict[str, Tensor]
 """Values by hyperparameter, (steps, sets)."""
@@ -45,7 +45,7 @@ class TransplantState(State):
     schedule: Schedule
 
 
-class Transplant:
+class Transplant(Method):
     """The update rule of the donor, whose hyperparameters follow what was found elsewhere."""
 
     def __init__(self, options: TransplantOptions, over: Online):
@@ -76,14 +76,12 @@ class Transplant:
             return state.optimizer.step(partial(state.task.training_loss, state.model, state.batches.at(state.step)))
 
         train(state, steps, ledger, update=update)
-        state.hyper = {name: values.tolist() for name, values in state.optimizer.hyper.items()}
+        state.hyper = values_of(state.optimizer)
 
     def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> TransplantState:
-        """Returns the training that was saved."""
+        """Returns the training that was saved, whose schedule is not searched for again."""
         self._found[seed] = unpacked(saved["schedule"])
-        state = self.init(task, seed)
-        state.restore(saved)
-        return state
+        return super().restored(task, seed, saved)
 
     def _donate(self, task: Task, seed: int) -> Schedule:
         """Returns the values that each step of the donor was made with, up to where it diverged, if it did."""
