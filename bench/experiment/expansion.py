@@ -20,7 +20,7 @@ from bench.experiment.schema import Budget, ExperimentFields, Tracking
 from bench.experiment.shipped import spaces
 from bench.experiment.size_checks import classless_events, late_events, misfits
 from bench.experiment.spec import Spec
-from bench.experiment.tasks import read_task
+from bench.experiment.tasks import TaskRead, read_task
 from bench.experiment.yaml_file import YamlFile, override, read_yaml
 from bench.protocol import OPTIMIZERS, Space
 from bench.records import PROTOCOL
@@ -57,11 +57,7 @@ def load_experiment(
 
     Looks into the data root for the user's own data, on whose sizes and hashes the specs depend.
     """
-    file = read_yaml(path)
-    _spell_out(file.content)
-    for text in overrides:
-        override(file, text)
-        _spell_out(file.content)
+    file = _read(path, overrides)
     fields = validate(file, (), ExperimentFields, file.content)
     catalogue = _catalogue(file, fields)
     figures = [found(file, ("figures", i), name, catalogue, "figure") for i, name in enumerate(fields.figures)]
@@ -75,24 +71,9 @@ def load_experiment(
     shocks = _shocks(file, fields, methods)
     for key, misfit in (*late_events(task, fields.budget, fields.shocks), *classless_events(task, fields.shocks)):
         raise file.error(key, misfit)
-    common = {
-        "protocol": PROTOCOL,
-        "task": task.spec,
-        "space": space.model_dump(),
-        "budget": {"unit": fields.budget.unit, "amount": fields.budget.amount},
-        "evaluations": fields.evaluations,
-        "device": device,
-        "threads": fields.threads,
-        **({"gradient_batches": fields.gradient_batches} if fields.gradient_batches else {}),
-    }
+    common = _common(fields, task, space, device)
     chosen = tuple(seeds) if seeds is not None else fields.seeds
-    if (count := len(chosen) * len(methods) * (1 + len(shocks))) > MOST_RUNS:
-        raise file.error(("seeds",), f"seeds: with methods and shocks {count:,} runs; at most {MOST_RUNS:,} are allowed")
-    # Seeds outermost: an interrupted experiment has all methods at the first seeds, so it can already be compared.
-    specs = tuple(
-        {**common, "method": method, "seed": seed, **({"shock": shock} if shock else {})}
-        for seed, method, shock in product(chosen, methods, (None, *shocks))
-    )
+    specs = _specs(file, common, chosen, methods, shocks)
     resolved = {**common, "methods": methods, "shocks": shocks, "seeds": list(chosen)}
     if origins := {figure.name: figure.origin for figure in figures if figure.origin}:
         resolved["figures"] = origins
@@ -102,14 +83,54 @@ def load_experiment(
     )  # fmt: skip
 
 
+def _read(path: Path, overrides: Iterable[str]) -> YamlFile:
+    """Returns a file with its overrides, and with all its names spelt out."""
+    file = read_yaml(path)
+    _spell_out(file.content)
+    for text in overrides:
+        override(file, text)
+        _spell_out(file.content)
+    return file
+
+
+def _common(fields: ExperimentFields, task: TaskRead, space: Space, device: str) -> Spec:
+    """Returns what the specs of all runs share."""
+    return {
+        "protocol": PROTOCOL,
+        "task": task.spec,
+        "space": space.model_dump(),
+        "budget": {"unit": fields.budget.unit, "amount": fields.budget.amount},
+        "evaluations": fields.evaluations,
+        "device": device,
+        "threads": fields.threads,
+        **({"gradient_batches": fields.gradient_batches} if fields.gradient_batches else {}),
+    }
+
+
+def _specs(
+    file: YamlFile, common: Spec, seeds: Sequence[int], methods: Sequence[Spec], shocks: Sequence[Spec]
+) -> tuple[Spec, ...]:
+    """Returns the spec of each run, in the order they run.
+
+    Seeds are outermost: an interrupted experiment has all methods at the first seeds, so that it can already be compared.
+    """
+    if (count := len(seeds) * len(methods) * (1 + len(shocks))) > MOST_RUNS:
+        raise file.error(("seeds",), f"seeds: with methods and shocks {count:,} runs; at most {MOST_RUNS:,} are allowed")
+    return tuple(
+        {**common, "method": method, "seed": seed, **({"shock": shock} if shock else {})}
+        for seed, method, shock in product(seeds, methods, (None, *shocks))
+    )
+
+
 def _catalogue(file: YamlFile, fields: ExperimentFields) -> Catalogue:
     """Returns what the file can name: our entries and those of its plug-ins."""
-    for number in range(1, len(fields.plugins) + 1):  # one more at a time, to find the one that fails
+    catalogue = Catalogue(file.path.parent)
+    for place, plugin in enumerate(fields.plugins):
         try:
-            catalogue = Catalogue(file.path.parent, fields.plugins[:number])
+            catalogue.add(plugin)
         except PluginError as error:
-            raise file.error(("plugins", number - 1), str(error)) from None
-    return catalogue if fields.plugins else Catalogue(file.path.parent)
+            raise file.error(("plugins", place), str(error)) from None
+    return catalogue
 
 
 def _shocks(file: YamlFile, fields: ExperimentFields, methods: Sequence[Spec]) -> list[Spec]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import Distribution, packages_distributions
@@ -32,16 +32,38 @@ class Found(NamedTuple):
 
 
 class Catalogue:
-    """All that a configuration can name: the registries, what its `plugins` define, and files and modules named directly.
+    """All that a configuration can name: the registries, what plug-ins add, and files and modules named directly.
 
     Relative files are looked up in `folder`.
     """
 
-    def __init__(self, folder: Path, plugins: Iterable[str] = ()):
+    def __init__(self, folder: Path):
         self._folder = folder
         self._own: dict[str, dict[str, Found]] = {kind: {} for kind in KINDS}
-        for plugin in plugins:
-            self._add(plugin)
+
+    def add(self, plugin: str) -> None:
+        """Adds what a file or module registers in its mappings METHODS, TASKS, DATA_SETS and FIGURES.
+
+        Raises:
+            PluginError: if it cannot be imported, or registers nothing, or what is no entry or has a name that is taken.
+        """
+        module, origin = self._load(plugin)
+        found = False
+        for kind, about in KINDS.items():
+            mapping = vars(module).get(about.mapping, {})
+            if not isinstance(mapping, Mapping):
+                raise PluginError(f"{plugin}: {about.mapping} must map names to entries")
+            for name, entry in mapping.items():
+                found = True
+                if not (isinstance(name, str) and name and name.isprintable()):
+                    raise PluginError(f"{plugin}: {about.mapping} has an entry called {name!r}; a name is expected")
+                _of_kind(kind, f"{plugin}: {about.mapping}[{name!r}]", entry)
+                if name in self._own[kind] or name in about.registry:
+                    raise PluginError(f"{plugin}: there already is a {kind} {name!r}; choose another name")
+                self._own[kind][name] = Found(name, entry, {**origin, "place": f"{about.mapping}.{name}"})
+        if not found:
+            wanted = ", ".join(about.mapping for about in KINDS.values())
+            raise PluginError(f"{plugin}: registers nothing; it must map names to entries in one or more of {wanted}")
 
     def names(self, kind: str) -> list[str]:
         """Returns the names that are known without a file or module."""
@@ -83,26 +105,6 @@ class Catalogue:
             have = ", ".join(key for key, value in vars(module).items() if isinstance(value, classes))
             raise PluginError(f"{source}: has no {place!r}; it has: {have or 'no entries'}") from None
         return name if "module" in origin else f"{origin['file']}:{place}", entry, {**origin, "place": place}
-
-    def _add(self, plugin: str) -> None:
-        """Adds what a file or module registers in its mappings METHODS, TASKS, DATA_SETS and FIGURES."""
-        module, origin = self._load(plugin)
-        found = False
-        for kind, about in KINDS.items():
-            mapping = vars(module).get(about.mapping, {})
-            if not isinstance(mapping, Mapping):
-                raise PluginError(f"{plugin}: {about.mapping} must map names to entries")
-            for name, entry in mapping.items():
-                found = True
-                if not (isinstance(name, str) and name and name.isprintable()):
-                    raise PluginError(f"{plugin}: {about.mapping} has an entry called {name!r}; a name is expected")
-                _of_kind(kind, f"{plugin}: {about.mapping}[{name!r}]", entry)
-                if name in self._own[kind] or name in about.registry:
-                    raise PluginError(f"{plugin}: there already is a {kind} {name!r}; choose another name")
-                self._own[kind][name] = Found(name, entry, {**origin, "place": f"{about.mapping}.{name}"})
-        if not found:
-            wanted = ", ".join(about.mapping for about in KINDS.values())
-            raise PluginError(f"{plugin}: registers nothing; it must map names to entries in one or more of {wanted}")
 
     def _load(self, source: str) -> tuple[ModuleType, dict[str, str]]:
         if source.endswith(".py"):
