@@ -1,6 +1,6 @@
 """The protocol of methods: a method's module can import all that it needs from here."""
 
-from bench.protocol.entry import FAMILIES, MethodEntry, Package
+from bench.protocol.entry import MethodEntry, Package
 from bench.protocol.ledger import Ledger
 from bench.protocol.method import (
     Incumbent,
@@ -24,7 +24,6 @@ from bench.records.checkpoints import packed, unpacked
 
 __all__ = [
     "CLASSIFICATION",
-    "FAMILIES",
     "LANGUAGE",
     "OPTIMIZERS",
     "REGRESSION",

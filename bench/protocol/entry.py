@@ -10,9 +10,6 @@ from typing import NamedTuple
 from bench.protocol.method import Method, Options
 from bench.records.schema import RESERVED
 
-FAMILIES = ("training", "search", "population", "online", "one-step", "tuning-free", "transplant")
-"""The families by which figures group methods; a method may name one of its own."""
-
 
 class Package(NamedTuple):
     """A package that a method needs: the distribution to install and the module to import."""
@@ -35,9 +32,9 @@ class Package(NamedTuple):
 class MethodEntry:
     """A method, which `build(options, space)` makes, or `build(options, over)` if it `repeats` another one.
 
-    `label` is the method's name in figures, and `family` decides how they draw it (`FAMILIES`).  `repeats` says which
-    entries the option `over` may name.  If `takes_kicks` is true, shocks may change the method's hyperparameters, or those
-    of the method that it repeats.
+    `label` is the method's name in figures, and `family` decides how they draw it: training, search, population, online,
+    one-step, tuning-free, transplant, or one of your own.  `repeats` says which entries the option `over` may name.  If
+    `takes_kicks` is true, shocks may change the method's hyperparameters, or those of the method that it repeats.
     """
 
     description: str
