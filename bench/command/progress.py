@@ -77,7 +77,7 @@ class Display:
         budget = self._spec["budget"]
         used = f"{fraction * budget['amount']:.3g} of {budget['amount']:g} {budget['unit']}"
         best = f"best validation {state.incumbent.validation_loss:.4f}" if state.incumbent else ""
-        trial = f"trial {state.trial + 1}" if self._spec["method"].get("family") in ("search", "population") else ""
+        trial = f"trial {state.trial + 1}" if state.trials else ""
         parts = [part for part in (trial, used, best, self._remaining(fraction)) if part]
         self._bar.update(self._task, completed=fraction, detail=escape(", ".join(parts)))
 

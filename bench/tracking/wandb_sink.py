@@ -1,6 +1,7 @@
 """Weights & Biases as a sink.  It receives what the records receive; losing it loses nothing, and it never fails a run.
 
-A run is one W&B run.  A search is one W&B run for the search and one for each trial, all in the search's group.
+A run is one W&B run.  If its method repeats another one, as searches do, each trial is a further W&B run of the same
+group, except for the intervals of a population, of which there are thousands.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from bench.records.json_files import finite
 TIMEOUT_SECONDS = 20
 NOT_FINITE = ("NaN", "Infinity", "-Infinity", None)
 """How W&B's files write numbers that are not finite."""
+WITHOUT_TRIALS = ("population", "transplant")
+"""Families of methods that repeat another one, but not in trials that are worth a W&B run each."""
 unreachable = threading.Event()
 """Set once W&B has failed online: later runs of this process are kept offline, so that they do not wait for it again."""
 log = logging.getLogger("oho-bench")
@@ -50,7 +53,7 @@ class WandbSink:
     ):  # fmt: skip
         self._spec, self._begin, self._project, self._offline = spec, begin, project, offline
         self._run_id, self._experiment = run_id, experiment
-        self._is_search = spec["method"].get("family") == "search"
+        self._has_trials = _has_trials(spec["method"])
         self._rows: list[dict[str, float]] = []
         self._run: Any = None
         self.failed = False
@@ -64,8 +67,8 @@ class WandbSink:
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Logs an evaluation; a finished trial becomes a W&B run of its own."""
-        if record["kind"] == "trial" and not self._is_search:
-            return  # an interval of a population, of which there are thousands
+        if record["kind"] == "trial" and not self._has_trials:
+            return
         log = {
             "trial": self._log_trial, "incumbent": self._log_incumbent, "evaluation": self._log_evaluation,
             "shock": self._log_shock,
@@ -112,7 +115,7 @@ class WandbSink:
         return self._begin(
             part=part,
             project=self._project,
-            group=f"{self._experiment}-{self._run_id}" if self._is_search else f"{self._experiment}-{method}",
+            group=f"{self._experiment}-{self._run_id}" if self._has_trials else f"{self._experiment}-{method}",
             job_type=job_type,
             name=name,
             tags=[self._experiment, task, method],
@@ -123,7 +126,7 @@ class WandbSink:
         name = f"{title_of(self._spec)}, seed {self._spec['seed']}"
         config = {**self._spec, "run": self._run_id, "experiment": self._experiment}
         begin = self._begin
-        run = self._start(name=name, job_type="search" if self._is_search else "run", config=config)
+        run = self._start(name=name, job_type="search" if self._has_trials else "run", config=config)
         if self._begin is begin:  # otherwise the answer came too late
             self._run = run
 
@@ -161,6 +164,12 @@ class WandbSink:
         self._run.summary.update({f"seconds/{name}": value for name, value in outcome.accounts.items()})
         self._run.summary.update({f"environment/{name}": value for name, value in outcome.environment.items()})
         self._run.finish(exit_code=0 if outcome.status.is_result else 1)
+
+
+def _has_trials(method: Mapping[str, Any]) -> bool:
+    """Returns whether a method's trials are W&B runs, whatever family a user's own search is of."""
+    family = method.get("family") or method["name"]  # older specs have no family; these two are called like theirs
+    return method.get("over") is not None and family not in WITHOUT_TRIALS
 
 
 def _log(run: Any, row: Mapping[str, Any]) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from helpers import experiment
+from made_up_runs import evaluation, moment, spec_of, write_run
 
 from bench.records import Status, read_run, run_id
 from bench.run.runner import run
-from bench.tracking.wandb_sink import WandbSink, open_sink
+from bench.tracking.wandb_sink import WandbSink, open_sink, transcripts
 
 WANDB = Path(sys.executable).with_name("wandb")
 
@@ -73,3 +74,15 @@ def test_nothing_private_is_recorded(tmp_path, monkeypatch):
         text = (folder / name).read_text()
         assert "s3cret-value" not in text
         assert str(Path.home()) + "/" not in text
+
+
+@pytest.mark.parametrize(("family", "runs"), [("search", 3), ("restarts", 3), ("population", 1)])
+def test_trials_are_runs_of_their_own_whatever_family_a_search_is_of(family, runs, tmp_path):
+    spec = spec_of("random-search", seed=0, over="fixed")
+    spec["method"]["family"] = family
+    trials = [
+        {"kind": "trial", **moment(100 * (trial + 1), 0.5, trial), "steps": 100, "status": "finished", "hyper": {}}
+        for trial in range(2)
+    ]
+    identity = write_run(tmp_path, spec, [evaluation(100, 0.5), *trials])
+    assert len(transcripts(read_run(tmp_path / identity), experiment="small")) == runs
