@@ -130,8 +130,9 @@ def _uniform(table: pd.DataFrame) -> pd.DataFrame:
 def _with_options(runs: pd.DataFrame) -> pd.DataFrame:
     if "options" not in runs:
         return runs
+    about = (*RESERVED, "over")
     options = [
-        {f"option_{name}": _plain(value) for name, value in own.items() if name not in (*RESERVED, "over") and _is_plain(value)}
+        {f"option_{name}": _plain(value) for name, value in own.items() if name not in about and _is_plain(value)}
         if isinstance(own, dict) else {}
         for own in runs["options"]
     ]  # fmt: skip

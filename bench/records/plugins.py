@@ -34,7 +34,7 @@ def load_file(path: Path, expected: str | None = None) -> tuple[ModuleType, str]
     """Imports a file and returns its module and hash.  Imports the same bytes only once per process.
 
     Raises:
-        PluginError: if the file cannot be read, or raises, or has not the `expected` hash, in which case it is not executed.
+        PluginError: if the file cannot be read, does not have the `expected` hash (it is not executed then), or raises.
     """
     try:
         content = path.read_bytes()

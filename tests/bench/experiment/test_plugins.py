@@ -152,7 +152,7 @@ MISTAKES = {
     "a module without a file": ("sys:METHOD", "", r"sys: is built into Python and has no file$"),
     "not a module": ("./mine:METHOD", "", r"\./mine: is neither a file, \./NAME\.py, nor a "),
     "an option of a reserved name": (
-        "./mine.py:METHOD", EXAMPLE.replace("epochs", "units"), r"ValueError: an option of a method cannot be called 'units'; ",
+        "./mine.py:METHOD", EXAMPLE.replace("epochs", "units"), r"option of a method cannot be called 'units'; ",
     ),
     "a method to repeat, of one that repeats none": (
         "./mine.py:METHOD", EXAMPLE.replace("epochs", "over"), r"mine\.py:\d+:1: ValueError: .* cannot be called 'over'; ",

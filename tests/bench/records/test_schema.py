@@ -23,7 +23,8 @@ def test_an_origin_is_a_file_or_a_module(origin):
 @pytest.mark.parametrize(
     "origin",
     [
-        {**FILE, "file": "../mine.py"}, {**FILE, "file": "a/mine.py"}, {**FILE, "hash": "../.."}, {**MODULE, **FILE, "file": ""},
+        {**FILE, "file": "../mine.py"}, {**FILE, "file": "a/mine.py"}, {**FILE, "hash": "../.."},
+        {**MODULE, **FILE, "file": ""},
         {"file": "mine.py", "hash": "0" * 16}, {"module": "mine", "place": "METHOD"}, {**FILE, "place": 1}, "mine.py", {},
     ],
 )  # fmt: skip
