@@ -239,7 +239,7 @@ def select(state: State) -> float:
     loss = validation.loss
     state.curve.append(loss)
     if state.incumbent and task.world.drifts:
-        state.incumbent = _judged_anew(state, state.incumbent)
+        state.incumbent = judged_anew(state, state.incumbent)
     best = state.incumbent.validation_loss if state.incumbent else math.inf
     if loss < best:
         weights = copy.deepcopy(state.model.state_dict())
@@ -247,9 +247,12 @@ def select(state: State) -> float:
     return loss
 
 
-def _judged_anew(state: State, incumbent: Incumbent) -> Incumbent:
-    """Returns a model selected earlier with its validation loss and batch-norm statistics in the present world."""
-    model = copy.deepcopy(state.model)
+def judged_anew(state: State, incumbent: Incumbent) -> Incumbent:
+    """Returns a model selected earlier with its validation loss and batch-norm statistics in the present world.
+
+    A loss that is not finite becomes infinite, so that any model of a finite one is better.
+    """
+    model = state.task.model(state.seed)  # a copy of the state's could be tied to a graph
     model.load_state_dict(incumbent.weights)
     (validation,) = state.task.evaluate(model, state.task.validation)
     loss = validation.loss if math.isfinite(validation.loss) else math.inf
@@ -297,6 +300,6 @@ def adopt(state: State, inner: State, ledger: Ledger | None = None) -> None:
             return
         if best.judged > known.judged:
             with ledger.account("selection") if ledger else nullcontext():
-                known = state.incumbent = _judged_anew(state, known)
+                known = state.incumbent = judged_anew(state, known)
     if best and (known is None or best.validation_loss < known.validation_loss):
         state.incumbent = Incumbent(best.validation_loss, best.weights, state.step, state.trial, best.judged)
