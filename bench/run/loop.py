@@ -73,8 +73,8 @@ class Loop:
 
     def start(self, earlier: dict[str, Any] | None) -> None:
         """Makes the first evaluation, or restores what an earlier process saved."""
+        self.task.world.step = 0  # a warm-up has counted it on
         if earlier is None:
-            self.task.world.step = 0
             self.state = self.method.init(self.task, self.spec["seed"])
             self.task.world.step = 0  # a method may have trained for its set-up
             select(self.state)  # a run that validates nothing returns the untrained model

@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers import experiment, run_one, stopped
 
+from baselines.training import Training
 from bench.command.audit import audit_run
 from bench.experiment.spec import method_of, task_of
 from bench.experiment.yaml_file import ConfigError
@@ -59,6 +60,14 @@ def test_an_interrupted_run_goes_on_bit_for_bit(method, tmp_path):
         assert run_one(spec, tmp_path / folder).status is Status.BUDGET_REACHED
     cut, whole = (read_run(tmp_path / folder / run_id(spec)) for folder in ("cut", "whole"))
     assert timeless(cut) == timeless(whole)
+
+
+def test_a_method_is_made_again_in_the_world_of_the_first_step(tmp_path, monkeypatch):
+    spec, steps, made = drifting(tmp_path, "fixed"), [], Training.start
+    stopped(spec, tmp_path, 4)
+    monkeypatch.setattr(Training, "start", lambda *given: (steps.append(given[1].world.step), made(*given))[1])
+    run_one(spec, tmp_path)
+    assert steps == [0, 0]  # the warm-up's and the run's
 
 
 @pytest.mark.parametrize("method", ["fixed", "random-search", "population"])
