@@ -53,7 +53,9 @@ class TaskEntry:
 
     `model(options, facts)` returns a freshly initialised model, whose draws come from torch's global generator.  It must
     compute a function of its parameters and inputs alone.  `data`, and `objective` likewise, may be a function of the
-    options.  Give `defaults` an options class of your own to have more options than `TaskOptions`.
+    options.  Such a function should return the same `DataSet` object for the same options, for example by
+    `functools.cache`, because data are read once for each object.  Give `defaults` an options class of your own to have
+    more options than `TaskOptions`.
     """
 
     description: str
