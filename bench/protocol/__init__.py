@@ -15,7 +15,7 @@ from bench.protocol.method import (
     select,
     train,
 )
-from bench.protocol.objective import CLASSIFICATION, LANGUAGE, REGRESSION, Evaluation, Objective
+from bench.protocol.objective import Evaluation, Objective
 from bench.protocol.optimizers import OPTIMIZERS, AnyOptimizer, InitialValues, WithOptimizer
 from bench.protocol.space import Dimension, Space, draw
 from bench.protocol.streams import stream, stream_seed
@@ -24,11 +24,8 @@ from bench.protocol.world import World
 from bench.records.checkpoints import packed, unpacked
 
 __all__ = [
-    "CLASSIFICATION",
     "FAMILIES",
-    "LANGUAGE",
     "OPTIMIZERS",
-    "REGRESSION",
     "AnyOptimizer",
     "Batch",
     "Batches",

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.protocol.augmentation import CropAndFlip
-from bench.protocol.objective import CLASSIFICATION, Objective
+from bench.protocol.objective import Objective
 from bench.protocol.task import Split, Task
 from bench.protocol.world import World
 from bench.tasks.data_sets import DataSet, Loaded, hold_out, hold_out_end, load
 from bench.tasks.models import channel_moments
+from bench.tasks.objectives import CLASSIFICATION
 from bench.tasks.options import TaskOptions
 
 SPLIT_SEED = 0

@@ -14,12 +14,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from bench.protocol.objective import LANGUAGE
 from bench.protocol.task import Split
 from bench.records.errors import DataError
 from bench.records.json_files import replacing_shared
 from bench.tasks.data_sets import DataSet, Loaded
 from bench.tasks.entry import Facts, TaskEntry
+from bench.tasks.objectives import LANGUAGE
 from bench.tasks.options import TaskOptions
 from bench.tasks.transformer import Transformer
 
