@@ -144,7 +144,9 @@ def sync(
 def audit(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of one run, RESULTS/ID.")],
     steps: Annotated[int, typer.Option(help="How many steps to audit.")] = 20,
-    at: Annotated[Optional[int], typer.Option(help="The last step to audit [default: the run's last step].")] = None,
+    at: Annotated[
+        Optional[int], typer.Option(help="The last step to audit [default: the run's last, or the last before a shock].")
+    ] = None,
     root: Root = None,
 ) -> None:
     """Repeat a run's last steps in float64 and compare its hypergradient with that of reverse mode."""

@@ -202,7 +202,7 @@ def _provenance(tables: Tables) -> list[list[str]]:
     rows = [["protocol version", str(tables.protocol)]]
     keys = dict.fromkeys(key for environment in tables.environments for key in environment if key != "finished")
     for key in keys:
-        values = sorted({str(environment.get(key)) for environment in tables.environments})
+        values = sorted({str(environment[key]) for environment in tables.environments if key in environment})
         rows.append([key.replace("_", " "), ", ".join(values)])
     finished = sorted(str(environment["finished"]) for environment in tables.environments)
     return [*rows, ["runs ended", f"{finished[0]} to {finished[-1]}"]]

@@ -12,6 +12,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 import oho
+from bench.experiment.shocks import Event
 from bench.experiment.spec import method_of, set_threads, task_of
 from bench.online.methods import OnlineState
 from bench.protocol import Method
@@ -24,22 +25,23 @@ SAME = 1e-3
 
 
 def audit_run(folder: Path, *, steps: int, at: int | None, data_root: Path | None) -> str:
-    """Repeats a run's training and audits the `steps` steps that end at step `at`, by default the run's last one.
+    """Repeats a run's training and audits the `steps` steps that end at step `at`, by default the last one possible.
 
-    A training is a function of its spec and the number of steps, so its record is enough to repeat it.
+    A training is a function of its spec and the number of steps, so its record is enough to repeat it.  A run with a shock
+    is repeated up to its first event.
 
     Raises:
         RecordError: if the folder holds no ended run or a changed spec, if the run has no hypergradients or did not make
-            these steps, or if this machine and its data do not reproduce the run.
+            these steps before its first event, or if this machine and its data do not reproduce the run.
     """
     run, made = _ended_run(folder)
     method, state = _start(run, data_root)
-    last = made if at is None else at
+    most, why = _steps_to_repeat(run, made, state.task.steps_per_epoch)
+    last = most if at is None else at
     last -= last % getattr(state.optimizer, "update_every", 1)
-    if not (1 <= steps <= last <= made):
+    if not (1 <= steps <= last <= most):
         raise RecordError(
-            f"{folder}: --steps {steps} --at {last}: the run made {made} steps; allowed are --at up to {made}, and --steps"
-            " from 1 to that"
+            f"{folder}: --steps {steps} --at {last}: {why}; allowed are --at up to {most}, and --steps from 1 to that"
         )
     before = last - steps
     recorded = max((r["step"] for r in run.evaluations if r["step"] <= before), default=0)
@@ -78,6 +80,14 @@ def _ended_run(folder: Path) -> tuple[Run, int]:
     if run.outcome is None:
         raise RecordError(f"{folder}: the run has not ended; run its experiment again first")
     return run, run.outcome.steps
+
+
+def _steps_to_repeat(run: Run, made: int, steps_per_epoch: int) -> tuple[int, str]:
+    """Returns the number of steps that can be repeated, and the reason why there are no more."""
+    for event in (Event(**event) for event in run.spec.get("shock", {}).get("events", [])[:1]):
+        if (step := event.step(steps_per_epoch)) < made:
+            return step, f"after step {step} the run has an event, {event}, which an audit does not repeat"
+    return made, f"the run made {made} steps"
 
 
 def _start(run: Run, data_root: Path | None) -> tuple[Method, OnlineState]:

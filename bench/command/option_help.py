@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from bench.protocol import MethodEntry, Options
 from bench.tasks.entry import TaskEntry
+from bench.tasks.options import TaskOptions
 
 NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null"}
 MUST_BE_GIVEN = "must be given"
@@ -48,7 +49,13 @@ def described(entry: MethodEntry | TaskEntry) -> Described:
         shown = MUST_BE_GIVEN if field.is_required() and key not in given else _default(default)
         options.append(Option(key, shown, "a method" if key == "over" else _kind(field.annotation)))
     is_drawn = model.values is not Options.values
-    return Described(entry.description, inspect.cleandoc(model.__doc__ or ""), tuple(options), is_drawn)
+    return Described(entry.description, _explanation(model), tuple(options), is_drawn)
+
+
+def _explanation(model: type[BaseModel]) -> str:
+    """Returns the docstring of an options class, after which a task's has that of the options which all tasks share."""
+    classes = [model, TaskOptions] if issubclass(model, TaskOptions) and model is not TaskOptions else [model]
+    return " ".join(inspect.cleandoc(each.__doc__ or "") for each in classes)
 
 
 def describe_options(entry: MethodEntry | TaskEntry) -> str:

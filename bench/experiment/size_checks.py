@@ -46,7 +46,7 @@ def late_events(task: TaskRead, budget: Budget, shocks: Sequence[Shock]) -> Iter
 
 def classless_events(task: TaskRead, shocks: Sequence[Shock]) -> Iterator[Misfit]:
     """Yields events that change classes or images of data that have none."""
-    has_classes = task.data.kind == "classification"
+    has_classes = task.entry.objective_for(task.options).has_classes
     for place, shock in enumerate(shocks):
         for number, event in enumerate(shock.events):
             for name, needed, has in (("shift_labels", "classes", has_classes), ("label_noise", "classes", has_classes),

@@ -62,6 +62,13 @@ def build_method(part: Spec, space: Space, results: Path | None = None) -> Metho
     return entry.build(entry.options.model_validate({**options, "over": None}), over)
 
 
+def packages_of(spec: Spec) -> tuple[str, ...]:
+    """Returns the packages that the run's method needs, and that the method which it repeats needs."""
+    parts = [part for part in (spec["method"], spec["method"].get("over")) if part]
+    entries: list[MethodEntry] = [entry_of("method", part) for part in parts]
+    return tuple(entry.package.distribution for entry in entries if entry.package)
+
+
 def options_in(part: Spec) -> Spec:
     """Returns the options of a spec's task or method."""
     return {key: value for key, value in part.items() if key not in RESERVED}

@@ -10,11 +10,12 @@ from bench.protocol.method import (
     State,
     Trial,
     adopt,
+    judged_anew,
     remade,
     select,
     train,
 )
-from bench.protocol.objective import CLASSIFICATION, LANGUAGE, REGRESSION, Evaluation, Objective
+from bench.protocol.objective import Evaluation, Objective
 from bench.protocol.optimizers import OPTIMIZERS, AnyOptimizer, InitialValues, WithOptimizer
 from bench.protocol.space import Dimension, Space, draw
 from bench.protocol.streams import stream, stream_seed
@@ -23,10 +24,7 @@ from bench.protocol.world import World
 from bench.records.checkpoints import packed, unpacked
 
 __all__ = [
-    "CLASSIFICATION",
-    "LANGUAGE",
     "OPTIMIZERS",
-    "REGRESSION",
     "AnyOptimizer",
     "Batch",
     "Batches",
@@ -50,6 +48,7 @@ __all__ = [
     "World",
     "adopt",
     "draw",
+    "judged_anew",
     "packed",
     "remade",
     "select",

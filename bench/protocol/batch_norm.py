@@ -45,6 +45,11 @@ class BatchNorm(nn.Module):
         )
 
 
+def has_batch_norm(model: nn.Module) -> bool:
+    """Returns whether the model has statistics to estimate."""
+    return any(isinstance(module, BatchNorm) for module in model.modules())
+
+
 class _Moments(NamedTuple):
     """One batch's number of values per channel, and each channel's mean and biased variance."""
 

@@ -11,6 +11,7 @@ The runner owns the loop, the clock and the decision to stop.  A method owns its
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -77,6 +78,8 @@ class Incumbent:
     trial: int
     judged: int = 0
     """The step of the run in whose world its loss was found."""
+    found: int = 0
+    """The step of the run at which it was selected first, however often it is judged anew."""
 
 
 @dataclass(frozen=True)
@@ -239,17 +242,20 @@ def select(state: State) -> float:
     loss = validation.loss
     state.curve.append(loss)
     if state.incumbent and task.world.drifts:
-        state.incumbent = _judged_anew(state, state.incumbent)
+        state.incumbent = judged_anew(state, state.incumbent)
     best = state.incumbent.validation_loss if state.incumbent else math.inf
     if loss < best:
         weights = copy.deepcopy(state.model.state_dict())
-        state.incumbent = Incumbent(loss, weights, state.step, state.trial, task.world.step)
+        state.incumbent = Incumbent(loss, weights, state.step, state.trial, task.world.step, task.world.step)
     return loss
 
 
-def _judged_anew(state: State, incumbent: Incumbent) -> Incumbent:
-    """Returns a model selected earlier with its validation loss and batch-norm statistics in the present world."""
-    model = copy.deepcopy(state.model)
+def judged_anew(state: State, incumbent: Incumbent) -> Incumbent:
+    """Returns a model selected earlier with its validation loss and batch-norm statistics in the present world.
+
+    A loss that is not finite becomes infinite, so that any model of a finite one is better.
+    """
+    model = state.task.model(state.seed)  # a copy of the state's could be tied to a graph
     model.load_state_dict(incumbent.weights)
     (validation,) = state.task.evaluate(model, state.task.validation)
     loss = validation.loss if math.isfinite(validation.loss) else math.inf
@@ -297,6 +303,15 @@ def adopt(state: State, inner: State, ledger: Ledger | None = None) -> None:
             return
         if best.judged > known.judged:
             with ledger.account("selection") if ledger else nullcontext():
-                known = state.incumbent = _judged_anew(state, known)
+                known = state.incumbent = judged_anew(state, known)
     if best and (known is None or best.validation_loss < known.validation_loss):
-        state.incumbent = Incumbent(best.validation_loss, best.weights, state.step, state.trial, best.judged)
+        step, trial = state.step, state.trial
+        if best.judged > best.found:  # an older model, which another one's new loss has made the best
+            step, trial = best.found, _trial_at(state, best.found)
+        state.incumbent = replace(best, step=step, trial=trial)
+
+
+def _trial_at(state: State, step: int) -> int:
+    """Returns the trial in which the run made its step `step`."""
+    ends = itertools.accumulate(trial.steps for trial in state.trials)
+    return next((trial for trial, end in enumerate(ends) if step <= end), state.trial)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.protocol.augmentation import CropAndFlip
-from bench.protocol.batch_norm import estimate_statistics
+from bench.protocol.batch_norm import estimate_statistics, has_batch_norm
 from bench.protocol.objective import Evaluation, Objective
 from bench.protocol.streams import seeded, stream, stream_seed
 from bench.protocol.world import World
@@ -92,7 +92,8 @@ class Task:
 
     def evaluate(self, model: nn.Module, *splits: Split) -> list[Evaluation]:
         """Returns loss and metric over each split, after estimating batch-norm statistics from the training split."""
-        estimate_statistics(model, self.world.seen(self.train.inputs[:STATISTICS_EXAMPLES]), self.batch_size)
+        if has_batch_norm(model):  # turning the sample takes time
+            estimate_statistics(model, self.world.seen(self.train.inputs[:STATISTICS_EXAMPLES]), self.batch_size)
         return [self.evaluate_as_is(model, split) for split in splits]
 
     @torch.no_grad()

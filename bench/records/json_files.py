@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -54,7 +55,19 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     The folder must be locked by this process (`bench.process`).  Anything that a killed process left is overwritten.
     """
-    temporary = unfinished(path)
+    with _replacing(path, unfinished(path)) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def replacing_shared(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file as `replacing` does, in a folder where other processes may write the same file at the same time."""
+    with _replacing(path, unfinished(path.with_name(f"{path.name}.{uuid.uuid4().hex}"))) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, temporary: Path) -> Iterator[BinaryIO]:
     try:
         with open(temporary, "wb") as file:
             yield file

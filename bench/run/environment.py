@@ -14,17 +14,19 @@ from typing import Any
 import torch
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-optimize", "optuna", "cmaes", "wandb")
-OPTIONAL = (
-    "prodigyopt", "schedulefree", "dog-optimizer", "mechanic-pytorch", "gradient-descent-the-ultimate-optimizer",
-)  # fmt: skip
 
 
-def describe_environment(device: torch.device, threads: int, *, data: str | None) -> dict[str, Any]:
-    """Returns what a reader needs to judge whether two runs can be compared; `data` names the loaded data, if any."""
+def describe_environment(
+    device: torch.device, threads: int, *, data: str | None, packages: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Returns what a reader needs to judge whether two runs can be compared.
+
+    `data` names the loaded data, if any; `packages` are what the run's method needs beside those that all runs have.
+    """
     commit, dirty = commit_of(Path(__file__).resolve())
     return {
         "python": platform.python_version(),
-        **_versions(),
+        **_versions(packages),
         "commit": commit,
         "dirty": dirty,
         "data": data or "not loaded",
@@ -46,10 +48,10 @@ def place_and_date(environment: dict[str, Any]) -> str:
 
 
 @cache
-def _versions() -> dict[str, str]:
-    """Returns the version of each package, without the optional ones that are not installed; they stay what they are."""
+def _versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """Returns the version of each package, without those of `packages` that are not installed; they stay what they are."""
     found = {name: version(name) for name in PACKAGES}
-    for name in OPTIONAL:
+    for name in packages:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return {**found, "oho-bench": version("oho-bench")}

@@ -6,13 +6,13 @@ import itertools
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from bench.experiment.shocks import Event, change_data
 from bench.experiment.spec import Spec
 from bench.process.signals import Stopper
-from bench.protocol import Incumbent, Method, Split, State, Task, select
+from bench.protocol import Incumbent, Method, Split, State, Task, judged_anew, select
 from bench.protocol.ledger import Ledger
 from bench.records import Outcome, RunWriter, Status
 from bench.records.checkpoints import packed, write_checkpoint
@@ -73,8 +73,8 @@ class Loop:
 
     def start(self, earlier: dict[str, Any] | None) -> None:
         """Makes the first evaluation, or restores what an earlier process saved."""
+        self.task.world.step = 0  # a warm-up has counted it on
         if earlier is None:
-            self.task.world.step = 0
             self.state = self.method.init(self.task, self.spec["seed"])
             self.task.world.step = 0  # a method may have trained for its set-up
             select(self.state)  # a run that validates nothing returns the untrained model
@@ -204,16 +204,10 @@ class Loop:
             change_data(event, self.task, self.test, self.spec["seed"])
             if event.changes_world:
                 for judged in {id(each): each for each in (state, *state.trainings)}.values():
-                    self.judge_anew(judged)
+                    if judged.incumbent is not None:
+                        judged.incumbent = judged_anew(judged, judged.incumbent)
         self.record_incumbent(used)
         self.evaluate(used)
-
-    def judge_anew(self, state: State) -> None:
-        """Validates the incumbent again, because it was selected in a world that has changed."""
-        if state.incumbent is not None:
-            self.model.load_state_dict(state.incumbent.weights)
-            (validation,) = self.task.evaluate(self.model, self.task.validation)
-            state.incumbent = replace(state.incumbent, validation_loss=validation.loss)
 
     def record_trials(self, used: float) -> None:
         """Writes the trials that have ended since the last call."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from bench.experiment.spec import Spec, method_of, set_threads, task_of
+from bench.experiment.spec import Spec, method_of, packages_of, set_threads, task_of
 from bench.process.signals import Interrupted, Stopper
 from bench.protocol import Method, Task
 from bench.protocol.ledger import COUNTED, Cuda, Ledger
@@ -59,11 +59,12 @@ def run(
         task: Task | None = None
         loop: Loop | None = None
         status, message = Status.FAILED, ""
+        packages: tuple[str, ...] = ()
         stop: BaseException | None = None
         try:
             with stopper.impatience():
                 task, test = task_of(spec, device, data_root)
-                method = method_of(spec)
+                method, packages = method_of(spec), packages_of(spec)
                 _warm_up(method, task, spec["seed"])
                 loop = Loop(method, task, test, spec, ledger, writer, sink, progress)
                 loop.start(earlier.content if earlier else None)
@@ -77,7 +78,7 @@ def run(
             raise
         except (Exception, SystemExit) as error:
             message = _traceback_of(error)
-        environment = describe_environment(device, threads, data=task.data if task else None)
+        environment = describe_environment(device, threads, data=task.data if task else None, packages=packages)
         outcome = _outcome(status, message, loop, ledger, environment)
         try:
             writer.close(outcome)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,9 @@ import torch
 from bench.protocol.streams import stream
 from bench.protocol.task import Split
 from bench.records.errors import DataError
+
+KEPT = 8
+"""How many data sets a process keeps in memory."""
 
 
 class Loaded(NamedTuple):
@@ -64,12 +67,12 @@ def data_root(root: Path | None = None) -> Path:
 def load(data_set: DataSet, root: Path | None = None) -> Loaded:
     """Returns both splits of a data set on the CPU, after downloading them into the root if they are not there.
 
-    A process reads them once and must not write into them.
+    A process reads them once, as long as it uses no more than `KEPT` data sets, and must not write into them.
     """
     return _load(data_set, data_root(root), content_of(data_set, root))
 
 
-@cache
+@lru_cache(maxsize=KEPT)
 def _load(data_set: DataSet, root: Path, content: str | None) -> Loaded:
     return data_set.load(root)
 

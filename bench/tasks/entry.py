@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from bench.protocol.augmentation import CropAndFlip
-from bench.protocol.objective import CLASSIFICATION, Objective
+from bench.protocol.objective import Objective
 from bench.protocol.task import Split, Task
 from bench.protocol.world import World
 from bench.records.schema import RESERVED
 from bench.tasks.data_sets import DataSet, Loaded, hold_out, hold_out_end, load
 from bench.tasks.models import channel_moments
+from bench.tasks.objectives import CLASSIFICATION
 from bench.tasks.options import TaskOptions
 
 SPLIT_SEED = 0
@@ -52,7 +53,9 @@ class TaskEntry:
 
     `model(options, facts)` returns a freshly initialised model, whose draws come from torch's global generator.  It must
     compute a function of its parameters and inputs alone.  `data`, and `objective` likewise, may be a function of the
-    options.  Give `defaults` an options class of your own to have more options than `TaskOptions`.
+    options.  Such a function should return the same `DataSet` object for the same options, for example by
+    `functools.cache`, because data are read once for each object.  Give `defaults` an options class of your own to have
+    more options than `TaskOptions`.
     """
 
     description: str

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bench.protocol.task import Split
 from bench.records.errors import DataError
-from bench.records.json_files import replacing
+from bench.records.json_files import replacing_shared
 from bench.tasks.data_sets import DataSet, Loaded
 from bench.tasks.entry import Facts, TaskEntry
 from bench.tasks.image_tasks import convolutional, perceptron, residual
@@ -85,7 +85,7 @@ def _load(path: str, size: int | None, root: Path) -> Loaded:
         tensors = _decoded(folder, size)
         with suppress(OSError):  # if the data root cannot be written, each process decodes them
             kept.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(kept) as file:
+            with replacing_shared(kept) as file:
                 torch.save(tensors, file)
     train, test = (Split(tensors[f"{part} inputs"], tensors[f"{part} targets"]) for part in ("train", "test"))
     return Loaded(train, test, folder.resolve().name)

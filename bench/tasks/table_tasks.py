@@ -11,12 +11,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bench.protocol.objective import CLASSIFICATION, REGRESSION
 from bench.protocol.task import Split
 from bench.records.errors import DataError
 from bench.tasks.data_sets import DataSet, Loaded, hold_out
 from bench.tasks.entry import SPLIT_SEED, TaskEntry
 from bench.tasks.image_tasks import perceptron
+from bench.tasks.objectives import CLASSIFICATION, REGRESSION
 from bench.tasks.options import PerceptronOptions
 from bench.tasks.scikit_learn_sets import DIABETES
 

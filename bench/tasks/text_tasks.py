@@ -14,12 +14,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from bench.protocol.objective import LANGUAGE
 from bench.protocol.task import Split
 from bench.records.errors import DataError
-from bench.records.json_files import replacing
+from bench.records.json_files import replacing_shared
 from bench.tasks.data_sets import DataSet, Loaded
 from bench.tasks.entry import Facts, TaskEntry
+from bench.tasks.objectives import LANGUAGE
 from bench.tasks.options import TaskOptions
 from bench.tasks.transformer import Transformer
 
@@ -95,7 +95,7 @@ def _fetched(root: Path) -> bytes:
         if hashlib.sha256(content).hexdigest() != SHAKESPEARE_SHA256:
             raise OSError("what came is another text")
         (root / SHAKESPEARE).parent.mkdir(parents=True, exist_ok=True)
-        with replacing(root / SHAKESPEARE) as file:
+        with replacing_shared(root / SHAKESPEARE) as file:
             file.write(content)
     except OSError as error:
         reason = " ".join(str(error).split())

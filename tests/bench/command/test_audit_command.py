@@ -5,9 +5,10 @@ import re
 from functools import partial
 
 import pytest
-from helpers import experiment, rewrite_lines, run_one
+from helpers import experiment, rewrite_lines, run_one, write_config
 
 from bench.command.audit import audit_run
+from bench.experiment.expansion import load_experiment
 from bench.records import RecordError, run_id
 
 
@@ -60,6 +61,19 @@ def test_the_published_recursion_is_shown_to_be_no_derivative(tmp_path):
 
 def test_an_earlier_step(tmp_path):
     assert "after step 30, the last 10 steps" in audited(tmp_path, "oho-global", steps=10, at=30)
+
+
+def test_a_run_with_a_shock_is_audited_up_to_its_first_event(tmp_path):
+    path = write_config(tmp_path, "oho-global")
+    path.write_text(path.read_text() + "shocks:\n  - events: [{epoch: 3, rotate: 90}, {epoch: 4, set: {lr: 0.3}}]\n")
+    _, spec = load_experiment(path).specs
+    run_one(spec, tmp_path)
+    text = audit_run(tmp_path / run_id(spec), steps=20, at=None, data_root=None)
+    assert "after step 30, the last 20 steps" in text
+    assert max(errors(text)) < 1e-2
+    said = "--at 31: after step 30 the run has an event, inputs rotated by 90° at epoch 3, which an audit does not repeat"
+    with pytest.raises(RecordError, match=re.escape(f"{said}; allowed are --at up to 30")):
+        audit_run(tmp_path / run_id(spec), steps=20, at=31, data_root=None)
 
 
 def double_lr(records, at):

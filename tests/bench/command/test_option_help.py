@@ -21,3 +21,9 @@ def test_choices_and_defaults_are_told():
     assert "must be given            list of whole number" in text
     assert "[epoch]                  step | epoch" in text
     assert "sgd | momentum (momentum, nesterov) | adam (beta1, beta2) | adamw (beta1, beta2)" in text
+
+
+@pytest.mark.parametrize("name", ["digits-mlp", "image-folder"])
+def test_what_all_tasks_share_is_explained_for_each(name):
+    text = describe_options(TASKS[name])
+    assert text.count("`drift`, such as") == text.count("`data` names another data set") == 1

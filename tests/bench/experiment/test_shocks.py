@@ -1,15 +1,23 @@
 """Shocks: each kind does what it says, to every method, at its epoch, and leaves the run before it as it was."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers import KINDS, METHOD_LINES, Ticks, experiment, run_one, write_config
+from torch import nn
 
 from bench.experiment.expansion import load_experiment
 from bench.experiment.shocks import Event, change_data, corrupt, rotated
-from bench.experiment.spec import task_of
+from bench.experiment.spec import method_of, task_of
 from bench.experiment.yaml_file import ConfigError
+from bench.protocol import Ledger, judged_anew
+from bench.protocol.batch_norm import BatchNorm
 from bench.protocol.streams import stream
-from bench.records import Status, read_run, run_id
+from bench.records import RunWriter, Status, read_run, run_id
+from bench.run.loop import Loop
+from bench.tracking.wandb_sink import NoSink
 
 CHANGEABLE = [
     method if method in KINDS else pytest.param(method, marks=pytest.mark.slow)
@@ -85,6 +93,26 @@ def test_a_changed_world_judges_what_was_selected_anew(method, tmp_path):
     losses = [record["validation_loss"] for record in run.incumbents if record["step"] > 30]
     assert losses == sorted(losses, reverse=True)
     assert run.outcome.final["incumbent_test_loss"] != before["test_loss"]
+
+
+def test_a_changed_world_renews_the_statistics_that_the_incumbent_is_tested_with(tmp_path):
+    spec, _ = shocked(tmp_path, "fixed", "{epoch: 1, rotate: 90}")
+    task, test = task_of(spec, torch.device("cpu"), None)
+    task = replace(task, make_model=lambda: nn.Sequential(nn.Linear(64, 8), BatchNorm(8), nn.Linear(8, 10)))
+    writer = RunWriter(tmp_path, spec)
+    loop = Loop(method_of(spec), task, test, spec, Ledger(), writer, NoSink(), lambda used, state: None)
+    loop.start(None)
+    while loop.events:
+        loop.advance(loop.used())
+    writer.close()
+    model = task.model(0)
+    model.load_state_dict(loop.state.incumbent.weights)
+    (anew,) = task.evaluate(model, loop.test)
+    assert loop.selected is loop.state.incumbent
+    assert loop.result["incumbent_test_loss"] == pytest.approx(anew.loss, abs=1e-6)
+    lost = {name: math.nan * value for name, value in model.state_dict().items()}
+    diverged = replace(loop.state.incumbent, weights=lost)
+    assert judged_anew(loop.state, diverged).validation_loss == math.inf
 
 
 def test_noise_corrupts_training_labels_alone(tmp_path):

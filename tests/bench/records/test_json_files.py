@@ -8,7 +8,7 @@ from fuzzing import CASES, damaged, tried
 from helpers import without_sums
 from hypothesis import assume, given
 
-from bench.records.json_files import RecordError, intact, read_lines, sealed
+from bench.records.json_files import RecordError, intact, read_lines, replacing_shared, sealed
 
 RECORDS = [{"kind": "trial", "step": step, "loss": loss} for step, loss in enumerate([2.5, float("nan"), -1e-300, 3])]
 READ = [{**record, "loss": loss} for record, loss in zip(RECORDS, [2.5, None, -1e-300, 3], strict=True)]
@@ -80,3 +80,12 @@ def test_lines_of_an_older_version_are_believed_and_those_after_them_are_checked
     line, _ = sealed(RECORDS[2], crc32(older))
     assert read(tmp_path, older + line, is_ended=True) == (tuple(READ[:3]), False)
     assert read(tmp_path, older.replace(b"2.5", b"2.4") + line).records == ()
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    path = tmp_path / "shared"
+    with replacing_shared(path) as one, replacing_shared(path) as other:
+        one.write(b"1" * 10_000)
+        other.write(b"2" * 20_000)
+    assert path.read_bytes() == b"1" * 10_000  # the outer one ends last
+    assert [each.name for each in tmp_path.iterdir() if "shared" in each.name] == ["shared"]

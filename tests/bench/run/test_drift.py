@@ -4,10 +4,11 @@ import pytest
 import torch
 from helpers import experiment, run_one, stopped
 
+from baselines.training import Training
 from bench.command.audit import audit_run
 from bench.experiment.spec import method_of, task_of
 from bench.experiment.yaml_file import ConfigError
-from bench.protocol import select
+from bench.protocol import Incumbent, Trial, adopt, select
 from bench.protocol.ledger import Ledger
 from bench.protocol.world import rotated
 from bench.records import Status, read_run, run_id
@@ -61,6 +62,14 @@ def test_an_interrupted_run_goes_on_bit_for_bit(method, tmp_path):
     assert timeless(cut) == timeless(whole)
 
 
+def test_a_method_is_made_again_in_the_world_of_the_first_step(tmp_path, monkeypatch):
+    spec, steps, made = drifting(tmp_path, "fixed"), [], Training.start
+    stopped(spec, tmp_path, 4)
+    monkeypatch.setattr(Training, "start", lambda *given: (steps.append(given[1].world.step), made(*given))[1])
+    run_one(spec, tmp_path)
+    assert steps == [0, 0]  # the warm-up's and the run's
+
+
 @pytest.mark.parametrize("method", ["fixed", "random-search", "population"])
 def test_the_incumbent_is_judged_in_the_present_world(method, tmp_path):
     """Ten validations of a fast turn: a loss from long ago is never one to beat."""
@@ -87,6 +96,24 @@ def test_an_older_model_stays_where_it_is_still_the_better_one(tmp_path):
     assert state.incumbent.step == best.step
     assert state.incumbent.validation_loss != best.validation_loss
     assert state.incumbent.validation_loss < loss
+
+
+def test_a_model_that_wins_later_keeps_the_step_at_which_it_was_selected(tmp_path):
+    """Two trials of ten steps: the first one's model is presented once the known one's loss has risen above its own."""
+    spec = drifting(tmp_path, "random-search")
+    task, _ = task_of(spec, CPU, None)
+    state = method_of(spec).init(task, 0)
+    task.world.step = state.step = 25
+    state.trial, state.trials = 2, [Trial({}, 1.0, 10, "finished"), Trial({}, 1.0, 10, "finished")]
+    weights = task.model(0).state_dict()
+    state.incumbent = Incumbent(9.0, weights, 20, 1, judged=25, found=20)
+    state.inner.incumbent = Incumbent(1.0, weights, 7, 0, judged=25, found=7)
+    adopt(state, state.inner)
+    assert (state.incumbent.step, state.incumbent.trial) == (7, 0)
+    state.incumbent = None
+    state.inner.incumbent = Incumbent(1.0, weights, 5, 0, judged=25, found=25)
+    adopt(state, state.inner)
+    assert (state.incumbent.step, state.incumbent.trial) == (25, 2)
 
 
 def test_a_drifting_run_is_audited_in_its_own_worlds(tmp_path):

@@ -1,7 +1,10 @@
-"""The commit that a run reports is one of ours."""
+"""The commit that a run reports is one of ours, and the versions are those of the packages that its method needs."""
 
 import shutil
 import subprocess
+from importlib.metadata import version
+
+from helpers import experiment, run_one
 
 from bench.run import environment
 from bench.run.environment import commit_of
@@ -37,3 +40,10 @@ def test_a_repository_that_tracks_the_file_is(tmp_path):
     clone.write_text("changed")
     commit_of.cache_clear()
     assert commit_of(clone)[1]
+
+
+def test_a_run_reports_the_version_of_its_methods_package(tmp_path):
+    """Also of the method that a search repeats."""
+    plain, search = experiment(tmp_path, "fixed", "gp-search").specs
+    assert run_one(search, tmp_path).environment["prodigyopt"] == version("prodigyopt")
+    assert "prodigyopt" not in run_one(plain, tmp_path).environment

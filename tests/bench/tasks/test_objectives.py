@@ -9,8 +9,9 @@ from helpers import experiment
 from torch.nn import functional
 
 from bench.experiment.spec import task_of
-from bench.protocol import CLASSIFICATION, LANGUAGE, REGRESSION, Split
+from bench.protocol import Split
 from bench.records.run_folder import USUAL_UNITS
+from bench.tasks import CLASSIFICATION, LANGUAGE, REGRESSION
 
 STREAM = torch.Generator().manual_seed(0)
 LOGITS = torch.randn(60, 5, generator=STREAM)

@@ -1,0 +1,56 @@
+"""The objectives that tasks share: classification, regression, and text by characters."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+from torch.nn import functional
+
+from bench.protocol.objective import Objective
+
+
+def wrong_answers(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Returns for each example whether its largest output, of (n, classes), is not at its target, of (n,)."""
+    return outputs.argmax(1) != targets
+
+
+def squared_error(outputs: Tensor, targets: Tensor, *, reduction: str = "mean") -> Tensor:
+    """Returns squared differences of outputs and as many targets, in the outputs' shape unless reduced."""
+    return functional.mse_loss(outputs, targets.view_as(outputs), reduction=reduction)
+
+
+def character_entropy(outputs: Tensor, targets: Tensor, *, reduction: str = "mean") -> Tensor:
+    """Returns the cross-entropy in nats of logits (n, length, characters) for the next characters (n, length)."""
+    return functional.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction=reduction)
+
+
+CLASSIFICATION = Objective(
+    kind="classification",
+    loss=functional.cross_entropy,
+    errors=wrong_answers,
+    loss_name="cross-entropy",
+    loss_unit="nats per example",
+    metric_name="classification error",
+    metric_unit="fraction",
+)
+REGRESSION = Objective(
+    kind="regression",
+    loss=squared_error,
+    errors=lambda outputs, targets: squared_error(outputs, targets, reduction="none"),
+    finish=math.sqrt,
+    loss_name="mean squared error",
+    loss_unit="variances of the training targets",
+    metric_name="root mean squared error",
+    metric_unit="standard deviations of the training targets",
+    standardises_targets=True,
+)
+LANGUAGE = Objective(
+    kind="language",
+    loss=character_entropy,
+    errors=lambda outputs, targets: character_entropy(outputs, targets, reduction="none") / math.log(2),
+    loss_name="cross-entropy",
+    loss_unit="nats per character",
+    metric_name="cross-entropy",
+    metric_unit="bits per character",
+)
