@@ -173,7 +173,10 @@ def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The PDF to write.")] = Path("report.pdf"),
 ) -> None:
-    """Build the PDF report, the page (.html) and the figures (in a folder of that name) from a results folder."""
+    """Build the PDF report, the page (.html) and the figures (in a folder of that name) from a results folder.
+
+    Figures of a plug-in are code that the folder keeps or names, and it is run.
+    """
     with user_errors():
         for path in _reports("api:build_report")(directory, output):
             print(path)

@@ -16,7 +16,7 @@ def hyperparameter(name: str) -> str:
 
 
 def task_names(runs: pd.DataFrame) -> str:
-    """Returns the runs' tasks, each with what its data are called where they are not the original ones."""
+    """Returns the runs' tasks, each with what its data are called, where that is recorded."""
     pairs = runs[["task", "data"]].drop_duplicates().values
     return ", ".join(sorted(f"{task} on {data}" if isinstance(data, str) else task for task, data in pairs))
 

@@ -30,8 +30,8 @@ METHOD = (
     "data, network and hardware."
 )
 REFERENCE = "oho-global"
-QUANTITIES = {"trials": "Trials", "seconds": "Counted seconds"}
 """The one method that this figure is about."""
+QUANTITIES = {"trials": "Trials", "seconds": "Counted seconds"}
 OTHERS = "Others"
 
 
