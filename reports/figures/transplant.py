@@ -15,8 +15,8 @@ from reports.words import loss_text
 QUESTION = "Is what OHO gives the schedule that it finds, or that it follows the very run it is in?"
 METHOD = (
     "OHO runs beside the same update rule along the learning rates and L2 coefficients that OHO found on another seed: "
-    "step by step as they were, shuffled in time, and replaced by their mean. Donor and run share neither initial network, order of "
-    "batches nor initial hyperparameters. Finding the schedule is not counted."
+    "step by step as they were, shuffled in time, and replaced by their mean. Donor and run share neither initial network, "
+    "order of batches nor initial hyperparameters. Finding the schedule is not counted."
 )
 ORDERS = {"oho": "OHO itself", "kept": "its schedule", "shuffled": "shuffled in time", "mean": "its mean"}
 
