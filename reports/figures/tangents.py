@@ -68,7 +68,7 @@ def _correlations(runs: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFrame
 
 
 def draw(estimates: Estimates) -> Figure:
-    """Draws a panel for each hyperparameter, with a line a method; then the correlations, if there are any."""
+    """Draws a panel for each hyperparameter, with one line per method; then the correlations, if there are any."""
     count = len(HYPERPARAMETERS) + (len(estimates.correlations) > 0)
     figure, panels = style.panels(1, count, height=2.6)
     for letter, axes, (name, words) in zip("AB", panels, HYPERPARAMETERS.items(), strict=False):

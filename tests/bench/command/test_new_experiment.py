@@ -39,7 +39,7 @@ def test_what_is_commented_out_can_be_written(tmp_path, monkeypatch):
 
 
 MISTAKES = {
-    "study": r"study\.yaml: the file already exists and is left unchanged; choose another name",
+    "study": r"study\.yaml: the file already exists and was left unchanged; choose another name",
     "Study 1": r"Study 1: an experiment's name has at most 100 lower-case letters, digits and dashes",
     "nowhere/study": r"nowhere/study\.yaml: cannot be written \(No such file or directory\)",
     "other --task mnist": r"--task mnist: unknown; did you mean 'mnist-mlp'\? allowed: digits-mlp, ",
