@@ -105,4 +105,6 @@ def test_the_site_is_built_without_a_warning_and_fetches_nothing(tmp_path):
     for entry in METHODS.values():
         assert all(key in pages["reference/methods.html"].words for key in entry.options.model_fields)
     assert {"oho.OHO", "oho.audit.audit"} <= pages["reference/oho.html"].anchors
-    assert {"bench.protocol.Method", "bench.records.read_runs"} <= pages["reference/bench.html"].anchors
+    anchors = pages["reference/bench.html"].anchors
+    assert {"bench.protocol.Method", "bench.records.read_runs", "bench.tasks.DataSet"} <= anchors
+    assert "reports.registry.FigureEntry" in anchors
