@@ -2,7 +2,7 @@
 
     import bench
 
-    runs = bench.results("runs/try")                       # a pandas table with a row a run
+    runs = bench.results("runs/try")                       # a pandas table with one row per run
     curves = bench.results("runs/try", records=True)       # the same of what was recorded during the runs
 """
 

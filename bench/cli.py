@@ -65,7 +65,7 @@ def run(
     ] = None,
     root: Root = None,
     again_invalid: Annotated[
-        bool, typer.Option("--again-invalid", help="Also repeat runs made while the machine was disturbed.")
+        bool, typer.Option("--again-invalid", help="Also rerun runs whose clock was disturbed.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the runs and the total budget.")] = False,
     in_process: Annotated[
@@ -175,7 +175,10 @@ def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The PDF to write.")] = Path("report.pdf"),
 ) -> None:
-    """Build the PDF report, the page (.html) and the figures (in a folder of that name) from a results folder."""
+    """Build the PDF report, the page (.html) and the figures (in a folder of that name) from a results folder.
+
+    Figures of a plug-in are code that the folder keeps or names, and it is run.
+    """
     with user_errors():
         for path in _reports("api:build_report")(directory, output):
             print(path)
@@ -215,9 +218,9 @@ def replay(
 def export(
     directory: Annotated[Path, typer.Argument(metavar="DIR")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The CSV or Parquet file to write.")],
-    records: Annotated[bool, typer.Option("--records", help="A row a record in the place of a row a run.")] = False,
+    records: Annotated[bool, typer.Option("--records", help="One row per record instead of one row per run.")] = False,
 ) -> None:
-    """Write a results folder as one table: a row a run, or a row a record."""
+    """Write a results folder as one table: one row per run, or one row per record."""
     with user_errors():
         _reports("output:check_writable")(output, ".csv", ".parquet")
         from bench.records.frames import results, write_table

@@ -82,7 +82,7 @@ def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple
             the batch: `lambda batch=batch: ...`.
 
     Raises:
-        TypeError: for something else in the place of these.
+        TypeError: for something else instead of these.
         ValueError: for no steps, nothing tuned, a last step without a meta-step, a parameter the model lacks, or a
             `PublishedOHO` of the variant "layerwise", whose update none of our rules makes; for parameters of several
             types, or a model that draws random numbers in a way that cannot be repeated (rrelu).

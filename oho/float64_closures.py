@@ -69,7 +69,7 @@ def in_float64(model: nn.Module) -> Iterator[torch.dtype]:
 
 @contextmanager
 def wide(dtype: torch.dtype) -> Iterator[None]:
-    """Inside the block every function takes and returns float64 in the place of a narrower type.
+    """Inside the block every function takes and returns float64 instead of a narrower type.
 
     `dtype` is the run's: for float64 nothing is changed.  A tensor made outside keeps its type when it is written into.
 

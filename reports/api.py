@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.figure
+import plotly.graph_objects
 
 from bench.records import ReportError
 from reports import loading
@@ -89,17 +90,38 @@ def _section(name: str, tables: Tables, results: Path, folder: Path) -> _Made:
 
 def _made(figure: Figure, tables: Tables, path: Path) -> _Made:
     """Draws a figure and says what it shows."""
-    estimates = figure.of("estimate", tables.of_figure(figure.name))
-    drawn: Any = figure.of("draw", estimates)
-    if not isinstance(drawn, matplotlib.figure.Figure):
-        raise BrokenFigureError(f"{figure.name}: draw returns a {type(drawn).__name__}; a matplotlib Figure is expected")
-    csv = path.with_suffix(".csv")
-    section = Section(
-        figure.entry.title, figure.question, figure.method, figure.of("findings", estimates, otherwise=[]),
-        figure.of("caption", estimates, otherwise=""), path.with_suffix(".svg"),
-        figure.of("published_rows", estimates, otherwise=[]), figure.entry.headline,
-    )  # fmt: skip
-    chart = figure.of("interactive", estimates)
-    files = save(drawn, path)
-    loading.data_of(estimates).to_csv(csv, index=False)
+    with figure.guarded():
+        estimates = figure.of("estimate", tables.of_figure(figure.name))
+        drawn: Any = figure.of("draw", estimates)
+        section = Section(
+            figure.entry.title, figure.question, figure.method, figure.of("findings", estimates, otherwise=[]),
+            figure.of("caption", estimates, otherwise=""), path.with_suffix(".svg"),
+            figure.of("published_rows", estimates, otherwise=[]), figure.entry.headline,
+        )  # fmt: skip
+        chart = figure.of("interactive", estimates)
+        if reason := _wrong(drawn, section, chart):
+            raise BrokenFigureError(f"{figure.name}: {reason}")
+        files = save(drawn, path)
+        csv = path.with_suffix(".csv")
+        loading.data_of(estimates).to_csv(csv, index=False)
     return _Made(section, [Chart(figure.name, section, chart)] if chart else [], [*files, csv])
+
+
+def _wrong(drawn: Any, section: Section, chart: Any) -> str | None:
+    """Returns which of a figure's functions returns something that the report cannot take, or None if all is well."""
+    if not isinstance(drawn, matplotlib.figure.Figure):
+        return f"draw returns a {type(drawn).__name__}; a matplotlib Figure is expected"
+    if not _are_texts(section.findings):
+        return "findings does not return a list of texts"
+    if not isinstance(section.caption, str):
+        return f"caption returns a {type(section.caption).__name__}; a text is expected"
+    rows = section.published
+    if not (isinstance(rows, list) and all(_are_texts(row) and len(row) == len(rows[0]) for row in rows)):
+        return "published_rows does not return a list of equally long lists of texts"
+    if chart is not None and not isinstance(chart, plotly.graph_objects.Figure):
+        return f"interactive returns a {type(chart).__name__}; a Plotly Figure or None is expected"
+    return None
+
+
+def _are_texts(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(text, str) for text in found)

@@ -106,7 +106,6 @@ def _section(index: int, section: Section) -> dict[str, Any]:
 def _group_table(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
     units = group["units"].iloc[0]
     is_fraction = units.metric_unit == "fraction"
-    errors = "" if is_fraction else f", errors in {units.metric_unit}"
     rows = []
     for label, runs in sorted(group.groupby("label"), key=lambda item: _order(item[1])):
         estimate = bootstrap(runs["incumbent_test_loss"])

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from reports import words
+from reports import published, words
 from reports.tables import Tables
 from reports.units import Units, units_of
 
@@ -21,12 +21,14 @@ class About(NamedTuple):
     setting: str
     stamp: str
     units: Units
+    papers_tasks: frozenset[str]
+    """The runs' tasks, if all are the paper's own."""
 
 
 def about(tables: Tables, runs: pd.DataFrame) -> About:
     """Describes the runs of a figure.  Raises `NoData` where they measure different things, which share no axis."""
     units = units_of(runs)
-    return About(words.setting(runs, tables.environments), words.stamp(runs), units)
+    return About(words.setting(runs, tables.environments), words.stamp(runs), units, published.own_tasks(runs))
 
 
 @dataclass(frozen=True)

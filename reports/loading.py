@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +19,7 @@ from reports.selection import NoData
 
 
 class BrokenFigureError(ReportError):
-    """A figure of a user's own that fails; the message is one line with the place in its file."""
+    """A figure that is unknown, or one of a user's own that fails; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -46,24 +47,28 @@ class Figure:
         return getattr(self.module, "METHOD", "")
 
     def of(self, function: str, *given: Any, otherwise: Any = None) -> Any:
-        """Calls a function of the module; `otherwise` is the answer where the module has none of that name.
-
-        Raises:
-            NoData: where the figure has a reason not to be drawn.
-            BrokenFigureError: where a figure of a user's own raises anything else.
-        """
+        """Calls a function of the module; `otherwise` is the answer where the module has none of that name."""
         found: Callable[..., Any] | None = getattr(self.module, function, None)
-        if found is None:
-            return otherwise
-        if self.is_ours:
-            return found(*given)
-        try:
-            return found(*given)
-        except (NoData, ReportError):
-            raise
-        except Exception as error:
-            place = place_of(error, str(self.module.__file__))
-            raise BrokenFigureError(f"{self.name}: {place}: {in_words(error)}") from None
+        return otherwise if found is None else found(*given)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Runs a block in which a figure of a user's own may raise `NoData` or `BrokenFigureError`, and nothing else."""
+        with nullcontext() if self.is_ours else _broken(self.name, str(self.module.__file__)):
+            yield
+
+
+@contextmanager
+def _broken(name: str, path: str) -> Iterator[None]:
+    """Turns every error of a figure of a user's own into a `BrokenFigureError`."""
+    try:
+        yield
+    except (NoData, BrokenFigureError):
+        raise
+    except (PluginError, ReportError) as error:
+        raise BrokenFigureError(f"{name}: {error}") from None
+    except (Exception, SystemExit) as error:
+        raise BrokenFigureError(f"{name}: {place_of(error, path)}: {in_words(error)}") from None
 
 
 def data_of(estimates: Any) -> pd.DataFrame:
@@ -78,29 +83,33 @@ def names_in(manifests: Iterable[Manifest]) -> list[str]:
 
 
 def load(name: str, manifests: Iterable[Manifest], results: Path) -> Figure:
-    """Returns a figure by its name.  Raises `ReportError`, for a figure of a user's own `BrokenFigureError`."""
+    """Returns a figure by its name.  Raises `BrokenFigureError` for an unknown one and for a broken one of a user's own."""
     if name in FIGURES:
         return Figure(name, FIGURES[name], import_module(FIGURES[name].module))
     origins = [found for manifest in manifests if (found := (manifest.config.get("figures") or {}).get(name))]
     if not origins:
         allowed = ", ".join((*FIGURES, *(other for other in names_in(manifests) if other not in FIGURES)))
-        raise ReportError(f"unknown figure {name!r}; allowed: {allowed}")
-    entry = _entry(name, origins[-1], results)
-    module = import_module(entry.module)
+        raise BrokenFigureError(f"unknown figure {name!r}; allowed: {allowed}")
+    with _broken(name, str(origins[-1].get("file") or origins[-1].get("module"))):
+        entry = _entry(name, origins[-1], results)
+        module = import_module(entry.module)
     if lacking := [needed for needed in ("estimate", "draw") if not callable(getattr(module, needed, None))]:
         raise BrokenFigureError(f"{name}: has no function {' and no function '.join(lacking)}, which a figure needs")
-    return Figure(name, entry, module, is_ours=False)
+    figure = Figure(name, entry, module, is_ours=False)
+    texts = {"title": entry.title, "QUESTION": figure.question, "METHOD": figure.method}
+    for part, text in texts.items():
+        if not isinstance(text, str):
+            raise BrokenFigureError(f"{name}: {part} is a {type(text).__name__}; a text is expected")
+    return figure
 
 
 def _entry(name: str, origin: Mapping[str, str], results: Path) -> FigureEntry:
+    if "file" in origin:
+        module, _ = load_file(stored(results, dict(origin)), expected=origin["hash"])
+    else:
+        module = import_module(origin["module"])
     try:
-        if "file" in origin:
-            module, _ = load_file(stored(results, dict(origin)), expected=origin["hash"])
-        else:
-            module = import_module(origin["module"])
         entry = member(module, origin["place"])
-    except (PluginError, ImportError) as error:
-        raise BrokenFigureError(f"{name}: {error}") from None
     except (KeyError, TypeError):
         raise BrokenFigureError(f"{name}: its file or module has no {origin['place']}") from None
     if not isinstance(entry, FigureEntry):

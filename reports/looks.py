@@ -114,7 +114,7 @@ def assigned(methods: Iterable[Method]) -> dict[str, Look]:
     repeating = [method for method in known if method.over_label is not None]
     trained = [Method(str(m.over_label), m.over_family or "", figures=m.figures) for m in repeating] + single
     base: dict[str, Look] = {}
-    for family in {method.family for method in trained}:
+    for family in sorted({method.family for method in trained}):
         palette = PALETTES.get(family, PALETTES[""])
         shown = _shown((method.label, method.figures) for method in trained if method.family == family)
         for label, place in _places(shown, len(palette)).items():
@@ -122,7 +122,7 @@ def assigned(methods: Iterable[Method]) -> dict[str, Look]:
             marker = MARKERS[(place + turn) % len(MARKERS)]
             base[label] = Look(palette[place], marker, DASHES[turn % len(DASHES)], SINGLE)
     dashes: dict[str, Any] = {}
-    for family in {method.family for method in repeating}:
+    for family in sorted({method.family for method in repeating}):
         patterns = REPEATING.get(family, REPEATING[""])
         shown = _shown((method.kind, method.figures) for method in repeating if method.family == family)
         dashes |= {kind: patterns[place % len(patterns)] for kind, place in _places(shown, len(patterns)).items()}

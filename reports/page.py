@@ -242,6 +242,7 @@ def _chart_element(chart: Chart) -> str:
     if chart.figure is None:
         body = f'<p class="absent">{escape(section.caption)}</p>'
     else:
-        plot = f'<div class="plot" id="chart-{chart.name}" data-chart="{chart.name}"></div>'
+        name = escape(chart.name)
+        plot = f'<div class="plot" id="chart-{name}" data-chart="{name}"></div>'
         body = f"<figure>{plot}\n<figcaption>{escape(section.caption)}</figcaption></figure>\n{HINT}"
     return f"<section>\n{heading}\n{body}\n</section>"

@@ -1,11 +1,11 @@
 """The published values, read off the paper's figures by eye, and the tasks and methods that they are of.
 
-A value stands beside ours only where the task is the paper's own: its network on its data.
+A value stands beside ours only where the task is the paper's own: its network on its data, which do not drift.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
@@ -13,6 +13,8 @@ import pandas as pd
 SOURCE = "arXiv 2102.07813, read off its figures by eye"
 TASKS = {"mnist-mlp": "MNIST", "cifar10-resnet18": "CIFAR-10"}
 """The paper's tasks, and what it calls their data."""
+NETWORKS: dict[str, dict[str, Any]] = {"mnist-mlp": {"width": 128, "hidden_layers": 3}, "cifar10-resnet18": {"width": 64}}
+"""The options of its networks in each."""
 OPTIMIZERS = {
     "fixed": "sgd", "step": "sgd", "exponential": "sgd", "cosine": "sgd", "adam": "adam", "oho-global": "sgd",
     "oho-layerwise": "sgd",
@@ -74,7 +76,21 @@ def has_search(method: Mapping[str, Any]) -> bool:
     )
 
 
-def of_task(values: Mapping[str, Any], runs: pd.DataFrame) -> Any:
-    """Returns the published values of the runs' task; an empty mapping where the paper has none, or they have several."""
-    tasks = set(runs["task"])
-    return values.get(tasks.pop(), {}) if len(tasks) == 1 else {}
+def has_task(task: Mapping[str, Any], data: object) -> bool:
+    """Returns whether a spec's task, on data of this label, is the paper's.  Data without a label are the task's own."""
+    name = task["name"]
+    if name not in TASKS or task.get("drift") or (isinstance(data, str) and data != TASKS[name]):
+        return False
+    return all(task.get(option, usual) == usual for option, usual in NETWORKS[name].items())
+
+
+def own_tasks(runs: pd.DataFrame) -> frozenset[str]:
+    """Returns the names of the runs' tasks if all are the paper's own, else none."""
+    are_own = all(has_task(*pair) for pair in zip(runs["task_options"], runs["data"], strict=True))
+    return frozenset(runs["task"]) if are_own else frozenset()
+
+
+def of_task(values: Mapping[str, Any], tasks: Collection[str]) -> Any:
+    """Returns the published values of the one task among `tasks`; an empty mapping where the paper has none, or if there
+    are several."""
+    return values.get(next(iter(tasks)), {}) if len(tasks) == 1 else {}

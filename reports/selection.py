@@ -10,7 +10,7 @@ from bench.records.schema import option_fits
 from reports import words
 
 MEASURED = tuple(str(status) for status in Status if status.is_result)
-COLUMNS = {"task": ["task", "data"], "budget": ["budget", "unit"], "space": ["space"]}
+COLUMNS = {"task": ["task", "data", "task_id"], "budget": ["budget", "unit"], "space": ["space"]}
 """What runs must have in common to be compared."""
 ONLINE = "online"
 """The family of the methods under test."""
@@ -31,11 +31,14 @@ def measured(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def comparable(runs: pd.DataFrame) -> pd.DataFrame:
-    """Returns the measured runs, if all are of one task, budget and space.  Raises `NoData` where they are not."""
+    """Returns the measured runs, if task, the task's options, budget and space are the same for all.
+
+    Raises `NoData` where they are not.
+    """
     chosen = measured(runs)
     differing = [
         f"{name} ({in_words(chosen)})"
-        for name, in_words in {"task": words.task_names, "budget": words.budgets, "space": words.spaces}.items()
+        for name, in_words in {"task": words.differing_tasks, "budget": words.budgets, "space": words.spaces}.items()
         if len(chosen[COLUMNS[name]].drop_duplicates()) > 1
     ]
     if differing:

@@ -19,12 +19,12 @@ from reports.units import Units
 class Tables:
     """All of a results folder.
 
-    runs: a row for each planned run of each experiment, with `status` ("missing" and "not finished" included); the columns
+    runs: one row per planned run of each experiment, with `status` ("missing" and "not finished" included); the columns
         are those of `bench.results`, and `options`, `events`, `units` (a `Units`) and `place`, which orders methods.
-    evaluations: a row for each evaluation record, keyed by `run`; times in counted seconds, losses in the task's unit;
+    evaluations: one row per evaluation record, keyed by `run`; times in counted seconds, losses in the task's unit;
         `hyper_*` one value or a list with one a set, `scalar_*` what the method finds worth plotting.
-    incumbents: a row for each model selected, keyed by `run`, with when and where it was found and its losses.
-    trials: a row for each trial of a search, keyed by `run`.
+    incumbents: one row per selected model, keyed by `run`, with when and where it was found and its losses.
+    trials: one row per trial of a search, keyed by `run`.
     methods: every method of the folder, in the order of `place`.
     specs, outcomes: by run.
     """

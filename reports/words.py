@@ -16,9 +16,19 @@ def hyperparameter(name: str) -> str:
 
 
 def task_names(runs: pd.DataFrame) -> str:
-    """Returns the runs' tasks, each with what its data are called where they are not the original ones."""
+    """Returns the runs' tasks, each with what its data are called, where that is recorded."""
     pairs = runs[["task", "data"]].drop_duplicates().values
     return ", ".join(sorted(f"{task} on {data}" if isinstance(data, str) else task for task, data in pairs))
+
+
+def differing_tasks(runs: pd.DataFrame) -> str:
+    """Returns the names of the runs' tasks or, where they are the same, of the options in which these differ."""
+    if len(runs[["task", "data"]].drop_duplicates()) > 1:
+        return task_names(runs)
+    tasks = list(runs.drop_duplicates("task_id")["task_options"])
+    options = sorted(set().union(*tasks) - {"units"})
+    differing = [name for name in options if any(task.get(name) != tasks[0].get(name) for task in tasks)]
+    return f"{task_names(runs)} with different {listed(differing)}"
 
 
 def setting(runs: pd.DataFrame, environments: Sequence[Mapping[str, Any]]) -> str:

@@ -21,7 +21,7 @@ experiment: fragment
 task: {name: mnist-mlp}
 budget: {epochs: 60}
 seeds: [0]
-space: SPACES/fair
+space: fair
 """
 """What parts of a configuration are shown without."""
 
@@ -42,7 +42,7 @@ def configurations():
     (tutorial,) = blocks(DOCS / "tutorials/comparison.md", "yaml")
     (methods,) = blocks(DOCS / "how-to/methods.md", "yaml")
     (shocks,) = blocks(DOCS / "how-to/shocks.md", "yaml")
-    yield "README", readme.replace("configs/spaces", "SPACES"), 9
+    yield "README", readme, 9
     yield "tutorial", tutorial, 15
     yield "methods", FRAME + methods, 4
     yield "shocks", FRAME + "methods: [{name: fixed}]\n" + shocks, 4
@@ -51,7 +51,7 @@ def configurations():
 @pytest.mark.parametrize(("text", "runs"), [pytest.param(text, runs, id=name) for name, text, runs in configurations()])
 def test_configurations_shown_are_valid(text, runs, tmp_path):
     path = tmp_path / "shown.yaml"
-    path.write_text(text.replace("SPACES", str(ROOT / "configs/spaces")))
+    path.write_text(text)
     assert len(load_experiment(path).specs) == runs
 
 
@@ -59,7 +59,7 @@ def test_the_space_shown_is_valid(tmp_path):
     (space,) = blocks(DOCS / "how-to/experiments.md", "yaml")
     (tmp_path / "narrow.yaml").write_text(space)
     path = tmp_path / "shown.yaml"
-    path.write_text(FRAME.replace("SPACES/fair", "narrow") + "methods: [{name: step}, {name: schedule-free-sgd}]\n")
+    path.write_text(FRAME.replace("space: fair", "space: narrow") + "methods: [{name: step}, {name: schedule-free-sgd}]\n")
     assert len(load_experiment(path).specs) == 2
 
 
@@ -105,4 +105,6 @@ def test_the_site_is_built_without_a_warning_and_fetches_nothing(tmp_path):
     for entry in METHODS.values():
         assert all(key in pages["reference/methods.html"].words for key in entry.options.model_fields)
     assert {"oho.OHO", "oho.audit.audit"} <= pages["reference/oho.html"].anchors
-    assert {"bench.protocol.Method", "bench.records.read_runs"} <= pages["reference/bench.html"].anchors
+    anchors = pages["reference/bench.html"].anchors
+    assert {"bench.protocol.Method", "bench.records.read_runs", "bench.tasks.DataSet"} <= anchors
+    assert "reports.registry.FigureEntry" in anchors

@@ -1,4 +1,4 @@
-"""`oho-bench check` checks one method against the rules that every method must keep, and prints a line per rule."""
+"""`oho-bench check` checks one method against the rules that every method must keep, and prints one line per rule."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def write_new(name: str, task: str) -> str:
         with path.open("x", encoding="utf-8") as file:
             file.write(text_of(path.stem, task))
     except FileExistsError:
-        raise ConfigError(f"{path}: the file already exists and is left unchanged; choose another name") from None
+        raise ConfigError(f"{path}: the file already exists and was left unchanged; choose another name") from None
     except OSError as error:
         raise StorageError(f"{path}: cannot be written ({error.strerror})") from None
     steps = {

@@ -78,9 +78,9 @@ class GlobalOptions(DefaultOptions):
     """The published raw parametrisation: hyperparameters take plain gradient steps and stay within their bounds.
 
     `meta_rate` is the length of a step relative to the hypergradient, for the weight decay times
-    `weight_decay_rate_scale`.  `meta_rates` gives hyperparameters rates of their own, such as {beta1: 1e-3}, in the place
-    of both.  The defaults are the published ones, chosen for SGD: learning rates of Adam are smaller and hypergradients
-    with respect to them larger, so that they want meta-rates of some 1e-7.  Momentum and betas stay within [0, 0.999] and,
+    `weight_decay_rate_scale`.  `meta_rates` gives hyperparameters rates of their own, such as {beta1: 1e-3}, instead of
+    both.  The defaults are the published ones, chosen for SGD: learning rates of Adam are smaller and hypergradients with
+    respect to them larger, so that they want meta-rates of some 1e-7.  Momentum and betas stay within [0, 0.999] and,
     beta2, [0, 0.99999].
     """
 

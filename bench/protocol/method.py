@@ -77,7 +77,7 @@ class Incumbent:
     step: int
     trial: int
     judged: int = 0
-    """The step of the run in whose world its loss was found."""
+    """The step of the run at which its loss was last evaluated."""
     found: int = 0
     """The step of the run at which it was selected first, however often it is judged anew."""
 

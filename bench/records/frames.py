@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from bench.records.errors import ReportError
-from bench.records.run_folder import Manifest, Outcome, Run, experiments_in, read_run, title_of
+from bench.records.run_folder import Manifest, Outcome, Run, experiments_in, read_run, run_id, title_of
 from bench.records.schema import KINDS, RESERVED, Status
 
 OTHER_FAMILY = "other"
@@ -28,10 +28,10 @@ IDENTITY = ("experiment", "task", "method", "family", "label", "method_label", "
 class Frames:
     """All of a results folder.
 
-    `runs` has a row for each planned run of each experiment: the columns that `results` documents, and `options` and
-    `events`, what the specs say of the method and of the shock.  The other tables have a row for each record of their kind,
-    keyed by `run`; hyperparameters are `hyper_NAME`, one value or a list with one a set, and what a method finds worth
-    plotting is `scalar_NAME`.
+    `runs` has a row for each planned run of each experiment: the columns that `results` documents, and
+    `options`, `task_options` and `events`, what the specs say of the method, the task and the shock.  The other tables have
+    a row for each record of their kind, keyed by `run`; hyperparameters are `hyper_NAME`, one value or a list with one a
+    set, and what a method finds worth plotting is `scalar_NAME`.
     """
 
     runs: pd.DataFrame
@@ -52,6 +52,7 @@ def results(folder: str | Path, *, records: bool = False) -> pd.DataFrame:
 
         experiment, run         the experiment's name, and the run's identity, which is also its folder's name
         task, seed, device      the task's name, the seed, cpu or cuda
+        task_id                 a hash of the task, its data and all its options
         method, family          the method's name, and the family that figures group it by
         label, method_label     what figures call the run, its shock included, and what they call its method
         over, over_family, over_label     of a search, a population or a transplant: the method that it repeats
@@ -136,7 +137,8 @@ def _with_options(runs: pd.DataFrame) -> pd.DataFrame:
         if isinstance(own, dict) else {}
         for own in runs["options"]
     ]  # fmt: skip
-    return pd.concat([runs.drop(columns=["options", "events"]), pd.DataFrame(options, index=runs.index)], axis=1)
+    kept = runs.drop(columns=["options", "task_options", "events"])
+    return pd.concat([kept, pd.DataFrame(options, index=runs.index)], axis=1)
 
 
 def _is_plain(value: Any) -> bool:
@@ -214,6 +216,8 @@ def _run_row(run: Run) -> dict[str, Any]:
     over = method.get("over") or {}
     row = {
         "task": task["name"],
+        "task_id": run_id(task),
+        "task_options": task,
         "method": method["name"],
         "family": method.get("family") or OTHER_FAMILY,
         "label": title_of(run.spec),

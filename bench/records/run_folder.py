@@ -144,7 +144,8 @@ class Manifest:
 
 
 def run_id(spec: Mapping[str, Any]) -> str:
-    """Returns the first 16 hexadecimal digits of SHA-256 over the canonical JSON of what affects the run's result.
+    """Returns the first 16 hexadecimal digits of SHA-256 over the canonical JSON of what affects the result of a spec, or
+    of a part of one.
 
     Labels, families and units are left out, because only figures use them, and so is the path of data whose `content` is
     known.

@@ -28,7 +28,7 @@ class Loaded(NamedTuple):
     outputs: int | None = None
     """The number of classes, characters, or numbers to predict; if it is None, the training targets determine it."""
     measured: int = 0
-    """How many numbers, from the first of each input, are standardised by the training examples' mean and deviation."""
+    """How many leading features are standardised by the training split's mean and deviation."""
 
 
 def _always(root: Path) -> bool:

@@ -98,7 +98,7 @@ def draw(estimates: Estimates) -> Figure:
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
     return (
-        f"A: learning rates of the weights of each group of layers over steps, a line a run. B: medians over "
+        f"A: learning rates of the weights of each group of layers over steps, one line per run. B: medians over "
         f"{estimates.rates['n'].min()} runs or more, with 95 % bootstrap intervals. {estimates.about.setting}"
     )
 

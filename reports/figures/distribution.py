@@ -52,8 +52,9 @@ def estimate(tables: Tables) -> RunEstimates:
 
 
 def _published(run: pd.Series) -> float | None:
-    medians = published.DISTRIBUTION.get(run["task"], {})
-    return medians.get(run["method"]) if published.has_training(run["options"]) else None
+    if not published.has_task(run["task_options"], run["data"]) or not published.has_training(run["options"]):
+        return None
+    return published.DISTRIBUTION[run["task"]].get(run["method"])
 
 
 def draw(estimates: RunEstimates) -> Figure:

@@ -31,7 +31,9 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Estimates:
-    """`curves` has a row for each method, hyperparameter and evaluation, `runs` final losses, `summary` a row a method."""
+    """`curves` has a row for each method, hyperparameter and evaluation, `runs` the final losses, and `summary` one row per
+    method.
+    """
 
     curves: pd.DataFrame
     runs: pd.DataFrame

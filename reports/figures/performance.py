@@ -30,8 +30,8 @@ METHOD = (
     "data, network and hardware."
 )
 REFERENCE = "oho-global"
-QUANTITIES = {"trials": "Trials", "seconds": "Counted seconds"}
 """The one method that this figure is about."""
+QUANTITIES = {"trials": "Trials", "seconds": "Counted seconds"}
 OTHERS = "Others"
 
 
@@ -93,7 +93,7 @@ def _groups(tables: Tables, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _published(run: pd.Series) -> tuple[float, float]:
-    if run["task"] not in published.TASKS or not published.has_search(run["options"]):
+    if not published.has_task(run["task_options"], run["data"]) or not published.has_search(run["options"]):
         return np.nan, np.nan
     return published.PERFORMANCE[run["method"]].get(run["over"], (np.nan, np.nan))
 

@@ -76,7 +76,7 @@ def findings(estimates: RunEstimates) -> list[str]:
 
 def published_rows(estimates: RunEstimates) -> list[list[str]]:
     """Returns ours beside the paper's, where both have the task and the number of steps."""
-    known = published.of_task(published.RESET, estimates.runs)
+    known = published.of_task(published.RESET, estimates.about.papers_tasks)
     rows = [
         [_name(row.every), loss_text(row.median), f"{known[int(row.every)]:g}"]
         for row in estimates.summary.itertuples()

@@ -71,7 +71,7 @@ def estimate(tables: Tables) -> Estimates:
     found = found.sort_values(["which", "place", "seed"], kind="stable", ignore_index=True)
     groups = found.groupby(["shock", "method_label"], sort=False)
     summary = pd.DataFrame([_summary_row(key, group) for key, group in groups])
-    found = found.drop(columns=["which", "place", "is_ours", "task"])
+    found = found.drop(columns=["which", "place", "is_ours", "task", "sets_rate"])
     return Estimates(_curves(runs, tables.evaluations), found, summary, about(tables, runs))
 
 
@@ -88,6 +88,7 @@ def _recoveries(runs: pd.DataFrame, evaluations: dict[str, pd.DataFrame]) -> lis
             "run": run.run, "twin": twin, "method": run.method, "method_label": run.method_label, "seed": run.seed,
             "shock": run.shock, "epoch": run.epoch, "status": run.status, "epochs": found.epochs, "excess": found.excess,
             "place": run.place, "is_ours": run.is_ours, "task": run.task,
+            "sets_rate": _sets_only(run.events, "lr"),
         })  # fmt: skip
     return rows
 
@@ -109,7 +110,7 @@ def _beside(run: pd.DataFrame, twin: pd.DataFrame, shock: float) -> tuple[np.nda
 def _summary_row(key: tuple[str, str], group: pd.DataFrame) -> dict[str, Any]:
     first = group.iloc[0]
     row: dict[str, Any] = {"shock": key[0], "label": key[1], "n": len(group)}
-    row |= {name: first[name] for name in ("place", "is_ours", "task")}
+    row |= {name: first[name] for name in ("place", "is_ours", "task", "sets_rate")}
     for name in MEASURES:
         row |= dict(zip((name, f"{name}_low", f"{name}_high"), bootstrap(group[name]), strict=True))
     return row | {"recovered": int(np.isfinite(group["epochs"]).sum())}
@@ -270,7 +271,8 @@ def published_rows(estimates: Estimates) -> list[list[str]]:
     """Returns all medians, and where the task is the paper's, what it says of OHO after a kick of the learning rate."""
     rows = []
     for row in estimates.summary.itertuples():
-        said = published.RECOVERY.get(row.task, "—") if row.is_ours and row.shock.startswith("lr set") else "—"
+        is_papers = row.task in estimates.about.papers_tasks and row.is_ours and row.sets_rate
+        said = published.RECOVERY.get(row.task, "—") if is_papers else "—"
         epochs = f"{row.epochs:.3g}" if np.isfinite(row.epochs) else "∞"
         rows.append([_words(row.shock), row.label, f"{row.recovered} of {row.n}", epochs, loss_text(row.excess), said])
     header = ["Shock", "Method", "Recovered", "Epochs", "Excess", "Published"]

@@ -90,7 +90,7 @@ def findings(estimates: RunEstimates) -> list[str]:
 
 def published_rows(estimates: RunEstimates) -> list[list[str]]:
     """Returns ours beside the paper's median losses, where both have the task and the number of sets."""
-    known = published.of_task(published.SETS, estimates.runs)
+    known = published.of_task(published.SETS, estimates.about.papers_tasks)
     rows = [
         [f"{row.sets}, {row.influence}", loss_text(row.median), f"{row.seconds / 3600:.2g}", f"{known[row.sets]:g}"]
         for row in estimates.summary.itertuples()

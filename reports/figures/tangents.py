@@ -33,12 +33,11 @@ class Estimates:
     """`curves` has a row for each method, hyperparameter and evaluation, with median and interval over seeds.
 
     `correlations` has one for each method and evaluation, with the medians of mean and deviation; none where none were
-    recorded.  `tasks` are those of the runs.
+    recorded.
     """
 
     curves: pd.DataFrame
     correlations: pd.DataFrame
-    tasks: set[str]
     about: About
 
     @property
@@ -54,7 +53,7 @@ def estimate(tables: Tables) -> Estimates:
     runs = measured(tables.runs)
     return Estimates(
         median_curves(data, ["label", "method_label", "name"], "norm"), _correlations(runs, tables.evaluations),
-        set(runs["task"]), about(tables, runs),
+        about(tables, runs),
     )  # fmt: skip
 
 
@@ -69,7 +68,7 @@ def _correlations(runs: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFrame
 
 
 def draw(estimates: Estimates) -> Figure:
-    """Draws a panel for each hyperparameter, with a line a method; then the correlations, if there are any."""
+    """Draws a panel for each hyperparameter, with one line per method; then the correlations, if there are any."""
     count = len(HYPERPARAMETERS) + (len(estimates.correlations) > 0)
     figure, panels = style.panels(1, count, height=2.6)
     for letter, axes, (name, words) in zip("AB", panels, HYPERPARAMETERS.items(), strict=False):
@@ -133,7 +132,7 @@ def _range(estimates: Estimates, name: str) -> str:
 
 def published_rows(estimates: Estimates) -> list[list[str]]:
     """Returns our ranges beside the paper's, which are of both of its tasks; none where the runs are of another task."""
-    if not estimates.tasks <= published.TASKS.keys():
+    if not estimates.about.papers_tasks:
         return []
     rows = [[words, _range(estimates, name), published.NORMS[name]] for name, words in HYPERPARAMETERS.items()]
     return [["With respect to the", "Norm", "Published"], *rows]

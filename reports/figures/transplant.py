@@ -14,9 +14,9 @@ from reports.words import loss_text
 
 QUESTION = "Is what OHO gives the schedule that it finds, or that it follows the very run it is in?"
 METHOD = (
-    "OHO runs beside SGD along the learning rates and L2 coefficients that OHO found on another seed: step by step as "
-    "they were, shuffled in time, and replaced by their mean. Donor and run share neither initial network, order of "
-    "batches nor initial hyperparameters. Finding the schedule is not counted."
+    "OHO runs beside the same update rule along the learning rates and L2 coefficients that OHO found on another seed: "
+    "step by step as they were, shuffled in time, and replaced by their mean. Donor and run share neither initial network, "
+    "order of batches nor initial hyperparameters. Finding the schedule is not counted."
 )
 ORDERS = {"oho": "OHO itself", "kept": "its schedule", "shuffled": "shuffled in time", "mean": "its mean"}
 
@@ -63,7 +63,7 @@ def draw(estimates: RunEstimates) -> Figure:
 def caption(estimates: RunEstimates) -> str:
     """Says what the figure shows, with n, budget and device."""
     return (
-        "Final test loss of OHO and of SGD along the schedule that OHO found on another seed, "
+        "Final test loss of OHO and of its update rule along the schedule that OHO found on another seed, "
         f"{estimates.summary['n'].min()} runs "
         f"or more each: quartiles, median, and every run. {estimates.about.setting}"
     )

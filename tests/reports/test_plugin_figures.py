@@ -90,6 +90,14 @@ def test_the_command_line_draws_it_by_its_name(measured_spec, tmp_path):
 BROKEN = {
     "raises": (MINE.replace("return measured(", "return 1 / 0 + measured("), r"mine\.py:11:1: ZeroDivisionError"),
     "lacks draw": (MINE.partition("def draw")[0], "has no function draw, which a figure needs"),
+    "finds a number": (MINE + "\n\ndef findings(estimates):\n    return 3\n", "findings does not return a list"),
+    "has no text below": (MINE + "\n\ndef caption(estimates):\n    return 1\n", "caption returns a int; a text"),
+    "has uneven rows": (MINE + "\n\ndef published_rows(estimates):\n    return [['a'], []]\n", "equally long lists"),
+    "has no chart": (MINE + "\n\ndef interactive(estimates):\n    return {}\n", "interactive returns a dict; a Plotly"),
+    "cannot be saved": (MINE.replace("return figure", "figure.savefig = None; return figure"), "TypeError"),
+    "has no title": (MINE.replace('"Where the time goes", module', "1, module"), "title is a int; a text is expected"),
+    "has no module": (MINE.replace("module=__name__", 'module="nowhere.at_all"'), "No module named 'nowhere'"),
+    "gives up": (MINE.replace("return measured(", "raise SystemExit(3) or measured("), r"mine\.py:11:1: SystemExit"),
     "draws something else": (MINE.replace("return figure", "return 1"), "draw returns a int; a matplotlib Figure"),
 }
 
@@ -116,3 +124,13 @@ def test_a_file_that_is_gone_is_told(measured_spec, tmp_path):
     write_manifest(tmp_path, Manifest("small", (NAME,), {"figures": {NAME: origin}}, runs))
     with pytest.raises(ReportError, match=r"mine\.py: cannot be read"):
         build_figure(NAME, tmp_path, tmp_path / "one.pdf")
+
+
+def test_an_unknown_figure_in_a_plan_is_one_line(measured_spec, tmp_path, caplog):
+    for folder in (measured_spec / "runs").glob("*/spec.json"):
+        (tmp_path / folder.parent.name).symlink_to(folder.parent)
+        runs = (folder.parent.name,)
+    write_manifest(tmp_path, Manifest("small", ("of-a-later-version",), {}, runs))
+    assert build_report(tmp_path, tmp_path / "report.pdf")
+    (record,) = caplog.records
+    assert "unknown figure 'of-a-later-version'; allowed: " in record.getMessage()

@@ -106,6 +106,17 @@ def test_trials_of_a_population_are_its_members(tmp_path):
     assert runs.loc[runs["method"] == "population", "trials"].tolist() == [2, np.inf]
 
 
+def test_runs_whose_task_has_other_options_are_not_compared(tmp_path):
+    ids = []
+    for seed, options in enumerate(({"width": 32}, {"width": 128}, {"width": 32, "drift": {"rotate": 90.0}})):
+        spec = spec_of("fixed", seed)
+        spec["task"] |= options
+        ids.append(write_run(tmp_path, spec, [incumbent(100, 0.5), evaluation(100, 0.5)]))
+    write_manifest(tmp_path, Manifest("both", ("distribution",), {}, tuple(ids)))
+    with pytest.raises(NoData, match=r"differ in task \(digits-mlp with different drift and width\)"):
+        distribution.estimate(read_tables(tmp_path))
+
+
 def test_anytime_estimates(tmp_path):
     write_folder(tmp_path, LOSSES)  # models are found after 1 and 2 counted seconds
     estimates = anytime.estimate(read_tables(tmp_path))

@@ -5,6 +5,7 @@ import pytest
 from made_up_runs import write_oho
 
 from bench.records import ReportError
+from reports import published
 from reports.api import build_figure
 from reports.figures import convergence, reset, sets, stability, tangents
 
@@ -22,6 +23,21 @@ def test_reset_orders_periods_with_never_last(tmp_path):
     assert "it is lowest at never" in reset.findings(estimates)[0]
     assert reset.published_rows(estimates)[1:] == [["1", "1.4", "0.46"], ["100", "1.2", "0.44"], ["never", "1.1", "0.39"]]
     reset.draw(estimates)
+
+
+@pytest.mark.parametrize(
+    ("task", "data", "is_papers"),
+    [
+        ({"name": "mnist-mlp", "width": 128, "hidden_layers": 3, "batch_size": 200}, "MNIST", True),
+        ({"name": "mnist-mlp"}, float("nan"), True),
+        ({"name": "mnist-mlp"}, "Fashion-MNIST", False),
+        ({"name": "mnist-mlp", "width": 32}, "MNIST", False),
+        ({"name": "mnist-mlp", "drift": {"rotate": 90.0}}, "MNIST", False),
+        ({"name": "digits-mlp"}, "digits", False),
+    ],
+)
+def test_published_values_are_of_the_papers_network_on_its_data(task, data, is_papers):
+    assert published.has_task(task, data) == is_papers
 
 
 def test_sets_are_counted_from_the_records(tmp_path):

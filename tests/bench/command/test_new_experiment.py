@@ -47,7 +47,7 @@ def test_a_name_that_yaml_takes_for_something_else_is_quoted(name, tmp_path):
 
 
 MISTAKES = {
-    "study": r"study\.yaml: the file already exists and is left unchanged; choose another name",
+    "study": r"study\.yaml: the file already exists and was left unchanged; choose another name",
     "Study 1": r"Study 1: an experiment's name has at most 100 lower-case letters, digits and dashes",
     "nowhere/study": r"nowhere/study\.yaml: cannot be written \(No such file or directory\)",
     "other --task table": r"--task table: .*: task: \{name: table, path: \.\.\., target: \.\.\., kind: \.\.\.\}$",
