@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from faults import command
-from helpers import experiment, oho_bench, run_one, write_config
+from helpers import experiment, oho_bench, run_one, stopped, write_config
 from processes import begun, children, records_in, state_of, until, watched_over, within
 
 import bench.command.run_series
@@ -87,21 +87,18 @@ def test_runs_that_the_system_kills_for_memory_have_failed_and_the_others_go_on(
 def test_a_run_that_crashes_after_it_had_been_stopped_has_failed_and_goes_on_with_the_next_command(tmp_path):
     steps, out = ["--set", "budget.steps=240", "--set", "evaluations=40"], tmp_path / "runs"
     twin = experiment(tmp_path, "oho-global", overrides=steps[1::2]).specs[0]
-    run, dead = out / run_id(twin), None
-
-    def is_further():
-        return not (run / "outcome.json").exists() and len(records_in(run)) > (len(dead.records) if dead else 3)
-
-    for number, status, code in ((signal.SIGTERM, Status.INTERRUPTED, 143), (signal.SIGSEGV, Status.FAILED, 1)):
-        process = begun("run", "--out", out, *steps, "--", tmp_path / "small.yaml")
-        until(is_further)
-        (worker,) = children(process.pid)
-        os.kill(worker, number)
-        told = process.communicate(timeout=60)[1]
-        assert process.returncode == code
-        dead = read_run(run)
-        assert dead.outcome.status is status
-        assert dead.outcome.steps >= dead.records[-1]["step"]
+    left = stopped(twin, out, looks=20)
+    run, known = out / left.id, len(left.records)
+    assert 0 < left.outcome.steps < 240
+    process = begun("run", "--out", out, *steps, "--", tmp_path / "small.yaml")
+    until(lambda: not (run / "outcome.json").exists() and len(records_in(run)) > known)
+    (worker,) = children(process.pid)
+    os.kill(worker, signal.SIGSEGV)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    dead = read_run(run)
+    assert dead.outcome.status is Status.FAILED
+    assert dead.outcome.steps >= dead.records[-1]["step"] > left.outcome.steps
     assert f"oho-bench: {run}: crashed with SIGSEGV; the other runs continue" in told
     assert "Traceback" not in told
     assert "small: 1 runs: 1 failed" in describe(out)

@@ -198,30 +198,22 @@ def test_two_runners_share_a_folder(tmp_path):
     assert [outcome.status for outcome in outcomes] == [Status.BUDGET_REACHED] * 4
 
 
-PLANNING = """\
-import os, sys
-from pathlib import Path
-from bench.experiment.expansion import load_experiment
-from bench.command.run_series import launch
-from reports.registry import FIGURES
-begin, go = os.pipe()
-all_seeds = [load_experiment(Path(sys.argv[1]), seeds=[seed]) for seed in range(8)]
-for mine in all_seeds:
-    if os.fork() == 0:
-        os.close(go)
-        os.read(begin, 1)
-        launch([mine], [], Path(sys.argv[2]), data_root=None)
-        os._exit(0)
-os.close(go)
-print([os.wait()[1] for _ in range(8)])
-"""
-
-
 def test_runners_that_begin_at_once_lose_no_plan(tmp_path):
-    config = write_config(tmp_path, "fixed")
-    done = subprocess.run([sys.executable, "-c", PLANNING, config, tmp_path / "runs"], text=True, capture_output=True,
-                          cwd=ROOT)  # fmt: skip
-    assert done.stdout == f"{[0] * 8}\n", done.stderr
+    begin, go = os.pipe()
+    everyone, children = [experiment(tmp_path, "fixed", seeds=[seed]) for seed in range(8)], []
+    for mine in everyone:
+        children.append(os.fork())
+        if children[-1] == 0:
+            try:
+                os.close(go)
+                os.read(begin, 1)
+                launch([mine], [], tmp_path / "runs", data_root=None)
+                os._exit(0)
+            finally:
+                os._exit(1)
+    os.close(go)
+    os.close(begin)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 8
     (plan,) = read_manifests(tmp_path / "runs")
     assert plan.config["seeds"] == list(range(8))
     assert len(plan.runs) == 8
@@ -241,6 +233,7 @@ def test_a_runner_takes_over_what_another_has_left(tmp_path, monkeypatch, capsys
     assert f"{planned[0].id} Fixed: another runner has it" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_one_signal_stops_in_order_and_the_same_command_goes_on(tmp_path):
     config = write_config(tmp_path, "oho-full")
     process = begun("run", config, "--out", tmp_path / "runs", "--set", "budget.steps=4000")

@@ -9,8 +9,8 @@ from itertools import product
 
 import pytest
 import torch
-from faults import Hoard, outcome_of
-from helpers import experiment, oho_bench, run_one, write_config
+from faults import Hoard, command, outcome_of
+from helpers import experiment, run_one, write_config
 
 from baselines.training import Training, TrainingState
 from bench.command.status import describe
@@ -30,13 +30,20 @@ def write_too_large(folder, *methods, width=60_000):
     return path
 
 
-def test_a_network_that_does_not_fit_fails_and_the_other_runs_go_on(tmp_path):
-    def cap():
-        resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
+@pytest.fixture
+def memory_limit():
+    """Twelve GB are all that this process gets."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (12 << 30, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
 
-    configs = [write_too_large(tmp_path / "large", "fixed", "oho-full"), write_config(tmp_path, "oho-global")]
-    answer = oho_bench("run", *configs, "--out", tmp_path / "runs", preexec_fn=cap)
-    assert answer.returncode == 1
+
+@pytest.mark.usefixtures("memory_limit")
+def test_a_network_that_does_not_fit_fails_and_the_other_runs_go_on(tmp_path):
+    configs = [write_too_large(tmp_path / "large", "fixed", "oho-full"), write_config(tmp_path, "fixed")]
+    answer = command("run", *configs, "--out", tmp_path / "runs")
+    assert answer.exit_code == 1
     assert answer.stderr.splitlines()[-1] == f"oho-bench: 2 runs failed; `oho-bench status {tmp_path / 'runs'}` lists them"
     lines = describe(tmp_path / "runs").splitlines()
     assert lines[:2] == ["large: 2 runs: 2 failed", "small: 1 runs: 1 budget reached"]
