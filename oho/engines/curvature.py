@@ -200,10 +200,24 @@ def forward_over_reverse(
 ) -> Derivatives:
     """Computes products as tangents of the gradient: the parameters are dual numbers while the closure runs.
 
-    It makes a forward and a backward pass for each direction, and needs memory for one direction only, whatever K.
+    It makes a forward and a backward pass for each direction, and needs memory for one direction only, whatever K.  Where
+    PyTorch cannot differentiate a backward pass forward, as that of its squared error, it is differentiated backward.
     """
     if len(tangents) == 0:
         return gradient_alone(closure, parameters, tangents)
+    start = random_state(tangents.device)
+    try:
+        return _forward_products(closure, parameters, tangents, on_products)
+    except RuntimeError as error:
+        if "ZeroTensors are immutable" not in str(error):
+            raise
+    with replay(start, tangents.device):
+        return double_backward(closure, parameters, tangents, on_products=on_products)
+
+
+def _forward_products(
+    closure: Closure, parameters: FlatParameters, tangents: Tensor, on_products: Callable[[], None]
+) -> Derivatives:
     products = torch.zeros_like(tangents)
     start = random_state(tangents.device)
     for k, tangent in enumerate(tangents):
