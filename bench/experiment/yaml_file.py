@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
+from ruamel.yaml.parser import RoundTripParser
 
 from bench.records.errors import one_line
 
@@ -97,16 +98,26 @@ def read_yaml(path: Path) -> YamlFile:
     return YamlFile(path, content)
 
 
+class _ShallowParser(RoundTripParser):
+    """Raises LimitError before what it feeds is nested too deep for it."""
+
+    depth = 0
+
+    def get_event(self) -> Any:
+        """Returns the next event."""
+        event = super().get_event()
+        self.depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if self.depth > DEEPEST:
+            raise LimitError(f"nested deeper than {DEEPEST} levels")
+        return event
+
+
 def _parse(text: str) -> Any:
     """Returns a text's content.  Raises LimitError if it is too long, deep or large, any exception if it is not YAML."""
     if len(text) > LONGEST:
         raise LimitError(f"longer than {LONGEST:,} characters")
-    depth = 0
-    for event in YAML().parse(text):
-        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        if depth > DEEPEST:
-            raise LimitError(f"nested deeper than {DEEPEST} levels")
     loader = YAML()
+    loader.Parser = _ShallowParser
     loader.composer.warn_double_anchors = False
     content = loader.load(text)
     level = [content]

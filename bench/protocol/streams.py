@@ -23,6 +23,8 @@ def stream(seed: int, purpose: str, counter: int = 0) -> torch.Generator:
 @contextlib.contextmanager
 def seeded(seed: int, purpose: str, counter: int = 0) -> Iterator[None]:
     """Runs code that knows only the global generator (layer initialisers) on a named stream, then restores it."""
+    # `torch.manual_seed` notes the whole call stack for each accelerator that is missing, for some milliseconds.
+    seed_all = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
     with torch.random.fork_rng():
-        torch.manual_seed(stream_seed(seed, purpose, counter))
+        seed_all(stream_seed(seed, purpose, counter))
         yield
