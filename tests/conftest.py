@@ -8,13 +8,19 @@ os.environ["OMP_NUM_THREADS"] = "1"
 """Read by torch when it is imported, here and in the commands that tests start: other threads would wait for a core."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def private_wandb(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("wandb"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("DIR", "DATA_DIR", "CACHE_DIR", "ARTIFACT_DIR", "CONFIG_DIR"):
+            patch.setenv(f"WANDB_{name}", folder)
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("WANDB_ERROR_REPORTING", "false")
+        yield
+
+
 @pytest.fixture(autouse=True)
-def private_wandb(tmp_path, monkeypatch):
-    for name in ("DIR", "DATA_DIR", "CACHE_DIR", "ARTIFACT_DIR", "CONFIG_DIR"):
-        monkeypatch.setenv(f"WANDB_{name}", str(tmp_path / "wandb"))
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    (tmp_path / "wandb").mkdir()
+def no_key_is_left():
     yield
     assert "WANDB_API_KEY" not in os.environ
 

@@ -23,7 +23,11 @@ def make_problem():
 
 @pytest.mark.parametrize(
     ("rule", "sets"),
-    [(oho.SGD(0.05, 1e-2), "global"), (oho.SGD(0.05, 1e-2), "full"), (oho.Momentum(0.02, 1e-2, 0.8), "global")],
+    [
+        (oho.SGD(0.05, 1e-2), "global"),
+        pytest.param(oho.SGD(0.05, 1e-2), "full", marks=pytest.mark.slow),
+        (oho.Momentum(0.02, 1e-2, 0.8), "global"),
+    ],
     ids=["sgd", "sgd-full", "momentum"],
 )
 def test_exact_through_batch_statistics(rule, sets):

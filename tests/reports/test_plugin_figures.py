@@ -1,7 +1,8 @@
 """A figure in a file of a user's own, from a folder outside of the repository, in reports and on its own."""
 
 import pytest
-from helpers import oho_bench, run_one, write_config
+from faults import command
+from helpers import run_one, write_config
 
 from bench.command.planning import write_plan
 from bench.experiment.expansion import load_experiment
@@ -82,8 +83,8 @@ def test_estimate_and_draw_are_enough(measured_spec, tmp_path, monkeypatch):
 
 def test_the_command_line_draws_it_by_its_name(measured_spec, tmp_path):
     results = planned(measured_spec, MINE)
-    answer = oho_bench("figure", NAME, results, "-o", tmp_path / "one.pdf")
-    assert answer.returncode == 0, answer.stderr
+    answer = command("figure", NAME, results, "-o", tmp_path / "one.pdf")
+    assert answer.exit_code == 0, answer.stderr
     assert (tmp_path / "one.png").exists()
 
 

@@ -147,8 +147,9 @@ def test_a_disturbed_run_is_shown_and_told(tmp_path):
 
 
 def test_the_report_is_the_same_bytes_for_the_same_records(tmp_path, monkeypatch):
-    """With the fonts that journals ask for."""
+    """With the fonts and dots that journals ask for."""
     monkeypatch.setitem(style.SETTINGS, "pdf.fonttype", 42)
+    monkeypatch.setitem(style.SETTINGS, "savefig.dpi", 300)
     write_folder(tmp_path / "runs", LOSSES)
     pdfs = []
     for name in ("a", "b"):

@@ -1,6 +1,7 @@
 """OHO's methods with every update rule: exact, resumable, within bounds, and labelled."""
 
 import re
+from itertools import product
 
 import pytest
 import torch
@@ -29,8 +30,20 @@ def with_rule(folder, method, rule, **options):
     return first_spec(folder, method, **START, **rates, **RULES[rule], **options)
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("method", METHODS)
+def combined(methods, *quick):
+    """Every method with every rule; among the quick tests, those."""
+    for pair in product(methods, RULES):
+        yield pytest.param(*pair, marks=[] if pair in quick else [pytest.mark.slow])
+
+
+EXACT = [
+    ("oho-global", "sgd"), ("oho-global", "adamw"), ("oho-layerwise", "momentum"), ("oho-layerwise", "nesterov"),
+    ("oho-full", "sgd"), ("oho-full", "adam"), ("oho-default", "nesterov"), ("oho-default", "adamw"),
+]  # fmt: skip
+RESUMED = [("oho-full", "momentum"), ("oho-full", "adamw"), ("oho-default", "sgd"), ("oho-default", "adam")]
+
+
+@pytest.mark.parametrize(("method", "rule"), combined(METHODS, *EXACT))
 def test_hypergradients_are_exact(method, rule, tmp_path):
     """In float64, against reverse-mode differentiation, from within a run whose hyperparameters move."""
     _, state = trained(with_rule(tmp_path, method, rule), 4, dtype=torch.float64)
@@ -43,8 +56,7 @@ def test_hypergradients_are_exact(method, rule, tmp_path):
     assert all(bool((moved[name] != getattr(state.optimizer.rule, name)).all()) for name in report.exact)
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("method", ["oho-full", "oho-default"])
+@pytest.mark.parametrize(("method", "rule"), combined(["oho-full", "oho-default"], *RESUMED))
 def test_a_run_goes_on_bit_for_bit(method, rule, tmp_path):
     spec = with_rule(tmp_path, method, rule, compare_exact=True)
     method, state = trained(spec, 11)

@@ -1,14 +1,15 @@
 """`bench.results` and `oho-bench export`: a results folder as one table."""
 
 import math
-import os
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
-from helpers import ROOT, oho_bench
+from faults import command
+from helpers import ROOT
 from made_up_runs import LOSSES, evaluation, incumbent, spec_of, write_folder, write_run
+from programs import printed_by
 
 import bench
 from bench.records import Manifest, RecordError, Status, write_manifest
@@ -70,8 +71,8 @@ def test_importing_bench_is_light():
 
 def test_export_writes_what_results_returns(tmp_path):
     write_folder(tmp_path / "runs", LOSSES)
-    answer = oho_bench("export", tmp_path / "runs", "-o", tmp_path / "table.csv")
-    assert (answer.returncode, answer.stdout.strip()) == (0, str(tmp_path / "table.csv"))
+    answer = command("export", tmp_path / "runs", "-o", tmp_path / "table.csv")
+    assert (answer.exit_code, answer.stdout.strip()) == (0, str(tmp_path / "table.csv"))
     assert pd.read_csv(tmp_path / "table.csv")["run"].tolist() == bench.results(tmp_path / "runs")["run"].tolist()
 
 
@@ -90,22 +91,20 @@ def test_export_as_parquet_takes_several_sets(tmp_path):
 @pytest.mark.parametrize(("words", "told"), [
     (["RUNS", "-o", "table.txt"], "must end in .csv or .parquet"), (["NONE", "-o", "table.csv"], "no such folder"),
 ])  # fmt: skip
-def test_mistakes_of_an_export_are_one_line(words, told, tmp_path):
+def test_mistakes_of_an_export_are_one_line(words, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     write_folder(tmp_path / "RUNS", {("fixed", None): [[0.5]]})
-    answer = oho_bench("export", *words, cwd=tmp_path)
-    assert answer.returncode == 2
+    answer = command("export", *words)
+    assert answer.exit_code == 2
     assert answer.stderr.count("\n") == 1
     assert told in answer.stderr
 
 
-def test_the_example_of_the_documentation_runs(tmp_path):
+def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch):
     write_folder(tmp_path / "runs/try", LOSSES)
     text = (ROOT / "docs/how-to/results-in-python.md").read_text()
     code = text.partition("```python\n")[2].partition("```")[0]
-    answer = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"},
-    )  # fmt: skip
-    assert answer.returncode == 0, answer.stderr
+    monkeypatch.chdir(tmp_path)
+    printed = printed_by(code)
     assert (tmp_path / "curves.png").exists()
-    assert "Bayesian optimization: Adam" in answer.stdout
+    assert "Bayesian optimization: Adam" in printed

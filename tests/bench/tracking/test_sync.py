@@ -14,6 +14,7 @@ import time
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import experiment, rewrite
@@ -142,6 +143,28 @@ def server(logged_in):
     server.listener.shutdown()
 
 
+@pytest.fixture(scope="module")
+def uploaded(tracked, tmp_path_factory):
+    """The same folder once it is uploaded, the server that has it, what that was told then, and what `sync` said."""
+    folder, server = tmp_path_factory.mktemp("uploaded"), Server()
+    shutil.copytree(tracked, folder / "runs", symlinks=True)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("API_KEY", KEY), ("BASE_URL", server.address), ("DIR", str(folder))):
+            patch.setenv(f"WANDB_{name}", value)
+        patch.setenv("HOME", str(folder / "home"))
+        answer = sync(folder / "runs")
+    yield SimpleNamespace(results=folder / "runs", server=server, runs=server.runs, answer=answer)
+    server.listener.shutdown()
+
+
+@pytest.fixture
+def uploaded_results(uploaded, logged_in, tmp_path):
+    """A copy of the uploaded folder, and the same server."""
+    logged_in.setenv("WANDB_BASE_URL", uploaded.server.address)
+    shutil.copytree(uploaded.results, tmp_path / "runs", symlinks=True)
+    return tmp_path / "runs"
+
+
 def sync(*arguments):
     return CliRunner().invoke(app, ["sync", *map(str, arguments)])
 
@@ -159,25 +182,25 @@ def memories(results):
     return list(results.glob("*/sync.json"))
 
 
-def test_offline_runs_go_up_once(results, server):
-    answer = sync(results)
+def test_offline_runs_go_up_once(uploaded, uploaded_results):
+    answer = uploaded.answer
     assert (answer.exit_code, summary(answer)) == (0, "2 uploaded"), answer.output
-    assert {name: run["rows"] for name, run in server.runs.items()} == own_rows(results)
-    requests = server.requests
-    answer = sync(results)
+    assert {name: run["rows"] for name, run in uploaded.runs.items()} == own_rows(uploaded_results)
+    requests = uploaded.server.requests
+    answer = sync(uploaded_results)
     assert (answer.exit_code, summary(answer)) == (0, "2 already there")
-    assert server.requests == requests
+    assert uploaded.server.requests == requests
 
 
-def test_lost_files_are_written_anew_from_the_records(results, server, logged_in):
-    sync(results)
+def test_lost_files_are_written_anew_from_the_records(uploaded, uploaded_results, logged_in):
+    results = uploaded_results
     for folder in results.glob("*/wandb"):
         shutil.rmtree(folder)
     other = Server()
     logged_in.setenv("WANDB_BASE_URL", other.address)
     answer = sync(results, "--project", "elsewhere", "--entity", "a-team")
     assert (answer.exit_code, summary(answer)) == (0, "2 re-created from records"), answer.output
-    assert other.runs == server.runs
+    assert other.runs == uploaded.runs
     assert {(told["project"], told["entity"]) for told in other.told.values()} == {("elsewhere", "a-team")}
     trials = sum(len(read_run(path.parent).trials) for path in results.glob("*/spec.json"))
     assert len(other.told) == 2 + trials
@@ -206,13 +229,13 @@ def test_what_is_damaged_or_older_than_the_records_does_not_go_up(results, serve
     assert memories(results) == []
 
 
-def test_a_run_whose_records_changed_goes_up_again(results, server):
-    sync(results)
+def test_a_run_whose_records_changed_goes_up_again(uploaded, uploaded_results):
+    results = uploaded_results
     rewrite(sorted(results.glob("*/records.jsonl"))[0], change_a_loss)
     answer = sync(results)
     assert summary(answer) == "1 already there, 1 re-created from records"
     assert "W&B keeps the older run" in answer.stdout
-    assert {told["project"] for told in server.told.values()} == {"test"}
+    assert {told["project"] for told in uploaded.server.told.values()} == {"test"}
     assert summary(sync(results)) == "2 already there"
 
 
