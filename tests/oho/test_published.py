@@ -40,7 +40,7 @@ def relative_error(found, expected):
     return np.linalg.norm(found - expected) / np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("steps", [40, pytest.param(None, marks=pytest.mark.slow)], ids=["forty steps", "to the end"])
+@pytest.mark.parametrize("steps", [20, pytest.param(None, marks=pytest.mark.slow)], ids=["twenty steps", "to the end"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_follows_the_published_code(name, steps, images):
     golden = np.load(GOLDEN / f"{name}.npz")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faults import command
+from faults import command, timeless
 from helpers import experiment, oho_bench, run_one, stopped, write_config
 from processes import begun, children, records_in, state_of, until, watched_over, within
 
@@ -84,6 +84,22 @@ def test_runs_that_the_system_kills_for_memory_have_failed_and_the_others_go_on(
     assert describe(out).count(f": {reason}") == lost
 
 
+def test_a_run_in_which_a_process_died_after_it_had_been_stopped_is_continued_by_the_next_command(tmp_path):
+    """The death is only booked here; a slow test has one."""
+    one, journal = experiment(tmp_path, "oho-global"), Journal.new()
+    left = stopped(one.specs[0], tmp_path / "runs", looks=3)
+    with journal.within(left.id, left.outcome.finished):
+        journal.note("died", left.id, signal.SIGSEGV)
+    (item,) = book_killed(plan([one], tmp_path / "runs", tried=journal.tried), tmp_path / "runs", journal)
+    assert item.outcome.status is Status.FAILED
+    assert item.outcome.message.startswith("crashed with SIGSEGV")
+    assert launch([one], plan([one], tmp_path / "runs"), tmp_path / "runs", data_root=None) == {Status.BUDGET_REACHED: 1}
+    assert read_outcome(tmp_path / "runs" / left.id).conditions["resumptions"] == 1
+    run_one(one.specs[0], tmp_path / "whole")
+    assert timeless(tmp_path / "runs" / left.id) == timeless(tmp_path / "whole" / left.id)
+
+
+@pytest.mark.slow
 def test_a_run_that_crashes_after_it_had_been_stopped_has_failed_and_goes_on_with_the_next_command(tmp_path):
     steps, out = ["--set", "budget.steps=240", "--set", "evaluations=40"], tmp_path / "runs"
     twin = experiment(tmp_path, "oho-global", overrides=steps[1::2]).specs[0]
