@@ -21,14 +21,15 @@ class Drift(Options):
 
 class TaskOptions(Options):
     """Sizes are numbers of examples; a `validation_size` of null is a fifth of the training examples.  `selection_epochs`
-    is the time between two validations that select.  `data` names another data set than the task's own: a registered one,
-    or ./FILE.py:NAME.  `drift`, such as {rotate: 360, over_epochs: 20}, turns all images continuously during the run."""
+    is the time between two validations that select, and may be a fraction of an epoch.  `data` names another data set than
+    the task's own: a registered one, or ./FILE.py:NAME.  `drift`, such as {rotate: 360, over_epochs: 20}, turns all images
+    continuously during the run."""
 
     data: str | None = None
     batch_size: int = Field(default=100, ge=1)
     validation_size: int | None = Field(default=None, ge=1)
     validation_batch_size: int = Field(default=100, ge=1)
-    selection_epochs: int = Field(default=1, ge=1)
+    selection_epochs: int | float = Field(default=1, gt=0, allow_inf_nan=False)
     drift: Drift | None = None
 
     def held_out(self, examples: int) -> int:
@@ -41,7 +42,7 @@ class TaskOptions(Options):
 
     def selection_period(self, trained: int) -> int:
         """Returns the steps between two validations that select, for so many training examples."""
-        return self.selection_epochs * self.steps_per_epoch(trained)
+        return max(1, round(self.selection_epochs * self.steps_per_epoch(trained)))
 
 
 class PerceptronOptions(TaskOptions):

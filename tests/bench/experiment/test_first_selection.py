@@ -15,7 +15,7 @@ TOO_SHORT = {
     ("fixed", "epochs=0.5"): "the budget of 0.5 epochs ends before the first selection, after 10 steps",
     ("random-search", "steps=9"): "'Random search: Fixed' returns the untrained model",
 }
-LONG_ENOUGH = [("fixed", "steps=10", 1), ("fixed", "epochs=1", 1), ("random-search", "steps=10", 5),
+LONG_ENOUGH = [("fixed", "steps=10", 1), ("fixed", "steps=14", 0.5), ("random-search", "steps=10", 5),
                ("population", "epochs=1", 5), ("fixed", "seconds=0.001", 5)]  # fmt: skip
 """A trial and an interval last one epoch, of ten steps: they are validated at their end whatever the task's period."""
 

@@ -201,7 +201,7 @@ def test_training_batches_as_the_source_of_hypergradients(tmp_path):
     """The loss that is followed falls on the batch that was just trained on."""
     _, state = trained(first_spec(tmp_path, "oho-global", source="training"), 1)
     held, train = state.closures(3)[1](), state.closures(3)[0]()
-    assert float(held) == float(train)
+    assert held.item() == train.item()
     validated = trained(first_spec(tmp_path, "oho-global"), 60)[1]
     assert trained(first_spec(tmp_path, "oho-global", source="training"), 60)[1].hyper != validated.hyper
 
