@@ -29,7 +29,7 @@ ACCOUNTS = ("train", "hypergradient", "selection", "search", "setup", "evaluatio
 """Accounts that the table of time names; it sums up the others."""
 LISTED = 12
 """How many disturbed runs, and how many changed ones, are named one by one."""
-DISTURBED = " †"
+DISTURBED = "†"
 """The mark of seconds of which some are void."""
 
 
@@ -131,7 +131,7 @@ def _group_table(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
 
 def _mark(runs: pd.DataFrame) -> str:
     """Returns what stands beside the seconds of runs some of which had their clock disturbed."""
-    return DISTURBED if (runs["disturbed_because"] != "").any() else ""
+    return f" {DISTURBED}" if (runs["disturbed_because"] != "").any() else ""
 
 
 def _marked(runs: pd.DataFrame) -> str:
