@@ -28,7 +28,9 @@ TEMPLATE = Path(__file__).with_name("template.typ")
 ACCOUNTS = ("train", "hypergradient", "selection", "search", "setup", "evaluation", "tracking")
 """Accounts that the table of time names; it sums up the others."""
 LISTED = 12
-"""How many disturbed runs are named one by one."""
+"""How many disturbed runs, and how many changed ones, are named one by one."""
+DISTURBED = "†"
+"""The mark of seconds of which some are void."""
 
 
 def opening(tables: Tables, sections: list[Section]) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def opening(tables: Tables, sections: list[Section]) -> dict[str, Any]:
 
 
 def _newest(tables: Tables) -> str:
-    return max(str(environment["finished"]) for environment in tables.environments)
+    return max(outcome.finished for outcome in tables.outcomes.values())
 
 
 def write_pdf(tables: Tables, sections: list[Section], output: Path) -> None:
@@ -78,7 +80,7 @@ def _content(tables: Tables, sections: list[Section]) -> dict[str, Any]:
         "sections": [_section(index, section) for index, section in enumerate(sections)],
         "results": [_group_table(experiment, group) for experiment, group in spared.groupby("experiment", sort=True)],
         "comparisons": [_comparison(experiment, group) for experiment, group in spared.groupby("experiment", sort=True)],
-        "ledger": _ledger(spared),
+        "ledger": _ledger(spared), "ledger_marked": _marked(spared),
         "provenance": _provenance(tables),
         "source": published.SOURCE,
         "problems": _problems(runs),
@@ -115,7 +117,7 @@ def _group_table(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
             f"[{loss_text(estimate.low)}, {loss_text(estimate.high)}]" if np.isfinite(estimate.low) else "—",
             loss_text(float(interquartile_mean(finite))) if len(finite) else "—",
             _metric(units.shown(runs["incumbent_test_error"].median()), units.metric_unit) if len(finite) else "—",
-            f"{runs['counted_seconds'].median():.3g}", f"{runs['steps'].median():,.0f}",
+            f"{runs['counted_seconds'].median():.3g}{_mark(runs)}", f"{runs['steps'].median():,.0f}",
             str(int((runs["status"] == "diverged").sum())),
         ])  # fmt: skip
     errors = "" if is_fraction else f", errors in {units.metric_unit}"
@@ -123,8 +125,18 @@ def _group_table(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
         "experiment": experiment, "task": task_names(group), "rows": rows,
         "metric": (units.metric_title if is_fraction else units.metric).capitalize(),
         "losses": f"Losses are {units.loss} in {units.loss_unit}{errors}.",
-        "untrained": _untrained(group),
+        "untrained": _untrained(group), "marked": _marked(group),
     }  # fmt: skip
+
+
+def _mark(runs: pd.DataFrame) -> str:
+    """Returns what stands beside the seconds of runs some of which had their clock disturbed."""
+    return f" {DISTURBED}" if (runs["disturbed_because"] != "").any() else ""
+
+
+def _marked(runs: pd.DataFrame) -> str:
+    """Returns what the mark means; empty where it is not used."""
+    return f"{DISTURBED}: the clock of a run or more was disturbed (last page)." if _mark(runs) else ""
 
 
 def _metric(value: float, unit: str) -> str:
@@ -193,7 +205,7 @@ def _ledger(done: pd.DataFrame) -> list[list[str]]:
         several = done.loc[done["label"] == label, "experiment"].nunique() > 1
         name = f"{label}, {experiment}" if several else str(label)
         wall = group["wall_seconds"].mean()
-        rows.append([name, *(f"{value:.2f}" for value in (*seconds, wall - sum(seconds), wall))])
+        rows.append([name + _mark(group), *(f"{value:.2f}" for value in (*seconds, wall - sum(seconds), wall))])
     return rows
 
 
@@ -203,7 +215,7 @@ def _provenance(tables: Tables) -> list[list[str]]:
     for key in keys:
         values = sorted({str(environment[key]) for environment in tables.environments if key in environment})
         rows.append([key.replace("_", " "), ", ".join(values)])
-    finished = sorted(str(environment["finished"]) for environment in tables.environments)
+    finished = sorted(outcome.finished for outcome in tables.outcomes.values())
     return [*rows, ["runs ended", f"{finished[0]} to {finished[-1]}"]]
 
 
@@ -227,15 +239,27 @@ def _problems(runs: pd.DataFrame) -> list[str]:
             message = row["message"].strip().splitlines() if isinstance(row.get("message"), str) else []
             status = row["status"].replace("_", " ") + (f": {message[-1]}" if message else "")
             problems.append(f"{experiment}, {row['label']}, seed {row['seed']:.0f} ({row['run']}): {status}")
-    measured = runs.drop_duplicates("run")
-    disturbed = measured[measured["status"].isin(MEASURED) & (measured["invalid_because"] != "")]
-    for row in disturbed.head(LISTED).to_dict("records"):
-        what = f"{row['experiment']}, {row['label']}, seed {row['seed']:.0f} ({row['run']})"
-        problems.append(f"{what}: not valid: {row['invalid_because']}")
-    if len(disturbed) > LISTED:
-        more = plural(len(disturbed) - LISTED, "more run")
-        problems.append(f"{more} not valid; the table of runs in the page has them all")
-    return problems
+    measured = runs[runs["status"].isin(MEASURED)].drop_duplicates("run")
+    is_timed = measured["unit"] == "seconds"
+    return [
+        *problems,
+        *_named(measured[is_timed], "disturbed_because", "not valid"),
+        *_named(measured[~is_timed], "disturbed_because", "losses valid, seconds not"),
+        *_named(measured, "resumed_with", "resumed with"),
+    ]
+
+
+def _named(runs: pd.DataFrame, column: str, what: str) -> list[str]:
+    """Returns a line for each run that has something in a text column, and one for those too many to be named."""
+    found = runs[runs[column] != ""]
+    lines = [
+        f"{row['experiment']}, {row['label']}, seed {row['seed']:.0f} ({row['run']}): {what}: {row[column]}"
+        for row in found.head(LISTED).to_dict("records")
+    ]
+    if len(found) > LISTED:
+        more = plural(len(found) - LISTED, "more run")
+        lines.append(f"{more}: {what}; the table of runs in the page has them all")
+    return lines
 
 
 def _order(runs: pd.DataFrame) -> tuple[int, str]:

@@ -136,8 +136,11 @@ function detail(identity) {
 }
 
 function message(run) {
-  const disturbed = run.disturbed?.length ? `The clock was disturbed: ${run.disturbed.join("; ")}` : "";
-  const text = [run.message, disturbed].filter(Boolean).join("\n\n");
+  const isVoid = run.spec.budget.unit === "seconds";
+  const what = isVoid ? "The clock was disturbed" : "The clock was disturbed (losses are valid, seconds are not)";
+  const disturbed = run.disturbed?.length ? `${what}: ${run.disturbed.join("; ")}` : "";
+  const changes = run.changes?.length ? `The run was resumed with ${run.changes.join(", ")}` : "";
+  const text = [run.message, disturbed, changes].filter(Boolean).join("\n\n");
   if (!text) return [];
   const lines = element("pre", { className: "message", tabIndex: 0 }, text);
   return [element("div", { className: "wide" }, element("h3", {}, "Message"), element("div", { className: "scroll" }, lines))];

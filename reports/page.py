@@ -90,7 +90,8 @@ def write_page(output: Path, *, tables: Tables, sections: list[Section], charts:
 def rows(runs: pd.DataFrame) -> list[list[Any]]:
     """Returns a row for each planned run, in the order of `COLUMNS`; None is what is not known.
 
-    A budget is a pair, what to sort by and what to show, and so are losses and metric where runs differ in their units.
+    A budget is a pair, what to sort by and what to show, and so are the seconds of a disturbed clock, and losses and metric
+    where runs differ in their units.
     """
     is_one = _one_unit(runs) is not None
     return [[_cell(name, row, is_one) for name in COLUMNS] for row in runs.to_dict("records")]
@@ -110,6 +111,8 @@ def _cell(name: str, row: Mapping[str, Any], is_one_unit: bool) -> Any:
         return value
     units: Units = row["units"]
     shown = rounded(units.shown(value) if name == METRIC else float(value))
+    if name == "counted_seconds" and row["disturbed_because"] != "":
+        return [shown, f"{shown:g} (disturbed)"]
     if is_one_unit or name not in (METRIC, *LOSSES) or shown is None:
         return shown
     return [shown, f"{shown:g} {units.metric_title if name == METRIC else units.loss_unit}"]
@@ -119,7 +122,8 @@ def _status(row: Mapping[str, Any]) -> str:
     """Returns a run's status, with what a reader of its losses has to know."""
     notes = []
     if row["status"] in MEASURED:
-        notes += ["clock disturbed"] if row["invalid_because"] != "" else []
+        notes += ["clock disturbed"] if row["disturbed_because"] != "" else []
+        notes += ["changed when resumed"] if row["resumed_with"] != "" else []
         notes += ["untrained model"] if row["selected_step"] == 0 else []
     return row["status"].replace("_", " ") + "".join(f" ({note})" for note in notes)
 
@@ -156,7 +160,7 @@ def details(tables: Tables) -> dict[str, Any]:
 def _detail(identity: str, tables: Tables, evaluations: Mapping[str, list[Any]], units: Units) -> dict[str, Any]:
     outcome, spec = tables.outcomes.get(identity), tables.specs[identity]
     ended = {} if outcome is None else {
-        "message": outcome.message.strip(), "disturbed": list(outcome.invalid_because),
+        "message": outcome.message.strip(), "disturbed": list(outcome.disturbed_because), "changes": outcome.changes,
         "accounts": rounded(outcome.accounts), "wall_seconds": rounded(outcome.wall_seconds),
     }  # fmt: skip
     count = len(evaluations.get("step", ()))

@@ -20,7 +20,8 @@ from reports.words import budget_unit
 MOMENTS = 1_000
 UNKNOWN = "unknown"
 COLUMNS = [
-    "experiment", "label", "seed", "budget", "unit", "replayed", "trial", "validation_loss", "test_loss", "test_error",
+    "experiment", "label", "seed", "budget", "unit", "invalid_because", "replayed", "trial", "validation_loss", "test_loss",
+    "test_error",
 ]  # fmt: skip
 
 
@@ -74,8 +75,9 @@ def _row(experiment: str, run: Run, budget: float) -> list:
     found, spec = result_at(run, budget), run.spec
     values = [np.nan if found is None or found[name] is None else found[name] for name in COLUMNS[-3:]]
     trial = found["trial"] if found else None
-    head = [experiment, spec["method"]["label"], spec["seed"], spec["budget"]["amount"], spec["budget"]["unit"], budget]
-    return [*head, trial, *values]
+    head = [experiment, spec["method"]["label"], spec["seed"], spec["budget"]["amount"], spec["budget"]["unit"]]
+    void = "; ".join(run.outcome.invalid_because) if run.outcome else ""
+    return [*head, void, budget, trial, *values]
 
 
 def _block(experiment: str, group: pd.DataFrame) -> str:
@@ -90,6 +92,9 @@ def _block(experiment: str, group: pd.DataFrame) -> str:
         " " * width + "".join(f"{budget:>{column}.4g}" for budget in budgets),
     ]
     lines += [f"{label:<{width}}" + "".join(f"{cell:>{column}}" for cell in cells[label]) for label in labels]
+    runs = group.drop_duplicates(["label", "seed"])
+    if void := int((runs["invalid_because"] != "").sum()):
+        lines.append(f"in {void} of {len(runs)} runs the clock was disturbed: they are not valid")
     if any(UNKNOWN in cell for row in cells.values() for cell in row):
         lines.append(f"{UNKNOWN}: no model with a finite loss, or a schedule that spans the budget: run it with this one")
     return "\n".join(lines)

@@ -27,6 +27,7 @@ class Tables:
     trials: one row per trial of a search, keyed by `run`.
     methods: every method of the folder, in the order of `place`.
     specs, outcomes: by run.
+    environments: those of all processes that worked on a run.
     """
 
     runs: pd.DataFrame
@@ -58,9 +59,10 @@ def read_tables(root: Path) -> Tables:
     places = {method.label: place for place, method in enumerate(methods)}
     units = [Units(*values) for values in frames.runs[list(Units._fields)].itertuples(index=False)]
     runs = frames.runs.assign(place=frames.runs["method_label"].map(places), units=units)
+    environments = tuple(each for outcome in frames.outcomes.values() for each in outcome.environments)
     return Tables(
         runs, frames.evaluations, frames.incumbents, frames.trials, methods, frames.specs, frames.outcomes,
-        frames.manifests, tuple(outcome.environment for outcome in frames.outcomes.values()), protocols.pop(),
+        frames.manifests, environments, protocols.pop(),
     )  # fmt: skip
 
 

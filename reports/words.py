@@ -34,15 +34,27 @@ def differing_tasks(runs: pd.DataFrame) -> str:
 def setting(runs: pd.DataFrame, environments: Sequence[Mapping[str, Any]]) -> str:
     """Returns task, budget, search space, device and disturbed runs, for a caption."""
     devices = ", ".join(sorted({str(environment.get("device_name")) for environment in environments}))
-    disturbed = runs.loc[runs["invalid_because"] != "", "run"].nunique()
-    note = f" In {disturbed} of {runs['run'].nunique()} runs the clock was disturbed (last page)." if disturbed else ""
+    disturbed = disturbed_runs(runs)
+    note = f" {disturbed.capitalize()} (last page)." if disturbed else ""
     start = f"initial values from the space “{spaces(runs)}”"
     return f"Task {task_names(runs)}; {budgets(runs)} a run; {start}; device: {devices}.{note}"
 
 
 def stamp(runs: pd.DataFrame) -> str:
     """Returns what a figure has to say of itself where it is shown without its caption."""
-    return f"{task_names(runs)}; space “{spaces(runs)}”; {budgets(runs)} a run"
+    disturbed = disturbed_runs(runs)
+    note = f"; {disturbed}" if disturbed else ""
+    return f"{task_names(runs)}; space “{spaces(runs)}”; {budgets(runs)} a run{note}"
+
+
+def disturbed_runs(runs: pd.DataFrame) -> str:
+    """Returns in how many runs the clock was disturbed, and what that means where seconds are not the budget; empty where
+    it was in none."""
+    disturbed = runs[runs["disturbed_because"] != ""]
+    if disturbed.empty:
+        return ""
+    count = f"in {disturbed['run'].nunique()} of {runs['run'].nunique()} runs the clock was disturbed"
+    return count if (disturbed["unit"] == "seconds").any() else f"{count}: losses are valid, seconds are not"
 
 
 def budgets(runs: pd.DataFrame) -> str:

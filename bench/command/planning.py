@@ -24,13 +24,17 @@ log = logging.getLogger("oho-bench")
 
 @dataclass(frozen=True)
 class Planned:
-    """A run that an experiment asks for, with its last outcome.  `is_done` says whether its folder holds a result."""
+    """A run that an experiment asks for, with its last outcome.
+
+    `is_done` says whether its folder holds a result, `starts_over` that the run is void and has to begin again.
+    """
 
     experiment: Experiment
     spec: Spec
     id: str
     outcome: Outcome | None
     is_done: bool
+    starts_over: bool = False
 
     @property
     def since(self) -> str:
@@ -42,8 +46,8 @@ def plan(experiments: Sequence[Experiment], root: Path, *, again_invalid: bool =
          ) -> list[Planned]:  # fmt: skip
     """Returns every run once, in order; a run that two experiments share belongs to the first.
 
-    With `again_invalid`, a run that was disturbed counts as not done.  A run that this command has `tried` counts as done,
-    however it ended.
+    With `again_invalid`, a run that is void counts as not done and, if it was stopped, starts over.  A run that this
+    command has `tried` counts as done, however it ended.
     """
     planned: dict[str, Planned] = {}
     for experiment in experiments:
@@ -56,7 +60,10 @@ def plan(experiments: Sequence[Experiment], root: Path, *, again_invalid: bool =
                 if done and identity not in tried and is_damaged(root / identity, outcome):
                     log.warning("%s: files of this ended run are missing or truncated; it runs again", root / identity)
                     done = False
-                planned[identity] = Planned(experiment, spec, identity, outcome, done or identity in tried)
+                void = again_invalid and outcome is not None and not outcome.valid
+                planned[identity] = Planned(
+                    experiment, spec, identity, outcome, done or identity in tried, starts_over=void
+                )  # fmt: skip
     return list(planned.values())
 
 

@@ -87,10 +87,14 @@ class Display:
         self._spent += time.monotonic() - self._started
         best = outcome.final.get("incumbent_validation_loss")
         parts = [str(outcome.status).replace("_", " "), f"{outcome.counted_seconds:.1f} s counted"]
+        if outcome.valid and outcome.disturbed_because:
+            parts[-1] += " (clock disturbed)"
         parts += [f"{outcome.trials} trials"] if outcome.trials else []
         parts += [f"best validation {best:.4f}"] if best is not None else []
         if not outcome.valid:
             parts.append(f"NOT VALID: {'; '.join(outcome.invalid_because)}")
+        if outcome.changes:
+            parts.append(f"resumed with {', '.join(outcome.changes)}")
         if outcome.message:
             parts.append(outcome.message.strip().splitlines()[-1])
         parts.append(self._remaining(0.0))

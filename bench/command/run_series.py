@@ -40,13 +40,14 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
     with storing(root):
         _prepare(root)
         for item in planned:
-            _tidy(root / item.id, item.outcome)
+            _tidy(root / item.id, item)
     todo = [item for item in planned if not item.is_done]
     check_methods(todo, data_root, journal)
     with storing(root), claimed(root / "experiments", wait=True):
         for experiment in experiments:
             write_plan(experiment, root)
-    stopper, before = Stopper(), len(journal.tried)
+    parent = journal.last("parent")
+    stopper, before = Stopper(int(parent) if parent else None), len(journal.tried)
     with stopper.listening(), Display([item.spec for item in todo], before) as display:
         series = _Series(root, data_root, journal, stopper, display)
         waiting = list(enumerate(todo, start=before + 1))
@@ -73,6 +74,7 @@ class _Series:
 
     def take(self, number: int, item: Planned) -> bool:
         """Makes a run unless another runner has made it meanwhile.  Returns False if one is working on it."""
+        self.stopper.rest()
         self.stopper.check()
         with storing(self.root), claimed(self.root / item.id) as is_ours:
             if is_ours and not _has_ended_meanwhile(item, read_outcome(self.root / item.id)):
@@ -102,9 +104,11 @@ def _has_ended_meanwhile(item: Planned, outcome: Outcome | None) -> bool:
     return outcome is not None and outcome != item.outcome and outcome.status is not Status.INTERRUPTED
 
 
-def _tidy(folder: Path, outcome: Outcome | None) -> None:
-    """Removes the checkpoint that is left when a process is killed just after it wrote an outcome."""
-    if has_checkpoint(folder) and outcome is not None and outcome.status.is_result:
+def _tidy(folder: Path, item: Planned) -> None:
+    """Removes a checkpoint that is not to be continued: a process was killed just after it wrote an outcome, or the run is
+    void and starts over."""
+    outcome = item.outcome
+    if has_checkpoint(folder) and outcome is not None and (outcome.status.is_result or item.starts_over):
         with claimed(folder) as is_ours:
             if is_ours and read_outcome(folder) == outcome:
                 discard_checkpoint(folder)

@@ -9,11 +9,16 @@ from bench.records import Status, experiments_in, is_damaged, read_outcome
 
 
 def describe(root: Path) -> str:
-    """Returns a line per experiment, then one per failed or disturbed run.  Reads only outcomes and the files' lengths."""
+    """Returns a line per experiment, then one per failed, void or changed run.  Reads only outcomes and the files' lengths.
+
+    Runs whose seconds alone are void are only counted: without seconds as their budget, there may be many.
+    """
     manifests = experiments_in(root)
     lines: list[str] = []
     failures: dict[str, str] = {}
-    disturbed: dict[str, str] = {}
+    void: dict[str, str] = {}
+    changed: dict[str, str] = {}
+    disturbed: set[str] = set()
     protocols: set[int] = set()
     for manifest in manifests:
         counts: Counter[str] = Counter()
@@ -25,14 +30,22 @@ def describe(root: Path) -> str:
             if outcome and outcome.status is Status.FAILED:
                 failures[identity] = (outcome.message.strip().splitlines() or ["no message"])[-1]
             elif outcome and not outcome.valid:
-                disturbed[identity] = "; ".join(outcome.invalid_because)
+                void[identity] = "; ".join(outcome.invalid_because)
+            elif outcome and outcome.disturbed_because:
+                disturbed.add(identity)
+            if outcome and (changes := outcome.changes):
+                changed[identity] = ", ".join(changes)
         parts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in sorted(counts.items()))
         lines.append(f"{manifest.experiment}: {len(manifest.runs)} runs: {parts}")
         if counts["damaged"]:
             lines.append("repeat the command to run the damaged runs again")
     lines += [f"failed {root / identity}: {reason}" for identity, reason in failures.items()]
-    lines += [f"not valid {root / identity}: {reason}" for identity, reason in disturbed.items()]
+    lines += [f"not valid {root / identity}: {reason}" for identity, reason in void.items()]
+    lines += [f"resumed {root / identity}: with {what}" for identity, what in changed.items()]
     if disturbed:
+        runs = "1 run" if len(disturbed) == 1 else f"{len(disturbed)} runs"
+        lines.append(f"the clock of {runs} was disturbed: losses are valid, seconds are not; `oho-bench report` says why")
+    if void:
         lines.append("`oho-bench run --again-invalid` repeats the runs that are not valid")
     if len(protocols) > 1:
         lines.append(f"runs of protocols {sorted(protocols)} cannot be compared; use one folder for each")

@@ -17,6 +17,7 @@ from types import FrameType
 
 from bench.command.handover import Journal
 from bench.process.signals import WATCHED, handling, held, release_signals, tell
+from bench.process.stopped_parent import can_be_seen
 
 RENEW = 75
 """The exit code by which a child asks to be replaced by another one."""
@@ -102,11 +103,13 @@ class Relay:
             self._child.send_signal(number)
 
     def _pause(self, number: int, frame: FrameType | None) -> None:
-        if self._child is not None:
-            self._child.send_signal(signal.SIGSTOP)
+        """Stops this process.  The child waits as soon as it sees that; if it cannot see it, it is stopped, too."""
+        blind = None if can_be_seen() else self._child
+        if blind is not None:
+            blind.send_signal(signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)
-        if self._child is not None:
-            self._child.send_signal(signal.SIGCONT)  # this process has been continued
+        if blind is not None:
+            blind.send_signal(signal.SIGCONT)  # this process has been continued
 
 
 def begin_child(descriptor: int) -> Journal:

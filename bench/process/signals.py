@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from bench.process.stopped_parent import POLL_SECONDS, is_stopped
+
 WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ECHO_SECONDS = 0.2
 """A signal that comes so soon after the first does not count as a second one: job schedulers send theirs to every process,
@@ -68,10 +70,12 @@ class Interrupted(BaseException):
 class Stopper:
     """A receiver of signals; `asked` is the first that came.
 
-    With patience, the code that works calls `check`; without it, a signal raises `Interrupted` at once."""
+    With patience, the code that works calls `check`; without it, a signal raises `Interrupted` at once.  `parent` is the
+    process that watches over this one, if any: `rest` waits while that is stopped."""
 
-    def __init__(self) -> None:
+    def __init__(self, parent: int | None = None) -> None:
         self.asked: int | None = None
+        self._parent = parent
         self._patient = False
 
     @contextmanager
@@ -97,6 +101,15 @@ class Stopper:
         """Raises `Interrupted` if a signal came."""
         if self.asked is not None:
             raise Interrupted(self.asked)
+
+    def rest(self) -> float:
+        """Waits while the parent is stopped, unless a signal comes, and returns for how many seconds."""
+        if self._parent is None or not is_stopped(self._parent):
+            return 0.0
+        begun = time.monotonic()
+        while self.asked is None and is_stopped(self._parent):
+            time.sleep(POLL_SECONDS)
+        return time.monotonic() - begun
 
     @contextmanager
     def listening(self) -> Iterator[None]:

@@ -59,7 +59,9 @@ def results(folder: str | Path, *, records: bool = False) -> pd.DataFrame:
         shock                   the label of the run's shock; empty where it has none
         budget, unit, space     the budget and its unit (seconds, steps or epochs), the space of initial values
         status, message         how the run ended; "not finished" or "missing" where it has not
-        invalid_because         what disturbed the run's clock; empty where nothing did
+        invalid_because         why the run is void: what disturbed its clock, if seconds are its budget; mostly empty
+        disturbed_because       why its seconds are void, whatever its budget; empty where nothing disturbed its clock
+        resumed_with            what changed when the run was resumed, such as another commit; mostly empty
         spans_budget            whether the method's schedule knows the budget
         data                    what the data are called
         steps, trials           parameter updates, and trials begun
@@ -246,6 +248,8 @@ def _outcome_columns(outcome: Outcome, incumbents: Sequence[Mapping[str, Any]]) 
         "message": outcome.message,
         "spans_budget": outcome.spans_budget,
         "invalid_because": "; ".join(outcome.invalid_because),
+        "disturbed_because": "; ".join(outcome.disturbed_because),
+        "resumed_with": ", ".join(outcome.changes),
         "data": outcome.environment.get("data"),
         "steps": outcome.steps,
         "trials": outcome.trials,

@@ -28,10 +28,13 @@ from typing import Any
 
 from bench.records.errors import RecordError
 from bench.records.json_files import intact, read_lines, read_object, sealed, storing, write_json
+from bench.records.processes import Process, changes
 from bench.records.schema import FOR_FIGURES, MANIFEST, OUTCOME, SPEC, Shape, Status, misfit, problem_of
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the files' layout."""
+READABLE = (2, SCHEMA)
+"""Versions that are read.  Outcomes of version 2 know the last of their run's processes alone."""
 
 PROTOCOL = 3
 """Version of the measuring protocol, PROTOCOL.md; figures never mix two versions."""
@@ -47,11 +50,13 @@ USUAL_UNITS = {
 class Outcome:
     """A run's end.  `accounts` maps a ledger account to its seconds; they sum to `wall_seconds`.
 
-    `valid` is false if a timed run's seconds are void; `invalid_because` says why, and `conditions` holds what was
-    measured.  `final` is the last evaluation with `selected_step`, the step at which the returned model was found: 0 is the
-    untrained model.  `record_bytes` is the length of the records, set when they are closed.  It is None in results of older
-    versions, and if the process died, in which case the accounts are unknown as well.  `spans_budget` says that the
-    method's schedule depends on the budget, so that no smaller one can be read off the records.
+    `disturbed_because` says why the run's seconds are void, in whichever of its processes that happened.  If seconds are
+    its budget, the run itself is void: `invalid_because` says so, too, and `valid` is false.  `environment` and
+    `conditions`, what was measured, are those of the last process; `earlier` has the processes before it, oldest first.
+    `final` is the last evaluation with `selected_step`, the step at which the returned model was found: 0 is the untrained
+    model.  `record_bytes` is the length of the records, set when they are closed.  It is None in results of older versions,
+    and if the process died, in which case the accounts are unknown as well.  `spans_budget` says that the method's schedule
+    depends on the budget, so that no smaller one can be read off the records.
     """
 
     status: Status
@@ -65,6 +70,8 @@ class Outcome:
     environment: Mapping[str, Any]
     conditions: Mapping[str, Any] = field(default_factory=dict)
     invalid_because: Sequence[str] = ()
+    disturbed_because: Sequence[str] = ()
+    earlier: Sequence[Process] = ()
     spans_budget: bool = False
     record_bytes: int | None = None
     protocol: int = PROTOCOL
@@ -77,8 +84,18 @@ class Outcome:
 
     @property
     def valid(self) -> bool:
-        """Returns whether nothing disturbed the run's clock."""
+        """Returns whether the run is not void: nothing disturbed its clock, or seconds are not its budget."""
         return not self.invalid_because
+
+    @property
+    def environments(self) -> tuple[Mapping[str, Any], ...]:
+        """Returns the environment of each process that worked on the run, oldest first."""
+        return (*(process["environment"] for process in self.earlier), self.environment)
+
+    @property
+    def changes(self) -> list[str]:
+        """Returns what differed between the processes that worked on the run, such as the commit; mostly nothing."""
+        return changes(self.environments)
 
 
 @dataclass(frozen=True)
@@ -311,10 +328,12 @@ def read_outcome(folder: Path) -> Outcome | None:
         if not path.exists():  # another runner has started the run again
             return None
         raise
-    if content.get("schema") != SCHEMA:
+    if content.get("schema") not in READABLE:
+        versions = " and ".join(map(str, READABLE))
         raise RecordError(
-            f"{path}:1:1: has schema {content.get('schema')!r}, but this version reads {SCHEMA}; use another folder"
+            f"{path}:1:1: has schema {content.get('schema')!r}, but this version reads {versions}; use another folder"
         )
+    content = {"disturbed_because": content.get("invalid_because"), "earlier": [], **content}
     _check(path, content, OUTCOME, remedy)
     try:
         content.pop("valid", None)

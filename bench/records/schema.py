@@ -174,6 +174,14 @@ def _is_environment(value: Any) -> bool:
         return False
 
 
+def _are_processes(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(process, dict) and isinstance(process.get("conditions"), dict)
+        and _is_environment(process.get("environment")) and _are_texts(process.get("disturbed_because"))
+        for process in value
+    )  # fmt: skip
+
+
 Shape = Mapping[str, tuple[Callable[[Any], bool], str]]
 NUMBER_OPTIONS = ("lr", "meta_rate", "members", "reset_every", "validation_batch_size", "epochs")
 TEXT_OPTIONS = ("pruner", "influence", "order", "source")
@@ -197,7 +205,8 @@ OUTCOME: Shape = {
     "wall_seconds": (_is_amount, "a number of at least 0"), "accounts": (_are_numbers, "numbers by name"),
     "final": (_is_final, "numbers by name"), "environment": (_is_environment, "a mapping with `finished`, a date and time"),
     "conditions": (lambda value: isinstance(value, dict), "a mapping"),
-    "invalid_because": (_are_texts, "a list of strings"),
+    "invalid_because": (_are_texts, "a list of strings"), "disturbed_because": (_are_texts, "a list of strings"),
+    "earlier": (_are_processes, "a list of mappings with `environment`, `conditions` and `disturbed_because`"),
     "spans_budget": (lambda value: isinstance(value, bool), "true or false"), "protocol": (_is_count, "a whole number"),
     "record_bytes": (lambda value: value is None or _is_count(value), "a whole number of at least 0, or null"),
 }  # fmt: skip

@@ -1,8 +1,9 @@
 """Whether the machine was fit for a timed run: the readings, and the reasons for which a run's seconds are void.
 
 The readings are the fraction of its counted time for which the run had a processor, jumps of the system's clock against the
-monotonic one, thermal throttling, other processes on the GPU, and the time that a fixed piece of work takes before and
-after the run.  A reading that the system does not provide is None.
+monotonic one, thermal throttling, other processes on the GPU, the time that a fixed piece of work takes before and after
+the run, and the time for which the command was stopped, which is not counted.  A reading that the system does not provide
+is None.  Each process that works on a run has readings of its own: see `bench.records.processes`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,20 +26,24 @@ GPU_SLOWDOWNS = ("hw_thermal_slowdown", "sw_thermal_slowdown", "hw_power_brake_s
 
 
 class Verdict(NamedTuple):
-    """The readings, and the reasons as sentences; a timed run with any reason is not valid."""
+    """A process's readings, and as sentences the reasons for which the seconds of its run are void."""
 
     readings: dict[str, Any]
     reasons: list[str]
 
 
 class Conditions:
-    """A watcher of one run, made before its budget begins and asked after the run has ended."""
+    """A watcher of one process's work on a run, made before that begins, and asked at checkpoints and after its end.
+
+    `stopped_seconds` is for how long the work has waited because the command was stopped.
+    """
 
     def __init__(self, device: torch.device):
         self._device = device
         # On a GPU the main thread sleeps while others queue its work, so all threads are counted.
         self._processor_time = time.process_time if device.type == "cuda" else time.thread_time
         self._running = self._elapsed = 0.0
+        self.stopped_seconds = 0.0
         self._before = speed_probe(device)
         self._throttled = throttle_events()
         self._others: int | None = None
@@ -63,23 +68,38 @@ class Conditions:
         if slowdowns is not None:
             self._slowdowns = (self._slowdowns or set()) | slowdowns
 
-    def verdict(self) -> Verdict:
-        """Returns the readings and the reasons for which the run's seconds are void."""
+    def verdict(self, earlier: Sequence[Mapping[str, Any]] = (), *, has_ended: bool = True) -> Verdict:
+        """Returns the readings and the reasons for which the run's seconds are void.
+
+        `earlier` are the readings of earlier processes of the run.  A process that has not ended is not probed.
+        """
         system, steady = time.time() - self._clocks[0], time.perf_counter() - self._clocks[1]
+        own = {
+            "running": min(1.0, self._running / self._elapsed) if self._elapsed else 1.0, "working_seconds": self._elapsed,
+        }  # fmt: skip
         readings = {
-            "running": min(1.0, self._running / self._elapsed) if self._elapsed else 1.0,
+            **own,
+            "running_so_far": _running_in([*earlier, own]),
+            "stopped_seconds": self.stopped_seconds,
             "clock_jump_seconds": system - steady,
             "throttle_events": _difference(throttle_events(), self._throttled),
             "other_processes": self._others,
             "gpu_slowdowns": None if self._slowdowns is None else sorted(self._slowdowns),
-            "probe_seconds": [self._before, speed_probe(self._device)],
+            "probe_seconds": [self._before, speed_probe(self._device) if has_ended else None],
         }
         return Verdict(readings, _reasons(readings))
 
 
+def _running_in(processes: Sequence[Mapping[str, Any]]) -> float:
+    """Returns the fraction of all processes' working time for which they had a processor."""
+    working = sum(each["working_seconds"] for each in processes)
+    return sum(each["running"] * each["working_seconds"] for each in processes) / working if working else 1.0
+
+
 def _reasons(readings: dict[str, Any]) -> list[str]:
     reasons = []
-    if readings["running"] < LEAST_RUNNING:
+    # A last process of a few milliseconds does not tell against the whole run, nor a good one for it.
+    if max(readings["running"], readings["running_so_far"]) < LEAST_RUNNING:
         reasons.append(f"it had a processor for {readings['running']:.0%} of its counted time")
     if abs(readings["clock_jump_seconds"]) > LARGEST_JUMP:
         reasons.append(f"the clock jumped by {readings['clock_jump_seconds']:.3g} s")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +20,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-op
 def describe_environment(
     device: torch.device, threads: int, *, data: str | None, packages: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Returns what a reader needs to judge whether two runs can be compared.
+    """Returns what a reader needs to judge whether two runs can be compared, `finished` at the present time.
 
     `data` names the loaded data, if any; `packages` are what the run's method needs beside those that all runs have.
     """
@@ -34,8 +35,17 @@ def describe_environment(
         "platform": platform.platform(terse=True),
         "machine": platform.machine(),
         "threads": threads,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": _now(),
     }
+
+
+def finished_now(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an environment that was described at the start, `finished` at the present time."""
+    return {**environment, "finished": _now()}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def place_and_date(environment: dict[str, Any]) -> str:

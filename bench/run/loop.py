@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -16,13 +16,15 @@ from bench.protocol import Incumbent, Method, Split, State, Task, judged_anew, s
 from bench.protocol.ledger import Ledger
 from bench.records import Outcome, RunWriter, Status
 from bench.records.checkpoints import packed, write_checkpoint
+from bench.records.processes import Process
 from bench.run.disturbances import Conditions
+from bench.run.environment import finished_now
 from bench.run.gradient_correlations import gradient_correlations
 
-CHECKPOINT_VERSION = 3
+CHECKPOINT_VERSION = 4
 CHECKPOINT_SHARE = 0.02
 """The share of a run's time that checkpoints may take: large ones are written less often."""
-SAVED = ("due", "result", "final", "recorded_trials", "resumptions")
+SAVED = ("due", "result", "final", "recorded_trials")
 """The loop's fields with plain values, which checkpoints save."""
 CHUNK_SECONDS = 0.02
 """The time between two looks at the clock, so that neither reading it nor a late deadline matters."""
@@ -52,9 +54,9 @@ class Loop:
     """One run in progress."""
 
     def __init__(self, method: Method, task: Task, test: Split, spec: Spec, ledger: Ledger, writer: RunWriter,
-                 sink: Sink, progress: Progress):  # fmt: skip
+                 sink: Sink, progress: Progress, environment: Mapping[str, Any]):  # fmt: skip
         self.method, self.task, self.test, self.spec, self.ledger = method, task, test, spec, ledger
-        self.writer, self.sink, self.progress = writer, sink, progress
+        self.writer, self.sink, self.progress, self.environment = writer, sink, progress, environment
         self.unit, self.amount = spec["budget"]["unit"], spec["budget"]["amount"]
         self.model = task.model(spec["seed"])
         self.state: Any = None
@@ -66,7 +68,8 @@ class Loop:
         if self.events:
             self.test = Split(*(part.clone() for part in test))  # shocks write into it
         self.interval = self.due = self.amount / spec["evaluations"]
-        self.resumptions = 0
+        self.earlier: list[Process] = []
+        """The processes that worked on the run before this one."""
         self.is_told = False
         """Whether a failure to write a checkpoint has been reported."""
         self.conditions = Conditions(task.device)
@@ -91,14 +94,20 @@ class Loop:
         self.selected = self.state.incumbent
         for name in SAVED:
             setattr(self, name, earlier[name])
-        self.resumptions += 1
+        self.earlier = earlier["processes"]
         self.ledger.switch("runner")
+
+    def process(self, *, has_ended: bool) -> Process:
+        """Describes this process's part in the run: where it works, and what has disturbed it so far."""
+        readings, reasons = self.conditions.verdict([each["conditions"] for each in self.earlier], has_ended=has_ended)
+        return Process(environment=finished_now(self.environment), conditions=readings, disturbed_because=reasons)
 
     def checkpoint(self, *, is_last: bool) -> None:
         """Writes all that the run needs to continue.  A failure is reported once, and again before the run is left."""
         content = {
             "version": CHECKPOINT_VERSION, "method": self.state.saved(), "events": len(self.events),
             "records": self.writer.durable(), "seconds": dict(self.ledger.seconds),
+            "processes": [*self.earlier, self.process(has_ended=False)],
             **{name: packed(getattr(self, name)) for name in SAVED},
         }  # fmt: skip
         try:
@@ -123,6 +132,7 @@ class Loop:
             used = self.advance(used)
             if (moment := self.ledger.wall()) - shown > 0.1:
                 self.progress(min(1.0, used / self.amount), self.state)
+                self.conditions.stopped_seconds += stopper.rest()  # on the runner's account, which is not counted
                 shown = moment
         self.state.finish()
         self.record_trials(used)

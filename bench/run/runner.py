@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,8 +20,8 @@ from bench.protocol import Method, Task
 from bench.protocol.ledger import COUNTED, Cuda, Ledger
 from bench.records import Outcome, RunWriter, Status, StorageError, read_outcome, read_run, run_id
 from bench.records.checkpoints import Earlier, discard_checkpoint, resumable
-from bench.run.disturbances import Verdict
-from bench.run.environment import describe_environment
+from bench.records.processes import Process, disturbances
+from bench.run.environment import describe_environment, finished_now
 from bench.run.loop import CHECKPOINT_VERSION, Loop, Progress, Sink
 from oho.freed_memory import keep_freed_memory
 
@@ -56,30 +57,34 @@ def run(
     keep_freed_memory()
     with stopper.patience():  # leaving at once would lose work, except during the set-up
         writer, sink, earlier = _opened(root, spec, ledger, open_sink)
-        task: Task | None = None
         loop: Loop | None = None
         status, message = Status.FAILED, ""
-        packages: tuple[str, ...] = ()
+        processes: list[Process] = earlier.content["processes"] if earlier else []
+        environment = describe_environment(device, threads, data=None)
         stop: BaseException | None = None
+
+        def ended(status: Status, message: str) -> Outcome:
+            return _outcome(status, message, spec, loop=loop, ledger=ledger, environment=environment, earlier=processes)
+
         try:
             with stopper.impatience():
                 task, test = task_of(spec, device, data_root)
-                method, packages = method_of(spec), packages_of(spec)
+                method = method_of(spec)
+                environment = describe_environment(device, threads, data=task.data, packages=packages_of(spec))
                 _warm_up(method, task, spec["seed"])
-                loop = Loop(method, task, test, spec, ledger, writer, sink, progress)
+                loop = Loop(method, task, test, spec, ledger, writer, sink, progress, environment)
                 loop.start(earlier.content if earlier else None)
             status = loop.until_budget(stopper, checkpoint_seconds)
         except (Interrupted, KeyboardInterrupt) as signal:
             status, stop = Status.INTERRUPTED, signal
             message = "stopped by a signal; repeat the command to continue"
         except StorageError as error:
-            sink.close(_outcome(Status.FAILED, str(error), loop, ledger, {}))
+            sink.close(ended(Status.FAILED, str(error)))
             writer.close()
             raise
         except (Exception, SystemExit) as error:
             message = _traceback_of(error)
-        environment = describe_environment(device, threads, data=task.data if task else None, packages=packages)
-        outcome = _outcome(status, message, loop, ledger, environment)
+        outcome = ended(status, message)
         try:
             writer.close(outcome)
             if status is not Status.INTERRUPTED:
@@ -143,13 +148,17 @@ def _traceback_of(error: BaseException) -> str:
     return f"{frames}{' '.join(raised.split())}\n".replace(f"{home}/", "~/")
 
 
-def _outcome(status: Status, message: str, loop: Loop | None, ledger: Ledger, environment: dict) -> Outcome:
-    state, verdict, accounts = loop.state if loop else None, Verdict({}, []), dict(ledger.seconds)
+def _outcome(
+    status: Status, message: str, spec: Spec, *, loop: Loop | None, ledger: Ledger, environment: dict[str, Any],
+    earlier: list[Process],
+) -> Outcome:  # fmt: skip
+    state, process, accounts = loop.state if loop else None, None, dict(ledger.seconds)
     wall = sum(accounts.values())
     with contextlib.suppress(RuntimeError):  # after one failure, a device fails at everything
         wall = ledger.wall()
         accounts = dict(ledger.seconds)
-        verdict = loop.conditions.verdict() if loop else verdict
+        process = loop.process(has_ended=True) if loop else None
+    reasons = disturbances([*earlier, process] if process else earlier)
     return Outcome(
         status=status,
         message=message,
@@ -159,8 +168,10 @@ def _outcome(status: Status, message: str, loop: Loop | None, ledger: Ledger, en
         wall_seconds=wall,
         accounts=accounts,
         final=loop.final if loop else {},
-        environment=environment,
-        conditions={**verdict.readings, "resumptions": loop.resumptions if loop else 0},
-        invalid_because=verdict.reasons if loop and loop.unit == "seconds" else [],
+        environment=finished_now(environment),
+        conditions={**(process["conditions"] if process else {}), "resumptions": len(earlier)},
+        invalid_because=reasons if spec["budget"]["unit"] == "seconds" else [],
+        disturbed_because=reasons,
+        earlier=earlier,
         spans_budget=state.spans_budget if state else False,
     )

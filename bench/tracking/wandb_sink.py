@@ -161,6 +161,8 @@ class WandbSink:
 
     def _finish(self, outcome: Outcome) -> None:
         self._run.summary.update({"status": str(outcome.status), "counted_seconds": outcome.counted_seconds})
+        if outcome.disturbed_because:
+            self._run.summary["disturbed_because"] = "; ".join(outcome.disturbed_because)
         self._run.summary.update({f"seconds/{name}": value for name, value in outcome.accounts.items()})
         self._run.summary.update({f"environment/{name}": value for name, value in outcome.environment.items()})
         self._run.finish(exit_code=0 if outcome.status.is_result else 1)

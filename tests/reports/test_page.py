@@ -93,6 +93,7 @@ def test_the_table_has_a_row_for_each_planned_run(mixed):
     ]  # fmt: skip
     assert table[mixed.ids.failed][2:9] == [HOSTILE, 3, "failed", budget, None, None, None]
     assert table[mixed.ids.disturbed][3:5] == [7, "diverged (clock disturbed) (untrained model)"]
+    assert table[mixed.ids.disturbed][9] == [2.0, "2 (disturbed)"]
     assert table[mixed.ids.unfinished][2:] == ["Step", 9, "not finished", budget, *[None] * 6, mixed.ids.unfinished]
     assert table[MISSING] == ["both", *[None] * 3, "missing", *[None] * 7, MISSING]
     assert all(type(table[first][index]) is int for index in (3, 10, 11))

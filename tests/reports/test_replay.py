@@ -35,6 +35,13 @@ def test_the_description_has_medians_and_says_of_what(tmp_path):
     assert "0.4000 [0.3000, 0.5000] n=3" in line
 
 
+def test_a_run_whose_clock_was_disturbed_is_named_beside_its_seconds(tmp_path):
+    write_folder(tmp_path, {("fixed", None): LOSSES["fixed", None]}, invalid_because=["it slept"])
+    table = at_budgets(tmp_path, 2.0, period=1.0)
+    assert set(table["invalid_because"]) == {"it slept"}
+    assert "in 3 of 3 runs the clock was disturbed: they are not valid" in describe(table)
+
+
 WRONG = [
     (3, None, "largest budget .* is 2"), (0, None, "above 0"), (1, 1e-9, "--period 1e-09: from a 1000th"),
     (1, 2, "--period 2: from a 1000th of the budget up to it"),

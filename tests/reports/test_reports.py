@@ -13,7 +13,7 @@ from reports.figures import anytime, distribution, performance
 from reports.selection import NoData, measured
 from reports.statistics import bootstrap, bootstrap_curves, first_at_most, interquartile_mean, median
 from reports.tables import read_tables
-from reports.words import setting
+from reports.words import setting, stamp
 
 
 def test_median_and_interquartile_mean_are_exact():
@@ -144,6 +144,27 @@ def test_a_disturbed_run_is_shown_and_told(tmp_path):
     problems = document._problems(tables.runs)
     assert all(identity in line for identity, line in zip(ids, problems, strict=True))
     assert all("not valid: it slept" in line for line in problems)
+    assert stamp(measured(tables.runs)).endswith("; in 3 of 3 runs the clock was disturbed")
+
+
+def test_where_seconds_are_not_the_budget_their_disturbance_is_told_wherever_they_are_shown(tmp_path):
+    spec = {**spec_of("fixed", 0), "budget": {"unit": "steps", "amount": 100}}
+    records = [incumbent(100, 0.5), evaluation(100, 0.5)]
+    first = {"environment": {**ENVIRONMENT, "commit": "before"}, "conditions": {}, "disturbed_because": ["it slept"]}
+    identity = write_run(tmp_path, spec, records, disturbed_because=["it slept"], earlier=[first])
+    write_manifest(tmp_path, Manifest("both", (), {}, (identity,)))
+    tables = read_tables(tmp_path)
+    told = "In 1 of 1 runs the clock was disturbed: losses are valid, seconds are not (last page)."
+    assert told in setting(measured(tables.runs), tables.environments)
+    slept, changed = document._problems(tables.runs)
+    assert slept.endswith("losses valid, seconds not: it slept")
+    assert changed.endswith("resumed with: another commit (before, then abc)")
+    content = document._content(tables, [])
+    (table,) = content["results"]
+    assert table["rows"][0][6] == "2 †"
+    assert table["marked"] == content["ledger_marked"] == "†: the clock of a run or more was disturbed (last page)."
+    assert content["ledger"][0][0] == "Fixed †"
+    assert ["commit", "abc, before"] in content["provenance"]
 
 
 def test_the_report_is_the_same_bytes_for_the_same_records(tmp_path, monkeypatch):

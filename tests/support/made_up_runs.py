@@ -60,6 +60,7 @@ def write_run(root, spec, records, status=Status.BUDGET_REACHED, **changes):
         "selection": 0.0, "search": 0.0, "setup": 0.5, "evaluation": 0.0, "tracking": 0.0, "runner": 0.0},
         "final": records[-1] if records else {}, "environment": ENVIRONMENT,
     }  # fmt: skip
+    values["disturbed_because"] = changes.get("invalid_because", ())
     writer.close(Outcome(**{**values, **changes}))
     return writer.id
 

@@ -242,7 +242,7 @@ def test_a_folder_of_another_schema_is_one_line(asked, tmp_path):
     words = [word.replace("CONFIG", str(config)).replace("OUT", str(out)) for word in ASKING[asked]]
     (path,) = out.glob("*/outcome.json")
     line = the_line(command(*words), 2)
-    assert line == f"oho-bench: {path}:1:1: has schema 99, but this version reads 2; use another folder"
+    assert line == f"oho-bench: {path}:1:1: has schema 99, but this version reads 2 and 3; use another folder"
 
 
 def test_a_folder_of_another_protocol_takes_no_run_of_this_one(tmp_path):

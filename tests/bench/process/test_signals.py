@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -20,18 +21,19 @@ import bench.run.runner
 from bench.command.planning import plan
 from bench.command.run_series import launch
 from bench.command.status import describe
-from bench.process.signals import Interrupted
+from bench.process.signals import Interrupted, Stopper
+from bench.process.stopped_parent import can_be_seen
 from bench.records import Status, read_outcome, read_run, run_id
 from bench.records.checkpoints import CHECKPOINT
-from bench.run.environment import describe_environment
+from bench.run.environment import finished_now
 
 
 def test_a_signal_while_a_run_is_being_ended_stops_after_it(tmp_path, monkeypatch):
     def signalled(*arguments, **options):
         os.kill(os.getpid(), signal.SIGTERM)
-        return describe_environment(*arguments, **options)
+        return finished_now(*arguments, **options)
 
-    monkeypatch.setattr(bench.run.runner, "describe_environment", signalled)
+    monkeypatch.setattr(bench.run.runner, "finished_now", signalled)
     both = experiment(tmp_path, "fixed", "adam")
     with pytest.raises(Interrupted):
         launch([both], plan([both], tmp_path), tmp_path, data_root=None)
@@ -105,17 +107,46 @@ def test_a_signal_before_the_first_run_is_one_line(tmp_path):
     assert told.split("\n") == ["", "oho-bench: stopped; repeat the command to continue", ""]
 
 
+def rests(process):
+    """Whether the process sleeps at five looks, one soon after another; at work it runs or waits for a processor."""
+    states = []
+    for _ in range(5):
+        states.append(state_of(process))
+        time.sleep(0.02)
+    return states == ["S"] * 5
+
+
+@pytest.mark.skipif(not can_be_seen(), reason="this system does not tell the states of processes")
+def test_work_waits_while_its_parent_is_stopped_unless_a_signal_comes():
+    with subprocess.Popen(["sleep", "60"]) as parent:
+        stopper = Stopper(parent.pid)
+        assert stopper.rest() == Stopper().rest() == Stopper(2**30).rest() == 0.0
+        parent.send_signal(signal.SIGSTOP)
+        until(lambda: state_of(parent.pid) == "T")
+        threading.Timer(0.2, parent.send_signal, [signal.SIGCONT]).start()
+        assert stopper.rest() >= 0.15
+        parent.send_signal(signal.SIGSTOP)
+        until(lambda: state_of(parent.pid) == "T")
+        threading.Timer(0.1, setattr, [stopper, "asked", signal.SIGTERM]).start()
+        assert 0.0 < stopper.rest() < 50
+        parent.kill()
+
+
 def test_a_command_is_suspended_continued_and_stopped_by_a_signal_to_every_process_of_its_job(tmp_path):
     process, run, worker = within(tmp_path / "runs", write_config(tmp_path, "oho-full"), "--set", "budget.steps=4000")
-    process.send_signal(signal.SIGTSTP)
-    until(lambda: state_of(process.pid) == state_of(worker) == "T")
-    process.send_signal(signal.SIGCONT)
-    until(lambda: state_of(worker) not in "TZ")
+    for number in (signal.SIGSTOP, signal.SIGTSTP):
+        process.send_signal(number)
+        until(lambda: state_of(process.pid) == "T")
+        until(lambda: rests(worker))
+        process.send_signal(signal.SIGCONT)
+        until(lambda: state_of(worker) == "R")
     os.kill(worker, signal.SIGTERM)
     process.send_signal(signal.SIGHUP)
     told = process.communicate(timeout=20)[1]
     assert process.returncode in (143, 129)  # what was heard first
-    assert read_run(run).outcome.status is Status.INTERRUPTED
+    outcome = read_run(run).outcome
+    assert outcome.status is Status.INTERRUPTED
+    assert outcome.conditions["stopped_seconds"] > 0.1
     assert told.splitlines()[-1] == "oho-bench: stopped; repeat the command to continue"
 
 
