@@ -17,7 +17,9 @@ from bench.records.plugins import PluginError
 WORDS = {
     "dict_type": "a mapping is expected", "model_type": "a mapping is expected",
     "model_attributes_type": "a name or a mapping with a `name` is expected", "too_short": "one or more are expected",
-    "tuple_type": "a list, [...], is expected",
+    "tuple_type": "a list, [...], is expected", "int_from_float": "a whole number is expected",
+    "int_type": "a whole number is expected", "float_type": "a number is expected",
+    "bool_type": "true or false is expected", "finite_number": "a finite number is expected",
 }  # fmt: skip
 """What replaces pydantic's words for these mistakes."""
 Model = TypeVar("Model", bound=BaseModel)
