@@ -55,6 +55,8 @@ def _written(content: Any, place: tuple[str | int, ...]) -> tuple[str | int, ...
     first, rest = place[0], place[1:]
     is_item = isinstance(content, list | tuple) and isinstance(first, int)
     inside = is_item or (isinstance(content, Mapping) and first in content)
+    if inside and rest and not isinstance(content[first], Mapping | list | tuple):  # a member has an option of its own name
+        inside = False
     if inside or not rest:
         return (first, *_written(content[first] if inside else None, rest))
     return _written(content, rest)
