@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -40,7 +41,7 @@ class SpaceRead:
             value = law.at(fraction)
             if reason := refusal(options, name, value):
                 place = self.source.place(self._key(name, optimizer))
-                hint = "; give the law `integer: true`" if _is_whole(options, name, law) else ""
+                hint = "; give the law integer: true" if _is_whole(options, name, law) else ""
                 return f"space {own.name!r} ({place}) has a law for {name} that reaches {value:g}: {reason}{hint}"
         return None
 
@@ -101,7 +102,7 @@ def tunable(options: type[Options]) -> set[str]:
     """Returns the names of the hyperparameters that methods with such options may leave open."""
     fields = options.model_fields.items()
     kinds = [(name, kind) for name, field in fields for kind in leaves(field.annotation) if isinstance(kind, type)]
-    choices = [{name: kind()} for name, kind in kinds if issubclass(kind, OptimizerChoice)]
+    choices: list[dict[str, Any]] = [{name: kind()} for name, kind in kinds if issubclass(kind, OptimizerChoice)]
     try:
         return {name for given in [{}, *choices] for name in options.model_construct(**given).values()}
     except AttributeError:  # in the `values` of a user's own method, which may need options that have no default

@@ -15,7 +15,7 @@ from bench.records import run_id
 MISTAKES = {
     "unknown key": ("threads: 1", "thread: 1", r":7:1: unknown key 'thread'; allowed: .*threads"),
     "misspelt key": ("task: ", "tsak: ", r":3:1: unknown key 'tsak'; allowed: .*task"),
-    "wrong type": ("evaluations: 6", "evaluations: many", r":8:1: evaluations: a whole number is expected \(given 'many'\)"),
+    "wrong type": ("evaluations: 6", "evaluations: many", r":8:1: evaluations: a whole number is ex.* \(given 'many'\)"),
     "unknown method": ("name: fixed", "name: fixd", r":11:6: unknown method 'fixd'; did you mean 'fixed'\?"),
     "negative budget": ("steps: 60", "steps: -60", r":4:10: budget.steps: .*greater than or equal to 1"),
     "unknown unit": ("steps: 60", "hours: 1", r":4:10: unknown key"),
