@@ -14,14 +14,15 @@ import numpy as np
 import pandas as pd
 
 from bench.records import ReportError, Run, experiments_in, read_run, result_at
+from reports.selection import untrained
 from reports.statistics import bootstrap
 from reports.words import budget_unit
 
 MOMENTS = 1_000
-UNKNOWN = "unknown"
+UNKNOWN, UNTRAINED = "unknown", "untrained"
 COLUMNS = [
-    "experiment", "label", "seed", "budget", "unit", "invalid_because", "replayed", "trial", "validation_loss", "test_loss",
-    "test_error",
+    "experiment", "label", "seed", "budget", "unit", "invalid_because", "replayed", "trial", "selected_step",
+    "validation_loss", "test_loss", "test_error",
 ]  # fmt: skip
 
 
@@ -74,10 +75,10 @@ def _measured(results: Path) -> Iterator[tuple[str, Run]]:
 def _row(experiment: str, run: Run, budget: float) -> list:
     found, spec = result_at(run, budget), run.spec
     values = [np.nan if found is None or found[name] is None else found[name] for name in COLUMNS[-3:]]
-    trial = found["trial"] if found else None
+    place = [found["trial"], found["step"]] if found else [None, None]
     head = [experiment, spec["method"]["label"], spec["seed"], spec["budget"]["amount"], spec["budget"]["unit"]]
     void = "; ".join(run.outcome.invalid_because) if run.outcome else ""
-    return [*head, void, budget, trial, *values]
+    return [*head, void, budget, *place, *values]
 
 
 def _block(experiment: str, group: pd.DataFrame) -> str:
@@ -97,14 +98,19 @@ def _block(experiment: str, group: pd.DataFrame) -> str:
         lines.append(f"in {void} of {len(runs)} runs the clock was disturbed: they are not valid")
     if any(UNKNOWN in cell for row in cells.values() for cell in row):
         lines.append(f"{UNKNOWN}: no model with a finite loss, or a schedule that spans the budget: run it with this one")
+    if any(UNTRAINED in row for row in cells.values()):
+        lines.append(f"{UNTRAINED}: most of the method's runs had selected no trained model by then")
     return "\n".join(lines)
 
 
 def _cell(group: pd.DataFrame, label: str, budget: float, columns: int) -> str:
     """Returns the median, with its interval where there is room."""
-    losses: Sequence[float] = group.loc[(group["label"] == label) & (group["replayed"] == budget), "test_loss"]
+    runs = group[(group["label"] == label) & (group["replayed"] == budget)]
+    losses: Sequence[float] = runs["test_loss"]
     if np.isnan(np.asarray(losses)).all():
         return UNKNOWN
+    if untrained(runs):
+        return UNTRAINED
     estimate = bootstrap(losses)
     if columns > 1 or not np.isfinite(estimate.low):
         return f"{estimate.value:.4f}"

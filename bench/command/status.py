@@ -22,11 +22,13 @@ def describe(root: Path) -> str:
     protocols: set[int] = set()
     for manifest in manifests:
         counts: Counter[str] = Counter()
+        untrained = 0
         for identity in manifest.runs:
             outcome = read_outcome(root / identity)
             status = outcome.status if outcome else "not finished"
             counts["damaged" if is_damaged(root / identity, outcome) else str(status)] += 1
             protocols |= {outcome.protocol} if outcome else set()
+            untrained += outcome is not None and outcome.final.get("selected_step") == 0
             if outcome and outcome.status is Status.FAILED:
                 failures[identity] = (outcome.message.strip().splitlines() or ["no message"])[-1]
             elif outcome and not outcome.valid:
@@ -36,7 +38,8 @@ def describe(root: Path) -> str:
             if outcome and (changes := outcome.changes):
                 changed[identity] = ", ".join(changes)
         parts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in sorted(counts.items()))
-        lines.append(f"{manifest.experiment}: {len(manifest.runs)} runs: {parts}")
+        said = f"; {untrained} return{'s' if untrained == 1 else ''} the untrained model" if untrained else ""
+        lines.append(f"{manifest.experiment}: {len(manifest.runs)} runs: {parts}{said}")
         if counts["damaged"]:
             lines.append("repeat the command to run the damaged runs again")
     lines += [f"failed {root / identity}: {reason}" for identity, reason in failures.items()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -13,16 +12,15 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from bench.experiment.first_selection import too_short
 from bench.experiment.methods import MethodReader, check_kick, refuse_twins
-from bench.experiment.mistakes import found, unknown, validate
+from bench.experiment.mistakes import found, validate
 from bench.experiment.plugins import Catalogue
-from bench.experiment.registries import METHODS
 from bench.experiment.schema import Budget, ExperimentFields, Tracking
-from bench.experiment.shipped import spaces
 from bench.experiment.size_checks import classless_events, late_events, misfits
+from bench.experiment.spaces import check_names, read_space
 from bench.experiment.spec import Spec
 from bench.experiment.tasks import TaskRead, read_task
 from bench.experiment.yaml_file import YamlFile, override, read_yaml
-from bench.protocol import OPTIMIZERS, Space
+from bench.protocol import Space
 from bench.records import PROTOCOL
 from bench.records.plugins import PluginError
 
@@ -61,17 +59,18 @@ def load_experiment(
     fields = validate(file, (), ExperimentFields, file.content)
     catalogue = _catalogue(file, fields)
     figures = [found(file, ("figures", i), name, catalogue, "figure") for i, name in enumerate(fields.figures)]
-    space = _space(file, fields.space)
+    read = read_space(file, fields.space)
     task = read_task(file, fields.task, catalogue, data_root)
-    reader = MethodReader(file, catalogue, space)
+    reader = MethodReader(file, catalogue, read)
     methods = [reader.spec(("methods", place), item) for place, item in enumerate(fields.methods)]
+    check_names(read, catalogue, reader.options)
     for key, misfit in misfits(task, methods):
         raise file.error(key, misfit)
     refuse_twins(file, "methods", methods)
     shocks = _shocks(file, fields, methods)
     for key, misfit in (*late_events(task, fields.budget, fields.shocks), *classless_events(task, fields.shocks)):
         raise file.error(key, misfit)
-    common = _common(fields, task, space, device)
+    common = _common(fields, task, read.space, device)
     chosen = tuple(seeds) if seeds is not None else fields.seeds
     specs = _specs(file, common, chosen, methods, shocks)
     resolved = {**common, "methods": methods, "shocks": shocks, "seeds": list(chosen)}
@@ -143,23 +142,6 @@ def _shocks(file: YamlFile, fields: ExperimentFields, methods: Sequence[Spec]) -
     shocks = [shock.resolved() for shock in fields.shocks]
     refuse_twins(file, "shocks", shocks)
     return shocks
-
-
-def _space(file: YamlFile, name: str) -> Space:
-    """Returns the space of a name, which is a file relative to the experiment's or a shipped space."""
-    path = file.path.parent / f"{name.removesuffix('.yaml')}.yaml"
-    if not os.path.lexists(path):
-        shipped = spaces()
-        if name not in shipped:
-            told = f"space: no file {path}, and no shipped space of that name; shipped are: {', '.join(shipped)}"
-            raise file.error(("space",), told)
-        path = shipped[name]
-    source = read_yaml(path)
-    space = validate(source, (), Space, source.content)
-    for optimizer in space.optimizers:
-        if optimizer not in (allowed := [*OPTIMIZERS, *METHODS]):
-            raise unknown(source, ("optimizers", optimizer), optimizer, allowed, "optimizer")
-    return space
 
 
 def _spell_out(content: CommentedMap) -> None:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, field
 from typing import Any
-
-from pydantic import ValidationError
 
 from bench.experiment.labels import checked_label
 from bench.experiment.mistakes import named, rest, validate
 from bench.experiment.plugins import Catalogue, entry_of
+from bench.experiment.spaces import SpaceRead, refusal
 from bench.experiment.spec import Spec, build_method, options_in
 from bench.experiment.yaml_file import Key, YamlFile
-from bench.protocol import Kick, MethodEntry, Options, Space
+from bench.protocol import Kick, MethodEntry, Options
 from bench.records import run_id
 from bench.records.plugins import PluginError
-
-QUANTILES = (0.0, 1.0, 0.3819660)
-"""Where a law is tried: at its ends, and where it is unlikely to give one of the whole numbers that some methods need."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +23,9 @@ class MethodReader:
 
     file: YamlFile
     catalogue: Catalogue
-    space: Space
+    read: SpaceRead
+    options: list[Options] = field(default_factory=list)
+    """Those of the methods read so far."""
 
     def spec(self, key: Key, item: Mapping[str, Any]) -> Spec:
         """Returns a method as specs hold it: with every option, its label and its family.  Raises `ConfigError`."""
@@ -45,12 +42,12 @@ class MethodReader:
             over = {"over": self._over((*key, "over"), content.get("over"), name, entry)}
             content["over"] = None
         options = validate(file, key, entry.options, content)
-        self._check_space(key, options)
+        self._check_space(key, options, over.get("over"))
         about = {"name": name, "family": entry.family, **({"origin": origin} if origin else {})}
         spec = {**about, **options.model_dump(mode="json"), **over}
         spec["label"] = label if label is not None else _usual_label(entry, options, spec)
         try:
-            build_method(spec, self.space)
+            build_method(spec, self.read.space)
         except ValueError as error:
             raise file.error(key, f"{name}: {error}") from None
         return spec
@@ -81,18 +78,15 @@ class MethodReader:
         except PluginError:  # an installed package may fail to be imported
             return False
 
-    def _check_space(self, key: Key, options: Options) -> None:
-        """Raises `ConfigError` unless the space has a law for every open value and the method accepts the law's values."""
-        file, space = self.file, self.space
-        own = space.of(options.optimizer_name)
-        open_names = [name for name, value in options.values().items() if value is None]
-        if missing := own.missing(open_names):
-            known = ", ".join(own.hyperparameters)
-            raise file.error(key, f"space {space.name!r} has no law for {', '.join(missing)}; it has: {known}")
-        for name, fraction in product(open_names, QUANTILES):
-            value = own.hyperparameters[name].at(fraction)
-            if reason := _refusal(options, name, value):
-                raise file.error(key, f"space {space.name!r} has a law for {name} that reaches {value:g}: {reason}")
+    def _check_space(self, key: Key, options: Options, over: Spec | None) -> None:
+        """Raises `ConfigError` unless the space has a law for every open value and the method accepts the law's values.
+
+        A method that repeats another one draws from the space of the other's optimizer.
+        """
+        optimizer = (_options_of(over) if over else options).optimizer_name
+        if problem := self.read.problem(options, optimizer):
+            raise self.file.error(key, problem)
+        self.options.append(options)
 
 
 def _usual_label(entry: MethodEntry, options: Options, spec: Spec) -> str:
@@ -101,13 +95,9 @@ def _usual_label(entry: MethodEntry, options: Options, spec: Spec) -> str:
     return f"{label}: {spec['over']['label']}" if "over" in spec else label
 
 
-def _refusal(options: Options, name: str, value: float) -> str | None:
-    """Returns why the options cannot have a value, or None if they can."""
-    try:
-        type(options).model_validate(options.replace({name: value}).model_dump(warnings=False))
-    except ValidationError as error:
-        return error.errors()[0]["msg"]
-    return None
+def _options_of(part: Spec) -> Options:
+    """Returns the options of a spec's method."""
+    return entry_of("method", part).options.model_validate(options_in(part))
 
 
 def refuse_twins(file: YamlFile, name: str, items: Sequence[Spec]) -> None:
@@ -130,10 +120,10 @@ def refuse_twins(file: YamlFile, name: str, items: Sequence[Spec]) -> None:
 def check_kick(file: YamlFile, key: Key, kick: Kick, method: Spec) -> None:
     """Raises `ConfigError` if the method has no such hyperparameter or does not accept the value."""
     trained = method.get("over", method)
-    options: Options = entry_of("method", trained).options.model_validate(options_in(trained))
+    options = _options_of(trained)
     own = options.values() if entry_of("method", method).takes_kicks else {}
     if kick.name not in own:
         has = f"it has: {', '.join(own)}" if own else "its hyperparameters cannot be changed"
         raise file.error(key, f"method {method['label']!r} has no hyperparameter {kick.name!r}; {has}")
-    if kick.value is not None and (reason := _refusal(options, kick.name, kick.value)):
+    if kick.value is not None and (reason := refusal(options, kick.name, kick.value)):
         raise file.error(key, f"{kick.name} cannot be set to {kick.value:g} in {method['label']!r}: {reason}")

@@ -17,7 +17,9 @@ from bench.records.plugins import PluginError
 WORDS = {
     "dict_type": "a mapping is expected", "model_type": "a mapping is expected",
     "model_attributes_type": "a name or a mapping with a `name` is expected", "too_short": "one or more are expected",
-    "tuple_type": "a list, [...], is expected",
+    "tuple_type": "a list, [...], is expected", "int_from_float": "a whole number is expected",
+    "int_type": "a whole number is expected", "float_type": "a number is expected",
+    "bool_type": "true or false is expected", "finite_number": "a finite number is expected",
 }  # fmt: skip
 """What replaces pydantic's words for these mistakes."""
 Model = TypeVar("Model", bound=BaseModel)
@@ -53,6 +55,8 @@ def _written(content: Any, place: tuple[str | int, ...]) -> tuple[str | int, ...
     first, rest = place[0], place[1:]
     is_item = isinstance(content, list | tuple) and isinstance(first, int)
     inside = is_item or (isinstance(content, Mapping) and first in content)
+    if inside and rest and not isinstance(content[first], Mapping | list | tuple):  # a member has an option of its own name
+        inside = False
     if inside or not rest:
         return (first, *_written(content[first] if inside else None, rest))
     return _written(content, rest)

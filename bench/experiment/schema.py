@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from bench.experiment.seeds import parse_seeds
 from bench.experiment.shocks import Shock
-from bench.protocol import Options
+from bench.protocol import Options, Settings
 
 MOST_THREADS = 512
 NAME_PATTERN, LONGEST_NAME = r"^[a-z0-9-]+$", 100
 """Of an experiment."""
 
 
-class Budget(BaseModel):
+class Budget(Settings):
     """What every run of an experiment gets: exactly one of counted seconds, steps, epochs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     seconds: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)

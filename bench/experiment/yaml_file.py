@@ -51,11 +51,16 @@ class YamlFile:
         for length in range(len(key), 0, -1):
             if text := self.overrides.get(tuple(key[:length])):
                 return ConfigError(f"--set {text}: {what}")
-        line, column, found = self._position(key)
+        _, _, found = self._position(key)
         for place, text in self.overrides.items():
             if not found and place[: len(key)] == tuple(key):  # a mapping that the override made
                 return ConfigError(f"--set {text}: {what}")
-        return ConfigError(f"{self.path}:{line}:{column}: {what}")
+        return ConfigError(f"{self.place(key)}: {what}")
+
+    def place(self, key: Sequence[str | int]) -> str:
+        """Returns file, line and column of a key, or of the nearest enclosing key that exists."""
+        line, column, _ = self._position(key)
+        return f"{self.path}:{line}:{column}"
 
     def _position(self, key: Sequence[str | int]) -> tuple[int, int, bool]:
         """Returns line, column, and whether the whole key stands in the file."""

@@ -17,6 +17,7 @@ from bench.protocol.method import (
 )
 from bench.protocol.objective import Evaluation, Objective
 from bench.protocol.optimizers import OPTIMIZERS, AnyOptimizer, InitialValues, WithOptimizer
+from bench.protocol.settings import Settings
 from bench.protocol.space import Dimension, Space, draw
 from bench.protocol.streams import stream, stream_seed
 from bench.protocol.task import Batch, Batches, Split, Task
@@ -39,6 +40,7 @@ __all__ = [
     "Objective",
     "Options",
     "Package",
+    "Settings",
     "Space",
     "Split",
     "State",

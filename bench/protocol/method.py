@@ -18,10 +18,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from bench.protocol.ledger import Ledger
+from bench.protocol.settings import Settings
 from bench.protocol.task import Task
 from bench.records.checkpoints import packed, unpacked
 
@@ -29,10 +29,8 @@ JUDGED_EVERY = 10
 """Steps of a training between checks that its loss is finite; fixed, so that no ending depends on the clock."""
 
 
-class Options(BaseModel):
-    """The base of every options class: instances are frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class Options(Settings):
+    """The base of every options class."""
 
     optimizer_name: ClassVar[str] = "sgd"
     """The name by which a space may have separate laws for this optimizer."""

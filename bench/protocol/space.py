@@ -5,45 +5,57 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Mapping
-from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import model_validator
 
+from bench.protocol.settings import Settings
 from bench.protocol.streams import stream_seed
 
-Bound = Annotated[float, Field(allow_inf_nan=False)]
+MOST_WHOLE_NUMBERS, LARGEST_WHOLE_NUMBER = 1_000_000, 2**53
+"""How many whole numbers a law may have, of which some searchers keep a list, and up to which floats hold them exactly."""
 
 
-class Dimension(BaseModel):
+class Dimension(Settings):
     """A uniform law on [low, high], on a logarithmic scale if `log`.
 
-    With `integer` it gives the whole numbers from low to high, all equally likely; on a logarithmic scale, it rounds the
-    values of the law without `integer`.
+    With `integer` it gives the whole numbers from low to high, all equally likely.  On a logarithmic scale each has the
+    probability of all numbers that are nearest to it; for 1 to 3, `low: 0.5, high: 3.5` gives the ends all of theirs.
 
     With `complement` it is the law of 1 − value, because decay factors just below 1 differ in their distance from 1.  With
     an `offset` it is the law of value − offset.
+
+    Every method draws through `at`, and every searcher keeps to `bounds`, `coordinate` and `value`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    low: Bound
-    high: Bound
+    low: float
+    high: float
     log: bool = False
     integer: bool = False
     complement: bool = False
-    offset: Bound = 0.0
+    offset: float = 0.0
 
     @model_validator(mode="after")
-    def _ordered(self) -> Dimension:
-        if not self.low < self.high:
-            raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"low {self.low:g} must be positive on a logarithmic scale")
-        if self.integer and not self.bounds[0] <= self.bounds[1]:
-            raise ValueError(f"there is no whole number from low {self.low:g} to high {self.high:g}")
+    def _can_be_drawn_from(self) -> Dimension:
+        low, high = self.low, self.high
+        if not low < high:
+            raise ValueError(f"low {low:g} must be below high {high:g}")
+        if self.log and low <= 0:
+            raise ValueError(f"low {low:g} must be positive on a logarithmic scale")
         if self.offset and (self.complement or self.integer):
             raise ValueError("an offset cannot be combined with complement or integer")
+        if self.log and math.isinf(high / low):
+            raise ValueError(f"low {low:g} is too far below high {high:g}: their ratio is beyond double precision")
+        if self.integer:
+            self._check_whole_numbers()
         return self
+
+    def _check_whole_numbers(self) -> None:
+        low, high = self.bounds
+        if low > high:
+            raise ValueError(f"there is no whole number from low {self.low:g} to high {self.high:g}")
+        if max(abs(low), abs(high)) > LARGEST_WHOLE_NUMBER or high - low >= MOST_WHOLE_NUMBERS:
+            allowed = f"at most {MOST_WHOLE_NUMBERS:,} whole numbers are allowed, none beyond {LARGEST_WHOLE_NUMBER}"
+            raise ValueError(f"{allowed}, from low {self.low:g} to high {self.high:g}")
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -81,10 +93,8 @@ class Dimension(BaseModel):
         return self.value(self._nearest(self.coordinate(value) * factor))
 
 
-class Space(BaseModel):
+class Space(Settings):
     """A named set of laws.  Its name is in every record and on every figure."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     hyperparameters: Mapping[str, Dimension]

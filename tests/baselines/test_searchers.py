@@ -6,6 +6,7 @@ import random
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -157,16 +158,6 @@ def test_optunas_gaussian_process_waits_for_ten_trials_that_were_not_pruned():
     assert made("optuna-gp").propose(trials) != draw(SPACE, PLANE, 3, 30)
 
 
-@pytest.mark.parametrize("name", SEARCHERS)
-def test_few_whole_numbers_are_proposed_again(name):
-    laws = {"a": Dimension(low=1, high=2, integer=True), "b": Dimension(low=1, high=3, integer=True)}
-    space = Space(name="whole", hyperparameters=laws)
-    trials = [finished({"a": 1, "b": 2}, 1.0) for _ in range(12)]
-    point = made(name, ["a", "b"], space=space).propose(trials)
-    assert point["a"] in (1, 2)
-    assert point["b"] in (1, 2, 3)
-
-
 def test_sobol_points_stand_one_in_each_sixteenth():
     trials = history(17)
     points = [made("sobol").propose(trials[:count]) for count in range(1, 17)]
@@ -234,16 +225,45 @@ for make in PRUNERS.values():
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
+WHOLE = Dimension(low=1, high=3, integer=True)
+QUARTERS = Dimension(low=0.5, high=4.5, integer=True, log=True)
+
+
+def proposed(name, law, count, seed=3):
+    """Returns how often each value came in so many proposals, none of which depends on losses."""
+    searcher, trials = made(name, ["law", "lr"], seed, Space(name="one", hyperparameters={"law": law, "lr": LR})), []
+    for _ in range(count):
+        trials.append(finished(searcher.propose(trials), 1.0))
+    return Counter(trial.hyper["law"] for trial in trials[1:])
+
+
+def test_random_and_sobol_draw_each_whole_number_as_often_as_the_law_says():
+    """For 1 to 3, chi-square with two degrees of freedom is below 9.2 with a probability of 99 %."""
+    counts = proposed("random", WHOLE, 601)
+    assert set(counts) == {1, 2, 3}
+    assert sum((counts[value] - 200) ** 2 / 200 for value in (1, 2, 3)) < 9.2
+    assert all(abs(count - 256 / 3) < 1 for count in proposed("sobol", WHOLE, 257).values())
+
+
+def test_whole_numbers_of_a_logarithmic_law_come_as_often_as_the_numbers_nearest_to_them():
+    counts = proposed("sobol", QUARTERS, 257)
+    shares = {value: math.log((value + 0.5) / (value - 0.5)) / math.log(9) for value in (1, 2, 3, 4)}
+    assert set(counts) == set(shares)
+    assert all(abs(counts[value] - 256 * share) < 2 for value, share in shares.items())
+
+
 @pytest.mark.parametrize("name", SEARCHERS)
-def test_whole_numbers_are_proposed_within_bounds_that_are_none(name):
+def test_every_searcher_rebuilt_from_records_keeps_to_the_values_of_the_law(name):
     laws = {
-        "lr": LR, "three": Dimension(low=2.5, high=3.5, integer=True),
-        "few": Dimension(low=0.6, high=3.5, log=True, integer=True),
+        "a": WHOLE, "b": QUARTERS, "c": Dimension(low=2.5, high=3.5, integer=True),
+        "d": Dimension(low=-3, high=0, integer=True, complement=True), "e": DECAY,
     }  # fmt: skip
-    searcher = made(name, list(laws), space=Space(name="whole numbers", hyperparameters=laws))
-    trials = []
-    for n in range(14):
-        point = searcher.propose(trials)
-        assert point["three"] == 3
-        assert point["few"] in (1, 2, 3)
-        trials.append(finished(point, float(n % 3)))
+    space, trials = Space(name="few", hyperparameters=laws), []
+    allowed = {"a": {1, 2, 3}, "b": {1, 2, 3, 4}, "c": {3}, "d": {1, 2, 3, 4}}
+    for count in (0, 12):
+        while len(trials) < count:
+            trials.append(finished(draw(space, list(laws), 7, len(trials)), float(len(trials) % 4)))
+        point = made(name, list(laws), space=space).propose(trials)
+        assert all(point[key] in values and type(point[key]) is int for key, values in allowed.items())
+        assert 0.9 <= point["e"] <= 1 - 1e-6
+        trials.append(finished(json.loads(json.dumps(point)), 0.5))

@@ -78,3 +78,17 @@ def test_multiples_of_a_period_are_what_they_are_called(tmp_path):
     write_folder(tmp_path, LOSSES)
     assert np.unique(at_budgets(tmp_path, 0.3, period=0.1)["replayed"]).tolist() == [0.1, 0.2, 0.3]
     assert np.unique(at_budgets(tmp_path, 1.0, period=0.4)["replayed"]).tolist() == [0.4, 0.8, 1.0]
+
+
+def test_untrained_models_are_said_in_the_place_of_their_loss(tmp_path):
+    ids = [
+        write_run(tmp_path, spec_of("fixed", seed), [incumbent(0, 2.3), incumbent(100, 0.5), evaluation(100, 0.5)])
+        for seed in range(2)
+    ]
+    write_manifest(tmp_path, Manifest("late", (), {}, tuple(ids)))
+    table = at_budgets(tmp_path, 2.0, period=0.5)
+    assert set(table["selected_step"]) == {0, 100}
+    text = describe(table)
+    assert "2.3" not in text
+    assert "0.5000" in text
+    assert "untrained: most of the method's runs had selected no trained model by then" in text

@@ -15,7 +15,7 @@ from bench.records import run_id
 MISTAKES = {
     "unknown key": ("threads: 1", "thread: 1", r":7:1: unknown key 'thread'; allowed: .*threads"),
     "misspelt key": ("task: ", "tsak: ", r":3:1: unknown key 'tsak'; allowed: .*task"),
-    "wrong type": ("evaluations: 6", "evaluations: many", r":8:1: evaluations: .*integer.* \(given 'many'\)"),
+    "wrong type": ("evaluations: 6", "evaluations: many", r":8:1: evaluations: a whole number is ex.* \(given 'many'\)"),
     "unknown method": ("name: fixed", "name: fixd", r":11:6: unknown method 'fixd'; did you mean 'fixed'\?"),
     "negative budget": ("steps: 60", "steps: -60", r":4:10: budget.steps: .*greater than or equal to 1"),
     "unknown unit": ("steps: 60", "hours: 1", r":4:10: unknown key"),
@@ -171,7 +171,9 @@ def test_a_space_is_a_file_beside_the_experiment_or_a_shipped_one(tmp_path):
 
 
 SPACES = {
-    "a law the method cannot use": ("lr: {low: -1, high: 1}", r":11:5: space 'own' has a law for lr that reaches -1: .*0"),
+    "a law the method cannot use": (
+        "lr: {low: -1, high: 1}", r":11:5: space 'own' \(.*own.yaml:3:3\) has a law for lr that reaches -1: .*0",
+    ),
     "a law for one optimizer only": (
         "weight_decay: {low: 0, high: 1}\noptimizers: {adam: {lr: {low: 1e-3, high: 1}}}", r":11:5: .*no law for lr",
     ),

@@ -63,3 +63,12 @@ def test_a_dry_run_warns_once_a_method(tmp_path, caplog):
     assert answer.exit_code == 0
     told = [line for line in caplog.messages if "untrained" in line]
     assert [line.partition(" returns")[0] for line in told] == ["experiment small: 'Fixed'", "experiment small: 'Adam'"]
+
+
+def test_status_counts_the_runs_that_return_the_untrained_model(tmp_path):
+    config = write_config(tmp_path, "fixed", "random-search")
+    budget = ["--set", "budget.steps=9", "--set", "task.selection_epochs=1"]
+    arguments = ["run", str(config), "--in-process", *budget, "--device", "cpu", "--out", str(tmp_path / "out")]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    answer = CliRunner().invoke(app, ["status", str(tmp_path / "out")])
+    assert answer.stdout.splitlines()[0] == "small: 2 runs: 2 budget reached; 2 return the untrained model"
