@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import io
 import math
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -132,15 +132,14 @@ def stamp(figure: Figure, text: str) -> None:
     figure.supxlabel(text, fontsize=6, color="#666666", x=0.99, ha="right")
 
 
-def save(figure: Figure, path: Path) -> list[Path]:
-    """Writes PDF, PNG (300 dpi) and SVG beside each other, without dates, and closes the figure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def rendered(figure: Figure) -> dict[str, bytes]:
+    """Returns PDF, PNG (300 dpi) and SVG by suffix, without dates, and closes the figure."""
     metadata: dict[str, dict] = {"pdf": {"CreationDate": None}, "png": {}, "svg": {"Date": None}}
-    written = []
+    files = {}
     for suffix, entries in metadata.items():
-        target = path.with_suffix(f".{suffix}")
-        figure.savefig(target, metadata=entries)
+        content = io.BytesIO()
+        figure.savefig(content, format=suffix, metadata=entries)
         figure.set_layout_engine("none")  # all formats have the first one's layout, and it is not made again
-        written.append(target)
+        files[suffix] = content.getvalue()
     plt.close(figure)
-    return written
+    return files

@@ -174,7 +174,7 @@ def test_the_report_is_the_same_bytes_for_the_same_records(tmp_path, monkeypatch
     write_folder(tmp_path / "runs", LOSSES)
     pdfs = []
     for name in ("a", "b"):
-        files = build_report(tmp_path / "runs", tmp_path / name / "report.pdf")
+        files = build_report(tmp_path / "runs", tmp_path / name / "report.pdf").files
         pdfs.append(files[0].read_bytes())
         assert {path.suffix for path in files} == {".pdf", ".html", ".png", ".svg", ".csv"}
     assert pdfs[0] == pdfs[1]
@@ -194,8 +194,9 @@ EDGES = {
 @pytest.mark.parametrize("edge", EDGES)
 def test_thin_data_gives_a_report_not_a_crash(edge, tmp_path):
     write_folder(tmp_path / "runs", EDGES[edge])
-    files = build_report(tmp_path / "runs", tmp_path / "report.pdf")
-    assert files[0].read_bytes().startswith(b"%PDF")
+    built = build_report(tmp_path / "runs", tmp_path / "report.pdf")
+    assert built.failed == []
+    assert built.files[0].read_bytes().startswith(b"%PDF")
 
 
 def test_single_runs_claim_nothing(tmp_path):

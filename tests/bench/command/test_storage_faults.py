@@ -214,7 +214,10 @@ def test_a_folder_that_is_removed_while_a_run_is_in_it(tmp_path):
 
         patch.setattr(Training, "advance", removes)
         line = the_line(command("run", config, "--out", out), 1)
-    assert line == f"oho-bench: {out / run_id(spec)}: moved or removed while in use; repeat the command to start again"
+    assert line == (
+        f"oho-bench: {out / run_id(spec)}: moved or removed while in use; put it back and repeat the command to continue,"
+        " or repeat it to start again"
+    )
     assert command("run", config, "--out", out).exit_code == 0
     assert "1 budget reached" in describe(out)
 
