@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.records.files import opened, read, replacing, unfinished
+from bench.records.files import opened, read, reason, replacing, unfinished
 from bench.records.json_files import intact
 
 CHECKPOINT = "checkpoint.pt"
@@ -107,7 +107,8 @@ def resumable(folder: Path, version: int) -> Earlier | None:
             raise ValueError("its records are damaged")
         lost = _last_wall_seconds(written) - sum(content["seconds"].values())
     except Exception as error:  # a damaged file can raise any error: in unzipping, in unpickling, of missing keys
-        log.warning("%s: cannot be used (%s); the run starts over", path, " ".join(str(error).split())[:120])
+        why = reason(error) if isinstance(error, OSError) else " ".join(str(error).split())[:120]
+        log.warning("%s: cannot be used (%s); the run starts over", path, why)
         return None
     return Earlier(content, max(0.0, lost))
 

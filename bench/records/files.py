@@ -32,7 +32,9 @@ ELSEWHERE = "choose another place with -o"
 def reason(error: OSError) -> str:
     """Returns in words why the system refused."""
     if error.errno == errno.ELOOP:
-        return "a link, which is not followed"
+        return f"{error.filename} is a link, which is not followed"
+    if error.errno == errno.EEXIST:  # of a folder that is to be made
+        return f"{error.filename} is not a folder"
     return error.strerror or str(error)
 
 
@@ -78,7 +80,7 @@ def storing(folder: Path) -> Iterator[None]:
     except OSError as error:
         remedy = "free some space, then repeat the command to continue"
         if error.errno == errno.ELOOP:
-            remedy = f"put what it leads to in the place of {error.filename}"
+            remedy = "put what it leads to in its place"
         elif error.errno not in FULL:
             remedy = "repeat the command once the folder is writable"
         raise StorageError(f"{folder}: cannot be written ({reason(error)}); all records are kept; {remedy}") from error
@@ -134,8 +136,6 @@ def check_output(output: Path) -> None:
     except UnicodeEncodeError:
         raise ReportError(f"{output}: the name is not in UTF-8; {ELSEWHERE}") from None
     with _answered(output):
-        if output.parent.exists() and not output.parent.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, f"{output.parent} is not a folder")
         output.parent.mkdir(parents=True, exist_ok=True)
         if output.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")

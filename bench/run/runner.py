@@ -127,8 +127,8 @@ def _sink(
 ) -> Sink:
     """Opens the run's sink and sends it the earlier records, because W&B cannot continue an offline run."""
     files = writer.folder / "wandb"
-    if files.is_symlink():
-        files.unlink()  # what it leads to is not ours
+    if files.is_symlink() or not files.is_dir():
+        files.unlink(missing_ok=True)  # what a link leads to is not ours
     shutil.rmtree(files, ignore_errors=True)
     sink = open_sink(writer.id, spec, writer.folder)
     for record in read_run(writer.folder).records if earlier else ():
