@@ -21,8 +21,9 @@ from reports.output import check_writable
 from reports.page import Chart, chart_content, write_page
 from reports.section import Section
 from reports.selection import NoData
-from reports.style import figure_style, rendered
+from reports.style import beyond_log_axes, figure_style, rendered
 from reports.tables import Tables, read_tables
+from reports.words import plural
 
 IMAGES = (".pdf", ".png", ".svg")
 log = logging.getLogger("oho-bench")
@@ -110,7 +111,8 @@ def _section(name: str, tables: Tables, results: Path) -> _Made:
         return _Made(section, charts=[Chart(name, section, None)] if hasattr(figure.module, "interactive") else [])
     except BrokenFigureError as error:
         log.warning("%s", error)
-        return _Made(Section.broken(title, error), is_broken=True)
+        section = Section.broken(title, error)
+        return _Made(section, charts=[Chart(name, section, None)], is_broken=True)
 
 
 def _made(figure: Figure, tables: Tables) -> _Made:
@@ -126,11 +128,19 @@ def _made(figure: Figure, tables: Tables) -> _Made:
         chart = figure.of("interactive", estimates)
         if reason := _wrong(drawn, section, chart):
             raise BrokenFigureError(f"{figure.name}: {reason}")
+        hidden = beyond_log_axes(drawn)
         files = rendered(drawn)
         files["csv"] = loading.data_of(estimates).to_csv(index=False).encode()
-        section = replace(section, image=files["svg"].decode())
+        section = replace(section, image=files["svg"].decode(), caption=f"{section.caption}{_not_shown(hidden)}")
         charts = [Chart(figure.name, section, chart_content(chart))] if chart else []
     return _Made(section, figure.file_name, charts, files)
+
+
+def _not_shown(values: int) -> str:
+    """Returns a caption's last sentence; none where a figure shows all its values."""
+    if not values:
+        return ""
+    return f" Not shown, since the axis is logarithmic: {plural(values, 'value')} of zero or below."
 
 
 def _written(made: _Made, path: Path) -> list[Path]:

@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import io
 import math
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -16,11 +17,14 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from reports.looks import Method, looks_of
+from reports.selection import NoData
 
+LOG_MARGIN = 1.25
 COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
 
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -68,7 +72,12 @@ def figure_style(*, column: bool = False, methods: Iterable[Method] = ()) -> Ite
     """
     token = _in_column.set(column)
     try:
-        with plt.rc_context({**SETTINGS, **(COLUMN_SETTINGS if column else {})}), looks_of(methods):
+        with (
+            plt.rc_context({**SETTINGS, **(COLUMN_SETTINGS if column else {})}), looks_of(methods),
+            warnings.catch_warnings(),
+        ):  # fmt: skip
+            for said in ("Data has no positive values", "Attempt to set non-positive"):  # `beyond_log_axes` says so
+                warnings.filterwarnings("ignore", said)
             yield
     finally:
         _in_column.reset(token)
@@ -130,6 +139,36 @@ def legend_columns(wanted: int) -> int:
 def stamp(figure: Figure, text: str) -> None:
     """Writes a small line below everything else."""
     figure.supxlabel(text, fontsize=6, color="#666666", x=0.99, ha="right")
+
+
+def beyond_log_axes(figure: Figure) -> int:
+    """Returns how many values a figure's logarithmic axes cannot show, which are those that are not above zero.
+
+    Axes with such values get the limits of the others.  Raises `NoData` where an axis can show none of its values.
+    """
+    hidden = 0
+    for axes in figure.axes:
+        for axis in "xy":
+            if getattr(axes, f"get_{axis}scale")() == "log":
+                values = np.concatenate([np.empty(0), *_values(axes, axis)])
+                shown, below = values[values > 0], int((values <= 0).sum())
+                if below and not len(shown):
+                    raise NoData("All values of a logarithmic axis are zero or below, so it is not drawn.")
+                if below:
+                    getattr(axes, f"set_{axis}lim")(shown.min() / LOG_MARGIN, shown.max() * LOG_MARGIN)
+                hidden += below
+    return hidden
+
+
+def _values(axes: Axes, axis: str) -> Iterator[np.ndarray]:
+    """Yields the coordinates of lines and points along an axis; lines across a whole panel have none."""
+    place = "xy".index(axis)
+    for line in axes.get_lines():
+        if line.get_transform().contains_branch_seperately(axes.transData)[place]:
+            yield np.asarray(line.get_xydata(), dtype=float)[:, place]
+    for points in axes.collections:
+        if isinstance(points, PathCollection):
+            yield np.asarray(points.get_offsets(), dtype=float)[:, place]
 
 
 def rendered(figure: Figure) -> dict[str, bytes]:

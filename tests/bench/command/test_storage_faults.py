@@ -238,7 +238,7 @@ def test_a_folder_that_is_moved_away_stops_its_run_at_once(again, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "advance", moves)
-        with pytest.raises(StorageError, match="moved or removed while in use; put it back and repeat the command to continue"):
+        with pytest.raises(StorageError, match="moved or removed while in use; put it back and repeat the"):
             run_one(spec, out, now=Ticks(0.02))
     assert max(steps) < 20
     assert out.exists() == again

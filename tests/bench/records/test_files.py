@@ -10,11 +10,20 @@ from helpers import experiment, run_one
 from made_up_runs import LOSSES, write_folder
 
 from bench.records import (
-    Manifest, RecordError, ReportError, RunWriter, StorageError, read_manifests, read_run, run_id, write_manifest,
+    Manifest,
+    RecordError,
+    ReportError,
+    RunWriter,
+    StorageError,
+    read_manifests,
+    read_run,
+    run_id,
+    write_manifest,
 )  # fmt: skip
 from bench.records.checkpoints import CHECKPOINT, resumable, write_checkpoint
 from bench.records.files import read, write_output
 from bench.records.plugins import PluginError, stored
+from bench.tracking import wandb_sink
 from reports.api import build_report
 
 
@@ -85,7 +94,7 @@ def test_the_files_of_a_run_are_written_through_no_link(tmp_path):
     assert not any(path.is_symlink() for path in folder.iterdir())
     (folder / "records.jsonl").unlink()
     (folder / "records.jsonl").symlink_to(precious)
-    with pytest.raises(StorageError, match="records.jsonl is a link, which is not followed"):
+    with pytest.raises(StorageError, match=r"records\.jsonl is a link, which is not followed"):
         RunWriter(tmp_path / "runs", spec)
     assert precious.read_text() == "precious"
 
@@ -128,9 +137,8 @@ LEAVING = ["../../x", "/etc/x", "..", "a/b", "a\\b", "a\0b", "a\nb"]
 @pytest.mark.parametrize("name", LEAVING)
 def test_names_in_a_plan_do_not_leave_the_folder(name, tmp_path):
     origin = {"file": "mine.py", "hash": "0" * 16, "place": "FIGURE"}
-    for config, runs in (
-        ({"figures": {"mine": {**origin, "file": name}}}, ()), ({"figures": {"mine": {**origin, "hash": name}}}, ()), ({}, (name,)),
-    ):  # fmt: skip
+    origins = [{**origin, "file": name}, {**origin, "hash": name}]
+    for config, runs in ({"figures": {"mine": origins[0]}}, ()), ({"figures": {"mine": origins[1]}}, ()), ({}, (name,)):
         write_manifest(tmp_path, Manifest("both", ("mine",), config, runs))
         with pytest.raises(RecordError, match=r"both\.json:1:1: (config|runs): "):
             read_manifests(tmp_path)
@@ -165,7 +173,7 @@ REFUSED = {
     "taken": "taken.S: cannot be written (it is a folder); choose another place with -o",
     "file/x": "file/x.S: cannot be written (file is not a folder); choose another place with -o",
     "file/x/y": "file/x/y.S: cannot be written (Not a directory); choose another place with -o",
-    "a" * 5_000: "the name of a file is expected (given 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'..., a name of 5,004 characters",
+    "a" * 5_000: f"the name of a file is expected (given '{'a' * 40}'..., a name of 5,004 characters",
     "a\0b": "the name of a file is expected (given 'a\\x00b.S', embedded null byte)",
     "/proc/x": "/proc/x.S: cannot be written (No such file or directory); choose another place with -o",
 }  # fmt: skip
@@ -205,9 +213,22 @@ def test_a_file_in_the_place_of_the_folder_of_figures(tmp_path):
         build_report(tmp_path / "runs", tmp_path / "x.pdf")
 
 
-@pytest.mark.parametrize("words", [["status"], ["report"], ["sync"], ["audit"], ["figure", "anytime"], ["data", "list", "--root"]])
+@pytest.mark.parametrize("words", ["status", "report", "sync", "audit", "figure anytime", "data list --root"])
 def test_the_name_of_a_folder_that_cannot_be_is_one_line(words):
     for name, said in {"": "(given '')", "a" * 5_000: "5,000 characters", "a\0b": "embedded null byte"}.items():
-        line = the_line(command(*words, name), 2)
+        line = the_line(command(*words.split(), name), 2)
         assert "the name of a folder is expected" in line
         assert said in line
+
+
+def test_files_of_the_tracker_that_are_links_or_pipes_are_passed_over(tmp_path, monkeypatch):
+    """W&B's programs would follow the one and wait for the other."""
+    asked, place = [], tmp_path / "ID/wandb/offline-run-1"
+    monkeypatch.setattr(wandb_sink, "read_back", asked.append)
+    place.mkdir(parents=True)
+    (place / "run-a.wandb").touch()
+    (place / "run-b.wandb").symlink_to(place / "run-a.wandb")
+    os.mkfifo(place / "run-c.wandb")
+    (place.parent / "offline-run-2").symlink_to(place)
+    assert wandb_sink.agreeing(tmp_path / "ID", [wandb_sink.Transcript("x")]) == []
+    assert asked == [place / "run-a.wandb"]
