@@ -24,7 +24,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from reports.looks import Method, looks_of
 from reports.selection import NoData
 
-LOG_MARGIN = 1.25
+LOG_MARGIN = 2.0
 COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
 
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -103,8 +103,12 @@ def panels(rows: int, columns: int, *, height: float, **options: Any) -> tuple[F
 
 
 def log_scale(axes: Axes, *names: str) -> None:
-    """Makes axes "x" or "y" logarithmic, with ticks at 1, 2, 5 where there is room, at powers of ten elsewhere."""
+    """Makes axes "x" or "y" logarithmic, with ticks at 1, 2, 5 where there is room, at powers of ten elsewhere.
+
+    Raises `NoData` where all that is drawn is zero or below.
+    """
     for name in names:
+        _divided(axes, name)
         getattr(axes, f"set_{name}scale")("log")
         axis = getattr(axes, f"{name}axis")
         axis.set_major_locator(_Steps())
@@ -150,14 +154,23 @@ def beyond_log_axes(figure: Figure) -> int:
     for axes in figure.axes:
         for axis in "xy":
             if getattr(axes, f"get_{axis}scale")() == "log":
-                values = np.concatenate([np.empty(0), *_values(axes, axis)])
-                shown, below = values[values > 0], int((values <= 0).sum())
-                if below and not len(shown):
-                    raise NoData("All values of a logarithmic axis are zero or below, so it is not drawn.")
+                shown, below = _divided(axes, axis)
                 if below:
-                    getattr(axes, f"set_{axis}lim")(shown.min() / LOG_MARGIN, shown.max() * LOG_MARGIN)
+                    low, high = getattr(axes, f"get_{axis}lim")()
+                    limits = max(low, shown.min() / LOG_MARGIN), min(high, shown.max() * LOG_MARGIN)
+                    getattr(axes, f"set_{axis}lim")(*limits)
                 hidden += below
     return hidden
+
+
+def _divided(axes: Axes, axis: str) -> tuple[np.ndarray, int]:
+    """Returns the values above zero that are drawn along an axis, and how many others there are."""
+    values = np.concatenate([np.empty(0), *_values(axes, axis)])
+    values = values[np.isfinite(values)]
+    shown, below = values[values > 0], int((values <= 0).sum())
+    if below and not len(shown):
+        raise NoData("All values of a logarithmic axis are zero or below, so it is not drawn.")
+    return shown, below
 
 
 def _values(axes: Axes, axis: str) -> Iterator[np.ndarray]:
