@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import io
-import math
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -129,10 +128,9 @@ def decimal(value: float, position: float | None = None) -> str:
     """Returns a tick's label: a number as it is said, a very small or very large one by its power of ten."""
     if value == 0 or 9e-5 < abs(value) < 1e5:
         return f"{value:g}"
-    exponent = math.floor(math.log10(abs(value)) + 1e-9)
-    mantissa = value / 10**exponent
-    power = f"10{str(exponent).translate(RAISED)}"
-    return power if abs(mantissa - 1) < 1e-6 else f"{mantissa:.3g}·{power}"
+    mantissa, exponent = map(float, f"{value:.2e}".split("e"))
+    power = f"10{f'{exponent:.0f}'.translate(RAISED)}"
+    return power if mantissa == 1 else f"{mantissa:g}·{power}"
 
 
 def legend_columns(wanted: int) -> int:
