@@ -1,6 +1,7 @@
 """From records to numbers exactly, to figures and PDF lightly."""
 
 import json
+import tempfile
 
 import numpy as np
 import pytest
@@ -168,7 +169,9 @@ def test_where_seconds_are_not_the_budget_their_disturbance_is_told_wherever_the
 
 
 def test_the_report_is_the_same_bytes_for_the_same_records(tmp_path, monkeypatch):
-    """With the fonts and dots that journals ask for."""
+    """With the fonts and dots that journals ask for, and without a folder for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
     monkeypatch.setitem(style.SETTINGS, "pdf.fonttype", 42)
     monkeypatch.setitem(style.SETTINGS, "savefig.dpi", 300)
     write_folder(tmp_path / "runs", LOSSES)

@@ -1,7 +1,6 @@
 """What lies in a results folder is opened through no link; what a user asks for is whole or not there."""
 
 import os
-import tempfile
 from pathlib import Path
 from shutil import copytree, move
 
@@ -233,9 +232,3 @@ def test_files_of_the_tracker_that_are_links_or_pipes_are_passed_over(tmp_path, 
     (place.parent / "offline-run-2").symlink_to(place)
     assert wandb_sink.agreeing(tmp_path / "ID", [wandb_sink.Transcript("x")]) == []
     assert asked == [place / "run-a.wandb"]
-
-
-def test_a_report_needs_no_folder_for_temporary_files(sound, tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
-    assert build_report(sound, tmp_path / "x.pdf").failed == []
