@@ -6,9 +6,12 @@ import re
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
 
+from bench.process.standard_streams import open_closed
+
 
 def main() -> None:
     """Carries out the command line; the exit code is 2 if packages of the suite are not installed."""
+    open_closed()
     try:
         from bench.cli import app
 

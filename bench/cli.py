@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from bench.command.command_line import WORDS, OneLineGroup, check_readable_again, folder_name, seeds_of
+from bench.command.command_line import WORDS, OneLineGroup, check_readable_again, file_name, folder_name, seeds_of
+from bench.process.signals import tell
+from bench.process.standard_streams import open_closed
 
 app = typer.Typer(
     name="oho-bench",
@@ -26,8 +27,12 @@ data_app = typer.Typer(help="List the data sets and download those that are miss
 app.add_typer(data_app, name="data")
 
 Root = Annotated[
-    Optional[Path], typer.Option("--root", help="Folder of the data sets [default: $OHO_DATA, else data/].")
-]  # fmt: skip
+    Optional[Path],
+    typer.Option(
+        "--root", help="Folder of the data sets [default: $OHO_DATA, else data/].", parser=folder_name, metavar="DIR"
+    ),
+]
+Results = Annotated[Path, typer.Argument(metavar="DIR", parser=folder_name)]
 
 
 def _print_version(asked: bool) -> None:
@@ -99,7 +104,7 @@ def run(
             raise
     if failed:
         runs = "run" if failed == 1 else "runs"
-        print(f"oho-bench: {failed} {runs} failed; `oho-bench status {out}` lists them", file=sys.stderr)
+        tell(f"oho-bench: {failed} {runs} failed; `oho-bench status {out}` lists them")
         raise typer.Exit(1)
 
 
@@ -116,7 +121,7 @@ def new(
 
 
 @app.command()
-def status(directory: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
+def status(directory: Results) -> None:
     """Count a results folder's runs by experiment and status, and list the failed ones."""
     with user_errors():
         from bench.command.status import describe
@@ -126,7 +131,7 @@ def status(directory: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
 
 @app.command()
 def sync(
-    directory: Annotated[Path, typer.Argument(metavar="DIR")],
+    directory: Results,
     project: Annotated[Optional[str], typer.Option(help="W&B project [default: as tracked, else oho-bench].")] = None,
     entity: Annotated[Optional[str], typer.Option(help="W&B user or team [default: W&B's own].")] = None,
     recreate: Annotated[bool, typer.Option("--recreate", help="Upload the records even if W&B's own files exist.")] = False,
@@ -142,7 +147,7 @@ def sync(
 
 @app.command()
 def audit(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of one run, RESULTS/ID.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of one run, RESULTS/ID.", parser=folder_name)],
     steps: Annotated[int, typer.Option(help="How many steps to audit.")] = 20,
     at: Annotated[
         Optional[int], typer.Option(help="The last step to audit [default: the run's last, or the last before a shock].")
@@ -172,23 +177,32 @@ def check(
 
 @app.command()
 def report(
-    directory: Annotated[Path, typer.Argument(metavar="DIR")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The PDF to write.")] = Path("report.pdf"),
+    directory: Results,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The PDF to write.", parser=file_name, metavar="FILE")
+    ] = Path("report.pdf"),
 ) -> None:
     """Build the PDF report, the page (.html) and the figures (in a folder of that name) from a results folder.
 
-    Figures of a plug-in are code that the folder keeps or names, and it is run.
+    Figures of a plug-in are code that the folder keeps or names, and it is run.  A figure that fails has one line in its
+    place, and the exit code is then 1.
     """
     with user_errors():
-        for path in _reports("api:build_report")(directory, output):
+        built = _reports("api:build_report")(directory, output)
+        for path in built.files:
             print(path)
+    if built.failed:
+        raise typer.Exit(1)
 
 
 @app.command()
 def figure(
     name: Annotated[str, typer.Argument(help="A figure's name; see `oho-bench list`.")],
-    directory: Annotated[Path, typer.Argument(metavar="DIR")],
-    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="The PDF, PNG or SVG to write.")] = None,
+    directory: Results,
+    output: Annotated[
+        Optional[Path],
+        typer.Option("--output", "-o", help="The PDF, PNG or SVG to write.", parser=file_name, metavar="FILE"),
+    ] = None,
     column: Annotated[bool, typer.Option("--column", help="Draw it as wide as one of two columns, 3.3 inches.")] = False,
 ) -> None:
     """Draw one figure as PDF, PNG and SVG, with its data as CSV beside them."""
@@ -199,10 +213,13 @@ def figure(
 
 @app.command()
 def replay(
-    directory: Annotated[Path, typer.Argument(metavar="DIR")],
+    directory: Results,
     budget: Annotated[float, typer.Option(help="In the runs' own unit: counted seconds, steps or epochs.")],
     period: Annotated[Optional[float], typer.Option(help="Also use every multiple of this up to the budget.")] = None,
-    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Also write a CSV, one row per run.")] = None,
+    output: Annotated[
+        Optional[Path],
+        typer.Option("--output", "-o", help="Also write a CSV, one row per run.", parser=file_name, metavar="FILE"),
+    ] = None,
 ) -> None:
     """Show what each method would have returned at a smaller budget, without training again."""
     with user_errors():
@@ -211,13 +228,18 @@ def replay(
         table = _reports("replay:at_budgets")(directory, budget, period)
         print(_reports("replay:describe")(table))
         if output is not None:
-            table.to_csv(output, index=False)
+            from bench.records.frames import write_table
+
+            write_table(table, output)
 
 
 @app.command()
 def export(
-    directory: Annotated[Path, typer.Argument(metavar="DIR")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The CSV or Parquet file to write.")],
+    directory: Results,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="The CSV or Parquet file to write.", parser=file_name, metavar="FILE"),
+    ],
     records: Annotated[bool, typer.Option("--records", help="One row per record instead of one row per run.")] = False,
 ) -> None:
     """Write a results folder as one table: one row per run, or one row per record."""
@@ -278,22 +300,30 @@ def _reports(place: str) -> Any:
 def user_errors(*, goes_on: bool = False, device_lost: int = 1) -> Iterator[None]:
     """Turns exceptions into one line and an exit code.
 
-    The code is 2 after a user's mistake, 1 if a folder cannot be written, and 130, 143 or 129 after a signal.
+    The code is 2 after a user's mistake, 1 if a folder cannot be written or a figure fails, and 130, 143 or 129 after a
+    signal.
     `goes_on` says that the command continues its work when it is repeated; `device_lost` is the exit code after a GPU
     failed.
     """
     from bench.experiment.yaml_file import ConfigError
-    from bench.process.signals import Interrupted, tell
-    from bench.records.errors import DataError, DeviceLostError, RecordError, ReportError, StorageError
+    from bench.process.signals import Interrupted
+    from bench.records.errors import (
+        BrokenFigureError,
+        DataError,
+        DeviceLostError,
+        RecordError,
+        ReportError,
+        StorageError,
+    )
     from bench.records.plugins import PluginError
 
     try:
         yield
     except (ConfigError, DataError, PluginError, RecordError, ReportError) as error:
-        print(f"oho-bench: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        tell(f"oho-bench: {error}")
+        raise typer.Exit(1 if isinstance(error, BrokenFigureError) else 2) from None
     except (StorageError, DeviceLostError) as error:
-        print(f"oho-bench: {error}", file=sys.stderr)
+        tell(f"oho-bench: {error}")
         raise typer.Exit(device_lost if isinstance(error, DeviceLostError) else 1) from None
     except (KeyboardInterrupt, Interrupted) as signal:
         tell(f"\noho-bench: stopped{'; repeat the command to continue' if goes_on else ''}")
@@ -301,4 +331,5 @@ def user_errors(*, goes_on: bool = False, device_lost: int = 1) -> Iterator[None
 
 
 if __name__ == "__main__":
+    open_closed()
     app()

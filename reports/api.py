@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,100 +12,144 @@ import matplotlib.figure
 import plotly.graph_objects
 
 from bench.records import ReportError
+from bench.records.errors import BrokenFigureError
+from bench.records.files import ELSEWHERE, check_output, write_output
 from reports import loading
 from reports.document import write_pdf
-from reports.loading import BrokenFigureError, Figure
+from reports.loading import Figure, UnknownFigureError
 from reports.output import check_writable
-from reports.page import Chart, write_page
+from reports.page import Chart, chart_content, write_page
 from reports.section import Section
 from reports.selection import NoData
-from reports.style import figure_style, save
+from reports.style import beyond_log_axes, figure_style, rendered
 from reports.tables import Tables, read_tables
+from reports.words import plural
 
+IMAGES = (".pdf", ".png", ".svg")
 log = logging.getLogger("oho-bench")
 
 
+@dataclass(frozen=True)
+class Report:
+    """The files of a report, PDF and page first, and a line for each figure that failed."""
+
+    files: list[Path]
+    failed: list[str]
+
+
 def build_figure(name: str, results: Path, output: Path | None = None, *, column: bool = False) -> list[Path]:
-    """Draws one figure as PDF, PNG and SVG, with its data as CSV; returns the files.  Raises `ReportError`.
+    """Draws one figure as PDF, PNG and SVG, with its data as CSV; returns the files.
 
     It is as wide as a page of text or, with `column`, as one of two columns.  Without an `output`, the files have the
     figure's name and lie in the present folder.
+
+    Raises:
+        BrokenFigureError: if the figure fails.
+        ReportError: if it is unknown, if the runs have nothing to draw, or if a file cannot be written.
     """
     if output is not None:
-        check_writable(output, ".pdf", ".png", ".svg")
+        check_writable(output, *IMAGES)
     tables = read_tables(results)
-    figure = loading.load(name, tables.manifests, results)
-    if output is None:
-        output = Path(f"{figure.file_name}.pdf")
-        check_writable(output, ".pdf")
-    with figure_style(column=column, methods=tables.methods):
-        try:
-            return _made(figure, tables, output).files
-        except NoData as reason:
-            raise ReportError(f"{name}: {reason}") from None
+    try:
+        figure = loading.load(name, tables.manifests, results)
+        output = output or Path(f"{figure.file_name}.pdf")
+        for suffix in (*IMAGES, ".csv"):
+            check_output(output.with_suffix(suffix))
+        with figure_style(column=column, methods=tables.methods):
+            return _written(_made(figure, tables), output)
+    except UnknownFigureError as error:
+        raise ReportError(str(error)) from None
+    except NoData as nothing:
+        raise ReportError(f"{name}: {nothing}") from None
 
 
-def build_report(results: Path, output: Path) -> list[Path]:
-    """Writes the PDF, the page beside it and, in a folder of the report's name, every figure; returns PDF and page first.
+def build_report(results: Path, output: Path) -> Report:
+    """Writes the PDF, the page beside it and, in a folder of the report's name, every figure.
 
-    A figure of a user's own that fails is reported in one line, in its section and as a warning.  Raises `ReportError`.
+    A figure that is not drawn has one line, in its section and as a warning, which says why.  Raises `ReportError`.
     """
-    page = output.with_suffix(".html")
     check_writable(output, ".pdf")
+    page, folder = output.with_suffix(".html"), output.with_suffix("")
     check_writable(page, ".html")
+    if folder.exists() and not folder.is_dir():
+        raise ReportError(f"{folder}: is a file, and the folder of the figures has this name; {ELSEWHERE}")
     tables = read_tables(results)
+    sections, charts, files, failed = [], [], [], []
     with figure_style(methods=tables.methods):
-        made = [_section(name, tables, results, output.with_suffix("")) for name in loading.names_in(tables.manifests)]
-    sections = [one.section for one in made]
+        for name in loading.names_in(tables.manifests):
+            made = _section(name, tables, results)
+            sections.append(made.section)
+            charts += made.charts
+            failed += [made.section.caption] if made.is_broken else []
+            files += _written(made, folder / f"{made.file_name}.pdf")
     write_pdf(tables, sections, output)
-    write_page(page, tables=tables, sections=sections, charts=[chart for one in made for chart in one.charts])
-    return [output, page, *(path for one in made for path in one.files)]
+    write_page(page, tables=tables, sections=sections, charts=charts)
+    return Report([output, page, *files], failed)
 
 
 @dataclass(frozen=True)
 class _Made:
-    """A figure's part of the report, its chart of the page, if it has any, and its files."""
+    """A figure's part of the report, its chart of the page, if it has any, and its files by suffix."""
 
     section: Section
+    file_name: str = ""
     charts: list[Chart] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    is_broken: bool = False
 
 
-def _section(name: str, tables: Tables, results: Path, folder: Path) -> _Made:
+def _section(name: str, tables: Tables, results: Path) -> _Made:
     """A figure's part of the report, whether it can be drawn or not."""
+    title = name
     try:
         figure = loading.load(name, tables.manifests, results)
+        title = figure.entry.title
+        return _made(figure, tables)
+    except NoData as nothing:
+        log.warning("%s: %s", name, nothing)
+        section = Section.empty(figure, str(nothing))
+        return _Made(section, charts=[Chart(name, section, None)] if hasattr(figure.module, "interactive") else [])
     except BrokenFigureError as error:
         log.warning("%s", error)
-        return _Made(Section.broken(name, error))
-    try:
-        return _made(figure, tables, folder / f"{figure.file_name}.pdf")
-    except NoData as reason:
-        section = Section.empty(figure, str(reason))
-        charts = [Chart(name, section, None)] if hasattr(figure.module, "interactive") else []
-        return _Made(section, charts)
-    except BrokenFigureError as error:
-        log.warning("%s", error)
-        return _Made(Section.broken(figure.entry.title, error))
+        section = Section.broken(title, error)
+        return _Made(section, charts=[Chart(name, section, None)], is_broken=True)
 
 
-def _made(figure: Figure, tables: Tables, path: Path) -> _Made:
-    """Draws a figure and says what it shows."""
+def _made(figure: Figure, tables: Tables) -> _Made:
+    """Draws a figure and says what it shows; writes nothing."""
     with figure.guarded():
         estimates = figure.of("estimate", tables.of_figure(figure.name))
         drawn: Any = figure.of("draw", estimates)
         section = Section(
             figure.entry.title, figure.question, figure.method, figure.of("findings", estimates, otherwise=[]),
-            figure.of("caption", estimates, otherwise=""), path.with_suffix(".svg"),
-            figure.of("published_rows", estimates, otherwise=[]), figure.entry.headline,
+            figure.of("caption", estimates, otherwise=""), None, figure.of("published_rows", estimates, otherwise=[]),
+            figure.entry.headline,
         )  # fmt: skip
         chart = figure.of("interactive", estimates)
         if reason := _wrong(drawn, section, chart):
             raise BrokenFigureError(f"{figure.name}: {reason}")
-        files = save(drawn, path)
-        csv = path.with_suffix(".csv")
-        loading.data_of(estimates).to_csv(csv, index=False)
-    return _Made(section, [Chart(figure.name, section, chart)] if chart else [], [*files, csv])
+        hidden = beyond_log_axes(drawn)
+        files = rendered(drawn)
+        files["csv"] = loading.data_of(estimates).to_csv(index=False).encode()
+        section = replace(section, image=files["svg"].decode(), caption=f"{section.caption}{_not_shown(hidden)}")
+        charts = [Chart(figure.name, section, chart_content(chart))] if chart else []
+    return _Made(section, figure.file_name, charts, files)
+
+
+def _not_shown(values: int) -> str:
+    """Returns a caption's last sentence; none where a figure shows all its values."""
+    if not values:
+        return ""
+    return f" Not shown, since the axis is logarithmic: {plural(values, 'value')} of zero or below."
+
+
+def _written(made: _Made, path: Path) -> list[Path]:
+    """Writes a figure's files beside each other and returns them."""
+    written = []
+    for suffix, content in made.files.items():
+        written.append(path.with_suffix(f".{suffix}"))
+        write_output(written[-1], content)
+    return written
 
 
 def _wrong(drawn: Any, section: Section, chart: Any) -> str | None:

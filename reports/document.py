@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pandas as pd
 import typst
 
 from bench.records import ReportError
+from bench.records.files import write_output
 from reports import published
 from reports.comparisons import compare, to_separate
 from reports.estimates import NONE_TRAINED
@@ -53,22 +52,15 @@ def _newest(tables: Tables) -> str:
 
 def write_pdf(tables: Tables, sections: list[Section], output: Path) -> None:
     """Compiles the template with the report's content.  Raises `ReportError` where the file cannot be written."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        shutil.copy(TEMPLATE, root / "report.typ")
-        content = _content(tables, sections)
-        for index, section in enumerate(sections):
-            if section.image is not None:
-                shutil.copy(section.image, root / f"figure-{index}.svg")
-        (root / "content.json").write_text(json.dumps(content), encoding="utf-8")
-        pdf = typst.compile(
-            str(root / "report.typ"), root=str(root), ignore_system_fonts=True,
-            timestamp=int(datetime.fromisoformat(_newest(tables)).timestamp()),
-        )  # fmt: skip
+    inputs = {_image(index): section.image for index, section in enumerate(sections) if section.image is not None}
     try:
-        output.write_bytes(pdf)
-    except OSError as error:
-        raise ReportError(f"{output}: cannot be written ({error.strerror}); choose another place with -o") from None
+        pdf = typst.compile(
+            TEMPLATE.read_bytes(), sys_inputs={"content": json.dumps(_content(tables, sections)), **inputs},
+            ignore_system_fonts=True, timestamp=int(datetime.fromisoformat(_newest(tables)).timestamp()),
+        )  # fmt: skip
+    except typst.TypstError as error:
+        raise ReportError(f"{output}: cannot be set ({' '.join(error.message.split())})") from None
+    write_output(output, pdf)
 
 
 def _content(tables: Tables, sections: list[Section]) -> dict[str, Any]:
@@ -96,8 +88,13 @@ def _compared(runs: pd.DataFrame) -> str:
     return f"This report compares {'; '.join(parts)}. A search's budget covers all its trials."
 
 
+def _image(index: int) -> str:
+    """Returns the name by which the template finds a section's image."""
+    return f"figure-{index}"
+
+
 def _section(index: int, section: Section) -> dict[str, Any]:
-    image = f"figure-{index}.svg" if section.image is not None else None
+    image = _image(index) if section.image is not None else None
     return {
         "title": section.title, "question": section.question, "method": section.method,
         "findings": section.findings, "caption": section.caption, "image": image, "published": section.published,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,13 +13,14 @@ from typing import Any
 import pandas as pd
 
 from bench.records import Manifest, ReportError
+from bench.records.errors import BrokenFigureError
 from bench.records.plugins import PluginError, in_words, load_file, member, place_of, stored
 from reports.registry import FIGURES, FigureEntry
 from reports.selection import NoData
 
 
-class BrokenFigureError(ReportError):
-    """A figure that is unknown, or one of a user's own that fails; the message is one line."""
+class UnknownFigureError(BrokenFigureError):
+    """A name that no figure has."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,6 @@ class Figure:
     name: str
     entry: FigureEntry
     module: ModuleType
-    is_ours: bool = True
 
     @property
     def file_name(self) -> str:
@@ -53,14 +53,14 @@ class Figure:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Runs a block in which a figure of a user's own may raise `NoData` or `BrokenFigureError`, and nothing else."""
-        with nullcontext() if self.is_ours else _broken(self.name, str(self.module.__file__)):
+        """Runs a block in which the figure may raise `NoData` or `BrokenFigureError`, and nothing else."""
+        with _broken(self.name, str(self.module.__file__)):
             yield
 
 
 @contextmanager
 def _broken(name: str, path: str) -> Iterator[None]:
-    """Turns every error of a figure of a user's own into a `BrokenFigureError`."""
+    """Turns every error of a figure into a `BrokenFigureError` that names the figure and the line in its file."""
     try:
         yield
     except (NoData, BrokenFigureError):
@@ -83,19 +83,19 @@ def names_in(manifests: Iterable[Manifest]) -> list[str]:
 
 
 def load(name: str, manifests: Iterable[Manifest], results: Path) -> Figure:
-    """Returns a figure by its name.  Raises `BrokenFigureError` for an unknown one and for a broken one of a user's own."""
+    """Returns a figure by its name.  Raises `UnknownFigureError`, and `BrokenFigureError` for a user's own that fails."""
     if name in FIGURES:
         return Figure(name, FIGURES[name], import_module(FIGURES[name].module))
     origins = [found for manifest in manifests if (found := (manifest.config.get("figures") or {}).get(name))]
     if not origins:
         allowed = ", ".join((*FIGURES, *(other for other in names_in(manifests) if other not in FIGURES)))
-        raise BrokenFigureError(f"unknown figure {name!r}; allowed: {allowed}")
+        raise UnknownFigureError(f"unknown figure {name!r}; allowed: {allowed}")
     with _broken(name, str(origins[-1].get("file") or origins[-1].get("module"))):
         entry = _entry(name, origins[-1], results)
         module = import_module(entry.module)
     if lacking := [needed for needed in ("estimate", "draw") if not callable(getattr(module, needed, None))]:
         raise BrokenFigureError(f"{name}: has no function {' and no function '.join(lacking)}, which a figure needs")
-    figure = Figure(name, entry, module, is_ours=False)
+    figure = Figure(name, entry, module)
     texts = {"title": entry.title, "QUESTION": figure.question, "METHOD": figure.method}
     for part, text in texts.items():
         if not isinstance(text, str):

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from bench.records import ReportError
+from bench.records.files import ELSEWHERE, check_output
 
 LEAST_FREE_BYTES = 10_000_000
 
@@ -14,12 +15,6 @@ def check_writable(output: Path, *suffixes: str) -> None:
     """Makes the folder of a file that is to be written.  Raises `ReportError` where the file cannot be."""
     if output.suffix not in suffixes:
         raise ReportError(f"{output}: the name must end in {' or '.join(suffixes)}")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(output.parent).free
-    except OSError as error:
-        raise ReportError(f"{output}: cannot be written ({error.strerror}); choose another place with -o") from None
-    if output.is_dir():
-        raise ReportError(f"{output}: is a folder; give the name of a file with -o")
-    if free < LEAST_FREE_BYTES:
-        raise ReportError(f"{output}: less than 10 MB are free there; choose another place with -o")
+    check_output(output)
+    if shutil.disk_usage(output.parent).free < LEAST_FREE_BYTES:
+        raise ReportError(f"{output}: less than 10 MB are free there; {ELSEWHERE}")

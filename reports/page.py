@@ -18,7 +18,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from bench.records import ReportError
+from bench.records.files import write_output
 from reports.document import opening
 from reports.section import Section
 from reports.selection import MEASURED
@@ -58,16 +58,16 @@ LOG = {
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure's interactive form; `figure` is None where the section's caption says why there is none."""
+    """A figure's interactive form, as JSON; `content` is None where the section's caption says why there is none."""
 
     name: str
     section: Section
-    figure: go.Figure | None
+    content: Mapping[str, Any] | None
 
 
 def write_page(output: Path, *, tables: Tables, sections: list[Section], charts: list[Chart]) -> None:
     """Writes the page.  Raises `ReportError` where the file cannot be written."""
-    drawn = {chart.name: _chart(chart.figure) for chart in charts if chart.figure is not None}
+    drawn = {chart.name: chart.content for chart in charts if chart.content is not None}
     data = {
         "digits": DIGITS, "columns": columns(tables.runs), "rows": rows(tables.runs), "runs": details(tables),
         "charts": drawn,
@@ -81,10 +81,7 @@ def write_page(output: Path, *, tables: Tables, sections: list[Section], charts:
         charts="\n".join(_chart_element(chart) for chart in charts), data=embedded(data),
         plotly=get_plotlyjs() if drawn else "", script=SCRIPT.read_text(encoding="utf-8"),
     )  # fmt: skip
-    try:
-        output.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise ReportError(f"{output}: cannot be written ({error.strerror}); choose another place with -o") from None
+    write_output(output, page.encode())
 
 
 def rows(runs: pd.DataFrame) -> list[list[Any]]:
@@ -233,7 +230,7 @@ def embedded(content: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _chart(figure: go.Figure) -> dict[str, Any]:
+def chart_content(figure: go.Figure) -> dict[str, Any]:
     """Returns a chart without a template: all charts take the page's."""
     content = json.loads(figure.to_json())
     content["layout"].pop("template", None)
@@ -243,7 +240,7 @@ def _chart(figure: go.Figure) -> dict[str, Any]:
 def _chart_element(chart: Chart) -> str:
     section = chart.section
     heading = f"<h2>{escape(section.title)}</h2>\n<p>{escape(section.question)}</p>"
-    if chart.figure is None:
+    if chart.content is None:
         body = f'<p class="absent">{escape(section.caption)}</p>'
     else:
         name = escape(chart.name)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from reports.loading import BrokenFigureError, Figure
+from bench.records.errors import BrokenFigureError
+from reports.loading import Figure
 
 
 @dataclass(frozen=True)
 class Section:
-    """Title, sentences and image of a figure.  `image` is None where `caption` says why there is no figure."""
+    """Title, sentences and image (SVG) of a figure.  `image` is None where `caption` says why there is no figure."""
 
     title: str
     question: str
     method: str
     findings: list[str]
     caption: str
-    image: Path | None
+    image: str | None
     published: list[list[str]] = field(default_factory=list)
     """Header and rows of ours beside the published values; empty where there are none."""
     headline: bool = False
@@ -30,5 +30,5 @@ class Section:
 
     @classmethod
     def broken(cls, title: str, error: BrokenFigureError) -> Section:
-        """Returns the section of a figure of a user's own that fails."""
+        """Returns the section of a figure that fails."""
         return cls(title, "", "", [], f"This figure could not be made. {error}", None)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import math
+import io
+import warnings
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -16,11 +16,14 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from reports.looks import Method, looks_of
+from reports.selection import NoData
 
+LOG_MARGIN = 2.0
 COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
 
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -68,7 +71,12 @@ def figure_style(*, column: bool = False, methods: Iterable[Method] = ()) -> Ite
     """
     token = _in_column.set(column)
     try:
-        with plt.rc_context({**SETTINGS, **(COLUMN_SETTINGS if column else {})}), looks_of(methods):
+        with (
+            plt.rc_context({**SETTINGS, **(COLUMN_SETTINGS if column else {})}), looks_of(methods),
+            warnings.catch_warnings(),
+        ):  # fmt: skip
+            for said in ("Data has no positive values", "Attempt to set non-positive"):  # `beyond_log_axes` says so
+                warnings.filterwarnings("ignore", said)
             yield
     finally:
         _in_column.reset(token)
@@ -94,8 +102,12 @@ def panels(rows: int, columns: int, *, height: float, **options: Any) -> tuple[F
 
 
 def log_scale(axes: Axes, *names: str) -> None:
-    """Makes axes "x" or "y" logarithmic, with ticks at 1, 2, 5 where there is room, at powers of ten elsewhere."""
+    """Makes axes "x" or "y" logarithmic, with ticks at 1, 2, 5 where there is room, at powers of ten elsewhere.
+
+    Raises `NoData` where all that is drawn is zero or below.
+    """
     for name in names:
+        _divided(axes, name)
         getattr(axes, f"set_{name}scale")("log")
         axis = getattr(axes, f"{name}axis")
         axis.set_major_locator(_Steps())
@@ -116,10 +128,9 @@ def decimal(value: float, position: float | None = None) -> str:
     """Returns a tick's label: a number as it is said, a very small or very large one by its power of ten."""
     if value == 0 or 9e-5 < abs(value) < 1e5:
         return f"{value:g}"
-    exponent = math.floor(math.log10(abs(value)) + 1e-9)
-    mantissa = value / 10**exponent
-    power = f"10{str(exponent).translate(RAISED)}"
-    return power if abs(mantissa - 1) < 1e-6 else f"{mantissa:.3g}·{power}"
+    mantissa, exponent = map(float, f"{value:.2e}".split("e"))
+    power = f"10{f'{exponent:.0f}'.translate(RAISED)}"
+    return power if mantissa == 1 else f"{mantissa:g}·{power}"
 
 
 def legend_columns(wanted: int) -> int:
@@ -132,15 +143,53 @@ def stamp(figure: Figure, text: str) -> None:
     figure.supxlabel(text, fontsize=6, color="#666666", x=0.99, ha="right")
 
 
-def save(figure: Figure, path: Path) -> list[Path]:
-    """Writes PDF, PNG (300 dpi) and SVG beside each other, without dates, and closes the figure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def beyond_log_axes(figure: Figure) -> int:
+    """Returns how many values a figure's logarithmic axes cannot show, which are those that are not above zero.
+
+    Axes with such values get the limits of the others.  Raises `NoData` where an axis can show none of its values.
+    """
+    hidden = 0
+    for axes in figure.axes:
+        for axis in "xy":
+            if getattr(axes, f"get_{axis}scale")() == "log":
+                shown, below = _divided(axes, axis)
+                if below:
+                    low, high = getattr(axes, f"get_{axis}lim")()
+                    limits = max(low, shown.min() / LOG_MARGIN), min(high, shown.max() * LOG_MARGIN)
+                    getattr(axes, f"set_{axis}lim")(*limits)
+                hidden += below
+    return hidden
+
+
+def _divided(axes: Axes, axis: str) -> tuple[np.ndarray, int]:
+    """Returns the values above zero that are drawn along an axis, and how many others there are."""
+    values = np.concatenate([np.empty(0), *_values(axes, axis)])
+    values = values[np.isfinite(values)]
+    shown, below = values[values > 0], int((values <= 0).sum())
+    if below and not len(shown):
+        raise NoData("All values of a logarithmic axis are zero or below, so it is not drawn.")
+    return shown, below
+
+
+def _values(axes: Axes, axis: str) -> Iterator[np.ndarray]:
+    """Yields the coordinates of lines and points along an axis; lines across a whole panel have none."""
+    place = "xy".index(axis)
+    for line in axes.get_lines():
+        if line.get_transform().contains_branch_seperately(axes.transData)[place]:
+            yield np.asarray(line.get_xydata(), dtype=float)[:, place]
+    for points in axes.collections:
+        if isinstance(points, PathCollection):
+            yield np.asarray(points.get_offsets(), dtype=float)[:, place]
+
+
+def rendered(figure: Figure) -> dict[str, bytes]:
+    """Returns PDF, PNG (300 dpi) and SVG by suffix, without dates, and closes the figure."""
     metadata: dict[str, dict] = {"pdf": {"CreationDate": None}, "png": {}, "svg": {"Date": None}}
-    written = []
+    files = {}
     for suffix, entries in metadata.items():
-        target = path.with_suffix(f".{suffix}")
-        figure.savefig(target, metadata=entries)
+        content = io.BytesIO()
+        figure.savefig(content, format=suffix, metadata=entries)
         figure.set_layout_engine("none")  # all formats have the first one's layout, and it is not made again
-        written.append(target)
+        files[suffix] = content.getvalue()
     plt.close(figure)
-    return written
+    return files

@@ -74,6 +74,8 @@ def _closures(state: OnlineState, step: int) -> tuple[Callable[[], Tensor], Call
 
 def _ended_run(folder: Path) -> tuple[Run, int]:
     """Returns the run and the number of its steps."""
+    if folder.is_symlink():  # the user's own choice; within a results folder, no link is followed
+        folder = folder.resolve()
     if not (folder / "spec.json").exists():
         raise RecordError(f"{folder}: no spec.json; give the folder of one run, RESULTS/ID")
     run = read_run(folder)

@@ -11,6 +11,13 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from bench.process.signals import tell
+from bench.process.standard_streams import UNWRITABLE, discard_output, flush
+from bench.records.errors import one_line
+from bench.records.files import reason
+
+SHOWN = 40
+"""How much of a name that is refused is shown."""
 WORDS = "oho-bench.words"
 """The key in the `meta` of a command's context under which its words are kept."""
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
@@ -36,13 +43,19 @@ class OneLineGroup(TyperGroup):
             command, said = error.ctx.command_path if error.ctx else self.name, error.format_message()
             if "\n" not in said:  # otherwise it is the whole help
                 said = f"oho-bench: {said.rstrip('.')}; `{command} --help` shows what is allowed"
-            print(said, file=sys.stderr)
+            tell(said)
             code = error.exit_code
+            flush()
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
-                raise
-            print(f"oho-bench: standard output cannot be written ({error.strerror})", file=sys.stderr)
             code = 1
+            if error.filename is not None:
+                tell(f"oho-bench: {one_line(str(error.filename))}: {reason(error)}")
+            elif error.errno in UNWRITABLE:
+                discard_output()
+                if error.errno != errno.EPIPE:  # a reader such as `head` that has seen enough is no error
+                    tell(f"oho-bench: standard output cannot be written ({reason(error)})")
+            else:
+                raise
         if exits:
             sys.exit(code)
         return code
@@ -50,8 +63,26 @@ class OneLineGroup(TyperGroup):
 
 def folder_name(text: str) -> Path:
     """Returns a folder's path; an empty text, from a variable that is not set, is a mistake."""
-    if not text:
-        raise typer.BadParameter("the name of a folder is expected (given '')")
+    return _path(text, "folder")
+
+
+def file_name(text: str) -> Path:
+    """Returns the path of a file to write."""
+    return _path(text, "file")
+
+
+def _path(text: str, what: str) -> Path:
+    """Returns a path that the system can have, whether or not anything is there.  Raises a usage error."""
+    problem = None if text else ""
+    try:
+        Path(text).stat()
+    except ValueError as error:
+        problem = f", {error}"
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            problem = f"..., a name of {len(text):,} characters, which are too many"
+    if problem is not None:
+        raise typer.BadParameter(f"the name of a {what} is expected (given {text[:SHOWN]!r}{problem})")
     return Path(text)
 
 

@@ -14,7 +14,8 @@ from bench.command.supervisor import death_by
 from bench.experiment.spec import set_threads
 from bench.process.run_lock import claimed
 from bench.records import Outcome, Status, read_outcome, read_run, write_outcome
-from bench.records.json_files import storing, write_json
+from bench.records.files import storing
+from bench.records.json_files import write_json
 from bench.run.environment import describe_environment
 
 

@@ -14,6 +14,7 @@ from bench.experiment.schema import LONGEST_NAME, NAME_PATTERN, ExperimentFields
 from bench.experiment.suggestions import suggestion
 from bench.experiment.yaml_file import ConfigError
 from bench.records.errors import StorageError
+from bench.records.files import reason, replacing_shared
 from bench.tasks.entry import TaskEntry
 
 WIDTH = 110
@@ -51,13 +52,14 @@ def write_new(name: str, task: str) -> str:
     """
     path = Path(f"{name.removesuffix('.yaml')}.yaml")
     _check(path, task)
+    if path.exists():
+        raise ConfigError(f"{path}: the file already exists and was left unchanged; choose another name")
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text_of(path.stem, task))
-    except FileExistsError:
-        raise ConfigError(f"{path}: the file already exists and was left unchanged; choose another name") from None
+        with replacing_shared(path) as file:
+            file.write(text_of(path.stem, task).encode())
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror})") from None
+        remedy = "give the name of a file in a folder that is there and can be written"
+        raise StorageError(f"{path}: cannot be written ({reason(error)}); {remedy}") from None
     steps = {
         f"oho-bench run {path} --dry-run": "the runs, and the budget in all",
         f"oho-bench run {path} --out runs/{path.stem}": "repeat the command to continue if it is interrupted",

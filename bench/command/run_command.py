@@ -20,6 +20,7 @@ from bench.experiment.expansion import Experiment, load_experiment
 from bench.experiment.shipped import experiment_file
 from bench.experiment.spec import data_set_of
 from bench.experiment.yaml_file import ConfigError
+from bench.process.standard_streams import say
 from bench.records import Status, title_of
 from bench.records.errors import DeviceLostError
 from bench.tasks.data_sets import load
@@ -107,4 +108,5 @@ def _print_plan(planned: Sequence[Planned], *, every_run: bool) -> None:
             )
     total = " and ".join(f"{amount:g} {unit}" for unit, amount in totals.items()) or "nothing"
     runs = "run" if len(todo) == 1 else "runs"
-    print(f"{len(todo)} {runs} to do, {len(planned) - len(todo)} done already; budget to spend: {total}", flush=True)
+    show = print if every_run else say
+    show(f"{len(todo)} {runs} to do, {len(planned) - len(todo)} done already; budget to spend: {total}")

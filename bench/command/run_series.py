@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from bench.process.signals import Stopper
 from bench.records import Outcome, Status, read_outcome
 from bench.records.checkpoints import discard_checkpoint, has_checkpoint
 from bench.records.errors import DeviceLostError
-from bench.records.json_files import FULL, storing
+from bench.records.files import FULL, check_in_place, storing
 from bench.run.disturbances import is_answering
 from bench.run.runner import run
 from bench.tracking.wandb_sink import open_sink
@@ -49,7 +50,7 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
     parent = journal.last("parent")
     stopper, before = Stopper(int(parent) if parent else None), len(journal.tried)
     with stopper.listening(), Display([item.spec for item in todo], before) as display:
-        series = _Series(root, data_root, journal, stopper, display)
+        series = _Series(root, root.stat(), data_root, journal, stopper, display)
         waiting = list(enumerate(todo, start=before + 1))
         while taken := [(number, item) for number, item in waiting if not series.take(number, item)]:
             if len(taken) == len(waiting):  # the runners that took them are working on them
@@ -66,6 +67,7 @@ class _Series:
     """The runs of one call of `launch`, and how many of them ended in each status."""
 
     root: Path
+    was: os.stat_result
     data_root: Path | None
     journal: Journal
     stopper: Stopper
@@ -76,6 +78,8 @@ class _Series:
         """Makes a run unless another runner has made it meanwhile.  Returns False if one is working on it."""
         self.stopper.rest()
         self.stopper.check()
+        with storing(self.root):
+            check_in_place(self.was, self.root)  # a claim would make a folder that was moved away anew
         with storing(self.root), claimed(self.root / item.id) as is_ours:
             if is_ours and not _has_ended_meanwhile(item, read_outcome(self.root / item.id)):
                 self.make(number, item)

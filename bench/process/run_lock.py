@@ -18,8 +18,13 @@ UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 @contextmanager
 def claimed(folder: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Claims the folder for the block and yields whether that succeeded; with `wait`, waits until the folder is free."""
+    """Claims the folder for the block and yields whether that succeeded; with `wait`, waits until the folder is free.
+
+    Raises OSError if the folder cannot be written or is a link.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    if folder.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(folder))
     path = folder / NAME
     handle = _lock(path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     if handle is None:
@@ -28,14 +33,15 @@ def claimed(folder: Path, *, wait: bool = False) -> Iterator[bool]:
     try:
         yield True
     finally:
-        path.unlink(missing_ok=True)
+        if _is_at(handle, path):  # otherwise the folder was moved away, and this may be another runner's claim
+            path.unlink(missing_ok=True)
         os.close(handle)
 
 
 def _lock(path: Path, how: int) -> int | None:
     """Returns an open file that holds the lock, or None if another process holds it."""
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(handle, how)
         except OSError as error:
@@ -52,6 +58,6 @@ def _lock(path: Path, how: int) -> int | None:
 
 def _is_at(handle: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except (FileNotFoundError, NotADirectoryError):
         return False

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.records.json_files import intact, replacing, unfinished
+from bench.records.files import opened, read, reason, replacing, unfinished
+from bench.records.json_files import intact
 
 CHECKPOINT = "checkpoint.pt"
 PARAMETER = "parameter "
@@ -93,18 +94,21 @@ def resumable(folder: Path, version: int) -> Earlier | None:
     if not path.exists():
         return None
     try:
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():  # torch does not check the sums that it writes
-                raise ValueError(f"{damaged} is damaged")
-        content = torch.load(path, weights_only=True)  # keeps devices: an optimizer's count may be on another one
+        with opened(path) as file:
+            with zipfile.ZipFile(file) as archive:
+                if damaged := archive.testzip():  # torch does not check the sums that it writes
+                    raise ValueError(f"{damaged} is damaged")
+            file.seek(0)
+            content = torch.load(file, weights_only=True)  # keeps devices: an optimizer's count may be on another one
         if content["version"] != version:
             raise ValueError(f"it has version {content['version']}, and this one is {version}")
-        written = records.read_bytes() if records.exists() else b""
+        written = read(records) if records.exists() else b""
         if intact(written[: content["records"]]) < content["records"]:
             raise ValueError("its records are damaged")
         lost = _last_wall_seconds(written) - sum(content["seconds"].values())
     except Exception as error:  # a damaged file can raise any error: in unzipping, in unpickling, of missing keys
-        log.warning("%s: cannot be used (%s); the run starts over", path, " ".join(str(error).split())[:120])
+        why = reason(error) if isinstance(error, OSError) else " ".join(str(error).split())[:120]
+        log.warning("%s: cannot be used (%s); the run starts over", path, why)
         return None
     return Earlier(content, max(0.0, lost))
 

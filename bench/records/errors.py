@@ -30,6 +30,10 @@ class ReportError(Exception):
         super().__init__(one_line(message))
 
 
+class BrokenFigureError(ReportError):
+    """A figure that fails while it is made; the message is one line."""
+
+
 class StorageError(Exception):
     """A results folder that cannot be written; the message says how to make it writable again."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from bench.records.errors import ReportError
+from bench.records.files import write_output
 from bench.records.run_folder import Manifest, Outcome, Run, experiments_in, read_run, run_id, title_of
 from bench.records.schema import KINDS, RESERVED, Status
 
@@ -112,15 +114,15 @@ def read_frames(root: Path) -> Frames:
 
 def write_table(table: pd.DataFrame, output: Path) -> None:
     """Writes a table as CSV or, where the name ends in .parquet, as Parquet.  Raises `ReportError`."""
+    content = io.BytesIO()
     try:
         if output.suffix == ".csv":
-            table.to_csv(output, index=False)
+            table.to_csv(content, index=False)
         else:
-            _uniform(table).to_parquet(output, index=False)
+            _uniform(table).to_parquet(content, index=False)
     except ImportError:
         raise ReportError(f"{output}: Parquet needs the package pyarrow; install it with: pip install pyarrow") from None
-    except OSError as error:
-        raise ReportError(f"{output}: cannot be written ({error.strerror}); choose another place with -o") from None
+    write_output(output, content.getbuffer())
 
 
 def _uniform(table: pd.DataFrame) -> pd.DataFrame:

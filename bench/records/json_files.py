@@ -7,75 +7,23 @@ sum comes from an older version and is trusted.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import math
-import os
 import re
-import uuid
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
-from bench.records.errors import RecordError, StorageError
+from bench.records.errors import RecordError
+from bench.records.files import read, reason, replacing
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
 DEEPEST = 30
 """The most levels that a JSON object may have."""
 SUM = re.compile(rb', "crc": (\d{1,10})}$')
 LONGEST_SUM = 24
-
-
-@contextlib.contextmanager
-def storing(folder: Path) -> Iterator[None]:
-    """Turns any refusal of the system inside the block into a `StorageError` that names the folder."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise StorageError(f"{folder}: moved or removed while in use; repeat the command to start again") from error
-    except OSError as error:
-        remedy = "free some space, then repeat the command to continue"
-        if error.errno not in FULL:
-            remedy = "repeat the command once the folder is writable"
-        raise StorageError(f"{folder}: cannot be written ({error.strerror}); all records are kept; {remedy}") from error
-
-
-def unfinished(path: Path) -> Path:
-    """Returns the path at which a file is written before it takes its place."""
-    return path.with_name(f".{path.name}.part")
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file that replaces another one, complete and on the disk, or not at all.
-
-    The folder must be locked by this process (`bench.process`).  Anything that a killed process left is overwritten.
-    """
-    with _replacing(path, unfinished(path)) as file:
-        yield file
-
-
-@contextlib.contextmanager
-def replacing_shared(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file as `replacing` does, in a folder where other processes may write the same file at the same time."""
-    with _replacing(path, unfinished(path.with_name(f"{path.name}.{uuid.uuid4().hex}"))) as file:
-        yield file
-
-
-@contextlib.contextmanager
-def _replacing(path: Path, temporary: Path) -> Iterator[BinaryIO]:
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -146,11 +94,11 @@ def read_lines(path: Path, problem_of: Callable[[Any], str | None], *, is_ended:
             `problem_of`; the message names file, line and column.
     """
     try:
-        content = path.read_bytes()
+        content = read(path)
     except FileNotFoundError:
         return Lines((), False)
     except OSError as error:
-        raise RecordError(f"{path}:1:1: cannot be read ({error.strerror}); remove {path.parent} to run it again") from None
+        raise RecordError(f"{path}:1:1: cannot be read ({reason(error)}); remove {path.parent} to run it again") from None
     whole = content[: intact(content)]
     if is_ended and len(whole) < len(content):
         number = whole.count(b"\n") + 1
@@ -191,14 +139,15 @@ def read_object(path: Path, remedy: str) -> dict[str, Any]:
         RecordError: if the file holds none; the message names file, line and column and ends with the remedy.
     """
     try:
-        text = path.read_bytes()
+        text = read(path)
         content = orjson.loads(text)
         if text.count(b"{") + text.count(b"[") > DEEPEST:  # a text with fewer brackets cannot be too deep
             _check_depth(content, DEEPEST)
     except orjson.JSONDecodeError as error:
         raise RecordError(f"{path}:{error.lineno}:{error.colno}: {error.msg}; {remedy}") from None
     except (OSError, ValueError) as error:
-        raise RecordError(f"{path}:1:1: cannot be read ({error}); {remedy}") from None
+        why = reason(error) if isinstance(error, OSError) else error
+        raise RecordError(f"{path}:1:1: cannot be read ({why}); {remedy}") from None
     if not isinstance(content, dict):
         raise RecordError(f"{path}:1:1: a JSON object is expected; {remedy}")
     return content

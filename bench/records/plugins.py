@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from bench.records.errors import one_line
-from bench.records.json_files import replacing
+from bench.records.files import read, reason, replacing
 
 HASH_DIGITS = 16
 _sources: dict[str, Path] = {}
@@ -33,13 +33,16 @@ class PluginError(Exception):
 def load_file(path: Path, expected: str | None = None) -> tuple[ModuleType, str]:
     """Imports a file and returns its module and hash.  Imports the same bytes only once per process.
 
+    The copy in a results folder has an `expected` hash and is opened as all files there are.
+
     Raises:
         PluginError: if the file cannot be read, does not have the `expected` hash (it is not executed then), or raises.
     """
     try:
-        content = path.read_bytes()
+        content = path.read_bytes() if expected is None else read(path)
     except (OSError, ValueError) as error:
-        raise PluginError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        why = reason(error) if isinstance(error, OSError) else error
+        raise PluginError(f"{path}: cannot be read ({why})") from None
     digest = hashlib.sha256(content).hexdigest()[:HASH_DIGITS]
     if expected not in (None, digest):
         raise PluginError(f"{path}: is not the file that made the run")
@@ -91,7 +94,9 @@ def store(root: Path, origin: dict[str, Any]) -> None:
 
 
 def stored(root: Path, origin: dict[str, Any]) -> Path:
-    """Returns where a results folder keeps the file that an entry came from."""
+    """Returns where a results folder keeps the file that an entry came from.  Raises `PluginError` if that is elsewhere."""
+    if (root / "plugins").is_symlink():
+        raise PluginError(f"{root / 'plugins'}: a link, which is not followed; put what it leads to in its place")
     return root / "plugins" / origin["hash"] / origin["file"]
 
 

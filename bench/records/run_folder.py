@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.records.errors import RecordError
-from bench.records.json_files import intact, read_lines, read_object, sealed, storing, write_json
+from bench.records.files import APPENDING, check_in_place, check_no_link, open_regular, read, replacing, storing
+from bench.records.json_files import intact, read_lines, read_object, sealed, write_json
 from bench.records.processes import Process, changes
 from bench.records.schema import FOR_FIGURES, MANIFEST, OUTCOME, SPEC, Shape, Status, misfit, problem_of
 
@@ -198,21 +199,36 @@ class RunWriter:
     def __init__(self, root: Path, spec: Mapping[str, Any], keep: int = 0):
         self.id = run_id(spec)
         self.folder = root / self.id
-        path = self.folder / "records.jsonl"
+        self._path = self.folder / "records.jsonl"
         with storing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+            check_no_link(self.folder)
             (self.folder / "outcome.json").unlink(missing_ok=True)
             write_json(self.folder / "spec.json", spec)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-            content = path.read_bytes()
+            self._file = open_regular(self._path, APPENDING)
+            content = read(self._path)
+            if os.fstat(self._file).st_nlink > 1:  # another name's file, too, as in a copy of hard links
+                self._take_own_file(content)
             os.ftruncate(self._file, keep)
         self._sum = zlib.crc32(content[:keep])
         self.cut = content.count(b"\n", keep) + (not content.endswith(b"\n") and len(content) > keep)
         lines = content.rfind(b"\n") + 1
         self.damage = "damaged" if intact(content) < lines else "the last one torn" if lines < len(content) else ""
 
+    def _take_own_file(self, content: bytes) -> None:
+        os.close(self._file)
+        with replacing(self._path) as file:
+            file.write(content)
+        self._file = open_regular(self._path, APPENDING)
+
+    def check_in_place(self) -> None:
+        """Raises `StorageError` if the run's folder was moved, removed or replaced: its records would be lost."""
+        with storing(self.folder):
+            check_in_place(os.fstat(self._file), self._path)
+
     def append(self, record: Mapping[str, Any]) -> None:
         """Adds one record; the complete line has reached the operating system when this returns."""
+        self.check_in_place()
         line, self._sum = sealed(record, self._sum)
         with storing(self.folder):
             written = os.write(self._file, line)
@@ -221,6 +237,7 @@ class RunWriter:
 
     def durable(self) -> int:
         """Flushes the records to the disk and returns their length in bytes."""
+        self.check_in_place()
         with storing(self.folder):
             os.fsync(self._file)
             return os.fstat(self._file).st_size
@@ -230,6 +247,8 @@ class RunWriter:
         with storing(self.folder) if outcome is not None else contextlib.suppress(OSError):
             size = os.fstat(self._file).st_size
             try:
+                if outcome is not None:
+                    check_in_place(os.fstat(self._file), self._path)
                 os.fsync(self._file)
             finally:
                 os.close(self._file)
@@ -310,7 +329,7 @@ def is_damaged(folder: Path, outcome: Outcome | None) -> bool:
     if outcome is None or not outcome.status.is_result:
         return False
     try:
-        size = (folder / "records.jsonl").stat().st_size
+        size = (folder / "records.jsonl").lstat().st_size
     except OSError:
         return True
     return not (folder / "spec.json").exists() or outcome.record_bytes not in (None, size)

@@ -133,6 +133,7 @@ class Loop:
             if (moment := self.ledger.wall()) - shown > 0.1:
                 self.progress(min(1.0, used / self.amount), self.state)
                 self.conditions.stopped_seconds += stopper.rest()  # on the runner's account, which is not counted
+                self.writer.check_in_place()
                 shown = moment
         self.state.finish()
         self.record_trials(used)

@@ -126,7 +126,10 @@ def _sink(
     open_sink: Callable[[str, Spec, Path], Sink], writer: RunWriter, spec: Spec, earlier: Earlier | None
 ) -> Sink:
     """Opens the run's sink and sends it the earlier records, because W&B cannot continue an offline run."""
-    shutil.rmtree(writer.folder / "wandb", ignore_errors=True)
+    files = writer.folder / "wandb"
+    if files.is_symlink() or not files.is_dir():
+        files.unlink(missing_ok=True)  # what a link leads to is not ours
+    shutil.rmtree(files, ignore_errors=True)
     sink = open_sink(writer.id, spec, writer.folder)
     for record in read_run(writer.folder).records if earlier else ():
         sink.record(dict(record))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bench.protocol.task import Split
 from bench.records.errors import DataError
-from bench.records.json_files import replacing_shared
+from bench.records.files import replacing_shared
 from bench.tasks.data_sets import DataSet, Loaded
 from bench.tasks.entry import Facts, TaskEntry
 from bench.tasks.image_tasks import convolutional, perceptron, residual

@@ -28,6 +28,7 @@ from bench.process.run_lock import claimed
 from bench.process.signals import Stopper
 from bench.records import Manifest, Run, experiments_in, read_run, title_of
 from bench.records.errors import RecordError
+from bench.records.files import check_no_link, read, reason
 from bench.records.json_files import write_json
 from bench.tracking.wandb_sink import agreeing, begin_run, replay, transcripts
 
@@ -93,7 +94,8 @@ def sync(root: Path, options: Options) -> bool:
                 print(f"oho-bench: W&B cannot be used: {error} ({left} of {len(planned)} runs are left)", file=sys.stderr)
                 return False
             except (SyncError, RecordError, OSError, subprocess.TimeoutExpired) as error:
-                verdict = f"failed: {_public(str(error))}"
+                why = f"{error.filename}: {reason(error)}" if isinstance(error, OSError) and error.filename else str(error)
+                verdict = f"failed: {_public(why)}"
             counts[verdict.partition(":")[0]] += 1
             print(f"{identity}  {manifest.experiment}: {title}{verdict}", flush=True)
     print(", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())))
@@ -104,7 +106,7 @@ def _bring_up(run: Run, manifest: Manifest, options: Options) -> str:
     """Uploads an ended run if it is not there yet, and returns what was done."""
     memory = _remembered(run.folder)
     place = _digest(repr((os.environ.get("WANDB_BASE_URL"), options.entity, options.project)).encode())
-    content = _digest(*((run.folder / name).read_bytes() for name in ("spec.json", "records.jsonl", "outcome.json")))
+    content = _digest(*(read(run.folder / name) for name in ("spec.json", "records.jsonl", "outcome.json")))
     if memory.get(place) == content:
         return "already there"
     expected = transcripts(run, experiment=manifest.experiment)
@@ -135,7 +137,7 @@ def _digest(*contents: bytes) -> str:
 def _remembered(folder: Path) -> dict[str, str]:
     """Returns the digest of what was uploaded, by destination; empty if the file cannot be read."""
     try:
-        content = json.loads((folder / MEMORY).read_text(encoding="utf-8"))
+        content = json.loads(read(folder / MEMORY))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -145,6 +147,7 @@ def _recreate(run: Run, identity: str, manifest: Manifest) -> None:
     """Makes W&B write its files from the records, offline."""
     from bench.experiment.schema import Tracking
 
+    check_no_link(run.folder / "wandb")
     for leftover in run.folder.glob(f"wandb/offline-run-*-{identity}*"):
         shutil.rmtree(leftover)
     begin = partial(begin_run, run.folder, mode="offline", identity=identity)

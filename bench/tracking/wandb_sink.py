@@ -281,15 +281,20 @@ def read_back(path: Path) -> Transcript | None:
     return held if ended else None
 
 
+def _is_own(path: Path) -> bool:
+    """Returns whether one of W&B's files is a regular file in the folder itself: W&B's programs would follow a link."""
+    return path.is_file() and not any(each.is_symlink() for each in (path, *path.parents[:2]))
+
+
 def agreeing(folder: Path, expected: Sequence[Transcript], only: str = "*") -> list[Path]:
     """Returns W&B's files with the expected rows, one per W&B run, or none if any is missing.
 
-    `only` is a pattern of W&B ids.
+    `only` is a pattern of W&B ids.  Links and what is no regular file are passed over.
     """
     found: dict[str, Path] = {}
     rows = {transcript.name: transcript.rows for transcript in expected}
     for path in sorted(folder.glob(f"wandb/*run-*/run-{only}.wandb")):
-        held = read_back(path)
+        held = read_back(path) if _is_own(path) else None
         if held and held.name in rows and held.rows == rows[held.name]:
             found[held.name] = path
     return [found[name] for name in rows] if found.keys() == rows.keys() else []

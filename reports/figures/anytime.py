@@ -124,7 +124,7 @@ def _name_lines(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
     """Writes names in the order of the lines' ends, apart enough to be read, each tied to its line's end."""
     low, high = np.log(axes.get_ylim())
     ordered = sorted(ends)
-    wanted = [(np.log(value) - low) / (high - low) if np.isfinite(value) else 1.0 for value, _, _ in ordered]
+    wanted = [(np.log(end) - low) / (high - low) if 0 < end < np.inf else float(end > 0) for end, _, _ in ordered]
     places = _apart(wanted, gap=min(0.062, 1 / max(1, len(ordered) - 1)))
     for (_, label, colour), end, place in zip(ordered, wanted, places, strict=True):
         tie = {"arrowstyle": "-", "color": colour, "lw": 0.5, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}

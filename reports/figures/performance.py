@@ -81,7 +81,7 @@ def _groups(tables: Tables, runs: pd.DataFrame) -> pd.DataFrame:
     """
     first = runs.drop_duplicates("label")
     kinds = {method.label: method.kind for method in tables.methods if method.over_label is not None}
-    kind = first["method_label"].map(kinds)
+    kind = first["method_label"].map(kinds).astype(object)
     grouped = kind.where(kind.map(kind.value_counts()) > 1)
     values = [_published(run) for _, run in first.iterrows()]
     return pd.DataFrame({

@@ -77,7 +77,7 @@ def mixed(tmp_path_factory):
     """Of a folder with all that can happen: ids of the runs, results folder, the page's path."""
     root = tmp_path_factory.mktemp("mixed")
     ids = write_mixed(root / "runs")
-    _, written, *_ = build_report(root / "runs", root / "report.pdf")
+    _, written, *_ = build_report(root / "runs", root / "report.pdf").files
     return SimpleNamespace(ids=ids, results=root / "runs", page=written)
 
 
@@ -176,7 +176,7 @@ def test_the_page_begins_as_the_report_does(mixed):
 
 
 def test_the_page_is_the_same_bytes_for_the_same_records(mixed, tmp_path):
-    _, again, *_ = build_report(mixed.results, tmp_path / "report.pdf")
+    _, again, *_ = build_report(mixed.results, tmp_path / "report.pdf").files
     assert again.read_bytes() == mixed.page.read_bytes()
 
 
@@ -185,7 +185,7 @@ def test_a_chart_without_data_is_a_sentence(tmp_path):
     other = {**spec_of("fixed", 9), "budget": {"unit": "seconds", "amount": 7.0}}
     more = write_run(tmp_path / "runs", other, [incumbent(100, 0.1), evaluation(100, 0.1)])
     write_manifest(tmp_path / "runs", Manifest("both", ("anytime",), {}, (*ids, more)))
-    _, written, *_ = build_report(tmp_path / "runs", tmp_path / "report.pdf")
+    _, written, *_ = build_report(tmp_path / "runs", tmp_path / "report.pdf").files
     text = written.read_text(encoding="utf-8")
     assert "differ in budget (2 or 7 counted seconds)" in text
     assert "data-chart=" not in text
@@ -195,7 +195,7 @@ def test_a_chart_without_data_is_a_sentence(tmp_path):
 def test_a_page_that_cannot_be_written_is_told(tmp_path):
     write_folder(tmp_path / "runs", LOSSES)
     (tmp_path / "report.html").mkdir()
-    with pytest.raises(ReportError, match=r"report\.html: is a folder"):
+    with pytest.raises(ReportError, match=r"report\.html: cannot be written \(it is a folder\)"):
         build_report(tmp_path / "runs", tmp_path / "report.pdf")
 
 

@@ -1,5 +1,7 @@
 """A figure in a file of a user's own, from a folder outside of the repository, in reports and on its own."""
 
+from shutil import copytree
+
 import pytest
 from faults import command
 from helpers import run_one, write_config
@@ -66,7 +68,7 @@ def planned(folder, content):
 
 def test_it_is_a_section_and_a_chart_as_any_other(measured_spec, tmp_path):
     results = planned(measured_spec, MINE + REST)
-    files = build_report(results, tmp_path / "report.pdf")
+    files = build_report(results, tmp_path / "report.pdf").files
     assert [path.name for path in files[2:]] == [f"mine.py-FIGURE.{suffix}" for suffix in ("pdf", "png", "svg", "csv")]
     page = files[1].read_text(encoding="utf-8")
     assert "<h2>Where the time goes</h2>\n<p>Which method takes longest?</p>" in page
@@ -110,9 +112,10 @@ def test_one_that_fails_is_one_line_and_the_rest_is_made(broken, measured_spec, 
     with pytest.raises(ReportError, match=words) as error:
         build_figure(NAME, results, tmp_path / "one.pdf")
     assert "\n" not in str(error.value)
-    pdf, _, *others = build_report(results, tmp_path / "report.pdf")
-    assert pdf.read_bytes().startswith(b"%PDF")
-    assert others == []
+    built = build_report(results, tmp_path / "report.pdf")
+    assert [path.name for path in built.files] == ["report.pdf", "report.html"]
+    assert built.files[0].read_bytes().startswith(b"%PDF")
+    assert built.failed == [f"This figure could not be made. {error.value}"]
     assert [record.getMessage() for record in caplog.records] == [str(error.value)]
 
 
@@ -120,7 +123,7 @@ def test_a_file_that_is_gone_is_told(measured_spec, tmp_path):
     origin = {"file": "mine.py", "hash": "0" * 16, "place": "FIGURE"}
     (tmp_path / "experiments").mkdir()
     for folder in (measured_spec / "runs").glob("*/spec.json"):
-        (tmp_path / folder.parent.name).symlink_to(folder.parent)
+        copytree(folder.parent, tmp_path / folder.parent.name)
         runs = (folder.parent.name,)
     write_manifest(tmp_path, Manifest("small", (NAME,), {"figures": {NAME: origin}}, runs))
     with pytest.raises(ReportError, match=r"mine\.py: cannot be read"):
@@ -129,7 +132,7 @@ def test_a_file_that_is_gone_is_told(measured_spec, tmp_path):
 
 def test_an_unknown_figure_in_a_plan_is_one_line(measured_spec, tmp_path, caplog):
     for folder in (measured_spec / "runs").glob("*/spec.json"):
-        (tmp_path / folder.parent.name).symlink_to(folder.parent)
+        copytree(folder.parent, tmp_path / folder.parent.name)
         runs = (folder.parent.name,)
     write_manifest(tmp_path, Manifest("small", ("of-a-later-version",), {}, runs))
     assert build_report(tmp_path, tmp_path / "report.pdf")

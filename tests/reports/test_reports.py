@@ -1,6 +1,7 @@
 """From records to numbers exactly, to figures and PDF lightly."""
 
 import json
+import tempfile
 
 import numpy as np
 import pytest
@@ -168,13 +169,15 @@ def test_where_seconds_are_not_the_budget_their_disturbance_is_told_wherever_the
 
 
 def test_the_report_is_the_same_bytes_for_the_same_records(tmp_path, monkeypatch):
-    """With the fonts and dots that journals ask for."""
+    """With the fonts and dots that journals ask for, and without a folder for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
     monkeypatch.setitem(style.SETTINGS, "pdf.fonttype", 42)
     monkeypatch.setitem(style.SETTINGS, "savefig.dpi", 300)
     write_folder(tmp_path / "runs", LOSSES)
     pdfs = []
     for name in ("a", "b"):
-        files = build_report(tmp_path / "runs", tmp_path / name / "report.pdf")
+        files = build_report(tmp_path / "runs", tmp_path / name / "report.pdf").files
         pdfs.append(files[0].read_bytes())
         assert {path.suffix for path in files} == {".pdf", ".html", ".png", ".svg", ".csv"}
     assert pdfs[0] == pdfs[1]
@@ -194,8 +197,9 @@ EDGES = {
 @pytest.mark.parametrize("edge", EDGES)
 def test_thin_data_gives_a_report_not_a_crash(edge, tmp_path):
     write_folder(tmp_path / "runs", EDGES[edge])
-    files = build_report(tmp_path / "runs", tmp_path / "report.pdf")
-    assert files[0].read_bytes().startswith(b"%PDF")
+    built = build_report(tmp_path / "runs", tmp_path / "report.pdf")
+    assert built.failed == []
+    assert built.files[0].read_bytes().startswith(b"%PDF")
 
 
 def test_single_runs_claim_nothing(tmp_path):

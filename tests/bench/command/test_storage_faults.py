@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 from faults import command, outcome_of, the_line, timeless, told
-from helpers import StoppedAfter, experiment, run_one, write_config
+from helpers import StoppedAfter, Ticks, experiment, run_one, write_config
 
 from baselines.training import Training
 from bench.command import run_series as launching
@@ -214,9 +214,54 @@ def test_a_folder_that_is_removed_while_a_run_is_in_it(tmp_path):
 
         patch.setattr(Training, "advance", removes)
         line = the_line(command("run", config, "--out", out), 1)
-    assert line == f"oho-bench: {out / run_id(spec)}: moved or removed while in use; repeat the command to start again"
+    assert line == (
+        f"oho-bench: {out / run_id(spec)}: moved or removed while in use; put it back and repeat the command to continue,"
+        " or repeat it to start again"
+    )
     assert command("run", config, "--out", out).exit_code == 0
     assert "1 budget reached" in describe(out)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["moved", "moved and made again"])
+def test_a_folder_that_is_moved_away_stops_its_run_at_once(again, tmp_path):
+    """Long before the next record; what is made at the old place is not taken for it."""
+    spec = experiment(tmp_path, "fixed", overrides=["evaluations=1"]).specs[0]
+    out, steps, plain = tmp_path / "runs", [], Training.advance
+
+    def moves(method, state, **options):
+        steps.append(state.step)
+        if state.step >= 10 and out.exists() and not (tmp_path / "moved").exists():
+            out.rename(tmp_path / "moved")
+            if again:
+                shutil.copytree(tmp_path / "moved", out)
+        return plain(method, state, **{**options, "steps": 1})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "advance", moves)
+        with pytest.raises(StorageError, match="moved or removed while in use; put it back and repeat the"):
+            run_one(spec, out, now=Ticks(0.02))
+    assert max(steps) < 20
+    assert out.exists() == again
+    if again:
+        shutil.rmtree(out)
+    (tmp_path / "moved").rename(out)
+    assert run_one(spec, out).status is Status.BUDGET_REACHED
+
+
+def test_a_folder_that_is_moved_away_between_two_runs_is_not_made_again(tmp_path, monkeypatch):
+    both, out = experiment(tmp_path, "fixed", overrides=["budget.steps=10"], seeds=[0, 1]), tmp_path / "runs"
+    plain = launching.run
+
+    def moves(*arguments, **options):
+        outcome = plain(*arguments, **options)
+        out.rename(tmp_path / "moved")
+        return outcome
+
+    monkeypatch.setattr(launching, "run", moves)
+    with pytest.raises(StorageError, match=rf"{out}: moved or removed while in use"):
+        outcome_of([both], out)
+    assert not out.exists()
+    assert "1 budget reached, 1 not finished" in describe(tmp_path / "moved")
 
 
 # Folders of other versions

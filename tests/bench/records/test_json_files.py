@@ -8,7 +8,8 @@ from fuzzing import CASES, damaged, tried
 from helpers import without_sums
 from hypothesis import assume, given
 
-from bench.records.json_files import RecordError, intact, read_lines, replacing_shared, sealed
+from bench.records.files import replacing_shared
+from bench.records.json_files import RecordError, intact, read_lines, sealed
 
 RECORDS = [{"kind": "trial", "step": step, "loss": loss} for step, loss in enumerate([2.5, float("nan"), -1e-300, 3])]
 READ = [{**record, "loss": loss} for record, loss in zip(RECORDS, [2.5, None, -1e-300, 3], strict=True)]
