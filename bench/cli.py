@@ -208,10 +208,12 @@ def replay(
     with user_errors():
         if output is not None:
             _reports("output:check_writable")(output, ".csv")
+        from bench.records.spreadsheets import for_spreadsheets
+
         table = _reports("replay:at_budgets")(directory, budget, period)
         print(_reports("replay:describe")(table))
         if output is not None:
-            table.to_csv(output, index=False)
+            for_spreadsheets(table).to_csv(output, index=False)
 
 
 @app.command()

@@ -11,6 +11,7 @@ import matplotlib.figure
 import plotly.graph_objects
 
 from bench.records import ReportError
+from bench.records.spreadsheets import for_spreadsheets
 from reports import loading
 from reports.document import write_pdf
 from reports.loading import BrokenFigureError, Figure
@@ -37,7 +38,7 @@ def build_figure(name: str, results: Path, output: Path | None = None, *, column
     if output is None:
         output = Path(f"{figure.file_name}.pdf")
         check_writable(output, ".pdf")
-    with figure_style(column=column, methods=tables.methods):
+    with figure_style(column=column, methods=tables.methods, fonts=tables.names.fonts):
         try:
             return _made(figure, tables, output).files
         except NoData as reason:
@@ -53,7 +54,7 @@ def build_report(results: Path, output: Path) -> list[Path]:
     check_writable(output, ".pdf")
     check_writable(page, ".html")
     tables = read_tables(results)
-    with figure_style(methods=tables.methods):
+    with figure_style(methods=tables.methods, fonts=tables.names.fonts):
         made = [_section(name, tables, results, output.with_suffix("")) for name in loading.names_in(tables.manifests)]
     sections = [one.section for one in made]
     write_pdf(tables, sections, output)
@@ -103,7 +104,7 @@ def _made(figure: Figure, tables: Tables, path: Path) -> _Made:
             raise BrokenFigureError(f"{figure.name}: {reason}")
         files = save(drawn, path)
         csv = path.with_suffix(".csv")
-        loading.data_of(estimates).to_csv(csv, index=False)
+        for_spreadsheets(tables.names.restored(loading.data_of(estimates))).to_csv(csv, index=False)
     return _Made(section, [Chart(figure.name, section, chart)] if chart else [], [*files, csv])
 
 

@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from reports.glyphs import BASE, Fonts
 from reports.looks import Method, looks_of
 
 COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
@@ -31,7 +32,7 @@ COLUMN_SETTINGS: dict[Any, Any] = {
 """Settings that differ in a column of text."""
 
 SETTINGS: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
+    "font.family": BASE,
     "text.parse_math": False,
     "font.size": 8,
     "axes.labelsize": 8,
@@ -57,18 +58,22 @@ SETTINGS: dict[Any, Any] = {
 }
 
 
+NO_MORE = Fonts()
+"""No fonts beside the usual one."""
+
 _in_column = contextvars.ContextVar("in_column", default=False)
 
 
 @contextlib.contextmanager
-def figure_style(*, column: bool = False, methods: Iterable[Method] = ()) -> Iterator[None]:
-    """Applies the settings inside the block and gives the methods their looks.
+def figure_style(*, column: bool = False, methods: Iterable[Method] = (), fonts: Fonts = NO_MORE) -> Iterator[None]:
+    """Applies the settings inside the block and gives the methods their looks, and names the fonts that they need.
 
     With `column`, figures are as wide as one of two columns of text.
     """
+    families = {"font.family": [SETTINGS["font.family"], *fonts.families]} if fonts.families else {}
     token = _in_column.set(column)
     try:
-        with plt.rc_context({**SETTINGS, **(COLUMN_SETTINGS if column else {})}), looks_of(methods):
+        with plt.rc_context({**SETTINGS, **(COLUMN_SETTINGS if column else {}), **families}), looks_of(methods):
             yield
     finally:
         _in_column.reset(token)
