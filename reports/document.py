@@ -22,11 +22,12 @@ from reports.section import Section
 from reports.selection import MEASURED, ONLINE, untrained
 from reports.statistics import bootstrap, interquartile_mean
 from reports.tables import Tables
-from reports.words import budgets, loss_text, plural, task_names
+from reports.words import breakable, budgets, first_few, loss_text, plural, task_names
 
 TEMPLATE = Path(__file__).with_name("template.typ")
 ACCOUNTS = ("train", "hypergradient", "selection", "search", "setup", "evaluation", "tracking")
 """Accounts that the table of time names; it sums up the others."""
+UNBROKEN = ("provenance", "image", "source")
 LISTED = 12
 """How many disturbed runs, and how many changed ones, are named one by one."""
 DISTURBED = "†"
@@ -56,13 +57,17 @@ def write_pdf(tables: Tables, sections: list[Section], output: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         shutil.copy(TEMPLATE, root / "report.typ")
-        content = _content(tables, sections)
+        content = _with_breaks(_content(tables, sections))
         for index, section in enumerate(sections):
             if section.image is not None:
                 shutil.copy(section.image, root / f"figure-{index}.svg")
         (root / "content.json").write_text(json.dumps(content), encoding="utf-8")
+        fonts = root / "fonts"
+        fonts.mkdir()
+        for number, file in enumerate(tables.names.fonts.files):
+            shutil.copy(file, fonts / f"{number}{Path(file).suffix}")
         pdf = typst.compile(
-            str(root / "report.typ"), root=str(root), ignore_system_fonts=True,
+            str(root / "report.typ"), root=str(root), ignore_system_fonts=True, font_paths=[str(fonts)],
             timestamp=int(datetime.fromisoformat(_newest(tables)).timestamp()),
         )  # fmt: skip
     try:
@@ -85,7 +90,19 @@ def _content(tables: Tables, sections: list[Section]) -> dict[str, Any]:
         "source": published.SOURCE,
         "problems": _problems(runs),
         "absent": _absent(tables),
+        "names": sorted([text, tables.names.fonts.drawn(name)] for text, name in tables.names.parts.items()),
     }
+
+
+def _with_breaks(content: Any) -> Any:
+    """Returns the content with its long words breakable, except for hashes and versions, which readers copy."""
+    if isinstance(content, str):
+        return breakable(content)
+    if isinstance(content, list):
+        return [_with_breaks(item) for item in content]
+    if isinstance(content, dict):
+        return {key: item if key in UNBROKEN else _with_breaks(item) for key, item in content.items()}
+    return content
 
 
 def _compared(runs: pd.DataFrame) -> str:
@@ -150,7 +167,7 @@ def _untrained(group: pd.DataFrame) -> str:
         for label, runs in sorted(group.groupby("label"), key=lambda item: _order(item[1]))
         if (runs["selected_step"] == 0).any()
     ]
-    return f"Runs that return the untrained model: {', '.join(parts)}." if parts else ""
+    return f"Runs that return the untrained model: {', '.join(first_few(parts))}." if parts else ""
 
 
 def _comparison(experiment: str, group: pd.DataFrame) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Fonts for the characters of names.
 
 Figures are set in DejaVu Sans, which comes with matplotlib, and the PDF's text in fonts that come with typst.  Where a name
-has a character that DejaVu Sans lacks, an installed font that has it is used for that character; where none has it, its code
-point is shown, since boxes look all alike.  Names of ordinary letters look at no installed font, so that their figures are
-the same on every machine.
+has a character that DejaVu Sans lacks, an installed font that has it is used for that character; where none has it, its
+code point is shown, since boxes look all alike.  For names of ordinary letters no installed font is looked at, so that
+their figures are the same on every machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BASE = "DejaVu Sans"
 PREFERRED = ("Noto Sans CJK", "Noto Sans", "Sans", "")
 """Parts of families' names, in the order in which these are tried."""
 UNUSABLE = re.compile("cm[a-z]+10|STIXSize|STIXNonUnicode|Last ?Resort|DejaVu")
-"""Fonts of formulas, whose characters have other places, and fonts of boxes; DejaVu has no more than the one tried first."""
+"""Fonts of formulas, whose characters have other places, and fonts of boxes; other DejaVu fonts have no more characters."""
 VARIANTS = re.compile("[\\ufe00-\\ufe0f]")
 """Characters that are not drawn: they choose a form of the one before them."""
 
@@ -42,11 +42,15 @@ class Fonts:
         return re.sub(signs, lambda found: f"[{' '.join(f'{ord(sign):04X}' for sign in found[0])}]", VARIANTS.sub("", name))
 
 
+NO_MORE = Fonts()
+"""No fonts beside the usual ones."""
+
+
 def fonts_for(names: Iterable[str]) -> Fonts:
     """Returns the fonts that names need."""
     signs = {sign for name in names for sign in VARIANTS.sub("", name) if ord(sign) > 0xFF and sign.isprintable()}
     if not signs:
-        return Fonts()
+        return NO_MORE
     base = font_manager.findfont(BASE)
     missing = {sign for sign in signs if ord(sign) not in _characters(base)}
     families, files = [], [base]

@@ -14,11 +14,12 @@ import pandas as pd
 
 from bench.records.names import shown
 from bench.records.run_folder import title
-from reports.glyphs import Fonts, fonts_for
+from reports.glyphs import NO_MORE, Fonts, fonts_for
+from reports.looks import Method
 from reports.units import Units
 
 LONGEST_UNIT = 32
-SINGLE = ("task", "data", "space")
+SINGLE = ("task", "data", "space", "method")
 """Columns of names that are not parts of others."""
 LEFT_OUT, UNSEEN = "_", "\u200b"
 """Matplotlib leaves names that begin with an underscore out of legends; a space of no width before it prevents that."""
@@ -36,7 +37,7 @@ class Names:
 
     whole: Mapping[str, str] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)
-    fonts: Fonts = Fonts()
+    fonts: Fonts = NO_MORE
 
     def restored(self, table: pd.DataFrame) -> pd.DataFrame:
         """Returns a table with whole names in all its cells."""
@@ -50,6 +51,19 @@ class Names:
                 restored.isetitem(place, pd.Series(cells, index=table.index, dtype=object))
         return restored
 
+    def with_kinds(self, methods: Iterable[Method]) -> list[Method]:
+        """Returns methods of shown names with the kinds that their whole names say."""
+        return [self._with_kind(method) for method in methods]
+
+    def _with_kind(self, method: Method) -> Method:
+        whole = method._replace(
+            label=self.whole.get(method.label, method.label),
+            over_label=self.whole.get(str(method.over_label), method.over_label),
+        )
+        return (
+            method if whole == method else method._replace(shown_kind=next(iter(_shown([whole.kind], self.fonts).values())))
+        )
+
 
 def with_shown_names(runs: pd.DataFrame) -> tuple[pd.DataFrame, Names]:
     """Returns runs with the names that are shown.  Warns of characters that no installed font has."""
@@ -60,14 +74,16 @@ def with_shown_names(runs: pd.DataFrame) -> tuple[pd.DataFrame, Names]:
     fonts = fonts_for(every)
     _warn(fonts, every)
     called = {column: _shown(names, fonts) for column, names in found.items()}
-    called["method_label"] = called["over_label"] = _methods(runs, fonts)
+    called["over_label"] = called["method_label"]
     of_units = shown(units, LONGEST_UNIT, drawn=fonts.drawn)
     changed = {text: name for names in (*called.values(), of_units) for name, text in names.items() if name != text}
     if not changed:
         return runs, Names(fonts=fonts)
     named = runs.assign(
         units=[Units(*(of_units.get(text, text) for text in own)) for own in runs["units"]],
-        **{column: runs[column].map(names.get, na_action="ignore") for column, names in called.items() if column != "shock"},
+        **{
+            column: runs[column].map(names.get, na_action="ignore") for column, names in called.items() if column != "shock"
+        },
         shock=[called["shock"].get(shock, shock) for shock in runs["shock"]],
     )
     has_label = named["method_label"].notna()
@@ -76,17 +92,6 @@ def with_shown_names(runs: pd.DataFrame) -> tuple[pd.DataFrame, Names]:
     whole = changed | dict(zip(titles, runs.loc[has_label, "label"], strict=True))
     parts = {text: name for text, name in changed.items() if name in called["method_label"] or name in called["shock"]}
     return named, Names(whole, parts, fonts)
-
-
-def _methods(runs: pd.DataFrame, fonts: Fonts) -> dict[str, str]:
-    """Returns what is shown for each method's label; of `Random search: NAME`, over a method of that name, for each part."""
-    parts: dict[str, tuple[str, str]] = {}
-    for label, over in runs[["method_label", "over_label"]].drop_duplicates().itertuples(index=False, name=None):
-        if isinstance(over, str) and label.endswith(f": {over}"):
-            parts[label] = label.removesuffix(f": {over}"), over
-    single = [label for label in _unique(runs["method_label"], runs["over_label"]) if label not in parts]
-    names = _shown(dict.fromkeys([*single, *(part for pair in parts.values() for part in pair)]), fonts)
-    return names | {label: f"{names[kind]}: {names[over]}" for label, (kind, over) in parts.items()}
 
 
 def _shown(names: Iterable[str], fonts: Fonts) -> dict[str, str]:

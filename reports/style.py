@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import itertools
 import math
-from collections.abc import Iterable, Iterator
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,23 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from reports.glyphs import BASE, Fonts
+from reports.glyphs import BASE, NO_MORE, Fonts
 from reports.looks import Method, looks_of
 
 COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
+COLUMN_BOXES, PAGE_BOXES = 12, 24
+"""How many boxes with names below them stand beside each other at most."""
+UPRIGHT_FROM, USUAL_BELOW = 1.5, 1.3
+"""From which length on names stand upright below boxes in a column, and how much a panel's height allows for, in inches."""
+STAMP = 6.0
+"""The size of the line below a figure."""
+BESIDE_A_NAME, LINE, USUAL_ROWS = 5.0, 1.75, 5
+"""Of a legend, in sizes of its letters: what a column needs beside the name, and a line's height; and how many rows the
+height of a figure allows for."""
 
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -57,9 +70,6 @@ SETTINGS: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
 }
 
-
-NO_MORE = Fonts()
-"""No fonts beside the usual one."""
 
 _in_column = contextvars.ContextVar("in_column", default=False)
 
@@ -127,14 +137,46 @@ def decimal(value: float, position: float | None = None) -> str:
     return power if abs(mantissa - 1) < 1e-6 else f"{mantissa:.3g}·{power}"
 
 
-def legend_columns(wanted: int) -> int:
-    """Returns the columns of a legend: in a column of text, at most two."""
-    return min(wanted, 2) if in_column() else wanted
+def legend_above(
+    figure: Figure, handles: Sequence[Any], names: Sequence[str], *, columns: int, size: float | None = None
+) -> None:  # fmt: skip
+    """Writes a legend above the panels, of `columns` or as many fewer as the names need; the figure grows by many rows.
+
+    In a column of text it has at most two columns.
+    """
+    size = float(size or plt.rcParams["legend.fontsize"])
+    room = 72 * figure.get_figwidth() / (widest(names, size) + BESIDE_A_NAME * size)
+    columns = max(1, min(columns, 2 if in_column() else columns, int(room)))
+    more = max(0, math.ceil(len(names) / columns) - USUAL_ROWS)
+    figure.set_figheight(figure.get_figheight() + more * LINE * size / 72)
+    figure.legend(handles, names, loc="outside upper center", ncols=columns, fontsize=size)
+
+
+def widest(names: Iterable[str], size: float) -> float:
+    """Returns the width of the widest of these names, in points."""
+    font = FontProperties(family=plt.rcParams["font.family"], size=size)
+    return max((text_to_path.get_text_width_height_descent(name, font, ismath=False)[0] for name in names), default=0.0)
+
+
+def below_boxes(names: Sequence[str], size: float | None = None) -> tuple[int, float]:
+    """Returns the angle of names below boxes, and how many inches higher than usual the panel has to be for them."""
+    long = widest(names, float(size or plt.rcParams["xtick.labelsize"])) / 72
+    angle = 90 if in_column() and long > UPRIGHT_FROM else 30
+    return angle, max(0.0, long * math.sin(math.radians(angle)) - USUAL_BELOW)
+
+
+def rows_of(count: int) -> list[range]:
+    """Returns which of so many boxes stand in each row of a figure: as many in each, and no more than can be read."""
+    rows = math.ceil(count / (COLUMN_BOXES if in_column() else PAGE_BOXES))
+    bounds = [round(count * row / rows) for row in range(rows + 1)]
+    return [range(*pair) for pair in itertools.pairwise(bounds)]
 
 
 def stamp(figure: Figure, text: str) -> None:
-    """Writes a small line below everything else."""
-    figure.supxlabel(text, fontsize=6, color="#666666", x=0.99, ha="right")
+    """Writes a small line below everything else, or several if it is long."""
+    room = int(len(text) * 72 * figure.get_figwidth() / max(1.0, widest([text], STAMP)))
+    lines = textwrap.wrap(text, room - 2, break_on_hyphens=False) if len(text) > room else [text]
+    figure.supxlabel("\n".join(lines), fontsize=STAMP, color="#666666", x=0.99, ha="right")
 
 
 def save(figure: Figure, path: Path) -> list[Path]:

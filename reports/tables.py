@@ -42,7 +42,7 @@ class Tables:
     manifests: tuple[Manifest, ...]
     environments: tuple[Mapping[str, Any], ...]
     protocol: int
-    names: Names = Names()
+    names: Names
 
     def of_figure(self, figure: str) -> Tables:
         """Returns the same tables with the runs of those experiments alone that feed a figure; none where none does."""
@@ -60,7 +60,7 @@ def read_tables(root: Path) -> Tables:
         raise ReportError(f"{root}: runs of protocols {sorted(protocols)} cannot be compared; use one folder for each")
     units = [Units(*values) for values in frames.runs[list(Units._fields)].itertuples(index=False)]
     runs, names = with_shown_names(frames.runs.assign(units=units))
-    methods = in_order(_methods(runs, frames.manifests))
+    methods = in_order(names.with_kinds(_methods(runs, frames.manifests)))
     places = {method.label: place for place, method in enumerate(methods)}
     runs = runs.assign(place=runs["method_label"].map(places))
     environments = tuple(each for outcome in frames.outcomes.values() for each in outcome.environments)

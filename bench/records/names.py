@@ -1,11 +1,11 @@
 """What a name may be, and what becomes of it in an output that has less room for it or fewer characters.
 
-    a label of a method or a shock    `checked_label`; plans, specs, CSV, Parquet and the page keep it whole
-    the name of an experiment         `checked_experiment`: it is also a file's
-    of a plug-in, a space, a unit     `checked_name`
-    figures, tables, sentences        `shown`: a long one without its middle, and no two alike
-    Weights & Biases                  `clipped` to its limits, with a hash that keeps two names apart
-    files                             `file_name`: never a path, a device or longer than file systems take
+a label of a method or a shock    `checked_label`; plans, specs, CSV, Parquet and the page keep it whole
+the name of an experiment         `checked_experiment`: it is also a file's
+of a plug-in, a space, a unit     `checked_name`
+figures, tables, sentences        `shown`: a long one without its middle, and no two alike
+Weights & Biases                  `clipped` to its limits, with a hash that keeps two names apart
+files                             `file_name`: never a path, a device or longer than file systems take
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EXPERIMENT = re.compile("[a-z0-9-]+")
 DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
 """Files that Windows does not have, whatever their suffix."""
 NOT_IN_FILES = re.compile(r'[\x00-\x1f/\\*?"<>|]')
-ELLIPSIS = "…"
+ELLIPSIS, WIDE = "…", frozenset("MWmw@%")
 HASH_DIGITS = 6
 
 
@@ -62,9 +62,15 @@ def _checked(text: Any, longest: int) -> str:
     raise ValueError(f"one line of 1 to {longest} printable characters, not only spaces, is expected")
 
 
-def width(text: str) -> int:
-    """Returns how wide a text is, in letters: Chinese, Japanese and Korean characters are twice as wide."""
-    return sum(0 if unicodedata.combining(sign) else 1 + (unicodedata.east_asian_width(sign) in "WF") for sign in text)
+def width(text: str) -> float:
+    """Returns about how wide a text is, in letters: Chinese, Japanese and Korean characters are twice as wide."""
+    return sum(map(_width, text))
+
+
+def _width(sign: str) -> float:
+    if unicodedata.combining(sign):
+        return 0
+    return 2 if unicodedata.east_asian_width(sign) in "WF" else 1.5 if sign in WIDE else 1
 
 
 def shown(
@@ -103,7 +109,7 @@ def file_name(name: str) -> str:
     kept = NOT_IN_FILES.sub("-", plain).lstrip(".-").encode()[:LONGEST_FILE_NAME].decode(errors="ignore")
     if kept == plain and kept and kept.partition(".")[0].lower() not in DEVICES:
         return kept
-    return f"{kept}-{hash_of(name)}" if kept else hash_of(name)
+    return f"{hash_of(name)}-{kept}".removesuffix("-")
 
 
 def hash_of(name: str) -> str:
@@ -130,7 +136,7 @@ def _halves(room: int) -> tuple[int, int]:
 
 def _taken(text: str, longest: int) -> str:
     """Returns as much of a text's start as is no wider."""
-    end = used = 0
-    while end < len(text) and (used := used + width(text[end])) <= longest:
+    end, used = 0, 0.0
+    while end < len(text) and (used := used + _width(text[end])) <= longest:
         end += 1
     return text[:end]
