@@ -33,9 +33,9 @@ UPRIGHT_FROM, USUAL_BELOW = 1.5, 1.3
 """From which length on names stand upright below boxes in a column, and how much a panel's height allows for, in inches."""
 STAMP = 6.0
 """The size of the line below a figure."""
-BESIDE_A_NAME, LINE, USUAL_ROWS = 5.0, 1.75, 5
-"""Of a legend, in sizes of its letters: what a column needs beside the name, and a line's height; and how many rows the
-height of a figure allows for."""
+HANDLE, GAP, LINE, USUAL_ROWS = 2.8, 2.0, 1.75, 5
+"""Of a legend, in sizes of its letters: what stands before a name, between columns, and a line's height; and how many rows
+the height of a figure allows for."""
 
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -145,11 +145,18 @@ def legend_above(
     In a column of text it has at most two columns.
     """
     size = float(size or plt.rcParams["legend.fontsize"])
-    room = 72 * figure.get_figwidth() / (widest(names, size) + BESIDE_A_NAME * size)
-    columns = max(1, min(columns, 2 if in_column() else columns, int(room)))
+    widths = [widest([name], size) + HANDLE * size for name in names]
+    columns = min(columns, 2) if in_column() else columns
+    while columns > 1 and _width_of(widths, columns) + (columns - 1) * GAP * size > 72 * figure.get_figwidth():
+        columns -= 1
     more = max(0, math.ceil(len(names) / columns) - USUAL_ROWS)
     figure.set_figheight(figure.get_figheight() + more * LINE * size / 72)
     figure.legend(handles, names, loc="outside upper center", ncols=columns, fontsize=size)
+
+
+def _width_of(widths: Sequence[float], columns: int) -> float:
+    """Returns the width of entries in columns, as a legend fills them."""
+    return sum(max(column) for column in np.array_split(widths, columns) if len(column))
 
 
 def widest(names: Iterable[str], size: float) -> float:
