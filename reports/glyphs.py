@@ -52,13 +52,13 @@ def fonts_for(names: Iterable[str]) -> Fonts:
     if not signs:
         return NO_MORE
     base = font_manager.findfont(BASE)
-    missing = {sign for sign in signs if ord(sign) not in _characters(base)}
-    families, files = [], [base]
+    missing = {sign for sign in signs if ord(sign) not in _characters(str(base))}
+    families, files = [], [str(base)]
     for entry in _installed() if missing else ():
-        has = {sign for sign in missing if ord(sign) in _characters(entry.fname)}
+        has = {sign for sign in missing if ord(sign) in _characters(str(entry.fname))}
         if has:
             families.append(entry.name)
-            files.append(entry.fname)
+            files.append(str(entry.fname))
             missing -= has
         if not missing:
             break

@@ -80,7 +80,7 @@ def figure_style(*, column: bool = False, methods: Iterable[Method] = (), fonts:
 
     With `column`, figures are as wide as one of two columns of text.
     """
-    families = {"font.family": [SETTINGS["font.family"], *fonts.families]} if fonts.families else {}
+    families: dict[Any, Any] = {"font.family": [SETTINGS["font.family"], *fonts.families]} if fonts.families else {}
     token = _in_column.set(column)
     try:
         with plt.rc_context({**SETTINGS, **(COLUMN_SETTINGS if column else {}), **families}), looks_of(methods):
