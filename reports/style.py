@@ -144,7 +144,7 @@ def legend_above(
 
     In a column of text it has at most two columns.
     """
-    size = float(size or plt.rcParams["legend.fontsize"])
+    size = _points(size or plt.rcParams["legend.fontsize"])
     widths = [widest([name], size) + HANDLE * size for name in names]
     columns = min(columns, 2) if in_column() else columns
     while columns > 1 and _width_of(widths, columns) + (columns - 1) * GAP * size > 72 * figure.get_figwidth():
@@ -152,6 +152,11 @@ def legend_above(
     more = max(0, math.ceil(len(names) / columns) - USUAL_ROWS)
     figure.set_figheight(figure.get_figheight() + more * LINE * size / 72)
     figure.legend(handles, names, loc="outside upper center", ncols=columns, fontsize=size)
+
+
+def _points(size: float | str) -> float:
+    """Returns a size in points; outside of `figure_style`, settings may be words such as "medium"."""
+    return float(FontProperties(size=size).get_size_in_points())
 
 
 def _width_of(widths: Sequence[float], columns: int) -> float:
@@ -167,7 +172,7 @@ def widest(names: Iterable[str], size: float) -> float:
 
 def below_boxes(names: Sequence[str], size: float | None = None) -> tuple[int, float]:
     """Returns the angle of names below boxes, and how many inches higher than usual the panel has to be for them."""
-    long = widest(names, float(size or plt.rcParams["xtick.labelsize"])) / 72
+    long = widest(names, _points(size or plt.rcParams["xtick.labelsize"])) / 72
     angle = 90 if in_column() and long > UPRIGHT_FROM else 30
     return angle, max(0.0, long * math.sin(math.radians(angle)) - USUAL_BELOW)
 
