@@ -14,6 +14,7 @@ import plotly.graph_objects
 from bench.records import ReportError
 from bench.records.errors import BrokenFigureError
 from bench.records.files import ELSEWHERE, check_output, write_output
+from bench.records.spreadsheets import for_spreadsheets
 from reports import loading
 from reports.document import write_pdf
 from reports.loading import Figure, UnknownFigureError
@@ -55,7 +56,7 @@ def build_figure(name: str, results: Path, output: Path | None = None, *, column
         output = output or Path(f"{figure.file_name}.pdf")
         for suffix in (*IMAGES, ".csv"):
             check_output(output.with_suffix(suffix))
-        with figure_style(column=column, methods=tables.methods):
+        with figure_style(column=column, methods=tables.methods, fonts=tables.names.fonts):
             return _written(_made(figure, tables), output)
     except UnknownFigureError as error:
         raise ReportError(str(error)) from None
@@ -75,7 +76,7 @@ def build_report(results: Path, output: Path) -> Report:
         raise ReportError(f"{folder}: is a file, and the folder of the figures has this name; {ELSEWHERE}")
     tables = read_tables(results)
     sections, charts, files, failed = [], [], [], []
-    with figure_style(methods=tables.methods):
+    with figure_style(methods=tables.methods, fonts=tables.names.fonts):
         for name in loading.names_in(tables.manifests):
             made = _section(name, tables, results)
             sections.append(made.section)
@@ -130,7 +131,8 @@ def _made(figure: Figure, tables: Tables) -> _Made:
             raise BrokenFigureError(f"{figure.name}: {reason}")
         hidden = beyond_log_axes(drawn)
         files = rendered(drawn)
-        files["csv"] = loading.data_of(estimates).to_csv(index=False).encode()
+        data = for_spreadsheets(tables.names.restored(loading.data_of(estimates)))
+        files["csv"] = data.to_csv(index=False).encode()
         section = replace(section, image=files["svg"].decode(), caption=f"{section.caption}{_not_shown(hidden)}")
         charts = [Chart(figure.name, section, chart_content(chart))] if chart else []
     return _Made(section, figure.file_name, charts, files)

@@ -35,6 +35,7 @@ def draw_curve(
 ) -> None:
     """Draws one line with its band and a few marks, which tell lines apart in print; it has gaps where not finite."""
     curve = curve.replace(np.inf, np.nan)
+    marks = (0.07, 0.23) if curve["median"].notna().any() else None  # of a line without points, matplotlib marks none
     axes.plot(curve["epoch"], curve["median"], color=colour, ls=dashes, lw=1.2, marker=marker, ms=3.5, mew=0.6,
-              markevery=(0.07, 0.23), label=label)  # fmt: skip
+              markevery=marks, label=label)  # fmt: skip
     axes.fill_between(curve["epoch"], curve["low"], curve["high"], color=colour, alpha=0.12, lw=0)

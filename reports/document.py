@@ -21,11 +21,12 @@ from reports.section import Section
 from reports.selection import MEASURED, ONLINE, untrained
 from reports.statistics import bootstrap, interquartile_mean
 from reports.tables import Tables
-from reports.words import budgets, loss_text, plural, task_names
+from reports.words import breakable, budgets, first_few, loss_text, plural, task_names
 
 TEMPLATE = Path(__file__).with_name("template.typ")
 ACCOUNTS = ("train", "hypergradient", "selection", "search", "setup", "evaluation", "tracking")
 """Accounts that the table of time names; it sums up the others."""
+UNBROKEN = ("provenance", "image", "source")
 LISTED = 12
 """How many disturbed runs, and how many changed ones, are named one by one."""
 DISTURBED = "†"
@@ -55,8 +56,9 @@ def write_pdf(tables: Tables, sections: list[Section], output: Path) -> None:
     inputs = {_image(index): section.image for index, section in enumerate(sections) if section.image is not None}
     try:
         pdf = typst.compile(
-            TEMPLATE.read_bytes(), sys_inputs={"content": json.dumps(_content(tables, sections)), **inputs},
-            ignore_system_fonts=True, timestamp=int(datetime.fromisoformat(_newest(tables)).timestamp()),
+            TEMPLATE.read_bytes(), sys_inputs={"content": json.dumps(_with_breaks(_content(tables, sections))), **inputs},
+            ignore_system_fonts=True, font_paths=list(tables.names.fonts.files),
+            timestamp=int(datetime.fromisoformat(_newest(tables)).timestamp()),
         )  # fmt: skip
     except typst.TypstError as error:
         raise ReportError(f"{output}: cannot be set ({' '.join(error.message.split())})") from None
@@ -77,7 +79,19 @@ def _content(tables: Tables, sections: list[Section]) -> dict[str, Any]:
         "source": published.SOURCE,
         "problems": _problems(runs),
         "absent": _absent(tables),
+        "names": sorted([text, tables.names.fonts.drawn(name)] for text, name in tables.names.parts.items()),
     }
+
+
+def _with_breaks(content: Any) -> Any:
+    """Returns the content with its long words breakable, except for hashes and versions, which readers copy."""
+    if isinstance(content, str):
+        return breakable(content)
+    if isinstance(content, list):
+        return [_with_breaks(item) for item in content]
+    if isinstance(content, dict):
+        return {key: item if key in UNBROKEN else _with_breaks(item) for key, item in content.items()}
+    return content
 
 
 def _compared(runs: pd.DataFrame) -> str:
@@ -147,7 +161,7 @@ def _untrained(group: pd.DataFrame) -> str:
         for label, runs in sorted(group.groupby("label"), key=lambda item: _order(item[1]))
         if (runs["selected_step"] == 0).any()
     ]
-    return f"Runs that return the untrained model: {', '.join(parts)}." if parts else ""
+    return f"Runs that return the untrained model: {', '.join(first_few(parts))}." if parts else ""
 
 
 def _comparison(experiment: str, group: pd.DataFrame) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from bench.records import Manifest, ReportError
 from bench.records.errors import BrokenFigureError
+from bench.records.names import file_name
 from bench.records.plugins import PluginError, in_words, load_file, member, place_of, stored
 from reports.registry import FIGURES, FigureEntry
 from reports.selection import NoData
@@ -34,7 +35,7 @@ class Figure:
     @property
     def file_name(self) -> str:
         """What its files are called, without a suffix."""
-        return self.name.replace(":", "-").replace("/", "-")
+        return file_name(self.name)
 
     @property
     def question(self) -> str:

@@ -59,13 +59,14 @@ class Method(NamedTuple):
     over_label: str | None = None
     over_family: str | None = None
     figures: frozenset[str] = frozenset()
+    shown_kind: str = ""
 
     @property
     def kind(self) -> str:
         """What it is apart from what it repeats: of `Random search: Adam`, `Random search`; `one training` of one that does
-        not repeat any."""
-        if self.over_label is None:
-            return SINGLE
+        not repeat any.  A label without its middle does not say it, so that it is given as `shown_kind`."""
+        if self.shown_kind or self.over_label is None:
+            return self.shown_kind or SINGLE
         own = self.label.removesuffix(f": {self.over_label}")
         return REPEATS.get(self.family, self.family) if own == self.label else own
 

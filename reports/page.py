@@ -69,8 +69,8 @@ def write_page(output: Path, *, tables: Tables, sections: list[Section], charts:
     """Writes the page.  Raises `ReportError` where the file cannot be written."""
     drawn = {chart.name: chart.content for chart in charts if chart.content is not None}
     data = {
-        "digits": DIGITS, "columns": columns(tables.runs), "rows": rows(tables.runs), "runs": details(tables),
-        "charts": drawn,
+        "digits": DIGITS, "columns": columns(tables.runs), "rows": rows(tables.names.restored(tables.runs)),
+        "runs": details(tables), "charts": drawn,
     }  # fmt: skip
     start = opening(tables, sections)
     pdf = output.with_suffix(".pdf").name

@@ -8,12 +8,15 @@ would have returned.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from bench.records import ReportError, Run, experiments_in, read_run, result_at
+from bench.records.labels import PlanLabels
+from bench.records.names import shown
 from reports.selection import untrained
 from reports.statistics import bootstrap
 from reports.words import budget_unit
@@ -62,6 +65,7 @@ def describe(table: pd.DataFrame) -> str:
 def _measured(results: Path) -> Iterator[tuple[str, Run]]:
     protocols = set()
     for manifest in experiments_in(results):
+        labels = PlanLabels(manifest.config)
         for identity in manifest.runs:
             if (results / identity / "outcome.json").exists():
                 run = read_run(results / identity)
@@ -69,7 +73,7 @@ def _measured(results: Path) -> Iterator[tuple[str, Run]]:
                     protocols.add(run.outcome.protocol)
                     if len(protocols) > 1:
                         raise ReportError(f"{results}: runs of protocols {sorted(protocols)} cannot be compared")
-                    yield manifest.experiment, run
+                    yield manifest.experiment, replace(run, spec=labels.given_to(run.spec))
 
 
 def _row(experiment: str, run: Run, budget: float) -> list:
@@ -84,15 +88,15 @@ def _row(experiment: str, run: Run, budget: float) -> list:
 def _block(experiment: str, group: pd.DataFrame) -> str:
     unit = budget_unit(group["unit"].iloc[0])
     budgets = sorted(group["replayed"].unique())
-    labels = list(dict.fromkeys(group["label"]))
-    width = max(map(len, labels))
+    labels = shown(group["label"])
+    width = max(map(len, labels.values()))
     cells = {label: [_cell(group, label, budget, len(budgets)) for budget in budgets] for label in labels}
     column = max(len(cell) for row in cells.values() for cell in row) + 2
     lines = [
         f"{experiment}: median test loss of the selected model after so many {unit} of {group['budget'].max():g}",
         " " * width + "".join(f"{budget:>{column}.4g}" for budget in budgets),
     ]
-    lines += [f"{label:<{width}}" + "".join(f"{cell:>{column}}" for cell in cells[label]) for label in labels]
+    lines += [f"{name:<{width}}" + "".join(f"{cell:>{column}}" for cell in cells[label]) for label, name in labels.items()]
     runs = group.drop_duplicates(["label", "seed"])
     if void := int((runs["invalid_because"] != "").sum()):
         lines.append(f"in {void} of {len(runs)} runs the clock was disturbed: they are not valid")

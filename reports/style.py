@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import io
+import itertools
+import math
+import textwrap
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import matplotlib
@@ -18,13 +21,25 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from reports.glyphs import BASE, NO_MORE, Fonts
 from reports.looks import Method, looks_of
 from reports.selection import NoData
 
 LOG_MARGIN = 2.0
 COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
+COLUMN_BOXES, PAGE_BOXES = 12, 24
+"""How many boxes with names below them stand beside each other at most."""
+UPRIGHT_FROM, USUAL_BELOW = 1.5, 1.3
+"""From which length on names stand upright below boxes in a column, and how much a panel's height allows for, in inches."""
+STAMP = 6.0
+"""The size of the line below a figure."""
+HANDLE, GAP, LINE, USUAL_ROWS = 2.8, 2.0, 1.75, 5
+"""Of a legend, in sizes of its letters: what stands before a name, between columns, and a line's height; and how many rows
+the height of a figure allows for."""
 
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -34,7 +49,7 @@ COLUMN_SETTINGS: dict[Any, Any] = {
 """Settings that differ in a column of text."""
 
 SETTINGS: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
+    "font.family": BASE,
     "text.parse_math": False,
     "font.size": 8,
     "axes.labelsize": 8,
@@ -64,15 +79,16 @@ _in_column = contextvars.ContextVar("in_column", default=False)
 
 
 @contextlib.contextmanager
-def figure_style(*, column: bool = False, methods: Iterable[Method] = ()) -> Iterator[None]:
-    """Applies the settings inside the block and gives the methods their looks.
+def figure_style(*, column: bool = False, methods: Iterable[Method] = (), fonts: Fonts = NO_MORE) -> Iterator[None]:
+    """Applies the settings inside the block and gives the methods their looks, and names the fonts that they need.
 
     With `column`, figures are as wide as one of two columns of text.
     """
+    families: dict[Any, Any] = {"font.family": [SETTINGS["font.family"], *fonts.families]} if fonts.families else {}
     token = _in_column.set(column)
     try:
         with (
-            plt.rc_context({**SETTINGS, **(COLUMN_SETTINGS if column else {})}), looks_of(methods),
+            plt.rc_context({**SETTINGS, **(COLUMN_SETTINGS if column else {}), **families}), looks_of(methods),
             warnings.catch_warnings(),
         ):  # fmt: skip
             for said in ("Data has no positive values", "Attempt to set non-positive"):  # `beyond_log_axes` says so
@@ -133,14 +149,58 @@ def decimal(value: float, position: float | None = None) -> str:
     return power if mantissa == 1 else f"{mantissa:g}·{power}"
 
 
-def legend_columns(wanted: int) -> int:
-    """Returns the columns of a legend: in a column of text, at most two."""
-    return min(wanted, 2) if in_column() else wanted
+def legend_above(
+    figure: Figure, handles: Sequence[Any], names: Sequence[str], *, columns: int, size: float | None = None
+) -> None:  # fmt: skip
+    """Writes a legend above the panels, of `columns` or as many fewer as the names need; the figure grows by many rows.
+
+    In a column of text it has at most two columns.
+    """
+    size = _points(size or plt.rcParams["legend.fontsize"])
+    widths = [widest([name], size) + HANDLE * size for name in names]
+    columns = min(columns, 2) if in_column() else columns
+    while columns > 1 and _width_of(widths, columns) + (columns - 1) * GAP * size > 72 * figure.get_figwidth():
+        columns -= 1
+    more = max(0, math.ceil(len(names) / columns) - USUAL_ROWS)
+    figure.set_figheight(figure.get_figheight() + more * LINE * size / 72)
+    figure.legend(handles, names, loc="outside upper center", ncols=columns, fontsize=size)
+
+
+def _points(size: float | str) -> float:
+    """Returns a size in points; outside of `figure_style`, settings may be words such as "medium"."""
+    return float(FontProperties(size=size).get_size_in_points())
+
+
+def _width_of(widths: Sequence[float], columns: int) -> float:
+    """Returns the width of entries in columns, as a legend fills them."""
+    return sum(max(column) for column in np.array_split(widths, columns) if len(column))
+
+
+def widest(names: Iterable[str], size: float) -> float:
+    """Returns the width of the widest of these names, in points."""
+    font = FontProperties(family=plt.rcParams["font.family"], size=size)
+    return max((text_to_path.get_text_width_height_descent(name, font, ismath=False)[0] for name in names), default=0.0)
+
+
+def below_boxes(names: Sequence[str], size: float | None = None) -> tuple[int, float]:
+    """Returns the angle of names below boxes, and how many inches higher than usual the panel has to be for them."""
+    long = widest(names, _points(size or plt.rcParams["xtick.labelsize"])) / 72
+    angle = 90 if in_column() and long > UPRIGHT_FROM else 30
+    return angle, max(0.0, long * math.sin(math.radians(angle)) - USUAL_BELOW)
+
+
+def rows_of(count: int) -> list[range]:
+    """Returns which of so many boxes stand in each row of a figure: as many in each, and no more than can be read."""
+    rows = math.ceil(count / (COLUMN_BOXES if in_column() else PAGE_BOXES))
+    bounds = [round(count * row / rows) for row in range(rows + 1)]
+    return [range(*pair) for pair in itertools.pairwise(bounds)]
 
 
 def stamp(figure: Figure, text: str) -> None:
-    """Writes a small line below everything else."""
-    figure.supxlabel(text, fontsize=6, color="#666666", x=0.99, ha="right")
+    """Writes a small line below everything else, or several if it is long."""
+    room = int(len(text) * 72 * figure.get_figwidth() / max(1.0, widest([text], STAMP)))
+    lines = textwrap.wrap(text, room - 2, break_on_hyphens=False) if len(text) > room else [text]
+    figure.supxlabel("\n".join(lines), fontsize=STAMP, color="#666666", x=0.99, ha="right")
 
 
 def beyond_log_axes(figure: Figure) -> int:

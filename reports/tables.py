@@ -12,6 +12,7 @@ import pandas as pd
 from bench.records import Manifest, Outcome, ReportError
 from bench.records.frames import read_frames
 from reports.looks import Method, in_order
+from reports.names import Names, with_shown_names
 from reports.units import Units
 
 
@@ -28,6 +29,7 @@ class Tables:
     methods: every method of the folder, in the order of `place`.
     specs, outcomes: by run.
     environments: those of all processes that worked on a run.
+    names: what the names stand for; those of `runs`, methods' labels among them, are short enough for a figure.
     """
 
     runs: pd.DataFrame
@@ -40,6 +42,7 @@ class Tables:
     manifests: tuple[Manifest, ...]
     environments: tuple[Mapping[str, Any], ...]
     protocol: int
+    names: Names
 
     def of_figure(self, figure: str) -> Tables:
         """Returns the same tables with the runs of those experiments alone that feed a figure; none where none does."""
@@ -55,14 +58,15 @@ def read_tables(root: Path) -> Tables:
     protocols = {outcome.protocol for outcome in frames.outcomes.values()}
     if len(protocols) > 1:
         raise ReportError(f"{root}: runs of protocols {sorted(protocols)} cannot be compared; use one folder for each")
-    methods = in_order(_methods(frames.runs, frames.manifests))
-    places = {method.label: place for place, method in enumerate(methods)}
     units = [Units(*values) for values in frames.runs[list(Units._fields)].itertuples(index=False)]
-    runs = frames.runs.assign(place=frames.runs["method_label"].map(places), units=units)
+    runs, names = with_shown_names(frames.runs.assign(units=units))
+    methods = in_order(names.with_kinds(_methods(runs, frames.manifests)))
+    places = {method.label: place for place, method in enumerate(methods)}
+    runs = runs.assign(place=runs["method_label"].map(places))
     environments = tuple(each for outcome in frames.outcomes.values() for each in outcome.environments)
     return Tables(
         runs, frames.evaluations, frames.incumbents, frames.trials, methods, frames.specs, frames.outcomes,
-        frames.manifests, environments, protocols.pop(),
+        frames.manifests, environments, protocols.pop(), names,
     )  # fmt: skip
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+LONG_WORD, BREAK_AFTER = re.compile(r"\S{24,}"), 8
+MOST_LISTED = 13
+"""How many names a sentence has."""
 HYPERPARAMETERS = {"lr": "learning rate", "weight_decay": "L2 coefficient"}
 
 
@@ -83,8 +88,19 @@ def plural(count: int, noun: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Returns `a`, `a and b` or `a, b and c`."""
+    """Returns `a`, `a and b` or `a, b and c`; of many names the first, and how many more there are."""
+    names = first_few(names)
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def first_few(names: Sequence[str]) -> Sequence[str]:
+    """Returns as many names as a sentence takes, of which the last may be `28 more`."""
+    return names if len(names) <= MOST_LISTED else [*names[: MOST_LISTED - 1], f"{len(names) - MOST_LISTED + 1} more"]
+
+
+def breakable(text: str) -> str:
+    """Returns a text whose long words may be broken, by spaces of no width, where a line or a table's column ends."""
+    return LONG_WORD.sub(lambda word: "\u200b".join(textwrap.wrap(word[0], BREAK_AFTER)), text)
 
 
 def loss_text(value: float) -> str:

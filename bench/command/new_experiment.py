@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from pathlib import Path
 
@@ -10,11 +9,12 @@ from ruamel.yaml import YAML
 
 from bench.experiment.plugins import Catalogue
 from bench.experiment.registries import TASKS
-from bench.experiment.schema import LONGEST_NAME, NAME_PATTERN, ExperimentFields
+from bench.experiment.schema import ExperimentFields
 from bench.experiment.suggestions import suggestion
 from bench.experiment.yaml_file import ConfigError
 from bench.records.errors import StorageError
 from bench.records.files import reason, replacing_shared
+from bench.records.names import checked_experiment
 from bench.tasks.entry import TaskEntry
 
 WIDTH = 110
@@ -93,9 +93,10 @@ def _comment(text: str) -> str:
 
 
 def _check(path: Path, task: str) -> None:
-    if not re.fullmatch(NAME_PATTERN, path.stem) or len(path.stem) > LONGEST_NAME:
-        allowed = f"at most {LONGEST_NAME} lower-case letters, digits and dashes"
-        raise ConfigError(f"{path.stem}: an experiment's name has {allowed}")
+    try:
+        checked_experiment(path.stem)
+    except ValueError as error:
+        raise ConfigError(f"{path.stem}: {error}") from None
     try:
         entry: TaskEntry = Catalogue(path.parent).find("task", task).entry
     except KeyError:

@@ -17,6 +17,7 @@ from bench.experiment.spec import method_of, task_of
 from bench.experiment.yaml_file import ConfigError
 from bench.protocol import Task
 from bench.records import PROTOCOL, Manifest, Outcome, is_damaged, read_manifests, read_outcome, run_id, write_manifest
+from bench.records.labels import differ_in_labels_alone
 from bench.records.plugins import store
 
 log = logging.getLogger("oho-bench")
@@ -78,11 +79,12 @@ def _check_protocol(outcome: Outcome | None, root: Path) -> None:
 def write_plan(experiment: Experiment, root: Path) -> None:
     """Writes an experiment's plan.
 
-    An older plan of the same name is extended if only its seeds differ; otherwise it is replaced, with a warning."""
+    An older plan of the same name is extended if only its seeds and labels differ; otherwise it is replaced, with a
+    warning."""
     runs, resolved = [run_id(spec) for spec in experiment.specs], dict(experiment.resolved)
     older = next((plan for plan in read_manifests(root) if plan.experiment == experiment.name), None)
     if older is not None:
-        if {**older.config, "seeds": resolved["seeds"]} == resolved:
+        if differ_in_labels_alone({**older.config, "seeds": resolved["seeds"]}, resolved):
             runs = [*older.runs, *runs]
             resolved["seeds"] = sorted({*older.config["seeds"], *resolved["seeds"]})
         elif left := set(older.runs) - set(runs):

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.experiment.labels import checked_label
 from bench.experiment.mistakes import named, rest, validate
 from bench.experiment.plugins import Catalogue, entry_of
 from bench.experiment.spaces import SpaceRead, refusal
@@ -14,6 +13,7 @@ from bench.experiment.spec import Spec, build_method, options_in
 from bench.experiment.yaml_file import Key, YamlFile
 from bench.protocol import Kick, MethodEntry, Options
 from bench.records import run_id
+from bench.records.names import checked_label
 from bench.records.plugins import PluginError
 
 

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from bench.experiment.registries import KINDS, Registry
+from bench.records.names import checked_name
 from bench.records.plugins import HASH_DIGITS, PluginError, in_words, load_file, member, place_of, stored
 
 
@@ -55,8 +56,8 @@ class Catalogue:
                 raise PluginError(f"{plugin}: {about.mapping} must map names to entries")
             for name, entry in mapping.items():
                 found = True
-                if not (isinstance(name, str) and name and name.isprintable()):
-                    raise PluginError(f"{plugin}: {about.mapping} has an entry called {name!r}; a name is expected")
+                if reason := _no_name(name):
+                    raise PluginError(f"{plugin}: {about.mapping} has an entry called {name!r}; {reason}")
                 _of_kind(kind, f"{plugin}: {about.mapping}[{name!r}]", entry)
                 if name in self._own[kind] or name in about.registry:
                     raise PluginError(f"{plugin}: there already is a {kind} {name!r}; choose another name")
@@ -97,6 +98,9 @@ class Catalogue:
             if name.endswith(".py"):
                 raise PluginError(f"{name}: an entry of the file is expected, such as {name}:METHOD")
             raise KeyError(name)
+        called = f"{Path(source).name}:{place}" if source.endswith(".py") else name
+        if reason := _no_name(called):
+            raise PluginError(f"{name}: {reason}")
         module, origin = self._load(source)
         try:
             entry = member(module, place)
@@ -104,7 +108,7 @@ class Catalogue:
             classes = tuple(about.entry_class for about in KINDS.values())
             have = ", ".join(key for key, value in vars(module).items() if isinstance(value, classes))
             raise PluginError(f"{source}: has no {place!r}; it has: {have or 'no entries'}") from None
-        return name if "module" in origin else f"{origin['file']}:{place}", entry, {**origin, "place": place}
+        return called, entry, {**origin, "place": place}
 
     def _load(self, source: str) -> tuple[ModuleType, dict[str, str]]:
         if source.endswith(".py"):
@@ -112,6 +116,15 @@ class Catalogue:
             module, digest = load_file(path)
             return module, {"file": path.name, "hash": digest}
         return import_installed(source)
+
+
+def _no_name(name: Any) -> str | None:
+    """Returns why specs, records and reports cannot hold a name, or None if they can."""
+    try:
+        checked_name(name)
+    except ValueError as error:
+        return f"a name is expected: {error}"
+    return None
 
 
 def import_installed(name: str) -> tuple[ModuleType, dict[str, str]]:

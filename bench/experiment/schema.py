@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from bench.experiment.seeds import parse_seeds
 from bench.experiment.shocks import Shock
 from bench.protocol import Options, Settings
+from bench.records.names import checked_experiment
 
 MOST_THREADS = 512
-NAME_PATTERN, LONGEST_NAME = r"^[a-z0-9-]+$", 100
-"""Of an experiment."""
+LONGEST_PROJECT = 128
+"""What Weights & Biases takes."""
 
 
 class Budget(Settings):
@@ -51,7 +52,7 @@ class Tracking(Options):
     """Where runs are logged beside the records."""
 
     mode: Literal["online", "offline", "disabled"] = "offline"
-    project: str = Field(default="oho-bench", min_length=1, pattern=r"^[\w.-]+$")
+    project: str = Field(default="oho-bench", min_length=1, max_length=LONGEST_PROJECT, pattern=r"^[\w.-]+$")
 
 
 def _with_a_name(given: Any) -> Any:
@@ -67,10 +68,9 @@ Named = Annotated[Mapping[str, Any], BeforeValidator(_with_a_name)]
 class ExperimentFields(Options):
     """The keys of an experiment's file.  The descriptions stand in the files that `oho-bench new` writes."""
 
-    experiment: str = Field(
-        max_length=LONGEST_NAME, pattern=NAME_PATTERN,
-        description="what results and reports call the experiment: lower-case letters, digits and dashes",
-    )  # fmt: skip
+    experiment: Annotated[str, AfterValidator(checked_experiment)] = Field(
+        description="what results and reports call the experiment: lower-case letters, digits and dashes"
+    )
     figures: tuple[str, ...] = Field(default=(), description="the figures that the runs feed")
     plugins: tuple[str, ...] = Field(
         default=(), description="files (./NAME.py) and modules that register methods, tasks, data sets or figures"

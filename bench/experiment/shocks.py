@@ -15,9 +15,9 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from bench.experiment.labels import checked_label
 from bench.protocol import Kick, Options, Split, Task, stream
 from bench.protocol.world import rotated
+from bench.records.names import checked_label
 
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]

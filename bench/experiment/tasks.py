@@ -11,6 +11,7 @@ from bench.experiment.plugins import Catalogue
 from bench.experiment.spec import Spec
 from bench.experiment.yaml_file import Key, YamlFile
 from bench.records.errors import DataError
+from bench.records.names import checked_name
 from bench.tasks.data_sets import DataSet, content_of, training_examples
 from bench.tasks.entry import TaskEntry
 from bench.tasks.options import TaskOptions
@@ -69,12 +70,18 @@ def read_task(file: YamlFile, item: Any, catalogue: Catalogue, data_root: Path |
     except DataError as error:
         place = "data" if options.data else "path" if "path" in type(options).model_fields else "name"
         raise file.error((*key, place), str(error)) from None
+    units = entry.objective_for(options).units
+    for what, unit in units.items():
+        try:
+            checked_name(unit)
+        except ValueError as error:
+            raise file.error((*key, "name"), f"{name}: {what} of its objective: {error} (given {unit!r:.50})") from None
     spec = {
         "name": name,
         **({"origin": origin} if origin else {}),
         **options.model_dump(mode="json", exclude={"data"} | ({"drift"} if options.drift is None else set())),
         **data_spec,
         **({"content": content} if content else {}),
-        "units": entry.objective_for(options).units,
+        "units": units,
     }
     return TaskRead(name, entry, options, data, examples, spec)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Mapping
+from typing import Annotated
 
-from pydantic import model_validator
+from pydantic import AfterValidator, model_validator
 
 from bench.protocol.settings import Settings
 from bench.protocol.streams import stream_seed
+from bench.records.names import checked_name
 
 MOST_WHOLE_NUMBERS, LARGEST_WHOLE_NUMBER = 1_000_000, 2**53
 """How many whole numbers a law may have, of which some searchers keep a list, and up to which floats hold them exactly."""
@@ -96,7 +98,7 @@ class Dimension(Settings):
 class Space(Settings):
     """A named set of laws.  Its name is in every record and on every figure."""
 
-    name: str
+    name: Annotated[str, AfterValidator(checked_name)]
     hyperparameters: Mapping[str, Dimension]
     optimizers: Mapping[str, Mapping[str, Dimension]] = {}
     """Laws that replace those above for methods that use the optimizer of that name."""

@@ -16,8 +16,10 @@ import pandas as pd
 
 from bench.records.errors import ReportError
 from bench.records.files import write_output
+from bench.records.labels import PlanLabels
 from bench.records.run_folder import Manifest, Outcome, Run, experiments_in, read_run, run_id, title_of
 from bench.records.schema import KINDS, RESERVED, Status
+from bench.records.spreadsheets import for_spreadsheets
 
 OTHER_FAMILY = "other"
 """The family of methods whose specs, of an older version, have none."""
@@ -96,6 +98,7 @@ def read_frames(root: Path) -> Frames:
         read: dict[str, dict[str, Any]] = {}
         rows = []
         for manifest in manifests:
+            labels = PlanLabels(manifest.config)
             for identity in manifest.runs:
                 if identity not in read and (root / identity / "spec.json").exists():
                     run = read_run(root / identity)
@@ -105,6 +108,8 @@ def read_frames(root: Path) -> Frames:
                     for kind, table in tables.items():
                         table.add(identity, [record for record in run.records if record["kind"] == kind])
                 known = read.get(identity, {"status": "missing"})
+                if identity in specs and (called := labels.given_to(specs[identity])) is not specs[identity]:
+                    known = known | _labels(called)
                 rows.append({"experiment": manifest.experiment, "run": identity, **known})
         evaluations, incumbents, trials, shocks = (
             tables[kind].table() for kind in ("evaluation", "incumbent", "trial", "shock")
@@ -117,7 +122,7 @@ def write_table(table: pd.DataFrame, output: Path) -> None:
     content = io.BytesIO()
     try:
         if output.suffix == ".csv":
-            table.to_csv(content, index=False)
+            for_spreadsheets(table).to_csv(content, index=False)
         else:
             _uniform(table).to_parquet(content, index=False)
     except ImportError:
@@ -215,6 +220,20 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
+def _labels(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the columns that only figures use: what a method and a shock are called, and how they are grouped."""
+    method, shock = spec["method"], spec.get("shock") or {}
+    over = method.get("over") or {}
+    return {
+        "family": method.get("family") or OTHER_FAMILY,
+        "label": title_of(spec),
+        "method_label": method["label"],
+        "over_family": (over.get("family") or OTHER_FAMILY) if over else None,
+        "over_label": over.get("label"),
+        "shock": shock.get("label", ""),
+    }
+
+
 def _run_row(run: Run) -> dict[str, Any]:
     task, method, budget = run.spec["task"], run.spec["method"], run.spec["budget"]
     over = method.get("over") or {}
@@ -223,13 +242,8 @@ def _run_row(run: Run) -> dict[str, Any]:
         "task_id": run_id(task),
         "task_options": task,
         "method": method["name"],
-        "family": method.get("family") or OTHER_FAMILY,
-        "label": title_of(run.spec),
-        "method_label": method["label"],
         "over": over.get("name"),
-        "over_family": (over.get("family") or OTHER_FAMILY) if over else None,
-        "over_label": over.get("label"),
-        "shock": (run.spec.get("shock") or {}).get("label", ""),
+        **_labels(run.spec),
         "events": (run.spec.get("shock") or {}).get("events", []),
         "options": dict(method),
         "seed": run.spec["seed"],

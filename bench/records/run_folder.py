@@ -186,7 +186,12 @@ def _is_left_out(key: str, part: Mapping[str, Any]) -> bool:
 def title_of(spec: Mapping[str, Any]) -> str:
     """Returns a run's title: its method's label and, if there is one, its shock."""
     shock = spec.get("shock")
-    return f"{spec['method']['label']}; {shock['label']}" if shock else spec["method"]["label"]
+    return title(spec["method"]["label"], shock["label"] if shock else "")
+
+
+def title(method_label: str, shock_label: str) -> str:
+    """Returns the title of a run of a method with a shock; the shock's label is empty where there is none."""
+    return f"{method_label}; {shock_label}" if shock_label else method_label
 
 
 class RunWriter:

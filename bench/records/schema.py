@@ -80,8 +80,11 @@ def _is_plan(value: Any) -> bool:
     if not isinstance(value, dict):
         return False
     seeds, origins = value.get("seeds", []), value.get("figures") or {}
+    methods, shocks = value.get("methods") or [], value.get("shocks") or []
     return (
         isinstance(seeds, list) and all(map(_is_count, seeds))
+        and isinstance(methods, list) and all(map(_is_method, methods))
+        and isinstance(shocks, list) and all(map(_is_shock, shocks))
         and isinstance(origins, dict) and all(map(_is_origin, origins.values()))
     )  # fmt: skip
 
@@ -188,7 +191,7 @@ TEXT_OPTIONS = ("pruner", "influence", "order", "source")
 """Options of methods by which figures tell runs apart."""
 MANIFEST: Shape = {
     "experiment": (_is_text, "a string"), "figures": (_are_texts, "a list of names"),
-    "config": (_is_plan, "a mapping with a list of seeds"), "runs": (_are_runs, "a list of run ids"),
+    "config": (_is_plan, "a mapping with seeds, methods and shocks"), "runs": (_are_runs, "a list of run ids"),
     "project": (lambda value: value is None or _is_text(value), "a string"),
 }  # fmt: skip
 SPEC: Shape = {

@@ -30,6 +30,7 @@ from bench.records import Manifest, Run, experiments_in, read_run, title_of
 from bench.records.errors import RecordError
 from bench.records.files import check_no_link, read, reason
 from bench.records.json_files import write_json
+from bench.records.labels import PlanLabels
 from bench.tracking.wandb_sink import agreeing, begin_run, replay, transcripts
 
 MEMORY = "sync.json"
@@ -87,7 +88,7 @@ def sync(root: Path, options: Options) -> bool:
                     if not is_ours:
                         raise SyncError("another process is using this run")
                     run = read_run(root / identity)
-                    title = f"{title_of(run.spec)}, seed {run.spec['seed']}: "
+                    title = f"{title_of(PlanLabels(manifest.config).given_to(run.spec))}, seed {run.spec['seed']}: "
                     verdict = _bring_up(run, manifest, options)
             except UnreachableError as error:
                 left = len(planned) - counts.total()

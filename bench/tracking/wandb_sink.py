@@ -19,8 +19,12 @@ from typing import Any
 
 from bench.records import Outcome, Run, title_of
 from bench.records.json_files import finite
+from bench.records.names import clipped
 
 TIMEOUT_SECONDS = 20
+LONGEST_NAME = LONGEST_GROUP = 128
+LONGEST_TAG = 64
+"""What W&B takes, in characters."""
 NOT_FINITE = ("NaN", "Infinity", "-Infinity", None)
 """How W&B's files write numbers that are not finite."""
 WITHOUT_TRIALS = ("population", "transplant")
@@ -115,10 +119,10 @@ class WandbSink:
         return self._begin(
             part=part,
             project=self._project,
-            group=f"{self._experiment}-{self._run_id}" if self._has_trials else f"{self._experiment}-{method}",
+            group=clipped(f"{self._experiment}-{self._run_id if self._has_trials else method}", LONGEST_GROUP),
             job_type=job_type,
-            name=name,
-            tags=[self._experiment, task, method],
+            name=clipped(name, LONGEST_NAME),
+            tags=[clipped(tag, LONGEST_TAG) for tag in dict.fromkeys((self._experiment, task, method))],
             config=dict(config),
         )
 

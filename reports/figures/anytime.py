@@ -85,7 +85,8 @@ def _selected(incumbents: pd.DataFrame | None, grid: np.ndarray) -> tuple[np.nda
 
 def draw(estimates: Estimates) -> Figure:
     """Draws a line for each method with its band; names stand beside where the lines end, the best below."""
-    figure, axes = style.panels(1, 1, height=3.6)
+    count = estimates.curves["label"].nunique()
+    figure, axes = style.panels(1, 1, height=3.6 if style.in_column() else max(3.6, 0.125 * count + 0.6))
     ends: list[tuple[float, str, str]] = []
     kinds: dict[str, Any] = {}
     for label, curve in estimates.curves.groupby("label"):
@@ -104,8 +105,8 @@ def draw(estimates: Estimates) -> Figure:
     axes.set_ylabel(estimates.about.units.axis("Test loss of the selected model"))
     axes.grid(visible=True, which="both", axis="both")
     if style.in_column():
-        handles = [Line2D([], [], color=colour, label=label) for _, label, colour in sorted(ends)]
-        figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=5)
+        handles = [Line2D([], [], color=colour) for _, _, colour in sorted(ends)]
+        style.legend_above(figure, handles, [label for _, label, _ in sorted(ends)], columns=2, size=5)
     else:
         _name_lines(axes, ends)
     if len(kinds) > 1:
@@ -158,6 +159,7 @@ def interactive(estimates: Estimates) -> go.Figure:
     bands = [edge for label, curve in curves for edge in _band(label, curve, opacity)]
     chart = go.Figure([*bands, *(_line(label, curve, unit) for label, curve in curves)])
     finite = estimates.curves["median"].replace(np.inf, np.nan).dropna()
+    loss_unit = escape(estimates.about.units.loss_unit, quote=False)
     budget = estimates.curves["used"].max()
     chart.update_xaxes(
         type="log", range=np.log10([FIRST_FRACTION * budget, 1.01 * budget]).tolist(), title=f"Budget used ({unit})",
@@ -165,7 +167,7 @@ def interactive(estimates: Estimates) -> go.Figure:
     )  # fmt: skip
     chart.update_yaxes(
         type="log", range=np.log10([0.93 * finite.min(), 1.05 * finite.max()]).tolist(),
-        title=f"Test loss of the selected model ({estimates.about.units.loss_unit})", nticks=5, tickformat="~g",
+        title=f"Test loss of the selected model ({loss_unit})", nticks=5, tickformat="~g",
     )  # fmt: skip
     return chart
 

@@ -59,26 +59,36 @@ def _published(run: pd.Series) -> float | None:
 
 def draw(estimates: RunEstimates) -> Figure:
     """Draws violins with every run as a point; the bar is the median, the hollow diamond the published median."""
-    figure, axes = style.panels(1, 1, height=2.9)
+    summary = estimates.summary
+    rows = style.rows_of(len(summary))
+    angle, more = style.below_boxes(summary["label"])
+    figure, panels = style.panels(len(rows), 1, height=(2.9 + more) * len(rows), sharey=True, squeeze=False)
+    for axes, row in zip(panels.flat, rows, strict=True):
+        _draw_row(axes, summary.iloc[row.start : row.stop], estimates, angle)
+    if summary["published"].notna().any():
+        first = panels.flat[0]
+        first.plot([], [], "D", mfc="none", color="black", ms=5, label="published median (read by eye)")
+        first.legend(loc="upper right")
+    style.stamp(figure, estimates.about.stamp)
+    return figure
+
+
+def _draw_row(axes: Axes, methods: pd.DataFrame, estimates: RunEstimates, angle: int) -> None:
+    """Draws as many methods as stand beside each other, with the scale of all."""
     summary = estimates.summary
     log = summary["highest"].max() > 5 * summary["lowest"].min()
     if log:
         style.log_scale(axes, "y")
-    upright = {"rotation": 90} if len(summary) > 14 else {}
-    for position, row in enumerate(summary.itertuples()):
+    upright = {"rotation": 90} if len(methods) > 14 else {}
+    for position, row in enumerate(methods.itertuples()):
         values = estimates.runs.loc[estimates.runs["label"] == row.label, "test_loss"].to_numpy(float)
         _draw_method(axes, position, values, row, upright)
-    labels = [row.label for row in summary.itertuples()]
-    axes.set_xticks(range(len(summary)), labels, rotation=30, ha="right", rotation_mode="anchor")
+    labels = [row.label for row in methods.itertuples()]
+    axes.set_xticks(range(len(methods)), labels, rotation=angle, ha="right", rotation_mode="anchor")
     axes.margins(y=0.25 if upright else 0.1)
     axes.set_ylabel(estimates.about.units.axis("Final test loss"))
-    axes.set_xlim(-0.6, len(summary) - 0.4)
+    axes.set_xlim(-0.6, len(methods) - 0.4)
     axes.grid(visible=True, axis="y", which="both" if log else "major")
-    if summary["published"].notna().any():
-        axes.plot([], [], "D", mfc="none", color="black", ms=5, label="published median (read by eye)")
-        axes.legend(loc="upper right")
-    style.stamp(figure, estimates.about.stamp)
-    return figure
 
 
 def _draw_method(axes: Axes, position: int, values: np.ndarray, row: Any, text: dict[str, Any]) -> None:
@@ -166,4 +176,3 @@ def _interval(row: pd.Series) -> str:
     if not np.isfinite([row["low"], row["high"]]).all():
         return loss_text(row["median"])
     return f"{loss_text(row['median'])} [{loss_text(row['low'])}, {loss_text(row['high'])}]"
-

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
@@ -15,7 +16,7 @@ from reports.estimates import About, about, untrained_sentences
 from reports.looks import look
 from reports.selection import NoData, comparable, require_finite
 from reports.tables import Tables
-from reports.words import HYPERPARAMETERS, loss_text
+from reports.words import HYPERPARAMETERS, MOST_LISTED, loss_text
 
 QUESTION = "How far are published and collapsed hypergradients from the derivative, and does it change the outcome?"
 METHOD = (
@@ -25,6 +26,10 @@ METHOD = (
     "checked against reverse-mode differentiation."
 )
 PREFIX = "scalar_hypergradient_error_"
+NAME = 6.0
+"""The size of names below boxes."""
+BESIDE_CURVES = 8
+"""How many boxes stand beside the panels of curves at most."""
 ROUNDING = 1e-12
 """Errors of methods that never exceed this are not drawn: they are exact."""
 
@@ -71,7 +76,14 @@ def estimate(tables: Tables) -> Estimates:
 
 def draw(estimates: Estimates) -> Figure:
     """Draws errors over epochs by hyperparameter, and boxes of final losses."""
-    figure, panels = style.panels(1, 3, height=2.7, width_ratios=[1, 1, 1])
+    labels = list(estimates.summary["label"])
+    is_wide = len(labels) > BESIDE_CURVES and not style.in_column()
+    angle, more = style.below_boxes(labels, size=NAME)
+    size = NAME if len(labels) <= style.PAGE_BOXES else 4.0
+    if is_wide:
+        angle, more = 90, style.widest(labels, size) / 72
+    height = 2.7 + more
+    figure, panels = _wide_panels(height) if is_wide else style.panels(1, 3, height=height, width_ratios=[1, 1, 1])
     for letter, axes, (name, words) in zip("AB", panels, HYPERPARAMETERS.items(), strict=False):
         of_name = estimates.curves[estimates.curves["name"] == name]
         for (label, method_label), curve in of_name.groupby(["label", "method_label"], sort=False):
@@ -82,20 +94,25 @@ def draw(estimates: Estimates) -> Figure:
         axes.set_title(f"{letter}  Of the {words}", loc="left")
         axes.set_xlabel("Epochs")
     panels[0].set_ylabel("Relative error of the hypergradient")
-    labels = list(estimates.summary["label"])
     boxes = []
     for place, row in enumerate(estimates.summary.itertuples()):
         losses = estimates.runs.loc[estimates.runs["label"] == row.label, "incumbent_test_loss"].to_numpy(float)
         own = look(row.method_label)
         boxes.append(Box(place, losses, own.colour, own.marker))
     draw_boxes(panels[2], boxes)
-    panels[2].set_xticks(range(len(labels)), labels, rotation=30, ha="right", rotation_mode="anchor", fontsize=6)
+    panels[2].set_xticks(range(len(labels)), labels, rotation=angle, ha="right", rotation_mode="anchor", fontsize=size)
     panels[2].set_ylabel(estimates.about.units.axis("Final test loss"))
     panels[2].set_title("C", loc="left")
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=style.legend_columns(3), fontsize=6.5)
+    style.legend_above(figure, *panels[0].get_legend_handles_labels(), columns=3, size=6.5)
     style.stamp(figure, estimates.about.stamp)
     return figure
+
+
+def _wide_panels(height: float) -> tuple[Figure, list[Axes]]:
+    """Returns panels of which the third, with many boxes, has a row of its own of that height."""
+    figure = Figure(figsize=(style.PAGE_INCHES, 2.7 + height))
+    panels = figure.subplot_mosaic([["A", "B"], ["C", "C"]], height_ratios=[2.7, height])
+    return figure, [panels[letter] for letter in "ABC"]
 
 
 def caption(estimates: Estimates) -> str:
@@ -110,9 +127,8 @@ def caption(estimates: Estimates) -> str:
 def findings(estimates: Estimates) -> list[str]:
     """Gives errors, wrong signs and losses of each method."""
     sentences = [_first(estimates.summary)]
-    for row in estimates.summary.itertuples():
-        if row.error_lr <= ROUNDING:
-            continue
+    wrong = estimates.summary[estimates.summary["error_lr"] > ROUNDING]
+    for row in wrong.head(MOST_LISTED).itertuples():
         sentences.append(
             f"{row.label}: median error {row.error_lr:.2g} of the learning rate's hypergradient (wrong sign in "
             f"{row.wrong_sign:.0%} of steps and sets) and {row.error_weight_decay:.2g} of the L2 coefficient's; median "

@@ -104,7 +104,11 @@ def draw(estimates: Estimates) -> Figure:
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("Factor of the lowest test loss on the problem")
     axes.set_ylabel("Share of problems")
-    figure.legend(loc="outside right center", fontsize=6.5)
+    handles, names = axes.get_legend_handles_labels()
+    if style.in_column() and style.widest(names, 6.5) > 0.4 * 72 * figure.get_figwidth():
+        style.legend_above(figure, handles, names, columns=2, size=6.5)
+    else:
+        figure.legend(loc="outside right center", fontsize=6.5)
     style.stamp(figure, estimates.stamp)
     return figure
 

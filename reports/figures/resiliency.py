@@ -22,7 +22,7 @@ from reports.recovery import WITHIN, recovery
 from reports.selection import NoData, measured, online, require_finite
 from reports.statistics import bootstrap
 from reports.tables import Tables
-from reports.words import HYPERPARAMETERS, loss_text, plural
+from reports.words import HYPERPARAMETERS, first_few, loss_text, plural
 
 QUESTION = "When a hyperparameter is kicked or the data change during training, which method recovers, and how fast?"
 METHOD = (
@@ -157,9 +157,8 @@ def draw(estimates: Estimates) -> Figure:
     if not style.in_column():
         panels[-1, 1].set_yticklabels([])
     looks = {label: look(label) for label in estimates.summary.sort_values("place", kind="stable")["label"].unique()}
-    handles = [panels[0, 0].plot([], [], color=own.colour, marker=own.marker, label=label)[0]
-               for label, own in looks.items()]  # fmt: skip
-    figure.legend(handles=handles, loc="outside upper center", ncols=style.legend_columns(len(handles)))
+    handles = [panels[0, 0].plot([], [], color=own.colour, marker=own.marker)[0] for own in looks.values()]
+    style.legend_above(figure, handles, list(looks), columns=len(looks))
     style.stamp(figure, estimates.about.stamp)
     return figure
 
@@ -235,7 +234,7 @@ def interactive(estimates: Estimates) -> go.Figure | None:
     chart.update_xaxes(title="Epochs")
     chart.update_yaxes(
         type="log", range=np.log10([0.8 * values.min(), 1.2 * top]).tolist(), tickformat="~g",
-        title=f"Test loss of the present model ({estimates.about.units.loss_unit})",
+        title=f"Test loss of the present model ({escape(estimates.about.units.loss_unit, quote=False)})",
     )  # fmt: skip
     return chart
 
@@ -258,12 +257,14 @@ def findings(estimates: Estimates) -> list[str]:
         slowest = f" (after at most {back['epochs'].max():.3g} epochs)" if len(back) else ""
         parts.append(f"{len(back)} with {label}{slowest}")
     shocks = plural(estimates.summary["shock"].nunique(), "shock")
-    sentences = [f"Of {shocks}, the median run recovers from {', '.join(parts)}."]
+    sentences = [f"Of {shocks}, the median run recovers from {', '.join(first_few(parts))}."]
     table = estimates.summary.pivot(index="shock", columns="label", values="excess")
     if table.shape[1] > 1:
         wins = table.idxmin(axis=1)[np.isfinite(table.min(axis=1))].value_counts()
         parts = [f"{label} in {count}" for label, count in wins.items()]
-        sentences.append(f"The median excess is lowest with {', '.join(parts)} of {plural(len(table), 'shock')}.")
+        sentences.append(
+            f"The median excess is lowest with {', '.join(first_few(parts))} of {plural(len(table), 'shock')}."
+        )
     return sentences
 
 

@@ -58,7 +58,7 @@ def draw(estimates: RunEstimates) -> Figure:
     axes.set_xticks(range(len(counts)), [f"{count}" for count in counts])
     axes.set_xlabel("Number of sets")
     axes.set_ylabel(estimates.about.units.axis("Final test loss"))
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=style.legend_columns(3))
+    style.legend_above(figure, *axes.get_legend_handles_labels(), columns=3)
     style.stamp(figure, estimates.about.stamp)
     return figure
 

@@ -27,6 +27,8 @@ METHOD = (
 )
 SHADES = ["#F4A582", "#D6604D", "#B2182B", "#67001F"]
 """The larger the validation batch, the darker."""
+MOST_OF_A_PANEL, MOST_NAMES = 1.9, 7
+"""How wide names may be within a panel, in inches, and how many."""
 FIXED = ["#0072B2", "#56B4E9"]
 TRAINING = "#000000"
 
@@ -80,10 +82,21 @@ def draw(estimates: Estimates) -> Figure:
         axes.set_title(letter, loc="left")
         axes.set_xlabel("Epochs")
         style.log_scale(axes, "y")
-        axes.legend(fontsize=6, frameon=True, framealpha=0.8, edgecolor="none")
+    _add_legends(figure, (left, right))
     left.set_ylabel(estimates.about.units.axis("Test loss of the present model"))
     style.stamp(figure, estimates.about.stamp)
     return figure
+
+
+def _add_legends(figure: Figure, panels: tuple[Axes, Axes]) -> None:
+    """Adds a legend to each panel or, where names would cover the curves, one above both."""
+    found = [axes.get_legend_handles_labels() for axes in panels]
+    handles = {name: handle for own in found for handle, name in zip(*own, strict=True)}
+    if style.widest(handles, 6) <= MOST_OF_A_PANEL * 72 and max(len(names) for _, names in found) <= MOST_NAMES:
+        for axes in panels:
+            axes.legend(fontsize=6, frameon=True, framealpha=0.8, edgecolor="none")
+    else:
+        style.legend_above(figure, list(handles.values()), list(handles), columns=4, size=6)
 
 
 def _draw_panel(axes: Axes, curves: pd.DataFrame, colours: dict[str, str], dashes: object) -> None:

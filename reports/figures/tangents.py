@@ -17,7 +17,7 @@ from reports.looks import look
 from reports.selection import measured, require_finite
 from reports.statistics import median
 from reports.tables import Tables
-from reports.words import HYPERPARAMETERS
+from reports.words import HYPERPARAMETERS, first_few
 
 QUESTION = "How long is the derivative of the parameters with respect to a hyperparameter, and does it stay bounded?"
 METHOD = (
@@ -83,7 +83,7 @@ def draw(estimates: Estimates) -> Figure:
     if count > len(HYPERPARAMETERS):
         _draw_correlations(panels[-1], estimates.correlations)
     handles = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles, loc="outside upper center", ncols=style.legend_columns(4), fontsize=6.5)
+    style.legend_above(figure, list(handles.values()), list(handles), columns=4, size=6.5)
     style.stamp(figure, estimates.about.stamp)
     return figure
 
@@ -120,7 +120,9 @@ def findings(estimates: Estimates) -> list[str]:
         for label, path in estimates.correlations.groupby("label")
     ]
     if ends:
-        sentences.append(f"From first to last evaluation the mean cosine between gradients goes from {', '.join(ends)}.")
+        sentences.append(
+            f"From first to last evaluation the mean cosine between gradients goes from {', '.join(first_few(ends))}."
+        )
     return sentences
 
 

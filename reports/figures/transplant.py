@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
@@ -10,7 +13,7 @@ from reports.estimates import NONE_TRAINED, RunEstimates, about, untrained_sente
 from reports.looks import look
 from reports.selection import NoData, comparable, option, require_finite
 from reports.tables import Tables
-from reports.words import loss_text
+from reports.words import MOST_LISTED, loss_text
 
 QUESTION = "Is what OHO gives the schedule that it finds, or that it follows the very run it is in?"
 METHOD = (
@@ -41,9 +44,21 @@ def estimate(tables: Tables) -> RunEstimates:
 
 def draw(estimates: RunEstimates) -> Figure:
     """Draws four boxes for each method."""
-    figure, axes = style.panels(1, 1, height=2.6)
+    donors = list(dict.fromkeys(estimates.summary["donor"]))
+    angle, more = style.below_boxes(donors)
+    rows = style.rows_of(len(ORDERS) * len(donors))
+    figure, panels = style.panels(len(rows), 1, height=(2.6 + more) * len(rows), sharey=True, squeeze=False)
+    bounds = [round(len(donors) * row / len(rows)) for row in range(len(rows) + 1)]
+    for axes, (start, end) in zip(panels.flat, itertools.pairwise(bounds), strict=True):
+        _draw_row(axes, donors[start:end], estimates, 20 if angle < 90 else angle)
+    style.stamp(figure, estimates.about.stamp)
+    return figure
+
+
+def _draw_row(axes: Axes, donors: list[str], estimates: RunEstimates, angle: int) -> None:
     boxes, names, places, place = [], [], [], 0.0
-    for donor, group in estimates.summary.groupby("donor", sort=False):
+    summary = estimates.summary[estimates.summary["donor"].isin(donors)]
+    for donor, group in summary.groupby("donor", sort=False):
         own = look(str(donor))
         for row in group.itertuples():
             chosen = (estimates.runs["donor"] == row.donor) & (estimates.runs["order"] == row.order)
@@ -54,10 +69,8 @@ def draw(estimates: RunEstimates) -> Figure:
             place += 1
         place += 0.6
     draw_boxes(axes, boxes)
-    axes.set_xticks(places, names, rotation=20, ha="right", rotation_mode="anchor")
+    axes.set_xticks(places, names, rotation=angle, ha="right", rotation_mode="anchor")
     axes.set_ylabel(estimates.about.units.axis("Final test loss"))
-    style.stamp(figure, estimates.about.stamp)
-    return figure
 
 
 def caption(estimates: RunEstimates) -> str:
@@ -74,7 +87,7 @@ def findings(estimates: RunEstimates) -> list[str]:
     if estimates.summary["untrained"].all():
         return [NONE_TRAINED]
     sentences = []
-    for donor, group in estimates.summary.groupby("donor", sort=False):
+    for donor, group in itertools.islice(estimates.summary.groupby("donor", sort=False), MOST_LISTED):
         own = group.set_index("order")["median"]
         parts = [f"{loss_text(own[order])} ({words})" for order, words in ORDERS.items() if order in own]
         sentences.append(f"{donor}: median final test losses {', '.join(parts)}.")

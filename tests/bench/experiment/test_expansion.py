@@ -51,6 +51,16 @@ MISTAKES = {
     "a negative seed": ("[0]", "[0, -1]", r":5:1: seeds: whole numbers from 0 on are expected"),
     "no seeds": ("[0]", "4-2", r":5:1: seeds: one or more seeds are expected; the list or range is empty \(given '4-2'\)"),
     "an empty label": ("{name: fixed}", "{name: fixed, label: ''}", r":11:19: label: one line of 1 to 200 .*given ''"),
+    "a label in two lines": ("{name: fixed}", '{name: fixed, label: "a\\nb"}', r":11:19: label: one line .*'a.nb'"),
+    "labels that look alike": (
+        "{name: fixed}", '{name: fixed, label: "Caf\\u0065\\u0301"}\n  - {name: fixed, lr: 1, label: "Caf\\u00e9 "}',
+        r":12:5: two methods are called 'Café'",
+    ),
+    "an experiment that is a path": ("experiment: small", "experiment: ../x", r":1:1: experiment: .*dashes \(given '../x'"),
+    "an experiment that is a device": ("experiment: small", "experiment: con", r":1:1: experiment: Windows has no file of"),
+    "a project longer than W&B takes": (
+        "{mode: disabled}", f"{{mode: disabled, project: {'p' * 129}}}", r":9:28: tracking.project: .*at most 128",
+    ),
     "a label of spaces": ("{name: fixed}", "{name: fixed, label: '   '}", r":11:19: label: .*not only spaces, is expected"),
     "methods that differ in their labels": (
         "{name: fixed}", "{name: fixed, label: A}\n  - {name: fixed, optimizer: sgd, label: B}",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import experiment
@@ -86,3 +87,21 @@ def test_trials_are_runs_of_their_own_whatever_family_a_search_is_of(family, run
     ]
     identity = write_run(tmp_path, spec, [evaluation(100, 0.5), *trials])
     assert len(transcripts(read_run(tmp_path / identity), experiment="small")) == runs
+
+
+def test_names_are_within_the_limits_of_wandb():
+    """128 characters for a run and a group, 64 for a tag; names that are shortened differ as they did before."""
+    seen = []
+
+    def begin(**fields):
+        seen.append(fields)
+        return SimpleNamespace()
+
+    for end in "ab":
+        spec = spec_of("fixed", 0)
+        spec["method"] |= {"name": f"mine.py:{'M' * 90}", "label": f"{'L' * 150}{end}{'L' * 49}"}
+        WandbSink("0" * 16, spec, begin=begin, project="test", experiment="e" * 100)
+    assert all(len(fields["name"]) <= 128 and len(fields["group"]) <= 128 for fields in seen)
+    assert all(1 <= len(tag) <= 64 for fields in seen for tag in fields["tags"])
+    assert seen[0]["name"] != seen[1]["name"]
+    assert seen[0]["name"].endswith(", seed 0")
