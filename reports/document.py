@@ -54,10 +54,11 @@ def _newest(tables: Tables) -> str:
 def write_pdf(tables: Tables, sections: list[Section], output: Path) -> None:
     """Compiles the template with the report's content.  Raises `ReportError` where the file cannot be written."""
     inputs = {_image(index): section.image for index, section in enumerate(sections) if section.image is not None}
+    folders: list[Any] = sorted({str(Path(file).parent) for file in tables.names.fonts.files})
     try:
         pdf = typst.compile(
             TEMPLATE.read_bytes(), sys_inputs={"content": json.dumps(_with_breaks(_content(tables, sections))), **inputs},
-            ignore_system_fonts=True, font_paths=list(tables.names.fonts.files),
+            ignore_system_fonts=True, font_paths=folders,
             timestamp=int(datetime.fromisoformat(_newest(tables)).timestamp()),
         )  # fmt: skip
     except typst.TypstError as error:
