@@ -23,12 +23,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oho.argument_checks import check_influence, check_rule, noise_generators
-from oho.engines.curvature import Closure, Derivatives, Engine, gradient_alone, gradient_of, resolve_engine
+from oho.ambient import outside_autocast
+from oho.argument_checks import Made, check_influence, check_rule, noise_generators
+from oho.engines.answering import Curvature
+from oho.engines.curvature import Closure, Derivatives, Engine
 from oho.flat_parameters import Given, flat_parameters
 from oho.freed_memory import keep_freed_memory
 from oho.hyper_view import HyperView
 from oho.influence import Directions, Influence, transition
+from oho.master_copy import MasterCopy
 from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, MetaRule, default_meta
 from oho.rules import Rule, Slots
 from oho.saved_state import copied, load_tensors, require
@@ -61,7 +64,10 @@ class OHO:
         reset_every: steps after which the influence is set to zero; 0 is never.
         update_every: steps between two meta-steps; the influence follows every step all the same.
         curvature: "pearlmutter" (products of layered networks by sweeps over a tape, of all other models as the next),
-            "double_backward", "forward_over_reverse", "finite_difference", or a function of their signature.
+            "double_backward", "forward_over_reverse", "finite_difference", or a function of their signature.  Where an
+            operation has no second derivative, finite differences take over, with a warning; `engine` says which answers.
+        check: "first" compares one product with central differences of gradients before the first step, and raises if
+            the second derivative is wrong (see `oho.check`); None does not.  It changes nothing but the time of that step.
         members: M, if each parameter has a leading axis of M independent trainings; closures then return M losses.
         generator: source of the noise of a rule with a temperature; with members, one for each.
         on_nonfinite: what happens when a hypergradient is not finite.  The meta-step is skipped and counted in
@@ -87,6 +93,7 @@ class OHO:
         reset_every: int = 0,
         update_every: int = 1,
         curvature: str | Engine = "pearlmutter",
+        check: str | None = "first",
         members: int | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         on_nonfinite: str = "reset",
@@ -105,7 +112,8 @@ class OHO:
         keep_freed_memory()
         self._flat = flat_parameters(parameters, members)
         self._generators = noise_generators(generator, rule, self._flat.rows)
-        self._engine = resolve_engine(curvature)
+        self._made, self._master = Made(self._flat), MasterCopy(self._flat)
+        self._curvature = Curvature(curvature, self._flat, check=check)
         self.set_map = resolve_sets(sets, self._flat)
         self.exact = influence == "exact" or self.set_map.count == 1
         self._start()
@@ -113,14 +121,6 @@ class OHO:
     def __repr__(self) -> str:
         influence = "exact" if self.exact else "collapsed"
         return f"OHO({self.rule}, {self.meta}, {self.set_map.count} sets, {influence} influence, {self.steps} steps made)"
-
-    def _check_unchanged(self) -> None:
-        made, now = self._influence.theta, self._flat.tensors[0]
-        if (made.dtype, made.device) != (now.dtype, now.device):
-            raise ValueError(
-                f"the parameters are {now.dtype} on {now.device}, this optimizer was made for {made.dtype} on"
-                f" {made.device}; convert the model first, then make the optimizer"
-            )
 
     def _start(self) -> None:
         """Makes the state before the first step: initial values, empty slots, no influence."""
@@ -134,6 +134,11 @@ class OHO:
         self._shortened = torch.zeros(rows, dtype=torch.int64)
         self._skipped = {reason: torch.zeros(rows, dtype=torch.int64) for reason in ("hypergradient", "influence")}
         self.steps = 0
+
+    @property
+    def engine(self) -> str:
+        """The name of the engine that computes curvature products: before the first step, the one asked for."""
+        return self._curvature.engine
 
     @property
     def hyper(self) -> HyperView:
@@ -174,10 +179,15 @@ class OHO:
 
         Raises:
             TypeError, ValueError: for a closure that returns something else, or a model converted to another dtype or
-                device since the optimizer was made.
+                device, or frozen, since the optimizer was made.
+            RuntimeError: for a closure whose second derivative is wrong, or that uses reentrant checkpointing.
             FloatingPointError: for a hypergradient that is not finite, if `on_nonfinite` is "raise".
         """
-        self._check_unchanged()
+        self._made.check()
+        with outside_autocast(self._flat.tensors[0].device) as under:
+            return self._step(under(train_closure), None if valid_closure is None else under(valid_closure))
+
+    def _step(self, train_closure: Closure, valid_closure: Closure | None) -> Tensor:
         self._phase("train")
         found = self._differentiate(train_closure)
         self._phase("hypergradient")
@@ -186,7 +196,7 @@ class OHO:
             self._limit_influence()
         self.steps += 1
         if valid_closure is not None and self.rule.tune and self.steps % self.update_every == 0:
-            vector = self._flat.flatten(gradient_of(valid_closure, self._flat)[1])
+            vector = self._curvature.validation_gradient(valid_closure)
             with torch.no_grad():
                 self._meta_step(vector)
         if self.reset_every and self.steps % self.reset_every == 0:
@@ -226,6 +236,7 @@ class OHO:
             "influence": copied({"theta": self._influence.theta}),
             "slot_influence": copied(self._influence.slots),
             "generators": [generator.get_state() for generator in self._generators],
+            **self._master.state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -249,6 +260,7 @@ class OHO:
             raise ValueError(f"state: {len(state['generators'])} generators, this optimizer has {len(self._generators)}")
         skipped = load_tensors("skipped", state, self._skipped, torch.device("cpu"))
         shortened = load_tensors("shortened", state, {"steps": self._shortened}, torch.device("cpu"))["steps"]
+        self._master.load(state)
         self._tuning, self._slots = tuning, loaded["slots"]
         self._influence = Influence(loaded["influence"]["theta"], loaded["slot_influence"])
         self.steps, self._skipped, self._shortened = int(state["steps"]), skipped, shortened
@@ -259,8 +271,10 @@ class OHO:
         """Returns loss, gradient, and products of the discounted influence."""
         if not self.rule.tune or self.discount == 0:
             self._influence.clear()
-            return gradient_alone(closure, self._flat, self._influence.theta)
-        found = self._engine(closure, self._flat, self._influence.theta, on_products=lambda: self._phase("hypergradient"))
+            return self._curvature.gradient_alone(closure, self._influence.theta)
+        found = self._curvature.products(
+            closure, self._influence.theta, on_products=lambda: self._phase("hypergradient")
+        )
         if self.discount < 1:  # after the closure, so that one that raises leaves the influence as it was
             self._influence.scale(self.discount)
             found.products.mul_(self.discount)
@@ -268,7 +282,7 @@ class OHO:
 
     def _advance(self, found: Derivatives) -> None:
         """Moves parameters, slots and influence; a tensor without a gradient keeps its own, as in torch.optim."""
-        theta, unused = self._flat.gather(), found.unused
+        theta, unused = self._master.gather(), found.unused
         if unused:  # from here on the counts of steps differ between tensors
             for name in self.rule.counter_names:
                 self._slots[name] = self._slots[name].expand_as(theta).clone()
@@ -293,7 +307,7 @@ class OHO:
             for state, tangent in zip(self._influence.tensors, tangents, strict=True):
                 state[..., span] = tangent
         self._slots = slots_next
-        self._flat.write(theta_next)
+        self._master.write(theta_next)
 
     def _limit_influence(self) -> None:
         """Shortens the rows in which d(parameters)/d(log h) is longer than the limit times the parameters."""

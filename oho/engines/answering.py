@@ -1,0 +1,199 @@
+"""How an optimizer differentiates closures: by the engine that answers, once it is known which one does.
+
+    engine asked for        where it cannot
+    pearlmutter             double_backward, without a word: it is as exact
+    any of ours             finite_difference, with a warning: an operation in the closure has no second derivative
+
+At the first step the closure is watched (`oho.engines.watch`) and, with check="first", one product is compared with central
+differences of gradients (`oho.engines.comparison`).  Nothing of that moves parameters, buffers or random numbers.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from oho.engines.comparison import Comparison, compare
+from oho.engines.curvature import (
+    ENGINES,
+    Closure,
+    Derivatives,
+    Engine,
+    double_backward,
+    finite_difference,
+    gradient_alone,
+    gradient_of,
+    pearlmutter,
+    resolve_engine,
+)
+from oho.engines.replicas import Replicas
+from oho.engines.repetition import Buffers, Repeatable
+from oho.engines.watch import Watch
+from oho.flat_parameters import FlatParameters
+
+ONCE_DIFFERENTIABLE = ("is not implemented", "double backward", "differentiate twice", "forward AD", "forward-mode AD")
+"""Parts of PyTorch's messages where an operation has no second derivative."""
+PACKAGE = str(Path(__file__).parents[1])
+CALLS_ONCE = (pearlmutter, double_backward)
+NAMES = {engine: name for name, engine in ENGINES.items()}
+
+
+class Curvature:
+    """Gradients and products of an optimizer's closures, averaged over the replicas of the model.
+
+    `engine` names the engine that answers: before the first step the one asked for.
+    """
+
+    def __init__(self, curvature: str | Engine, parameters: FlatParameters, *, check: str | None):
+        if check not in ("first", None):
+            raise ValueError(f"check={check!r}: allowed are 'first' and None")
+        self._engine = resolve_engine(curvature)
+        self.engine = self._name = curvature if isinstance(curvature, str) else getattr(curvature, "__name__", "own")
+        self._parameters, self._device = parameters, parameters.tensors[0].device
+        self._check, self._watch = check, Watch()
+        self._replicas: Replicas | None = None
+        self._buffers = Buffers()
+        self._settled = False
+
+    def products(
+        self, closure: Closure, tangents: Tensor, *, on_products: Callable[[], None] = lambda: None
+    ) -> Derivatives:
+        """Returns what the engine does for these tangents (K, M, N).
+
+        Raises:
+            RuntimeError: for a second derivative that is wrong, or one that nothing can compute.
+        """
+        if self._settled:
+            with self._repeatable(closure) if self._calls_again else nullcontext(closure) as closure, self._uncompiled():
+                found = self._engine(closure, self._parameters, tangents, on_products=on_products)
+            return self._mean(found)
+        checked = self._checked(closure) if self._check == "first" else None
+        with self._repeatable(closure) as again, self._uncompiled():
+            found = self._answer(again, tangents, on_products=on_products)
+        self._settle()
+        if isinstance(checked, Exception):
+            say(f"the second derivative of the training loss could not be checked: {_one_line(checked)}")
+        self.engine = found.engine or self._name
+        return self._mean(found)
+
+    def gradient_alone(self, closure: Closure, tangents: Tensor) -> Derivatives:
+        """Returns the same for tangents that are zero."""
+        if self._settled:
+            return self._mean(gradient_alone(closure, self._parameters, tangents))
+        found = gradient_alone(self._repeatable(closure), self._parameters, tangents)
+        self._settle()
+        return self._mean(found)
+
+    def validation_gradient(self, closure: Closure) -> Tensor:
+        """Returns the gradient (M, N) of a loss that is differentiated once."""
+        vector = self._parameters.flatten(gradient_of(closure, self._parameters)[1])
+        return vector if self._replicas is None else self._replicas.mean(vector)
+
+    def _repeatable(self, closure: Closure) -> Repeatable:
+        return Repeatable(closure, self._device, watch=self._watch, buffers=self._buffers)
+
+    def _settle(self) -> None:
+        """Keeps what the first evaluation showed."""
+        self._settled = True
+        if self._watch.replicated is not None:
+            self._replicas = Replicas(self._watch.replicated)
+        if self._watch.compiled and self._engine is not finite_difference:
+            say(
+                "code compiled by torch.compile cannot be differentiated twice: the training closure runs without it;"
+                " curvature='finite_difference' runs it compiled, two gradients for each direction and step"
+            )
+
+    def _answer(
+        self, closure: Closure, tangents: Tensor, *, on_products: Callable[[], None] = lambda: None
+    ) -> Derivatives:
+        """Asks the engine and, where an operation has no second derivative, finite differences from now on."""
+        try:
+            return self._engine(closure, self._parameters, tangents, on_products=on_products)
+        except RuntimeError as error:
+            if self._engine is finite_difference or self._engine not in NAMES or not _lacks_second(error):
+                raise
+            say(
+                f"{_one_line(error)}: products are central differences of gradients from now on, two gradients for each"
+                " direction and step (curvature='finite_difference' says so without this warning)"
+            )
+        self._engine, self._name = finite_difference, "finite_difference"
+        return self._engine(closure, self._parameters, tangents, on_products=on_products)
+
+    def _checked(self, closure: Closure) -> Comparison | Exception:
+        """Compares one product; returns the error if that was not possible, which a step may meet again or not."""
+        repeated = self._repeatable(closure)
+        try:
+            with eager():
+                asked = None if self._engine is finite_difference else self._answer
+                found = compare(asked, repeated, self._parameters, agree=self._largest)
+        except Exception as error:  # the step that follows raises it again, if it is the user's
+            return error
+        finally:
+            repeated.undo()
+        self._judge(found)
+        return found
+
+    def _judge(self, found: Comparison) -> None:
+        """Raises, or warns, where the products of this closure are not those of its gradient."""
+        if found.verdict == "wrong" and self._engine is not finite_difference:
+            raise RuntimeError(
+                f"the second derivative of the training loss is wrong: products of {self._name} differ from central"
+                f" differences of its gradient by {found.worst}; an operation keeps detached values, or its backward pass"
+                " cannot be differentiated (oho.check names it).  Choose curvature='finite_difference', or check=None to"
+                " train with it all the same"
+            )
+        if found.verdict == "unrepeatable":
+            up, down = found.losses
+            what = (
+                f"the training closure returns another loss when it is called again, {up:.6g} and then {down:.6g}: allowed is"
+                " one that computes the loss of its batch anew (no running total, no batch drawn inside, random numbers"
+                " from torch's own generators)"
+            )
+            if self._calls_again:
+                raise RuntimeError(f"{what}; products of {self._name} call it again")
+            say(f"{what}; its second derivative could not be checked")
+
+    def _largest(self, error: float) -> float:
+        model = self._watch.replicated
+        return error if model is None else Replicas(model).largest(error, self._device)
+
+    def _mean(self, found: Derivatives) -> Derivatives:
+        return found if self._replicas is None else self._replicas.mean_derivatives(found, len(self._parameters.tensors))
+
+    @property
+    def _calls_again(self) -> bool:
+        return self._engine not in CALLS_ONCE
+
+    def _uncompiled(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._engine is finite_difference else eager()
+
+
+
+def eager() -> AbstractContextManager[object]:
+    """Makes compiled code run as it was written, and hides the block from the compiler."""
+    compiler = sys.modules.get("torch._dynamo.eval_frame")
+    if compiler is None or not getattr(compiler, "cached_backends", True):  # nothing was compiled
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
+
+
+def _lacks_second(error: RuntimeError) -> bool:
+    return any(part in str(error) for part in ONCE_DIFFERENTIABLE)
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0].rstrip('.')}" if str(error) else type(error).__name__
+
+
+def say(what: str) -> None:
+    """Warns at the line of the user's program that called this package."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(what, stacklevel=level - 1)
