@@ -7,6 +7,7 @@ Source: Im, Savin, Cho, "Online hyperparameter optimization by real-time recurre
 """
 
 from oho.audit import Audit, audit
+from oho.check import Check, Checked, check
 from oho.engines.curvature import double_backward, finite_difference, forward_over_reverse, pearlmutter
 from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, MetaAdam, MetaSGD, MetaSign, default_meta
 from oho.optimizer import OHO
@@ -22,6 +23,8 @@ __all__ = [
     "Adam",
     "AdamW",
     "Audit",
+    "Check",
+    "Checked",
     "Layerwise",
     "MetaAdam",
     "MetaSGD",
@@ -30,6 +33,7 @@ __all__ = [
     "PublishedOHO",
     "Sets",
     "audit",
+    "check",
     "default_meta",
     "double_backward",
     "finite_difference",

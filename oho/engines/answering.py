@@ -37,7 +37,7 @@ from oho.engines.repetition import Buffers, Repeatable
 from oho.engines.watch import Watch
 from oho.flat_parameters import FlatParameters
 
-ONCE_DIFFERENTIABLE = ("is not implemented", "double backward", "differentiate twice", "forward AD", "forward-mode AD")
+ONCE_DIFFERENTIABLE = ("is not implemented", "double backward", "differentiate twice", "forward AD", "forward mode AD")
 """Parts of PyTorch's messages where an operation has no second derivative."""
 PACKAGE = str(Path(__file__).parents[1])
 CALLS_ONCE = (pearlmutter, double_backward)
@@ -78,7 +78,7 @@ class Curvature:
             found = self._answer(again, tangents, on_products=on_products)
         self._settle()
         if isinstance(checked, Exception):
-            say(f"the second derivative of the training loss could not be checked: {_one_line(checked)}")
+            say(f"the second derivative of the training loss could not be checked: {one_line(checked)}")
         self.engine = found.engine or self._name
         return self._mean(found)
 
@@ -103,6 +103,11 @@ class Curvature:
         self._settled = True
         if self._watch.replicated is not None:
             self._replicas = Replicas(self._watch.replicated)
+        if self._watch.scale > 1:
+            say(
+                f"the training closure returns its loss times {self._watch.scale:g}, as GradScaler.scale does: gradients and"
+                " hypergradients are scaled with it; return the loss itself, float16 parameters need no scaler here"
+            )
         if self._watch.compiled and self._engine is not finite_difference:
             say(
                 "code compiled by torch.compile cannot be differentiated twice: the training closure runs without it;"
@@ -119,7 +124,7 @@ class Curvature:
             if self._engine is finite_difference or self._engine not in NAMES or not _lacks_second(error):
                 raise
             say(
-                f"{_one_line(error)}: products are central differences of gradients from now on, two gradients for each"
+                f"{one_line(error)}: products are central differences of gradients from now on, two gradients for each"
                 " direction and step (curvature='finite_difference' says so without this warning)"
             )
         self._engine, self._name = finite_difference, "finite_difference"
@@ -187,7 +192,8 @@ def _lacks_second(error: RuntimeError) -> bool:
     return any(part in str(error) for part in ONCE_DIFFERENTIABLE)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Returns an error's kind and the first line of what it says."""
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0].rstrip('.')}" if str(error) else type(error).__name__
 
 
@@ -196,4 +202,4 @@ def say(what: str) -> None:
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame, level = frame.f_back, level + 1
-    warnings.warn(what, stacklevel=level - 1)
+    warnings.warn(what, stacklevel=level)

@@ -43,15 +43,23 @@ Agreement = Callable[[float], float]
 """This process's error -> the largest of all replicas' errors."""
 
 
+class Difference(NamedTuple):
+    """d (M, N), and the norm that rounding alone may leave of it."""
+
+    value: Tensor
+    rounding: float
+
+
 @dataclass(frozen=True)
 class Comparison:
     """`verdict` is "right", "wrong", "undecided" (kinks or rounding), or "unrepeatable": the closure's loss moved by itself.
 
-    `errors` are |p − d| / |d| of each parameter, `losses` what the closure returned for the two probes, each ().
+    `errors` are |p − d| / |d| of each parameter, `losses` the closure's first and last.
     """
 
     verdict: str
     errors: dict[str, float]
+    difference: Difference
     losses: tuple[float, float]
 
     @property
@@ -66,12 +74,6 @@ class Comparison:
         return ", ".join(f"{error:.1%} in {name!r}" for name, error in ordered[:3] if error > TOLERANCE)
 
 
-class _Difference(NamedTuple):
-    value: Tensor
-    floor: float
-    losses: tuple[float, float]
-
-
 def compare(
     products: Products | None, closure: Repeatable, parameters: FlatParameters, *, agree: Agreement = lambda error: error
 ) -> Comparison:
@@ -80,25 +82,36 @@ def compare(
     The parameters are left as they were; the caller undoes what the closure did.
     """
     direction = random_direction(parameters)
-    with tensors_in_float64(parameters.tensors) as dtype, wide(dtype):
-        product = None if products is None else products(closure, direction).products[0]
-        found: list[_Difference] = []
-        errors: dict[str, float] = {}
-        for width in WIDTHS:
-            found.append(_difference(closure, parameters, direction, width))
-            if product is None:
-                if agree(_moved(found[-1])) <= SAME_LOSS:
-                    return Comparison("right", {}, found[-1].losses)
-                continue
-            errors = _errors(parameters, product, found[-1])
-            if agree(max(errors.values())) <= TOLERANCE:
-                return Comparison("right", errors, found[-1].losses)
-            if len(found) > 1:
-                between = max(_errors(parameters, found[-2].value, found[-1]).values())
-                if agree(between / max(errors.values())) < 0.1:
-                    return Comparison("wrong", errors, found[-1].losses)
-        moved = agree(_moved(found[-1])) > SAME_LOSS
-        return Comparison("unrepeatable" if moved else "undecided", errors, found[-1].losses)
+    with torch.enable_grad():
+        closure()  # meets the modules whose buffers take part
+    with tensors_in_float64((*parameters.tensors, *closure.buffers())) as dtype, wide(dtype):
+        try:
+            return _compared(products, closure, parameters, direction, agree)
+        except RuntimeError:
+            if _moved(closure) <= SAME_LOSS:
+                raise
+            return Comparison("unrepeatable", {}, Difference(direction[0], 0.0), _losses(closure))
+
+
+def _compared(
+    products: Products | None, closure: Repeatable, parameters: FlatParameters, direction: Tensor, agree: Agreement
+) -> Comparison:
+    product = None if products is None else products(closure, direction).products[0]
+    found: list[Difference] = []
+    errors: dict[str, float] = {}
+    for width in WIDTHS:
+        found.append(_difference(closure, parameters, direction, width))
+        if agree(_moved(closure)) > SAME_LOSS:
+            return Comparison("unrepeatable", {}, found[-1], _losses(closure))
+        if product is not None:
+            errors = errors_of(parameters, product, found[-1])
+        if agree(max(errors.values(), default=0.0)) <= TOLERANCE:
+            return Comparison("right", errors, found[-1], _losses(closure))
+        if len(found) > 1:
+            between = max(errors_of(parameters, found[-2].value, found[-1]).values())
+            if agree(between / max(errors.values())) < 0.1:
+                return Comparison("wrong", errors, found[-1], _losses(closure))
+    return Comparison("undecided", errors, found[-1], _losses(closure))
 
 
 def random_direction(parameters: FlatParameters) -> Tensor:
@@ -115,14 +128,15 @@ def random_direction(parameters: FlatParameters) -> Tensor:
 
 @contextmanager
 def tensors_in_float64(tensors: Sequence[Tensor]) -> Iterator[torch.dtype]:
-    """Makes the tensors float64 and afterwards gives them back their own memory.  Yields the type they have.
+    """Makes real tensors float64 and afterwards gives them back their own memory.  Yields the type of the first.
 
     Through `.data`, as modules do it: the memory keeps its address, which cuDNN's joined weights and others rely on.
     """
     own = [tensor.data for tensor in tensors]
     try:
         for tensor, data in zip(tensors, own, strict=True):
-            tensor.data = data.double()
+            if data.is_floating_point():
+                tensor.data = data.double()
         yield own[0].dtype
     finally:
         for tensor, data in zip(tensors, own, strict=True):
@@ -130,25 +144,24 @@ def tensors_in_float64(tensors: Sequence[Tensor]) -> Iterator[torch.dtype]:
         torch.clear_autocast_cache()
 
 
-def _difference(closure: Repeatable, parameters: FlatParameters, direction: Tensor, width: float) -> _Difference:
+def _difference(closure: Repeatable, parameters: FlatParameters, direction: Tensor, width: float) -> Difference:
     theta = parameters.gather()
     length = width * (1 + theta.norm(dim=-1, keepdim=True)) / direction[0].norm(dim=-1, keepdim=True)
-    losses, sides = [], []
+    sides = []
     try:
         for sign in (1, -1):
             parameters.write(theta + sign * length * direction[0])
-            loss, gradients = gradient_of(closure, parameters)
-            losses.append(float(loss.sum()))
-            sides.append(parameters.flatten(gradients))
+            sides.append(parameters.flatten(gradient_of(closure, parameters)[1]))
     finally:
         parameters.write(theta)
-    floor = ROUNDING * float((sides[0].norm(dim=-1, keepdim=True) / length).max())
-    return _Difference((sides[0] - sides[1]) / (2 * length), floor, (losses[0], losses[1]))
+    rounding = ROUNDING * float((sides[0].norm(dim=-1, keepdim=True) / length).max())
+    return Difference((sides[0] - sides[1]) / (2 * length), rounding)
 
 
-def _errors(parameters: FlatParameters, product: Tensor, difference: _Difference) -> dict[str, float]:
+def errors_of(parameters: FlatParameters, product: Tensor, difference: Difference) -> dict[str, float]:
+    """Returns |p − d| / |d| for each parameter, of a product p (M, N)."""
     value, whole = difference.value, float(difference.value.norm())
-    least = max(SMALL * whole, difference.floor)
+    least = max(SMALL * whole, difference.rounding)
     pairs = zip(
         parameters.names, product.split(parameters.sizes, -1), value.split(parameters.sizes, -1), strict=True
     )  # fmt: skip
@@ -156,6 +169,13 @@ def _errors(parameters: FlatParameters, product: Tensor, difference: _Difference
     return {name: error if error == error else torch.inf for name, error in found.items()}
 
 
-def _moved(difference: _Difference) -> float:
-    up, down = difference.losses
-    return abs(up - down) / max(abs(up), abs(down), 1e-300)
+def _losses(closure: Repeatable) -> tuple[float, float]:
+    """Returns the first and last loss in float64; the very first one was in the closure's own type."""
+    computed = [float(loss.sum()) for loss in closure.losses[1:]]
+    return computed[0], computed[-1]
+
+
+def _moved(closure: Repeatable) -> float:
+    """Returns the relative change of the loss between evaluations at what is nearly one point."""
+    first, last = _losses(closure)
+    return abs(first - last) / max(abs(first), abs(last), 1e-300)

@@ -36,6 +36,10 @@ class Buffers:
             present.add(module)
         return present
 
+    def tensors(self) -> list[Tensor]:
+        """Returns the buffers themselves."""
+        return [tensor for _, tensor, _ in self._noted.values()]
+
     @torch.no_grad()
     def put_back(self) -> None:
         """Makes buffers the tensors that they were, with the values that they had."""
@@ -62,15 +66,19 @@ class Repeatable:
         self._random: list[Tensor] = []
         self._start: Buffers | None = None
         self._after: Buffers | None = None
+        self.losses: list[Tensor] = []
+        """What the calls returned."""
 
     def __call__(self) -> Tensor:
         """Calls the closure."""
-        if self._start is None:
-            return self._first()
-        self._after = self._after or self._start.now()
-        self._start.put_back()
-        with replay(self._random, self._device):
-            return self._closure()
+        loss = self._first() if self._start is None else self._again(self._start)
+        if isinstance(loss, Tensor):
+            self.losses.append(loss.detach())
+        return loss
+
+    def buffers(self) -> list[Tensor]:
+        """Returns the buffers of the modules that the first call met."""
+        return self._known.tensors()
 
     def __enter__(self) -> Repeatable:
         """Begins."""
@@ -90,6 +98,12 @@ class Repeatable:
     def _first(self) -> Tensor:
         self._random, self._start = random_state(self._device), self._known.now()
         return self._closure() if self._watch.is_done else self._watch.call(self._closure, self._note)
+
+    def _again(self, start: Buffers) -> Tensor:
+        self._after = self._after or start.now()
+        start.put_back()
+        with replay(self._random, self._device):
+            return self._closure()
 
     def _note(self, module: nn.Module) -> None:
         for buffers in (self._known, self._start):

@@ -6,6 +6,7 @@ what reentrant checkpointing leaves there.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ REENTRANT = (
 )
 NO_GRADIENT = "None of the inputs have requires_grad=True"
 """PyTorch's warning where reentrant checkpointing cuts the parameters inside from the loss."""
+SMALLEST_SCALE = 256.0
 SHARDING = ("FullyShardedDataParallel", "FSDPModule")
 
 
@@ -32,6 +34,8 @@ class Watch:
         self.modules: dict[int, nn.Module] = {}
         self.replicated: DistributedDataParallel | None = None
         self.compiled = False
+        self.scale = 1.0
+        """What the loss was multiplied with, as a GradScaler does it."""
         self.is_done = False
         """Whether a closure has been evaluated to its end."""
 
@@ -52,6 +56,7 @@ class Watch:
                 raise RuntimeError(REENTRANT) from None
         if isinstance(loss, Tensor) and any(type(node).__name__ == "CheckpointFunctionBackward" for node in graph_of(loss)):
             raise RuntimeError(REENTRANT)
+        self.scale = _scale_of(loss) if isinstance(loss, Tensor) else 1.0
         self.is_done = True
         return loss
 
@@ -83,6 +88,14 @@ class Watch:
         if isinstance(module, DistributedDataParallel):
             self.replicated = module
         self.compiled |= type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None
+
+
+def _scale_of(loss: Tensor) -> float:
+    """Returns the large power of two that a loss is multiplied with last, if it is, else 1."""
+    factor = getattr(loss.grad_fn, "_saved_other", None) if type(loss.grad_fn).__name__ == "MulBackward0" else None
+    if not isinstance(factor, Tensor) or factor.ndim or factor.requires_grad or float(factor) < SMALLEST_SCALE:
+        return 1.0
+    return float(factor) if math.log2(float(factor)).is_integer() else 1.0
 
 
 def graph_of(loss: Tensor) -> Iterator[Any]:
