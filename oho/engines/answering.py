@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from oho.engines.comparison import Comparison, compare
+from oho.engines.comparison import compare
 from oho.engines.curvature import (
     ENGINES,
     Closure,
@@ -73,12 +73,17 @@ class Curvature:
             with self._repeatable(closure) if self._calls_again else nullcontext(closure) as closure, self._uncompiled():
                 found = self._engine(closure, self._parameters, tangents, on_products=on_products)
             return self._mean(found)
-        checked = self._checked(closure) if self._check == "first" else None
+        doubt = self._doubt(closure) if self._check == "first" else None
         with self._repeatable(closure) as again, self._uncompiled():
-            found = self._answer(again, tangents, on_products=on_products)
+            try:
+                found = self._answer(again, tangents, on_products=on_products)
+            except RuntimeError as error:
+                if doubt and "leaves backward()" in str(error):  # a running total, whose graph is gone
+                    raise RuntimeError(doubt) from error
+                raise
         self._settle()
-        if isinstance(checked, Exception):
-            say(f"the second derivative of the training loss could not be checked: {one_line(checked)}")
+        if doubt:
+            say(doubt)
         self.engine = found.engine or self._name
         return self._mean(found)
 
@@ -130,22 +135,21 @@ class Curvature:
         self._engine, self._name = finite_difference, "finite_difference"
         return self._engine(closure, self._parameters, tangents, on_products=on_products)
 
-    def _checked(self, closure: Closure) -> Comparison | Exception:
-        """Compares one product; returns the error if that was not possible, which a step may meet again or not."""
+    def _doubt(self, closure: Closure) -> str | None:
+        """Compares one product.  Returns why that was not possible, if so: a step may do without it.
+
+        Raises:
+            RuntimeError: for a wrong second derivative, or products that call again what cannot be repeated.
+        """
         repeated = self._repeatable(closure)
         try:
             with eager():
                 asked = None if self._engine is finite_difference else self._answer
                 found = compare(asked, repeated, self._parameters, agree=self._largest)
         except Exception as error:  # the step that follows raises it again, if it is the user's
-            return error
+            return f"the second derivative of the training loss could not be checked: {one_line(error)}"
         finally:
             repeated.undo()
-        self._judge(found)
-        return found
-
-    def _judge(self, found: Comparison) -> None:
-        """Raises, or warns, where the products of this closure are not those of its gradient."""
         if found.verdict == "wrong" and self._engine is not finite_difference:
             raise RuntimeError(
                 f"the second derivative of the training loss is wrong: products of {self._name} differ from central"
@@ -153,16 +157,17 @@ class Curvature:
                 " cannot be differentiated (oho.check names it).  Choose curvature='finite_difference', or check=None to"
                 " train with it all the same"
             )
-        if found.verdict == "unrepeatable":
-            up, down = found.losses
-            what = (
-                f"the training closure returns another loss when it is called again, {up:.6g} and then {down:.6g}: allowed is"
-                " one that computes the loss of its batch anew (no running total, no batch drawn inside, random numbers"
-                " from torch's own generators)"
-            )
-            if self._calls_again:
-                raise RuntimeError(f"{what}; products of {self._name} call it again")
-            say(f"{what}; its second derivative could not be checked")
+        if found.verdict != "unrepeatable":
+            return None
+        first, last = found.losses
+        what = (
+            f"the training closure returns another loss when it is called again, {first:.6g} and then {last:.6g}: allowed is"
+            " one that computes the loss of its batch anew (no running total, no batch drawn inside, random numbers from"
+            " torch's own generators)"
+        )
+        if self._calls_again:
+            raise RuntimeError(f"{what}; products of {self._name} call it again")
+        return f"{what}; its second derivative could not be checked"
 
     def _largest(self, error: float) -> float:
         model = self._watch.replicated

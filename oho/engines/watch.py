@@ -46,8 +46,10 @@ class Watch:
             TypeError: for a model that is sharded, or spread over devices by DataParallel.
             RuntimeError: for reentrant checkpointing.
         """
+        self.modules.clear()
         with self._watching(on_buffers), warnings.catch_warnings():
             warnings.filterwarnings("error", message=NO_GRADIENT)
+            warnings.filterwarnings("ignore", message=".*global hooks on modules")  # ours, harmless and soon gone
             try:
                 loss = closure()
             except UserWarning as warning:
@@ -87,7 +89,7 @@ class Watch:
             )
         if isinstance(module, DistributedDataParallel):
             self.replicated = module
-        self.compiled |= type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None
+        self.compiled |= type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None
 
 
 def _scale_of(loss: Tensor) -> float:
