@@ -8,7 +8,8 @@ Source: Im, Savin, Cho, "Online hyperparameter optimization by real-time recurre
 
 from oho.audit import Audit, audit
 from oho.check import Check, Checked, check
-from oho.engines.curvature import double_backward, finite_difference, forward_over_reverse, pearlmutter
+from oho.engines.curvature import double_backward, pearlmutter
+from oho.engines.repeating import finite_difference, forward_over_reverse
 from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, MetaAdam, MetaSGD, MetaSign, default_meta
 from oho.optimizer import OHO
 from oho.published import PublishedOHO

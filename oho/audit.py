@@ -257,8 +257,8 @@ def _compared(closure: Closure, parameters: FlatParameters) -> Comparison:
         )
     if found.verdict == "unrepeatable":
         raise ValueError(
-            f"audit: a training closure returned {found.losses[0]:.6g} and, called again, {found.losses[1]:.6g}; allowed is one"
-            " that computes the loss of the same batch anew"
+            f"audit: a training closure returned {found.losses[0]:.6g} and, called again, {found.losses[1]:.6g}; allowed is"
+            " one that computes the loss of the same batch anew"
         )
     return found
 

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from oho.ambient import outside_autocast
 from oho.engines.answering import eager, one_line
 from oho.engines.blame import blame
-from oho.engines.comparison import (
-    Comparison, Difference, compare, errors_of, random_direction, tensors_in_float64,
-)  # fmt: skip
-from oho.engines.curvature import ENGINES, Closure, Engine, finite_difference, gradient_of, resolve_engine
+from oho.engines.comparison import Comparison, Difference, compare, errors_of, random_direction, tensors_in_float64
+from oho.engines.curvature import Closure, Engine, gradient_of
+from oho.engines.names import ENGINES, name_of, resolve_engine
+from oho.engines.repeating import finite_difference
 from oho.engines.repetition import Repeatable
 from oho.flat_parameters import FlatParameters, Given, flat_parameters
 from oho.float64_closures import wide
@@ -36,9 +36,9 @@ INEXACT = 1e-2
 class Checked:
     """What one engine answered.
 
-    `verdict` is "right", "wrong", "inexact" (finite differences across kinks, or with few digits), "undecided", or PyTorch's
-    reason why there is no answer.  `error` is that of a product in the parameters' own type; `cost` is the time of gradient
-    and one product, `memory` its peak in bytes, both beside those of a gradient alone.  NaN and 0 without an answer.
+    `verdict` is "right", "wrong", "inexact" (finite differences across kinks, or with few digits), "undecided", or
+    PyTorch's reason why there is no answer.  `error` is that of a product in the parameters' own type.  `cost` is the time
+    of a gradient and one product in gradients, `memory` its peak in bytes.  Without an answer these are NaN and 0.
     """
 
     engine: str
@@ -106,7 +106,7 @@ def check(
         RuntimeError: for a closure that returns another loss when it is called again.
     """
     parameters = flat_parameters(model.named_parameters() if isinstance(model, nn.Module) else model, members)
-    asked = [(name if isinstance(name, str) else getattr(name, "__name__", "own"), resolve_engine(name)) for name in engines]
+    asked = [(name_of(engine), resolve_engine(engine)) for engine in engines]
     device = parameters.tensors[0].device
     with outside_autocast(device) as under:
         measured = _Measured(under(closure), parameters)
@@ -142,8 +142,8 @@ class _Measured:
             try:
                 product, answered_by = self._undone(answer)
                 verdict, reference = self._verdict(engine)
-            except (RuntimeError, ValueError) as error:
-                return Checked(name, name, one_line(error))
+            except (RuntimeError, ValueError) as reason:
+                return Checked(name, name, one_line(reason))
             seconds, peak = self._cost(answer)
         error = max(errors_of(self._parameters, product.double(), reference).values())
         if engine is finite_difference and error > INEXACT:

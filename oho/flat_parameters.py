@@ -89,7 +89,7 @@ class FlatParameters:
     def write(self, flat: Tensor) -> None:
         """Copies θ (M, N) into the model's tensors, in place.
 
-        Under `torch.autocast`, PyTorch keeps the cast parameters for as long as the outermost block lasts: they are dropped.
+        Under `torch.autocast`, PyTorch keeps cast parameters for as long as the outermost block lasts: they are dropped.
         """
         with torch.no_grad():
             torch._foreach_copy_(self.tensors, self.split(flat))
@@ -146,7 +146,7 @@ def _check_kind(name: str, tensor: Tensor) -> None:
         )
     if type(tensor).__name__ in SHARDED:
         raise TypeError(
-            f"parameters: {name!r} is a {type(tensor).__name__}, of which this process holds a part (FSDP, tensor parallel);"
+            f"parameters: {name!r} is a {type(tensor).__name__}, of which a process holds a part (FSDP, tensor parallel);"
             " allowed are whole parameters: use DistributedDataParallel, or one device"
         )
     if tensor.is_complex():

@@ -26,7 +26,7 @@ Optimizer = oho.OHO | oho.PublishedOHO
 Initial = dict[str, float]
 Closure = Callable[[], Tensor]
 UNCHECKED = None
-"""No product is compared at a run's first step: counted seconds are those of the method.  `oho-bench audit` compares one."""
+"""No product is compared at the first step, for the clock counts the method's own work.  `oho-bench audit` compares one."""
 
 
 @dataclass(kw_only=True)

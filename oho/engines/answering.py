@@ -20,20 +20,11 @@ import torch
 from torch import Tensor
 
 from oho.engines.comparison import compare
-from oho.engines.curvature import (
-    ENGINES,
-    Closure,
-    Derivatives,
-    Engine,
-    double_backward,
-    finite_difference,
-    gradient_alone,
-    gradient_of,
-    pearlmutter,
-    resolve_engine,
-)
-from oho.engines.replicas import Replicas
+from oho.engines.curvature import Closure, Derivatives, Engine, double_backward, gradient_alone, gradient_of, pearlmutter
+from oho.engines.names import ENGINES, name_of, resolve_engine
+from oho.engines.repeating import finite_difference
 from oho.engines.repetition import Buffers, Repeatable
+from oho.engines.replicas import Replicas
 from oho.engines.watch import Watch
 from oho.flat_parameters import FlatParameters
 
@@ -41,7 +32,6 @@ ONCE_DIFFERENTIABLE = ("is not implemented", "double backward", "differentiate t
 """Parts of PyTorch's messages where an operation has no second derivative."""
 PACKAGE = str(Path(__file__).parents[1])
 CALLS_ONCE = (pearlmutter, double_backward)
-NAMES = {engine: name for name, engine in ENGINES.items()}
 
 
 class Curvature:
@@ -54,7 +44,7 @@ class Curvature:
         if check not in ("first", None):
             raise ValueError(f"check={check!r}: allowed are 'first' and None")
         self._engine = resolve_engine(curvature)
-        self.engine = self._name = curvature if isinstance(curvature, str) else getattr(curvature, "__name__", "own")
+        self.engine = self._name = name_of(curvature)
         self._parameters, self._device = parameters, parameters.tensors[0].device
         self._check, self._watch = check, Watch()
         self._replicas: Replicas | None = None
@@ -110,8 +100,8 @@ class Curvature:
             self._replicas = Replicas(self._watch.replicated)
         if self._watch.scale > 1:
             say(
-                f"the training closure returns its loss times {self._watch.scale:g}, as GradScaler.scale does: gradients and"
-                " hypergradients are scaled with it; return the loss itself, float16 parameters need no scaler here"
+                f"the training closure returns its loss times {self._watch.scale:g}, as GradScaler.scale does: gradients"
+                " and hypergradients are scaled with it; return the loss itself, float16 parameters need no scaler here"
             )
         if self._watch.compiled and self._engine is not finite_difference:
             say(
@@ -119,14 +109,12 @@ class Curvature:
                 " curvature='finite_difference' runs it compiled, two gradients for each direction and step"
             )
 
-    def _answer(
-        self, closure: Closure, tangents: Tensor, *, on_products: Callable[[], None] = lambda: None
-    ) -> Derivatives:
+    def _answer(self, closure: Closure, tangents: Tensor, *, on_products: Callable[[], None] = lambda: None) -> Derivatives:
         """Asks the engine and, where an operation has no second derivative, finite differences from now on."""
         try:
             return self._engine(closure, self._parameters, tangents, on_products=on_products)
         except RuntimeError as error:
-            if self._engine is finite_difference or self._engine not in NAMES or not _lacks_second(error):
+            if self._engine is finite_difference or self._engine not in ENGINES.values() or not _lacks_second(error):
                 raise
             say(
                 f"{one_line(error)}: products are central differences of gradients from now on, two gradients for each"
@@ -161,8 +149,8 @@ class Curvature:
             return None
         first, last = found.losses
         what = (
-            f"the training closure returns another loss when it is called again, {first:.6g} and then {last:.6g}: allowed is"
-            " one that computes the loss of its batch anew (no running total, no batch drawn inside, random numbers from"
+            f"the training closure returns another loss when it is called again, {first:.6g} and then {last:.6g}: allowed"
+            " is one that computes the loss of its batch anew (no running total, no batch drawn inside, random numbers from"
             " torch's own generators)"
         )
         if self._calls_again:
@@ -184,7 +172,6 @@ class Curvature:
         return nullcontext() if self._engine is finite_difference else eager()
 
 
-
 def eager() -> AbstractContextManager[object]:
     """Makes compiled code run as it was written, and hides the block from the compiler."""
     compiler = sys.modules.get("torch._dynamo.eval_frame")
@@ -199,7 +186,8 @@ def _lacks_second(error: RuntimeError) -> bool:
 
 def one_line(error: Exception) -> str:
     """Returns an error's kind and the first line of what it says."""
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0].rstrip('.')}" if str(error) else type(error).__name__
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first.rstrip('.')}"
 
 
 def say(what: str) -> None:

@@ -30,7 +30,7 @@ from oho.float64_closures import wide
 
 WIDTHS = (1e-8, 1e-9, 1e-10)
 TOLERANCE = 1e-2
-"""Largest error of a tensor's product that passes.  Rounding is below 1e-5; a derivative that lies is rarely off by less."""
+"""Largest error of a tensor's product that passes.  Rounding is below 1e-5, a wrong derivative is rarely off by less."""
 SMALL = 1e-2
 """A tensor whose product is a smaller share of the whole is compared with that share of the whole."""
 ROUNDING = 1e-13
@@ -52,7 +52,7 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """`verdict` is "right", "wrong", "undecided" (kinks or rounding), or "unrepeatable": the closure's loss moved by itself.
+    """`verdict` is "right", "wrong", "undecided" (kinks or rounding), or "unrepeatable": the loss moved by itself.
 
     `errors` are |p − d| / |d| of each parameter, `losses` the closure's first and last.
     """

@@ -13,7 +13,7 @@
     finite_difference     (g(θ + r z) − g(θ − r z)) / 2r
 
 Members never mix: the loss differentiated is the sum of theirs.  The first two call the closure once; the others
-call it again for each direction, with the random state and the buffers of the first call (`oho.engines.repetition`).
+call it again for each direction (`oho.engines.repeating`).
 
 Parameters narrower than float32 are differentiated as they are; tangents, gradient and products are float32.
 """
@@ -25,9 +25,8 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from oho.engines.repetition import Closure, repeatable
+from oho.engines.repetition import Closure
 from oho.engines.tape import Tape, sweep
 from oho.engines.twice import TwiceDifferentiable
 from oho.flat_parameters import FlatParameters
@@ -73,7 +72,8 @@ class Engine(Protocol):
         ...
 
 
-def _nothing() -> None:
+def nothing() -> None:
+    """Does nothing where the products begin."""
     return None
 
 
@@ -84,18 +84,20 @@ def gradient_of(closure: Closure, parameters: FlatParameters) -> tuple[Tensor, G
         TypeError: for a closure that returns no tensor.
         ValueError: for a loss of another shape, or one that depends on no parameter.
     """
-    loss = _loss_of(closure, parameters)
-    return loss.detach(), _gradients(loss, parameters)
+    loss = loss_of(closure, parameters)
+    return loss.detach(), gradients_of(loss, parameters)
 
 
-def _loss_of(closure: Closure, parameters: FlatParameters) -> Tensor:
+def loss_of(closure: Closure, parameters: FlatParameters) -> Tensor:
+    """Returns the closure's losses with their graph; raises as `gradient_of` does."""
     with torch.enable_grad():
         loss = closure()
     _check_loss(loss, parameters.members)
     return loss
 
 
-def _gradients(loss: Tensor, parameters: FlatParameters, *, graph: bool = False) -> Gradients:
+def gradients_of(loss: Tensor, parameters: FlatParameters, *, graph: bool = False) -> Gradients:
+    """Returns the gradient of each parameter, with its own graph if asked."""
     try:
         with torch.enable_grad():
             total = loss if loss.ndim == 0 else loss.sum()
@@ -118,7 +120,7 @@ def _dense(gradient: Tensor) -> Tensor:
 def gradient_alone(closure: Closure, parameters: FlatParameters, tangents: Tensor) -> Derivatives:
     """Returns what an engine returns, for tangents that are zero."""
     loss, gradients = gradient_of(closure, parameters)
-    return Derivatives(loss, *_flat(gradients, parameters), torch.zeros_like(tangents))
+    return Derivatives(loss, *flat_of(gradients, parameters), torch.zeros_like(tangents))
 
 
 def pearlmutter(
@@ -126,11 +128,11 @@ def pearlmutter(
     parameters: FlatParameters,
     tangents: Tensor,
     *,
-    on_products: Callable[[], None] = _nothing,
+    on_products: Callable[[], None] = nothing,
 ) -> Derivatives:
     """Computes gradient and products by the tape's sweeps where it answers, else by a second backward pass."""
     with Tape(parameters) as tape:
-        loss = _loss_of(closure, parameters)
+        loss = loss_of(closure, parameters)
     if not tape.answers_for(loss):
         return _differentiate_twice(loss, parameters, tangents, on_products)._replace(engine="double_backward")
     with torch.no_grad():
@@ -142,18 +144,18 @@ def double_backward(
     parameters: FlatParameters,
     tangents: Tensor,
     *,
-    on_products: Callable[[], None] = _nothing,
+    on_products: Callable[[], None] = nothing,
 ) -> Derivatives:
     """Computes products by a second backward pass: for few directions one by one, for many in one batched pass."""
     with TwiceDifferentiable():
-        loss = _loss_of(closure, parameters)
+        loss = loss_of(closure, parameters)
     return _differentiate_twice(loss, parameters, tangents, on_products)
 
 
 def _differentiate_twice(
     loss: Tensor, parameters: FlatParameters, tangents: Tensor, on_products: Callable[[], None]
 ) -> Derivatives:
-    gradients = _gradients(loss, parameters, graph=True)
+    gradients = gradients_of(loss, parameters, graph=True)
     on_products()
     used = {i: g for i, g in enumerate(gradients) if g is not None and g.requires_grad}
     if used:
@@ -164,7 +166,7 @@ def _differentiate_twice(
             products.mul_(lengths)
     else:  # the gradient is the same everywhere
         products = torch.zeros_like(tangents)
-    return Derivatives(loss.detach(), *_flat(gradients, parameters), products)
+    return Derivatives(loss.detach(), *flat_of(gradients, parameters), products)
 
 
 def _lengths(tangents: Tensor) -> Tensor:
@@ -173,7 +175,7 @@ def _lengths(tangents: Tensor) -> Tensor:
     return torch.where(largest > 0, largest, 1.0)
 
 
-def _flat(gradients: Gradients, parameters: FlatParameters) -> tuple[Tensor, tuple[int, ...]]:
+def flat_of(gradients: Gradients, parameters: FlatParameters) -> tuple[Tensor, tuple[int, ...]]:
     """Returns the gradient (M, N), and the places of parameters that have none."""
     detached = [None if g is None else g.detach() for g in gradients]
     return parameters.flatten(detached), tuple(i for i, g in enumerate(gradients) if g is None)
@@ -208,113 +210,6 @@ def _second_backward(gradients: dict[int, Tensor], parameters: FlatParameters, t
             pass  # an operation that cannot be batched: the loop below can do without, and raises what is really wrong
     for k in range(count):
         parameters.flatten(differentiate(directions(tangents[k]), retain=k + 1 < count), out=products[k])
-
-
-def forward_over_reverse(
-    closure: Closure,
-    parameters: FlatParameters,
-    tangents: Tensor,
-    *,
-    on_products: Callable[[], None] = _nothing,
-) -> Derivatives:
-    """Computes products as tangents of the gradient: the parameters are dual numbers while the closure runs.
-
-    It makes a forward and a backward pass for each direction, and needs memory for one direction only, whatever K.  Where
-    PyTorch cannot differentiate a backward pass forward, as that of its squared error, it is differentiated backward.
-    """
-    if len(tangents) == 0:
-        return gradient_alone(closure, parameters, tangents)
-    with repeatable(closure, tangents.device) as again:
-        try:
-            return _forward_products(again, parameters, tangents, on_products)
-        except RuntimeError as error:
-            if "ZeroTensors are immutable" not in str(error):
-                raise
-        found = double_backward(again, parameters, tangents, on_products=on_products)
-        return found._replace(engine="double_backward")
-
-
-def _forward_products(
-    closure: Closure, parameters: FlatParameters, tangents: Tensor, on_products: Callable[[], None]
-) -> Derivatives:
-    products = torch.zeros_like(tangents)
-    for k, tangent in enumerate(tangents):
-        with forward_ad.dual_level():
-            _make_dual(parameters, tangent)
-            with TwiceDifferentiable():
-                loss = _loss_of(closure, parameters)
-            gradients = _gradients(loss, parameters)
-            parts = [None if g is None else forward_ad.unpack_dual(g) for g in gradients]
-            parameters.flatten([None if part is None else part.tangent for part in parts], out=products[k])
-            if k == 0:
-                first_loss = forward_ad.unpack_dual(loss.detach()).primal.clone()
-                first_gradients = [None if part is None else part.primal.clone() for part in parts]
-                on_products()
-    return Derivatives(first_loss, *_flat(first_gradients, parameters), products)
-
-
-def _make_dual(parameters: FlatParameters, tangent: Tensor) -> None:
-    """Gives each parameter its tangent in place; leaving the dual level takes it away again."""
-    with torch.no_grad():
-        for tensor, direction in zip(parameters.tensors, parameters.directions(tangent), strict=True):
-            tensor.copy_(forward_ad.make_dual(tensor.detach().clone(), direction.contiguous()))
-
-
-def finite_difference(
-    closure: Closure,
-    parameters: FlatParameters,
-    tangents: Tensor,
-    *,
-    on_products: Callable[[], None] = _nothing,
-) -> Derivatives:
-    """Takes central differences of the gradient, r = ∛ε (1 + ‖θ‖) / ‖z‖ for each direction and member; error O(r²).
-
-    Parameters are moved in place and put back bit for bit, whatever the closure does.
-    """
-    if parameters.is_narrow:
-        raise ValueError(
-            f"finite differences of {parameters.tensors[0].dtype} parameters are rounding alone; allowed are float32 and"
-            " float64, with torch.autocast around the closure where it is to compute in a narrower type"
-        )
-    with repeatable(closure, tangents.device) as again:
-        loss, gradients = gradient_of(again, parameters)
-        on_products()
-        products = _central_differences(again, parameters, tangents)
-    return Derivatives(loss, *_flat(gradients, parameters), products)
-
-
-def _central_differences(closure: Closure, parameters: FlatParameters, tangents: Tensor) -> Tensor:
-    theta, products = parameters.gather(), torch.zeros_like(tangents)
-    scale = torch.finfo(theta.dtype).eps ** (1 / 3) * (1 + theta.norm(dim=-1, keepdim=True))
-    try:
-        for k, tangent in enumerate(tangents):
-            length = tangent.norm(dim=-1, keepdim=True)
-            width = scale / torch.where(length > 0, length, 1.0)
-            sides = []
-            for sign in (1, -1):
-                parameters.write(theta + sign * width * tangent)
-                sides.append(parameters.flatten(gradient_of(closure, parameters)[1]))
-            products[k] = (sides[0] - sides[1]) / (2 * width)
-    finally:
-        parameters.write(theta)
-    return products
-
-
-ENGINES: dict[str, Engine] = {
-    "pearlmutter": pearlmutter,
-    "double_backward": double_backward,
-    "forward_over_reverse": forward_over_reverse,
-    "finite_difference": finite_difference,
-}
-
-
-def resolve_engine(curvature: str | Engine) -> Engine:
-    """Returns an engine by its name, or the user's own function of the same signature."""
-    if not isinstance(curvature, str):
-        return curvature
-    if curvature not in ENGINES:
-        raise ValueError(f"curvature={curvature!r}: allowed are {', '.join(ENGINES)} or a function of their signature")
-    return ENGINES[curvature]
 
 
 def _check_loss(loss: object, members: int | None) -> None:

@@ -6,8 +6,8 @@
     H Z     products    (K, M, N)   mean over replicas of their products, with the same Z everywhere
     v       validation  (M, N)      mean over replicas of their validation gradients
 
-DistributedDataParallel itself averages gradients where `backward` leaves them, which an optimizer that asks autograd for them
-passes by.
+DistributedDataParallel itself averages gradients where `backward` leaves them.  An optimizer that asks autograd for them
+passes by there.
 """
 
 from __future__ import annotations

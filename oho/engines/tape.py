@@ -58,9 +58,7 @@ class Tape(TwiceDifferentiable):
         self._dtype = parameters.tensors[0].dtype
         self._moving: dict[int, Tensor] = {id(tensor): tensor for tensor in parameters.tensors}
         self._versions: list[tuple[Tensor, int]] = []
-        self._dropped = (
-            parameters.members is not None or parameters.is_narrow or any(map(_is_hooked, parameters.tensors))
-        )
+        self._dropped = parameters.members is not None or parameters.is_narrow or any(map(_is_hooked, parameters.tensors))
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """PyTorch calls this for each of its functions."""

@@ -6,6 +6,7 @@
     lstm, gru, rnn_tanh, rnn_relu       cuDNN                             PyTorch's own cells
     _weight_norm                        fused; wrong second derivative    v (g / ‖v‖)
     embedding(sparse=True)              sparse gradient                   dense gradient
+    hardsigmoid                         none for its second derivative    clamp(x + 3, 0, 6) / 6
 
 The values are the same to rounding.  Attention then needs memory for the whole matrix of weights.
 """
@@ -45,6 +46,10 @@ def _unfused(function: Any, v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     return v * (g / torch.norm_except_dim(v, 2, dim))
 
 
+def _clamped(function: Any, input: Tensor, inplace: bool = False) -> Tensor:
+    return function(input, inplace) if inplace else (input + 3).clamp(0, 6) / 6
+
+
 def _dense(function: Any, *args: Any, **kwargs: Any) -> Tensor:
     place = 6 if function is functional.embedding else 4
     if len(args) > place:
@@ -58,5 +63,6 @@ STAND_INS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((functional.scaled_dot_product_attention, functional.multi_head_attention_forward), _by_products),
     **dict.fromkeys((torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu), _without_cudnn),
     torch._weight_norm: _unfused,
+    functional.hardsigmoid: _clamped,
     **dict.fromkeys((functional.embedding, torch.embedding), _dense),
 }

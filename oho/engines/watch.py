@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -89,7 +88,8 @@ class Watch:
             )
         if isinstance(module, DistributedDataParallel):
             self.replicated = module
-        self.compiled |= type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None
+        in_place = getattr(module, "_compiled_call_impl", None) is not None
+        self.compiled |= in_place or type(module).__name__ == "OptimizedModule"
 
 
 def _scale_of(loss: Tensor) -> float:
@@ -110,4 +110,3 @@ def graph_of(loss: Tensor) -> Iterator[Any]:
         seen.add(node)
         yield node
         waiting.extend(parent for parent, _ in node.next_functions)
-

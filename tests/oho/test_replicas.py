@@ -26,8 +26,8 @@ def train(model, net, batches, part, **options):
     """Trains `net`, which is `model` or a wrapper around it; returns what replicas must share."""
     optimizer = oho.OHO(net.parameters(), RULE, sets="full", meta=oho.MetaAdam(0.05), **options)
     held = half(batches[-1], part)
-    for batch in batches[:STEPS]:
-        optimizer.step(lambda b=half(batch, part): loss_of(net, b), lambda: loss_of(net, held))
+    for batch in (half(batch, part) for batch in batches[:STEPS]):
+        optimizer.step(lambda b=batch: loss_of(net, b), lambda: loss_of(net, held))
     return [p.detach() for p in model.parameters()] + [*optimizer.hyper.values(), *optimizer.hypergradient.values()]
 
 
