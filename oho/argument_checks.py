@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from oho.meta import DEFAULT_BOUNDS, MetaRule, check_meta
 from oho.rules import Rule
@@ -63,3 +64,12 @@ def noise_generators(
     if len(generators) != rows:
         raise ValueError(f"generator: {len(generators)} given, one for each of {rows} members is needed")
     return generators
+
+
+def check_unchanged(made: Tensor, now: Tensor) -> None:
+    """Raises ValueError where a parameter is of another dtype or device `now` than when the optimizer was `made`."""
+    if (made.dtype, made.device) != (now.dtype, now.device):
+        raise ValueError(
+            f"the parameters are {now.dtype} on {now.device}, this optimizer was made for {made.dtype} on"
+            f" {made.device}; convert the model first, then make the optimizer"
+        )
