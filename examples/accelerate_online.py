@@ -29,10 +29,15 @@ def loss_on(batch):
     return functional.cross_entropy(model(inputs), targets)
 
 
+def train_on(batch):
+    """One step."""
+    held = next(iter(held_out))
+    optimizer.step(lambda: loss_on(batch), lambda: loss_on(held))
+
+
 for _ in range(20):
     for batch in loader:
-        held = next(iter(held_out))
-        optimizer.step(lambda: loss_on(batch), lambda: loss_on(held))
+        train_on(batch)
 
 with tempfile.TemporaryDirectory() as folder:
     accelerator.save_state(folder)

@@ -23,11 +23,16 @@ def loss_on(batch):
     return functional.cross_entropy(model(inputs), targets)
 
 
+def train_on(batch):
+    """One step."""
+    optimizer.zero_grad()
+    accelerator.backward(loss_on(batch))
+    optimizer.step()
+
+
 for _ in range(20):
     for batch in loader:
-        optimizer.zero_grad()
-        accelerator.backward(loss_on(batch))
-        optimizer.step()
+        train_on(batch)
 
 print(f"learning rate {optimizer.param_groups[0]['lr']:.4f}")
 print(f"test loss {loss_on(test[:]).item():.3f}")

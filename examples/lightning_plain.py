@@ -1,4 +1,4 @@
-"""A Lightning module with an ordinary optimizer: SGD on scikit-learn's digits, from a learning rate that is far too small."""
+"""A Lightning module with SGD, on scikit-learn's digits, from a learning rate that is far too small."""
 
 import tempfile
 
