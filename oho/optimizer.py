@@ -29,14 +29,7 @@ from oho.freed_memory import keep_freed_memory
 from oho.hyper_view import HyperView
 from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, MetaRule, default_meta
 from oho.micro_batches import Closures, listed, mean_derivatives, mean_gradient
-from oho.parameter_groups import (
-    ParameterGroup,
-    given_groups,
-    groups_of_sets,
-    groups_of_tensors,
-    shown_groups,
-    tuned_by_any,
-)
+from oho.parameter_groups import ParameterGroup, given_groups, groups_of_sets, groups_of_tensors, shown_groups, tuned_by_any
 from oho.recursion import Recursion
 from oho.rules import Rule
 from oho.sets import Sets, resolve_sets
