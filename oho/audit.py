@@ -30,6 +30,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from oho.directions import Directions
 from oho.engines.comparison import Comparison, compare
 from oho.engines.curvature import Closure, double_backward
 from oho.engines.repetition import Repeatable
@@ -130,7 +131,7 @@ class _Start:
     theta: Tensor
     slots: Slots
     influence: Named
-    exact: bool
+    directions: Directions
     noise: list[Tensor | None]
     discount: float = 1.0
     resets: frozenset[int] = frozenset()
@@ -142,10 +143,11 @@ def _start(optimizer: OHO | PublishedOHO, count: int) -> _Start:
     if isinstance(optimizer, PublishedOHO):
         tangents = torch.stack([parameters.flatten(tangent) for tangent in optimizer._tangents.values()])
         rule, influence = SGD(lr=0.0), {"": tangents.double()}
-        return _Start(parameters, optimizer.set_map, rule, theta.double(), {}, influence, False, [None] * count)
+        collapsed = Directions(dict.fromkeys(rule.tune, ()), exact=False)
+        return _Start(parameters, optimizer.set_map, rule, theta.double(), {}, influence, collapsed, [None] * count)
     state = optimizer.state_dict()
-    noise = [optimizer._noise(theta) for _ in range(count)]
-    for generator, saved in zip(optimizer._generators, state["generators"], strict=True):
+    noise = [optimizer._recursion.noise(theta) for _ in range(count)]
+    for generator, saved in zip(optimizer._recursion.generators, state["generators"], strict=True):
         generator.set_state(saved)
     every = optimizer.reset_every
     return _Start(
@@ -155,7 +157,7 @@ def _start(optimizer: OHO | PublishedOHO, count: int) -> _Start:
         theta.double(),
         {name: slot.double() for name, slot in state["slots"].items()},
         {"": state["influence"]["theta"].double()} | {n: t.double() for n, t in state["slot_influence"].items()},
-        optimizer.exact,
+        optimizer._recursion.directions,
         [None if xi is None else xi.double() for xi in noise],
         optimizer.discount,
         frozenset(step for step in range(count) if every and (optimizer.steps + step + 1) % every == 0),
@@ -232,15 +234,12 @@ class _Twin:
 
     def _carried(self, adjoint: Named) -> list[Tensor]:
         """Returns a · Z for each tuned hyperparameter, (M, S)."""
-        start, sums = self.start, torch.zeros(())
+        start, total = self.start, {name: torch.zeros_like(value) for name, value in self.values[0].items()}
         for name, influence in start.influence.items():
-            rows = influence.transpose(0, 1)
-            vector = adjoint[name].expand(rows.shape[0], rows.shape[2])
-            if start.exact:
-                sums = sums + torch.matmul(rows, vector.unsqueeze(-1)).squeeze(-1)
-            else:
-                sums = sums + start.set_map.collect(influence, vector).flatten(1)
-        return list(sums.split(start.set_map.count, dim=-1))
+            vector = adjoint[name].expand(influence.shape[1:])
+            for tuned, sums in start.directions.hypergradients(influence, vector, start.set_map).items():
+                total[tuned] = total[tuned] + sums
+        return [total[name] for name in start.rule.tune]
 
 
 def _compared(closure: Closure, parameters: FlatParameters) -> Comparison:

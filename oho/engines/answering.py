@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,12 +31,12 @@ from oho.flat_parameters import FlatParameters
 
 ONCE_DIFFERENTIABLE = ("is not implemented", "double backward", "differentiate twice", "forward AD", "forward mode AD")
 """Parts of PyTorch's messages where an operation has no second derivative."""
-PACKAGE = str(Path(__file__).parents[1])
+FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 CALLS_ONCE = (pearlmutter, double_backward)
 
 
 class Curvature:
-    """Gradients and products of an optimizer's closures, averaged over the replicas of the model.
+    """Gradients and products of an optimizer's closures, and their means over the replicas of the model.
 
     `engine` names the engine that answers: before the first step the one asked for.
     """
@@ -61,8 +62,7 @@ class Curvature:
         """
         if self._settled:
             with self._repeatable(closure) if self._calls_again else nullcontext(closure) as closure, self._uncompiled():
-                found = self._engine(closure, self._parameters, tangents, on_products=on_products)
-            return self._mean(found)
+                return self._engine(closure, self._parameters, tangents, on_products=on_products)
         doubt = self._doubt(closure) if self._check == "first" else None
         with self._repeatable(closure) as again, self._uncompiled():
             try:
@@ -75,20 +75,33 @@ class Curvature:
         if doubt:
             say(doubt)
         self.engine = found.engine or self._name
-        return self._mean(found)
+        return found
 
     def gradient_alone(self, closure: Closure, tangents: Tensor) -> Derivatives:
         """Returns the same for tangents that are zero."""
         if self._settled:
-            return self._mean(gradient_alone(closure, self._parameters, tangents))
+            return gradient_alone(closure, self._parameters, tangents)
         found = gradient_alone(self._repeatable(closure), self._parameters, tangents)
         self._settle()
-        return self._mean(found)
+        return found
 
-    def validation_gradient(self, closure: Closure) -> Tensor:
+    def gradient(self, closure: Closure) -> Tensor:
         """Returns the gradient (M, N) of a loss that is differentiated once."""
-        vector = self._parameters.flatten(gradient_of(closure, self._parameters)[1])
+        return self._parameters.flatten(gradient_of(closure, self._parameters)[1])
+
+    def mean(self, found: Derivatives) -> Derivatives:
+        """Returns the mean over the replicas of the model, if there are any."""
+        return found if self._replicas is None else self._replicas.mean_derivatives(found, len(self._parameters.tensors))
+
+    def mean_vector(self, vector: Tensor) -> Tensor:
+        """Returns the mean over the replicas of one gradient (M, N)."""
         return vector if self._replicas is None else self._replicas.mean(vector)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what a copy keeps: not the modules that were seen, which are another model's."""
+        check = None if self._settled else self._check
+        fresh = {"_watch": Watch(), "_buffers": Buffers(), "_replicas": None, "_settled": False, "_check": check}
+        return {**vars(self), **fresh}
 
     def _repeatable(self, closure: Closure) -> Repeatable:
         return Repeatable(closure, self._device, watch=self._watch, buffers=self._buffers)
@@ -161,9 +174,6 @@ class Curvature:
         model = self._watch.replicated
         return error if model is None else Replicas(model).largest(error, self._device)
 
-    def _mean(self, found: Derivatives) -> Derivatives:
-        return found if self._replicas is None else self._replicas.mean_derivatives(found, len(self._parameters.tensors))
-
     @property
     def _calls_again(self) -> bool:
         return self._engine not in CALLS_ONCE
@@ -191,8 +201,8 @@ def one_line(error: Exception) -> str:
 
 
 def say(what: str) -> None:
-    """Warns at the line of the user's program that called this package."""
+    """Warns at the line of the user's program that called this package, by way of PyTorch or not."""
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(FOREIGN):
         frame, level = frame.f_back, level + 1
     warnings.warn(what, stacklevel=level)
