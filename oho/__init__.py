@@ -7,7 +7,9 @@ Source: Im, Savin, Cho, "Online hyperparameter optimization by real-time recurre
 """
 
 from oho.audit import Audit, audit
-from oho.engines.curvature import double_backward, finite_difference, forward_over_reverse, pearlmutter
+from oho.check import Check, Checked, check
+from oho.engines.curvature import double_backward, pearlmutter
+from oho.engines.repeating import finite_difference, forward_over_reverse
 from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, MetaAdam, MetaSGD, MetaSign, default_meta
 from oho.optimizer import OHO
 from oho.published import PublishedOHO
@@ -22,6 +24,8 @@ __all__ = [
     "Adam",
     "AdamW",
     "Audit",
+    "Check",
+    "Checked",
     "Layerwise",
     "MetaAdam",
     "MetaSGD",
@@ -30,6 +34,7 @@ __all__ = [
     "PublishedOHO",
     "Sets",
     "audit",
+    "check",
     "default_meta",
     "double_backward",
     "finite_difference",

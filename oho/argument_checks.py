@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from oho.flat_parameters import FlatParameters
 from oho.meta import DEFAULT_BOUNDS, MetaRule, check_meta
 from oho.rules import Rule
 
@@ -63,3 +64,27 @@ def noise_generators(
     if len(generators) != rows:
         raise ValueError(f"generator: {len(generators)} given, one for each of {rows} members is needed")
     return generators
+
+
+class Made:
+    """What the parameters were when the optimizer was made."""
+
+    def __init__(self, parameters: FlatParameters):
+        self._parameters = parameters
+        self._dtype, self._device = parameters.tensors[0].dtype, parameters.tensors[0].device
+
+    def check(self) -> None:
+        """Raises ValueError for parameters that have been converted, moved or frozen since."""
+        now = self._parameters.tensors[0]
+        if (self._dtype, self._device) != (now.dtype, now.device):
+            raise ValueError(
+                f"the parameters are {now.dtype} on {now.device}, this optimizer was made for {self._dtype} on"
+                f" {self._device}; convert the model first, then make the optimizer"
+            )
+        if not all(tensor.requires_grad for tensor in self._parameters.tensors):
+            pairs = zip(self._parameters.names, self._parameters.tensors, strict=True)
+            frozen = ", ".join(repr(name) for name, tensor in pairs if not tensor.requires_grad)
+            raise ValueError(
+                f"parameters: {frozen} no longer require a gradient; freeze parameters first (requires_grad_(False)), then"
+                " make the optimizer, which leaves them out"
+            )

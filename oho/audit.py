@@ -14,6 +14,9 @@ backward pass, through the gradient.  Autograd differentiates the rule here, so 
 forward but the rule itself.  At the first step what is left of the adjoint meets Z: what was carried in counts as right,
 and an audit of a whole run, Z = 0, takes nothing for granted.
 
+That second backward pass is itself compared with central differences of gradients, once: an audit by a wrong one would
+agree with a run that made the same mistake.
+
 A discount multiplies the adjoint of every state, a reset sets it to zero.  An influence limit is no part of a derivative:
 where it acts, the audit shows what it does.
 """
@@ -27,7 +30,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from oho.engines.curvature import Closure
+from oho.directions import Directions
+from oho.engines.comparison import Comparison, compare
+from oho.engines.curvature import Closure, double_backward
+from oho.engines.repetition import Repeatable
+from oho.engines.twice import TwiceDifferentiable
 from oho.flat_parameters import FlatParameters
 from oho.float64_closures import Replayed, in_float64, wide
 from oho.optimizer import OHO
@@ -42,13 +49,15 @@ Named = dict[str, Tensor]
 class Audit:
     """`found` is the run's hypergradient after the last audited step, `exact` the twin's; (S,) or (M, S) by name.
 
-    `labels` are what the S sets are called.
+    `labels` are what the S sets are called.  `product` compares one Hessian-vector product of the twin with central
+    differences of gradients, at the first audited step.
     """
 
     steps: int
     found: Named
     exact: Named
     labels: tuple[Hashable, ...]
+    product: Comparison
 
     @property
     def relative_error(self) -> Named:
@@ -66,7 +75,8 @@ class Audit:
                 strict=False,
             )  # fmt: skip
             lines += [f"{name:<16} {label:<{width}} {f:>16.8g} {e:>16.8g} {r:>15.2e}" for label, f, e, r in rows]
-        return "\n".join(lines)
+        check = f"{self.product.verdict}, relative error {self.product.error:.1e}"
+        return "\n".join([*lines, f"a product of the twin against central differences of gradients: {check}"])
 
 
 def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple[Closure, Closure]]) -> Audit:
@@ -85,7 +95,8 @@ def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple
         TypeError: for something else instead of these.
         ValueError: for no steps, nothing tuned, a last step without a meta-step, a parameter the model lacks, or a
             `PublishedOHO` of the variant "layerwise", whose update none of our rules makes; for parameters of several
-            types, or a model that draws random numbers in a way that cannot be repeated (rrelu).
+            types, or a model that draws random numbers in a way that cannot be repeated (rrelu); for a model whose second
+            derivative is wrong, so that no twin can be made of it.
     """
     if not isinstance(model, nn.Module) or not isinstance(optimizer, OHO | PublishedOHO):
         given = f"{type(model).__name__} and {type(optimizer).__name__}"
@@ -96,6 +107,7 @@ def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple
     device = optimizer._flat.tensors[0].device
     pairs = [(Replayed(train, model, device), Replayed(valid, model, device)) for train, valid in steps]
     _check(model, optimizer, len(pairs))
+    product = _compared(pairs[0][0], optimizer._flat)
     start, values = _start(optimizer, len(pairs)), []
     for train, valid in pairs:
         values.append({name: _by_member(optimizer, value) for name, value in optimizer.hyper.items()})
@@ -106,7 +118,7 @@ def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple
         exact = _Twin(start, values, pairs).hypergradient()
     found = {name: value.double() for name, value in optimizer.hypergradient.items()}
     exact = {name: exact[name].view_as(value) for name, value in found.items()}
-    return Audit(len(pairs), found, exact, optimizer.set_map.labels)
+    return Audit(len(pairs), found, exact, optimizer.set_map.labels, product)
 
 
 @dataclass(frozen=True)
@@ -119,7 +131,7 @@ class _Start:
     theta: Tensor
     slots: Slots
     influence: Named
-    exact: bool
+    directions: Directions
     noise: list[Tensor | None]
     discount: float = 1.0
     resets: frozenset[int] = frozenset()
@@ -131,10 +143,11 @@ def _start(optimizer: OHO | PublishedOHO, count: int) -> _Start:
     if isinstance(optimizer, PublishedOHO):
         tangents = torch.stack([parameters.flatten(tangent) for tangent in optimizer._tangents.values()])
         rule, influence = SGD(lr=0.0), {"": tangents.double()}
-        return _Start(parameters, optimizer.set_map, rule, theta.double(), {}, influence, False, [None] * count)
+        collapsed = Directions(dict.fromkeys(rule.tune, ()), exact=False)
+        return _Start(parameters, optimizer.set_map, rule, theta.double(), {}, influence, collapsed, [None] * count)
     state = optimizer.state_dict()
-    noise = [optimizer._noise(theta) for _ in range(count)]
-    for generator, saved in zip(optimizer._generators, state["generators"], strict=True):
+    noise = [optimizer._recursion.noise(theta) for _ in range(count)]
+    for generator, saved in zip(optimizer._recursion.generators, state["generators"], strict=True):
         generator.set_state(saved)
     every = optimizer.reset_every
     return _Start(
@@ -144,7 +157,7 @@ def _start(optimizer: OHO | PublishedOHO, count: int) -> _Start:
         theta.double(),
         {name: slot.double() for name, slot in state["slots"].items()},
         {"": state["influence"]["theta"].double()} | {n: t.double() for n, t in state["slot_influence"].items()},
-        optimizer.exact,
+        optimizer._recursion.directions,
         [None if xi is None else xi.double() for xi in noise],
         optimizer.discount,
         frozenset(step for step in range(count) if every and (optimizer.steps + step + 1) % every == 0),
@@ -177,7 +190,8 @@ class _Twin:
         parameters = self.start.parameters
         parameters.write(theta)
         with torch.enable_grad():
-            loss = closure().sum()
+            with TwiceDifferentiable():
+                loss = closure().sum()
             found = torch.autograd.grad(loss, parameters.tensors, create_graph=graph, allow_unused=True)
             used = [torch.full((size,), g is not None) for g, size in zip(found, parameters.sizes, strict=True)]
             return parameters.flatten(found), torch.cat(used).to(theta.device)
@@ -220,15 +234,32 @@ class _Twin:
 
     def _carried(self, adjoint: Named) -> list[Tensor]:
         """Returns a · Z for each tuned hyperparameter, (M, S)."""
-        start, sums = self.start, torch.zeros(())
+        start, total = self.start, {name: torch.zeros_like(value) for name, value in self.values[0].items()}
         for name, influence in start.influence.items():
-            rows = influence.transpose(0, 1)
-            vector = adjoint[name].expand(rows.shape[0], rows.shape[2])
-            if start.exact:
-                sums = sums + torch.matmul(rows, vector.unsqueeze(-1)).squeeze(-1)
-            else:
-                sums = sums + start.set_map.collect(influence, vector).flatten(1)
-        return list(sums.split(start.set_map.count, dim=-1))
+            vector = adjoint[name].expand(influence.shape[1:])
+            for tuned, sums in start.directions.hypergradients(influence, vector, start.set_map).items():
+                total[tuned] = total[tuned] + sums
+        return [total[name] for name in start.rule.tune]
+
+
+def _compared(closure: Closure, parameters: FlatParameters) -> Comparison:
+    """Compares a product by a second backward pass, as the twin makes them; raises ValueError for a wrong one."""
+    again = Repeatable(closure, parameters.tensors[0].device)
+    try:
+        found = compare(lambda closure, z: double_backward(closure, parameters, z), again, parameters)
+    finally:
+        again.undo()
+    if found.verdict == "wrong":
+        raise ValueError(
+            "audit: the second derivative of this model is wrong, and no twin can be made of it: a product differs from"
+            f" central differences of gradients by {found.worst}; oho.check names the operation"
+        )
+    if found.verdict == "unrepeatable":
+        raise ValueError(
+            f"audit: a training closure returned {found.losses[0]:.6g} and, called again, {found.losses[1]:.6g}; allowed is"
+            " one that computes the loss of the same batch anew"
+        )
+    return found
 
 
 def _by_member(optimizer: OHO | PublishedOHO, value: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ M       members     ()               independent trainings side by side; 1 witho
 N       size        ()               tuned elements of one member
 θ       parameters  (M, N)           all tuned parameters of each member, in the order given
 p       tensor      (M, *shape)      one of the model's own tensors; (*shape) without a population
+
+What is flat is float32 where the model's tensors are narrower (bfloat16, float16), else of their type.
 """
 
 from __future__ import annotations
@@ -14,8 +16,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 Given = Iterable[nn.Parameter] | Iterable[tuple[str, nn.Parameter]]
+NARROW = (torch.bfloat16, torch.float16)
+SHARDED = ("DTensor", "FlatParameter", "ShardedTensor")
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,16 @@ class FlatParameters:
         """N."""
         return sum(self.sizes)
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the model's tensors have a type too narrow to keep small changes."""
+        return self.tensors[0].dtype in NARROW
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of what is flat."""
+        return torch.float32 if self.is_narrow else self.tensors[0].dtype
+
     def gather(self) -> Tensor:
         """Returns the parameters (M, N) as they are now, detached."""
         return self.flatten([tensor.detach() for tensor in self.tensors])
@@ -56,7 +71,8 @@ class FlatParameters:
         pieces = []
         for value, tensor, size in zip(values, self.tensors, self.sizes, strict=True):
             shape = (*lead, self.rows, size)
-            pieces.append(tensor.new_zeros(shape) if value is None else value.reshape(shape))
+            piece = tensor.new_zeros(shape) if value is None else value.reshape(shape)
+            pieces.append(piece.to(self.dtype))
         return torch.cat(pieces, dim=-1) if out is None else torch.cat(pieces, dim=-1, out=out)
 
     def split(self, flat: Tensor) -> list[Tensor]:
@@ -65,10 +81,19 @@ class FlatParameters:
         lead = flat.shape[:-2]
         return [piece.view(*lead, *tensor.shape) for piece, tensor in zip(pieces, self.tensors, strict=True)]
 
+    def directions(self, flat: Tensor) -> list[Tensor]:
+        """Returns what `split` does, in the type of the model's tensors."""
+        pieces = self.split(flat)
+        return [piece.to(self.tensors[0].dtype) for piece in pieces] if self.is_narrow else pieces
+
     def write(self, flat: Tensor) -> None:
-        """Copies θ (M, N) into the model's tensors, in place."""
+        """Copies θ (M, N) into the model's tensors, in place.
+
+        Under `torch.autocast`, PyTorch keeps cast parameters for as long as the outermost block lasts: they are dropped.
+        """
         with torch.no_grad():
             torch._foreach_copy_(self.tensors, self.split(flat))
+        torch.clear_autocast_cache()
 
     def span(self, index: int) -> slice:
         """Returns where tensor `index` lies on the last axis."""
@@ -93,6 +118,7 @@ def flat_parameters(parameters: Given, members: int | None = None) -> FlatParame
         if not isinstance(tensor, Tensor):
             kind = type(tensor).__name__
             raise TypeError(f"parameters: {name!r} is a {kind}; give model.parameters() or named_parameters()")
+        _check_kind(name, tensor)
     pairs = [(name, tensor) for name, tensor in pairs if tensor.requires_grad]
     if not pairs:
         raise ValueError("parameters: none that require a gradient were given")
@@ -109,6 +135,25 @@ def flat_parameters(parameters: Given, members: int | None = None) -> FlatParame
         _check_members(members, names, tensors)
     sizes = tuple(t.numel() // (members or 1) for t in tensors)
     return FlatParameters(names, tensors, sizes, members, named=all(isinstance(item, tuple) for item in given))
+
+
+def _check_kind(name: str, tensor: Tensor) -> None:
+    """Raises for tensors that are not there yet or lie on several devices."""
+    if is_lazy(tensor):
+        raise ValueError(
+            f"parameters: {name!r} has no shape before the first forward pass of its lazy module;"
+            " call the model once on a batch, then make the optimizer"
+        )
+    if type(tensor).__name__ in SHARDED:
+        raise TypeError(
+            f"parameters: {name!r} is a {type(tensor).__name__}, of which a process holds a part (FSDP, tensor parallel);"
+            " allowed are whole parameters: use DistributedDataParallel, or one device"
+        )
+    if tensor.is_complex():
+        raise ValueError(
+            f"parameters: {name!r} is {tensor.dtype}; allowed are real ones: keep real and imaginary part as two"
+            " parameters (torch.view_as_real) and make the complex tensor of them in forward"
+        )
 
 
 def _check_members(members: int, names: Sequence[str], tensors: Sequence[Tensor]) -> None:

@@ -93,6 +93,10 @@ class _Widen(TorchFunctionMode):
 
 
 class _DrawAs(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to hide from the compiler, PyTorch would import it: seconds, where nothing is compiled
+
     def __init__(self, dtype: torch.dtype):
         super().__init__()
         self.dtype = dtype

@@ -9,7 +9,7 @@ its bounds, and one into a mere copy would have no effect.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -56,15 +56,15 @@ def _memory(given: Any) -> int | None:
 class HyperView(Mapping[str, Tensor]):
     """Values by name, as they are now; `view[name] = value` sets the optimizer's own, within its bounds."""
 
-    def __init__(self, values: dict[str, Tensor], assign: Callable[[str, float | Tensor], None]):
+    def __init__(self, values: dict[str, Tensor], assign: Callable[[str, Any], None]):
         self._values, self._assign = values, assign
 
     def __getitem__(self, name: str) -> Tensor:
         """Returns a copy of the value of one hyperparameter."""
         return self._values[name].clone().as_subclass(Value)
 
-    def __setitem__(self, name: str, value: float | Tensor) -> None:
-        """Sets one hyperparameter: a number for all sets, or one value for each set."""
+    def __setitem__(self, name: str, value: float | Tensor | Mapping[Hashable, float]) -> None:
+        """Sets one hyperparameter: a number for all sets, one value for each set, or numbers for some, by label."""
         self._assign(name, value)
 
     def __iter__(self) -> Iterator[str]:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from oho.directions import Directions
 from oho.engines.dual import Dual, Tangent, full, tangent_of, value_of
 from oho.rules import Rule, Slots, clip
 from oho.sets import SetMap
@@ -68,23 +69,6 @@ class Influence:
             tangent.zero_()
 
 
-@dataclass(frozen=True)
-class Directions:
-    """E: the rows of the influence.  Exact, a row for each (name, set); collapsed, one for each name and all its sets."""
-
-    names: tuple[str, ...]
-    per_name: int
-
-    @property
-    def rows(self) -> int:
-        """K."""
-        return len(self.names) * self.per_name
-
-    def row(self, name: str, index: int) -> int:
-        """Returns the one row in which set `index` of a hyperparameter moves."""
-        return self.names.index(name) * self.per_name + min(index, self.per_name - 1)
-
-
 def transition(
     rule: Rule,
     sets: SetMap,
@@ -105,7 +89,7 @@ def transition(
     """
     gradient = _clip(rule, gradient, products)
     segments = sets.segments
-    spread = directions.per_name < sets.count
+    spread = not directions.exact
     if spread:  # one row for all sets: one pass with a value for each column, in place of a pass for each set
         hyper, segments = {name: sets.spread(value) for name, value in hyper.items()}, ((slice(0, theta.shape[1]), 0),)
     new_theta, new_slots = torch.empty_like(theta), {name: torch.empty_like(slot) for name, slot in slots.items()}
@@ -120,7 +104,7 @@ def transition(
             hyper={
                 name: (
                     value[:, columns] if spread else value[:, index : index + 1],
-                    {directions.row(name, index): 1.0} if name in rule.tune else None,
+                    None if (row := directions.row(name, index)) is None else {row: 1.0},
                 )
                 for name, value in hyper.items()
             },

@@ -19,14 +19,15 @@ def random_state(device: torch.device) -> list[Tensor]:
 def replay(states: list[Tensor], device: torch.device) -> Iterator[None]:
     """Makes draws inside the block those that followed `states`; afterwards the generators are where they were."""
     present = random_state(device)
-    _restore(states, device)
+    restore(states, device)
     try:
         yield
     finally:
-        _restore(present, device)
+        restore(present, device)
 
 
-def _restore(states: list[Tensor], device: torch.device) -> None:
+def restore(states: list[Tensor], device: torch.device) -> None:
+    """Puts the generators where `random_state` found them."""
     torch.set_rng_state(states[0])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states[1], device)

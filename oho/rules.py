@@ -20,7 +20,7 @@ All of them are differentiated with the rest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -29,12 +29,14 @@ from torch import Tensor
 
 Slots = dict[str, Tensor]
 Hyper = Mapping[str, Tensor]
+Initial = float | Tensor | Mapping[Hashable, float]
+"""An initial value: one number, one for each set or member, or numbers by the set's label."""
 
 
 class Rule(Protocol):
     """An update rule; any frozen dataclass with these members may stand in for ours.
 
-    `names` are its hyperparameters (fields of the rule, floats or one value a member), `slot_names` its slots of one
+    `names` are its hyperparameters (fields of the rule, each an `Initial` value), `slot_names` its slots of one
     entry an element, `counter_names` its counts of steps, which no hyperparameter moves.
     """
 
@@ -77,8 +79,8 @@ class SGD:
     slot_names: ClassVar[tuple[str, ...]] = ()
     counter_names: ClassVar[tuple[str, ...]] = ()
 
-    lr: float | Tensor
-    weight_decay: float | Tensor = 0.0
+    lr: Initial
+    weight_decay: Initial = 0.0
     tune: tuple[str, ...] = ("lr", "weight_decay")
     clip_norm: float | None = None
     clip_value: float | None = None
@@ -101,9 +103,9 @@ class Momentum:
     slot_names: ClassVar[tuple[str, ...]] = ("momentum",)
     counter_names: ClassVar[tuple[str, ...]] = ()
 
-    lr: float | Tensor
-    weight_decay: float | Tensor = 0.0
-    momentum: float | Tensor = 0.9
+    lr: Initial
+    weight_decay: Initial = 0.0
+    momentum: Initial = 0.9
     nesterov: bool = False
     tune: tuple[str, ...] = ("lr", "weight_decay")
     clip_norm: float | None = None
@@ -133,10 +135,10 @@ class Adam:
     slot_names: ClassVar[tuple[str, ...]] = ("mean", "square")
     counter_names: ClassVar[tuple[str, ...]] = ("step",)
 
-    lr: float | Tensor = 1e-3
-    weight_decay: float | Tensor = 0.0
-    beta1: float | Tensor = 0.9
-    beta2: float | Tensor = 0.999
+    lr: Initial = 1e-3
+    weight_decay: Initial = 0.0
+    beta1: Initial = 0.9
+    beta2: Initial = 0.999
     epsilon: float = 1e-8
     tune: tuple[str, ...] = ("lr", "weight_decay")
     clip_norm: float | None = None
@@ -160,10 +162,10 @@ class AdamW:
     slot_names: ClassVar[tuple[str, ...]] = ("mean", "square")
     counter_names: ClassVar[tuple[str, ...]] = ("step",)
 
-    lr: float | Tensor = 1e-3
-    weight_decay: float | Tensor = 1e-2
-    beta1: float | Tensor = 0.9
-    beta2: float | Tensor = 0.999
+    lr: Initial = 1e-3
+    weight_decay: Initial = 1e-2
+    beta1: Initial = 0.9
+    beta2: Initial = 0.999
     epsilon: float = 1e-8
     tune: tuple[str, ...] = ("lr", "weight_decay")
     clip_norm: float | None = None

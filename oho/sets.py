@@ -9,7 +9,7 @@ h       values   (..., S)  one value for each set
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -77,20 +77,25 @@ class SetMap:
         return tangents.new_zeros(*rows.shape[:2], self.count).index_add_(-1, index, torch.cat(sums, -1))
 
 
-def resolve_sets(sets: Sets, parameters: FlatParameters) -> SetMap:
-    """Returns the set map of these parameters.
+def resolve_sets(sets: Sets, parameters: FlatParameters, groups: Sequence[str] | None = None) -> SetMap:
+    """Returns the set map of these parameters.  `groups`, if given, is what each tensor's parameter group is called.
 
     Raises:
         TypeError: for something else.
-        ValueError: for an unknown word, a map that misses a parameter, more groups than layers, or a function of names
-            where none were given.
+        ValueError: for an unknown word, a map that misses a parameter, more groups than layers, parameter groups where
+            `Layerwise` makes its own, repeated names, or a function of names where none were given.
     """
     labels: list[Hashable]
     if isinstance(sets, str):
         if sets not in ("global", "full"):
             raise ValueError(f"sets={sets!r}: allowed are 'global', 'full', oho.Layerwise(n) or a map from name to set")
-        labels = ["global" if sets == "global" else name for name in parameters.names]
+        shared = groups or ["global"] * len(parameters.names)
+        labels = list(shared if sets == "global" else parameters.names)
+        if sets == "full" and (repeated := sorted({name for name in labels if labels.count(name) > 1})):  # type: ignore[type-var]
+            raise ValueError(f"sets='full': several parameters are called {', '.join(map(str, repeated))}; name each apart")
     elif isinstance(sets, Layerwise):
+        if len(set(groups or ())) > 1:
+            raise ValueError(f"sets={sets}: it makes groups of its own; give parameters, not parameter groups")
         labels = _layerwise(sets.groups, parameters)
     elif isinstance(sets, Mapping):
         if missing := [name for name in parameters.names if name not in sets]:

@@ -10,6 +10,7 @@ d       hypergradients  (M, S)   by tuned name
 from __future__ import annotations
 
 import copy
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,27 +20,63 @@ from oho.meta import Memory, MetaRule, admit, check_finite, meta_step
 from oho.rules import Rule
 from oho.saved_state import copied, load_tensors
 
+Given = float | Tensor | Mapping[Hashable, float]
+"""A value from outside: a number, (S,), (M, S), or numbers by the set's label."""
+
 
 class Tuning:
-    """`values`, the last `hypergradients`, and the meta-rule's memory."""
+    """`values`, the last `hypergradients`, and the meta-rule's memory.
 
-    def __init__(self, rule: Rule, meta: MetaRule, *, members: int | None, sets: int, like: Tensor):
+    `labels` are what the S sets are called, `tuned` the sets in which each hyperparameter is tuned, `own` the initial
+    values that each set has instead of the rule's.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        meta: MetaRule,
+        *,
+        members: int | None,
+        labels: Sequence[Hashable],
+        tuned: Mapping[str, Sequence[int]],
+        own: Sequence[Mapping[str, float | Tensor]],
+        like: Tensor,
+    ):
         self.rule, self.meta = rule, meta
-        self._members, self._shape = members, (members or 1, sets)
-        self.values = {name: self._admitted(name, self._of_rule(getattr(rule, name)), like) for name in rule.names}
+        self._members, self._shape, self._labels = members, (members or 1, len(labels)), tuple(labels)
+        self._partly = {
+            name: torch.tensor([index in sets for index in range(len(labels))], device=like.device)
+            for name, sets in tuned.items()
+            if len(sets) < len(labels)
+        }
+        self.values = {name: self._initial(name, own, like) for name in rule.names}
         self.hypergradients = {name: like.new_full(self._shape, torch.nan) for name in rule.tune}
         self._memory: dict[str, Memory] = {name: {} for name in rule.tune}
 
-    def assign(self, name: str, value: float | Tensor) -> None:
-        """Sets a hyperparameter: a number, (S,) or (M, S).
+    def assign(self, name: str, value: Given) -> None:
+        """Sets a hyperparameter: a number, (S,), (M, S), or numbers for some sets, by label.
 
         Raises:
-            ValueError: for a name the rule lacks, a shape that does not fit, a value that is not finite, or a tuned one
-                outside its bounds.
+            ValueError: for a name the rule lacks, a label that no set has, a shape that does not fit, a value that is not
+                finite, or a tuned one outside its bounds.
         """
         if name not in self.values:
             raise ValueError(f"{type(self.rule).__name__} has no {name!r}; it has {', '.join(self.values)}")
-        self.values[name] = self._admitted(name, value, self.values[name])
+        present = self.values[name]
+        if isinstance(value, Mapping):
+            value = self._by_label(name, value, present.clone())
+        self.values[name] = self._admitted(name, value, present)
+
+    def assign_set(self, index: int, name: str, value: float | Sequence[float]) -> None:
+        """Sets a hyperparameter of one set: a number, or one for each member.  Raises as `assign`."""
+        values = self.values[name].clone()
+        _put(name, value, values, index)
+        self.assign(name, values)
+
+    def numbers(self, name: str) -> list[Any]:
+        """Returns a hyperparameter's value in each set: a number, or with members a list of them."""
+        values = self.values[name]
+        return values[0].tolist() if self._members is None else values.T.tolist()
 
     def step(self, hypergradients: dict[str, Tensor]) -> Tensor:
         """Makes a step of the meta-rule for each member where all of it is finite; returns where that was, (M,)."""
@@ -48,6 +85,9 @@ class Tuning:
             name: meta_step(self.meta, name, self.values[name], gradient, self._memory[name])
             for name, gradient in hypergradients.items()
         }
+        for name, mask in self._partly.items():
+            self.hypergradients = self.hypergradients | {name: hypergradients[name].where(mask, torch.nan)}
+            stepped[name] = (stepped[name][0].where(mask, self.values[name]), stepped[name][1])
         watched = [*hypergradients.values(), *(value for value, _ in stepped.values())]
         finite = torch.cat(watched, dim=-1).isfinite().all(-1, keepdim=True)
         everywhere = bool(finite.all())
@@ -94,19 +134,55 @@ class Tuning:
                 raise ValueError(f"state: the meta-rule's memory of {name} has {theirs}, {kind} keeps {sorted(expected)}")
         return memory
 
-    def _of_rule(self, value: float | Tensor) -> float | Tensor:
-        """Returns a rule's own value: with members, its one axis is theirs."""
-        if self._members is not None and isinstance(value, Tensor) and value.shape == (self._members,):
-            return value.unsqueeze(-1)
-        return value
+    def _initial(self, name: str, own: Sequence[Mapping[str, float | Tensor]], like: Tensor) -> Tensor:
+        """Returns the rule's own value for all sets but those that have one of their own."""
+        value: Given = getattr(self.rule, name)
+        if isinstance(value, Mapping):
+            if missing := [label for label in self._labels if label not in value]:
+                raise ValueError(f"{name}: no value is given for set {', '.join(map(repr, missing))}")
+            value = self._by_label(name, value, like.new_zeros(self._shape))
+        elif self._members is not None and isinstance(value, Tensor) and value.shape == (self._members,):
+            value = value.unsqueeze(-1)  # its one axis is the members'
+        if any(name in values for values in own):
+            value = self._shaped(name, value, like)
+            for index, values in enumerate(own):
+                if name in values:
+                    _put(name, values[name], value, index)
+        return self._admitted(name, value, like)
+
+    def _by_label(self, name: str, given: Mapping[Hashable, float], values: Tensor) -> Tensor:
+        """Returns `values` (M, S) with what was given for some sets."""
+        if unknown := [label for label in given if label not in self._labels]:
+            sets = ", ".join(map(repr, self._labels))
+            raise ValueError(f"{name}: there is no set {', '.join(map(repr, unknown))}; there are {sets}")
+        for label, value in given.items():
+            _put(name, value, values, self._labels.index(label))
+        return values
 
     def _admitted(self, name: str, value: float | Tensor, like: Tensor) -> Tensor:
-        """Returns (M, S) of `like`'s dtype and device, checked to be finite and, if it is tuned, within the bounds."""
+        """Returns (M, S) of `like`'s dtype and device, checked to be finite and, where it is tuned, within the bounds."""
+        values = self._shaped(name, value, like)
+        if name in self._partly:
+            mask = self._partly[name]
+            values[:, mask] = admit(self.meta, name, values[:, mask])
+            return values
+        return admit(self.meta, name, values) if name in self.rule.tune else values
+
+    def _shaped(self, name: str, value: float | Tensor, like: Tensor) -> Tensor:
+        """Returns a copy of (M, S) of `like`'s dtype and device, checked to be finite."""
         given = torch.as_tensor(value, dtype=like.dtype).detach()
         check_finite(name, given)  # where it is: a GPU is not waited for
         try:
-            values = given.to(like.device).expand(self._shape).clone()
+            return given.to(like.device).expand(self._shape).clone()
         except RuntimeError:
             shape = tuple(given.shape)
             raise ValueError(f"{name}: shape {shape} does not fit (members, sets) = {self._shape}") from None
-        return admit(self.meta, name, values) if name in self.rule.tune else values
+
+
+def _put(name: str, value: Any, values: Tensor, index: int) -> None:
+    """Writes the value of one set, a number or one for each member, into `values` (M, S)."""
+    try:
+        values[:, index] = torch.as_tensor(value, dtype=values.dtype, device=values.device)
+    except (TypeError, ValueError, RuntimeError):
+        expected = "a number" if len(values) == 1 else f"a number, or one for each of {len(values)} members,"
+        raise ValueError(f"{name}={value!r}: {expected} is expected for a set") from None

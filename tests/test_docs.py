@@ -36,6 +36,11 @@ def test_the_loops_of_the_tutorial_print_what_it_says(place, said):
     assert re.fullmatch(said, printed_by(program))
 
 
+def test_what_is_shown_of_a_loop_runs():
+    printed = printed_by("\n".join(blocks(DOCS / "in-your-loop.md", "python")))
+    assert re.fullmatch(r"loss \d\.\d{3} {'lr/global': .*}\n", printed)
+
+
 def configurations():
     """Each that is shown, whole, with how many runs it is."""
     (readme,) = blocks(ROOT / "README.md", "yaml")

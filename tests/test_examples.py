@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import programs
+import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NUMBER = r"-?(?:\d+\.?\d*(?:e-?\d+)?|inf|nan)"
@@ -51,3 +52,22 @@ def test_own_model_learns_and_resumes_where_it_was_saved():
     assert len(values) == 6 * len(losses)
     assert all(map(math.isfinite, values))
     assert len(set(values[-6:])) == 6  # each set has gone its own way
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ["lightning", "accelerate"])
+def test_online_wins_in_a_framework_by_a_few_lines(framework):
+    pytest.importorskip(framework, reason="the extra `dev` is not installed")
+    plain, online = (printed_by(f"{framework}_{kind}.py") for kind in ("plain", "online"))
+    (before,), (after,) = numbers_after("test loss", plain), numbers_after("test loss", online)
+    assert after < 0.5 < 2 < before
+    assert numbers_after("learning rate", plain) == [1e-3]
+    assert numbers_after("learning rate", online)[0] > 0.03  # what the framework's own monitor has seen
+    assert re.findall(r"after \d+ steps", plain) == re.findall(r"after \d+ steps", online)
+
+
+@pytest.mark.parametrize(("framework", "most"), [("lightning", 18), ("accelerate", 18)])
+def test_a_framework_takes_few_lines(framework, most):
+    plain, online = ((EXAMPLES / f"{framework}_{kind}.py").read_text().splitlines() for kind in ("plain", "online"))
+    changed = [line for line in difflib.ndiff(plain, online) if line[0] in "-+" and line[2:].strip()]
+    assert len([line for line in changed if line[0] == "+"]) <= most

@@ -74,7 +74,7 @@ def online(rule: oho.SGD | oho.Momentum | oho.Adam, **options) -> Callable[[Prob
     """Returns a maker of steps of `oho.OHO`, each with a meta-step."""
 
     def make(problem: Problem) -> Step:
-        optimizer = oho.OHO(problem.model.parameters(), rule, meta=oho.MetaSGD(1e-6), **options)
+        optimizer = oho.OHO(problem.model.parameters(), rule, meta=oho.MetaSGD(1e-6), check=None, **options)
         return lambda index: optimizer.step(lambda: problem.loss(0, index), lambda: problem.loss(1, index))
 
     return make

@@ -13,25 +13,24 @@
     finite_difference     (g(θ + r z) − g(θ − r z)) / 2r
 
 Members never mix: the loss differentiated is the sum of theirs.  The first two call the closure once; the others
-call it again for each direction, with the random state replayed, so that dropout draws the same masks; buffers that a
-closure changes (running statistics) are changed by every call.
+call it again for each direction (`oho.engines.repeating`).
+
+Parameters narrower than float32 are differentiated as they are; tangents, gradient and products are float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from oho.engines.repetition import Closure
 from oho.engines.tape import Tape, sweep
+from oho.engines.twice import TwiceDifferentiable
 from oho.flat_parameters import FlatParameters
-from oho.randomness import random_state, replay
 
-Closure = Callable[[], Tensor]
 Gradients = list[Tensor | None]
 
 BATCHED_FROM = 3
@@ -44,13 +43,15 @@ BATCHED_ELEMENTS = 1 << 24
 class Derivatives(NamedTuple):
     """What an engine returns: detached losses, () or (M,); gradient (M, N); products (K, M, N).
 
-    `unused` are the places of parameters the loss does not depend on.
+    `unused` are the places of parameters the loss does not depend on; `engine` is the name of the engine that answered,
+    if that is not the one that was asked.
     """
 
     losses: Tensor
     gradient: Tensor
     unused: tuple[int, ...]
     products: Tensor
+    engine: str = ""
 
 
 class Engine(Protocol):
@@ -71,7 +72,8 @@ class Engine(Protocol):
         ...
 
 
-def _nothing() -> None:
+def nothing() -> None:
+    """Does nothing where the products begin."""
     return None
 
 
@@ -82,35 +84,43 @@ def gradient_of(closure: Closure, parameters: FlatParameters) -> tuple[Tensor, G
         TypeError: for a closure that returns no tensor.
         ValueError: for a loss of another shape, or one that depends on no parameter.
     """
-    loss = _loss_of(closure, parameters)
-    return loss.detach(), _gradients(loss, parameters)
+    loss = loss_of(closure, parameters)
+    return loss.detach(), gradients_of(loss, parameters)
 
 
-def _loss_of(closure: Closure, parameters: FlatParameters) -> Tensor:
+def loss_of(closure: Closure, parameters: FlatParameters) -> Tensor:
+    """Returns the closure's losses with their graph; raises as `gradient_of` does."""
     with torch.enable_grad():
         loss = closure()
     _check_loss(loss, parameters.members)
     return loss
 
 
-def _gradients(loss: Tensor, parameters: FlatParameters, *, graph: bool = False) -> Gradients:
+def gradients_of(loss: Tensor, parameters: FlatParameters, *, graph: bool = False) -> Gradients:
+    """Returns the gradient of each parameter, with its own graph if asked."""
     try:
         with torch.enable_grad():
             total = loss if loss.ndim == 0 else loss.sum()
             found = torch.autograd.grad(total, parameters.tensors, create_graph=graph, allow_unused=True)
     except RuntimeError as error:
-        if "second time" not in str(error):
-            raise
-        raise RuntimeError("a closure returns its loss and leaves backward() to the optimizer") from error
+        if "second time" in str(error):
+            raise RuntimeError("a closure returns its loss and leaves backward() to the optimizer") from error
+        if "does not require grad" in str(error):
+            raise ValueError("a closure freezes parameters of this optimizer; freeze them before it is made") from error
+        raise
     if all(gradient is None for gradient in found):
         raise ValueError("a closure's loss depends on none of this optimizer's parameters; is it that of another model?")
-    return list(found)
+    return [None if gradient is None else _dense(gradient) for gradient in found]
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    return gradient if gradient.layout == torch.strided else gradient.to_dense()
 
 
 def gradient_alone(closure: Closure, parameters: FlatParameters, tangents: Tensor) -> Derivatives:
     """Returns what an engine returns, for tangents that are zero."""
     loss, gradients = gradient_of(closure, parameters)
-    return Derivatives(loss, *_flat(gradients, parameters), torch.zeros_like(tangents))
+    return Derivatives(loss, *flat_of(gradients, parameters), torch.zeros_like(tangents))
 
 
 def pearlmutter(
@@ -118,13 +128,13 @@ def pearlmutter(
     parameters: FlatParameters,
     tangents: Tensor,
     *,
-    on_products: Callable[[], None] = _nothing,
+    on_products: Callable[[], None] = nothing,
 ) -> Derivatives:
     """Computes gradient and products by the tape's sweeps where it answers, else by a second backward pass."""
     with Tape(parameters) as tape:
-        loss = _loss_of(closure, parameters)
+        loss = loss_of(closure, parameters)
     if not tape.answers_for(loss):
-        return _differentiate_twice(loss, parameters, tangents, on_products)
+        return _differentiate_twice(loss, parameters, tangents, on_products)._replace(engine="double_backward")
     with torch.no_grad():
         return Derivatives(loss.detach(), *sweep(tape, parameters, tangents, on_products))
 
@@ -134,27 +144,38 @@ def double_backward(
     parameters: FlatParameters,
     tangents: Tensor,
     *,
-    on_products: Callable[[], None] = _nothing,
+    on_products: Callable[[], None] = nothing,
 ) -> Derivatives:
     """Computes products by a second backward pass: for few directions one by one, for many in one batched pass."""
-    return _differentiate_twice(_loss_of(closure, parameters), parameters, tangents, on_products)
+    with TwiceDifferentiable():
+        loss = loss_of(closure, parameters)
+    return _differentiate_twice(loss, parameters, tangents, on_products)
 
 
 def _differentiate_twice(
     loss: Tensor, parameters: FlatParameters, tangents: Tensor, on_products: Callable[[], None]
 ) -> Derivatives:
-    gradients = _gradients(loss, parameters, graph=True)
+    gradients = gradients_of(loss, parameters, graph=True)
     on_products()
     used = {i: g for i, g in enumerate(gradients) if g is not None and g.requires_grad}
     if used:
         products = torch.empty_like(tangents)
-        _second_backward(used, parameters, tangents, products)
+        lengths = _lengths(tangents) if parameters.is_narrow else None
+        _second_backward(used, parameters, tangents if lengths is None else tangents / lengths, products)
+        if lengths is not None:
+            products.mul_(lengths)
     else:  # the gradient is the same everywhere
         products = torch.zeros_like(tangents)
-    return Derivatives(loss.detach(), *_flat(gradients, parameters), products)
+    return Derivatives(loss.detach(), *flat_of(gradients, parameters), products)
 
 
-def _flat(gradients: Gradients, parameters: FlatParameters) -> tuple[Tensor, tuple[int, ...]]:
+def _lengths(tangents: Tensor) -> Tensor:
+    """Returns the largest entry of each direction, (K, M, 1): float16 has no numbers beyond 65504."""
+    largest = tangents.abs().amax(-1, keepdim=True)
+    return torch.where(largest > 0, largest, 1.0)
+
+
+def flat_of(gradients: Gradients, parameters: FlatParameters) -> tuple[Tensor, tuple[int, ...]]:
     """Returns the gradient (M, N), and the places of parameters that have none."""
     detached = [None if g is None else g.detach() for g in gradients]
     return parameters.flatten(detached), tuple(i for i, g in enumerate(gradients) if g is None)
@@ -164,7 +185,7 @@ def _second_backward(gradients: dict[int, Tensor], parameters: FlatParameters, t
     """Fills `products` from those gradients that depend on the parameters, by the parameter's index."""
 
     def directions(rows: Tensor) -> list[Tensor]:
-        views = parameters.split(rows)
+        views = parameters.directions(rows)
         return [views[i] for i in gradients]
 
     def differentiate(vectors: list[Tensor], *, retain: bool, batched: bool = False) -> tuple[Tensor | None, ...]:
@@ -189,104 +210,6 @@ def _second_backward(gradients: dict[int, Tensor], parameters: FlatParameters, t
             pass  # an operation that cannot be batched: the loop below can do without, and raises what is really wrong
     for k in range(count):
         parameters.flatten(differentiate(directions(tangents[k]), retain=k + 1 < count), out=products[k])
-
-
-def forward_over_reverse(
-    closure: Closure,
-    parameters: FlatParameters,
-    tangents: Tensor,
-    *,
-    on_products: Callable[[], None] = _nothing,
-) -> Derivatives:
-    """Computes products as tangents of the gradient: the parameters are dual numbers while the closure runs.
-
-    It makes a forward and a backward pass for each direction, and needs memory for one direction only, whatever K.  Where
-    PyTorch cannot differentiate a backward pass forward, as that of its squared error, it is differentiated backward.
-    """
-    if len(tangents) == 0:
-        return gradient_alone(closure, parameters, tangents)
-    start = random_state(tangents.device)
-    try:
-        return _forward_products(closure, parameters, tangents, on_products)
-    except RuntimeError as error:
-        if "ZeroTensors are immutable" not in str(error):
-            raise
-    with replay(start, tangents.device):
-        return double_backward(closure, parameters, tangents, on_products=on_products)
-
-
-def _forward_products(
-    closure: Closure, parameters: FlatParameters, tangents: Tensor, on_products: Callable[[], None]
-) -> Derivatives:
-    products = torch.zeros_like(tangents)
-    start = random_state(tangents.device)
-    for k, tangent in enumerate(tangents):
-        again = replay(start, tangents.device) if k else nullcontext()
-        with again, forward_ad.dual_level():
-            _make_dual(parameters, tangent)
-            loss, gradients = gradient_of(closure, parameters)
-            parts = [None if g is None else forward_ad.unpack_dual(g) for g in gradients]
-            parameters.flatten([None if part is None else part.tangent for part in parts], out=products[k])
-            if k == 0:
-                first_loss = forward_ad.unpack_dual(loss).primal.clone()
-                first_gradients = [None if part is None else part.primal.clone() for part in parts]
-                on_products()
-    return Derivatives(first_loss, *_flat(first_gradients, parameters), products)
-
-
-def _make_dual(parameters: FlatParameters, tangent: Tensor) -> None:
-    """Gives each parameter its tangent in place; leaving the dual level takes it away again."""
-    with torch.no_grad():
-        for tensor, direction in zip(parameters.tensors, parameters.split(tangent), strict=True):
-            tensor.copy_(forward_ad.make_dual(tensor.detach().clone(), direction.contiguous()))
-
-
-def finite_difference(
-    closure: Closure,
-    parameters: FlatParameters,
-    tangents: Tensor,
-    *,
-    on_products: Callable[[], None] = _nothing,
-) -> Derivatives:
-    """Takes central differences of the gradient, r = ∛ε (1 + ‖θ‖) / ‖z‖ for each direction and member; error O(r²).
-
-    Parameters are moved in place and put back bit for bit, whatever the closure does.
-    """
-    start = random_state(tangents.device)
-    loss, gradients = gradient_of(closure, parameters)
-    on_products()
-    theta, products = parameters.gather(), torch.zeros_like(tangents)
-    scale = torch.finfo(theta.dtype).eps ** (1 / 3) * (1 + theta.norm(dim=-1, keepdim=True))
-    try:
-        for k, tangent in enumerate(tangents):
-            length = tangent.norm(dim=-1, keepdim=True)
-            width = scale / torch.where(length > 0, length, 1.0)
-            sides = []
-            for sign in (1, -1):
-                parameters.write(theta + sign * width * tangent)
-                with replay(start, tangents.device):
-                    sides.append(parameters.flatten(gradient_of(closure, parameters)[1]))
-            products[k] = (sides[0] - sides[1]) / (2 * width)
-    finally:
-        parameters.write(theta)
-    return Derivatives(loss, *_flat(gradients, parameters), products)
-
-
-ENGINES: dict[str, Engine] = {
-    "pearlmutter": pearlmutter,
-    "double_backward": double_backward,
-    "forward_over_reverse": forward_over_reverse,
-    "finite_difference": finite_difference,
-}
-
-
-def resolve_engine(curvature: str | Engine) -> Engine:
-    """Returns an engine by its name, or the user's own function of the same signature."""
-    if not isinstance(curvature, str):
-        return curvature
-    if curvature not in ENGINES:
-        raise ValueError(f"curvature={curvature!r}: allowed are {', '.join(ENGINES)} or a function of their signature")
-    return ENGINES[curvature]
 
 
 def _check_loss(loss: object, members: int | None) -> None:

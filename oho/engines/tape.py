@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from oho.engines.pearlmutter import (
     CrossEntropy,
@@ -33,6 +32,7 @@ from oho.engines.pearlmutter import (
     Reshape,
     SquaredError,
 )
+from oho.engines.twice import TwiceDifferentiable
 from oho.flat_parameters import FlatParameters
 
 Inputs = tuple[Tensor, ...]
@@ -49,7 +49,7 @@ class Note(NamedTuple):
     output: Tensor
 
 
-class Tape(TorchFunctionMode):
+class Tape(TwiceDifferentiable):
     """Notes every operation of the closure that it is entered around whose result depends on the parameters."""
 
     def __init__(self, parameters: FlatParameters):
@@ -58,11 +58,11 @@ class Tape(TorchFunctionMode):
         self._dtype = parameters.tensors[0].dtype
         self._moving: dict[int, Tensor] = {id(tensor): tensor for tensor in parameters.tensors}
         self._versions: list[tuple[Tensor, int]] = []
-        self._dropped = parameters.members is not None or any(map(_is_hooked, parameters.tensors))
+        self._dropped = parameters.members is not None or parameters.is_narrow or any(map(_is_hooked, parameters.tensors))
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """PyTorch calls this for each of its functions."""
-        result = function(*args, **(kwargs or {}))
+        result = super().__torch_function__(function, types, args, kwargs)
         if not self._dropped and any(id(tensor) in self._moving for tensor in _tensors((args, kwargs))):
             self._dropped = not self._note(function, args, kwargs or {}, result)
         return result

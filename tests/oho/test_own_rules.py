@@ -83,7 +83,7 @@ def test_a_users_rule_is_differentiated_whatever_its_arithmetic(squash):
     assert float(optimizer.hypergradient["lr"]) == pytest.approx(expected, rel=1e-7)
     tangents = optimizer.state_dict()["slot_influence"]
     assert torch.equal(tangents["last"], tangents["copy"])
-    own = optimizer._influence.slots
+    own = optimizer._recursion.influence.slots
     assert own["last"].data_ptr() != own["copy"].data_ptr()
 
 

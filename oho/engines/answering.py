@@ -1,0 +1,208 @@
+"""How an optimizer differentiates closures: by the engine that answers, once it is known which one does.
+
+    engine asked for        where it cannot
+    pearlmutter             double_backward, without a word: it is as exact
+    any of ours             finite_difference, with a warning: an operation in the closure has no second derivative
+
+At the first step the closure is watched (`oho.engines.watch`) and, with check="first", one product is compared with central
+differences of gradients (`oho.engines.comparison`).  Nothing of that moves parameters, buffers or random numbers.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oho.engines.comparison import compare
+from oho.engines.curvature import Closure, Derivatives, Engine, double_backward, gradient_alone, gradient_of, pearlmutter
+from oho.engines.names import ENGINES, name_of, resolve_engine
+from oho.engines.repeating import finite_difference
+from oho.engines.repetition import Buffers, Repeatable
+from oho.engines.replicas import Replicas
+from oho.engines.watch import Watch
+from oho.flat_parameters import FlatParameters
+
+ONCE_DIFFERENTIABLE = ("is not implemented", "double backward", "differentiate twice", "forward AD", "forward mode AD")
+"""Parts of PyTorch's messages where an operation has no second derivative."""
+FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+CALLS_ONCE = (pearlmutter, double_backward)
+
+
+class Curvature:
+    """Gradients and products of an optimizer's closures, and their means over the replicas of the model.
+
+    `engine` names the engine that answers: before the first step the one asked for.
+    """
+
+    def __init__(self, curvature: str | Engine, parameters: FlatParameters, *, check: str | None):
+        if check not in ("first", None):
+            raise ValueError(f"check={check!r}: allowed are 'first' and None")
+        self._engine = resolve_engine(curvature)
+        self.engine = self._name = name_of(curvature)
+        self._parameters, self._device = parameters, parameters.tensors[0].device
+        self._check, self._watch = check, Watch()
+        self._replicas: Replicas | None = None
+        self._buffers = Buffers()
+        self._settled = False
+
+    def products(
+        self, closure: Closure, tangents: Tensor, *, on_products: Callable[[], None] = lambda: None
+    ) -> Derivatives:
+        """Returns what the engine does for these tangents (K, M, N).
+
+        Raises:
+            RuntimeError: for a second derivative that is wrong, or one that nothing can compute.
+        """
+        if self._settled:
+            with self._repeatable(closure) if self._calls_again else nullcontext(closure) as closure, self._uncompiled():
+                return self._engine(closure, self._parameters, tangents, on_products=on_products)
+        doubt = self._doubt(closure) if self._check == "first" else None
+        with self._repeatable(closure) as again, self._uncompiled():
+            try:
+                found = self._answer(again, tangents, on_products=on_products)
+            except RuntimeError as error:
+                if doubt and "leaves backward()" in str(error):  # a running total, whose graph is gone
+                    raise RuntimeError(doubt) from error
+                raise
+        self._settle()
+        if doubt:
+            say(doubt)
+        self.engine = found.engine or self._name
+        return found
+
+    def gradient_alone(self, closure: Closure, tangents: Tensor) -> Derivatives:
+        """Returns the same for tangents that are zero."""
+        if self._settled:
+            return gradient_alone(closure, self._parameters, tangents)
+        found = gradient_alone(self._repeatable(closure), self._parameters, tangents)
+        self._settle()
+        return found
+
+    def gradient(self, closure: Closure) -> Tensor:
+        """Returns the gradient (M, N) of a loss that is differentiated once."""
+        return self._parameters.flatten(gradient_of(closure, self._parameters)[1])
+
+    def mean(self, found: Derivatives) -> Derivatives:
+        """Returns the mean over the replicas of the model, if there are any."""
+        return found if self._replicas is None else self._replicas.mean_derivatives(found, len(self._parameters.tensors))
+
+    def mean_vector(self, vector: Tensor) -> Tensor:
+        """Returns the mean over the replicas of one gradient (M, N)."""
+        return vector if self._replicas is None else self._replicas.mean(vector)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what a copy keeps: not the modules that were seen, which are another model's."""
+        check = None if self._settled else self._check
+        fresh = {"_watch": Watch(), "_buffers": Buffers(), "_replicas": None, "_settled": False, "_check": check}
+        return {**vars(self), **fresh}
+
+    def _repeatable(self, closure: Closure) -> Repeatable:
+        return Repeatable(closure, self._device, watch=self._watch, buffers=self._buffers)
+
+    def _settle(self) -> None:
+        """Keeps what the first evaluation showed."""
+        self._settled = True
+        if self._watch.replicated is not None:
+            self._replicas = Replicas(self._watch.replicated)
+        if self._watch.scale > 1:
+            say(
+                f"the training closure returns its loss times {self._watch.scale:g}, as GradScaler.scale does: gradients"
+                " and hypergradients are scaled with it; return the loss itself, float16 parameters need no scaler here"
+            )
+        if self._watch.compiled and self._engine is not finite_difference:
+            say(
+                "code compiled by torch.compile cannot be differentiated twice: the training closure runs without it;"
+                " curvature='finite_difference' runs it compiled, two gradients for each direction and step"
+            )
+
+    def _answer(self, closure: Closure, tangents: Tensor, *, on_products: Callable[[], None] = lambda: None) -> Derivatives:
+        """Asks the engine and, where an operation has no second derivative, finite differences from now on."""
+        try:
+            return self._engine(closure, self._parameters, tangents, on_products=on_products)
+        except RuntimeError as error:
+            if self._engine is finite_difference or self._engine not in ENGINES.values() or not _lacks_second(error):
+                raise
+            say(
+                f"{one_line(error)}: products are central differences of gradients from now on, two gradients for each"
+                " direction and step (curvature='finite_difference' says so without this warning)"
+            )
+        self._engine, self._name = finite_difference, "finite_difference"
+        return self._engine(closure, self._parameters, tangents, on_products=on_products)
+
+    def _doubt(self, closure: Closure) -> str | None:
+        """Compares one product.  Returns why that was not possible, if so: a step may do without it.
+
+        Raises:
+            RuntimeError: for a wrong second derivative, or products that call again what cannot be repeated.
+        """
+        repeated = self._repeatable(closure)
+        try:
+            with eager():
+                asked = None if self._engine is finite_difference else self._answer
+                found = compare(asked, repeated, self._parameters, agree=self._largest)
+        except Exception as error:  # the step that follows raises it again, if it is the user's
+            return f"the second derivative of the training loss could not be checked: {one_line(error)}"
+        finally:
+            repeated.undo()
+        if found.verdict == "wrong" and self._engine is not finite_difference:
+            raise RuntimeError(
+                f"the second derivative of the training loss is wrong: products of {self._name} differ from central"
+                f" differences of its gradient by {found.worst}; an operation keeps detached values, or its backward pass"
+                " cannot be differentiated (oho.check names it).  Choose curvature='finite_difference', or check=None to"
+                " train with it all the same"
+            )
+        if found.verdict != "unrepeatable":
+            return None
+        first, last = found.losses
+        what = (
+            f"the training closure returns another loss when it is called again, {first:.6g} and then {last:.6g}: allowed"
+            " is one that computes the loss of its batch anew (no running total, no batch drawn inside, random numbers from"
+            " torch's own generators)"
+        )
+        if self._calls_again:
+            raise RuntimeError(f"{what}; products of {self._name} call it again")
+        return f"{what}; its second derivative could not be checked"
+
+    def _largest(self, error: float) -> float:
+        model = self._watch.replicated
+        return error if model is None else Replicas(model).largest(error, self._device)
+
+    @property
+    def _calls_again(self) -> bool:
+        return self._engine not in CALLS_ONCE
+
+    def _uncompiled(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._engine is finite_difference else eager()
+
+
+def eager() -> AbstractContextManager[object]:
+    """Makes compiled code run as it was written, and hides the block from the compiler."""
+    compiler = sys.modules.get("torch._dynamo.eval_frame")
+    if compiler is None or not getattr(compiler, "cached_backends", True):  # nothing was compiled
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
+
+
+def _lacks_second(error: RuntimeError) -> bool:
+    return any(part in str(error) for part in ONCE_DIFFERENTIABLE)
+
+
+def one_line(error: Exception) -> str:
+    """Returns an error's kind and the first line of what it says."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first.rstrip('.')}"
+
+
+def say(what: str) -> None:
+    """Warns at the line of the user's program that called this package, by way of PyTorch or not."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(FOREIGN):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(what, stacklevel=level)

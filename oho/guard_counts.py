@@ -1,0 +1,65 @@
+"""How often the guards of a training acted: meta-steps that were skipped, influences that were shortened.
+
+symbol  name     shape    meaning
+M       members  ()       independent trainings side by side
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oho.saved_state import copied, load_tensors
+
+REASONS = ("hypergradient", "influence")
+"""Why a meta-step is skipped."""
+
+
+class GuardCounts:
+    """Counts for each member, kept on the CPU; without a population they are shown as plain numbers."""
+
+    def __init__(self, members: int | None):
+        self._members, rows = members, members or 1
+        self._skipped = {reason: torch.zeros(rows, dtype=torch.int64) for reason in REASONS}
+        self._shortened = torch.zeros(rows, dtype=torch.int64)
+
+    def add_skipped(self, skipped: Tensor, broken: Tensor) -> None:
+        """Counts a meta-step of the members that `skipped` it (M,), by whether their influence was `broken` (M,)."""
+        self._skipped["influence"] += (broken & skipped).cpu()
+        self._skipped["hypergradient"] += (~broken & skipped).cpu()
+
+    def add_shortened(self, shortened: Tensor) -> None:
+        """Counts a step of the members whose influence was shortened (M,)."""
+        self._shortened += shortened.cpu()
+
+    @property
+    def skipped(self) -> dict[str, Any]:
+        """Meta-steps by reason: an int, or (M,)."""
+        return {reason: self._shown(count) for reason, count in self._skipped.items()}
+
+    @property
+    def shortened(self) -> Any:
+        """Steps: an int, or (M,)."""
+        return self._shown(self._shortened)
+
+    def _shown(self, count: Tensor) -> Any:
+        return int(count) if self._members is None else count.clone()
+
+    def state(self) -> dict[str, Any]:
+        """Returns copies of everything."""
+        return {"skipped": copied(self._skipped), "shortened": copied({"steps": self._shortened})}
+
+    def loaded(self, state: Mapping[str, Any]) -> GuardCounts:
+        """Returns others like these with what `state` holds.
+
+        Raises:
+            ValueError: for counts of another number of members.
+        """
+        other, cpu = copy.copy(self), torch.device("cpu")
+        other._skipped = load_tensors("skipped", state, self._skipped, cpu)
+        other._shortened = load_tensors("shortened", state, {"steps": self._shortened}, cpu)["steps"]
+        return other

@@ -1,0 +1,168 @@
+"""Parameter groups, as torch.optim knows them: what a user gives, and the `param_groups` that an optimizer shows.
+
+Given, a group is a mapping with "params" and, if they differ from the rule's, its own initial values, "tune" and "name".
+Shown, a group is one set: its parameters, its values as plain numbers, its "tune" and its "name".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from oho.flat_parameters import FlatParameters, Given
+from oho.rules import Rule
+from oho.sets import SetMap
+
+
+@dataclass(frozen=True)
+class GivenGroup:
+    """What was given with a group's parameters: `values` by hyperparameter, and what it tunes."""
+
+    name: str
+    values: dict[str, float | Tensor]
+    tune: tuple[str, ...]
+    parameters: list[Any] = field(repr=False)
+    """Tensors, or pairs of a name and a tensor."""
+
+
+def given_groups(parameters: Given | Iterable[dict[str, Any]], rule: Rule) -> list[GivenGroup]:
+    """Returns the groups that were given, or one with all parameters and the rule's own values.
+
+    Raises:
+        TypeError, ValueError: for a mixture of groups and parameters, or a group with something else in it.
+    """
+    if isinstance(parameters, Tensor):
+        raise TypeError("parameters: a tensor was given; give model.parameters() or a list of tensors")
+    given = list(parameters)
+    mappings = [isinstance(item, Mapping) for item in given]
+    if not any(mappings):
+        return [GivenGroup("global", {}, rule.tune, given)]
+    if not all(mappings):
+        raise TypeError("parameters: groups and single parameters were given together; give one or the other")
+    groups = [_group(place, item, rule) for place, item in enumerate(given)]  # type: ignore[arg-type]
+    names = [group.name for group in groups]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"parameters: several groups are called {', '.join(repeated)}")
+    return groups
+
+
+def _group(place: int, given: Mapping[str, Any], rule: Rule) -> GivenGroup:
+    allowed = ("params", *rule.names, "tune", "name")
+    if "params" not in given:
+        raise ValueError(f"parameters: group {place} has no 'params'; a group may have {', '.join(allowed)}")
+    if unknown := [key for key in given if key not in allowed]:
+        names = ", ".join(map(repr, unknown))
+        raise ValueError(f"parameters: group {place} has {names}; allowed are {', '.join(allowed)}")
+    parameters, tune = given["params"], given.get("tune", rule.tune)
+    if isinstance(tune, str):
+        raise TypeError(f"parameters: tune={tune!r} of group {place}: a tuple of names is expected, such as ({tune!r},)")
+    if unknown := [name for name in tune if name not in rule.names]:
+        kind, names = type(rule).__name__, ", ".join(rule.names)
+        raise ValueError(f"parameters: tune of group {place}: {kind} has no {', '.join(unknown)}; it has {names}")
+    values = {name: given[name] for name in rule.names if name in given}
+    for name, value in values.items():
+        if not isinstance(value, int | float | Tensor):
+            raise TypeError(f"parameters: {name}={value!r} of group {place}: a number is expected")
+    parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    return GivenGroup(str(given.get("name", f"group{place}")), values, tuple(tune), parameters)
+
+
+def groups_of_tensors(groups: Sequence[GivenGroup], flat: FlatParameters) -> list[GivenGroup]:
+    """Returns the group of each tensor of `flat`, which has left frozen ones out."""
+    tensors = ((item[1] if isinstance(item, tuple) else item, group) for group in groups for item in group.parameters)
+    found = {id(tensor): group for tensor, group in tensors}
+    return [found[id(tensor)] for tensor in flat.tensors]
+
+
+def groups_of_sets(set_map: SetMap, of_tensors: Sequence[GivenGroup]) -> list[GivenGroup]:
+    """Returns the group of each set.
+
+    Raises:
+        ValueError: for a set with parameters of two groups, or two sets that would be shown under one name.
+    """
+    found: dict[int, GivenGroup] = {}
+    for index, group in zip(set_map.of_tensor, of_tensors, strict=True):
+        if found.setdefault(index, group) is not group:
+            both = f"{found[index].name!r} and {group.name!r}"
+            raise ValueError(f"sets: set {set_map.labels[index]!r} has parameters of groups {both}; a set lies in one")
+    names = [name_of(label) for label in set_map.labels]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"sets: several sets would be shown as {', '.join(repeated)}; give them other labels")
+    return [found[index] for index in range(set_map.count)]
+
+
+def tuned_by_any(rule: Rule, groups: Sequence[GivenGroup]) -> Rule:
+    """Returns the rule with `tune` of all that is tuned in some group, in the rule's order where all tune alike."""
+    if all(group.tune == rule.tune for group in groups):
+        return rule
+    return replace(rule, tune=tuple(name for name in rule.names if any(name in group.tune for group in groups)))  # type: ignore[type-var]
+
+
+class ParameterGroup(dict[str, Any]):
+    """One set of an optimizer, with the values of the hyperparameters `names`.
+
+    What the set tunes cannot be written here; another value can, and `assign` makes it the optimizer's own.
+    """
+
+    def __init__(self, entries: Mapping[str, Any], names: Iterable[str], assign: Callable[[str, Any], None]):
+        super().__init__(entries)
+        self._names, self.assign = tuple(names), assign
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Sets a value that is not tuned, or an entry of someone else's, such as a scheduler's.
+
+        Raises:
+            ValueError: for a tuned value, one that is not finite, or what cannot change.
+        """
+        group, tune = f"param_groups entry {self['name']!r}", self["tune"]
+        if key in ("params", "tune", "name"):
+            raise ValueError(f"{group}: {key!r} is fixed when the optimizer is made; make a new one")
+        if key in tune or (key == "initial_lr" and "lr" in tune):
+            name = "lr" if key == "initial_lr" else key
+            raise ValueError(
+                f"{group}: {name} follows its hypergradient, which takes a scheduler's place; to schedule it, leave"
+                f" {name!r} out of tune; to set it once, assign optimizer.hyper[{name!r}]"
+            )
+        if key in self._names:
+            self.assign(key, value)
+        super().__setitem__(key, value)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Returns the entry, set to `default` first if there is none."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def update(self, *entries: Any, **named: Any) -> None:
+        """Sets entries one by one."""
+        for key, value in dict(*entries, **named).items():
+            self[key] = value
+
+    def __ior__(self, entries: Any) -> ParameterGroup:  # type: ignore[override, misc]
+        self.update(entries)
+        return self
+
+    def show(self, name: str, value: Any) -> None:
+        """Shows what the optimizer has made of a value."""
+        super().__setitem__(name, value)
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
+        """Copies and pickles as a plain mapping, to which the copied optimizer gives its own `assign`."""
+        return dict, (dict(self),)
+
+
+def shown_groups(set_map: SetMap, groups: Sequence[GivenGroup], flat: FlatParameters) -> list[dict[str, Any]]:
+    """Returns what `param_groups` shows of each set, but for the values; `groups` are those of the sets."""
+    tensors: list[list[Tensor]] = [[] for _ in groups]
+    for index, tensor in zip(set_map.of_tensor, flat.tensors, strict=True):
+        tensors[index].append(tensor)
+    shown = zip(tensors, set_map.labels, groups, strict=True)
+    return [{"params": own, "name": name_of(label), "tune": group.tune} for own, label, group in shown]
+
+
+def name_of(label: Hashable) -> str:
+    """Returns what a set is called where a text is needed: its label, the parts of a tuple joined by dots."""
+    return ".".join(map(str, label)) if isinstance(label, tuple) else str(label)

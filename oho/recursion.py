@@ -1,0 +1,188 @@
+"""Real-time recurrent learning: what a training carries from step to step, and how a step moves it.
+
+    symbol  name             shape      meaning
+    M       members          ()         independent trainings side by side; 1 without a population
+    N       size             ()         tuned elements of one member
+    K       tangents         ()         rows of the influence
+    θ       parameters       (M, N)     the model's own
+    Z       influence        (K, M, N)  dθ/dh
+    v       validation       (M, N)     gradient of the validation loss at the new θ
+    d       hypergradient    (M, S)     v · Z for each set: d(validation loss)/dh
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oho.directions import directions_of
+from oho.engines.curvature import Derivatives
+from oho.flat_parameters import FlatParameters
+from oho.guard_counts import GuardCounts
+from oho.influence import Influence, transition
+from oho.master_copy import MasterCopy
+from oho.meta import MetaRule
+from oho.parameter_groups import GivenGroup
+from oho.rules import Rule, Slots
+from oho.saved_state import copied, load_tensors, require
+from oho.sets import SetMap
+from oho.tuned_values import Tuning
+
+STATE_KEYS = (
+    "steps", "skipped", "shortened", "hyper", "hypergradient", "memory", "slots", "influence", "slot_influence",
+    "generators",
+)  # fmt: skip
+
+
+class Recursion:
+    """Slots, influence, hyperparameters (`tuning`), `counts` of what guards did, and the number of `steps` made.
+
+    It starts with initial values, empty slots and no influence.  `groups` are those of the sets, in their order.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        meta: MetaRule,
+        flat: FlatParameters,
+        *,
+        set_map: SetMap,
+        groups: Sequence[GivenGroup],
+        exact: bool,
+        generators: list[torch.Generator],
+    ):
+        self.rule, self.set_map, self.generators, self._flat = rule, set_map, generators, flat
+        self._master = MasterCopy(flat)
+        like = self._master.gather()
+        self.directions = directions_of([group.tune for group in groups], rule.tune, exact=exact)
+        self.tuning = Tuning(
+            rule, meta, members=flat.members, labels=set_map.labels, tuned=self.directions.tuned,
+            own=[group.values for group in groups], like=like,
+        )  # fmt: skip
+        self.slots: Slots = {name: torch.zeros_like(like) for name in rule.slot_names}
+        self.slots.update({name: like.new_zeros(flat.rows, 1) for name in rule.counter_names})
+        shape = (self.directions.rows, *like.shape)
+        self.influence = Influence(like.new_zeros(shape), {name: like.new_zeros(shape) for name in rule.slot_names})
+        self.counts = GuardCounts(flat.members)
+        self.steps = 0
+
+    def advance(self, found: Derivatives) -> None:
+        """Moves parameters, slots and influence; a tensor without a gradient keeps its own, as in torch.optim."""
+        theta, unused = self._master.gather(), found.unused
+        if unused:  # from here on the counts of steps differ between tensors
+            for name in self.rule.counter_names:
+                self.slots[name] = self.slots[name].expand_as(theta).clone()
+        before = [(i, [state[..., self._flat.span(i)].clone() for state in self.influence.tensors]) for i in unused]
+        theta_next, slots_next = transition(
+            self.rule,
+            self.set_map,
+            theta=theta,
+            gradient=found.gradient,
+            slots=self.slots,
+            hyper=self.tuning.values,
+            noise=self.noise(theta),
+            influence=self.influence,
+            products=found.products,
+            directions=self.directions,
+        )
+        for i, tangents in before:
+            span = self._flat.span(i)
+            theta_next[:, span] = theta[:, span]
+            for name, slot in slots_next.items():
+                slot[:, span] = self.slots[name][:, span]
+            for state, tangent in zip(self.influence.tensors, tangents, strict=True):
+                state[..., span] = tangent
+        self.slots = slots_next
+        self._master.write(theta_next)
+        self.steps += 1
+
+    def shorten_influence(self, limit: float) -> None:
+        """Shortens the rows in which d(parameters)/d(log h) is longer than the limit times the parameters."""
+        if not self.rule.tune:
+            return
+        values = {name: self.tuning.values[name].abs() for name in self.rule.tune}
+        longest = limit * torch.linalg.vector_norm(self._flat.gather(), dim=-1)
+        self.counts.add_shortened(self.influence.shorten(self.directions.per_row(values), longest))
+
+    def meta_step(self, vector: Tensor, *, on_nonfinite: str) -> None:
+        """Computes hypergradients from v (M, N), and makes a meta-step for each member whose own are all finite.
+
+        Raises:
+            FloatingPointError: where one is not, if `on_nonfinite` is "raise".
+        """
+        finite = self.tuning.step(self.directions.hypergradients(self.influence.theta, vector, self.set_map))
+        if not bool(finite.all()):
+            self._skip(~finite, on_nonfinite)
+
+    def _skip(self, skipped: Tensor, on_nonfinite: str) -> None:
+        if on_nonfinite == "raise":
+            raise FloatingPointError(
+                f"step {self.steps}: the hypergradient is not finite; lower the meta-rate, discount the influence,"
+                " or choose on_nonfinite='reset'"
+            )
+        tensors = self.influence.tensors
+        broken = ~torch.stack([tangent.isfinite().all(-1).all(0) for tangent in tensors]).all(0)
+        self.counts.add_skipped(skipped, broken)
+        if on_nonfinite == "reset":
+            for tangent in tensors:
+                tangent[:, broken] = 0
+
+    def influence_norm(self) -> dict[str, Tensor]:
+        """Returns the norm of dθ/dh by tuned name, over all its sets, (M,)."""
+        if not self.rule.tune:
+            return {}
+        blocks = self.influence.theta.split(self.directions.counts)
+        return {name: torch.linalg.vector_norm(b, dim=(0, 2)) for name, b in zip(self.rule.tune, blocks, strict=True)}
+
+    def noise(self, theta: Tensor) -> Tensor | None:
+        """Draws the noise of one step, (M, N); None for a rule without a temperature."""
+        if self.rule.temperature == 0:
+            return None
+        drawn = [torch.randn(theta.shape[1], generator=g, dtype=theta.dtype, device=g.device) for g in self.generators]
+        return torch.stack(drawn).to(theta.device)
+
+    def state(self) -> dict[str, Any]:
+        """Returns copies of everything."""
+        return {
+            "steps": self.steps,
+            **self.counts.state(),
+            **self.tuning.state(),
+            "slots": copied(self.slots),
+            "influence": copied({"theta": self.influence.theta}),
+            "slot_influence": copied(self.influence.slots),
+            "generators": [generator.get_state() for generator in self.generators],
+            **self._master.state(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Takes over what `state` holds.
+
+        Raises:
+            ValueError: if names, shapes or dtypes are another optimizer's; nothing is changed then.
+        """
+        require(state, STATE_KEYS)
+        like = self.influence.theta
+        loaded = {
+            key: load_tensors(key, state, mine, like.device)
+            for key, mine in (
+                ("slots", self.slots),
+                ("influence", {"theta": like}),
+                ("slot_influence", self.influence.slots),
+            )
+        }
+        tuning, counts = self.tuning.loaded(state, like.device), self.counts.loaded(state)
+        if len(state["generators"]) != len(self.generators):
+            raise ValueError(f"state: {len(state['generators'])} generators, this optimizer has {len(self.generators)}")
+        self._master.load(state)
+        self.tuning, self.counts, self.steps = tuning, counts, int(state["steps"])
+        self.slots = loaded["slots"]
+        self.influence = Influence(loaded["influence"]["theta"], loaded["slot_influence"])
+        for generator, saved in zip(self.generators, state["generators"], strict=True):
+            generator.set_state(saved)
+
+    def assign_set(self, index: int, name: str, value: Any) -> None:
+        """Sets a hyperparameter of one set, as `Tuning.assign_set` does."""
+        self.tuning.assign_set(index, name, value)
