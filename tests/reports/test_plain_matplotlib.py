@@ -9,24 +9,24 @@ from pathlib import Path
 import matplotlib
 from helpers import ROOT
 
-from reports.style import figure_style, panels, save
+from reports.style import figure_style, panels, rendered
 
 RC = "lines.linewidth: 9\nfont.size: 22\naxes.facecolor: yellow\ntext.usetex: True\nsavefig.bbox: tight\n"
 
 
-def drawn(path):
+def drawn():
     with figure_style():
         figure, axes = panels(1, 1, height=1.0)
         axes.plot([1, 2], [3, 1], label="loss")
         axes.legend()
-        return [file.read_bytes() for file in save(figure, path)]
+        return rendered(figure)
 
 
 def test_settings_of_the_process_change_no_byte(tmp_path):
-    expected = drawn(tmp_path / "figure.pdf")
+    expected = drawn()
     (tmp_path / "rc").write_text(RC)
     with matplotlib.rc_context(fname=tmp_path / "rc"):
-        assert drawn(tmp_path / "figure.pdf") == expected
+        assert drawn() == expected
         assert matplotlib.rcParams["font.size"] == 22
 
 
