@@ -7,11 +7,13 @@ import sys
 from importlib.metadata import PackageNotFoundError, distribution
 
 from bench.process.standard_streams import open_closed
+from bench.process.surroundings import begin
 
 
 def main() -> None:
     """Carries out the command line; the exit code is 2 if packages of the suite are not installed."""
     open_closed()
+    begin()
     try:
         from bench.cli import app
 

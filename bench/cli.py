@@ -14,6 +14,7 @@ import typer
 from bench.command.command_line import WORDS, OneLineGroup, check_readable_again, file_name, folder_name, seeds_of
 from bench.process.signals import tell
 from bench.process.standard_streams import open_closed
+from bench.process.surroundings import begin
 
 app = typer.Typer(
     name="oho-bench",
@@ -332,4 +333,5 @@ def user_errors(*, goes_on: bool = False, device_lost: int = 1) -> Iterator[None
 
 if __name__ == "__main__":
     open_closed()
+    begin()
     app()

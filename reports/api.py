@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib.figure
 import plotly.graph_objects
 
 from bench.records import ReportError
@@ -22,6 +21,7 @@ from reports.output import check_writable
 from reports.page import Chart, chart_content, write_page
 from reports.section import Section
 from reports.selection import NoData
+from reports.style import Figure as Drawing
 from reports.style import beyond_log_axes, figure_style, rendered
 from reports.tables import Tables, read_tables
 from reports.words import plural
@@ -156,7 +156,7 @@ def _written(made: _Made, path: Path) -> list[Path]:
 
 def _wrong(drawn: Any, section: Section, chart: Any) -> str | None:
     """Returns which of a figure's functions returns something that the report cannot take, or None if all is well."""
-    if not isinstance(drawn, matplotlib.figure.Figure):
+    if not isinstance(drawn, Drawing):
         return f"draw returns a {type(drawn).__name__}; a matplotlib Figure is expected"
     if not _are_texts(section.findings):
         return "findings does not return a list of texts"

@@ -12,9 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
+from reports import plain_matplotlib  # isort: skip  the first of all that import matplotlib
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -80,17 +78,17 @@ _in_column = contextvars.ContextVar("in_column", default=False)
 
 @contextlib.contextmanager
 def figure_style(*, column: bool = False, methods: Iterable[Method] = (), fonts: Fonts = NO_MORE) -> Iterator[None]:
-    """Applies the settings inside the block and gives the methods their looks, and names the fonts that they need.
+    """Applies the settings, and matplotlib's defaults for all others, inside the block.
+
+    It gives the methods their looks and names the fonts that they need.
 
     With `column`, figures are as wide as one of two columns of text.
     """
     families: dict[Any, Any] = {"font.family": [SETTINGS["font.family"], *fonts.families]} if fonts.families else {}
     token = _in_column.set(column)
     try:
-        with (
-            plt.rc_context({**SETTINGS, **(COLUMN_SETTINGS if column else {}), **families}), looks_of(methods),
-            warnings.catch_warnings(),
-        ):  # fmt: skip
+        settings = {**plain_matplotlib.DEFAULTS, **SETTINGS, **(COLUMN_SETTINGS if column else {}), **families}
+        with plt.rc_context(settings), looks_of(methods), warnings.catch_warnings():
             for said in ("Data has no positive values", "Attempt to set non-positive"):  # `beyond_log_axes` says so
                 warnings.filterwarnings("ignore", said)
             yield

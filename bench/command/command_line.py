@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,5 +114,7 @@ def resolve_device(name: str) -> str:
     if name not in ("cpu", "cuda", "auto"):
         raise ConfigError(f"--device {name}: allowed: cpu, cuda, auto")
     if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: no usable GPU on this machine; use cpu or auto")
+        chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        where = "on this machine" if chosen is None else f"among those that CUDA_VISIBLE_DEVICES={chosen} leaves"
+        raise ConfigError(f"--device cuda: no usable GPU {where}; use cpu or auto")
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name

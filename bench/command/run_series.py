@@ -87,8 +87,8 @@ class _Series:
 
     def make(self, number: int, item: Planned) -> None:
         """Makes a run that this process has claimed."""
-        tracking = item.experiment.tracking
-        sink = partial(open_sink, mode=tracking.mode, project=tracking.project, experiment=item.experiment.name)
+        tracking, name = item.experiment.tracking, item.experiment.name
+        sink = partial(open_sink, mode=tracking.mode_in(os.environ), project=tracking.project, experiment=name)
         self.display.start(number, item.spec)
         with self.journal.within(item.id, item.since):
             outcome = run(

@@ -18,6 +18,7 @@ from types import FrameType
 from bench.command.handover import Journal
 from bench.process.signals import WATCHED, handling, held, release_signals, tell
 from bench.process.stopped_parent import can_be_seen
+from bench.process.surroundings import neutral
 
 RENEW = 75
 """The exit code by which a child asks to be replaced by another one."""
@@ -94,7 +95,9 @@ class Relay:
             if self.asked:
                 return -self.asked  # the signal came before the child
             command = [sys.executable, "-P", "-c", CHILD, ROOT, *words]
-            self._child = subprocess.Popen(command, start_new_session=True, pass_fds=[descriptor])
+            self._child = subprocess.Popen(
+                command, env=neutral(os.environ), start_new_session=True, pass_fds=[descriptor]
+            )
         return self._child.wait()
 
     def _forward(self, number: int, frame: FrameType | None) -> None:

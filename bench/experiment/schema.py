@@ -54,6 +54,11 @@ class Tracking(Options):
     mode: Literal["online", "offline", "disabled"] = "offline"
     project: str = Field(default="oho-bench", min_length=1, max_length=LONGEST_PROJECT, pattern=r"^[\w.-]+$")
 
+    def mode_in(self, environment: Mapping[str, str]) -> str:
+        """Returns the mode: the file's, or else that of the variable WANDB_MODE."""
+        given = "mode" in self.model_fields_set
+        return self.mode if given else environment.get("WANDB_MODE") or self.mode
+
 
 def _with_a_name(given: Any) -> Any:
     if isinstance(given, Mapping):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.experiment.expansion import load_experiment
+from bench.process.surroundings import begin
 from bench.protocol.ledger import Ledger
 from bench.records import Outcome
 from bench.run.environment import place_and_date
@@ -104,4 +105,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    begin()
     main()

@@ -25,6 +25,7 @@ from torch.nn import functional
 
 import oho
 from bench.measure.published_step import PublishedStep
+from bench.process.surroundings import begin
 from bench.run.environment import describe_environment, place_and_date
 from bench.tasks.models import multilayer_perceptron
 from oho.freed_memory import keep_freed_memory
@@ -290,4 +291,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    begin()
     main()

@@ -61,7 +61,7 @@ class DataSet:
 
 def data_root(root: Path | None = None) -> Path:
     """Returns the folder that holds the data sets."""
-    return root or Path(os.environ.get("OHO_DATA", "data"))
+    return root or Path(os.environ.get("OHO_DATA") or "data")
 
 
 def load(data_set: DataSet, root: Path | None = None) -> Loaded:

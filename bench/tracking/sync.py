@@ -31,18 +31,13 @@ from bench.records.errors import RecordError
 from bench.records.files import check_no_link, read, reason
 from bench.records.json_files import write_json
 from bench.records.labels import PlanLabels
+from bench.tracking.wandb_settings import entity, server, sync_environment
 from bench.tracking.wandb_sink import agreeing, begin_run, replay, transcripts
 
 MEMORY = "sync.json"
 SET_UP = "View run"
 """What `wandb sync` prints when the server has accepted a run."""
 SET_UP_SECONDS, SILENT_SECONDS = 20, 60
-PATIENCE = {
-    "GRAPHQL_RETRY_MAX": 1, "GRAPHQL_RETRY_WAIT_MAX_SECONDS": 1, "GRAPHQL_TIMEOUT_SECONDS": 6, "FILE_STREAM_RETRY_MAX": 3,
-    "FILE_STREAM_RETRY_WAIT_MAX_SECONDS": 2, "FILE_STREAM_TIMEOUT_SECONDS": 20, "FILE_TRANSFER_RETRY_MAX": 3,
-}  # fmt: skip
-"""Settings of `wandb sync`, which would otherwise retry for minutes; the user's environment takes precedence."""
-MUTING = ("WANDB_MODE", "WANDB_SILENT", "WANDB_QUIET", "WANDB_DISABLED")
 COMPLAINT = re.compile(r"^(?:wandb: ERROR|Error:) +(?!Find detailed)(?:\[.*?\] )?(.+?)(?:\. Some run data.*)?$", re.M)
 HOPELESS = re.compile(r"giving up|timed out|no answer|dial tcp|api key|log(ged)? in|authentic|permission|\b40[13]\b", re.I)
 """Matches errors that the next run would meet as well."""
@@ -106,7 +101,7 @@ def sync(root: Path, options: Options) -> bool:
 def _bring_up(run: Run, manifest: Manifest, options: Options) -> str:
     """Uploads an ended run if it is not there yet, and returns what was done."""
     memory = _remembered(run.folder)
-    place = _digest(repr((os.environ.get("WANDB_BASE_URL"), options.entity, options.project)).encode())
+    place = _digest(repr((server(), options.entity or entity(), options.project)).encode())
     content = _digest(*(read(run.folder / name) for name in ("spec.json", "records.jsonl", "outcome.json")))
     if memory.get(place) == content:
         return "already there"
@@ -160,7 +155,8 @@ def _upload(files: Sequence[Path], options: Options) -> None:
     markers = [path.with_name(f"{path.name}.synced") for path in files]
     for marker in markers:
         marker.unlink(missing_ok=True)
-    where = [f"--{name}={value}" for name in ("project", "entity") if (value := getattr(options, name))]
+    places = {"project": options.project, "entity": options.entity or entity()}
+    where = [f"--{name}={value}" for name, value in places.items() if value]
     said = _listen([*where, "--include-online", "--include-synced", *(str(path.resolve()) for path in files)])
     errors = COMPLAINT.findall(said)
     if not errors and all(marker.exists() for marker in markers):
@@ -172,34 +168,32 @@ def _upload(files: Sequence[Path], options: Options) -> None:
 
 def _listen(arguments: Sequence[str]) -> str:
     """Returns all output of `wandb sync`, which is ended together with this process or if it is silent for too long."""
-    environment = {f"WANDB_X_{name}": str(value) for name, value in PATIENCE.items()}
-    environment |= {name: value for name, value in os.environ.items() if name not in MUTING}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        Path(scratch, "wandb").mkdir()  # for its logs, which would otherwise go elsewhere
-        environment |= {"WANDB_DIR": scratch, "WANDB_ERROR_REPORTING": "false"}
         command, path = [sys.executable, "-P", "-m", "wandb", "sync", *arguments], Path(scratch, "said")
-        with open(path, "w") as file:
+        with open(path, "w", encoding="utf-8") as file:
             process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
-            )
+                command, cwd=scratch, env=sync_environment(Path(scratch)), stdin=subprocess.DEVNULL, stdout=file,
+                stderr=file, start_new_session=True,
+            )  # fmt: skip
         try:
             _wait(process, path)
         finally:
             process.kill()
             process.wait()
-        return path.read_text(errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _wait(process: subprocess.Popen, path: Path) -> None:
     heard, last = 0, time.monotonic()
     while process.poll() is None and time.monotonic() - last < (SILENT_SECONDS if heard else SET_UP_SECONDS):
         time.sleep(0.05)
-        said = path.read_text(errors="replace")
+        said = path.read_text(encoding="utf-8", errors="replace")
         if SET_UP in said and len(said) > heard:
             heard, last = len(said), time.monotonic()
 
 
 def _public(text: str) -> str:
     """Returns the text without server addresses, the home folder and anything that may be a key."""
-    text = re.sub(r'"?https?://[^\s"]+"?', "the server", text).replace(str(Path.home()), "~")
+    home = os.path.expanduser("~")  # noqa: PTH111  a home that is unknown is no error here
+    text = re.sub(r'"?https?://[^\s"]+"?', "the server", text).replace(f"{home}/", "~/")
     return re.sub(r"\w{40,}", "[hidden]", text)

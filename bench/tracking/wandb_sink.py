@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import secrets
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +20,7 @@ from typing import Any
 from bench.records import Outcome, Run, title_of
 from bench.records.json_files import finite
 from bench.records.names import clipped
+from bench.tracking.wandb_settings import keep_to_folder, without_files
 
 TIMEOUT_SECONDS = 20
 LONGEST_NAME = LONGEST_GROUP = 128
@@ -186,16 +187,18 @@ def _log(run: Any, row: Mapping[str, Any]) -> None:
 def begin_run(folder: Path, *, mode: str, identity: str | None = None, part: str = "", **fields: Any) -> Any:
     """Begins a W&B run with its files in the folder.  `fields` are options of `wandb.init`.
 
-    If there is an identity, the W&B id is `identity` followed by `part`.  W&B itself would record user, host and paths;
-    what a reader needs to know of the machine is in the outcome's environment, which goes into the summary.
+    If there is an identity, the W&B id is `identity` followed by `part`, otherwise it is drawn here, so that nothing else
+    names the run.  W&B itself would record user, host and paths; what a reader needs to know of the machine is in the
+    outcome's environment, which goes into the summary.
     """
-    _keep_files_in(folder)
+    keep_to_folder(folder)
     import wandb
 
+    without_files(wandb.Settings)
     run = wandb.init(
         mode=mode,  # type: ignore[arg-type]
         dir=str(folder),
-        id=f"{identity}{part}" if identity else None,
+        id=f"{identity}{part}" if identity else secrets.token_hex(8),
         settings=wandb.Settings(
             reinit="create_new", console="off", disable_git=True, x_disable_stats=True, silent=True,
             x_save_requirements=False, disable_code=True, init_timeout=TIMEOUT_SECONDS,
@@ -206,13 +209,6 @@ def begin_run(folder: Path, *, mode: str, identity: str | None = None, part: str
     run.define_metric("counted_seconds", hidden=True)
     run.define_metric("*", step_metric="counted_seconds")
     return run
-
-
-def _keep_files_in(folder: Path) -> None:
-    """Keeps W&B from staging files in user-wide folders, its default."""
-    for variable in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
-        os.environ[variable] = str(folder)
-    os.environ["WANDB_ERROR_REPORTING"] = "false"
 
 
 def open_sink(run_id: str, spec: Mapping[str, Any], folder: Path, *, mode: str, project: str, experiment: str):
@@ -273,7 +269,7 @@ def read_back(path: Path) -> Transcript | None:
 
     place = ["--run-file", str(path.resolve()), str(path.resolve().parents[1])]
     command = [get_core_path(), "leet", "inspect", "--no-observability", "--json", *place]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+    said = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=TIMEOUT_SECONDS)
     held, ended = Transcript(""), False
     for line in said.stdout.splitlines():
         content = json.loads(line, parse_int=float)  # W&B writes 1e18 as an integer
@@ -293,12 +289,14 @@ def _is_own(path: Path) -> bool:
 def agreeing(folder: Path, expected: Sequence[Transcript], only: str = "*") -> list[Path]:
     """Returns W&B's files with the expected rows, one per W&B run, or none if any is missing.
 
-    `only` is a pattern of W&B ids.  Links and what is no regular file are passed over.
+    `only` is a pattern of W&B ids.  Links and what is no regular file are passed over, and so are files whose id other runs
+    of the results folder have, too: W&B would mix those runs.
     """
     found: dict[str, Path] = {}
     rows = {transcript.name: transcript.rows for transcript in expected}
     for path in sorted(folder.glob(f"wandb/*run-*/run-{only}.wandb")):
-        held = read_back(path) if _is_own(path) else None
+        shared = [other for other in folder.parent.glob(f"*/wandb/*run-*/{path.name}") if _is_own(other)]
+        held = read_back(path) if shared == [path] else None
         if held and held.name in rows and held.rows == rows[held.name]:
             found[held.name] = path
     return [found[name] for name in rows] if found.keys() == rows.keys() else []

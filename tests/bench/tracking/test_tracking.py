@@ -34,14 +34,19 @@ def inspect(folder):
 
 
 @pytest.mark.skipif(not WANDB.exists() and not shutil.which("wandb"), reason="the wandb command is not installed")
-def test_a_run_is_read_back_with_history_and_config(tmp_path):
+def test_a_run_is_read_back_with_history_and_config(tmp_path, monkeypatch):
+    """Whatever run or project the user's variables name."""
+    for name in ("RUN_ID", "PROJECT", "SWEEP_ID"):
+        monkeypatch.setenv(f"WANDB_{name}", "leak")
     spec = experiment(tmp_path, "oho-global").specs[0]
     tracked(spec, tmp_path)
+    assert list(tmp_path.glob("*/wandb/*run-*leak*")) == []
     (content,) = inspect(tmp_path / run_id(spec))
     text = json.dumps(content)
     evaluations = read_run(tmp_path / run_id(spec)).evaluations
     assert text.count('"history"') >= len(evaluations) == 7
     assert run_id(spec) in text
+    assert "leak" not in text
     assert "incumbent_validation_loss" in text
     assert "hyper/lr" in text
     assert "counted_seconds" in text
