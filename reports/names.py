@@ -51,6 +51,11 @@ class Names:
                 restored.isetitem(place, pd.Series(cells, index=table.index, dtype=object))
         return restored
 
+    def listed(self) -> list[list[str]]:
+        """Returns the shown and the whole name of those that are shortened, with code points for what fonts lack."""
+        pairs = ([text.removeprefix(UNSEEN), self.fonts.drawn(name)] for text, name in self.parts.items())
+        return sorted([text, whole] for text, whole in pairs if text != whole)
+
     def with_kinds(self, methods: Iterable[Method]) -> list[Method]:
         """Returns methods of shown names with the kinds that their whole names say."""
         return [self._with_kind(method) for method in methods]
