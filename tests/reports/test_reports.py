@@ -75,7 +75,7 @@ def test_performance_estimates(tmp_path):
 
 def test_a_shocked_reference_sets_no_target(tmp_path):
     ids = write_folder(tmp_path, LOSSES)
-    shocked = {**spec_of("oho-global", 0), "shock": {"label": "Noise", "events": []}}
+    shocked = {**spec_of("oho-global", 0), "shock": {"label": "Noise", "events": [{"epoch": 1, "label_noise": 0.5}]}}
     ids.append(write_run(tmp_path, shocked, [incumbent(100, 0.01), evaluation(100, 0.01)]))
     write_manifest(tmp_path, Manifest("both", ("performance",), {}, tuple(ids)))
     estimates = performance.estimate(read_tables(tmp_path))
