@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from bench.records.identity import title
 from bench.records.names import shown
-from bench.records.run_folder import title
 from reports.glyphs import NO_MORE, Fonts, fonts_for
 from reports.looks import Method
 from reports.units import Units
