@@ -37,7 +37,7 @@ def opening(tables: Tables, sections: list[Section]) -> dict[str, Any]:
     """Returns what PDF and page both begin with: title, date, the abstract's sentences, how many runs were measured."""
     runs = tables.runs.drop_duplicates("run")
     done = runs[runs["status"].isin(MEASURED)]
-    headlines = [finding for section in sections if section.headline for finding in section.findings[:1]]
+    headlines = dict.fromkeys(finding for section in sections if section.headline for finding in section.findings[:1])
     return {
         "title": "Hyperparameter optimization during training under equal budgets",
         "date": _newest(tables)[:10],
@@ -80,7 +80,7 @@ def _content(tables: Tables, sections: list[Section]) -> dict[str, Any]:
         "source": published.SOURCE,
         "problems": _problems(runs),
         "absent": _absent(tables),
-        "names": sorted([text, tables.names.fonts.drawn(name)] for text, name in tables.names.parts.items()),
+        "names": tables.names.listed(), "has_code_points": bool(tables.names.fonts.missing),
     }
 
 
@@ -200,7 +200,7 @@ def _power(losses: dict[str, dict[int, float]], ordered: list[str]) -> str:
     first, second = ordered[:2]
     more = to_separate(losses, first, second)
     if more is None:
-        return f"How many seeds would separate {first} from {second}, the two lowest, cannot be told from these runs."
+        return f"These runs do not show how many seeds would separate {first} from {second}, the two lowest."
     if more == 0:
         return f"There are as many seeds as it takes to separate {first} from {second}, the two lowest."
     return (

@@ -84,7 +84,11 @@ def names_in(manifests: Iterable[Manifest]) -> list[str]:
 
 
 def load(name: str, manifests: Iterable[Manifest], results: Path) -> Figure:
-    """Returns a figure by its name.  Raises `UnknownFigureError`, and `BrokenFigureError` for a user's own that fails."""
+    """Returns a figure by its name; a user's own may be named with its folder, as in a configuration.
+
+    Raises `UnknownFigureError`, and `BrokenFigureError` for a user's own that fails.
+    """
+    name = Path(name).name
     if name in FIGURES:
         return Figure(name, FIGURES[name], import_module(FIGURES[name].module))
     origins = [found for manifest in manifests if (found := (manifest.config.get("figures") or {}).get(name))]

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from bench.records.identity import title
 from bench.records.names import shown
-from bench.records.run_folder import title
 from reports.glyphs import NO_MORE, Fonts, fonts_for
 from reports.looks import Method
 from reports.units import Units
@@ -50,6 +50,11 @@ class Names:
                 cells = [self.whole.get(cell, cell) if isinstance(cell, str) else cell for cell in column]
                 restored.isetitem(place, pd.Series(cells, index=table.index, dtype=object))
         return restored
+
+    def listed(self) -> list[list[str]]:
+        """Returns the shown and the whole name of those that are shortened, with code points for what fonts lack."""
+        pairs = ([text.removeprefix(UNSEEN), self.fonts.drawn(name)] for text, name in self.parts.items())
+        return sorted([text, whole] for text, whole in pairs if text != whole)
 
     def with_kinds(self, methods: Iterable[Method]) -> list[Method]:
         """Returns methods of shown names with the kinds that their whole names say."""

@@ -42,7 +42,7 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
         if len(chosen[COLUMNS[name]].drop_duplicates()) > 1
     ]
     if differing:
-        raise NoData(f"Its runs differ in {' and in '.join(differing)}, so that they cannot be compared: it is not drawn.")
+        raise NoData(f"Its runs differ in {' and in '.join(differing)}, and cannot be compared, so it is not drawn.")
     return chosen
 
 

@@ -41,5 +41,5 @@ def units_of(runs: pd.DataFrame) -> Units:
     found = sorted(set(runs["units"]))
     if len(found) > 1:
         different = "; ".join(units.words for units in found)
-        raise NoData(f"Its runs measure different things ({different}), which share no axis: it is not drawn.")
+        raise NoData(f"Its runs measure different things ({different}), which share no axis, so it is not drawn.")
     return found[0]

@@ -8,24 +8,30 @@ from bench.experiment.plugins import entry_of
 from bench.experiment.schema import Budget
 from bench.experiment.spec import Spec, options_in
 from bench.experiment.tasks import TaskRead
+from bench.records.names import shown
+
+LISTED = 5
+"""How many methods a line names."""
 
 
 def too_short(task: TaskRead, budget: Budget, methods: Sequence[Spec]) -> Iterator[str]:
-    """Yields a line for each method whose first selection comes after the end of a budget in steps or epochs.
+    """Yields a line for the methods whose first selection, at the same step, comes after a budget in steps or epochs ends.
 
     When a timed run first selects is only known at its end, so the run itself warns.
     """
     if budget.unit == "seconds":
         return
     steps = budget.amount * (task.steps_per_epoch if budget.unit == "epochs" else 1)
+    labels: dict[int, list[str]] = {}
     for method in methods:
-        first = first_selection(task, method)
+        labels.setdefault(first_selection(task, method), []).append(method["label"])
+    for first, those in labels.items():
         if first > steps + 1e-9:
             epochs = first // task.steps_per_epoch
             length = f"{epochs} epoch{'s' if epochs > 1 else ''}"
             yield (
-                f"{method['label']!r} returns the untrained model in every run: the budget of {budget.amount:g}"
-                f" {budget.unit} ends before the first selection, after {first:,} steps ({length})"
+                f"{_listed(those)} the untrained model in every run: the budget of {budget.amount:g} {budget.unit} ends"
+                f" before the first selection, after {first:,} steps ({length})"
             )
 
 
@@ -34,3 +40,12 @@ def first_selection(task: TaskRead, method: Spec) -> int:
     options = entry_of("method", method).options.model_validate(options_in(method))
     epochs = options.validates_after_epochs
     return min(task.selection_period, task.selection_period if epochs is None else epochs * task.steps_per_epoch)
+
+
+def _listed(labels: Sequence[str]) -> str:
+    """Returns the subject and verb of the sentence; of many methods, it names the first."""
+    names = [repr(label) for label in shown(labels).values()]
+    if len(names) == 1:
+        return f"{names[0]} returns"
+    *most, last = names if len(names) <= LISTED else [*names[: LISTED - 1], f"{len(names) - LISTED + 1} more"]
+    return f"{', '.join(most)} and {last} return"

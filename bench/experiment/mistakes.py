@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from bench.experiment.plugins import Catalogue, Found
 from bench.experiment.registries import KINDS
@@ -20,6 +21,9 @@ WORDS = {
     "tuple_type": "a list, [...], is expected", "int_from_float": "a whole number is expected",
     "int_type": "a whole number is expected", "float_type": "a number is expected",
     "bool_type": "true or false is expected", "finite_number": "a finite number is expected",
+    "string_type": "a text is expected", "literal_error": "{expected} is expected",
+    "greater_than": "a number above {gt:g} is expected", "greater_than_equal": "a number of at least {ge:g} is expected",
+    "less_than": "a number below {lt:g} is expected", "less_than_equal": "a number of at most {le:g} is expected",
 }  # fmt: skip
 """What replaces pydantic's words for these mistakes."""
 Model = TypeVar("Model", bound=BaseModel)
@@ -33,7 +37,7 @@ def validate(file: YamlFile, prefix: Key, model: type[Model], content: Mapping[s
         # A misspelt key may also be reported as a missing one; only what was written has a place.
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         key = (*prefix, *_written(content, first["loc"]))
-        what = f"{dotted(key)}: {WORDS.get(first['type'], first['msg']).removeprefix('Value error, ')}"
+        what = f"{dotted(key)}: {in_words(first).removeprefix('Value error, ')}"
         if first["type"] == "extra_forbidden":
             what = f"unknown key {dotted(key)!r}; allowed: {', '.join(_allowed(model, first['loc']))}"
         elif first["type"] == "missing":
@@ -46,6 +50,12 @@ def validate(file: YamlFile, prefix: Key, model: type[Model], content: Mapping[s
         elif not isinstance(first["input"], Mapping):
             what += f" (given {first['input']!r})"
         raise file.error(key, what) from None
+
+
+def in_words(mistake: ErrorDetails) -> str:
+    """Returns what is wrong, in our words where there are some and otherwise in pydantic's."""
+    words = WORDS.get(mistake["type"])
+    return mistake["msg"] if words is None else words.format(**mistake.get("ctx", {}))
 
 
 def _written(content: Any, place: tuple[str | int, ...]) -> tuple[str | int, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.experiment.mistakes import WORDS, unknown, validate
+from bench.experiment.mistakes import WORDS, in_words, unknown, validate
 from bench.experiment.plugins import Catalogue
 from bench.experiment.shipped import spaces
 from bench.experiment.yaml_file import Key, YamlFile, read_yaml
@@ -114,8 +114,7 @@ def refusal(options: Options, name: str, value: float) -> str | None:
     try:
         type(options).model_validate(options.replace({name: value}).model_dump(warnings=False))
     except ValidationError as error:
-        first = error.errors()[0]
-        return WORDS.get(first["type"], first["msg"])
+        return in_words(error.errors()[0])
     return None
 
 

@@ -1,23 +1,19 @@
 """Writes what a run leaves on disk and reads it back.  Imports no torch."""
 
 from bench.records.errors import RecordError, ReportError, StorageError
+from bench.records.identity import run_id, title_of
+from bench.records.plans import Manifest, experiments_in, read_manifests, write_manifest
 from bench.records.run_folder import (
     PROTOCOL,
     SCHEMA,
-    Manifest,
     Outcome,
     Run,
     RunWriter,
-    experiments_in,
     is_damaged,
-    read_manifests,
     read_outcome,
     read_run,
     read_runs,
     result_at,
-    run_id,
-    title_of,
-    write_manifest,
     write_outcome,
 )
 from bench.records.schema import KINDS, Status

@@ -16,8 +16,10 @@ import pandas as pd
 
 from bench.records.errors import ReportError
 from bench.records.files import write_output
+from bench.records.identity import run_id, title_of
 from bench.records.labels import PlanLabels
-from bench.records.run_folder import Manifest, Outcome, Run, experiments_in, read_run, run_id, title_of
+from bench.records.plans import Manifest, experiments_in
+from bench.records.run_folder import Outcome, Run, read_run
 from bench.records.schema import KINDS, RESERVED, Status
 from bench.records.spreadsheets import for_spreadsheets
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.records.run_folder import run_id
+from bench.records.identity import run_id
 
 LABELLED = {"methods": "method", "shocks": "shock"}
 """What has a label: its key in a plan, and in a run's spec."""

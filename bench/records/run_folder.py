@@ -17,8 +17,6 @@ together with all lines after it; if it has one, `RecordError` names file, line 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,9 +26,10 @@ from typing import Any
 
 from bench.records.errors import RecordError
 from bench.records.files import APPENDING, check_in_place, check_no_link, open_regular, read, replacing, storing
+from bench.records.identity import run_id
 from bench.records.json_files import intact, read_lines, read_object, sealed, write_json
 from bench.records.processes import Process, changes
-from bench.records.schema import FOR_FIGURES, MANIFEST, OUTCOME, SPEC, Shape, Status, misfit, problem_of
+from bench.records.schema import OUTCOME, SPEC, Status, check, problem_of, read_checked
 
 SCHEMA = 3
 """Version of the files' layout."""
@@ -147,53 +146,6 @@ def result_at(run: Run, budget: float) -> Mapping[str, Any] | None:
     return found[-1] if found else None
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """An experiment's plan: its name, the figures it feeds, its resolved configuration, its run ids.
-
-    `project` is the W&B project in which its runs are tracked; it is None in plans of older versions.
-    """
-
-    experiment: str
-    figures: tuple[str, ...]
-    config: Mapping[str, Any]
-    runs: tuple[str, ...]
-    project: str | None = None
-
-
-def run_id(spec: Mapping[str, Any]) -> str:
-    """Returns the first 16 hexadecimal digits of SHA-256 over the canonical JSON of what affects the result of a spec, or
-    of a part of one.
-
-    Labels, families and units are left out, because only figures use them, and so is the path of data whose `content` is
-    known.
-    """
-    text = json.dumps(_without_labels(spec), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _without_labels(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_labels(item) for key, item in value.items() if not _is_left_out(key, value)}
-    return value
-
-
-def _is_left_out(key: str, part: Mapping[str, Any]) -> bool:
-    is_units = key == "units" and isinstance(part[key], Mapping)
-    return key in FOR_FIGURES or is_units or (key == "path" and "content" in part)
-
-
-def title_of(spec: Mapping[str, Any]) -> str:
-    """Returns a run's title: its method's label and, if there is one, its shock."""
-    shock = spec.get("shock")
-    return title(spec["method"]["label"], shock["label"] if shock else "")
-
-
-def title(method_label: str, shock_label: str) -> str:
-    """Returns the title of a run of a method with a shock; the shock's label is empty where there is none."""
-    return f"{method_label}; {shock_label}" if shock_label else method_label
-
-
 class RunWriter:
     """A writer of one run's folder.  Opened again after an interruption, it keeps the first `keep` bytes of the records.
 
@@ -266,40 +218,6 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
     write_json(folder / "outcome.json", {**asdict(outcome), "valid": outcome.valid})
 
 
-def write_manifest(root: Path, manifest: Manifest) -> None:
-    """Writes an experiment's plan, replacing an older plan of the same name."""
-    folder = root / "experiments"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / f"{manifest.experiment}.json", asdict(manifest))
-
-
-def read_manifests(root: Path) -> list[Manifest]:
-    """Returns the plan of every experiment in a results folder, by name."""
-    manifests = []
-    for path in sorted((root / "experiments").glob("*.json")):
-        content = _checked(path, MANIFEST, "remove this file and run the experiment again")
-        config, figures, runs = {"seeds": [], **content["config"]}, tuple(content["figures"]), tuple(content["runs"])
-        manifests.append(Manifest(content["experiment"], figures, config, runs, content.get("project")))
-    return manifests
-
-
-def experiments_in(root: Path) -> list[Manifest]:
-    """Returns the plans in a folder that a user has named; raises `RecordError` if it holds none, saying what it is."""
-    if (root / "spec.json").exists():
-        parent = root.resolve().parent
-        raise RecordError(f"{root}: this is the folder of one run; give the results folder that holds it, {parent}")
-    if not root.is_dir():
-        problem = "not a folder" if root.exists() else "no such folder"
-        raise RecordError(f"{root}: {problem}; give a results folder, as in `oho-bench run CONFIG --out DIR`")
-    manifests = read_manifests(root)
-    if not manifests:
-        if any(root.glob("*/spec.json")):
-            problem = "holds runs but no list of them, experiments/NAME.json"
-            raise RecordError(f"{root}: {problem}; `oho-bench run CONFIG --out {root}` writes it")
-        raise RecordError(f"{root}: no experiment has been run into this folder; use `oho-bench run CONFIG --out {root}`")
-    return manifests
-
-
 def read_runs(root: Path) -> Iterator[Run]:
     """Yields every run in a results folder, finished or not, by id."""
     for path in sorted(root.glob("*/spec.json")):
@@ -315,7 +233,7 @@ def read_run(folder: Path) -> Run:
         RecordError: if the files of a run with a result are not as they were written.
     """
     outcome = read_outcome(folder)
-    spec = _checked(folder / "spec.json", SPEC, f"remove {folder} to run it again")
+    spec = read_checked(folder / "spec.json", SPEC, f"remove {folder} to run it again")
     identity = run_id(spec)
     if identity != folder.name and identity != folder.resolve().name:
         problem = "changed since the run was made: its hash is not the folder's name"
@@ -358,20 +276,9 @@ def read_outcome(folder: Path) -> Outcome | None:
             f"{path}:1:1: has schema {content.get('schema')!r}, but this version reads {versions}; use another folder"
         )
     content = {"disturbed_because": content.get("invalid_because"), "earlier": [], **content}
-    _check(path, content, OUTCOME, remedy)
+    check(path, content, OUTCOME, remedy)
     try:
         content.pop("valid", None)
         return Outcome(**{**content, "status": Status(content["status"])})
     except TypeError as error:  # a key that outcomes do not have
         raise RecordError(f"{path}:1:1: not an outcome ({error}); {remedy}") from None
-
-
-def _checked(path: Path, shape: Shape, remedy: str) -> dict[str, Any]:
-    content = read_object(path, remedy)
-    _check(path, content, shape, remedy)
-    return content
-
-
-def _check(path: Path, content: Mapping[str, Any], shape: Shape, remedy: str) -> None:
-    if problem := misfit(content, shape):
-        raise RecordError(f"{path}:1:1: {problem}; {remedy}")

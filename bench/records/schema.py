@@ -7,7 +7,11 @@ from datetime import datetime
 from enum import StrEnum
 from itertools import chain
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
+
+from bench.records.errors import RecordError
+from bench.records.json_files import read_object
 
 MOMENT = ("used", "step", "epoch", "trial", "counted_seconds", "wall_seconds")
 KINDS = {
@@ -251,3 +255,16 @@ def problem_of(record: Any) -> str | None:
         if not (_is_number(record.get(name)) or (name in record and record[name] is None and name not in MOMENT)):
             return f"{name!r} must be a number{'' if name in MOMENT else ' or null'}; the run's records are damaged"
     return "'hyper' and 'scalars' must hold numbers or null; the run's records are damaged"
+
+
+def read_checked(path: Path, shape: Shape, remedy: str) -> dict[str, Any]:
+    """Returns the JSON object in a file of that shape.  Raises `RecordError`, with the remedy at its end."""
+    content = read_object(path, remedy)
+    check(path, content, shape, remedy)
+    return content
+
+
+def check(path: Path, content: Mapping[str, Any], shape: Shape, remedy: str) -> None:
+    """Raises `RecordError` where the content of a file has not that shape."""
+    if problem := misfit(content, shape):
+        raise RecordError(f"{path}:1:1: {problem}; {remedy}")

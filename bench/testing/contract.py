@@ -248,10 +248,10 @@ def _run(spec: Spec, folder: Path, **options: Any) -> tuple[Outcome, Run]:
 
 
 def _raised(message: str) -> str:
-    """Returns the last line of a failed run's traceback and the place that raised it."""
-    lines = [line.strip() for line in message.strip().splitlines()]
-    places = [line for line in lines if line.startswith("File ")]
-    return f"{lines[-1]} ({places[-1]})" if places else lines[-1]
+    """Returns the last line of a failed run's traceback and the place that raised it, as FILE:LINE."""
+    lines = message.strip().splitlines()
+    places = re.findall(r'^ *File "(.+)", line (\d+)', message, re.MULTILINE)
+    return f"{lines[-1].strip()} ({':'.join(places[-1])})" if places else lines[-1].strip()
 
 
 def _within(spec: Spec, unit: str, amount: float) -> Spec:

@@ -48,7 +48,7 @@ def estimate(tables: Tables) -> Estimates:
     paths = _paths(runs[runs["start"].notna()], tables.evaluations)
     swept = runs[runs["start"].isna() & runs["meta_rate"].notna()]
     if paths.empty or swept.empty:
-        raise NoData("This figure needs OHO from given starts and OHO at several meta-rates; it is not drawn.")
+        raise NoData("This figure needs OHO from given starts and OHO at several meta-rates, so it is not drawn.")
     require_finite(swept["test_loss"])
     rates = summarise(swept, ["method", "meta_rate"])
     return Estimates(paths, rates, about(tables, runs))

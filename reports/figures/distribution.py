@@ -16,7 +16,7 @@ from reports.looks import look
 from reports.selection import NoData, comparable, online, untrained
 from reports.statistics import bootstrap, interquartile_mean
 from reports.tables import Tables
-from reports.words import loss_text
+from reports.words import loss_text, plural
 
 QUESTION = "How much does the outcome of a training depend on where learning rate and L2 coefficient start?"
 METHOD = (
@@ -114,9 +114,9 @@ def _draw_method(axes: Axes, position: int, values: np.ndarray, row: Any, text: 
 def caption(estimates: RunEstimates) -> str:
     """Says what the figure shows, with n, budget and device."""
     seeds = estimates.summary["n"]
-    count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    runs = plural(seeds.max(), "run") if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()} runs"
     return (
-        f"Final test loss of {count} runs a method; each point is a run, the bar and the number above are its method's"
+        f"Final test loss of {runs} a method; each point is a run, the bar and the number above are its method's"
         f" median. {estimates.about.setting}"
     )
 

@@ -55,12 +55,13 @@ class Estimates:
 def estimate(tables: Tables) -> Estimates:
     """Returns trials and counted seconds to Global OHO's median final test loss, for each method."""
     runs = comparable(tables.runs)
-    reference = runs[runs["method"] == REFERENCE]
+    is_reference = runs["method"] == REFERENCE
+    reference = runs[is_reference & (runs["shock"] == "")]
     target = _target(reference["incumbent_test_loss"])
-    if not np.isfinite(target) or len(reference) == len(runs):
-        raise NoData("This figure needs a measured Global OHO run and another method; there are not both: it is not drawn.")
+    if not np.isfinite(target) or is_reference.all():
+        raise NoData("This figure needs a measured Global OHO run and another method, so it is not drawn.")
     if untrained(reference):
-        raise NoData("Most Global OHO runs return the untrained model, so that they set no target: it is not drawn.")
+        raise NoData("Most Global OHO runs return the untrained model, and set no target, so it is not drawn.")
     incumbents = dict(iter(tables.incumbents.groupby("run")))
     reached = [_reach(incumbents.get(row.run), target) for row in runs.itertuples()]
     data = runs[["run", "method", "label", "method_label", "over", "over_label", "seed"]].copy()

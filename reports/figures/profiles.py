@@ -65,10 +65,10 @@ def estimate(tables: Tables) -> Estimates:
     )  # fmt: skip
     losses = losses.dropna()
     if losses.shape[1] < 2 or len(losses) < 2:
-        raise NoData("This figure needs two or more problems on which two or more methods were run; it is not drawn.")
+        raise NoData("This figure needs two or more problems on which two or more methods were run, so it is not drawn.")
     best = losses.min(axis=1)
     if not np.isfinite(best).all() or (best <= 0).any():
-        raise NoData("On some problem no method has a finite loss above 0, so that there is no ratio; it is not drawn.")
+        raise NoData("On some problem no method has a finite loss above 0, which leaves no ratio, so it is not drawn.")
     ratios = losses.div(best, axis=0)
     factors = np.geomspace(1, min(LARGEST, max(1.1, ratios.replace(np.inf, np.nan).max(axis=None))), POINTS)
     methods = runs.drop_duplicates("label").set_index("label")

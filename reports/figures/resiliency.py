@@ -64,7 +64,7 @@ def estimate(tables: Tables) -> Estimates:
     runs = runs.assign(epoch=runs["events"].map(lambda events: events[0]["epoch"] if events else np.nan))
     rows = _recoveries(runs, dict(iter(tables.evaluations.groupby("run"))))
     if not rows:
-        raise NoData("This figure needs shocked runs beside the same runs without the shock; it is not drawn.")
+        raise NoData("This figure needs shocked runs beside the same runs without the shock, so it is not drawn.")
     found = pd.DataFrame(rows)
     shocks = list(dict.fromkeys(found["shock"]))
     found = found.assign(which=found["shock"].map(shocks.index))

@@ -56,7 +56,7 @@ def estimate(tables: Tables) -> Estimates:
     size = option(runs, "validation_batch_size").astype(float).where(online(runs), 0.0)
     runs = runs.assign(size=size.mask(option(runs, "source") == "training"))
     if not (runs["size"].isna().any() and (runs["size"] > 0).any()):
-        raise NoData("This figure needs OHO runs of both sources of hypergradients, with batch sizes; it is not drawn.")
+        raise NoData("This figure needs OHO runs of both sources of hypergradients, with batch sizes, so it is not drawn.")
     require_finite(runs["test_loss"])
     data = tables.evaluations.merge(runs[["run", "label", "size"]], on="run")
     curves = median_curves(data, ["label"], "test_loss")

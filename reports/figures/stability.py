@@ -58,7 +58,7 @@ def estimate(tables: Tables) -> Estimates:
             })  # fmt: skip
     summary = pd.DataFrame(rows)
     if summary.empty or set(summary["panel"]) != {"A", "B"}:
-        raise NoData("This figure needs OHO runs at given learning rates, with meta-rate 0 and above it; it is not drawn.")
+        raise NoData("This figure needs OHO runs at given learning rates, at meta-rate 0 and above, so it is not drawn.")
     require_finite(summary["median"], "norm")
     runs = measured(tables.runs)
     return Estimates(summary, about(tables, runs))

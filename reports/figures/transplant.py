@@ -33,7 +33,7 @@ def estimate(tables: Tables) -> RunEstimates:
     data = runs.assign(order=order, donor=donor, test_loss=runs["incumbent_test_loss"])
     data = data[data["order"].isin(list(ORDERS)) & data["donor"].isin(data.loc[data["order"] == "kept", "donor"])]
     if data.empty:
-        raise NoData("This figure needs OHO runs and transplants of their schedules; there are not both: it is not drawn.")
+        raise NoData("This figure needs OHO runs and transplants of their schedules, so it is not drawn.")
     places = {method.label: place for place, method in enumerate(tables.methods)}
     data = data.assign(place=data["donor"].map(places).fillna(len(places)), rank=data["order"].map(list(ORDERS).index))
     require_finite(data["test_loss"])

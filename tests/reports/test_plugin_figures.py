@@ -85,7 +85,7 @@ def test_estimate_and_draw_are_enough(measured_spec, tmp_path, monkeypatch):
 
 def test_the_command_line_draws_it_by_its_name(measured_spec, tmp_path):
     results = planned(measured_spec, MINE)
-    answer = command("figure", NAME, results, "-o", tmp_path / "one.pdf")
+    answer = command("figure", f"./{NAME}", results, "-o", tmp_path / "one.pdf")  # as in the configuration
     assert answer.exit_code == 0, answer.stderr
     assert (tmp_path / "one.png").exists()
 

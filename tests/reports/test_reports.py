@@ -73,6 +73,16 @@ def test_performance_estimates(tmp_path):
     assert summary.loc["oho-global", "seconds"] == 2.0
 
 
+def test_a_shocked_reference_sets_no_target(tmp_path):
+    ids = write_folder(tmp_path, LOSSES)
+    shocked = {**spec_of("oho-global", 0), "shock": {"label": "Noise", "events": [{"epoch": 1, "label_noise": 0.5}]}}
+    ids.append(write_run(tmp_path, shocked, [incumbent(100, 0.01), evaluation(100, 0.01)]))
+    write_manifest(tmp_path, Manifest("both", ("performance",), {}, tuple(ids)))
+    estimates = performance.estimate(read_tables(tmp_path))
+    assert estimates.target == 0.15
+    assert "itself first reaches 0.15 after 2 counted seconds" in " ".join(performance.findings(estimates))
+
+
 def test_a_run_that_never_selected_a_model_is_one_that_misses(tmp_path):
     """Its validation loss was never finite."""
     ids = write_folder(tmp_path, LOSSES)

@@ -56,6 +56,7 @@ def test_every_name_is_shown_in_every_figure_shortened_where_it_is_long(tmp_path
     assert list(names.values()) == LABELS
     assert {"=1+1", r"$\frac$ #x_* <b>", "Fixed"} < names.keys()
     assert all(len(name) <= 45 for name in names)
+    assert [name[:2] for name, _ in tables.names.listed()] == ["LL", "[6"]
     (line,) = caplog.messages
     assert "no installed font has 方 (U+65B9), 法 (U+6CD5); figures" in line
     with figure_style(methods=tables.methods, fonts=tables.names.fonts):

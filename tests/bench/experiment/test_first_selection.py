@@ -56,13 +56,20 @@ def test_a_timed_run_says_it_at_its_end(method, tmp_path, caplog):
     assert "untrained" not in caplog.text
 
 
-def test_a_dry_run_warns_once_a_method(tmp_path, caplog):
+def test_a_dry_run_warns_once_for_methods_that_select_at_the_same_step(tmp_path, caplog):
     config = write_config(tmp_path, "fixed", "adam")
     arguments = ["run", str(config), "--dry-run", "--set", "budget.steps=5", "--seeds", "0-4", "--device", "cpu"]
     answer = CliRunner().invoke(app, arguments)
     assert answer.exit_code == 0
-    told = [line for line in caplog.messages if "untrained" in line]
-    assert [line.partition(" returns")[0] for line in told] == ["experiment small: 'Fixed'", "experiment small: 'Adam'"]
+    warnings = [line for line in caplog.messages if "untrained" in line]
+    assert [line.partition(" the untrained")[0] for line in warnings] == ["experiment small: 'Fixed' and 'Adam' return"]
+
+
+def test_of_many_methods_a_warning_names_the_first_ones(tmp_path):
+    labels = ["x" * 200, *(f"m{number}" for number in range(2, 41))]
+    methods = [f"{{name: fixed, lr: {number}, label: {label}}}" for number, label in enumerate(labels, start=1)]
+    (warning,) = experiment(tmp_path, "fixed", overrides=["budget.steps=5", f"methods=[{', '.join(methods)}]"]).warnings
+    assert warning.startswith(f"'{'x' * 22}…{'x' * 21}', 'm2', 'm3', 'm4' and 36 more return the untrained model")
 
 
 def test_status_counts_the_runs_that_return_the_untrained_model(tmp_path):

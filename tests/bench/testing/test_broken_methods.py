@@ -93,7 +93,7 @@ def test_what_a_method_raises_is_one_line_with_its_place(tmp_path):
     [
         (["./missing.py:METHOD"], "missing.py: cannot be read (No such file or directory)"),
         (["fixd"], "unknown method 'fixd'; did you mean 'fixed'?"),
-        (["fixed", "--set", "lr=-1"], "lr: Input should be greater than 0"),
+        (["fixed", "--set", "lr=-1"], "lr: a number above 0 is expected"),
         (["fixed", "--task", "digit"], "unknown task 'digit'"),
     ],
 )

@@ -1,0 +1,60 @@
+"""Writes the plans of a results folder, `experiments/NAME.json`, and reads them back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.records.errors import RecordError
+from bench.records.json_files import write_json
+from bench.records.schema import MANIFEST, read_checked
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An experiment's plan: its name, the figures it feeds, its resolved configuration, its run ids.
+
+    `project` is the W&B project in which its runs are tracked; it is None in plans of older versions.
+    """
+
+    experiment: str
+    figures: tuple[str, ...]
+    config: Mapping[str, Any]
+    runs: tuple[str, ...]
+    project: str | None = None
+
+
+def write_manifest(root: Path, manifest: Manifest) -> None:
+    """Writes an experiment's plan, replacing an older plan of the same name."""
+    folder = root / "experiments"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{manifest.experiment}.json", asdict(manifest))
+
+
+def read_manifests(root: Path) -> list[Manifest]:
+    """Returns the plan of every experiment in a results folder, by name."""
+    manifests = []
+    for path in sorted((root / "experiments").glob("*.json")):
+        content = read_checked(path, MANIFEST, "remove this file and run the experiment again")
+        config, figures, runs = {"seeds": [], **content["config"]}, tuple(content["figures"]), tuple(content["runs"])
+        manifests.append(Manifest(content["experiment"], figures, config, runs, content.get("project")))
+    return manifests
+
+
+def experiments_in(root: Path) -> list[Manifest]:
+    """Returns the plans in a folder that a user has named; raises `RecordError` if it holds none, saying what it is."""
+    if (root / "spec.json").exists():
+        parent = root.resolve().parent
+        raise RecordError(f"{root}: this is the folder of one run; give the results folder that holds it, {parent}")
+    if not root.is_dir():
+        problem = "not a folder" if root.exists() else "no such folder"
+        raise RecordError(f"{root}: {problem}; give a results folder, as in `oho-bench run CONFIG --out DIR`")
+    manifests = read_manifests(root)
+    if not manifests:
+        if any(root.glob("*/spec.json")):
+            problem = "holds runs but no list of them, experiments/NAME.json"
+            raise RecordError(f"{root}: {problem}; `oho-bench run CONFIG --out {root}` writes it")
+        raise RecordError(f"{root}: no experiment has been run into this folder; use `oho-bench run CONFIG --out {root}`")
+    return manifests
