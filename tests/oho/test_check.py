@@ -110,6 +110,23 @@ def test_a_wrong_second_derivative_is_found_and_its_operation_named(lie):
     assert first_step(model, loss, curvature="finite_difference").engine == "finite_difference"
 
 
+@pytest.mark.parametrize("error", [0.0, 0.05])
+def test_a_product_in_float64_is_made_only_where_one_in_float32_disagrees(error):
+    """Products of few digits are no false alarm."""
+    types = []
+
+    def rounded(closure, parameters, tangents, **options):
+        found = oho.double_backward(closure, parameters, tangents, **options)
+        types.append(tangents.dtype)
+        return found._replace(products=found.products * (1 + error * (tangents.dtype == torch.float32)))
+
+    model, loss = model_with(nn.Tanh())
+    first_step(model, loss, curvature=rounded)
+    *checked, step = types
+    assert checked == [torch.float32, torch.float64][: 2 if error else 1]
+    assert step == torch.float32
+
+
 def test_an_engine_of_ones_own_that_is_wrong_is_found():
     def doubled(closure, parameters, tangents, **options):
         found = oho.double_backward(closure, parameters, tangents, **options)

@@ -1,7 +1,9 @@
 """What people put into a training loop: right, or refused by name.  The right value comes from whole trainings."""
 
 import copy
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -218,6 +220,48 @@ def test_a_parameter_frozen_later_is_an_error_that_names_it():
     model[0].weight.requires_grad_(False)
     with pytest.raises(ValueError, match=r"'0.weight' no longer require a gradient; freeze parameters first"):
         optimizer.step(lambda: loss_of(model, batches[0]))
+
+
+def test_a_parameter_unfrozen_later_is_an_error_that_names_it():
+    """It was left out, and would never be trained."""
+    model, batches = make_problem()
+    model[0].weight.requires_grad_(False)
+    optimizer = oho.OHO(model.named_parameters(), oho.SGD(0.1))
+    optimizer.step(lambda: loss_of(model, batches[0]))
+    model[0].weight.requires_grad_(True)
+    with pytest.raises(ValueError, match=r"'0.weight' require a gradient now.*make another optimizer"):
+        optimizer.step(lambda: loss_of(model, batches[0]))
+
+
+def test_trainings_in_two_threads_leave_each_others_buffers_alone():
+    """One trains while the other's first closure is watched; both are as if they were alone."""
+    started, other_is_done = threading.Event(), threading.Event()
+
+    def train(wait):
+        generator = torch.Generator().manual_seed(0)
+        model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1))
+        nn.init.ones_(model[1].weight)
+        optimizer, x = oho.OHO(model.parameters(), oho.SGD(0.1)), torch.randn(8, 3, generator=generator)
+
+        def loss():
+            if wait and not started.is_set():
+                started.set()
+                other_is_done.wait(timeout=20)
+            return model(x).square().mean()
+
+        for _ in range(3):
+            optimizer.step(loss, loss)
+        return model[0]
+
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(train, True)
+        assert started.wait(timeout=20)
+        quick = pool.submit(train, False).result()
+        other_is_done.set()
+        layers = [quick, slow.result()]
+    for layer in layers:
+        assert layer.num_batches_tracked == 6
+        assert torch.equal(layer.running_mean, layers[0].running_mean)
 
 
 def test_a_scaled_loss_is_said():
