@@ -28,6 +28,7 @@ from torch import Tensor
 
 from oho.engines.curvature import Derivatives, gradient_of
 from oho.engines.repetition import Repeatable
+from oho.engines.twice import TwiceDifferentiable
 from oho.flat_parameters import FlatParameters
 from oho.float64_closures import wide
 
@@ -181,7 +182,8 @@ def _difference(closure: Repeatable, parameters: FlatParameters, direction: Tens
     try:
         for sign in (1, -1):
             parameters.write(theta + sign * length * direction[0])
-            sides.append(parameters.flatten(gradient_of(closure, parameters)[1]))
+            with TwiceDifferentiable():  # as the product: other kernels draw other random numbers
+                sides.append(parameters.flatten(gradient_of(closure, parameters)[1]))
     finally:
         parameters.write(theta)
     rounding = ROUNDING * float((sides[0].norm(dim=-1, keepdim=True) / length).max())

@@ -149,7 +149,8 @@ def pearlmutter(
     with Tape(parameters) as tape:
         loss = loss_of(closure, parameters)
     if not tape.answers_for(loss):
-        return _differentiate_twice(loss, parameters, tangents, on_products)._replace(engine="double_backward")
+        with TwiceDifferentiable():
+            return _differentiate_twice(loss, parameters, tangents, on_products)._replace(engine="double_backward")
     with torch.no_grad():
         return Derivatives(loss.detach(), *sweep(tape, parameters, tangents, on_products))
 
@@ -161,10 +162,13 @@ def double_backward(
     *,
     on_products: Callable[[], None] = nothing,
 ) -> Derivatives:
-    """Computes products by a second backward pass: for few directions one by one, for many in one batched pass."""
+    """Computes products by a second backward pass: for few directions one by one, for many in one batched pass.
+
+    The backward passes run under the mode of the closure, too: activation checkpointing calls functions again there.
+    """
     with TwiceDifferentiable():
         loss = loss_of(closure, parameters)
-    return _differentiate_twice(loss, parameters, tangents, on_products)
+        return _differentiate_twice(loss, parameters, tangents, on_products)
 
 
 def _differentiate_twice(

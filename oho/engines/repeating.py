@@ -62,7 +62,7 @@ def _forward_products(
             _make_dual(parameters, tangent)
             with TwiceDifferentiable():
                 loss = loss_of(closure, parameters)
-            gradients = gradients_of(loss, parameters)
+                gradients = gradients_of(loss, parameters)
             parts = [None if g is None else forward_ad.unpack_dual(g) for g in gradients]
             parameters.flatten([None if part is None else part.tangent for part in parts], out=products[k])
             if k == 0:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from small_trainings import loss_of, make_problem
 from torch import nn
+from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 import oho
@@ -79,6 +80,21 @@ def test_the_check_changes_nothing(dtype):
     for checked, plain in zip(*runs, strict=True):
         assert checked.dtype == plain.dtype
         assert torch.equal(checked, plain)
+
+
+class Cast(nn.Module):
+    """As language models take their softmax."""
+
+    def forward(self, x):
+        return functional.softmax(x.float(), -1, dtype=torch.float32).to(torch.float32).type_as(x)
+
+
+def test_a_cast_to_float32_is_no_wrong_derivative():
+    """In float64 it would round the probe away."""
+    model, loss = model_with(Cast())
+    assert first_step(model, loss).engine == "double_backward"
+    assert oho.check(model, lambda: loss().float(), engines=("double_backward",)).ok
+    assert oho.audit(model, oho.OHO(model.parameters(), oho.SGD(0.1)), [(loss, loss)]).product.error < 1e-5
 
 
 LIES = {
