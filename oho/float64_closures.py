@@ -90,7 +90,7 @@ class _Widen(TorchFunctionMode):
         name, kwargs = getattr(function, "__name__", ""), kwargs or {}
         if function in NARROWING:
             return args[0].double()
-        if any(isinstance(leaf, Tensor) for leaf in tree_leaves((args, kwargs))):  # else it may draw numbers, in its own type
+        if any(isinstance(leaf, Tensor) for leaf in tree_leaves((args, kwargs))):  # else it may draw numbers
             args, kwargs = tree_map(_wide_type, (args, kwargs))
         in_place = name == "__setitem__" or "out" in kwargs or (name.endswith("_") and not name.endswith("__"))
         if in_place:  # the tensor written into stays what it is

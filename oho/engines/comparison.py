@@ -28,7 +28,7 @@ from torch import Tensor
 
 from oho.engines.curvature import Derivatives, gradient_of
 from oho.engines.repetition import Repeatable
-from oho.engines.twice import TwiceDifferentiable
+from oho.engines.twice import TwiceDifferentiable, recomputing
 from oho.flat_parameters import FlatParameters
 from oho.float64_closures import wide
 
@@ -182,7 +182,7 @@ def _difference(closure: Repeatable, parameters: FlatParameters, direction: Tens
     try:
         for sign in (1, -1):
             parameters.write(theta + sign * length * direction[0])
-            with TwiceDifferentiable():  # as the product: other kernels draw other random numbers
+            with TwiceDifferentiable(), recomputing():  # as the product: other kernels draw other random numbers
                 sides.append(parameters.flatten(gradient_of(closure, parameters)[1]))
     finally:
         parameters.write(theta)

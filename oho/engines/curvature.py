@@ -28,7 +28,7 @@ from torch import Tensor
 
 from oho.engines.repetition import Closure
 from oho.engines.tape import Tape, sweep
-from oho.engines.twice import TwiceDifferentiable
+from oho.engines.twice import TwiceDifferentiable, recomputing
 from oho.flat_parameters import FlatParameters
 
 Gradients = list[Tensor | None]
@@ -149,8 +149,7 @@ def pearlmutter(
     with Tape(parameters) as tape:
         loss = loss_of(closure, parameters)
     if not tape.answers_for(loss):
-        with TwiceDifferentiable():
-            return _differentiate_twice(loss, parameters, tangents, on_products)._replace(engine="double_backward")
+        return _differentiate_twice(loss, parameters, tangents, on_products)._replace(engine="double_backward")
     with torch.no_grad():
         return Derivatives(loss.detach(), *sweep(tape, parameters, tangents, on_products))
 
@@ -162,15 +161,13 @@ def double_backward(
     *,
     on_products: Callable[[], None] = nothing,
 ) -> Derivatives:
-    """Computes products by a second backward pass: for few directions one by one, for many in one batched pass.
-
-    The backward passes run under the mode of the closure, too: activation checkpointing calls functions again there.
-    """
+    """Computes products by a second backward pass: for few directions one by one, for many in one batched pass."""
     with TwiceDifferentiable():
         loss = loss_of(closure, parameters)
-        return _differentiate_twice(loss, parameters, tangents, on_products)
+    return _differentiate_twice(loss, parameters, tangents, on_products)
 
 
+@recomputing()
 def _differentiate_twice(
     loss: Tensor, parameters: FlatParameters, tangents: Tensor, on_products: Callable[[], None]
 ) -> Derivatives:

@@ -208,3 +208,9 @@ def test_an_audit_reports_its_own_product():
 def test_an_unknown_check_is_an_error(bad):
     with pytest.raises(ValueError, match="allowed are 'first' and None"):
         oho.OHO(nn.Linear(2, 1).parameters(), oho.SGD(0.1), check=bad)
+
+
+def test_arguments_in_the_wrong_order_are_told_so():
+    model, loss = model_with(nn.Tanh())
+    with pytest.raises(TypeError, match=r"give the model, then the closure: oho.check\(model, closure\)"):
+        oho.check(loss, model)

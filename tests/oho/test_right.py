@@ -11,7 +11,7 @@ from small_trainings import loss_of, make_problem
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
-from torch.utils.checkpoint import CheckpointFunction
+from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
 import oho
 
@@ -63,6 +63,13 @@ class Attention(nn.Module):
         return self.last(functional.scaled_dot_product_attention(queries, queries, queries).mean((1, 2)))
 
 
+class Checkpointed(Attention):
+    """What its backward pass computes again must be what its forward pass has computed."""
+
+    def forward(self, inputs):
+        return checkpoint(super().forward, inputs, use_reentrant=False)
+
+
 class Recurrent(nn.Module):
     def __init__(self, kind):
         super().__init__()
@@ -92,6 +99,7 @@ def words():
 
 EXACT = {
     "attention": lambda: classifier(Attention(), sequences),
+    "checkpointed attention": lambda: classifier(Checkpointed(), sequences),
     "LSTM": lambda: classifier(Recurrent(nn.LSTM), sequences),
     "GRU": lambda: classifier(Recurrent(nn.GRU), sequences),
     "fused weight norm": lambda: classifier(
