@@ -74,7 +74,7 @@ class Made:
         self._dtype, self._device = parameters.tensors[0].dtype, parameters.tensors[0].device
 
     def check(self) -> None:
-        """Raises ValueError for parameters that have been converted, moved or frozen since."""
+        """Raises ValueError for parameters that have been converted, moved, frozen or unfrozen since."""
         now = self._parameters.tensors[0]
         if (self._dtype, self._device) != (now.dtype, now.device):
             raise ValueError(
@@ -87,4 +87,9 @@ class Made:
             raise ValueError(
                 f"parameters: {frozen} no longer require a gradient; freeze parameters first (requires_grad_(False)), then"
                 " make the optimizer, which leaves them out"
+            )
+        if thawed := [name for name, tensor in self._parameters.frozen if tensor.requires_grad]:
+            raise ValueError(
+                f"parameters: {', '.join(map(repr, thawed))} require a gradient now, and were left out since they did not"
+                " when the optimizer was made; make another optimizer, whose initial values may be `hyper` of this one"
             )

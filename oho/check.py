@@ -105,6 +105,8 @@ def check(
         TypeError, ValueError: for parameters that `oho.OHO` refuses, or a closure that returns no loss.
         RuntimeError: for a closure that returns another loss when it is called again.
     """
+    if callable(model) and not isinstance(model, nn.Module):
+        raise TypeError("check: a function was given first; give the model, then the closure: oho.check(model, closure)")
     parameters = flat_parameters(model.named_parameters() if isinstance(model, nn.Module) else model, members)
     asked = [(name_of(engine), resolve_engine(engine)) for engine in engines]
     device = parameters.tensors[0].device

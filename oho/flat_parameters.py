@@ -28,7 +28,7 @@ class FlatParameters:
     """The model's own tensors and how they lie in a flat one.
 
     `tensors[i]`, named `names[i]`, takes `sizes[i]` elements of the last axis; `members` is None without a population.
-    Without names (`named` False) a tensor is called by its place.
+    Without names (`named` False) a tensor is called by its place.  `frozen` are the tensors left out, by name.
     """
 
     names: tuple[str, ...]
@@ -36,6 +36,7 @@ class FlatParameters:
     sizes: tuple[int, ...]
     members: int | None
     named: bool = True
+    frozen: tuple[tuple[str, Tensor], ...] = ()
 
     @property
     def rows(self) -> int:
@@ -119,6 +120,7 @@ def flat_parameters(parameters: Given, members: int | None = None) -> FlatParame
             kind = type(tensor).__name__
             raise TypeError(f"parameters: {name!r} is a {kind}; give model.parameters() or named_parameters()")
         _check_kind(name, tensor)
+    frozen = tuple((name, tensor) for name, tensor in pairs if not tensor.requires_grad)
     pairs = [(name, tensor) for name, tensor in pairs if tensor.requires_grad]
     if not pairs:
         raise ValueError("parameters: none that require a gradient were given")
@@ -134,7 +136,8 @@ def flat_parameters(parameters: Given, members: int | None = None) -> FlatParame
     if members is not None:
         _check_members(members, names, tensors)
     sizes = tuple(t.numel() // (members or 1) for t in tensors)
-    return FlatParameters(names, tensors, sizes, members, named=all(isinstance(item, tuple) for item in given))
+    named = all(isinstance(item, tuple) for item in given)
+    return FlatParameters(names, tensors, sizes, members, named=named, frozen=frozen)
 
 
 def _check_kind(name: str, tensor: Tensor) -> None:

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from oho.engines.curvature import Closure
 from oho.randomness import random_state, replay
 
 NARROW = (torch.float32, torch.float16, torch.bfloat16)
+NARROWING = (Tensor.float, Tensor.half, Tensor.bfloat16)
+"""A loop casts logits with them; in float64 they would round a tiny change away."""
 
 
 class Replayed:
@@ -86,6 +88,10 @@ def wide(dtype: torch.dtype) -> Iterator[None]:
 class _Widen(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         name, kwargs = getattr(function, "__name__", ""), kwargs or {}
+        if function in NARROWING:
+            return args[0].double()
+        if any(isinstance(leaf, Tensor) for leaf in tree_leaves((args, kwargs))):  # else it may draw numbers
+            args, kwargs = tree_map(_wide_type, (args, kwargs))
         in_place = name == "__setitem__" or "out" in kwargs or (name.endswith("_") and not name.endswith("__"))
         if in_place:  # the tensor written into stays what it is
             return function(*args[:1], *tree_map(_widened, args[1:]), **kwargs)
@@ -118,6 +124,10 @@ class _DrawAs(TorchDispatchMode):
 
     def _narrowed(self, value: Any) -> Any:
         return value.to(self.dtype) if isinstance(value, Tensor) and value.dtype == torch.float64 else value
+
+
+def _wide_type(value: Any) -> Any:
+    return torch.float64 if isinstance(value, torch.dtype) and value in NARROW else value
 
 
 def _widened(value: Any) -> Any:

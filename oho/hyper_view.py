@@ -1,4 +1,4 @@
-"""Hyperparameter values as a mapping whose entries can be assigned.
+"""Hyperparameter values as a mapping whose entries can be assigned, or as plain numbers.
 
     symbol  name    shape            meaning
     h       value   (S,) or (M, S)   one value for each set (and member)
@@ -9,7 +9,8 @@ its bounds, and one into a mere copy would have no effect.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -78,3 +79,13 @@ class HyperView(Mapping[str, Tensor]):
     def __repr__(self) -> str:
         """Shows the values as lists."""
         return repr({name: value.tolist() for name, value in self._values.items()})
+
+
+def flat_values(groups: Iterable[Mapping[str, Any]], names: Iterable[str]) -> dict[str, float]:
+    """Returns the values of shown groups as one mapping, {"lr/head": 0.1}, or {"lr/head/0": 0.1, ...} with members."""
+    found: dict[str, float] = {}
+    for group, name in itertools.product(groups, tuple(names)):
+        key, value = f"{name}/{group['name']}", group[name]
+        of_members = enumerate(value) if isinstance(value, list) else ()
+        found |= {f"{key}/{member}": number for member, number in of_members} or {key: float(value)}
+    return found

@@ -28,7 +28,7 @@ from oho.engines.answering import Curvature
 from oho.engines.curvature import Closure, Derivatives, Engine
 from oho.flat_parameters import Given, flat_parameters
 from oho.freed_memory import keep_freed_memory
-from oho.hyper_view import HyperView
+from oho.hyper_view import HyperView, flat_values
 from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, MetaRule, default_meta
 from oho.micro_batches import Closures, listed, mean_derivatives, mean_gradient
 from oho.parameter_groups import ParameterGroup, given_groups, groups_of_sets, groups_of_tensors, shown_groups, tuned_by_any
@@ -58,8 +58,8 @@ class OHO(torch.optim.Optimizer):
         discount: μ in [0, 1] on the tangents before each step; 1 is OHO, 0 the one-step hypergradient, which needs no
             curvature.  None is 1, or DEFAULT_DISCOUNT if `meta` is None.
         influence_limit: c; a row of the influence in which the norm of d(parameters)/d(log h) exceeds c times that of the
-            parameters is shortened to that: where it would be longer, training is unstable and the row grows without
-            bound.  None is no limit, or DEFAULT_LIMIT if `meta` is None; math.inf is no limit in any case.
+            parameters is shortened to that: where training is unstable, it would grow without bound.  None is
+            DEFAULT_LIMIT if `meta` is None, else no limit; math.inf is no limit in any case.
         reset_every: steps after which the influence is set to zero; 0 is never.
         update_every: steps between two meta-steps; the influence follows every step all the same.
         curvature: "pearlmutter" (products of layered networks by sweeps over a tape, of all other models as the next),
@@ -155,17 +155,8 @@ class OHO(torch.optim.Optimizer):
         return HyperView(values, self.set_hyper)
 
     def flat_hyper(self) -> dict[str, float]:
-        """Returns present values as plain numbers for any logger, {"lr/0.weight": 0.1}: by name and set.
-
-        With members, by name, set and member.
-        """
-        found: dict[str, float] = {}
-        for group in self.param_groups:
-            for name in self.rule.names:
-                key, value = f"{name}/{group['name']}", group[name]
-                of_members = enumerate(value) if isinstance(value, list) else ()
-                found |= {f"{key}/{member}": number for member, number in of_members} or {key: float(value)}
-        return found
+        """Returns present values as plain numbers for any logger, {"lr/0.weight": 0.1}: by name and set (and member)."""
+        return flat_values(self.param_groups, self.rule.names)
 
     @property
     def hypergradient(self) -> dict[str, Tensor]:
@@ -179,8 +170,7 @@ class OHO(torch.optim.Optimizer):
     def skipped(self) -> dict[str, Any]:
         """Meta-steps skipped, by reason: an int, or (M,) with members.
 
-        "influence": the tangents were not finite; "hypergradient": they were, but not the hypergradient or the value
-        that the meta-rule made of it.
+        "influence": tangents were not finite; "hypergradient": it, or what the meta-rule made of it, was not.
         """
         return self._recursion.counts.skipped
 
@@ -200,8 +190,8 @@ class OHO(torch.optim.Optimizer):
 
         Raises:
             TypeError, ValueError: for a closure that returns something else, or a model converted to another dtype or
-                device, or frozen, since the optimizer was made.
-            RuntimeError: for a closure whose second derivative is wrong, or that uses reentrant checkpointing.
+                device, frozen or unfrozen, since the optimizer was made.
+            RuntimeError: for a wrong second derivative, a graph that is gone, or reentrant checkpointing.
             FloatingPointError: for a hypergradient that is not finite, if `on_nonfinite` is "raise".
         """
         self._made.check()

@@ -1,6 +1,8 @@
 """Parameter groups, as torch.optim knows them: what a user gives, and the `param_groups` that an optimizer shows.
 
 Given, a group is a mapping with "params" and, if they differ from the rule's, its own initial values, "tune" and "name".
+A value that a group gives as 0 stays 0, unless the group's own "tune" names it: {"params": biases, "weight_decay": 0.0}
+is how programs say that biases do not decay.
 Shown, a group is one set: its parameters, its values as plain numbers, its "tune" and its "name".
 """
 
@@ -66,8 +68,14 @@ def _group(place: int, given: Mapping[str, Any], rule: Rule) -> GivenGroup:
     for name, value in values.items():
         if not isinstance(value, int | float | Tensor):
             raise TypeError(f"parameters: {name}={value!r} of group {place}: a number is expected")
+    if "tune" not in given:
+        tune = [name for name in tune if not _is_zero(values.get(name))]
     parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     return GivenGroup(str(given.get("name", f"group{place}")), values, tuple(tune), parameters)
+
+
+def _is_zero(value: float | Tensor | None) -> bool:
+    return isinstance(value, int | float) and value == 0
 
 
 def groups_of_tensors(groups: Sequence[GivenGroup], flat: FlatParameters) -> list[GivenGroup]:

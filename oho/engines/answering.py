@@ -11,17 +11,25 @@ differences of gradients (`oho.engines.comparison`).  Nothing of that moves para
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from oho.engines.callers import say
 from oho.engines.comparison import compare
-from oho.engines.curvature import Closure, Derivatives, Engine, double_backward, gradient_alone, gradient_of, pearlmutter
+from oho.engines.curvature import (
+    Closure,
+    Derivatives,
+    Engine,
+    GraphGoneError,
+    double_backward,
+    gradient_alone,
+    gradient_of,
+    pearlmutter,
+)
 from oho.engines.names import ENGINES, name_of, resolve_engine
 from oho.engines.repeating import finite_difference
 from oho.engines.repetition import Buffers, Repeatable
@@ -31,7 +39,6 @@ from oho.flat_parameters import FlatParameters
 
 ONCE_DIFFERENTIABLE = ("is not implemented", "double backward", "differentiate twice", "forward AD", "forward mode AD")
 """Parts of PyTorch's messages where an operation has no second derivative."""
-FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 CALLS_ONCE = (pearlmutter, double_backward)
 
 
@@ -68,7 +75,7 @@ class Curvature:
             try:
                 found = self._answer(again, tangents, on_products=on_products)
             except RuntimeError as error:
-                if doubt and "leaves backward()" in str(error):  # a running total, whose graph is gone
+                if doubt and isinstance(error, GraphGoneError):  # a running total, whose graph is gone
                     raise RuntimeError(doubt) from error
                 raise
         self._settle()
@@ -140,13 +147,18 @@ class Curvature:
         """Compares one product.  Returns why that was not possible, if so: a step may do without it.
 
         Raises:
-            RuntimeError: for a wrong second derivative, or products that call again what cannot be repeated.
+            RuntimeError: for a wrong second derivative, a graph that is gone, or products that call again what cannot be
+                repeated.
         """
         repeated = self._repeatable(closure)
         try:
             with eager():
                 asked = None if self._engine is finite_difference else self._answer
-                found = compare(asked, repeated, self._parameters, agree=self._largest)
+                found = compare(
+                    asked, repeated, self._parameters, own_type_first=not self._parameters.is_narrow, agree=self._largest
+                )
+        except GraphGoneError:
+            raise
         except Exception as error:  # the step that follows raises it again, if it is the user's
             return f"the second derivative of the training loss could not be checked: {one_line(error)}"
         finally:
@@ -198,11 +210,3 @@ def one_line(error: Exception) -> str:
     """Returns an error's kind and the first line of what it says."""
     first = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {first.rstrip('.')}"
-
-
-def say(what: str) -> None:
-    """Warns at the line of the user's program that called this package, by way of PyTorch or not."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(FOREIGN):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(what, stacklevel=level)

@@ -8,7 +8,6 @@ function is to blame: autograd functions written in Python, and values that were
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from oho.engines.callers import caller
 from oho.engines.repetition import Repeatable
 from oho.engines.twice import TwiceDifferentiable
 from oho.engines.watch import graph_of
@@ -25,7 +25,6 @@ from oho.engines.watch import graph_of
 WIDTH = 1e-6
 WRONG = 1e-3
 """Relative error of one function's product from which it is to blame; rounding and truncation leave 1e-8."""
-FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 
 def blame(closure: Repeatable) -> tuple[str, ...]:
@@ -113,7 +112,5 @@ def _floats(result: Any) -> list[Tensor]:
 
 def _line() -> str:
     """Returns file and line of the nearest caller that is neither PyTorch's nor ours."""
-    frame = sys._getframe(2)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(FOREIGN):
-        frame = frame.f_back
+    frame = caller()[0]
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"

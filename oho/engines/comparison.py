@@ -11,6 +11,9 @@ gradient has no digits left to subtract, and a ReLU that switches between the tw
 (with 100 examples and 400 units, at r = 1e-4, more than the product itself).  At r = 1e-8, rounding leaves 1e-7 of d in
 the networks we measured, and kinks are met in few of 1e8 units; where p and d disagree, a second r tells which is wrong:
 two differences that agree with each other are right.
+
+p needs neither.  In the parameters' own type it costs a third of what it does in float64 (ResNet-18 on a CPU) and agrees
+with d all the same, to 1e-5.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from torch import Tensor
 
 from oho.engines.curvature import Derivatives, gradient_of
 from oho.engines.repetition import Repeatable
+from oho.engines.twice import TwiceDifferentiable, recomputing
 from oho.flat_parameters import FlatParameters
 from oho.float64_closures import wide
 
@@ -75,43 +79,70 @@ class Comparison:
 
 
 def compare(
-    products: Products | None, closure: Repeatable, parameters: FlatParameters, *, agree: Agreement = lambda error: error
+    products: Products | None,
+    closure: Repeatable,
+    parameters: FlatParameters,
+    *,
+    own_type_first: bool = False,
+    agree: Agreement = lambda error: error,
 ) -> Comparison:
     """Compares an engine's product with central differences.  Without an engine, says whether the closure can be repeated.
 
-    The parameters are left as they were; the caller undoes what the closure did.
+    With `own_type_first`, a product in the parameters' own type is right where it agrees, and one in float64 decides where
+    it does not.  The parameters are left as they were; the caller undoes what the closure did.
     """
-    direction = random_direction(parameters)
-    with torch.enable_grad():
-        closure()  # meets the modules whose buffers take part
+    direction, product = random_direction(parameters), None
+    if products is not None and own_type_first:
+        product = products(closure, direction.to(parameters.dtype)).products[0].double()
+    else:
+        with torch.enable_grad():
+            closure()  # meets the modules whose buffers take part
+    earlier = closure.losses[-1:]
+    closure.losses.clear()
     with tensors_in_float64((*parameters.tensors, *closure.buffers())) as dtype, wide(dtype):
         try:
-            return _compared(products, closure, parameters, direction, agree)
+            return _compared(products, product, closure, parameters, direction=direction, agree=agree)
         except RuntimeError:
-            if _moved(closure) <= SAME_LOSS:
+            losses = _ends(earlier + closure.losses)
+            if _moved(losses) <= SAME_LOSS:
                 raise
-            return Comparison("unrepeatable", {}, Difference(direction[0], 0.0), _losses(closure))
+            return Comparison("unrepeatable", {}, Difference(direction[0], 0.0), losses)
 
 
 def _compared(
-    products: Products | None, closure: Repeatable, parameters: FlatParameters, direction: Tensor, agree: Agreement
+    products: Products | None,
+    product: Tensor | None,
+    closure: Repeatable,
+    parameters: FlatParameters,
+    *,
+    direction: Tensor,
+    agree: Agreement,
 ) -> Comparison:
-    product = None if products is None else products(closure, direction).products[0]
+    """Compares `product`, if it is there and agrees, else one in float64."""
+    in_float64 = product is None
+    if products is not None and in_float64:
+        product = products(closure, direction).products[0]
     found: list[Difference] = []
     errors: dict[str, float] = {}
     for width in WIDTHS:
         found.append(_difference(closure, parameters, direction, width))
-        if agree(_moved(closure)) > SAME_LOSS:
-            return Comparison("unrepeatable", {}, found[-1], _losses(closure))
+        losses = _ends(closure.losses)
+        if agree(_moved(losses)) > SAME_LOSS:
+            return Comparison("unrepeatable", {}, found[-1], losses)
         if product is not None:
             errors = errors_of(parameters, product, found[-1])
-        if agree(max(errors.values(), default=0.0)) <= TOLERANCE:
-            return Comparison("right", errors, found[-1], _losses(closure))
+        error = agree(max(errors.values(), default=0.0))
+        if products is not None and error > TOLERANCE and not in_float64:
+            product, in_float64 = products(closure, direction).products[0], True
+            errors = errors_of(parameters, product, found[-1])
+            error = agree(max(errors.values()))
+        if error <= TOLERANCE:
+            return Comparison("right", errors, found[-1], losses)
         if len(found) > 1:
             between = max(errors_of(parameters, found[-2].value, found[-1]).values())
             if agree(between / max(errors.values())) < 0.1:
-                return Comparison("wrong", errors, found[-1], _losses(closure))
-    return Comparison("undecided", errors, found[-1], _losses(closure))
+                return Comparison("wrong", errors, found[-1], losses)
+    return Comparison("undecided", errors, found[-1], losses)
 
 
 def random_direction(parameters: FlatParameters) -> Tensor:
@@ -151,7 +182,8 @@ def _difference(closure: Repeatable, parameters: FlatParameters, direction: Tens
     try:
         for sign in (1, -1):
             parameters.write(theta + sign * length * direction[0])
-            sides.append(parameters.flatten(gradient_of(closure, parameters)[1]))
+            with TwiceDifferentiable(), recomputing():  # as the product: other kernels draw other random numbers
+                sides.append(parameters.flatten(gradient_of(closure, parameters)[1]))
     finally:
         parameters.write(theta)
     rounding = ROUNDING * float((sides[0].norm(dim=-1, keepdim=True) / length).max())
@@ -169,13 +201,12 @@ def errors_of(parameters: FlatParameters, product: Tensor, difference: Differenc
     return {name: error if error == error else torch.inf for name, error in found.items()}
 
 
-def _losses(closure: Repeatable) -> tuple[float, float]:
-    """Returns the first and last loss in float64; the very first one was in the closure's own type."""
-    computed = [float(loss.sum()) for loss in closure.losses[1:]]
-    return computed[0], computed[-1]
+def _ends(losses: Sequence[Tensor]) -> tuple[float, float]:
+    """Returns the first and the last of what a closure returned."""
+    return float(losses[0].sum()), float(losses[-1].sum())
 
 
-def _moved(closure: Repeatable) -> float:
+def _moved(losses: tuple[float, float]) -> float:
     """Returns the relative change of the loss between evaluations at what is nearly one point."""
-    first, last = _losses(closure)
+    first, last = losses
     return abs(first - last) / max(abs(first), abs(last), 1e-300)

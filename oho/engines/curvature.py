@@ -28,7 +28,7 @@ from torch import Tensor
 
 from oho.engines.repetition import Closure
 from oho.engines.tape import Tape, sweep
-from oho.engines.twice import TwiceDifferentiable
+from oho.engines.twice import TwiceDifferentiable, recomputing
 from oho.flat_parameters import FlatParameters
 
 Gradients = list[Tensor | None]
@@ -38,6 +38,16 @@ BATCHED_FROM = 3
 batch 100, a loop took 1.0 times the batched pass's time for 2 or 3 directions, 1.2 for 4, 1.3 for 8, 1.5 for 16."""
 BATCHED_ELEMENTS = 1 << 24
 """Largest K·M·N of one batched pass: beyond it memory costs more than the calls saved."""
+
+
+class GraphGoneError(RuntimeError):
+    """A loss was taken backward before it came here."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the graph of a closure's loss is gone: a closure computes its loss inside (model(x) too) and leaves backward()"
+            " to the optimizer"
+        )
 
 
 class Derivatives(NamedTuple):
@@ -104,7 +114,12 @@ def gradients_of(loss: Tensor, parameters: FlatParameters, *, graph: bool = Fals
             found = torch.autograd.grad(total, parameters.tensors, create_graph=graph, allow_unused=True)
     except RuntimeError as error:
         if "second time" in str(error):
-            raise RuntimeError("a closure returns its loss and leaves backward() to the optimizer") from error
+            raise GraphGoneError from error
+        if "modified by an inplace operation" in str(error):
+            raise RuntimeError(
+                "what a closure's loss needs was changed in place before its backward pass: a closure computes all of its"
+                f" loss inside (model(x) too); PyTorch says: {str(error).split(' Hint:')[0]}"
+            ) from error
         if "does not require grad" in str(error):
             raise ValueError("a closure freezes parameters of this optimizer; freeze them before it is made") from error
         raise
@@ -152,6 +167,7 @@ def double_backward(
     return _differentiate_twice(loss, parameters, tangents, on_products)
 
 
+@recomputing()
 def _differentiate_twice(
     loss: Tensor, parameters: FlatParameters, tangents: Tensor, on_products: Callable[[], None]
 ) -> Derivatives:
@@ -216,9 +232,27 @@ def _check_loss(loss: object, members: int | None) -> None:
     expected = () if members is None else (members,)
     if not isinstance(loss, Tensor):
         what = type(loss).__name__
-        raise TypeError(f"a closure must return its loss, a tensor of shape {expected}; it returned {what}")
+        raise TypeError(
+            f"a closure must return its loss, a tensor of shape {expected}; it returned {what}{_instead_of(loss)}"
+        )
     if tuple(loss.shape) != expected:
         what = "a scalar loss" if members is None else f"one loss for each of {members} members"
-        raise ValueError(f"a closure must return {what}, shape {expected}; it returned shape {tuple(loss.shape)}")
+        raise ValueError(
+            f"a closure must return {what}, shape {expected}; it returned shape {tuple(loss.shape)}; take the mean or the"
+            " sum (reduction='mean', loss.mean())"
+        )
     if not loss.requires_grad:
-        raise ValueError("a closure's loss depends on no parameter: compute it inside, without no_grad or detach")
+        raise ValueError(
+            "a closure's loss depends on no parameter: compute it inside, without no_grad, inference_mode or detach"
+        )
+
+
+def _instead_of(given: object) -> str:
+    """Returns what a closure that returned no tensor should return."""
+    if isinstance(getattr(given, "loss", None), Tensor):
+        return "; return its .loss"
+    if isinstance(given, dict) and isinstance(given.get("loss"), Tensor):
+        return "; return its ['loss']"
+    if isinstance(given, tuple | list) and any(isinstance(item, Tensor) for item in given):
+        return "; return the loss alone"
+    return "; return the loss itself, without .item()" if isinstance(given, float) else ""

@@ -25,7 +25,7 @@ from oho.engines.curvature import (
     nothing,
 )
 from oho.engines.repetition import Closure, repeatable
-from oho.engines.twice import TwiceDifferentiable
+from oho.engines.twice import TwiceDifferentiable, recomputing
 from oho.flat_parameters import FlatParameters
 
 
@@ -62,7 +62,8 @@ def _forward_products(
             _make_dual(parameters, tangent)
             with TwiceDifferentiable():
                 loss = loss_of(closure, parameters)
-            gradients = gradients_of(loss, parameters)
+            with recomputing():
+                gradients = gradients_of(loss, parameters)
             parts = [None if g is None else forward_ad.unpack_dual(g) for g in gradients]
             parameters.flatten([None if part is None else part.tangent for part in parts], out=products[k])
             if k == 0:

@@ -13,7 +13,8 @@ The values are the same to rounding.  Attention then needs memory for the whole 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -30,6 +31,16 @@ class TwiceDifferentiable(TorchFunctionMode):
         """PyTorch calls this for each of its functions."""
         stand_in = STAND_INS.get(function)
         return function(*args, **(kwargs or {})) if stand_in is None else stand_in(function, *args, **(kwargs or {}))
+
+
+@contextmanager
+def recomputing() -> Iterator[None]:
+    """Makes attention that activation checkpointing computes again, in a backward pass, that of the forward pass.
+
+    PyTorch's own functions, `torch.autograd.grad` too, run with their mode switched off.
+    """
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 def _by_products(function: Any, *args: Any, **kwargs: Any) -> Any:

@@ -7,6 +7,7 @@ what reentrant checkpointing leaves there.
 from __future__ import annotations
 
 import math
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,8 +64,10 @@ class Watch:
 
     @contextmanager
     def _watching(self, on_buffers: Callable[[nn.Module], Any]) -> Iterator[None]:
+        own = threading.get_ident()
+
         def see(module: nn.Module, args: Any) -> None:
-            if id(module) in self.modules:
+            if id(module) in self.modules or threading.get_ident() != own:  # another training's
                 return
             self.modules[id(module)] = module
             self._note_wrapper(module)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from small_trainings import loss_of, make_problem
 from torch import nn
+from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 import oho
@@ -81,6 +82,21 @@ def test_the_check_changes_nothing(dtype):
         assert torch.equal(checked, plain)
 
 
+class Cast(nn.Module):
+    """As language models take their softmax."""
+
+    def forward(self, x):
+        return functional.softmax(x.float(), -1, dtype=torch.float32).to(torch.float32).type_as(x)
+
+
+def test_a_cast_to_float32_is_no_wrong_derivative():
+    """In float64 it would round the probe away."""
+    model, loss = model_with(Cast())
+    assert first_step(model, loss).engine == "double_backward"
+    assert oho.check(model, lambda: loss().float(), engines=("double_backward",)).ok
+    assert oho.audit(model, oho.OHO(model.parameters(), oho.SGD(0.1)), [(loss, loss)]).product.error < 1e-5
+
+
 LIES = {
     "autograd function": (lambda: (Hyperbolic(), None), r"Sinh \(test_check.py"),
     "detached value": (lambda: (Normalised(), None), r"linalg_vector_norm \(test_check.py"),
@@ -108,6 +124,23 @@ def test_a_wrong_second_derivative_is_found_and_its_operation_named(lie):
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
     assert first_step(model, loss, curvature="finite_difference").engine == "finite_difference"
+
+
+@pytest.mark.parametrize("error", [0.0, 0.05])
+def test_a_product_in_float64_is_made_only_where_one_in_float32_disagrees(error):
+    """Products of few digits are no false alarm."""
+    types = []
+
+    def rounded(closure, parameters, tangents, **options):
+        found = oho.double_backward(closure, parameters, tangents, **options)
+        types.append(tangents.dtype)
+        return found._replace(products=found.products * (1 + error * (tangents.dtype == torch.float32)))
+
+    model, loss = model_with(nn.Tanh())
+    first_step(model, loss, curvature=rounded)
+    *checked, step = types
+    assert checked == [torch.float32, torch.float64][: 2 if error else 1]
+    assert step == torch.float32
 
 
 def test_an_engine_of_ones_own_that_is_wrong_is_found():
@@ -175,3 +208,9 @@ def test_an_audit_reports_its_own_product():
 def test_an_unknown_check_is_an_error(bad):
     with pytest.raises(ValueError, match="allowed are 'first' and None"):
         oho.OHO(nn.Linear(2, 1).parameters(), oho.SGD(0.1), check=bad)
+
+
+def test_arguments_in_the_wrong_order_are_told_so():
+    model, loss = model_with(nn.Tanh())
+    with pytest.raises(TypeError, match=r"give the model, then the closure: oho.check\(model, closure\)"):
+        oho.check(loss, model)

@@ -3,11 +3,13 @@
 import copy
 import io
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from small_trainings import loss_of, make_problem
 from torch import nn
+from torch.nn import functional
 
 import oho
 
@@ -72,6 +74,39 @@ def test_a_loss_of_another_model_or_one_already_taken_backward_is_told_so():
 
     with pytest.raises(RuntimeError, match="leaves backward"):
         optimizer.step(lambda: loss_of(model, batches[0]), backward)
+
+
+@pytest.mark.parametrize("curvature", ["pearlmutter", "double_backward"])
+def test_a_closure_whose_graph_is_not_its_own_is_an_error_at_the_first_step(curvature):
+    """Because of a backward() inside, or a forward pass outside."""
+    model, batches = make_problem()
+    outputs = model(batches[0][0])
+
+    def backward():
+        loss = loss_of(model, batches[0])
+        loss.backward()
+        return loss
+
+    for closure in (backward, lambda: functional.cross_entropy(outputs, batches[0][1])):
+        optimizer = oho.OHO(model.parameters(), oho.SGD(0.1), curvature=curvature)
+        with pytest.raises(RuntimeError, match=r"^[^\n]*a closure computes .* loss inside \(model\(x\) too\)"):
+            optimizer.step(closure, closure)
+
+
+@pytest.mark.parametrize(
+    ("returned", "remedy"),
+    [
+        (lambda loss: {"loss": loss}, r"dict; return its \['loss'\]"),
+        (lambda loss: (loss, None), "tuple; return the loss alone"),
+        (lambda loss: SimpleNamespace(loss=loss), r"SimpleNamespace; return its \.loss"),
+        (lambda loss: loss.item(), r"float; return the loss itself, without \.item\(\)"),
+        (lambda loss: loss.repeat(3), r"shape \(3,\); take the mean"),
+    ],
+)
+def test_a_closure_that_returns_more_or_less_than_its_loss_is_told_what_to_return(returned, remedy):
+    model, batches = make_problem()
+    with pytest.raises((TypeError, ValueError), match=remedy):
+        oho.OHO(model.parameters(), oho.SGD(0.1)).step(lambda: returned(loss_of(model, batches[0])))
 
 
 def test_a_model_converted_too_late_is_told_so():

@@ -1,7 +1,9 @@
 """What people put into a training loop: right, or refused by name.  The right value comes from whole trainings."""
 
 import copy
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from small_trainings import loss_of, make_problem
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
-from torch.utils.checkpoint import CheckpointFunction
+from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
 import oho
 
@@ -61,6 +63,13 @@ class Attention(nn.Module):
         return self.last(functional.scaled_dot_product_attention(queries, queries, queries).mean((1, 2)))
 
 
+class Checkpointed(Attention):
+    """What its backward pass computes again must be what its forward pass has computed."""
+
+    def forward(self, inputs):
+        return checkpoint(super().forward, inputs, use_reentrant=False)
+
+
 class Recurrent(nn.Module):
     def __init__(self, kind):
         super().__init__()
@@ -90,6 +99,7 @@ def words():
 
 EXACT = {
     "attention": lambda: classifier(Attention(), sequences),
+    "checkpointed attention": lambda: classifier(Checkpointed(), sequences),
     "LSTM": lambda: classifier(Recurrent(nn.LSTM), sequences),
     "GRU": lambda: classifier(Recurrent(nn.GRU), sequences),
     "fused weight norm": lambda: classifier(
@@ -218,6 +228,48 @@ def test_a_parameter_frozen_later_is_an_error_that_names_it():
     model[0].weight.requires_grad_(False)
     with pytest.raises(ValueError, match=r"'0.weight' no longer require a gradient; freeze parameters first"):
         optimizer.step(lambda: loss_of(model, batches[0]))
+
+
+def test_a_parameter_unfrozen_later_is_an_error_that_names_it():
+    """It was left out, and would never be trained."""
+    model, batches = make_problem()
+    model[0].weight.requires_grad_(False)
+    optimizer = oho.OHO(model.named_parameters(), oho.SGD(0.1))
+    optimizer.step(lambda: loss_of(model, batches[0]))
+    model[0].weight.requires_grad_(True)
+    with pytest.raises(ValueError, match=r"'0.weight' require a gradient now.*make another optimizer"):
+        optimizer.step(lambda: loss_of(model, batches[0]))
+
+
+def test_trainings_in_two_threads_leave_each_others_buffers_alone():
+    """One trains while the other's first closure is watched; both are as if they were alone."""
+    started, other_is_done = threading.Event(), threading.Event()
+
+    def train(wait):
+        generator = torch.Generator().manual_seed(0)
+        model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1))
+        nn.init.ones_(model[1].weight)
+        optimizer, x = oho.OHO(model.parameters(), oho.SGD(0.1)), torch.randn(8, 3, generator=generator)
+
+        def loss():
+            if wait and not started.is_set():
+                started.set()
+                other_is_done.wait(timeout=20)
+            return model(x).square().mean()
+
+        for _ in range(3):
+            optimizer.step(loss, loss)
+        return model[0]
+
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(train, True)
+        assert started.wait(timeout=20)
+        quick = pool.submit(train, False).result()
+        other_is_done.set()
+        layers = [quick, slow.result()]
+    for layer in layers:
+        assert layer.num_batches_tracked == 6
+        assert torch.equal(layer.running_mean, layers[0].running_mean)
 
 
 def test_a_scaled_loss_is_said():

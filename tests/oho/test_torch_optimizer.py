@@ -82,6 +82,20 @@ def test_a_group_with_values_of_its_own_may_keep_them():
     assert found.relative_error["lr"][1] < 1e-10
 
 
+def test_a_value_that_a_group_gives_as_zero_stays_zero():
+    """Programs say so that biases do not decay, and that a part does not move."""
+    model, batches = make_problem()
+    optimizer = oho.OHO(body_and_head(model, body={"lr": 0, "weight_decay": 0.0}, head={}), oho.AdamW(1e-2))
+    before = model[0].weight.detach().clone()
+    steps(optimizer, model, batches)
+    assert [value[0].item() for name, value in optimizer.hyper.items() if name in ("lr", "weight_decay")] == [0, 0]
+    assert torch.equal(model[0].weight, before)
+    assert optimizer.param_groups[0]["tune"] == ()
+    asked = {"weight_decay": 0.0, "tune": ("weight_decay",)}
+    optimizer = oho.OHO(body_and_head(model, body=asked, head={}), oho.AdamW(1e-2))
+    assert optimizer.hyper["weight_decay"][0] > 0
+
+
 def test_groups_are_divided_further():
     model, _ = make_problem()
     optimizer = oho.OHO(body_and_head(model, body={"lr": 0.02}, head={}), oho.SGD(0.1), sets="full")
