@@ -6,10 +6,12 @@
 Source: Im, Savin, Cho, "Online hyperparameter optimization by real-time recurrent learning", arXiv 2102.07813.
 """
 
+from oho import losses
 from oho.audit import Audit, audit
 from oho.check import Check, Checked, check
 from oho.engines.curvature import double_backward, pearlmutter
 from oho.engines.repeating import finite_difference, forward_over_reverse
+from oho.loss_hyper import ONE_STEP_ABOVE, LossHyper
 from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, MetaAdam, MetaSGD, MetaSign, default_meta
 from oho.optimizer import OHO
 from oho.published import PublishedOHO
@@ -20,6 +22,7 @@ __all__ = [
     "DEFAULT_DISCOUNT",
     "DEFAULT_LIMIT",
     "OHO",
+    "ONE_STEP_ABOVE",
     "SGD",
     "Adam",
     "AdamW",
@@ -27,6 +30,7 @@ __all__ = [
     "Check",
     "Checked",
     "Layerwise",
+    "LossHyper",
     "MetaAdam",
     "MetaSGD",
     "MetaSign",
@@ -39,5 +43,6 @@ __all__ = [
     "double_backward",
     "finite_difference",
     "forward_over_reverse",
+    "losses",
     "pearlmutter",
 ]

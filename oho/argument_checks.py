@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from oho.flat_parameters import FlatParameters
+from oho.loss_hyper import LossHyper
 from oho.meta import DEFAULT_BOUNDS, MetaRule, check_meta
 from oho.rules import Rule
 
 NON_FINITE = ("reset", "skip", "raise")
 
 
-def check_rule(rule: Rule, meta: MetaRule) -> None:
-    """Raises unless the rule is one and has what it tunes, and the meta-rule covers that."""
+def check_rule(rule: Rule, meta: MetaRule, loss: LossHyper | None = None) -> None:
+    """Raises unless the rule is one and has what it tunes, and the meta-rule covers that and what the loss tunes."""
     if isinstance(rule, type) or not hasattr(rule, "tune"):
         kind = rule.__name__ if isinstance(rule, type) else type(rule).__name__
         raise TypeError(f"rule: an instance of oho.SGD, Momentum, Adam or AdamW is expected, as oho.SGD(0.1); given {kind}")
@@ -27,12 +28,18 @@ def check_rule(rule: Rule, meta: MetaRule) -> None:
         raise ValueError(f"tune: {type(rule).__name__} has no {', '.join(unknown)}; it has {', '.join(rule.names)}")
     if len(set(rule.tune)) < len(rule.tune):
         raise ValueError(f"tune={rule.tune}: each name once")
-    check_meta(meta, rule.tune)
+    if not isinstance(loss, LossHyper | None):
+        raise TypeError(f"loss: an oho.LossHyper is expected, as oho.LossHyper(label_smoothing=0.1); given {loss!r:.60}")
+    of_loss = () if loss is None else loss.names
+    if loss is not None:
+        loss.check(rule)
+        meta = loss.applied_to(meta, rule)
+    check_meta(meta, (*rule.tune, *(() if loss is None else loss.tune)))
     for option in ("rate", "transform", "bounds"):
         given = getattr(meta, option)
-        known = (*rule.names, *DEFAULT_BOUNDS)
+        known = (*rule.names, *of_loss, *DEFAULT_BOUNDS)
         if isinstance(given, Mapping) and (unknown := [name for name in given if name not in known]):
-            kind, names = type(rule).__name__, ", ".join(rule.names)
+            kind, names = type(rule).__name__, ", ".join((*rule.names, *of_loss))
             raise ValueError(f"{option}: {kind} has no {', '.join(unknown)}; it has {names}")
 
 

@@ -17,6 +17,9 @@ and an audit of a whole run, Z = 0, takes nothing for granted.
 That second backward pass is itself compared with central differences of gradients, once: an audit by a wrong one would
 agree with a run that made the same mistake.
 
+Hyperparameters of the training loss enter where the gradient is taken: the second backward pass goes on to them.  Of one
+that is tuned by its one-step hypergradient, the last step alone counts.
+
 A discount multiplies the adjoint of every state, a reset sets it to zero.  An influence limit is no part of a derivative:
 where it acts, the audit shows what it does.
 """
@@ -24,8 +27,9 @@ where it acts, the audit shows what it does.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -49,8 +53,8 @@ Named = dict[str, Tensor]
 class Audit:
     """`found` is the run's hypergradient after the last audited step, `exact` the twin's; (S,) or (M, S) by name.
 
-    `labels` are what the S sets are called.  `product` compares one Hessian-vector product of the twin with central
-    differences of gradients, at the first audited step.
+    `labels` are what the S sets are called; values `of_loss` have a line for each component.  `product` compares one
+    Hessian-vector product of the twin with central differences of gradients, at the first audited step.
     """
 
     steps: int
@@ -58,6 +62,7 @@ class Audit:
     exact: Named
     labels: tuple[Hashable, ...]
     product: Comparison
+    of_loss: frozenset[str] = frozenset()
 
     @property
     def relative_error(self) -> Named:
@@ -70,8 +75,9 @@ class Audit:
         width = max(map(len, ("set", *names)))
         lines = [f"{'hyperparameter':<16} {'set':<{width}} {'hypergradient':>16} {'exact':>16} {'relative error':>15}"]
         for name, exact in self.exact.items():
+            called = map(str, range(exact.shape[-1] if exact.ndim else 1)) if name in self.of_loss else names
             rows = zip(
-                itertools.cycle(names), self.found[name].flatten(), exact.flatten(), self.relative_error[name].flatten(),
+                itertools.cycle(called), self.found[name].flatten(), exact.flatten(), self.relative_error[name].flatten(),
                 strict=False,
             )  # fmt: skip
             lines += [f"{name:<16} {label:<{width}} {f:>16.8g} {e:>16.8g} {r:>15.2e}" for label, f, e, r in rows]
@@ -107,10 +113,10 @@ def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple
     device = optimizer._flat.tensors[0].device
     pairs = [(Replayed(train, model, device), Replayed(valid, model, device)) for train, valid in steps]
     _check(model, optimizer, len(pairs))
-    product = _compared(pairs[0][0], optimizer._flat)
+    product = _compared(pairs[0][0], optimizer)
     start, values = _start(optimizer, len(pairs)), []
     for train, valid in pairs:
-        values.append({name: _by_member(optimizer, value) for name, value in optimizer.hyper.items()})
+        values.append(_values(optimizer))
         optimizer.step(train, valid)
     for closure in itertools.chain.from_iterable(pairs):
         closure.replaying = True
@@ -118,7 +124,7 @@ def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple
         exact = _Twin(start, values, pairs).hypergradient()
     found = {name: value.double() for name, value in optimizer.hypergradient.items()}
     exact = {name: exact[name].view_as(value) for name, value in found.items()}
-    return Audit(len(pairs), found, exact, optimizer.set_map.labels, product)
+    return Audit(len(pairs), found, exact, optimizer.set_map.labels, product, frozenset(start.arguments))
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,10 @@ class _Start:
     discount: float = 1.0
     resets: frozenset[int] = frozenset()
     """Audited steps, counted from 0, after which the influence is set to zero."""
+    arguments: dict[str, torch.Size] = field(default_factory=dict)
+    """Shapes in which training closures are given the hyperparameters of the loss."""
+    tuned: tuple[str, ...] = ()
+    one_step: tuple[str, ...] = ()
 
 
 def _start(optimizer: OHO | PublishedOHO, count: int) -> _Start:
@@ -144,7 +154,9 @@ def _start(optimizer: OHO | PublishedOHO, count: int) -> _Start:
         tangents = torch.stack([parameters.flatten(tangent) for tangent in optimizer._tangents.values()])
         rule, influence = SGD(lr=0.0), {"": tangents.double()}
         collapsed = Directions(dict.fromkeys(rule.tune, ()), exact=False)
-        return _Start(parameters, optimizer.set_map, rule, theta.double(), {}, influence, collapsed, [None] * count)
+        return _Start(
+            parameters, optimizer.set_map, rule, theta.double(), {}, influence, collapsed, [None] * count, tuned=rule.tune
+        )
     state = optimizer.state_dict()
     noise = [optimizer._recursion.noise(theta) for _ in range(count)]
     for generator, saved in zip(optimizer._recursion.generators, state["generators"], strict=True):
@@ -161,6 +173,9 @@ def _start(optimizer: OHO | PublishedOHO, count: int) -> _Start:
         [None if xi is None else xi.double() for xi in noise],
         optimizer.discount,
         frozenset(step for step in range(count) if every and (optimizer.steps + step + 1) % every == 0),
+        {name: argument.shape for name, argument in optimizer._loss.arguments.given.items()},
+        optimizer._recursion.tuning.tuned,
+        optimizer._loss.one_step,
     )
 
 
@@ -174,16 +189,28 @@ class _Twin:
         """Returns the exact hypergradient (M, S) of each tuned hyperparameter."""
         start, states = self.start, [{"": self.start.theta, **self.start.slots}]
         for step in range(len(self.closures)):
-            gradient, used = self._gradient(states[step][""], self.closures[step][0])
+            gradient, used = self._gradient(states[step][""], self._training(step)[0])
             states.append(self._advance(states[step], gradient.detach(), self.values[step], step, used))
         vector = self._gradient(states[-1][""], self.closures[-1][1])[0].detach()
         adjoint = {name: torch.zeros_like(value) for name, value in states[-1].items()} | {"": vector}
-        total = {name: torch.zeros_like(self.values[0][name]) for name in start.rule.tune}
+        total = {name: torch.zeros_like(self.values[0][name]) for name in start.tuned}
         for step in reversed(range(len(self.closures))):
             if step in start.resets and step != len(self.closures) - 1:
                 return total
             adjoint = self._back(states[step], adjoint, step, total)
         return {name: value + carried for (name, value), carried in zip(total.items(), self._carried(adjoint), strict=True)}
+
+    def _training(self, step: int) -> tuple[Closure, Named]:
+        """Returns the training closure of a step, and what it is given: tensors whose gradient can be taken."""
+        start = self.start
+        closure: Callable[..., Tensor] = self.closures[step][0]
+        if not start.arguments:
+            return closure, {}
+        given = {
+            name: self.values[step][name].reshape(shape).requires_grad_(name in start.tuned)
+            for name, shape in start.arguments.items()
+        }
+        return partial(closure, given), {name: value for name, value in given.items() if name in start.tuned}
 
     def _gradient(self, theta: Tensor, closure: Closure, *, graph: bool = False) -> tuple[Tensor, Tensor]:
         """Returns the gradient (M, N) at θ, and where (N,) the loss has one at all."""
@@ -198,7 +225,8 @@ class _Twin:
 
     def _advance(self, state: Named, gradient: Tensor, values: Named, step: int, used: Tensor) -> Named:
         """Applies the rule to one state; what has no gradient stays."""
-        rule, spread = self.start.rule, {name: self.start.set_map.spread(value) for name, value in values.items()}
+        rule = self.start.rule
+        spread = {name: self.start.set_map.spread(values[name]) for name in rule.names}
         slots = {name: slot for name, slot in state.items() if name}
         clipped = clip(gradient, value=rule.clip_value, norm=rule.clip_norm)
         theta, slots = rule(state[""], clipped, slots, spread, self.start.noise[step])
@@ -207,10 +235,11 @@ class _Twin:
 
     def _back(self, state: Named, adjoint: Named, step: int, total: Named) -> Named:
         """Returns the adjoint of the state before a step, and adds what the step's own values contribute to `total`."""
-        gradient, used = self._gradient(state[""], self.closures[step][0], graph=True)
+        closure, given = self._training(step)
+        gradient, used = self._gradient(state[""], closure, graph=True)
         with torch.enable_grad():
             leaves = {name: value.clone().requires_grad_() for name, value in state.items()}
-            values = {name: value.clone().requires_grad_() for name, value in self.values[step].items()}
+            values = {name: self.values[step][name].clone().requires_grad_() for name in self.start.rule.names}
             leaf = gradient.detach().requires_grad_()
             moved = self._advance(leaves, leaf, values, step, used)
             inputs = [*leaves.values(), leaf, *values.values()]
@@ -218,32 +247,43 @@ class _Twin:
             shaped = [a.expand_as(out) for a, out in zip(adjoint.values(), outputs, strict=True)]
             parts = iter(torch.autograd.grad(outputs, inputs, shaped, allow_unused=True, materialize_grads=True))
         before = {name: next(parts) for name in leaves}
-        before[""] = before[""] + self._second(gradient, next(parts))
+        product, of_loss = self._second(gradient, next(parts), given)
+        before[""] = before[""] + product
+        for name, part in of_loss.items():
+            if name not in self.start.one_step or step == len(self.closures) - 1:
+                total[name] += part.view_as(total[name])
         for name in values:
             part = next(parts)
             if name in total:
                 total[name] += part
         return {name: self.start.discount * value for name, value in before.items()}
 
-    def _second(self, gradient: Tensor, vector: Tensor) -> Tensor:
-        """Returns the Hessian of the training loss times `vector` (M, N)."""
+    def _second(self, gradient: Tensor, vector: Tensor, given: Named) -> tuple[Tensor, Named]:
+        """Returns the Hessian of the training loss times `vector` (M, N), and the derivative of g · vector in `given`."""
         if not gradient.requires_grad:
-            return torch.zeros_like(vector)
+            return torch.zeros_like(vector), {}
         parameters = self.start.parameters
-        return parameters.flatten(torch.autograd.grad(gradient, parameters.tensors, vector, allow_unused=True))
+        inputs, count = (*parameters.tensors, *given.values()), len(parameters.tensors)
+        found = torch.autograd.grad(gradient, inputs, vector, allow_unused=True)
+        of_given = zip(given, found[count:], strict=True)
+        return parameters.flatten(found[:count]), {name: part for name, part in of_given if part is not None}
 
     def _carried(self, adjoint: Named) -> list[Tensor]:
-        """Returns a · Z for each tuned hyperparameter, (M, S)."""
+        """Returns a · Z for each tuned hyperparameter, (M, S) or (M, V)."""
         start, total = self.start, {name: torch.zeros_like(value) for name, value in self.values[0].items()}
         for name, influence in start.influence.items():
             vector = adjoint[name].expand(influence.shape[1:])
             for tuned, sums in start.directions.hypergradients(influence, vector, start.set_map).items():
                 total[tuned] = total[tuned] + sums
-        return [total[name] for name in start.rule.tune]
+        return [total[name] for name in start.tuned]
 
 
-def _compared(closure: Closure, parameters: FlatParameters) -> Comparison:
+def _compared(closure: Closure, optimizer: OHO | PublishedOHO) -> Comparison:
     """Compares a product by a second backward pass, as the twin makes them; raises ValueError for a wrong one."""
+    parameters = optimizer._flat
+    if isinstance(optimizer, OHO):
+        (closure,) = optimizer._loss.bound([closure], optimizer._recursion.tuning.values)
+        parameters = optimizer._loss.arguments.extended
     again = Repeatable(closure, parameters.tensors[0].device)
     try:
         found = compare(lambda closure, z: double_backward(closure, parameters, z), again, parameters)
@@ -262,16 +302,17 @@ def _compared(closure: Closure, parameters: FlatParameters) -> Comparison:
     return found
 
 
-def _by_member(optimizer: OHO | PublishedOHO, value: Tensor) -> Tensor:
-    """Returns a public value as (M, S) in float64."""
-    value = value.double()
-    return value if isinstance(optimizer, OHO) and optimizer._flat.members is not None else value.unsqueeze(0)
+def _values(optimizer: OHO | PublishedOHO) -> Named:
+    """Returns present values (M, S) or (M, V) in float64, copied."""
+    if isinstance(optimizer, PublishedOHO):
+        return {name: value.double().unsqueeze(0) for name, value in optimizer.hyper.items()}
+    return {name: value.to(torch.float64, copy=True) for name, value in optimizer._recursion.tuning.values.items()}
 
 
 def _check(model: nn.Module, optimizer: OHO | PublishedOHO, count: int) -> None:
     if count == 0:
         raise ValueError("audit: no steps were given; give the (train_closure, valid_closure) of each step to audit")
-    if isinstance(optimizer, OHO) and not optimizer.rule.tune:
+    if isinstance(optimizer, OHO) and not optimizer._recursion.tuning.tuned:
         raise ValueError("audit: the optimizer tunes nothing, so that there is no hypergradient")
     if isinstance(optimizer, PublishedOHO) and optimizer.variant == "layerwise":
         raise ValueError("audit: the published layer-wise update decays no biases, and none of our rules makes it")

@@ -1,15 +1,16 @@
 """Directions: which row of the influence belongs to which hyperparameter and set.
 
 symbol  name        shape    meaning
-K       tangents    ()       rows of the influence
-S       sets        ()       values a hyperparameter has
+K       tangents    ()       rows of the influence: those of the rule's hyperparameters, then those of the loss's
+S       sets        ()       values a hyperparameter of the rule has
+V       components  ()       values a hyperparameter of the loss has
 E       directions  (K, S)   dh/dh: 1 where a row's hyperparameter and set meet, else 0
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -22,17 +23,24 @@ from oho.sets import SetMap
 class Directions:
     """E: the rows of the influence, ordered by name and then by set.
 
-    `tuned[name]` are the sets in which a hyperparameter is tuned.  Exact, it has a row for each of them; collapsed, one
-    for all of them together, which then are all S.
+    `tuned[name]` are the sets in which a hyperparameter of the rule is tuned.  Exact, it has a row for each of them;
+    collapsed, one for all of them together, which then are all S.  `loss[name]` is V of a hyperparameter of the loss,
+    which belongs to all sets and has V rows in either case.
     """
 
     tuned: Mapping[str, tuple[int, ...]]
     exact: bool
+    loss: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """All names that have rows, in their order."""
+        return (*self.tuned, *self.loss)
 
     @cached_property
     def counts(self) -> list[int]:
         """Rows of each name."""
-        return [len(sets) if self.exact else 1 for sets in self.tuned.values()]
+        return [*(len(sets) if self.exact else 1 for sets in self.tuned.values()), *self.loss.values()]
 
     @property
     def rows(self) -> int:
@@ -45,24 +53,43 @@ class Directions:
         return {pair: row for row, pair in enumerate(pairs)}
 
     def row(self, name: str, index: int) -> int | None:
-        """Returns the row in which set `index` of a hyperparameter moves; None where it is not tuned."""
+        """Returns the row in which set `index` of a rule's hyperparameter moves; None where it is not tuned."""
         return self._row_of.get((name, index))
 
     def per_row(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Returns (K, M): of values (M, S) by name the one of each row; collapsed, the largest of its sets."""
+        """Returns (K, M): of values (M, S) or (M, V) by name the one of each row; collapsed, the largest of its sets."""
+        return torch.cat(
+            [
+                *(self._of_sets(values[name], sets) for name, sets in self.tuned.items()),
+                *(values[name] for name in self.loss),
+            ],
+            -1,
+        ).T
+
+    def _of_sets(self, value: Tensor, sets: tuple[int, ...]) -> Tensor:
         if not self.exact:
-            return torch.cat([values[name].amax(-1, keepdim=True) for name in self.tuned], -1).T
-        pairs = ((values[name], sets) for name, sets in self.tuned.items())
-        return torch.cat([value if len(sets) == value.shape[-1] else value[:, list(sets)] for value, sets in pairs], -1).T
+            return value.amax(-1, keepdim=True)
+        return value if len(sets) == value.shape[-1] else value[:, list(sets)]
 
     def hypergradients(self, tangents: Tensor, vector: Tensor, set_map: SetMap) -> dict[str, Tensor]:
-        """Returns v · Z by name, (M, S), from tangents (K, M, N) and a vector (M, N); 0 where a set is not tuned."""
+        """Returns v · Z by name, from tangents (K, M, N) and a vector (M, N).
+
+        It is (M, S) for the rule's, 0 where a set is not tuned, and (M, V) for the loss's.
+        """
+        own = len(tangents) - sum(self.loss.values())
+        found = self._of_rule(tangents[:own], vector, set_map) if self.tuned else {}
+        if self.loss:
+            sums = _products(tangents[own:], vector)
+            found |= dict(zip(self.loss, sums.split(list(self.loss.values()), dim=-1), strict=True))
+        return found
+
+    def _of_rule(self, tangents: Tensor, vector: Tensor, set_map: SetMap) -> dict[str, Tensor]:
         if not self.exact:
             sums = set_map.collect(tangents, vector).flatten(1)  # (M, K·S)
             return dict(zip(self.tuned, sums.split(set_map.count, dim=-1), strict=True))
-        sums = torch.matmul(tangents.transpose(0, 1), vector.unsqueeze(-1)).squeeze(-1)  # (M, K)
-        found = {}
-        for (name, sets), part in zip(self.tuned.items(), sums.split(self.counts, dim=-1), strict=True):
+        sums, found = _products(tangents, vector), {}
+        counts = self.counts[: len(self.tuned)]
+        for (name, sets), part in zip(self.tuned.items(), sums.split(counts, dim=-1), strict=True):
             if len(sets) < set_map.count:
                 places = torch.tensor(sets, device=part.device)
                 part = part.new_zeros(len(part), set_map.count).index_copy_(-1, places, part)
@@ -70,12 +97,19 @@ class Directions:
         return found
 
 
-def directions_of(tune: Sequence[tuple[str, ...]], names: tuple[str, ...], *, exact: bool) -> Directions:
-    """Returns the directions of `names`; `tune` is what each set tunes.
+def _products(tangents: Tensor, vector: Tensor) -> Tensor:
+    """Returns v · Z of each row, (M, K)."""
+    return torch.matmul(tangents.transpose(0, 1), vector.unsqueeze(-1)).squeeze(-1)
+
+
+def directions_of(
+    tune: Sequence[tuple[str, ...]], names: tuple[str, ...], *, exact: bool, loss: Mapping[str, int]
+) -> Directions:
+    """Returns the directions of `names` and `loss`; `tune` is what each set tunes of the rule's.
 
     Raises:
         ValueError: for sets that tune different hyperparameters with a collapsed influence.
     """
     if not exact and len(set(map(frozenset, tune))) > 1:
         raise ValueError("influence='collapsed' keeps one tangent for all sets; groups that tune differently need 'exact'")
-    return Directions({name: tuple(i for i, tuned in enumerate(tune) if name in tuned) for name in names}, exact)
+    return Directions({name: tuple(i for i, tuned in enumerate(tune) if name in tuned) for name in names}, exact, loss)

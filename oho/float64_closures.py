@@ -7,7 +7,7 @@ type of the run, so that they are the run's own, and widens those.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from oho.engines.curvature import Closure
 from oho.randomness import random_state, replay
 
 NARROW = (torch.float32, torch.float16, torch.bfloat16)
@@ -31,22 +30,22 @@ class Replayed:
     Once `replaying`, it starts from there again, and leaves the random state as it found it.
     """
 
-    def __init__(self, closure: Closure, model: nn.Module, device: torch.device):
+    def __init__(self, closure: Callable[..., Tensor], model: nn.Module, device: torch.device):
         self._closure, self._model, self._device = closure, model, device
         self._start: tuple[list[Tensor], list[Tensor]] | None = None
         self.replaying = False
 
-    def __call__(self) -> Tensor:
-        """Calls the closure."""
+    def __call__(self, *given: Mapping[str, Tensor]) -> Tensor:
+        """Calls the closure with what it is given: nothing, or the hyperparameters of its loss."""
         if not self.replaying or self._start is None:
             buffers = [buffer.clone() for buffer in self._model.buffers()]
             self._start = self._start or (random_state(self._device), buffers)
-            return self._closure()
+            return self._closure(*given)
         random, buffers = self._start
         for buffer, value in zip(self._model.buffers(), buffers, strict=True):
             buffer.copy_(value)
         with replay(random, self._device):
-            return self._closure()
+            return self._closure(*given)
 
 
 @contextmanager

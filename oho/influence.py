@@ -1,20 +1,23 @@
 """The influence and its transition: the update rule differentiated forward, slots included.
 
     symbol  name          shape           meaning
-    K       tangents      ()              tuned hyperparameters × sets (exact), tuned hyperparameters (collapsed)
+    K       tangents      ()              tuned hyperparameters × sets (exact), tuned hyperparameters (collapsed), and
+                                          one for each component of the loss's
     Z       influence     (K, M, N)       dθ/dh, one row a tangent
     S       sets          ()              values a hyperparameter has
     E       directions    (K, S)          dh/dh: 1 where a row's hyperparameter and set meet, else 0
     Φ       update rule                   (θ', s') = Φ(θ, g, s, h, ξ)
 
-    Z' = ∂Φ/∂θ Z + ∂Φ/∂g H Z + ∂Φ/∂s ds/dh + ∂Φ/∂h E          (and the same for each slot)
+    dg      products      (K, M, N)       H Z, and ∂g/∂h beside it in the rows of the loss's hyperparameters
+
+    Z' = ∂Φ/∂θ Z + ∂Φ/∂g dg + ∂Φ/∂s ds/dh + ∂Φ/∂h E          (and the same for each slot)
 
 Equations 4 to 7 of arXiv 2102.07813 are this transition for SGD.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast, overload
 
@@ -84,7 +87,7 @@ def transition(
 ) -> tuple[Tensor, Slots]:
     """Makes one step of the rule and of its tangents; returns the new θ and slots, and moves `influence` in place.
 
-    `theta`, `gradient`, `noise` (M, N), slots (M, N) or (M, 1), `hyper` (M, S) by name, `products` (K, M, N) = H Z.
+    `theta`, `gradient`, `noise` (M, N), slots (M, N) or (M, 1), `hyper` (M, S) by name, `products` (K, M, N) = dg.
     The rule works element by element, so it is taken in blocks of columns.
     """
     gradient = _clip(rule, gradient, products)
@@ -119,6 +122,33 @@ def transition(
     return new_theta, new_slots
 
 
+def gradient_pullback(
+    rule: Rule, sets: SetMap, *, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Mapping[str, Tensor]
+) -> Callable[[Tensor], Tensor]:
+    """Returns v (M, N) -> (∂θ'/∂g)ᵀ v (M, N), clipping included, for one step of the rule from the state given.
+
+    ∂θ'/∂g of the rule itself is diagonal: its tangent along a gradient of ones.
+    """
+    clipped = clip(gradient, value=rule.clip_value, norm=rule.clip_norm)
+    block = _Block(
+        theta=(theta, torch.zeros_like(theta).unsqueeze(0)),
+        gradient=(clipped, torch.ones_like(theta).unsqueeze(0)),
+        slots={name: (slot, None) for name, slot in slots.items()},
+        hyper={name: (sets.spread(value), None) for name, value in hyper.items()},
+        noise=None,
+    )
+    slope = full(_apply(rule, block)[0][1], theta.unsqueeze(0))[0]
+
+    def pull(vector: Tensor) -> Tensor:
+        if rule.clip_value is None and rule.clip_norm is None:
+            return slope * vector
+        with torch.enable_grad():
+            leaf = gradient.detach().requires_grad_()
+            return torch.autograd.grad(clip(leaf, value=rule.clip_value, norm=rule.clip_norm), leaf, slope * vector)[0]
+
+    return pull
+
+
 Pair = tuple[Tensor, Tangent]
 """A value and its tangent."""
 
@@ -136,7 +166,7 @@ class _Block:
 
 def _apply(rule: Rule, block: _Block) -> tuple[Pair, dict[str, Pair]]:
     """Applies the rule and its tangents.  A mistake in the rule itself is raised again on PyTorch's tensors."""
-    if not rule.tune:
+    if len(cast(Tensor, block.gradient[1])) == 0:
         slots, hyper = ({name: pair[0] for name, pair in pairs.items()} for pairs in (block.slots, block.hyper))
         moved, slots = rule(block.theta[0], block.gradient[0], slots, hyper, block.noise)
         return (moved, None), {name: (slot, None) for name, slot in slots.items()}

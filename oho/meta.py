@@ -28,12 +28,21 @@ Bounds = tuple[float, float]
 PerName = float | Mapping[str, float]
 Memory = dict[str, Tensor]
 
+LOSS_BOUNDS: dict[str, Bounds] = {
+    "label_smoothing": (0.0, 1.0),
+    "class_weights": (0.0, math.inf),
+    "example_weights": (0.0, math.inf),
+    "mixup": (0.0, 1.0),
+    "l2": (0.0, math.inf),
+}
+"""Of hyperparameters of the loss that are called as `oho.losses` calls them."""
 DEFAULT_BOUNDS: dict[str, Bounds] = {
     "lr": (0.0, math.inf),
     "weight_decay": (0.0, math.inf),
     "momentum": (0.0, 0.999),
     "beta1": (0.0, 0.999),
     "beta2": (0.0, 0.99999),
+    **LOSS_BOUNDS,
 }
 LOWEST_POSITIVE = 1e-8
 """Lower bound under log and logit, where 0 is infinitely far."""

@@ -5,12 +5,13 @@
     S       sets           ()         values of one hyperparameter
     θ       parameters     (M, N)     all tuned parameters, flattened in the order given
     μ       discount       ()         factor on the influence before each step
-    Z       influence      (K, M, N)  dθ/dh; K rows: tuned hyperparameters × S (exact), or tuned hyperparameters (collapsed)
+    Z       influence      (K, M, N)  dθ/dh; K rows: tuned hyperparameters × S (exact) or tuned hyperparameters (collapsed),
+                                      and one for each component of what is tuned of the training loss
     v       validation     (M, N)     gradient of the validation loss at the new θ
     d       hypergradient  (M, S)     v · Z for each set: d(validation loss)/dh
 
-Each step: gradient and products H (μ Z) on one training batch; update of θ and Z together; then, if a meta-step is due,
-v on a validation batch, d = v · Z, and a step of the meta-rule.  Source: arXiv 2102.07813.
+Each step: gradient and products H (μ Z), with ∂g/∂h in rows of the loss, on one training batch; update of θ and Z together;
+then, if a meta-step is due, v on a validation batch, d = v · Z, and a step of the meta-rule.  Source: arXiv 2102.07813.
 """
 
 from __future__ import annotations
@@ -24,17 +25,18 @@ from torch import Tensor
 
 from oho.ambient import outside_autocast
 from oho.argument_checks import Made, check_influence, check_rule, noise_generators
-from oho.engines.answering import Curvature
 from oho.engines.curvature import Closure, Derivatives, Engine
 from oho.flat_parameters import Given, flat_parameters
 from oho.freed_memory import keep_freed_memory
 from oho.hyper_view import HyperView, flat_values
+from oho.loss_hyper import LossHyper
 from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, MetaRule, default_meta
-from oho.micro_batches import Closures, listed, mean_derivatives, mean_gradient
+from oho.micro_batches import Closures, listed
 from oho.parameter_groups import ParameterGroup, given_groups, groups_of_sets, groups_of_tensors, shown_groups, tuned_by_any
 from oho.recursion import Recursion
 from oho.rules import Rule
 from oho.sets import Sets, resolve_sets
+from oho.training_loss import OneStep, TrainingLoss
 
 
 class OHO(torch.optim.Optimizer):
@@ -50,6 +52,8 @@ class OHO(torch.optim.Optimizer):
             not divide it further.
         rule: `SGD`, `Momentum`, `Adam` or `AdamW`; its `tune` names what is tuned online.  A value may be a mapping from
             set to number.
+        loss: `LossHyper(...)`, hyperparameters of the training loss, which are tuned along with the rule's.  Training
+            closures then take them as their one argument.
         sets: "global", "full", `Layerwise(n)`, or a map (mapping or function) from parameter name to set;
             `optimizer.set_map.labels` says which entry of a value is which set.
         meta: how hyperparameters follow their hypergradient; None is `default_meta()`.
@@ -84,6 +88,7 @@ class OHO(torch.optim.Optimizer):
         parameters: Given | Iterable[dict[str, Any]],
         rule: Rule,
         *,
+        loss: LossHyper | None = None,
         sets: Sets = "global",
         meta: MetaRule | None = None,
         influence: str = "exact",
@@ -99,10 +104,11 @@ class OHO(torch.optim.Optimizer):
         on_phase: Callable[[str], Any] | None = None,
     ):
         self.meta = default_meta() if meta is None else meta
-        check_rule(rule, self.meta)
+        check_rule(rule, self.meta, loss)
         groups = given_groups(parameters, rule)
         self.rule = tuned_by_any(rule, groups)
-        check_rule(self.rule, self.meta)
+        check_rule(self.rule, self.meta, loss)
+        self.meta = self.meta if loss is None else loss.applied_to(self.meta, self.rule)
         self.discount = discount if discount is not None else (DEFAULT_DISCOUNT if meta is None else 1.0)
         self.influence_limit = DEFAULT_LIMIT if meta is None and influence_limit is None else influence_limit
         self.reset_every, self.update_every = reset_every, update_every
@@ -113,14 +119,15 @@ class OHO(torch.optim.Optimizer):
         )  # fmt: skip
         keep_freed_memory()
         self._flat = flat_parameters([item for group in groups for item in group.parameters], members)
-        self._made, self._curvature = Made(self._flat), Curvature(curvature, self._flat, check=check)
+        self._made = Made(self._flat)
+        self._loss = TrainingLoss(self._flat, loss, curvature=curvature, check=check)
         of_tensors = groups_of_tensors(groups, self._flat)
         self.set_map = resolve_sets(sets, self._flat, [group.name for group in of_tensors])
         self.exact = influence == "exact" or self.set_map.count == 1
         own = groups_of_sets(self.set_map, of_tensors)
         self._recursion = Recursion(
             self.rule, self.meta, self._flat, set_map=self.set_map, groups=own, exact=self.exact,
-            generators=noise_generators(generator, rule, self._flat.rows),
+            generators=noise_generators(generator, rule, self._flat.rows), loss=loss,
         )  # fmt: skip
         defaults = {name: getattr(rule, name) for name in (*rule.names, "tune")}
         super().__init__(shown_groups(self.set_map, own, self._flat), defaults)
@@ -146,25 +153,33 @@ class OHO(torch.optim.Optimizer):
     @property
     def engine(self) -> str:
         """The name of the engine that computes curvature products: before the first step, the one asked for."""
-        return self._curvature.engine
+        return self._loss.engine
 
     @property
     def hyper(self) -> HyperView:
-        """Present values by name: copies of shape (S,), or (M, S) with members.  Assigning to an entry is `set_hyper`."""
-        values = {name: self._flat.per_member(value) for name, value in self._recursion.tuning.values.items()}
-        return HyperView(values, self.set_hyper)
+        """Present values by name: copies of shape (S,), or (M, S) with members.  Assigning to an entry is `set_hyper`.
+
+        Those of the loss have the shape that closures are given: () or (V,), with members (M,) or (M, V).
+        """
+        tuning = self._recursion.tuning
+        return HyperView(tuning.shown(tuning.values), self.set_hyper)
 
     def flat_hyper(self) -> dict[str, float]:
-        """Returns present values as plain numbers for any logger, {"lr/0.weight": 0.1}: by name and set (and member)."""
-        return flat_values(self.param_groups, self.rule.names)
+        """Returns present values as plain numbers for any logger, {"lr/0.weight": 0.1}: by name and set (and member).
+
+        Of the loss's hyperparameters: {"label_smoothing": 0.1, "task/0": 1.0}, by name and component (and member); of one
+        with more than ONE_STEP_ABOVE components, "/mean", "/min" and "/max".
+        """
+        return flat_values(self.param_groups, self.rule.names) | self._recursion.tuning.flat_of_loss()
 
     @property
     def hypergradient(self) -> dict[str, Tensor]:
         """d(validation loss)/d(value) at the last meta-step, by tuned name: (S,), or (M, S) with members.
 
-        NaN before the first meta-step.  With respect to the value itself, whatever the meta-rule's transform.
+        NaN before the first meta-step.  With respect to the value itself, whatever the meta-rule's transform.  Those of
+        the loss have the shapes of `hyper`.
         """
-        return {name: self._flat.per_member(value) for name, value in self._recursion.tuning.hypergradients.items()}
+        return self._recursion.tuning.shown(self._recursion.tuning.hypergradients)
 
     @property
     def skipped(self) -> dict[str, Any]:
@@ -183,10 +198,10 @@ class OHO(torch.optim.Optimizer):
         """Makes one update of parameters, influence and, if due, hyperparameters.  Returns the training loss, detached.
 
         `closure` computes the training loss of the model as it is, a scalar, or (M,) with members, and leaves the backward
-        pass to this method; `valid_closure` computes the validation loss, and is called only when a meta-step is due;
-        without it none is made.  A list of closures, one for each micro-batch, stands for the mean of their losses and
-        needs the memory of one.  Modules with a mode of their own (dropout) are switched by the closures: `model.train()`
-        in one, `model.eval()` in the other.
+        pass to this method; a loss with hyperparameters takes them, a mapping from name to tensor.  `valid_closure`
+        computes the validation loss, and is called only when a meta-step is due; without it none is made.  A list of
+        closures, one for each micro-batch, stands for the mean of their losses and needs the memory of one.  Modules with
+        a mode of their own (dropout) are switched by the closures: `model.train()` in one, `model.eval()` in the other.
 
         Raises:
             TypeError, ValueError: for a closure that returns something else, or a model converted to another dtype or
@@ -195,25 +210,31 @@ class OHO(torch.optim.Optimizer):
             FloatingPointError: for a hypergradient that is not finite, if `on_nonfinite` is "raise".
         """
         self._made.check()
-        train = listed(closure, "training")
-        valid = [] if valid_closure is None else listed(valid_closure, "validation")
+        train = self._loss.bound(listed(closure, "training"), self._recursion.tuning.values)
+        valid = [] if valid_closure is None else self._loss.unbound(listed(valid_closure, "validation"))
         with outside_autocast(self._flat.tensors[0].device) as under:
             return self._step([under(closure) for closure in train], [under(closure) for closure in valid])
 
     def _step(self, train: list[Closure], valid: list[Closure]) -> Tensor:
-        found = self._differentiate(train)
+        recursion = self._recursion
+        is_due = bool(valid and recursion.tuning.tuned) and (self.steps + 1) % self.update_every == 0
+        one_step = OneStep(self._loss, recursion, train) if is_due and self._loss.one_step else None
+        found = self._differentiate(train if one_step is None else one_step.closures)
         self._phase("hypergradient")
         with torch.no_grad():
-            self._recursion.advance(found)
+            if one_step is not None:
+                one_step.begin(found.gradient)
+            recursion.advance(found)
             if self.influence_limit is not None:
-                self._recursion.shorten_influence(self.influence_limit)
-        if valid and self.rule.tune and self.steps % self.update_every == 0:
-            vector = self._curvature.mean_vector(mean_gradient(valid, self._curvature.gradient))
+                recursion.shorten_influence(self.influence_limit)
+        if is_due:
+            vector = self._loss.validation_gradient(valid)
+            greedy = {} if one_step is None else one_step.hypergradients(vector)
             with torch.no_grad():
-                self._recursion.meta_step(vector, on_nonfinite=self.on_nonfinite)
+                recursion.meta_step(vector, one_step=greedy, on_nonfinite=self.on_nonfinite)
                 self._show(self.rule.tune)
         if self.reset_every and self.steps % self.reset_every == 0:
-            self._recursion.influence.clear()
+            recursion.influence.clear()
         self._phase("train")
         return found.losses
 
@@ -233,7 +254,8 @@ class OHO(torch.optim.Optimizer):
                 finite, or a tuned one outside its bounds.
         """
         self._recursion.tuning.assign(name, value)
-        self._show([name])
+        if name in self.rule.names:
+            self._show([name])
 
     def state_dict(self) -> dict[str, Any]:
         """Returns all but parameters and options as tensors and plain numbers, to be saved with the model's own state."""
@@ -268,24 +290,14 @@ class OHO(torch.optim.Optimizer):
         for group in groups:
             self.add_param_group(group)
 
-    def _differentiate(self, closures: list[Closure]) -> Derivatives:
+    def _differentiate(self, closures: Sequence[Closure]) -> Derivatives:
         """Returns loss, gradient, and products of the discounted influence, each a mean over the closures."""
-        alone = not self.rule.tune or self.discount == 0
-        if alone:
-            self._recursion.influence.clear()
-
-        def differentiate(closure: Closure) -> Derivatives:
-            self._phase("train")
-            if alone:
-                return self._curvature.gradient_alone(closure, self._recursion.influence.theta)
-            return self._curvature.products(
-                closure, self._recursion.influence.theta, on_products=lambda: self._phase("hypergradient")
-            )
-
-        found = self._curvature.mean(mean_derivatives(closures, differentiate))
-        if not alone and self.discount < 1:  # after the closures, so that one that raises leaves the influence as it was
-            self._recursion.influence.scale(self.discount)
-            found.products.mul_(self.discount)
+        influence = self._recursion.influence
+        if self.discount == 0:
+            influence.clear()
+        found = self._loss.differentiate(closures, influence.theta, discount=self.discount, phase=self._phase)
+        if 0 < self.discount < 1:  # after the closures, so that one that raises leaves the influence as it was
+            influence.scale(self.discount)
         return found
 
     def _show(self, names: Iterable[str]) -> None:

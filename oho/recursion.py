@@ -1,18 +1,18 @@
 """Real-time recurrent learning: what a training carries from step to step, and how a step moves it.
 
-    symbol  name             shape      meaning
-    M       members          ()         independent trainings side by side; 1 without a population
-    N       size             ()         tuned elements of one member
-    K       tangents         ()         rows of the influence
-    θ       parameters       (M, N)     the model's own
-    Z       influence        (K, M, N)  dθ/dh
-    v       validation       (M, N)     gradient of the validation loss at the new θ
-    d       hypergradient    (M, S)     v · Z for each set: d(validation loss)/dh
+symbol  name             shape      meaning
+M       members          ()         independent trainings side by side; 1 without a population
+N       size             ()         tuned elements of one member
+K       tangents         ()         rows of the influence
+θ       parameters       (M, N)     the model's own
+Z       influence        (K, M, N)  dθ/dh
+v       validation       (M, N)     gradient of the validation loss at the new θ
+d       hypergradient    (M, S)     v · Z for each set: d(validation loss)/dh; (M, V) for one of the loss
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,8 @@ from oho.directions import directions_of
 from oho.engines.curvature import Derivatives
 from oho.flat_parameters import FlatParameters
 from oho.guard_counts import GuardCounts
-from oho.influence import Influence, transition
+from oho.influence import Influence, gradient_pullback, transition
+from oho.loss_hyper import LossHyper
 from oho.master_copy import MasterCopy
 from oho.meta import MetaRule
 from oho.parameter_groups import GivenGroup
@@ -53,14 +54,16 @@ class Recursion:
         groups: Sequence[GivenGroup],
         exact: bool,
         generators: list[torch.Generator],
+        loss: LossHyper | None = None,
     ):
         self.rule, self.set_map, self.generators, self._flat = rule, set_map, generators, flat
         self._master = MasterCopy(flat)
         like = self._master.gather()
-        self.directions = directions_of([group.tune for group in groups], rule.tune, exact=exact)
+        of_loss = {} if loss is None else loss.recurrent
+        self.directions = directions_of([group.tune for group in groups], rule.tune, exact=exact, loss=of_loss)
         self.tuning = Tuning(
             rule, meta, members=flat.members, labels=set_map.labels, tuned=self.directions.tuned,
-            own=[group.values for group in groups], like=like,
+            own=[group.values for group in groups], like=like, loss=loss,
         )  # fmt: skip
         self.slots: Slots = {name: torch.zeros_like(like) for name in rule.slot_names}
         self.slots.update({name: like.new_zeros(flat.rows, 1) for name in rule.counter_names})
@@ -82,7 +85,7 @@ class Recursion:
             theta=theta,
             gradient=found.gradient,
             slots=self.slots,
-            hyper=self.tuning.values,
+            hyper=self._of_rule(),
             noise=self.noise(theta),
             influence=self.influence,
             products=found.products,
@@ -101,19 +104,33 @@ class Recursion:
 
     def shorten_influence(self, limit: float) -> None:
         """Shortens the rows in which d(parameters)/d(log h) is longer than the limit times the parameters."""
-        if not self.rule.tune:
+        if not self.directions.names:
             return
-        values = {name: self.tuning.values[name].abs() for name in self.rule.tune}
+        values = {name: self.tuning.values[name].abs() for name in self.directions.names}
         longest = limit * torch.linalg.vector_norm(self._flat.gather(), dim=-1)
         self.counts.add_shortened(self.influence.shorten(self.directions.per_row(values), longest))
 
-    def meta_step(self, vector: Tensor, *, on_nonfinite: str) -> None:
+    def gradient_pullback(self, gradient: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Returns θ and, of the step that is about to be made with g (M, N), v -> (∂θ'/∂g)ᵀ v, all (M, N)."""
+        theta = self._master.gather()
+        pull = gradient_pullback(
+            self.rule, self.set_map, theta=theta, gradient=gradient, slots=self.slots, hyper=self._of_rule()
+        )  # fmt: skip
+        return theta, pull
+
+    def _of_rule(self) -> dict[str, Tensor]:
+        return {name: self.tuning.values[name] for name in self.rule.names}
+
+    def meta_step(self, vector: Tensor, *, one_step: Mapping[str, Tensor], on_nonfinite: str) -> None:
         """Computes hypergradients from v (M, N), and makes a meta-step for each member whose own are all finite.
+
+        `one_step` are those (M, V) that the influence has no rows for.
 
         Raises:
             FloatingPointError: where one is not, if `on_nonfinite` is "raise".
         """
-        finite = self.tuning.step(self.directions.hypergradients(self.influence.theta, vector, self.set_map))
+        found = self.directions.hypergradients(self.influence.theta, vector, self.set_map)
+        finite = self.tuning.step({**found, **one_step})
         if not bool(finite.all()):
             self._skip(~finite, on_nonfinite)
 
@@ -131,11 +148,11 @@ class Recursion:
                 tangent[:, broken] = 0
 
     def influence_norm(self) -> dict[str, Tensor]:
-        """Returns the norm of dθ/dh by tuned name, over all its sets, (M,)."""
-        if not self.rule.tune:
+        """Returns the norm of dθ/dh by name, over all its rows, (M,)."""
+        if not self.directions.names:
             return {}
-        blocks = self.influence.theta.split(self.directions.counts)
-        return {name: torch.linalg.vector_norm(b, dim=(0, 2)) for name, b in zip(self.rule.tune, blocks, strict=True)}
+        named = zip(self.directions.names, self.influence.theta.split(self.directions.counts), strict=True)
+        return {name: torch.linalg.vector_norm(rows, dim=(0, 2)) for name, rows in named}
 
     def noise(self, theta: Tensor) -> Tensor | None:
         """Draws the noise of one step, (M, N); None for a rule without a temperature."""

@@ -1,8 +1,9 @@
-"""The values of a rule's hyperparameters, and how meta-steps move them.
+"""The values of hyperparameters, those of the rule and those of the loss, and how meta-steps move them.
 
 symbol  name            shape    meaning
 M       members         ()       independent trainings side by side
-S       sets            ()       values a hyperparameter has
+S       sets            ()       values a hyperparameter of the rule has
+V       components      ()       values a hyperparameter of the loss has: in its place below, V stands for S
 h       values          (M, S)   by name, tuned or not
 d       hypergradients  (M, S)   by tuned name
 """
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oho.loss_hyper import ONE_STEP_ABOVE, LossHyper
 from oho.meta import Memory, MetaRule, admit, check_finite, meta_step
 from oho.rules import Rule
 from oho.saved_state import copied, load_tensors
@@ -28,7 +30,7 @@ class Tuning:
     """`values`, the last `hypergradients`, and the meta-rule's memory.
 
     `labels` are what the S sets are called, `tuned` the sets in which each hyperparameter is tuned, `own` the initial
-    values that each set has instead of the rule's.
+    values that each set has instead of the rule's, `loss` the hyperparameters of the loss, called 0, 1, ... V − 1.
     """
 
     def __init__(
@@ -41,17 +43,23 @@ class Tuning:
         tuned: Mapping[str, Sequence[int]],
         own: Sequence[Mapping[str, float | Tensor]],
         like: Tensor,
+        loss: LossHyper | None = None,
     ):
-        self.rule, self.meta = rule, meta
-        self._members, self._shape, self._labels = members, (members or 1, len(labels)), tuple(labels)
+        self.rule, self.meta, self._loss = rule, meta, loss
+        self._members, self._rows = members, members or 1
+        self._labels: dict[str, tuple[Hashable, ...]] = dict.fromkeys(rule.names, tuple(labels))
+        self._labels |= {} if loss is None else {name: tuple(range(size)) for name, size in loss.sizes.items()}
+        self.tuned = (*rule.tune, *(() if loss is None else loss.tune))
         self._partly = {
             name: torch.tensor([index in sets for index in range(len(labels))], device=like.device)
             for name, sets in tuned.items()
             if len(sets) < len(labels)
         }
         self.values = {name: self._initial(name, own, like) for name in rule.names}
-        self.hypergradients = {name: like.new_full(self._shape, torch.nan) for name in rule.tune}
-        self._memory: dict[str, Memory] = {name: {} for name in rule.tune}
+        if loss is not None:
+            self.values |= {name: self._admitted(name, value, like) for name, value in loss.values.items()}
+        self.hypergradients = {name: torch.full_like(self.values[name], torch.nan) for name in self.tuned}
+        self._memory: dict[str, Memory] = {name: {} for name in self.tuned}
 
     def assign(self, name: str, value: Given) -> None:
         """Sets a hyperparameter: a number, (S,), (M, S), or numbers for some sets, by label.
@@ -61,7 +69,8 @@ class Tuning:
                 finite, or a tuned one outside its bounds.
         """
         if name not in self.values:
-            raise ValueError(f"{type(self.rule).__name__} has no {name!r}; it has {', '.join(self.values)}")
+            beside = "" if self._loss is None else " beside its loss"
+            raise ValueError(f"{type(self.rule).__name__}{beside} has no {name!r}; there are {', '.join(self.values)}")
         present = self.values[name]
         if isinstance(value, Mapping):
             value = self._by_label(name, value, present.clone())
@@ -73,10 +82,34 @@ class Tuning:
         _put(name, value, values, index)
         self.assign(name, values)
 
+    def shown(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns values (M, S) as users see them: without members (S,); a number of the loss has no last axis."""
+        found = {name: value[0] if self._members is None else value for name, value in values.items()}
+        return {name: value[..., 0] if self._is_number(name) else value for name, value in found.items()}
+
+    def _is_number(self, name: str) -> bool:
+        return self._loss is not None and name in self._loss.names and self._loss.is_number(name)
+
     def numbers(self, name: str) -> list[Any]:
         """Returns a hyperparameter's value in each set: a number, or with members a list of them."""
         values = self.values[name]
         return values[0].tolist() if self._members is None else values.T.tolist()
+
+    def flat_of_loss(self) -> dict[str, float]:
+        """Returns the loss's values as plain numbers by name, component and member; of a long vector mean, min and max."""
+        loss = self._loss
+        found: dict[str, float] = {}
+        for name, value in self.shown({} if loss is None else {name: self.values[name] for name in loss.names}).items():
+            if len(self._labels[name]) > ONE_STEP_ABOVE:
+                value = torch.stack([value.mean(-1), value.amin(-1), value.amax(-1)])
+                keys = [f"{name}/{what}" for what in ("mean", "min", "max")]
+            else:
+                keys = [name] if self._is_number(name) else [f"{name}/{place}" for place in self._labels[name]]
+                value = value.unsqueeze(0) if self._is_number(name) else value.movedim(-1, 0)
+            for key, entry in zip(keys, value.tolist(), strict=True):
+                of_members = enumerate(entry) if isinstance(entry, list) else ()
+                found |= {f"{key}/{member}": number for member, number in of_members} or {key: entry}
+        return found
 
     def step(self, hypergradients: dict[str, Tensor]) -> Tensor:
         """Makes a step of the meta-rule for each member where all of it is finite; returns where that was, (M,)."""
@@ -124,8 +157,8 @@ class Tuning:
 
     def _loaded_memory(self, state: dict[str, Any], device: torch.device) -> dict[str, Memory]:
         """Returns the meta-rule's memory; its keys are those that the rule writes, or none before its first step."""
-        if set(state["memory"]) != set(self.rule.tune):
-            raise ValueError(f"state: memory of {sorted(state['memory'])}, this optimizer tunes {self.rule.tune}")
+        if set(state["memory"]) != set(self.tuned):
+            raise ValueError(f"state: memory of {sorted(state['memory'])}, this optimizer tunes {self.tuned}")
         memory = {name: copied(entries, device) for name, entries in state["memory"].items()}
         for name, hypergradient in self.hypergradients.items():
             _, expected = self.meta.step(name, torch.zeros_like(hypergradient), {})
@@ -138,9 +171,10 @@ class Tuning:
         """Returns the rule's own value for all sets but those that have one of their own."""
         value: Given = getattr(self.rule, name)
         if isinstance(value, Mapping):
-            if missing := [label for label in self._labels if label not in value]:
+            labels = self._labels[name]
+            if missing := [label for label in labels if label not in value]:
                 raise ValueError(f"{name}: no value is given for set {', '.join(map(repr, missing))}")
-            value = self._by_label(name, value, like.new_zeros(self._shape))
+            value = self._by_label(name, value, like.new_zeros(self._rows, len(labels)))
         elif self._members is not None and isinstance(value, Tensor) and value.shape == (self._members,):
             value = value.unsqueeze(-1)  # its one axis is the members'
         if any(name in values for values in own):
@@ -152,11 +186,12 @@ class Tuning:
 
     def _by_label(self, name: str, given: Mapping[Hashable, float], values: Tensor) -> Tensor:
         """Returns `values` (M, S) with what was given for some sets."""
-        if unknown := [label for label in given if label not in self._labels]:
-            sets = ", ".join(map(repr, self._labels))
+        labels = self._labels[name]
+        if unknown := [label for label in given if label not in labels]:
+            sets = ", ".join(map(repr, labels))
             raise ValueError(f"{name}: there is no set {', '.join(map(repr, unknown))}; there are {sets}")
         for label, value in given.items():
-            _put(name, value, values, self._labels.index(label))
+            _put(name, value, values, labels.index(label))
         return values
 
     def _admitted(self, name: str, value: float | Tensor, like: Tensor) -> Tensor:
@@ -166,17 +201,20 @@ class Tuning:
             mask = self._partly[name]
             values[:, mask] = admit(self.meta, name, values[:, mask])
             return values
-        return admit(self.meta, name, values) if name in self.rule.tune else values
+        return admit(self.meta, name, values) if name in self.tuned else values
 
     def _shaped(self, name: str, value: float | Tensor, like: Tensor) -> Tensor:
         """Returns a copy of (M, S) of `like`'s dtype and device, checked to be finite."""
         given = torch.as_tensor(value, dtype=like.dtype).detach()
         check_finite(name, given)  # where it is: a GPU is not waited for
+        if self._is_number(name) and given.ndim == 1:
+            given = given.unsqueeze(-1)  # its one axis is the members'
+        fitting = (self._rows, len(self._labels[name]))
         try:
-            return given.to(like.device).expand(self._shape).clone()
+            return given.to(like.device).expand(fitting).clone()
         except RuntimeError:
-            shape = tuple(given.shape)
-            raise ValueError(f"{name}: shape {shape} does not fit (members, sets) = {self._shape}") from None
+            shape, what = tuple(given.shape), "sets" if name in self.rule.names else "components"
+            raise ValueError(f"{name}: shape {shape} does not fit (members, {what}) = {fitting}") from None
 
 
 def _put(name: str, value: Any, values: Tensor, index: int) -> None:

@@ -54,6 +54,14 @@ def test_own_model_learns_and_resumes_where_it_was_saved():
     assert len(set(values[-6:])) == 6  # each set has gone its own way
 
 
+def test_wrong_labels_lose_their_weight():
+    printed = printed_by("loss_hyper.py")
+    plain, _, weighted = numbers_after("test loss", printed)
+    assert weighted < 0.8 * plain
+    assert numbers_after("right labels", printed)[-1] > 0.6 > 0.3 > numbers_after("wrong ones", printed)[-1]
+    assert len(set(numbers_after("label smoothing", printed))) == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", ["lightning", "accelerate"])
 def test_online_wins_in_a_framework_by_a_few_lines(framework):

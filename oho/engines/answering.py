@@ -68,10 +68,10 @@ class Curvature:
             RuntimeError: for a second derivative that is wrong, or one that nothing can compute.
         """
         if self._settled:
-            with self._repeatable(closure) if self._calls_again else nullcontext(closure) as closure, self._uncompiled():
+            with self.repeatable(closure) if self._calls_again else nullcontext(closure) as closure, self._uncompiled():
                 return self._engine(closure, self._parameters, tangents, on_products=on_products)
         doubt = self._doubt(closure) if self._check == "first" else None
-        with self._repeatable(closure) as again, self._uncompiled():
+        with self.repeatable(closure) as again, self._uncompiled():
             try:
                 found = self._answer(again, tangents, on_products=on_products)
             except RuntimeError as error:
@@ -88,13 +88,22 @@ class Curvature:
         """Returns the same for tangents that are zero."""
         if self._settled:
             return gradient_alone(closure, self._parameters, tangents)
-        found = gradient_alone(self._repeatable(closure), self._parameters, tangents)
+        found = gradient_alone(self.repeatable(closure), self._parameters, tangents)
         self._settle()
         return found
 
     def gradient(self, closure: Closure) -> Tensor:
         """Returns the gradient (M, N) of a loss that is differentiated once."""
         return self._parameters.flatten(gradient_of(closure, self._parameters)[1])
+
+    def unused(self, closure: Closure) -> tuple[int, ...]:
+        """Returns the places of parameters that the loss does not use; nothing that the closure does stays."""
+        again = self._fresh(closure)
+        try:
+            gradients = gradient_of(again, self._parameters)[1]
+        finally:
+            again.undo()
+        return tuple(place for place, gradient in enumerate(gradients) if gradient is None)
 
     def mean(self, found: Derivatives) -> Derivatives:
         """Returns the mean over the replicas of the model, if there are any."""
@@ -110,7 +119,13 @@ class Curvature:
         fresh = {"_watch": Watch(), "_buffers": Buffers(), "_replicas": None, "_settled": False, "_check": check}
         return {**vars(self), **fresh}
 
-    def _repeatable(self, closure: Closure) -> Repeatable:
+    def repeatable(self, closure: Closure) -> Repeatable:
+        """Returns a closure that can be called again, itself if it is one already."""
+        return closure if isinstance(closure, Repeatable) else self._fresh(closure)
+
+    def _fresh(self, closure: Closure) -> Repeatable:
+        """Returns one that has not been called."""
+        closure = closure.closure if isinstance(closure, Repeatable) else closure
         return Repeatable(closure, self._device, watch=self._watch, buffers=self._buffers)
 
     def _settle(self) -> None:
@@ -150,7 +165,7 @@ class Curvature:
             RuntimeError: for a wrong second derivative, a graph that is gone, or products that call again what cannot be
                 repeated.
         """
-        repeated = self._repeatable(closure)
+        repeated = self._fresh(closure)
         try:
             with eager():
                 asked = None if self._engine is finite_difference else self._answer

@@ -60,7 +60,7 @@ class Repeatable:
     def __init__(
         self, closure: Closure, device: torch.device, *, watch: Watch | None = None, buffers: Buffers | None = None
     ):
-        self._closure, self._device = closure, device
+        self.closure, self._device = closure, device
         self._watch = Watch() if watch is None else watch
         self._known = Buffers() if buffers is None else buffers
         self._random: list[Tensor] = []
@@ -97,13 +97,13 @@ class Repeatable:
 
     def _first(self) -> Tensor:
         self._random, self._start = random_state(self._device), self._known.now()
-        return self._closure() if self._watch.is_done else self._watch.call(self._closure, self._note)
+        return self.closure() if self._watch.is_done else self._watch.call(self.closure, self._note)
 
     def _again(self, start: Buffers) -> Tensor:
         self._after = self._after or start.now()
         start.put_back()
         with replay(self._random, self._device):
-            return self._closure()
+            return self.closure()
 
     def _note(self, module: nn.Module) -> None:
         for buffers in (self._known, self._start):

@@ -35,17 +35,24 @@ def loss_of(model, batch):
     return functional.cross_entropy(model(batch[0]), batch[1])
 
 
-def online(rule, sets, *, make=make_problem, **options):
-    """Trains on all batches but the last, hyperparameters held still; returns the optimizer and the parameters."""
+def online(rule, sets, *, make=make_problem, of=None, **options):
+    """Trains on all batches but the last, hyperparameters held still; returns the optimizer and the parameters.
+
+    `of`, if given, is the training loss as a function of (outputs, targets, its hyperparameters).
+    """
     model, batches = make()
     optimizer = oho.OHO(model.named_parameters(), rule, sets=sets, meta=oho.MetaSGD(0.0), **options)
-    for batch in batches[:-1]:
-        optimizer.step(lambda b=batch: loss_of(model, b), lambda: loss_of(model, batches[-1]))
+    for x, y in batches[:-1]:
+        train = (lambda x=x, y=y: loss_of(model, (x, y))) if of is None else (lambda h, x=x, y=y: of(model(x), y, h))
+        optimizer.step(train, lambda: loss_of(model, batches[-1]))
     return optimizer, [p.detach().clone() for p in model.parameters()]
 
 
-def unrolled(rule, set_map, *, make=make_problem, shifts=None):
-    """The same training as one differentiable function of the hyperparameters; returns them and the final loss."""
+def unrolled(rule, set_map, *, make=make_problem, shifts=None, of=None, loss=None):
+    """The same training as one differentiable function of the hyperparameters; returns them and the final loss.
+
+    `loss` are the values of the hyperparameters of the training loss `of`, by name.
+    """
     model, batches = make()
     names, like = zip(*model.named_parameters(), strict=True)
     values = {n: torch.full((set_map.count,), getattr(rule, n), dtype=torch.float64) for n in rule.names}
@@ -54,6 +61,8 @@ def unrolled(rule, set_map, *, make=make_problem, shifts=None):
     values = {n: v.requires_grad_() for n, v in values.items()}
     pieces = list(zip(set_map.of_tensor, set_map.sizes, strict=True))
     hyper = {n: torch.cat([v[s].expand(size) for s, size in pieces]) for n, v in values.items()}
+    own = {n: torch.as_tensor(v, dtype=torch.float64).clone().requires_grad_() for n, v in (loss or {}).items()}
+    values |= own
     theta = torch.cat([p.detach().reshape(-1) for p in like]).requires_grad_()
     slots = {n: torch.zeros_like(theta) for n in (*rule.slot_names, *rule.counter_names)}
 
@@ -62,8 +71,9 @@ def unrolled(rule, set_map, *, make=make_problem, shifts=None):
         return {n: part.view(p.shape) for n, part, p in zip(names, parts, like, strict=True)}
 
     for inputs, targets in batches[:-1]:
-        loss = functional.cross_entropy(functional_call(model, named(theta), inputs), targets)
-        (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
+        outputs = functional_call(model, named(theta), inputs)
+        trained = functional.cross_entropy(outputs, targets) if of is None else of(outputs, targets, own)
+        (gradient,) = torch.autograd.grad(trained, theta, create_graph=True)
         theta, slots = rule(theta, gradient, slots, hyper)
     inputs, targets = batches[-1]
     return values, functional.cross_entropy(functional_call(model, named(theta), inputs), targets)

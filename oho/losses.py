@@ -1,0 +1,75 @@
+"""The usual losses in a form that is differentiable in their own hyperparameters, for `oho.LossHyper`.
+
+    symbol  name     shape          meaning
+    B       batch    ()             examples
+    C       classes  ()
+    ...     lead     ()             nothing, or the members of a population (and then M losses)
+    p       targets  (..., B, C)    probabilities of the classes
+    w       weights  (..., C)       of classes; those of examples are (..., B)
+
+PyTorch's own take such values as plain numbers, or do not differentiate in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def cross_entropy(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    label_smoothing: float | Tensor = 0.0,
+    class_weights: Tensor | None = None,
+    example_weights: Tensor | None = None,
+) -> Tensor:
+    """Returns what `torch.nn.functional.cross_entropy` does with these options: a scalar, or (...).
+
+    `logits` are (..., B, C), `targets` (..., B) classes or (..., B, C) probabilities.  With classes and class weights, the
+    sum over examples is divided by that of the weights of their classes, otherwise by B.  `example_weights` (..., B)
+    multiply the examples' losses and change no divisor: an example of weight 0 is left out, and its place counts.
+    """
+    classes, of_classes = logits.shape[-1], targets.shape != logits.shape
+    p = functional.one_hot(targets, classes).to(logits.dtype) if of_classes else targets
+    smoothing = _over(label_smoothing, 2)
+    p = p * (1 - smoothing) + smoothing / classes
+    scores = logits.log_softmax(-1)
+    divisor: float | Tensor = logits.shape[-2]
+    if class_weights is not None:
+        weights = class_weights.unsqueeze(-2)
+        scores = scores * weights
+        if of_classes:
+            divisor = weights.expand_as(scores).gather(-1, targets.unsqueeze(-1)).squeeze(-1).sum(-1)
+    losses = -(p * scores).sum(-1)
+    if example_weights is not None:
+        losses = losses * example_weights
+    return losses.sum(-1) / divisor
+
+
+def mixup(inputs: Tensor, targets: Tensor, *, share: float | Tensor, order: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Returns each example mixed with another, λ x + (1 − λ) x[order], and its targets as probabilities (B, C).
+
+    `share` is λ, a scalar, of inputs (B, ...) and classes (B,); `order` (B,) are places, such as `torch.randperm(B)`.
+
+    Source: Zhang et al., "mixup: beyond empirical risk minimization", arXiv 1710.09412.
+    """
+    p = functional.one_hot(targets, classes).to(inputs.dtype)
+    return inputs * share + inputs[order] * (1 - share), p * share + p[order] * (1 - share)
+
+
+def l2_penalty(parameters: Iterable[Tensor], coefficients: float | Tensor) -> Tensor:
+    """Returns Σ c ‖p‖² / 2 over the parameters, whose gradient is c p as with `weight_decay=c` of `oho.SGD`.
+
+    `coefficients` are one number, or a vector with one for each parameter.
+    """
+    squares = torch.stack([parameter.square().sum() for parameter in parameters])
+    return (coefficients * squares).sum() / 2
+
+
+def _over(value: float | Tensor, axes: int) -> float | Tensor:
+    """Returns a value of shape (...) with axes behind it."""
+    return value[(..., *[None] * axes)] if isinstance(value, Tensor) and value.ndim else value

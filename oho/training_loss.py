@@ -1,0 +1,192 @@
+"""Derivatives of the training loss with respect to parameters and, if it has any, its own hyperparameters.
+
+    symbol  name        shape       meaning
+    M       members     ()          independent trainings side by side
+    N       size        ()          tuned elements of one member
+    V       components  ()          entries of one hyperparameter of the loss
+    Z       influence   (K, M, N)   dθ/dh; the last rows are those of the loss's hyperparameters
+    dg      products    (K, M, N)   H (μ Z), and ∂g/∂h in the rows of the loss: the change of the gradient along each row
+    u       direction   (M, N)      (∂θ'/∂g)ᵀ v
+    d       one-step    (M, V)      ∂(g · u)/∂h: the hypergradient through the last step alone
+
+d takes one product with (u, 0) at (θ, h), whatever V: the columns of h of the loss's Hessian times it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+import torch
+from torch import Tensor
+
+from oho.engines.answering import Curvature
+from oho.engines.curvature import Closure, Derivatives, Engine
+from oho.engines.repetition import Repeatable
+from oho.flat_parameters import FlatParameters
+from oho.loss_hyper import LossArguments, LossHyper
+from oho.micro_batches import mean_derivatives, mean_gradient
+from oho.recursion import Recursion
+
+Phase = Callable[[str], None]
+
+
+class TrainingLoss:
+    """What an optimizer asks of its closures; `curvature` names the engine, and `check` whether it is checked."""
+
+    def __init__(self, parameters: FlatParameters, loss: LossHyper | None, *, curvature: str | Engine, check: str | None):
+        self._parameters = parameters
+        self.arguments = LossArguments(loss, parameters)
+        self._curvature = Curvature(curvature, self.arguments.extended, check=check)
+        self._checked = False
+        self.one_step = () if loss is None else loss.one_step
+
+    @property
+    def engine(self) -> str:
+        """The name of the engine that answers."""
+        return self._curvature.engine
+
+    def bound(self, closures: list[Callable[..., Tensor]], values: Mapping[str, Tensor]) -> list[Closure]:
+        """Returns training closures with their argument: the hyperparameters of the loss, of these values (M, V).
+
+        Raises:
+            TypeError: at the first step, for a closure that takes another number of arguments.
+        """
+        if not self._checked:
+            for closure in closures:
+                check_arguments(closure, "training", self.arguments.given)
+        self.arguments.set(values)
+        return [self.arguments.bound(closure) for closure in closures]
+
+    def unbound(self, closures: list[Closure]) -> list[Closure]:
+        """Returns validation closures, which take no argument; raises TypeError as `bound` does."""
+        if not self._checked:
+            for closure in closures:
+                check_arguments(closure, "validation", {})
+        return closures
+
+    def repeatable(self, closures: Sequence[Closure]) -> list[Repeatable]:
+        """Returns closures that can be called again within a step."""
+        return [self._curvature.repeatable(closure) for closure in closures]
+
+    def differentiate(self, closures: Sequence[Closure], tangents: Tensor, *, discount: float, phase: Phase) -> Derivatives:
+        """Returns loss, gradient and dg of tangents Z (K, M, N), each a mean over the closures; μ is the discount.
+
+        Z is zero if the discount is.
+
+        Raises:
+            ValueError: at the first step, for a loss that does not depend on parameters or on one of its hyperparameters.
+        """
+        own, rows = self.arguments.rows, len(tangents)
+        asked = tangents if discount else tangents[rows - own :]  # the other rows' products are zero
+        if self.arguments.columns:
+            asked = self.arguments.directions(asked, scale=discount or 1.0)
+
+        def differentiate(closure: Closure) -> Derivatives:
+            phase("train")
+            if len(asked) == 0:
+                return self._curvature.gradient_alone(closure, asked)
+            try:
+                return self._curvature.products(closure, asked, on_products=lambda: phase("hypergradient"))
+            except RuntimeError:
+                if self.arguments.columns and not self._checked:  # a plain number of h looks like a wrong derivative
+                    with suppress(RuntimeError):
+                        self._check(self._curvature.unused(closure))
+                raise
+
+        found = self._curvature.mean(mean_derivatives(list(closures), differentiate))
+        if 0 < discount < 1:
+            found.products.mul_(discount)
+        if len(asked) < rows:
+            rest = found.products.new_zeros(rows - len(asked), *found.products.shape[1:])
+            found = found._replace(products=torch.cat([rest, found.products]))
+        return self._of_parameters(found)
+
+    def validation_gradient(self, closures: list[Closure]) -> Tensor:
+        """Returns v (M, N), the gradient of the mean of the validation losses."""
+        vector = self._curvature.mean_vector(mean_gradient(closures, self._curvature.gradient))
+        return vector[:, : self._parameters.size] if self.arguments.columns else vector
+
+    def one_step_hypergradients(self, closures: Sequence[Closure], theta: Tensor, direction: Tensor) -> dict[str, Tensor]:
+        """Returns d by name, from u (M, N), at the parameters θ (M, N) from which the step was made.
+
+        `closures` are those that `repeatable` returned, called once by then.  The model's parameters are left as they are.
+        """
+
+        def product(closure: Closure) -> Derivatives:
+            with self._curvature.repeatable(closure) as again:
+                return self._curvature.products(again, asked)
+
+        present = self._parameters.gather()
+        asked = torch.cat([direction, direction.new_zeros(len(direction), self.arguments.columns)], -1).unsqueeze(0)
+        self._parameters.write(theta)
+        try:
+            found = mean_derivatives(list(closures), product)
+        finally:
+            self._parameters.write(present)
+        of_loss = self._curvature.mean(found).products[0, :, self._parameters.size :]
+        return {name: of_loss[:, self.arguments.spans[name]] for name in self.one_step}
+
+    def _of_parameters(self, found: Derivatives) -> Derivatives:
+        """Returns the columns of the parameters."""
+        if self.arguments.columns == 0:
+            self._checked = True
+            return found
+        count, size = len(self._parameters.tensors), self._parameters.size
+        if not self._checked:
+            self._check(found.unused)
+        unused = tuple(place for place in found.unused if place < count)
+        return found._replace(gradient=found.gradient[:, :size], unused=unused, products=found.products[..., :size])
+
+    def _check(self, unused: tuple[int, ...]) -> None:
+        count = len(self._parameters.tensors)
+        if len([place for place in unused if place < count]) == count:
+            raise ValueError(
+                "a closure's loss depends on none of this optimizer's parameters; is it that of another model?"
+            )
+        if missing := [name for place, name in enumerate(self.arguments.tuned, start=count) if place in unused]:
+            raise ValueError(
+                f"the training loss does not depend on {', '.join(missing)}: compute it with the tensor h[{missing[0]!r}]"
+                " itself (no float(), item() or detach()), by oho.losses.cross_entropy where torch's takes a plain number,"
+                f" or leave {missing[0]!r} out of LossHyper's tune"
+            )
+        self._checked = True
+
+
+class OneStep:
+    """The hypergradients of one step that have no rows of the influence; `closures` are to be called once by the step."""
+
+    def __init__(self, loss: TrainingLoss, recursion: Recursion, closures: Sequence[Closure]):
+        self._loss, self._recursion = loss, recursion
+        self.closures = loss.repeatable(closures)
+
+    def begin(self, gradient: Tensor) -> None:
+        """Notes the state from which the step is about to be made with g (M, N)."""
+        self._theta, self._pull = self._recursion.gradient_pullback(gradient)
+
+    def hypergradients(self, vector: Tensor) -> dict[str, Tensor]:
+        """Returns d by name from v (M, N)."""
+        return self._loss.one_step_hypergradients(self.closures, self._theta, self._pull(vector))
+
+
+def check_arguments(closure: Callable[..., Tensor], which: str, given: Mapping[str, Tensor]) -> None:
+    """Raises TypeError for a closure that cannot be called with what it is given: h, or nothing."""
+    try:
+        signature = inspect.signature(closure)
+    except (TypeError, ValueError):  # a builtin
+        return
+    own = [name for name, parameter in signature.parameters.items() if parameter.default is not parameter.empty]
+    try:
+        bound = signature.bind(*([given] if given else []))
+        if not given or not set(bound.arguments) & set(own):  # lambda batch=batch: ... would take h for its batch
+            return
+        raise TypeError
+    except TypeError:
+        if given:
+            needs = f"take the hyperparameters of its loss ({', '.join(given)}) as its one argument: lambda h: ..."
+        elif which == "training":
+            needs = "take no argument, unless OHO(..., loss=oho.LossHyper(...)) gives the loss hyperparameters"
+        else:
+            needs = "take no argument"
+        raise TypeError(f"step: the {which} closure must {needs}") from None
