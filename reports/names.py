@@ -18,7 +18,7 @@ from reports.glyphs import NO_MORE, Fonts, fonts_for
 from reports.looks import Method
 from reports.units import Units
 
-LONGEST_UNIT = 32
+LONGEST_UNIT = 36
 SINGLE = ("task", "data", "space", "method")
 """Columns of names that are not parts of others."""
 LEFT_OUT, UNSEEN = "_", "\u200b"
