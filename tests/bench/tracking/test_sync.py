@@ -20,7 +20,8 @@ from wandb_server import KEY, Server
 from bench.cli import app
 from bench.records import Manifest, read_run, write_manifest
 from bench.run.runner import run
-from bench.tracking.wandb_sink import open_sink, read_back
+from bench.tracking.transcripts import read_back
+from bench.tracking.wandb_sink import open_sink
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from made_up_runs import evaluation, moment, spec_of, write_run
 
 from bench.records import Status, read_run, run_id
 from bench.run.runner import run
-from bench.tracking.wandb_sink import WandbSink, open_sink, transcripts
+from bench.tracking.transcripts import transcripts
+from bench.tracking.wandb_sink import WandbSink, open_sink
 
 WANDB = Path(sys.executable).with_name("wandb")
 
