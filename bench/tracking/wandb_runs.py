@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -76,7 +77,7 @@ class WandbRun:
 
     def configure(self, values: Mapping[str, Any]) -> None:
         """Adds to the configuration."""
-        self.run.config.update(dict(values))
+        self.run.config.update(dict(values), allow_val_change=True)  # another commit may continue a run
 
     def finish(self, summary: Mapping[str, Any], tags: Sequence[str] = (), *, exit_code: int = 0) -> None:
         """Adds to the summary and the tags, and ends the run."""
@@ -100,13 +101,15 @@ def identity_in(folder: Path, run_id: str) -> str:
     if isinstance(known, str) and re.fullmatch(rf"{re.escape(run_id)}-[0-9a-f]{{8}}", known):
         return known
     identity = f"{run_id}-{secrets.token_hex(4)}"
-    write_json(path, {"id": identity})
+    with suppress(OSError):  # a tracker never fails a run
+        write_json(path, {"id": identity})
     return identity
 
 
 def forget_identity(folder: Path) -> None:
     """Makes a run that begins anew after it has ended another one to W&B, which keeps the rows of the old one."""
-    (folder / IDENTITY_FILE).unlink(missing_ok=True)
+    with suppress(OSError):
+        (folder / IDENTITY_FILE).unlink()
 
 
 def begin_run(
@@ -128,8 +131,8 @@ def begin_run(
         resume=None if mode == "offline" else "allow",
         settings=wandb.Settings(
             reinit="create_new", console="off", disable_git=True, x_disable_stats=True, silent=True,
-            x_save_requirements=False, disable_code=True, init_timeout=TIMEOUT_SECONDS, host="",
-            x_disable_machine_info=True, allow_val_change=True,
+            x_save_requirements=False, disable_code=True, init_timeout=TIMEOUT_SECONDS,
+            x_disable_machine_info=True, host="", program="oho-bench",
         ),
         **fields,
     )  # fmt: skip
