@@ -1,9 +1,9 @@
 """`oho-bench sync`: uploads a results folder's ended runs to Weights & Biases, so that W&B agrees with the records.
 
-W&B's own files in a run's folder are uploaded unchanged if they hold exactly the rows of the records.  If they do not
-(lost, damaged, older than the records, tracking disabled), new files are written from the records, under the run's W&B id,
-so that they replace what W&B may already have of it.  `ID/sync.json` remembers what was uploaded: a run is uploaded again
-only if its records changed, or to another server, entity or project.
+W&B's own files in a run's folder are uploaded unchanged if they hold exactly the rows of the records, under the run's W&B
+id.  If they do not (lost, damaged, older than the records, tracking disabled or fallen back to files), new files are
+written from the records under that id, so that they replace what W&B may already have of the run.  `ID/sync.json` remembers
+what was uploaded: a run is uploaded again only if its records changed, or to another server, entity or project.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from bench.records.json_files import write_json
 from bench.records.labels import PlanLabels
 from bench.records.wandb_names import TRIAL_RUNS, axis_of
 from bench.tracking.transcripts import agreeing, replay, transcripts
-from bench.tracking.wandb_runs import begin_run, identity_in
+from bench.tracking.wandb_runs import begin_run, identity_in, known_identity
 from bench.tracking.wandb_settings import entity, server, sync_environment
 
 MEMORY = "sync.json"
@@ -110,13 +110,14 @@ def _bring_up(run: Run, manifest: Manifest, options: Options) -> str:
     expected = transcripts(run, experiment=manifest.experiment, trial_runs=_trial_runs(manifest))
     if expected is None:
         raise SyncError("the records do not hold what W&B needs")
-    files = [] if options.recreate else agreeing(run.folder, expected)
+    # Rows replace those that W&B has under the run's id, unless these are another result's.
+    identity = f"{run.id}-{content[:8]}" if place in memory else known_identity(run.folder, run.id)
+    files = agreeing(run.folder, expected, only=f"{identity}*") if identity and not options.recreate else []
     verdict = "uploaded" if files else "re-created from records"
     if options.dry_run:
         return f"would be {verdict}"
     if not files:
-        # The rows replace those that W&B has under the run's id, unless these were another result's.
-        identity = f"{run.id}-{content[:8]}" if place in memory else identity_in(run.folder, run.id)
+        identity = identity or identity_in(run.folder, run.id)
         _recreate(run, identity, manifest)
         files = agreeing(run.folder, expected, only=f"{identity}*")
     if not files:

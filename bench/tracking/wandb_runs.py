@@ -87,22 +87,27 @@ class WandbRun:
         self.run.finish(exit_code=exit_code)
 
 
+def known_identity(folder: Path, run_id: str) -> str | None:
+    """Returns the W&B id that the run in a folder has had so far, if any."""
+    try:
+        known = read_object(folder / IDENTITY_FILE, "").get("id")
+    except RecordError:
+        return None
+    is_ours = isinstance(known, str) and re.fullmatch(rf"{re.escape(run_id)}-[0-9a-f]{{8}}", known)
+    return known if is_ours else None
+
+
 def identity_in(folder: Path, run_id: str) -> str:
     """Returns the W&B id of the run in a folder, drawn when it is asked for first and kept in a file.
 
     It begins with the run's id, and continues with digits of its own, since the same run may have been made in other
     results folders, and W&B would mix the two.
     """
-    path = folder / IDENTITY_FILE
-    try:
-        known = read_object(path, "").get("id")
-    except RecordError:
-        known = None
-    if isinstance(known, str) and re.fullmatch(rf"{re.escape(run_id)}-[0-9a-f]{{8}}", known):
+    if known := known_identity(folder, run_id):
         return known
     identity = f"{run_id}-{secrets.token_hex(4)}"
     with suppress(OSError):  # a tracker never fails a run
-        write_json(path, {"id": identity})
+        write_json(folder / IDENTITY_FILE, {"id": identity})
     return identity
 
 

@@ -223,8 +223,9 @@ def open_sink(
     if mode == "disabled":
         return NoSink()
     sink = partial(WandbSink, run_id, spec, project=project, experiment=experiment, trial_runs=trial_runs)
-    begin = partial(begin_run, folder, identity=identity_in(folder, run_id), axis=axis_of(spec))
-    offline = partial(begin, mode="offline")
+    identity = identity_in(folder, run_id)
+    begin = partial(begin_run, folder, identity=identity, axis=axis_of(spec))
     if mode == "offline" or unreachable.is_set():
-        return sink(begin=offline)
+        return sink(begin=partial(begin, mode="offline"))
+    offline = partial(begin, mode="offline", identity=f"offline-{identity}")  # an attempt that hangs still has the other id
     return sink(begin=partial(begin, mode=mode), offline=offline)
