@@ -94,8 +94,8 @@ def write_plan(experiment: Experiment, root: Path) -> None:
             )  # fmt: skip
     for origin in _origins(resolved):
         store(root, origin)
-    project = experiment.tracking.project
-    write_manifest(root, Manifest(experiment.name, experiment.figures, resolved, tuple(dict.fromkeys(runs)), project))
+    tracked = experiment.tracking.project, experiment.tracking.trial_runs
+    write_manifest(root, Manifest(experiment.name, experiment.figures, resolved, tuple(dict.fromkeys(runs)), *tracked))
 
 
 def _origins(part: Any) -> Iterator[dict[str, str]]:

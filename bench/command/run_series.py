@@ -88,7 +88,10 @@ class _Series:
     def make(self, number: int, item: Planned) -> None:
         """Makes a run that this process has claimed."""
         tracking, name = item.experiment.tracking, item.experiment.name
-        sink = partial(open_sink, mode=tracking.mode_in(os.environ), project=tracking.project, experiment=name)
+        sink = partial(
+            open_sink, mode=tracking.mode_in(os.environ), project=tracking.project, experiment=name,
+            trial_runs=tracking.trial_runs,
+        )  # fmt: skip
         self.display.start(number, item.spec)
         with self.journal.within(item.id, item.since):
             outcome = run(

@@ -11,8 +11,10 @@ from bench.experiment.seeds import parse_seeds
 from bench.experiment.shocks import Shock
 from bench.protocol import Options, Settings
 from bench.records.names import checked_experiment
+from bench.records.wandb_names import TRIAL_RUNS
 
 MOST_THREADS = 512
+MOST_TRIAL_RUNS = 10_000
 LONGEST_PROJECT = 128
 """What Weights & Biases takes."""
 
@@ -53,6 +55,8 @@ class Tracking(Options):
 
     mode: Literal["online", "offline", "disabled"] = "offline"
     project: str = Field(default="oho-bench", min_length=1, max_length=LONGEST_PROJECT, pattern=r"^[\w.-]+$")
+    trial_runs: int = Field(default=TRIAL_RUNS, ge=0, le=MOST_TRIAL_RUNS)
+    """The trials of a search that are runs of their own in W&B; all of them are in a table of the search's run."""
 
     def mode_in(self, environment: Mapping[str, str]) -> str:
         """Returns the mode: the file's, or else that of the variable WANDB_MODE."""

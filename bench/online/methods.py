@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from bench.online.options import (
     PublishedOptions,
 )
 from bench.protocol import Batches, Kick, Ledger, Method, MethodEntry, Space, State, Task, draw, remade, stream, train
+from bench.records.wandb_names import MOST_SINGLE_SETS
 
 Optimizer = oho.OHO | oho.PublishedOHO
 Initial = dict[str, float]
@@ -40,11 +42,12 @@ class OnlineState(State):
     twin: ExactTwin | None = None
 
     def scalars(self) -> dict[str, float]:
-        """Returns norms of d(parameters)/d(hyperparameter), meta-steps skipped, steps with a limited influence."""
+        """Returns norms of d(parameters)/d(hyperparameter), hypergradients, and counts of skipped and shortened steps."""
         norms = self.optimizer.influence_norm()
         counts = {f"skipped_{reason}": count for reason, count in self.optimizer.skipped.items()}
         counts["shortened"] = self.optimizer.shortened
         found = {f"influence_norm_{name}": norm for name, norm in norms.items()} | counts
+        found |= hypergradients_of(self.optimizer) if self.step else {}
         found |= self.twin.scalars() if self.twin else {}
         return {name: float(value) for name, value in found.items()}
 
@@ -117,6 +120,19 @@ class Online(Method):
 def values_of(optimizer: Optimizer) -> dict[str, list[float]]:
     """Returns the present hyperparameters, one value for each set."""
     return {name: values.tolist() for name, values in optimizer.hyper.items()}
+
+
+def hypergradients_of(optimizer: Optimizer) -> dict[str, float]:
+    """Returns the last hypergradients, one for each set or, of many sets, their norm; without those that are not finite."""
+    found: dict[str, float] = {}
+    for name, values in optimizer.hypergradient.items():
+        if len(values) > MOST_SINGLE_SETS:
+            found[f"hypergradient_norm_{name}"] = float(values.norm())
+        elif len(values) == 1:
+            found[f"hypergradient_{name}"] = float(values)
+        else:
+            found |= {f"hypergradient_{name}_{number}": value for number, value in enumerate(values.tolist())}
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def published_meta(model: nn.Module, initial: Initial, options: GlobalOptions, seed: int) -> oho.OHO:

@@ -16,7 +16,8 @@ from bench.records.schema import MANIFEST, read_checked
 class Manifest:
     """An experiment's plan: its name, the figures it feeds, its resolved configuration, its run ids.
 
-    `project` is the W&B project in which its runs are tracked; it is None in plans of older versions.
+    `project` is the W&B project in which its runs are tracked, `trial_runs` the number of a search's trials that are runs
+    there; both are None in plans of older versions.
     """
 
     experiment: str
@@ -24,6 +25,7 @@ class Manifest:
     config: Mapping[str, Any]
     runs: tuple[str, ...]
     project: str | None = None
+    trial_runs: int | None = None
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
@@ -39,7 +41,8 @@ def read_manifests(root: Path) -> list[Manifest]:
     for path in sorted((root / "experiments").glob("*.json")):
         content = read_checked(path, MANIFEST, "remove this file and run the experiment again")
         config, figures, runs = {"seeds": [], **content["config"]}, tuple(content["figures"]), tuple(content["runs"])
-        manifests.append(Manifest(content["experiment"], figures, config, runs, content.get("project")))
+        tracked = content.get("project"), content.get("trial_runs")
+        manifests.append(Manifest(content["experiment"], figures, config, runs, *tracked))
     return manifests
 
 

@@ -197,6 +197,7 @@ MANIFEST: Shape = {
     "experiment": (_is_text, "a string"), "figures": (_are_texts, "a list of names"),
     "config": (_is_plan, "a mapping with seeds, methods and shocks"), "runs": (_are_runs, "a list of run ids"),
     "project": (lambda value: value is None or _is_text(value), "a string"),
+    "trial_runs": (lambda value: value is None or _is_count(value), "a whole number of at least 0"),
 }  # fmt: skip
 SPEC: Shape = {
     "task": (_is_task, "a mapping with a `name`, the `origin` of a plug-in, and `units` with names and units"),

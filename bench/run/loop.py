@@ -41,6 +41,10 @@ class Sink(Protocol):
         """Receives one line of the records."""
         ...
 
+    def caught_up(self) -> None:
+        """Is called once the sink has received all records of earlier processes."""
+        ...
+
     def close(self, outcome: Outcome) -> None:
         """Receives the outcome at the run's end."""
         ...

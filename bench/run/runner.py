@@ -23,6 +23,7 @@ from bench.records.checkpoints import Earlier, discard_checkpoint, resumable
 from bench.records.processes import Process, disturbances
 from bench.run.environment import describe_environment, finished_now
 from bench.run.loop import CHECKPOINT_VERSION, Loop, Progress, Sink
+from bench.tracking.wandb_runs import forget_identity
 from oho.freed_memory import keep_freed_memory
 
 CHECKPOINT_SECONDS = 10.0
@@ -111,6 +112,8 @@ def _opened(
     if writer.cut and (earlier or ended is None):
         log.warning("%s", _what_is_redone(writer, earlier))
     with ledger.account("tracking"):
+        if ended and not earlier:
+            forget_identity(folder)
         return writer, _sink(open_sink, writer, spec, earlier), earlier
 
 
@@ -125,7 +128,7 @@ def _what_is_redone(writer: RunWriter, earlier: Earlier | None) -> str:
 def _sink(
     open_sink: Callable[[str, Spec, Path], Sink], writer: RunWriter, spec: Spec, earlier: Earlier | None
 ) -> Sink:
-    """Opens the run's sink and sends it the earlier records, because W&B cannot continue an offline run."""
+    """Opens the run's sink and sends it the earlier records: W&B cannot continue an offline run."""
     files = writer.folder / "wandb"
     if files.is_symlink() or not files.is_dir():
         files.unlink(missing_ok=True)  # what a link leads to is not ours
@@ -133,6 +136,7 @@ def _sink(
     sink = open_sink(writer.id, spec, writer.folder)
     for record in read_run(writer.folder).records if earlier else ():
         sink.record(dict(record))
+    sink.caught_up()
     return sink
 
 

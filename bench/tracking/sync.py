@@ -1,9 +1,9 @@
 """`oho-bench sync`: uploads a results folder's ended runs to Weights & Biases, so that W&B agrees with the records.
 
-W&B's own files in a run's folder are uploaded unchanged if they hold exactly the rows of the records.  If they do not
-(lost, damaged, older than the records, tracking disabled), new files are written from the records, beside the old ones,
-under W&B ids that follow from the records.  `ID/sync.json` remembers what was uploaded: a run is uploaded again only if its
-records changed, or to another server, entity or project.
+W&B's own files in a run's folder are uploaded unchanged if they hold exactly the rows of the records, under the run's W&B
+id.  If they do not (lost, damaged, older than the records, tracking disabled or fallen back to files), new files are
+written from the records under that id, so that they replace what W&B may already have of the run.  `ID/sync.json` remembers
+what was uploaded: a run is uploaded again only if its records changed, or to another server, entity or project.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ from bench.records.errors import RecordError
 from bench.records.files import check_no_link, read, reason
 from bench.records.json_files import write_json
 from bench.records.labels import PlanLabels
+from bench.records.wandb_names import TRIAL_RUNS, axis_of
+from bench.tracking.transcripts import agreeing, replay, transcripts
+from bench.tracking.wandb_runs import begin_run, identity_in, known_identity
 from bench.tracking.wandb_settings import entity, server, sync_environment
-from bench.tracking.wandb_sink import agreeing, begin_run, replay, transcripts
 
 MEMORY = "sync.json"
 SET_UP = "View run"
@@ -105,18 +107,17 @@ def _bring_up(run: Run, manifest: Manifest, options: Options) -> str:
     content = _digest(*(read(run.folder / name) for name in ("spec.json", "records.jsonl", "outcome.json")))
     if memory.get(place) == content:
         return "already there"
-    expected = transcripts(run, experiment=manifest.experiment)
+    expected = transcripts(run, experiment=manifest.experiment, trial_runs=_trial_runs(manifest))
     if expected is None:
         raise SyncError("the records do not hold what W&B needs")
-    identity = f"{run.id}-{content[:8]}"
-    files = agreeing(run.folder, expected, only=f"{identity}*")
-    verdict = "re-created from records"
-    if not files and not options.recreate:
-        files = agreeing(run.folder, expected)
-        verdict = "uploaded" if files else verdict
+    # Rows replace those that W&B has under the run's id, unless these are another result's.
+    identity = f"{run.id}-{content[:8]}" if place in memory else known_identity(run.folder, run.id)
+    files = agreeing(run.folder, expected, only=f"{identity}*") if identity and not options.recreate else []
+    verdict = "uploaded" if files else "re-created from records"
     if options.dry_run:
         return f"would be {verdict}"
     if not files:
+        identity = identity or identity_in(run.folder, run.id)
         _recreate(run, identity, manifest)
         files = agreeing(run.folder, expected, only=f"{identity}*")
     if not files:
@@ -140,14 +141,19 @@ def _remembered(folder: Path) -> dict[str, str]:
 
 
 def _recreate(run: Run, identity: str, manifest: Manifest) -> None:
-    """Makes W&B write its files from the records, offline."""
+    """Makes W&B write its files from the records, offline, in the place of earlier ones with the same id."""
     from bench.experiment.schema import Tracking
 
     check_no_link(run.folder / "wandb")
     for leftover in run.folder.glob(f"wandb/offline-run-*-{identity}*"):
         shutil.rmtree(leftover)
-    begin = partial(begin_run, run.folder, mode="offline", identity=identity)
-    replay(run, begin, project=manifest.project or Tracking().project, experiment=manifest.experiment)
+    begin = partial(begin_run, run.folder, mode="offline", identity=identity, axis=axis_of(run.spec))
+    project, trial_runs = manifest.project or Tracking().project, _trial_runs(manifest)
+    replay(run, begin, project=project, experiment=manifest.experiment, trial_runs=trial_runs)
+
+
+def _trial_runs(manifest: Manifest) -> int:
+    return TRIAL_RUNS if manifest.trial_runs is None else manifest.trial_runs
 
 
 def _upload(files: Sequence[Path], options: Options) -> None:

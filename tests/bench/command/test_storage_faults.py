@@ -19,7 +19,8 @@ from bench.command.status import describe
 from bench.process.signals import Interrupted
 from bench.records import Status, StorageError, read_outcome, read_run, run_id
 from bench.run.runner import run
-from bench.tracking.wandb_sink import NoSink, open_sink, read_back
+from bench.tracking.transcripts import read_back
+from bench.tracking.wandb_sink import NoSink, open_sink
 
 
 def mounted(*arguments):

@@ -23,7 +23,7 @@ from bench.records import (
 from bench.records.checkpoints import CHECKPOINT, resumable, write_checkpoint
 from bench.records.files import read, write_output
 from bench.records.plugins import PluginError, stored
-from bench.tracking import wandb_sink
+from bench.tracking import transcripts
 from reports.api import build_report
 
 
@@ -224,11 +224,11 @@ def test_the_name_of_a_folder_that_cannot_be_is_one_line(words):
 def test_files_of_the_tracker_that_are_links_or_pipes_are_passed_over(tmp_path, monkeypatch):
     """W&B's programs would follow the one and wait for the other."""
     asked, place = [], tmp_path / "ID/wandb/offline-run-1"
-    monkeypatch.setattr(wandb_sink, "read_back", asked.append)
+    monkeypatch.setattr(transcripts, "read_back", asked.append)
     place.mkdir(parents=True)
     (place / "run-a.wandb").touch()
     (place / "run-b.wandb").symlink_to(place / "run-a.wandb")
     os.mkfifo(place / "run-c.wandb")
     (place.parent / "offline-run-2").symlink_to(place)
-    assert wandb_sink.agreeing(tmp_path / "ID", [wandb_sink.Transcript("x")]) == []
+    assert transcripts.agreeing(tmp_path / "ID", [transcripts.Transcript("x")]) == []
     assert asked == [place / "run-a.wandb"]

@@ -3,6 +3,7 @@
 The server takes everything in the shape that wandb expects: it proves what the client sends, not what W&B accepts.
 """
 
+import json
 import shutil
 import signal
 import subprocess
@@ -13,14 +14,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import wandb
+from faults import told
 from helpers import experiment, rewrite
+from made_up_runs import evaluation, incumbent, spec_of, write_run
 from typer.testing import CliRunner
 from wandb_server import KEY, Server
 
 from bench.cli import app
 from bench.records import Manifest, read_run, write_manifest
 from bench.run.runner import run
-from bench.tracking.wandb_sink import open_sink, read_back
+from bench.tracking.transcripts import read_back, transcripts
+from bench.tracking.wandb_sink import open_sink, unreachable
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +171,92 @@ def test_a_run_whose_records_changed_goes_up_again(uploaded, uploaded_results):
     assert "W&B keeps the older run" in answer.stdout
     assert {told["project"] for told in uploaded.server.told.values()} == {"test"}
     assert summary(sync(results)) == "2 already there"
+
+
+@pytest.fixture
+def online(server):
+    """A tracker that is online, with that server."""
+    wandb.teardown()  # it remembers another one
+    yield partial(open_sink, mode="online", project="test", experiment="small")
+    wandb.teardown()
+    unreachable.clear()
+
+
+def test_a_run_that_is_continued_online_has_each_row_once(online, server, tmp_path, caplog):
+    """Two rows that the first process sent after its last checkpoint are redone; `sync` then replaces them."""
+    root = tmp_path / "runs"
+    records = [make(step, 1 / step) for step in (1, 2, 3, 4) for make in (incumbent, evaluation)]
+    identity = write_run(root, spec := spec_of("fixed", 0), [])
+    first = online(identity, spec, root / identity)
+    for record in records[:6]:
+        first.record(record)
+    first._run.run.finish(exit_code=1)
+    redone = [{**record, "wall_seconds": 7.0} for record in records[4:]]
+    write_run(root, spec, [*records[:4], *redone])
+    run = read_run(root / identity)
+    second = online(identity, spec, root / identity)
+    for record in records[:4]:
+        second.record(record)
+    second.caught_up()
+    assert [line for line in told(caplog) if "2 rows of the work that is redone" in line]
+    for record in redone:
+        second.record(record)
+    second.close(run.outcome)
+    ((name, held),) = server.runs.items()
+    assert len(held["rows"]) == len(records)
+    assert [row["wall_seconds"] for row in held["rows"][6:]] == [7.0, 7.0]
+    write_manifest(root, Manifest("small", (), {}, (identity,), project="test"))
+    assert summary(sync(root)) == "1 re-created from records"
+    (expected,) = transcripts(run, experiment="small")
+    assert server.runs.keys() == {expected.name} == {name}
+    assert server.runs[name]["rows"] == expected.rows
+    requests = server.requests
+    assert summary(sync(root)) == "1 already there"
+    assert server.requests == requests
+    assert summary(sync(root, "--recreate", "--project", "test")) == "1 re-created from records"
+    assert server.runs[name]["rows"] == expected.rows
+
+
+def test_the_table_of_a_searchs_trials_goes_up(uploaded):
+    (table,) = [content for (_, name), content in uploaded.server.files.items() if name.startswith("media/table/trials")]
+    assert len(json.loads(table)["data"]) == 2
+
+
+def test_hosts_and_programs_do_not_go_up(uploaded):
+    for told_of in uploaded.server.told.values():
+        assert not told_of["host"]
+        assert not Path(told_of["program"] or "oho-bench").is_absolute()
+
+
+PROGRAM = """
+import json, sys
+from functools import partial
+from pathlib import Path
+from bench.run.runner import run
+from bench.tracking.wandb_sink import open_sink
+sink = partial(open_sink, mode="offline", project="test", experiment="small")
+run(json.loads(sys.argv[1]), Path(sys.argv[2]), data_root=None, open_sink=sink, checkpoint_seconds=0.0)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_is_one_wandb_run_once_it_is_continued(tmp_path):
+    (spec,) = experiment(tmp_path, "fixed", overrides=("budget.steps=1000",)).specs
+    command = [sys.executable, "-c", PROGRAM, json.dumps(spec), str(tmp_path / "runs")]
+    process = subprocess.Popen(command)
+    while not list(tmp_path.glob("runs/*/checkpoint.pt")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    (killed,) = tmp_path.glob("runs/*/wandb/*run-*/run-*.wandb")
+    subprocess.run(command, check=True)
+    (path,) = tmp_path.glob("runs/*/wandb/*run-*/run-*.wandb")
+    assert path.name == killed.name
+    continued = read_run(path.parents[2])
+    (expected,) = transcripts(continued, experiment="small")
+    assert continued.outcome.conditions["resumptions"] == 1
+    assert read_back(path).rows == expected.rows
 
 
 def test_interrupted_it_goes_on_where_it_was(results, server):
