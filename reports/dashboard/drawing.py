@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from matplotlib.colors import to_rgb
 
+from bench.records.wandb_names import MOST_SINGLE_SETS
 from reports.dashboard.panels import Bars, Dashboard, Group, Lines, Points, Quantity
 from reports.selection import MEASURED
 from reports.statistics import median
@@ -63,14 +64,15 @@ def _line(tables: Sequence[pd.DataFrame], x: Quantity, y: Quantity, group: Group
     grid, values = grid[known], values[:, known]
     middle = np.array([median(column[~np.isnan(column)]) for column in values.T])
     low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-    if len(curves) > 1 and y.part is None:
+    if len(curves) > 1 and not isinstance(y.part, int):
         edge = {"mode": "lines", "line": {"width": 0}, "legendgroup": group.label, "showlegend": False, "hoverinfo": "skip"}
         yield go.Scatter(x=_finite(grid), y=_finite(low), **edge)
         yield go.Scatter(x=_finite(grid), y=_finite(high), fill="tonexty", fillcolor=_faint(group.colour), **edge)
     yield go.Scatter(
         x=_finite(grid), y=_finite(middle), name=escape(group.label, quote=False), legendgroup=group.label,
-        mode="lines" if len(grid) > 1 else "markers", line={"color": group.colour, "width": 1 if y.part is not None else 2},
-        marker={"color": group.colour}, showlegend=not y.part,
+        mode="lines" if len(grid) > 1 else "markers",
+        line={"color": group.colour, "width": 1 if isinstance(y.part, int) else 2},
+        marker={"color": group.colour}, showlegend=y.part in (None, 0, "median"),
     )  # fmt: skip
 
 
@@ -82,11 +84,15 @@ def _curve(table: pd.DataFrame, x: Quantity, y: Quantity) -> np.ndarray:
     return pairs[np.argsort(pairs[:, 0], kind="stable")]
 
 
-def _part(value: object, part: int | None) -> float:
-    """Returns one set's value, or that of a hyperparameter with a single one; NaN where there is no such value."""
-    if isinstance(value, list):
-        return float(value[part]) if part is not None and part < len(value) else np.nan
-    return float(value) if part is None and isinstance(value, int | float) else np.nan
+def _part(value: object, part: int | str | None) -> float:
+    """Returns one set's value, the median of many sets, or the only one; NaN where W&B has no such metric."""
+    if not isinstance(value, list):
+        return float(value) if part is None and isinstance(value, int | float) else np.nan
+    if part is None or isinstance(part, int) == (len(value) > MOST_SINGLE_SETS):
+        return np.nan
+    if isinstance(part, str):
+        return float(median(np.array(value, float)))
+    return float(value[part]) if part < len(value) else np.nan
 
 
 def _held(curve: np.ndarray, grid: np.ndarray) -> np.ndarray:

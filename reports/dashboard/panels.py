@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pandas as pd
 
 
 class Quantity(NamedTuple):
-    """What an axis shows: a column of the tables, of a hyperparameter with several sets the one of `part`."""
+    """What an axis shows: a column of the tables; of a hyperparameter with several sets, that of `part` or their median."""
 
     column: str
     title: str
-    part: int | None = None
+    part: int | Literal["median"] | None = None
 
 
 @dataclass(frozen=True)

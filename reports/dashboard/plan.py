@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from bench.records import ReportError
+from bench.records.wandb_names import AXES, MOST_SINGLE_SETS
 from reports.dashboard.panels import Bars, Dashboard, Group, Lines, Panel, Points, Quantity, Section
 from reports.dashboard.summaries import best_by_budget, recommendation, troubles
 from reports.looks import assigned
@@ -14,17 +15,15 @@ from reports.selection import MEASURED
 from reports.tables import Tables
 from reports.words import HYPERPARAMETERS, budget_unit, hyperparameter, setting
 
-UNITS = {"seconds": "counted_seconds", "steps": "step", "epochs": "epoch"}
-"""The column that measures a budget of each unit."""
 SELECTED = Quantity("incumbent_test_loss", "test loss of the selected model")
 LOSSES = (
     SELECTED, Quantity("incumbent_validation_loss", "validation loss of the selected model"),
     Quantity("train_loss", "training loss"),
 )  # fmt: skip
 LAST = Quantity("test_loss", "test loss of the last model")
-ACCOUNT, HYPER, INFLUENCE, DRAWN = "seconds_", "hyper_", "scalar_influence_norm_", "drawn_"
-MOST_SETS = 24
-"""How many sets have lines; more cannot be told apart."""
+ACCOUNT, HYPER, INFLUENCE, SKIPPED, DRAWN = (
+    "seconds_", "hyper_", "scalar_influence_norm_", "scalar_skipped_", "drawn_",
+)  # fmt: skip
 
 
 def dashboards(tables: Tables) -> list[Dashboard]:
@@ -90,7 +89,7 @@ def _with_drawn(runs: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFrame:
 def _axes(runs: pd.DataFrame) -> list[Quantity]:
     """Returns what lines are drawn against: what the budget is measured in, and counted seconds."""
     units = [*dict.fromkeys(runs["unit"]), "seconds"]
-    return [Quantity(UNITS[unit], budget_unit(unit).removesuffix("s") + "s") for unit in dict.fromkeys(units)]
+    return [Quantity(AXES[unit], budget_unit(unit).removesuffix("s") + "s") for unit in dict.fromkeys(units)]
 
 
 def _any_time(axes: list[Quantity]) -> Iterator[Panel]:
@@ -114,14 +113,21 @@ def _distributions(runs: pd.DataFrame) -> Iterator[Panel]:
 def _hyperparameters(evaluations: pd.DataFrame, axis: Quantity) -> Iterator[Panel]:
     for name in _ordered(str(column).removeprefix(HYPER) for column in evaluations if str(column).startswith(HYPER)):
         column, title = evaluations[f"{HYPER}{name}"], hyperparameter(name)
-        sets = int(column.map(lambda value: len(value) if isinstance(value, list) else 0).max())
         if column.map(lambda value: isinstance(value, float | int) and value == value).any():
             yield Lines(_capital(title), axis, (Quantity(f"{HYPER}{name}", title),))
-        if sets > 1:
-            parts = range(min(sets, MOST_SETS))
-            which = f", the first {MOST_SETS} of {sets} sets" if sets > MOST_SETS else " by set"
-            y = tuple(Quantity(f"{HYPER}{name}", f"{title}, set {part}", part) for part in parts)
-            yield Lines(f"{_capital(title)}{which}", axis, y)
+        yield from _sets(name, axis, column.map(lambda value: len(value) if isinstance(value, list) else 0))
+
+
+def _sets(name: str, axis: Quantity, counts: pd.Series) -> Iterator[Panel]:
+    """Yields a panel with a line for each set and, for methods with more sets than W&B has metrics, one of medians."""
+    column, title = f"{HYPER}{name}", hyperparameter(name)
+    few = int(counts[counts <= MOST_SINGLE_SETS].max())
+    if few > 1:
+        y = tuple(Quantity(column, f"{title}, set {part}", part) for part in range(few))
+        yield Lines(f"{_capital(title)} by set", axis, y)
+    if (counts > MOST_SINGLE_SETS).any():
+        median = Quantity(column, f"median {title} of all sets", "median")
+        yield Lines(f"{_capital(title)}, median of more than {MOST_SINGLE_SETS} sets", axis, (median,))
 
 
 def _ordered(names: Iterator[str]) -> list[str]:
@@ -145,6 +151,10 @@ def _influence(evaluations: pd.DataFrame, axis: Quantity) -> Iterator[Panel]:
         if str(column).startswith(INFLUENCE) and evaluations[column].notna().any():
             title = f"norm of the influence of the {hyperparameter(str(column).removeprefix(INFLUENCE))}"
             yield Lines(_capital(title), axis, (Quantity(str(column), title),))
+    for column in evaluations:
+        if str(column).startswith(SKIPPED) and evaluations[column].max() > 0:
+            title = f"meta-steps skipped: {str(column).removeprefix(SKIPPED).replace('_', ' ')}"
+            yield Lines(_capital(title), axis, (Quantity(str(column), title),), is_log=False)
 
 
 def _cost(runs: pd.DataFrame) -> Iterator[Panel]:
