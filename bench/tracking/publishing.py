@@ -90,7 +90,7 @@ class _Account:
         """Returns where a view is opened."""
         from wandb_workspaces._graphql import get_app_url
 
-        return f"{get_app_url(self._api)}/{self._entity}/{view['project']}{rest}"
+        return f"{get_app_url(self._api).rstrip('/')}/{self._entity}/{view['project']}{rest}"
 
 
 def _reason(error: Exception) -> str:

@@ -38,14 +38,14 @@ def views(results: Path, *, entity: str | None, project: str | None) -> dict[str
     Raises `ReportError` where nothing was measured, where the package is missing, or where runs are in several projects.
     """
     try:
-        from reports.dashboard import wandb_views
+        from reports.dashboard.wandb_views import views as views_of
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "wandb_workspaces":
             raise
         raise ReportError(MISSING) from None
     tables = read_tables(results)
     place = project or _project(tables.manifests)
-    return wandb_views.views(dashboards(tables), entity=entity or "", project=place)
+    return views_of(dashboards(tables), entity=entity or "", project=place)
 
 
 def _project(manifests: Sequence[Manifest]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,10 +53,7 @@ def _lines(panel: Lines, groups: Sequence[Group], runs: pd.DataFrame, evaluation
 
 def _line(tables: Sequence[pd.DataFrame], x: Quantity, y: Quantity, group: Group) -> Iterator[go.Scatter]:
     """Yields the ends of a group's range and its median; nothing where no run of the group has the quantity."""
-    curves = [
-        curve for table in tables
-        if len(curve := _curve(table, x, y))
-    ]  # fmt: skip
+    curves = [curve for table in tables if len(curve := _curve(table, x, y))]
     if not curves:
         return
     grid = np.linspace(min(curve[0, 0] for curve in curves), max(curve[-1, 0] for curve in curves), POINTS)
@@ -65,14 +63,14 @@ def _line(tables: Sequence[pd.DataFrame], x: Quantity, y: Quantity, group: Group
     middle = np.array([median(column[~np.isnan(column)]) for column in values.T])
     low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
     if len(curves) > 1 and not isinstance(y.part, int):
-        edge = {"mode": "lines", "line": {"width": 0}, "legendgroup": group.label, "showlegend": False, "hoverinfo": "skip"}
+        edge: dict[str, Any] = {"mode": "lines", "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}
         yield go.Scatter(x=_finite(grid), y=_finite(low), **edge)
         yield go.Scatter(x=_finite(grid), y=_finite(high), fill="tonexty", fillcolor=_faint(group.colour), **edge)
     yield go.Scatter(
-        x=_finite(grid), y=_finite(middle), name=escape(group.label, quote=False), legendgroup=group.label,
+        x=_finite(grid), y=_finite(middle), name=escape(group.label, quote=False),
         mode="lines" if len(grid) > 1 else "markers",
         line={"color": group.colour, "width": 1 if isinstance(y.part, int) else 2},
-        marker={"color": group.colour}, showlegend=y.part in (None, 0, "median"),
+        marker={"color": group.colour}, showlegend=False,
     )  # fmt: skip
 
 
@@ -136,8 +134,8 @@ def _points(panel: Points, groups: Sequence[Group], runs: pd.DataFrame) -> go.Fi
         own = own[np.isfinite(own).all(axis=1)]
         if len(own):
             x, y = (own[name].tolist() for name in own)
-            traces.append(go.Scatter(x=x, y=y, mode="markers", name=escape(group.label, quote=False),
-                                     marker={"color": group.colour}))  # fmt: skip
+            name = escape(group.label, quote=False)
+            traces.append(go.Scatter(x=x, y=y, mode="markers", name=name, marker={"color": group.colour}, showlegend=False))
     chart = _chart(panel.title, traces, panel.x.title, panel.y.title)
     for axis in (chart.update_xaxes, chart.update_yaxes):
         axis(type="log", tickformat="~g", nticks=6)

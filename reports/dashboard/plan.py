@@ -59,7 +59,7 @@ def _dashboard(title: str, runs: pd.DataFrame, tables: Tables) -> Dashboard:
     sections = (
         Section("Overview", (
             recommendation(runs, [group.label for group in groups]), best_by_budget(runs, incumbents),
-            Bars("Test loss of the selected model", (SELECTED,), SELECTED.title),
+            _metric(measured),
         )),
         Section("Any time", tuple(_any_time(axes)), "anytime"),
         Section("Distributions", tuple(_distributions(measured)), "distribution"),
@@ -73,6 +73,13 @@ def _dashboard(title: str, runs: pd.DataFrame, tables: Tables) -> Dashboard:
         title, runs["experiment"].iloc[0], runs["task"].iloc[0], setting(measured, tables.environments), groups,
         tuple(section for section in sections if section.panels), runs, evaluations,
     )  # fmt: skip
+
+
+def _metric(runs: pd.DataFrame) -> Panel:
+    """Returns the panel of the task's metric."""
+    units = runs["units"].iloc[0]
+    title = f"test {units.metric} of the selected model"
+    return Bars(_capital(title), (Quantity("incumbent_test_error", title),), f"{title} ({units.metric_unit})")
 
 
 def _with_drawn(runs: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from bench.records.files import write_output
 from reports.dashboard.drawing import drawn
-from reports.dashboard.panels import Dashboard, Panel, Text
+from reports.dashboard.panels import Dashboard, Group, Panel, Text
 from reports.page import chart_content, embedded
 
 SKELETON = Path(__file__).with_name("preview.html")
@@ -36,11 +36,16 @@ def write_preview(dashboards: Sequence[Dashboard], output: Path) -> None:
 
 def _dashboard(dashboard: Dashboard, charts: dict[str, Any]) -> str:
     parts = [f"<h2>{escape(dashboard.title)}</h2>", f'<p class="note">{escape(dashboard.setting)}</p>']
+    parts.append(f'<p class="groups">{" ".join(map(_group, dashboard.groups))}</p>')
     for section in dashboard.sections:
         panels = "\n".join(_panel(panel, dashboard, charts) for panel in section.panels)
         name = escape(section.name)
         parts.append(f'<details open><summary>{name}</summary>\n<div class="panels">\n{panels}\n</div></details>')
     return "\n".join(parts)
+
+
+def _group(group: Group) -> str:
+    return f'<span><i style="background:{group.colour}"></i>{escape(group.label)}</span>'
 
 
 def _panel(panel: Panel, dashboard: Dashboard, charts: dict[str, Any]) -> str:
