@@ -18,6 +18,9 @@ LONGEST_TAG = 64
 """What W&B takes, in characters."""
 LONGEST_METRIC = 100
 
+TRIAL_RUNS = 50
+"""The number of trials of a search that are W&B runs, unless `tracking.trial_runs` says otherwise."""
+
 RUN, SEARCH, TRIAL = "run", "search", "trial"
 """Job types: a run, a run whose method repeats another one in trials, and one of its trials."""
 INVALID, DIVERGED, DISTURBED = "invalid", "diverged", "disturbed"
@@ -30,7 +33,7 @@ CONFIG = {
     "method": "the method's name; a trial's is that of the method which the search repeats",
     "search": "the name of the search, for searches and trials",
     "trial": "the trial's number from 0, for trials alone",
-    "family": "online, training, search, population, one-step, tuning-free, transplant or a plug-in's; for trials, the search's",
+    "family": "online, training, search, population, one-step, tuning-free, transplant or another; the search's for trials",
     "optimizer": "sgd, momentum, adam, adamw, or the method's own",
     "task": "the task's name",
     "space": "the space's name",
@@ -64,7 +67,7 @@ LAST = {f"last/{name}": name for name in ("train_loss", "validation_loss", "test
 NONFINITE_VALUES = "nonfinite_values"
 """The number of values so far that were not finite, and that W&B therefore does not show."""
 TRIAL_NUMBER, SHOCK, OBJECTIVE = "trial", "shock", "objective"
-"""A row's trial; the text of a shock's event; the validation loss that a trial returned to its search, in its own run."""
+"""A row's trial; the text of a shock's event; in a trial's run, the validation loss that it returned to its search."""
 TRIALS, ENDED_TRIALS = "trials", "ended_trials"
 """A search's table of all its trials, and in the summary their number."""
 

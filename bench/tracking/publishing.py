@@ -71,13 +71,14 @@ class _Account:
         project = self._ask(LOOK_UP, {**place, "viewType": kind, "viewName": view["name"]})["project"]
         if project is None:
             raise ReportError(
-                f"W&B: no project {self._entity}/{view['project']} that you may use; upload the runs with `oho-bench sync`, or "
-                "name another with --entity and --project"
+                f"W&B: no project {self._entity}/{view['project']} that you may use; upload runs with `oho-bench sync`, "
+                "or name another with --entity and --project"
             )
         edges = project["allViews"]["edges"]
         sent = {
             **place, "id": edges[0]["node"]["id"] if edges else None, "type": kind, "name": view["name"],
-            "displayName": view["displayName"], "description": view.get("description", ""), "spec": json.dumps(view["spec"]),
+            "displayName": view["displayName"], "description": view.get("description", ""),
+            "spec": json.dumps(view["spec"]),
         }  # fmt: skip
         return self._ask(gql.upsert_view, sent)["upsertView"]["view"]["id"]
 

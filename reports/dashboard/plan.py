@@ -83,12 +83,12 @@ def _metric(runs: pd.DataFrame) -> Panel:
 
 
 def _with_drawn(runs: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFrame:
-    """Adds what a run's hyperparameters, where they have one value, were at its first evaluation; a search draws many."""
+    """Adds a run's hyperparameters, of several sets those of the first, at its first evaluation; a search draws many."""
     columns = [name for name in evaluations if str(name).startswith(HYPER)]
     first = evaluations.drop_duplicates("run").set_index("run")[columns]
     single = runs["over"].isna()
     for name in columns:
-        numbers = first[name].map(lambda value: float("nan") if isinstance(value, list) else value)
+        numbers = first[name].map(lambda value: value[0] if isinstance(value, list) else value)
         runs = runs.assign(**{f"{DRAWN}{name.removeprefix(HYPER)}": runs["run"].map(numbers).where(single)})
     return runs
 

@@ -36,11 +36,14 @@ WIDTH, HEIGHT = 12, 8
 
 def views(dashboards: Sequence[Dashboard], *, entity: str, project: str) -> dict[str, Any]:
     """Returns all that `--publish` sends, as JSON has it."""
-    workspaces = [workspace(dashboard, entity=entity, project=project)._to_model() for dashboard in dashboards]
+    made = report(dashboards, entity=entity, project=project)._to_model()
+    made.name = _identity(REPORT_TITLE)
     return {
         "package": f"{PACKAGE} {version(PACKAGE)}",
-        "workspaces": [_dumped(view) for view in workspaces],
-        "report": {**_dumped(report(dashboards, entity=entity, project=project)._to_model()), "name": _identity(REPORT_TITLE)},
+        "workspaces": [
+            _dumped(workspace(dashboard, entity=entity, project=project)._to_model()) for dashboard in dashboards
+        ],
+        "report": _dumped(made),
     }
 
 
@@ -102,7 +105,8 @@ def _made(panel: Panel) -> Any:
         )  # fmt: skip
     if isinstance(panel, Points):
         return wr.ScatterPlot(
-            title=panel.title, x=wr.Config(config_of(panel.x)), y=wr.SummaryMetric(metric_of(panel.y)), log_x=True, log_y=True,
+            title=panel.title, x=wr.Config(config_of(panel.x)), y=wr.SummaryMetric(metric_of(panel.y)),
+            log_x=True, log_y=True,
         )  # fmt: skip
     return wr.MarkdownPanel(markdown=markdown(panel))
 
@@ -124,8 +128,13 @@ def _filters(dashboard: Dashboard, family: str | None = None) -> str:
     """Returns which runs are shown; trials of searches are in the runs of the searches."""
     chosen = {"experiment": dashboard.experiment, "task": dashboard.task}
     chosen |= {"family": family} if family else {}
-    terms = [f"Config({key!r}) = {json.dumps(value)}" for key, value in chosen.items()]
+    terms = [f"Config({key!r}) = {_quoted(value)}" for key, value in chosen.items()]
     return " and ".join([*terms, f"Metric('JobType') != {names.TRIAL!r}"])
+
+
+def _quoted(value: str) -> str:
+    """Returns a literal without signs in which the package would see operators: it rewrites `=`, even within texts."""
+    return "".join(f"\\u{ord(sign):04x}" if sign in "=<>!" else sign for sign in json.dumps(value))
 
 
 def _axis(dashboard: Dashboard) -> str:

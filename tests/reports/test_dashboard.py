@@ -10,7 +10,8 @@ from made_up_runs import LOSSES, evaluation, incumbent, spec_of, write_curves, w
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.records import Manifest, ReportError, Status, write_manifest
+from bench.records import Manifest, ReportError, Status, read_run, write_manifest
+from bench.tracking.transcripts import transcripts
 from reports.dashboard import api
 from reports.dashboard.plan import dashboards
 from reports.dashboard.summaries import best_by_budget, recommendation
@@ -26,7 +27,7 @@ SECTIONS = [
 
 
 def trained(name, seed, losses, *, rates, shock=False, scalars=None):
-    spec, records = spec_of(name, seed), []
+    spec, records = spec_of(name, seed), [{**evaluation(0, 2.0), "hyper": {"lr": rates[0]}}]
     if shock:
         spec["shock"] = {"label": "lr set to 0.2 at epoch 3", "events": [{"epoch": 3.0, "set": {"lr": 0.2}}]}
     for step, (loss, rate) in enumerate(zip(losses, rates, strict=True), 1):
@@ -143,11 +144,12 @@ def test_the_preview_draws_every_panel(previewed, everything):
 
 
 def test_lines_are_medians_over_runs_with_their_range(previewed):
-    chart = next(c for c in charts_of(previewed).values() if c["layout"]["title"]["text"].startswith("Test loss of the sel"))
+    title = "Test loss of the selected model against counted seconds"
+    chart = next(chart for chart in charts_of(previewed).values() if chart["layout"]["title"]["text"] == title)
     low, high, middle = chart["data"][:3]
     assert middle["name"] == "Fixed"
     assert [part["y"][-1] for part in (low, middle, high)] == [0.3, 0.4, 0.5]
-    assert middle["x"][0] == 1.0
+    assert middle["x"][0] == 0.0
     assert middle["x"][-1] == 2.0
 
 
@@ -201,6 +203,23 @@ def test_json_loads_back_through_the_packages_own_models(views):
     assert [runset.name for runset in grid.runsets] == ["training", "online"]
 
 
+def test_every_panel_shows_what_runs_log(everything, views):
+    """Metrics, keys of the summary and keys of the configuration, as the sink writes them of the same runs."""
+    runs = [read_run(path.parent) for path in everything.glob("*/spec.json")]
+    logged = [each for run in runs for each in transcripts(run, experiment="everything")]
+    known = {key for each in logged for row in (*each.rows, each.summary) for key in row}
+    known |= {f"summary:{key}" for key in known} | {f"config:{key}.value" for each in logged for key in each.config}
+    for section in panel_sections(views):
+        for config in (panel["config"] for panel in section["panels"] if panel["viewType"] != "Markdown Panel"):
+            axes = {config[name] for name in ("xAxis", "yAxis") if name in config}
+            assert {*axes, *config.get("metrics", ())} <= known
+            assert config.get("groupBy", "label.value") == "label.value"
+
+
+def panel_sections(views):
+    return views["workspaces"][0]["spec"]["section"]["panelBankConfig"]["sections"]
+
+
 def test_no_two_ids_are_alike(views):
     ids = re.findall(r'"(?:__id__|id)": "(\w+)"', json.dumps(views))
     assert len(ids) == len(set(ids))
@@ -217,8 +236,20 @@ def test_views_are_those_of_the_tracked_project_unless_another_is_named(everythi
 
 
 def test_labels_mean_nothing_to_markdown(views):
-    overview = views["workspaces"][0]["spec"]["section"]["panelBankConfig"]["sections"][-1]["panels"][0]
-    assert "\\<b\\>x \\| \"y\"" in overview["config"]["value"]
+    trouble = panel_sections(views)[-1]["panels"][0]
+    assert "\\<b\\>x \\| \"y\"" in trouble["config"]["value"]
+
+
+def test_names_of_views_have_no_symbols_and_filters_every_sign(tmp_path):
+    from reports.dashboard.wandb_views import workspace
+
+    task = """it's "a" = b <+> ★"""
+    ids = [write_run(tmp_path, spec_of("fixed", 0, task=name), [evaluation(1, 0.5)]) for name in (task, "other")]
+    write_manifest(tmp_path, Manifest("signs", (), {}, tuple(ids)))
+    made = workspace(dashboards(read_tables(tmp_path))[0], entity="", project="p")
+    assert made.name == """signs, it's "a" b"""
+    filters = made._to_model().spec.section.run_sets[0].filters["filters"]
+    assert [each["value"] for each in filters] == ["signs", task, "trial"]
 
 
 # ---- mistakes

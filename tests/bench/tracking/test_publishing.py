@@ -10,7 +10,7 @@ from bench.records import ReportError
 from bench.tracking.publishing import publish_views
 
 VIEWS = {
-    "workspaces": [{"name": "nw-0123-v", "displayName": "one", "project": "ours", "entity": "", "spec": {"of": "workspace"}}],
+    "workspaces": [{"name": "nw-0123-v", "displayName": "one", "project": "ours", "spec": {"of": "workspace"}}],
     "report": {"name": "abc", "displayName": "A report", "project": {"name": "ours"}, "spec": {"of": "report"}},
 }
 
@@ -25,7 +25,8 @@ class Views(Server):
     def answer(self, path, content):
         told, query = content.get("variables", {}), content["query"]
         if "allViews" in query:
-            known = [{"node": {"id": f"id-{told['viewName']}"}}] if (told["viewType"], told["viewName"]) in self.views else []
+            is_known = (told["viewType"], told["viewName"]) in self.views
+            known = [{"node": {"id": f"id-{told['viewName']}"}}] if is_known else []
             is_there = told["projectName"] in self.projects
             return {"data": {"project": {"allViews": {"edges": known}} if is_there else None}}
         if "upsertView" in query:
@@ -69,6 +70,6 @@ def test_views_are_sent_and_replaced_when_sent_again(server):
 
 def test_the_reason_of_a_refusal_is_one_line(server):
     server.refuse = {"graphql": 401}
-    with pytest.raises(ReportError, match="^W&B: .*not with me$") as error:
+    with pytest.raises(ReportError, match=r"^W&B: .*not with me$") as error:
         list(publish_views(VIEWS, entity=None))
     assert "\n" not in str(error.value)
