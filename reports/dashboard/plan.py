@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pandas as pd
+from matplotlib.colors import to_hex, to_rgb
 
 from bench.records import ReportError
 from bench.records.wandb_names import AXES, MOST_SINGLE_SETS
@@ -13,7 +14,7 @@ from reports.dashboard.summaries import best_by_budget, recommendation, troubles
 from reports.looks import assigned
 from reports.selection import MEASURED
 from reports.tables import Tables
-from reports.words import HYPERPARAMETERS, budget_unit, hyperparameter, setting
+from reports.words import HYPERPARAMETERS, budget_unit, hyperparameter, stamp
 
 SELECTED = Quantity("incumbent_test_loss", "test loss of the selected model")
 LOSSES = (
@@ -24,6 +25,10 @@ LAST = Quantity("test_loss", "test loss of the last model")
 ACCOUNT, HYPER, INFLUENCE, SKIPPED, DRAWN = (
     "seconds_", "hyper_", "scalar_influence_norm_", "scalar_skipped_", "drawn_",
 )  # fmt: skip
+
+
+PALEST = 0.75
+"""The part of white in the tint of a method's last shock, almost."""
 
 
 def dashboards(tables: Tables) -> list[Dashboard]:
@@ -51,14 +56,12 @@ def dashboards(tables: Tables) -> list[Dashboard]:
 def _dashboard(title: str, runs: pd.DataFrame, tables: Tables) -> Dashboard:
     evaluations = tables.evaluations[tables.evaluations["run"].isin(runs["run"])]
     runs = _with_drawn(runs, evaluations)
-    first = runs.drop_duplicates("label")[["label", "family", "colour"]]
-    groups = tuple(Group(*values) for values in first.itertuples(index=False, name=None))
     measured = runs[runs["status"].isin(MEASURED)]
     incumbents = tables.incumbents[tables.incumbents["run"].isin(measured["run"])]
     axes = _axes(measured)
     sections = (
         Section("Overview", (
-            recommendation(runs, [group.label for group in groups]), best_by_budget(runs, incumbents),
+            recommendation(runs, list(runs["label"].unique())), best_by_budget(runs, incumbents),
             _metric(measured),
         )),
         Section("Any time", tuple(_any_time(axes)), "anytime"),
@@ -70,9 +73,25 @@ def _dashboard(title: str, runs: pd.DataFrame, tables: Tables) -> Dashboard:
         Section("Runs that failed or were disturbed", tuple(filter(None, [troubles(runs)]))),
     )  # fmt: skip
     return Dashboard(
-        title, runs["experiment"].iloc[0], runs["task"].iloc[0], setting(measured, tables.environments), groups,
+        title, runs["experiment"].iloc[0], runs["task"].iloc[0], _capital(stamp(measured)), _groups(runs),
         tuple(section for section in sections if section.panels), runs, evaluations,
     )  # fmt: skip
+
+
+def _groups(runs: pd.DataFrame) -> tuple[Group, ...]:
+    """Returns the groups in order: a method without a shock has its colour, with shocks tints of it, lighter and lighter."""
+    found = []
+    for _, own in runs.drop_duplicates("label").groupby("method_label", sort=False):
+        shocks = sorted(own["shock"].unique())
+        for label, family, colour, shock in own[["label", "family", "colour", "shock"]].itertuples(index=False, name=None):
+            tint = PALEST * shocks.index(shock) / len(shocks)
+            found.append(Group(label, family, _tinted(colour, tint)))
+    return tuple(found)
+
+
+def _tinted(colour: str, tint: float) -> str:
+    """Returns a colour mixed with white."""
+    return to_hex([part + tint * (1 - part) for part in to_rgb(colour)]).upper()
 
 
 def _metric(runs: pd.DataFrame) -> Panel:

@@ -19,6 +19,7 @@ LISTED = 50
 """How many runs the table of failed and disturbed ones names."""
 LONGEST_REASON = 200
 NOTHING = "–"
+ROUNDING = 1e-9
 
 
 def recommendation(runs: pd.DataFrame, labels: Sequence[str]) -> Text:
@@ -63,11 +64,13 @@ def _medians(runs: pd.DataFrame, known: dict[str, pd.DataFrame], fraction: float
 
 
 def _selected(incumbents: pd.DataFrame | None, used: float) -> float:
-    """Returns the test loss of the last model selected by then; infinite if there is none."""
+    """Returns the test loss of the last model selected by then; infinite if there is none or none that was trained."""
     if incumbents is None:
         return np.inf
-    found = incumbents.loc[incumbents["used"] <= used * (1 + 1e-9), "test_loss"].astype(float)
-    return float(found.iloc[-1]) if len(found) and not np.isnan(found.iloc[-1]) else np.inf
+    found = incumbents[incumbents["used"] <= used * (1 + ROUNDING)]
+    if found.empty or found["step"].iloc[-1] == 0 or pd.isna(found["test_loss"].iloc[-1]):
+        return np.inf
+    return float(found["test_loss"].iloc[-1])
 
 
 def troubles(runs: pd.DataFrame) -> Text | None:

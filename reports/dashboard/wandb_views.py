@@ -171,7 +171,8 @@ def _grid(panels: Sequence[Panel], dashboard: Dashboard, place: str) -> wr.Panel
     for number, panel in enumerate(panels):
         made.append(_panel(panel, f"{place}/{panel.title}"))
         made[-1].layout = wr.Layout(x=WIDTH * (number % 2), y=HEIGHT * (number // 2), w=WIDTH, h=HEIGHT)
-    runsets, colours = [], {}
+    runsets: list[wr.Runset] = []
+    colours: dict[Any, str] = {}
     for family, groups in dashboard.families().items():
         runsets.append(_runset(family, dashboard, f"{place}/{family}"))
         colours |= {_group_key(family, group): group.colour for group in groups}

@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.records import Manifest, ReportError, Status, read_run, write_manifest
-from bench.tracking.transcripts import transcripts
 from reports.dashboard import api
 from reports.dashboard.plan import dashboards
 from reports.dashboard.summaries import best_by_budget, recommendation
@@ -86,9 +85,7 @@ def test_methods_have_colours_and_order_of_our_figures(tmp_path):
     looks = assigned(tables.methods)
     (dashboard,) = dashboards(tables)
     assert [group.label for group in dashboard.groups] == [method.label for method in tables.methods]
-    assert {group.label: group.colour for group in dashboard.groups} == {
-        label: look.colour for label, look in looks.items() if label in {method.label for method in tables.methods}
-    }
+    assert all(group.colour == looks[group.label].colour for group in dashboard.groups)
 
 
 def test_what_to_use_is_read_off_the_records(tmp_path):
@@ -105,6 +102,13 @@ def test_runs_that_ended_badly_are_listed(everything):
     panel = found(everything).sections[-1].panels[0]
     assert panel.sentence == "1 run of 6 failed, diverged or had a disturbed clock."
     assert panel.table.rows[0][:4] == (HOSTILE, "3", "failed", "ValueError: broken")
+
+
+def test_of_runs_with_a_shock_the_colour_is_a_tint(everything):
+    colours = {group.label: group.colour for group in found(everything).groups}
+    plain, tint = colours["Fixed"], colours["Fixed; lr set to 0.2 at epoch 3"]
+    assert plain == assigned(read_tables(everything).methods)["Fixed"].colour
+    assert plain < tint  # in each of its parts, so in the first one
 
 
 # ---- the preview
@@ -205,6 +209,7 @@ def test_json_loads_back_through_the_packages_own_models(views):
 
 def test_every_panel_shows_what_runs_log(everything, views):
     """Metrics, keys of the summary and keys of the configuration, as the sink writes them of the same runs."""
+    transcripts = pytest.importorskip("bench.tracking.transcripts").transcripts
     runs = [read_run(path.parent) for path in everything.glob("*/spec.json")]
     logged = [each for run in runs for each in transcripts(run, experiment="everything")]
     known = {key for each in logged for row in (*each.rows, each.summary) for key in row}
