@@ -79,7 +79,7 @@ def _dashboard(title: str, runs: pd.DataFrame, tables: Tables) -> Dashboard:
 
 
 def _groups(runs: pd.DataFrame) -> tuple[Group, ...]:
-    """Returns the groups in order: a method without a shock has its colour, with shocks tints of it, lighter and lighter."""
+    """Returns the groups in order: a method without a shock has its colour, with shocks tints of that."""
     found = []
     for _, own in runs.drop_duplicates("label").groupby("method_label", sort=False):
         shocks = sorted(own["shock"].unique())

@@ -47,7 +47,7 @@ class Server:
             history = content.get("files", {}).get("wandb-history.jsonl", {})
             self.rows.setdefault(path.split("/")[-2], []).extend(history.get("content", ()))
             return {"exitcode": None, "limits": {}}
-        told = content.get("variables", {})
+        told = content["variables"]
         if "UpsertBucket" in content["query"]:
             if told["displayName"]:
                 if self.hang_after is not None and len(self.told) >= self.hang_after:
