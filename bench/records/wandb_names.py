@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from bench.records.identity import title_of
 from bench.records.names import clipped, hash_of
-from bench.records.run_folder import title_of
 
 LONGEST_NAME = LONGEST_GROUP = 128
 LONGEST_TAG = 64
