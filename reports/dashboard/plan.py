@@ -91,7 +91,8 @@ def _groups(runs: pd.DataFrame) -> tuple[Group, ...]:
 
 def _tinted(colour: str, tint: float) -> str:
     """Returns a colour mixed with white."""
-    return to_hex([part + tint * (1 - part) for part in to_rgb(colour)]).upper()
+    red, green, blue = (part + tint * (1 - part) for part in to_rgb(colour))
+    return to_hex((red, green, blue)).upper()
 
 
 def _metric(runs: pd.DataFrame) -> Panel:

@@ -172,7 +172,7 @@ def _grid(panels: Sequence[Panel], dashboard: Dashboard, place: str) -> wr.Panel
         made.append(_panel(panel, f"{place}/{panel.title}"))
         made[-1].layout = wr.Layout(x=WIDTH * (number % 2), y=HEIGHT * (number // 2), w=WIDTH, h=HEIGHT)
     runsets: list[wr.Runset] = []
-    colours: dict[Any, str] = {}
+    colours: dict[str | wr.RunsetGroup, str | dict] = {}
     for family, groups in dashboard.families().items():
         runsets.append(_runset(family, dashboard, f"{place}/{family}"))
         colours |= {_group_key(family, group): group.colour for group in groups}
