@@ -19,7 +19,7 @@ import wandb_workspaces.workspaces as ws
 
 from bench.records import wandb_names as names
 from reports.dashboard.panels import Bars, Dashboard, Group, Lines, Panel, Points, Section, Text
-from reports.dashboard.wandb_names import config_of, metric_of
+from reports.dashboard.tracked_names import config_of, metric_of
 from reports.registry import FIGURES
 
 PACKAGE = "wandb-workspaces"
