@@ -197,6 +197,44 @@ def report(
 
 
 @app.command()
+def dashboard(
+    directory: Results,
+    entity: Annotated[Optional[str], typer.Option(help="W&B user or team [default: W&B's own].")] = None,
+    project: Annotated[Optional[str], typer.Option(help="W&B project [default: as tracked, else oho-bench].")] = None,
+    preview: Annotated[
+        Optional[Path],
+        typer.Option("--preview", help="Draw the workspaces as one HTML page.", parser=file_name, metavar="FILE"),
+    ] = None,
+    json: Annotated[
+        Optional[Path],
+        typer.Option("--json", help="Write what would be published.", parser=file_name, metavar="FILE"),
+    ] = None,
+    publish: Annotated[bool, typer.Option("--publish", help="Write the workspaces and the report to W&B.")] = False,
+) -> None:
+    """Make W&B dashboards: a workspace for each experiment and a report, with the order and colours of our figures.
+
+    The preview shows the folder's own data and needs no account.  What is published again replaces itself.
+    """
+    with user_errors():
+        from bench.experiment.yaml_file import ConfigError
+
+        if (preview is not None) + (json is not None) + publish != 1:
+            raise ConfigError("dashboard: give one of --preview FILE, --json FILE and --publish")
+        if preview is not None:
+            _reports("dashboard.api:preview_dashboards")(directory, preview)
+            print(preview)
+        elif json is not None:
+            _reports("dashboard.api:write_views")(directory, json, entity=entity, project=project)
+            print(json)
+        else:
+            from bench.tracking.publishing import publish_views
+
+            views = _reports("dashboard.api:views")(directory, entity=entity, project=project)
+            for address in publish_views(views, entity=entity):
+                print(address)
+
+
+@app.command()
 def figure(
     name: Annotated[str, typer.Argument(help="A figure's name; see `oho-bench list`.")],
     directory: Results,

@@ -1,0 +1,55 @@
+"""What the command line calls: a results folder's dashboards as a page, as JSON, and as what is published."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.records import Manifest, ReportError
+from bench.records.files import write_output
+from reports.dashboard.plan import dashboards
+from reports.dashboard.preview import write_preview
+from reports.output import check_writable
+from reports.tables import read_tables
+
+DEFAULT_PROJECT = "oho-bench"
+"""The project of runs whose plan, of an older version, names none."""
+MISSING = "dashboards need the package wandb-workspaces; install it with: pip install 'oho-bench[dashboard]'"
+
+
+def preview_dashboards(results: Path, output: Path) -> None:
+    """Writes a page that shows the workspaces with the folder's own data.  Raises `ReportError`."""
+    check_writable(output, ".html")
+    write_preview(dashboards(read_tables(results)), output)
+
+
+def write_views(results: Path, output: Path, *, entity: str | None, project: str | None) -> None:
+    """Writes as JSON what would be published.  Raises `ReportError`."""
+    check_writable(output, ".json")
+    content = views(results, entity=entity, project=project)
+    write_output(output, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def views(results: Path, *, entity: str | None, project: str | None) -> dict[str, Any]:
+    """Returns workspaces and report as W&B stores them, for the project in which the runs are tracked if none is given.
+
+    Raises `ReportError` where nothing was measured, where the package is missing, or where runs are in several projects.
+    """
+    try:
+        from reports.dashboard.wandb_views import views as views_of
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "wandb_workspaces":
+            raise
+        raise ReportError(MISSING) from None
+    tables = read_tables(results)
+    place = project or _project(tables.manifests)
+    return views_of(dashboards(tables), entity=entity or "", project=place)
+
+
+def _project(manifests: Sequence[Manifest]) -> str:
+    found = sorted({manifest.project or DEFAULT_PROJECT for manifest in manifests})
+    if len(found) > 1:
+        raise ReportError(f"the runs are tracked in the projects {', '.join(found)}; choose one with --project")
+    return found[0]

@@ -1,0 +1,97 @@
+"""The tables of a dashboard: which method to use at which budget, and which runs ended badly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from bench.records import Status
+from reports.dashboard.panels import Table, Text
+from reports.selection import MEASURED
+from reports.statistics import median
+from reports.words import budget_unit, loss_text, plural
+
+FRACTIONS = (0.1, 0.3, 1.0)
+"""The parts of the budget at which the best method is named."""
+LISTED = 50
+"""How many runs the table of failed and disturbed ones names."""
+LONGEST_REASON = 200
+NOTHING = "–"
+ROUNDING = 1e-9
+
+
+def recommendation(runs: pd.DataFrame, labels: Sequence[str]) -> Text:
+    """Returns the table of methods, that with the lowest median first."""
+    measured = runs[runs["status"].isin(MEASURED)]
+    entries = []
+    for label in labels:
+        own = measured[measured["label"] == label]
+        losses = own["incumbent_test_loss"].astype(float).fillna(np.inf).to_numpy()
+        if len(losses):
+            entries.append((float(median(losses)), label, own["family"].iloc[0], len(losses), losses.min(), losses.max()))
+    entries.sort(key=lambda entry: entry[0])
+    rows = [
+        (label, family, str(count), loss_text(middle), f"{loss_text(low)} to {loss_text(high)}")
+        for middle, label, family, count, low, high in entries
+    ]
+    sentence = "The method with the lowest median test loss of the selected model stands first."
+    return Text("Recommendation", sentence, Table(("Method", "Family", "Runs", "Median test loss", "Range"), tuple(rows)))
+
+
+def best_by_budget(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Text:
+    """Returns the table of the method with the lowest median test loss after a part of the budget, and after all of it."""
+    unit = budget_unit(str(runs["unit"].iloc[0]))
+    known = dict(iter(incumbents.groupby("run")))
+    rows = []
+    for fraction in FRACTIONS:
+        medians = dict(_medians(runs, known, fraction))
+        finite = {label: value for label, value in medians.items() if np.isfinite(value)}
+        budget = f"{fraction * float(runs['budget'].max()):.3g} {unit}"
+        best = min(finite, key=lambda label: finite[label]) if finite else NOTHING
+        rows.append((budget, best, loss_text(finite[best]) if finite else NOTHING))
+    sentence = "What each method would have returned at a smaller budget is read off its records."
+    return Text("Best by budget", sentence, Table(("Budget", "Method", "Median test loss"), tuple(rows)))
+
+
+def _medians(runs: pd.DataFrame, known: dict[str, pd.DataFrame], fraction: float) -> Iterator[tuple[str, float]]:
+    """Yields each method's median; a schedule that spans the budget is known at its own budget alone."""
+    for label, own in runs[runs["status"].isin(MEASURED)].groupby("label", sort=False):
+        if fraction == 1 or not own["spans_budget"].any():
+            losses = [_selected(known.get(run), fraction * budget) for run, budget in own[["run", "budget"]].to_numpy()]
+            yield str(label), float(median(np.array(losses)))
+
+
+def _selected(incumbents: pd.DataFrame | None, used: float) -> float:
+    """Returns the test loss of the last model selected by then; infinite if there is none or none that was trained."""
+    if incumbents is None:
+        return np.inf
+    found = incumbents[incumbents["used"] <= used * (1 + ROUNDING)]
+    if found.empty or found["step"].iloc[-1] == 0 or pd.isna(found["test_loss"].iloc[-1]):
+        return np.inf
+    return float(found["test_loss"].iloc[-1])
+
+
+def troubles(runs: pd.DataFrame) -> Text | None:
+    """Returns the table of runs that failed, diverged or were disturbed; None where there are none."""
+    rows = [
+        (row.label, f"{row.seed:g}", str(row.status).replace("_", " "), reason, row.run)
+        for row in runs.itertuples()
+        if (reason := _reason(row))
+    ]
+    if not rows:
+        return None
+    more = f" The first {LISTED} are listed." if len(rows) > LISTED else ""
+    sentence = f"{plural(len(rows), 'run')} of {len(runs)} failed, diverged or had a disturbed clock.{more}"
+    header = ("Method", "Seed", "Status", "What happened", "Run")
+    return Text("Runs that failed or were disturbed", sentence, Table(header, tuple(rows[:LISTED])))
+
+
+def _reason(row: object) -> str:
+    """Returns what happened to a run; empty where nothing did."""
+    status, message, disturbed = (getattr(row, name) for name in ("status", "message", "disturbed_because"))
+    if status in (Status.FAILED, Status.DIVERGED):
+        last = str(message).strip().splitlines()
+        return last[-1][:LONGEST_REASON] if last else str(status)
+    return str(disturbed)[:LONGEST_REASON] if isinstance(disturbed, str) and disturbed else ""
