@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.records import Manifest, ReportError, Status, read_run, write_manifest
+from bench.tracking.transcripts import transcripts
 from reports.dashboard import api
 from reports.dashboard.plan import dashboards
 from reports.dashboard.summaries import best_by_budget, recommendation
@@ -209,7 +210,6 @@ def test_json_loads_back_through_the_packages_own_models(views):
 
 def test_every_panel_shows_what_runs_log(everything, views):
     """Metrics, keys of the summary and keys of the configuration, as the sink writes them of the same runs."""
-    transcripts = pytest.importorskip("bench.tracking.transcripts").transcripts
     runs = [read_run(path.parent) for path in everything.glob("*/spec.json")]
     logged = [each for run in runs for each in transcripts(run, experiment="everything")]
     known = {key for each in logged for row in (*each.rows, each.summary) for key in row}
