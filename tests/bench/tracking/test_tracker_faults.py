@@ -31,6 +31,7 @@ def unreachable_server(tmp_path):
         patch.setenv("NETRC", str(tmp_path / "none"))
         patch.setattr("bench.tracking.wandb_sink.TIMEOUT_SECONDS", 5)
         wandb.teardown()  # it remembers the server
+        unreachable.clear()  # which other tests may have found so
         yield patch
     wandb.teardown()
     unreachable.clear()
