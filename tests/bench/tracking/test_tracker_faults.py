@@ -29,7 +29,8 @@ def unreachable_server(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_BASE_URL", "http://192.0.2.1")
         patch.setenv("NETRC", str(tmp_path / "none"))
-        patch.setattr("bench.tracking.wandb_sink.TIMEOUT_SECONDS", 5)
+        for module in ("wandb_sink", "wandb_runs"):
+            patch.setattr(f"bench.tracking.{module}.TIMEOUT_SECONDS", 5)
         wandb.teardown()  # it remembers the server
         unreachable.clear()  # which other tests may have found so
         yield patch
