@@ -8,6 +8,7 @@ from wandb_server import KEY, Server
 
 from bench.records import ReportError
 from bench.tracking.publishing import publish_views
+from bench.tracking.wandb_settings import PATIENCE
 
 VIEWS = {
     "workspaces": [{"name": "nw-0123-v", "displayName": "one", "project": "ours", "spec": {"of": "workspace"}}],
@@ -43,6 +44,8 @@ def server(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("DIR", "DATA_DIR", "ARTIFACT_DIR", "SILENT", "ERROR_REPORTING", "SAGEMAKER_DISABLE"):
             patch.setenv(f"WANDB_{name}", "")  # so that they are as before after the test
+        for name, value in PATIENCE.items():
+            patch.setenv(f"WANDB_X_{name}", str(value))
         patch.setenv("WANDB_API_KEY", KEY)
         patch.setenv("WANDB_BASE_URL", server.address)
         patch.setenv("HOME", str(tmp_path))
