@@ -1,4 +1,4 @@
-"""Medians over seeds of what is recorded along a training."""
+"""What is recorded along a training: its value at any moment, and medians over seeds."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ def median_curves(data: pd.DataFrame, keys: list[str], value: str) -> pd.DataFra
             "low": low, "high": high,
         }))  # fmt: skip
     return pd.concat(rows, ignore_index=True)
+
+
+def held(moments: np.ndarray, values: np.ndarray, grid: np.ndarray, *, before: float) -> np.ndarray:
+    """Returns the last value at or before each place of the grid, and `before` where there is none.
+
+    `moments`, in order, and `values` have the shape (n,), and `grid` and the result (m,).
+    """
+    last = np.searchsorted(moments, grid, side="right") - 1
+    return np.where(last >= 0, values[np.maximum(last, 0)], before)
 
 
 def draw_curve(

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from matplotlib.colors import to_rgb
 
 from bench.records.wandb_names import MOST_SINGLE_SETS
+from reports.curves import held
 from reports.dashboard.panels import Bars, Dashboard, Group, Lines, Points, Quantity
 from reports.selection import MEASURED
 from reports.statistics import median
@@ -57,7 +58,7 @@ def _line(tables: Sequence[pd.DataFrame], x: Quantity, y: Quantity, group: Group
     if not curves:
         return
     grid = np.linspace(min(curve[0, 0] for curve in curves), max(curve[-1, 0] for curve in curves), POINTS)
-    values = np.array([_held(curve, grid) for curve in curves])
+    values = np.array([held(curve[:, 0], curve[:, 1], grid, before=np.nan) for curve in curves])
     known = ~np.isnan(values).all(axis=0)
     grid, values = grid[known], values[:, known]
     middle = np.array([median(column[~np.isnan(column)]) for column in values.T])
@@ -91,12 +92,6 @@ def _part(value: object, part: int | str | None) -> float:
     if isinstance(part, str):
         return float(median(np.array(value, float)))
     return float(value[part]) if part < len(value) else np.nan
-
-
-def _held(curve: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Returns the last value at or before each place; NaN before the first."""
-    last = np.searchsorted(curve[:, 0], grid, side="right") - 1
-    return np.where(last >= 0, curve[np.maximum(last, 0), 1], np.nan)
 
 
 def _bars(panel: Bars, groups: Sequence[Group], runs: pd.DataFrame) -> go.Figure:

@@ -25,8 +25,6 @@ LAST = Quantity("test_loss", "test loss of the last model")
 ACCOUNT, HYPER, INFLUENCE, SKIPPED, DRAWN = (
     "seconds_", "hyper_", "scalar_influence_norm_", "scalar_skipped_", "drawn_",
 )  # fmt: skip
-
-
 PALEST = 0.75
 """The part of white in the tint of a method's last shock, almost."""
 
@@ -123,7 +121,7 @@ def _any_time(axes: list[Quantity]) -> Iterator[Panel]:
     for axis in axes:
         yield Lines(f"Test loss of the selected model against {axis.title}", axis, (SELECTED,))
     for quantity in LOSSES[1:]:
-        yield Lines(f"{quantity.title[0].upper()}{quantity.title[1:]}", axes[0], (quantity,))
+        yield Lines(_capital(quantity.title), axes[0], (quantity,))
 
 
 def _distributions(runs: pd.DataFrame) -> Iterator[Panel]:

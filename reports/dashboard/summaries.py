@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from bench.records import Status
+from bench.records.run_folder import ROUNDING
+from reports.curves import held
 from reports.dashboard.panels import Table, Text
 from reports.selection import MEASURED
 from reports.statistics import median
@@ -19,7 +21,6 @@ LISTED = 50
 """How many runs the table of failed and disturbed ones names."""
 LONGEST_REASON = 200
 NOTHING = "–"
-ROUNDING = 1e-9
 
 
 def recommendation(runs: pd.DataFrame, labels: Sequence[str]) -> Text:
@@ -67,10 +68,10 @@ def _selected(incumbents: pd.DataFrame | None, used: float) -> float:
     """Returns the test loss of the last model selected by then; infinite if there is none or none that was trained."""
     if incumbents is None:
         return np.inf
-    found = incumbents[incumbents["used"] <= used * (1 + ROUNDING)]
-    if found.empty or found["step"].iloc[-1] == 0 or pd.isna(found["test_loss"].iloc[-1]):
-        return np.inf
-    return float(found["test_loss"].iloc[-1])
+    moments, loss, step = (incumbents[name].to_numpy(float) for name in ("used", "test_loss", "step"))
+    budget = np.array([used * (1 + ROUNDING)])
+    last = held(moments, loss, budget, before=np.inf).item()
+    return np.inf if held(moments, step, budget, before=np.nan).item() == 0 or np.isnan(last) else last
 
 
 def troubles(runs: pd.DataFrame) -> Text | None:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reports import style
+from reports.curves import held
 from reports.estimates import NONE_TRAINED, About, about, untrained_sentences
 from reports.looks import SOLID, Look, look
 from reports.selection import ONLINE, NoData, comparable
@@ -78,9 +79,8 @@ def _selected(incumbents: pd.DataFrame | None, grid: np.ndarray) -> tuple[np.nda
     """Returns the test loss of the last model found at each budget, infinite before the first, and which are untrained."""
     if incumbents is None:
         return np.full(len(grid), np.inf), np.full(len(grid), False)
-    last = np.searchsorted(incumbents["used"].to_numpy(float), grid, side="right") - 1
-    losses, steps = (incumbents[name].to_numpy(float)[np.maximum(last, 0)] for name in ("test_loss", "step"))
-    return np.where(last >= 0, losses, np.inf), (last >= 0) & (steps == 0)
+    used, loss, step = (incumbents[name].to_numpy(float) for name in ("used", "test_loss", "step"))
+    return held(used, loss, grid, before=np.inf), held(used, step, grid, before=np.nan) == 0
 
 
 def draw(estimates: Estimates) -> Figure:
