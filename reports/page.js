@@ -1,5 +1,4 @@
 // What the page does: draws the charts, sorts and filters the table of runs, opens what is recorded of a run.
-"use strict";
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const collator = new Intl.Collator("en", { numeric: true });
@@ -8,26 +7,13 @@ const LINE = 110;
 const NOT_MEASURED = new Set(["missing", "not finished", "interrupted"]);
 
 // Of the charts: what a figure leaves open.
-const AXIS = { automargin: true, gridcolor: "#e5e5e5", linecolor: "#444", showline: true, ticks: "outside", zeroline: false };
 const LOOK = {
-  layout: {
-    font: { family: "system-ui, -apple-system, 'Segoe UI', sans-serif", size: 13, color: "#222" },
-    paper_bgcolor: "#fff", plot_bgcolor: "#fff", height: 540, margin: { l: 70, r: 20, t: 20, b: 60 },
-    hovermode: "closest", hoverlabel: { bgcolor: "#fff", align: "left" }, xaxis: AXIS, yaxis: AXIS,
-    legend: { font: { size: 12 }, tracegroupgap: 0 },
-  },
-};
-// Named one by one, since those that come by default would send a chart away.
-const CONFIG = {
-  responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "",
-  modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+  height: 540, margin: { l: 70, r: 20, t: 20, b: 60 }, hoverlabel: { bgcolor: "#fff", align: "left" },
+  legend: { font: { size: 12 }, tracegroupgap: 0 },
 };
 
 function drawCharts() {
-  for (const place of document.querySelectorAll("[data-chart]")) {
-    const { data: traces, layout } = data.charts[place.dataset.chart];
-    Plotly.newPlot(place, traces, { ...layout, template: LOOK }, CONFIG);
-  }
+  for (const place of document.querySelectorAll("[data-chart]")) drawChart(place, data.charts[place.dataset.chart], 13, LOOK);
 }
 
 // Texts from the records reach the page through here alone: as text, never as HTML.

@@ -26,7 +26,7 @@ from reports.tables import Tables
 from reports.units import Units
 from reports.words import hyperparameter
 
-SKELETON, SCRIPT = (Path(__file__).with_name(f"page.{suffix}") for suffix in ("html", "js"))
+SKELETON, SCRIPT, CHARTS = (Path(__file__).with_name(name) for name in ("page.html", "page.js", "charts.js"))
 DIGITS = 4
 LOG_ROWS = 200
 """How many evaluations of a run are shown at most, evenly spaced."""
@@ -79,7 +79,8 @@ def write_page(output: Path, *, tables: Tables, sections: list[Section], charts:
         abstract=escape(" ".join(start["abstract"])), measured=start["measured"], planned=start["planned"],
         losses=escape(_losses(tables.runs)),
         charts="\n".join(_chart_element(chart) for chart in charts), data=embedded(data),
-        plotly=get_plotlyjs() if drawn else "", script=SCRIPT.read_text(encoding="utf-8"),
+        plotly=get_plotlyjs() if drawn else "",
+        script="".join(path.read_text(encoding="utf-8") for path in (CHARTS, SCRIPT)),
     )  # fmt: skip
     write_output(output, page.encode())
 

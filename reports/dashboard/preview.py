@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 from bench.records.files import write_output
 from reports.dashboard.drawing import drawn
 from reports.dashboard.panels import Dashboard, Group, Panel, Text
-from reports.page import chart_content, embedded
+from reports.page import CHARTS, chart_content, embedded
 
 SKELETON = Path(__file__).with_name("preview.html")
 NOTE = (
@@ -29,7 +29,7 @@ def write_preview(dashboards: Sequence[Dashboard], output: Path) -> None:
     content = "\n".join(_dashboard(dashboard, charts) for dashboard in dashboards)
     page = Template(SKELETON.read_text(encoding="utf-8")).substitute(
         title="Preview of the W&amp;B workspaces", note=escape(NOTE), content=content, data=embedded(charts),
-        plotly=get_plotlyjs(),
+        plotly=get_plotlyjs(), script=CHARTS.read_text(encoding="utf-8"),
     )  # fmt: skip
     write_output(output, page.encode())
 

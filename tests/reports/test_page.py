@@ -163,7 +163,7 @@ def test_the_page_holds_its_data_and_loads_nothing(mixed):
     assert len(found.scripts) == 3
     addresses = [value for _, attributes in found.elements for name, value in attributes.items() if name in ("src", "href")]
     assert addresses == ["report.pdf"]
-    for name in ("page.html", "page.js"):
+    for name in ("page.html", "page.js", "charts.js"):
         own = Path(page.__file__).with_name(name).read_text(encoding="utf-8")
         assert not re.search(r"https?://|url\(|\bimport\b|\bfetch\b", own)
 
