@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from oho.ambient import outside_autocast
 from oho.engines.answering import eager, one_line
 from oho.engines.blame import blame
-from oho.engines.comparison import Comparison, Difference, compare, errors_of, random_direction, tensors_in_float64
+from oho.engines.comparison import Comparison, Difference, compare, errors_of, random_direction
 from oho.engines.curvature import Closure, Engine, gradient_of
 from oho.engines.names import ENGINES, name_of, resolve_engine
 from oho.engines.repeating import finite_difference
 from oho.engines.repetition import Repeatable
 from oho.flat_parameters import FlatParameters, Given, flat_parameters
-from oho.float64_closures import wide
+from oho.float64_closures import tensors_in_float64, wide
 from oho.peak_memory import PeakMemory
 
 Found = TypeVar("Found")

@@ -1,13 +1,13 @@
 """Closures of a run once more, in float64: from the same random state and buffers, with the same random numbers.
 
-`Replayed` notes what a closure starts from, `in_float64` converts the model, and `wide` all that a closure computes.  The
-last one is two modes of PyTorch: one widens what its functions are given and return, the other draws random numbers in the
-type of the run, so that they are the run's own, and widens those.
+`Replayed` notes what a closure starts from, `in_float64` and `tensors_in_float64` convert what it computes with, and `wide`
+all that it computes.  The last one is two modes of PyTorch: one widens what its functions are given and return, the other
+draws random numbers in the type of the run, so that they are the run's own, and widens those.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,21 +51,31 @@ class Replayed:
 @contextmanager
 def in_float64(model: nn.Module) -> Iterator[torch.dtype]:
     """Converts the model to float64, and afterwards restores its own tensors and values.  Yields the type they have."""
-    parameters = list(model.parameters())
-    values = [parameter.detach().clone() for parameter in parameters]
     owners = [(module, name, b) for module in model.modules() for name, b in module.named_buffers(recurse=False)]
-    buffers = [buffer.clone() for _, _, buffer in owners]
-    kind = next(value.dtype for value in values if value.is_floating_point())
-    model.double()
     try:
-        yield kind
+        with tensors_in_float64((*model.parameters(), *(buffer for _, _, buffer in owners))) as kind:
+            yield kind
     finally:
-        model.to(kind)
-        with torch.no_grad():
-            for parameter, value in zip(parameters, values, strict=True):
-                parameter.copy_(value)
-            for (module, name, buffer), value in zip(owners, buffers, strict=True):
-                setattr(module, name, buffer.copy_(value))
+        for module, name, buffer in owners:  # a closure may have put another tensor in its place
+            setattr(module, name, buffer)
+
+
+@contextmanager
+def tensors_in_float64(tensors: Sequence[Tensor]) -> Iterator[torch.dtype]:
+    """Puts copies in the place of tensors, real ones in float64, and afterwards gives all of them back their own memory.
+
+    Yields the type of the first real one.  Through `.data`, as modules do it: the memory keeps its address, which cuDNN's
+    joined weights and others rely on.
+    """
+    own = [tensor.data for tensor in tensors]
+    try:
+        for tensor, data in zip(tensors, own, strict=True):
+            tensor.data = data.to(torch.float64 if data.is_floating_point() else data.dtype, copy=True)
+        yield next(data.dtype for data in own if data.is_floating_point())
+    finally:
+        for tensor, data in zip(tensors, own, strict=True):
+            tensor.data = data
+        torch.clear_autocast_cache()
 
 
 @contextmanager

@@ -18,8 +18,7 @@ with d all the same, to 1e-5.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,7 +29,7 @@ from oho.engines.curvature import Derivatives, gradient_of
 from oho.engines.repetition import Repeatable
 from oho.engines.twice import TwiceDifferentiable, recomputing
 from oho.flat_parameters import FlatParameters
-from oho.float64_closures import wide
+from oho.float64_closures import tensors_in_float64, wide
 
 WIDTHS = (1e-8, 1e-9, 1e-10)
 TOLERANCE = 1e-2
@@ -155,24 +154,6 @@ def random_direction(parameters: FlatParameters) -> Tensor:
         scale = float(piece.square().mean().sqrt()) or overall
         pieces.append(scale * torch.randn(piece.shape, generator=generator, dtype=torch.float64).to(theta.device))
     return torch.cat(pieces, -1).unsqueeze(0)
-
-
-@contextmanager
-def tensors_in_float64(tensors: Sequence[Tensor]) -> Iterator[torch.dtype]:
-    """Makes real tensors float64 and afterwards gives them back their own memory.  Yields the type of the first.
-
-    Through `.data`, as modules do it: the memory keeps its address, which cuDNN's joined weights and others rely on.
-    """
-    own = [tensor.data for tensor in tensors]
-    try:
-        for tensor, data in zip(tensors, own, strict=True):
-            if data.is_floating_point():
-                tensor.data = data.double()
-        yield own[0].dtype
-    finally:
-        for tensor, data in zip(tensors, own, strict=True):
-            tensor.data = data
-        torch.clear_autocast_cache()
 
 
 def _difference(closure: Repeatable, parameters: FlatParameters, direction: Tensor, width: float) -> Difference:
