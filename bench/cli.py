@@ -250,22 +250,19 @@ def sweep(
     root: Root = None,
     output: Annotated[
         Optional[Path],
-        typer.Option("--output", "-o", help="The YAML file to write [default: print it].", parser=file_name, metavar="FILE"),
+        typer.Option("--output", "-o", help="The file to write [default: print it].", parser=file_name, metavar="FILE"),
     ] = None,
 ) -> None:
     """Write the W&B sweep that equals an experiment's random or Bayesian search."""
     with user_errors():
-        from bench.command.sweep import Order, sweep_text
+        from bench.command.sweep import Order, sweep_text, write_sweep
 
         order = Order(config, method, seed, set_ or (), root)
         text, left_out = sweep_text(order, name=name, trials=trials, results=out)
         if output is None:
             print(text, end="")
         else:
-            from bench.records.files import replacing_shared
-
-            with replacing_shared(output) as file:
-                file.write(text.encode())
+            write_sweep(output, text)
             print(output)
         for line in left_out:
             tell(f"oho-bench: {line}")

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from bench.command.command_line import resolve_device
 from bench.command.handover import Journal
@@ -151,7 +150,7 @@ def _reported(folder: Path, spec: Spec, open_sink: Callable[[str, Spec, Path], S
     outcome = read_outcome(folder)
     if outcome is None or not outcome.status.is_result or is_damaged(folder, outcome):
         return None
-    sink: Any = open_sink(folder.name, spec, folder)
+    sink = open_sink(folder.name, spec, folder)
     for record in read_run(folder).records:
         sink.record(dict(record))
     sink.close(outcome)

@@ -17,6 +17,8 @@ from bench.experiment.shipped import experiment_file
 from bench.experiment.spec import method_of, task_of
 from bench.experiment.yaml_file import ConfigError
 from bench.protocol import Task
+from bench.records.errors import StorageError
+from bench.records.files import reason, replacing_shared
 from bench.records.wandb_names import BEST_VALIDATION_LOSS, LONGEST_NAME, plain
 from bench.tracking.sweep_parameters import Parameter, SweepError, parameters_of
 
@@ -100,13 +102,12 @@ def sweep_text(order: Order, *, name: str | None, trials: int | None, results: P
         "method": KINDS[method["name"]],
         "metric": {"name": BEST_VALIDATION_LOSS, "goal": "minimize"},
         "run_cap": trials or _trials_in_budget(search, task),
+        **({"early_terminate": _early_terminate(search, shortest / task.selection_period)} if pruner in HALVING else {}),
         "parameters": {parameter.name: dict(parameter.definition) for parameter in search.parameters},
         "command": _command(order, search.spec["seed"], results),
     }
-    if pruner in HALVING:
-        definition["early_terminate"] = _early_terminate(search.spec["evaluations"], shortest / task.selection_period)
-    left_out = [f"the pruner {pruner!r} is left out, since W&B has none like it"] if pruner not in ("none", *HALVING) else []
-    return _yaml(definition), left_out
+    is_left_out = pruner not in ("none", *HALVING)
+    return _yaml(definition), [f"the pruner {pruner!r} is left out, since W&B has none like it"] if is_left_out else []
 
 
 def _shortest_trial(search: Search, task: Task) -> int:
@@ -134,10 +135,13 @@ def _trials_in_budget(search: Search, task: Task) -> int:
     return max(1, math.floor(steps / (search.trial_epochs * task.steps_per_epoch) + 1e-9))
 
 
-def _early_terminate(evaluations: int, validations: float) -> dict[str, Any]:
-    """Returns W&B's hyperband, which counts the rows of a run; between two validations come so many evaluations and, if
-    the loss has improved, the row of the model that was selected."""
-    return {"type": "hyperband", "min_iter": max(1, round(evaluations / validations + 1)), "eta": ETA}
+def _early_terminate(search: Search, validations: float) -> dict[str, Any]:
+    """Returns W&B's hyperband for trials with so many validations.
+
+    W&B counts the rows of a run: for a validation those of its share of the evaluations and, if the loss has improved, that
+    of the model that was selected.
+    """
+    return {"type": "hyperband", "min_iter": round(search.spec["evaluations"] / validations + 1), "eta": ETA}
 
 
 def _command(order: Order, seed: int, results: Path) -> list[str]:
@@ -145,6 +149,16 @@ def _command(order: Order, seed: int, results: Path) -> list[str]:
     own += [word for text in order.overrides for word in ("--set", text)]
     own += ["--root", str(order.data_root)] if order.data_root else []
     return ["${program}", "agent", str(order.config), *own, "${args_no_hyphens}"]
+
+
+def write_sweep(path: Path, text: str) -> None:
+    """Writes a definition to a file.  Raises `StorageError`."""
+    try:
+        with replacing_shared(path) as file:
+            file.write(text.encode())
+    except OSError as error:
+        remedy = "give the name of a file in a folder that is there and can be written"
+        raise StorageError(f"{path}: cannot be written ({reason(error)}); {remedy}") from None
 
 
 def _yaml(definition: dict[str, Any]) -> str:

@@ -4,12 +4,13 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import wandb
 from faults import timeless
-from helpers import CONFIG, ROOT, run_one
+from helpers import CONFIG, ROOT, StoppedAfter, run_one
 from typer.testing import CliRunner
 from wandb.sdk.launch.sweeps.utils import load_sweep_config
 from wandb_server import KEY, Server
@@ -18,18 +19,21 @@ from bench.cli import app
 from bench.command.agent import Trial, train_trial
 from bench.command.sweep import Order
 from bench.experiment.expansion import load_experiment
+from bench.process.signals import Interrupted
 from bench.protocol import Dimension, Space
-from bench.records import run_id
+from bench.records import read_outcome, run_id
 from bench.tracking.sweep_parameters import SweepError, parameters_of
 from bench.tracking.wandb_runs import Place
 from bench.tracking.wandb_settings import PATIENCE
-from bench.tracking.wandb_sink import unreachable
+from bench.tracking.wandb_sink import NoSink, unreachable
 
 SEARCHES = """\
   - {name: random-search, trial_epochs: 2, pruner: hyperband, over: {name: exponential}}
   - {name: bayesian-search, trial_epochs: 1, pruner: median, over: {name: step, optimizer: momentum}}
   - {name: tpe-search, trial_epochs: 1, over: fixed}
 """
+SET = ("DIR", "DATA_DIR", "ARTIFACT_DIR", "SILENT", "ERROR_REPORTING", "SAGEMAKER_DISABLE", "PROJECT", "ENTITY")
+"""What this process's client and our sink set."""
 GIVEN = {"lr": 0.02, "weight_decay": 1e-05, "one_minus_gamma": 0.001}
 TRAINING = "{name: exponential, lr: 0.02, weight_decay: 1e-05, gamma: 0.999}"
 
@@ -46,7 +50,7 @@ def server(tmp_path):
     """A server with a user of its own; W&B's client begins and ends with the test."""
     server = Server()
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("DIR", "DATA_DIR", "ARTIFACT_DIR", "SILENT", "ERROR_REPORTING", "SAGEMAKER_DISABLE", "PROJECT", "ENTITY"):
+        for name in SET:
             patch.setenv(f"WANDB_{name}", "")  # so that they are as before after the test
             patch.delenv(f"WANDB_{name}")
         for name, value in PATIENCE.items():
@@ -55,6 +59,7 @@ def server(tmp_path):
         patch.setenv("WANDB_BASE_URL", server.address)
         patch.setenv("WANDB_DIR", str(tmp_path))
         patch.setenv("WANDB_MODE", "online")
+        patch.setenv("WANDB_ERROR_REPORTING", "false")
         patch.setenv("HOME", str(tmp_path))
         wandb.teardown()
         unreachable.clear()
@@ -137,7 +142,7 @@ def test_a_sweep_is_the_search(config):
         (["--method", "tpe-search"], "--method tpe-search: W&B has no sweep that equals it; a sweep can be"),
         (["--method", "random"], "--method random: the experiment has no such method; a sweep can be"),
         (["--method", "random-search", "--set", "budget={seconds: 3}"], "the search's budget is in seconds, .* --trials N"),
-        (["--method", "random-search", "--set", "task.selection_epochs=3"], "a trial of 20 steps would end before its first"),
+        (["--method", "random-search", "--set", "task.selection_epochs=3"], "a trial of 20 steps would end before"),
         (
             ["--method", "random-search", "--set", "methods=[{name: random-search, over: fixed}]", "--set",
              "space=published-random"], "the law of lr is logarithmic in lr - 0.0001, .* `oho-bench run`",
@@ -161,7 +166,8 @@ def test_what_cannot_be_a_sweep_is_refused_in_one_line(arguments, why, config):
     ],
 )  # fmt: skip
 def test_parameters_that_cannot_be_trained_with_are_one_line(given, why, config, tmp_path):
-    answer = CliRunner().invoke(app, ["agent", str(config), *given, "--method", "random-search", "--out", str(tmp_path / "r")])
+    options = ["--method", "random-search", "--out", str(tmp_path / "r")]
+    answer = CliRunner().invoke(app, ["agent", str(config), *given, *options])
     assert (answer.exit_code, answer.stderr.count("\n")) == (2, 1)
     assert why in answer.stderr
     assert not (tmp_path / "r").exists()
@@ -201,6 +207,18 @@ def test_a_trial_is_the_training_with_these_values_and_is_reported_to_the_runs_o
     assert (config["gamma"], config["experiment"]) == (0.999, f"small-sweep-{sweep_id}")
 
 
+def test_a_trial_that_wandb_stops_is_kept_and_no_failure(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.command.agent.Stopper", lambda: StoppedAfter(2))
+    monkeypatch.setattr("bench.command.agent.open_sink", lambda *arguments, **options: NoSink())
+    given = [f"{name}={value}" for name, value in GIVEN.items()]
+    trial = Trial(Order(config, "random-search", 0, (), None), given, tmp_path, Place("trial0", "sweep0"))
+    assert train_trial(trial) is None
+    with pytest.raises(Interrupted):
+        train_trial(replace(trial, place=None))
+    (outcome,) = (read_outcome(path) for path in tmp_path.iterdir() if (path / "spec.json").exists())
+    assert outcome.status == "interrupted"
+
+
 def load_sweep_text(text, folder):
     path = folder / "sent.yaml"
     path.write_text(text)
@@ -214,8 +232,6 @@ def test_the_agent_of_wandb_trains_the_trials(config, server, tmp_path, monkeypa
     server.proposals = [GIVEN, {**GIVEN, "lr": 0.05}]
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    for name in ("DIR", "DATA_DIR", "ARTIFACT_DIR", "SILENT"):
-        monkeypatch.setenv(f"WANDB_{name}", str(tmp_path))
     command = [sys.executable, "-m", "wandb", "agent", f"someone/oho-bench/{sweep_id}"]
     answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert answer.returncode == 0, answer.stderr
@@ -223,3 +239,6 @@ def test_the_agent_of_wandb_trains_the_trials(config, server, tmp_path, monkeypa
     assert [json.loads(path.read_text())["status"] for path in outcomes] == ["budget_reached"] * 2, answer.stderr
     assert same_training(config, tmp_path / "alone") in [path.parent.name for path in outcomes]
     assert [server.told[name]["sweep"] for name in ("trial0", "trial1")] == [sweep_id] * 2
+    answer = CliRunner().invoke(app, ["sync", str(tmp_path / "runs")])
+    assert answer.exit_code == 0, answer.output
+    assert server.told.keys() == {"trial0", "trial1"}
