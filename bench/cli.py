@@ -244,9 +244,7 @@ def sweep(
         Optional[int], typer.Option(min=1, help="The most trials [default: as many as the search's budget holds].")
     ] = None,
     name: Annotated[Optional[str], typer.Option(help="The sweep's name in W&B.")] = None,
-    out: Annotated[
-        Path, typer.Option(help="Results folder of the trials.", parser=folder_name, metavar="DIR")
-    ] = Path("runs"),
+    out: Annotated[Path, typer.Option(help="Results folder.", parser=folder_name, metavar="DIR")] = Path("runs"),
     root: Root = None,
     output: Annotated[
         Optional[Path],
