@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import wandb
-from faults import timeless
+from faults import timeless, told
 from helpers import CONFIG, ROOT, StoppedAfter, run_one
 from typer.testing import CliRunner
 from wandb.sdk.launch.sweeps.utils import load_sweep_config
@@ -183,7 +183,7 @@ def same_training(config, folder):
     return run_id(spec)
 
 
-def test_a_trial_is_the_training_with_these_values_and_is_reported_to_the_runs_of_the_sweep(config, server, tmp_path):
+def test_a_trial_is_the_training_with_these_values_and_reaches_the_sweeps_runs(config, server, tmp_path, caplog):
     found, _ = definition(config, "--method", "random-search")
     sweep_id = wandb.sweep(found)
     assert json.loads(json.dumps(found)) == load_sweep_text(server.sweeps[sweep_id]["config"], tmp_path)
@@ -205,6 +205,10 @@ def test_a_trial_is_the_training_with_these_values_and_is_reported_to_the_runs_o
     config = {key: part["value"] for key, part in json.loads(server.told["trial1"]["config"]).items()}
     assert GIVEN.items() <= config.items()
     assert (config["gamma"], config["experiment"]) == (0.999, f"small-sweep-{sweep_id}")
+    server.refuse = {"graphql": 401}
+    assert train_trial(Trial(order, given, results, Place("refused", sweep_id))).status == "budget_reached"
+    (line,) = told(caplog)
+    assert re.fullmatch(r"W&B cannot be reached \(.*not with me.*\); runs are kept offline until `oho-bench sync` .*", line)
 
 
 def test_a_trial_that_wandb_stops_is_kept_and_no_failure(config, tmp_path, monkeypatch):
