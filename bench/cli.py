@@ -235,6 +235,63 @@ def dashboard(
 
 
 @app.command()
+def sweep(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment with the search.")],
+    method: Annotated[str, typer.Option(metavar="NAME", help="The search: its name or, of several, its label.")],
+    set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="The seed of all trials [default: the file's first].")] = None,
+    trials: Annotated[
+        Optional[int], typer.Option(min=1, help="The most trials [default: as many as the search's budget holds].")
+    ] = None,
+    name: Annotated[Optional[str], typer.Option(help="The sweep's name in W&B.")] = None,
+    out: Annotated[Path, typer.Option(help="Results folder.", parser=folder_name, metavar="DIR")] = Path("runs"),
+    root: Root = None,
+    output: Annotated[
+        Optional[Path],
+        typer.Option("--output", "-o", help="The file to write [default: print it].", parser=file_name, metavar="FILE"),
+    ] = None,
+) -> None:
+    """Write the W&B sweep that equals an experiment's random or Bayesian search."""
+    with user_errors():
+        from bench.command.sweep import Order, sweep_text, write_sweep
+
+        order = Order(config, method, seed, set_ or (), root)
+        text, left_out = sweep_text(order, name=name, trials=trials, results=out)
+        if output is None:
+            print(text, end="")
+        else:
+            write_sweep(output, text)
+            print(output)
+        for line in left_out:
+            tell(f"oho-bench: {line}")
+
+
+@app.command()
+def agent(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment with the search.")],
+    parameters: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...", help="The parameters that W&B chose.")],
+    method: Annotated[str, typer.Option(metavar="NAME", help="The search: its name or, of several, its label.")],
+    set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="The trial's seed [default: the file's first].")] = None,
+    out: Annotated[Path, typer.Option(help="Results folder.", parser=folder_name, metavar="DIR")] = Path("runs"),
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    root: Root = None,
+) -> None:
+    """Train one trial of a sweep, as `wandb agent` asks; see `oho-bench sweep`."""
+    import os
+
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    with user_errors(goes_on=True):
+        from bench.command.agent import Trial, place_in, train_trial
+        from bench.command.sweep import Order
+
+        order = Order(config, method, seed, set_ or (), root, device)
+        outcome = train_trial(Trial(order, parameters, out, place_in(os.environ)))
+    if outcome is not None and not outcome.status.is_result:
+        raise typer.Exit(1)
+
+
+@app.command()
 def figure(
     name: Annotated[str, typer.Argument(help="A figure's name; see `oho-bench list`.")],
     directory: Results,

@@ -39,7 +39,7 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
     """
     journal = journal or Journal.new()
     with storing(root):
-        _prepare(root)
+        prepare(root)
         for item in planned:
             _tidy(root / item.id, item)
     todo = [item for item in planned if not item.is_done]
@@ -121,7 +121,8 @@ def _tidy(folder: Path, item: Planned) -> None:
                 discard_checkpoint(folder)
 
 
-def _prepare(root: Path) -> None:
+def prepare(root: Path) -> None:
+    """Makes a results folder; raises `ConfigError` if it cannot be one."""
     for folder in (root, root / "experiments"):
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"--out {root}: {folder} is not a folder; choose another one")

@@ -55,6 +55,10 @@ CLOSED = (
     "TERMINAL_WIDTH", "RUAMEL_", "YAMLDEBUG", "TQDM_", "PROTOCOL_BUFFERS_", "PYTHON", "GIT_",
 )  # fmt: skip
 """How the variables begin that Python, `git` and the suite's libraries read; those that are not honoured are removed."""
+HANDED_ON: Mapping[str, str] = {
+    "WANDB_RUN_ID": "OHO_WANDB_RUN_ID", "WANDB_SWEEP_ID": "OHO_WANDB_SWEEP_ID", "WANDB_PROJECT": "OHO_WANDB_PROJECT",
+}  # fmt: skip
+"""What `wandb agent` tells its trials, and the names under which `oho-bench agent`, but no library, finds it."""
 PATTERNS = [pattern for names in HONOURED for pattern in names.split(", ")]
 WANDB_MODES = ("online", "offline", "disabled")
 
@@ -86,7 +90,7 @@ def begin() -> None:
     lacks are escaped from here on.  Exits with code 2 and one line if an honoured variable, or the working folder, cannot
     be used.
     """
-    kept = neutral(os.environ)
+    kept = neutral(os.environ) | {new: os.environ[old] for old, new in HANDED_ON.items() if old in os.environ}
     if not sys.flags.utf8_mode and locale.getencoding().lower() not in ("utf-8", "utf8"):
         kept = {"PYTHONIOENCODING": sys.stdout.encoding, **kept, "PYTHONUTF8": "1"}  # libraries write files, too
     if kept != dict(os.environ):

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from bench.records.errors import RecordError
 from bench.records.json_files import read_object, write_json
@@ -16,6 +16,8 @@ from bench.tracking.wandb_settings import keep_to_folder, without_files
 
 TIMEOUT_SECONDS = 20
 IDENTITY_FILE = "wandb.json"
+NAME = r"[\w-]+"
+"""What the ids of sweeps, and of the runs that these make, consist of."""
 
 
 class TrackedRun(Protocol):
@@ -89,12 +91,17 @@ class WandbRun:
 
 def known_identity(folder: Path, run_id: str) -> str | None:
     """Returns the W&B id that the run in a folder has had so far, if any."""
+    content = _identity_content(folder)
+    known = content.get("id")
+    ours = NAME if "sweep" in content else rf"{re.escape(run_id)}-[0-9a-f]{{8}}"
+    return known if isinstance(known, str) and re.fullmatch(ours, known) else None
+
+
+def _identity_content(folder: Path) -> dict[str, Any]:
     try:
-        known = read_object(folder / IDENTITY_FILE, "").get("id")
+        return read_object(folder / IDENTITY_FILE, "")
     except RecordError:
-        return None
-    is_ours = isinstance(known, str) and re.fullmatch(rf"{re.escape(run_id)}-[0-9a-f]{{8}}", known)
-    return known if is_ours else None
+        return {}
 
 
 def identity_in(folder: Path, run_id: str) -> str:
@@ -109,6 +116,25 @@ def identity_in(folder: Path, run_id: str) -> str:
     with suppress(OSError):  # a tracker never fails a run
         write_json(folder / IDENTITY_FILE, {"id": identity})
     return identity
+
+
+class Place(NamedTuple):
+    """The W&B run that a sweep has made for a trial, its sweep, and their project if W&B's agent names it."""
+
+    run: str
+    sweep: str
+    project: str | None = None
+
+
+def join_sweep(folder: Path, place: Place) -> None:
+    """Makes the run in a folder, from now on, the W&B run that a sweep has made for it."""
+    with suppress(OSError):  # a tracker never fails a run
+        write_json(folder / IDENTITY_FILE, {"id": place.run, "sweep": place.sweep})
+
+
+def _sweep_of(folder: Path) -> str | None:
+    sweep = _identity_content(folder).get("sweep")
+    return sweep if isinstance(sweep, str) and re.fullmatch(NAME, sweep) else None
 
 
 def forget_identity(folder: Path) -> None:
@@ -137,7 +163,7 @@ def begin_run(
         settings=wandb.Settings(
             reinit="create_new", console="off", disable_git=True, x_disable_stats=True, silent=True,
             x_save_requirements=False, disable_code=True, init_timeout=TIMEOUT_SECONDS,
-            x_disable_machine_info=True, host="", program="oho-bench",
+            x_disable_machine_info=True, host="", program="oho-bench", sweep_id=_sweep_of(folder),
         ),
         **fields,
     )  # fmt: skip

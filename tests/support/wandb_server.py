@@ -19,6 +19,8 @@ class Server:
         self.told, self.rows, self.requests = {}, {}, 0
         self.files = {}  # the content by W&B id and name
         self.refuse = dict(refuse)  # from "graphql" or "file_stream" to a status code
+        self.sweeps = {}  # the definition by id
+        self.proposals = []  # the parameters of a sweep's next trials, one an agent's request
         self.hang_after = None  # W&B runs
         self.hanging = threading.Event()
         self.listener = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, self))
@@ -55,6 +57,42 @@ class Server:
             "config": told["config"], "tags": told["tags"], "notes": None, "wandbConfig": '{"t": 1}',
         }  # fmt: skip
 
+    @property
+    def sweep_answers(self):
+        """What is answered to `wandb.sweep` and `wandb agent`, by the name of the query."""
+        return {
+            "UpsertSweep": self.upsert_sweep, "SweepWithRuns": self.sweep, "CreateAgent": self.create_agent,
+            "Heartbeat": self.heartbeat,
+        }  # fmt: skip
+
+    def upsert_sweep(self, told):
+        name = f"sweep{len(self.sweeps)}"
+        self.sweeps[name] = told
+        project = {"id": "p", "name": told["projectName"], "entity": {"id": "e", "name": "someone"}}
+        return {"upsertSweep": {"sweep": {"name": name, "project": project}, "configValidationWarnings": []}}
+
+    def sweep(self, told):
+        sweep = {"name": told["sweep"], "config": self.sweeps[told["sweep"]]["config"], "runs": {"edges": []}}
+        return {"project": {"sweep": sweep}}
+
+    def create_agent(self, told):
+        return {"createAgent": {"agent": {"id": f"agent of {told['sweep']}"}}}
+
+    def heartbeat(self, told):
+        """One trial after another, each in a W&B run that is there from now on; then the agent may go."""
+        commands = []
+        if not json.loads(told["runState"]):
+            commands = [self.trial(self.proposals.pop(0))] if self.proposals else [{"type": "exit"}]
+        return {"agentHeartbeat": {"agent": {"id": told["id"]}, "commands": json.dumps(commands)}}
+
+    def trial(self, parameters):
+        """Makes the W&B run of a trial, and returns the command to train it."""
+        identity, values = f"trial{len(self.told)}", {name: {"value": value} for name, value in parameters.items()}
+        self.told[identity] = {
+            "displayName": identity, "config": json.dumps(values), "groupName": None, "jobType": None, "tags": [],
+        }  # fmt: skip
+        return {"type": "run", "run_id": identity, "program": "oho-bench", "args": values}
+
     def answer(self, path, content):
         self.requests += 1
         if path.endswith("file_stream"):
@@ -62,7 +100,10 @@ class Server:
             rows, begin = self.rows.setdefault(path.split("/")[-2], []), history["offset"]
             rows[begin : begin + len(history["content"])] = history["content"]
             return {"exitcode": None, "limits": {}}
-        told = content["variables"]
+        told = content.get("variables", {})  # W&B's public client leaves them out where there are none
+        for name, answer in self.sweep_answers.items():
+            if f"{name}(" in content["query"]:
+                return {"data": answer(told)}
         if "RunResumeStatus" in content["query"]:
             bucket = self.bucket(told["name"])
             return {"data": {"model": {"name": told["project"], "entity": {"name": "someone"}, "bucket": bucket}}}

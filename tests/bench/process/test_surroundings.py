@@ -35,13 +35,17 @@ def test_the_page_lists_what_is_honoured():
 
 
 def test_a_command_starts_anew_without_what_python_has_read_already():
-    """With assertions, docstrings and no warnings as errors; the variable of a plug-in is still there."""
+    """With assertions, docstrings and no warnings as errors; the variable of a plug-in is still there.
+
+    What W&B's agent tells a trial is found under a name that W&B does not read.
+    """
     show = "import os, sys; print(sys.flags.optimize, sys.warnoptions, main.__doc__ is None, os.environ['OWN'])"
+    show += "; print(os.environ.get('WANDB_RUN_ID'), os.environ['OHO_WANDB_RUN_ID'])"
     program = f"from bench.process.surroundings import begin; begin()\ndef main(): 'Doc.'\n{show}"
     hostile = {"PYTHONOPTIMIZE": "2", "PYTHONWARNINGS": "error", "WANDB_RUN_ID": "abc", "OWN": "kept"}
     given = {**os.environ, "PYTHONPATH": str(ROOT), **hostile}
     answer = subprocess.run([sys.executable, "-c", program], env=given, capture_output=True, text=True)
-    assert answer.stdout == "0 [] False kept\n", answer.stderr
+    assert answer.stdout == "0 [] False kept\nNone abc\n", answer.stderr
 
 
 @pytest.mark.parametrize(
