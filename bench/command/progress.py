@@ -95,8 +95,8 @@ class Display:
             parts.append(f"NOT VALID: {'; '.join(outcome.invalid_because)}")
         if outcome.changes:
             parts.append(f"resumed with {', '.join(outcome.changes)}")
-        if outcome.message:
-            parts.append(outcome.message.strip().splitlines()[-1])
+        if outcome.last_line:
+            parts.append(outcome.last_line)
         parts.append(self._remaining(0.0))
         self._print(f"{self._line}: {', '.join(part for part in parts if part)}")
 

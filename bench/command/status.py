@@ -30,7 +30,7 @@ def describe(root: Path) -> str:
             protocols |= {outcome.protocol} if outcome else set()
             untrained += outcome is not None and outcome.final.get("selected_step") == 0
             if outcome and outcome.status is Status.FAILED:
-                failures[identity] = (outcome.message.strip().splitlines() or ["no message"])[-1]
+                failures[identity] = outcome.last_line or "no message"
             elif outcome and not outcome.valid:
                 void[identity] = "; ".join(outcome.invalid_because)
             elif outcome and outcome.disturbed_because:

@@ -35,7 +35,8 @@ class Frames:
     """All of a results folder.
 
     `runs` has a row for each planned run of each experiment: the columns that `results` documents, and
-    `options`, `task_options` and `events`, what the specs say of the method, the task and the shock.  The other tables have
+    `options`, `task_options` and `events`, what the specs say of the method, the task and the shock, and `last_line`, that
+    of the message.  The other tables have
     a row for each record of their kind, keyed by `run`; hyperparameters are `hyper_NAME`, one value or a list with one a
     set, and what a method finds worth plotting is `scalar_NAME`.
     """
@@ -148,7 +149,7 @@ def _with_options(runs: pd.DataFrame) -> pd.DataFrame:
         if isinstance(own, dict) else {}
         for own in runs["options"]
     ]  # fmt: skip
-    kept = runs.drop(columns=["options", "task_options", "events"])
+    kept = runs.drop(columns=["options", "task_options", "events", "last_line"], errors="ignore")
     return pd.concat([kept, pd.DataFrame(options, index=runs.index)], axis=1)
 
 
@@ -264,6 +265,7 @@ def _outcome_columns(outcome: Outcome, incumbents: Sequence[Mapping[str, Any]]) 
     return {
         "status": str(outcome.status),
         "message": outcome.message,
+        "last_line": outcome.last_line,
         "spans_budget": outcome.spans_budget,
         "invalid_because": "; ".join(outcome.invalid_because),
         "disturbed_because": "; ".join(outcome.disturbed_because),

@@ -88,6 +88,11 @@ class Outcome:
         return not self.invalid_because
 
     @property
+    def last_line(self) -> str:
+        """Returns the last line of the message, which of a traceback is the error; empty where there is no message."""
+        return (self.message.strip().splitlines() or [""])[-1]
+
+    @property
     def environments(self) -> tuple[Mapping[str, Any], ...]:
         """Returns the environment of each process that worked on the run, oldest first."""
         return (*(process["environment"] for process in self.earlier), self.environment)
