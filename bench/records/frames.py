@@ -105,14 +105,14 @@ def read_frames(root: Path) -> Frames:
             for identity in manifest.runs:
                 if identity not in read and (root / identity / "spec.json").exists():
                     run = read_run(root / identity)
-                    read[identity], specs[identity] = _run_row(run), run.spec
+                    read[identity], specs[identity] = run_row(run), run.spec
                     if run.outcome:
                         outcomes[identity] = run.outcome
                     for kind, table in tables.items():
                         table.add(identity, [record for record in run.records if record["kind"] == kind])
                 known = read.get(identity, {"status": "missing"})
                 if identity in specs and (called := labels.given_to(specs[identity])) is not specs[identity]:
-                    known = known | _labels(called)
+                    known = known | label_columns(called)
                 rows.append({"experiment": manifest.experiment, "run": identity, **known})
         evaluations, incumbents, trials, shocks = (
             tables[kind].table() for kind in ("evaluation", "incumbent", "trial", "shock")
@@ -223,7 +223,7 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _labels(spec: Mapping[str, Any]) -> dict[str, Any]:
+def label_columns(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the columns that only figures use: what a method and a shock are called, and how they are grouped."""
     method, shock = spec["method"], spec.get("shock") or {}
     over = method.get("over") or {}
@@ -237,7 +237,8 @@ def _labels(spec: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _run_row(run: Run) -> dict[str, Any]:
+def run_row(run: Run) -> dict[str, Any]:
+    """Returns the columns of a run, except for its experiment and its identity."""
     task, method, budget = run.spec["task"], run.spec["method"], run.spec["budget"]
     over = method.get("over") or {}
     row = {
@@ -246,7 +247,7 @@ def _run_row(run: Run) -> dict[str, Any]:
         "task_options": task,
         "method": method["name"],
         "over": over.get("name"),
-        **_labels(run.spec),
+        **label_columns(run.spec),
         "events": (run.spec.get("shock") or {}).get("events", []),
         "options": dict(method),
         "seed": run.spec["seed"],

@@ -263,6 +263,13 @@ def is_damaged(folder: Path, outcome: Outcome | None) -> bool:
     return not (folder / "spec.json").exists() or outcome.record_bytes not in (None, size)
 
 
+def state_of(folder: Path, outcome: Outcome | None) -> str:
+    """Returns a run's status, or "not finished" or "damaged"."""
+    if is_damaged(folder, outcome):
+        return "damaged"
+    return str(outcome.status) if outcome else "not finished"
+
+
 def read_outcome(folder: Path) -> Outcome | None:
     """Returns how a run ended, or None if it has not."""
     path = folder / "outcome.json"
