@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -46,16 +46,24 @@ def _lines(panel: Lines, groups: Sequence[Group], runs: pd.DataFrame, evaluation
         own = [of_run[run] for run in runs.loc[runs["label"] == group.label, "run"] if run in of_run]
         for quantity in panel.y:
             traces += line([curve_of(table, panel.x, quantity) for table in own], quantity, group)
-    is_log = panel.is_log and any(value is not None and value > 0 for trace in traces for value in trace.y)
-    return lines_chart(panel, traces, is_log=is_log)
+    return lines_chart(panel, traces, log_axis(value for trace in traces for value in trace.y))
 
 
-def lines_chart(panel: Lines, traces: Sequence[go.Scatter], *, is_log: bool) -> go.Figure:
-    """Returns the chart of a panel with these traces."""
+def lines_chart(panel: Lines, traces: Sequence[go.Scatter], axis: Mapping[str, Any]) -> go.Figure:
+    """Returns the chart of a panel with these traces; `axis` is the vertical one of a panel whose values call for it."""
     chart = _chart(panel.title, traces, panel.x.title, panel.y[0].title if len(panel.y) == 1 else panel.title)
-    if is_log:
-        chart.update_yaxes(type="log", tickformat="~g", nticks=6)
+    if panel.is_log:
+        chart.update_yaxes(axis)
     return chart
+
+
+def log_axis(values: Iterable[float | None]) -> dict[str, Any]:
+    """Returns a logarithmic axis for these values, with as many ticks as can be read; nothing if none is above 0."""
+    positive = [value for value in values if value and value > 0]
+    if not positive:
+        return {}
+    decades = np.log10(max(positive) / min(positive))
+    return {"type": "log", "tickformat": "~g", **({"dtick": "D2"} if 0.5 < decades < 3 else {"nticks": 6})}
 
 
 def line(curves: Sequence[np.ndarray], y: Quantity, group: Group) -> Iterator[go.Scatter]:

@@ -24,8 +24,9 @@ from reports.live.views import COLUMNS, View, Views
 from reports.page import CHARTS
 
 SKELETON, SCRIPT = (Path(__file__).with_name(name) for name in ("live.html", "live.js"))
-SHARE = 0.01
-"""The part of one core that is used at most, once the runs that were there at the beginning have been read."""
+SHARE, SPARE_SECONDS = 0.01, 2.0
+"""The part of one core that is used at most, once the runs that were there at the beginning have been read; and how many
+seconds of a core may be used in advance, as when charts appear."""
 LEAST_SECONDS = 2.0
 """How often the folder is looked at, at most."""
 LISTED = 20
@@ -41,6 +42,7 @@ class Live:
         self._lock = threading.Lock()
         self._start, self._count = secrets.token_hex(4), 0
         self._content, self._next = b"", 0.0
+        self._spare, self._looked = SPARE_SECONDS, time.monotonic()
         self._texts: dict[str, tuple[tuple[Any, ...], dict[str, Any] | None]] = {}
 
     def page(self) -> bytes:
@@ -66,8 +68,10 @@ class Live:
         if self._folder.look() or is_first:
             self._count += 1
             self._content = orjson.dumps(self._described())
-        used = 0.0 if is_first else time.thread_time() - begun
-        self._next = time.monotonic() + max(LEAST_SECONDS, used / SHARE)
+        used, now = 0.0 if is_first else time.thread_time() - begun, time.monotonic()
+        self._spare = min(SPARE_SECONDS, self._spare + SHARE * (now - self._looked)) - used
+        self._looked = now
+        self._next = now + max(LEAST_SECONDS, -self._spare / SHARE)
 
     def _described(self) -> dict[str, Any]:
         folder = self._folder

@@ -1,7 +1,7 @@
 // What the live page does: asks for data every few seconds while it is shown, and draws again what has changed.
 
 const POLL_MILLISECONDS = 3000;
-const LOOK = { height: 340, showlegend: false };
+const LOOK = { height: 340, showlegend: false, margin: { t: 30 } };
 const LOST = "The command that serves this page has ended or does not answer. What is shown was known before.";
 let seen = "";
 let shape = "";
@@ -52,8 +52,9 @@ function makeViews(views) {
       return element("li", {}, sign, label);
     });
     const charts = view.charts.map(({ title }, number) => {
-      const figure = element("figure", {}, element("div", { id: id + "-" + number }));
-      figure.setAttribute("aria-label", title);
+      const caption = element("figcaption", { id: id + "-" + number + "-title" }, title);
+      const figure = element("figure", {}, caption, element("div", { id: id + "-" + number }));
+      figure.setAttribute("aria-labelledby", caption.id);
       return figure;
     });
     const summary = element("div", { className: "scroll", id: id + "-table", tabIndex: 0, role: "region" });
@@ -85,7 +86,7 @@ function showViews(views) {
 function show(data) {
   seen = data.version;
   running = data.running;
-  place("at").textContent = "As of " + new Date(data.at * 1000).toLocaleTimeString() + ".";
+  place("at").textContent = "Last change at " + new Date(data.at * 1000).toLocaleTimeString() + ".";
   place("problems").replaceChildren(...data.problems.map((line) => element("li", {}, line)));
   showProgress(data.progress);
   showViews(data.views);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from bench.records import Manifest, Run
 from bench.records.following import FollowedFolder, FollowedRun
 from bench.records.frames import label_columns, run_row
 from bench.records.labels import PlanLabels
-from reports.dashboard.drawing import curve_of, line, lines_chart
+from reports.dashboard.drawing import curve_of, line, lines_chart, log_axis
 from reports.dashboard.panels import Group, Lines, Quantity
 from reports.dashboard.plan import LOSSES, coloured, groups_of, hyperparameter_lines
 from reports.page import chart_content, rounded
@@ -25,10 +26,11 @@ COLUMNS = ("used", "counted_seconds", "wall_seconds", "incumbent_test_loss", "in
 ANY_TIME = tuple(
     Lines(f"{quantity.title.capitalize()} against {SECONDS.title}", SECONDS, (quantity,)) for quantity in LOSSES[:2]
 )
+_marks = itertools.count(1)
 
 
 class Chart:
-    """A panel that is drawn again as its runs go on; `mark` counts how often it has changed."""
+    """A panel that is drawn again as its runs go on; `mark` is another number after each change."""
 
     def __init__(self, panel: Lines, groups: Sequence[Group]):
         self.panel, self.mark = panel, 0
@@ -36,7 +38,7 @@ class Chart:
         self._curves: dict[tuple[str, Quantity], tuple[int, np.ndarray]] = {}
         self._traces: dict[str, list[dict[str, Any]]] = {}
         self._drawn: dict[str, tuple[tuple[str, int], ...]] = {}
-        self._layouts: dict[bool, dict[str, Any]] = {}
+        self._layouts: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._content: dict[str, Any] = {}
 
     def content(self, runs: Mapping[str, Sequence[FollowedRun]]) -> dict[str, Any]:
@@ -50,17 +52,20 @@ class Chart:
                 self._traces[group.label] = list(self._lines(group, own))
                 has_changed = True
         if has_changed:
-            self.mark += 1
+            self.mark = next(_marks)
             traces = [trace for group in self._groups for trace in self._traces[group.label]]
-            is_log = self.panel.is_log and any(value and value > 0 for trace in traces for value in trace["y"])
-            self._content = {"data": traces, "layout": self._layout(is_log)}
+            axis = log_axis(value for trace in traces for value in trace["y"])
+            self._content = {"data": traces, "layout": self._layout(axis)}
         return {"title": self.panel.title, "mark": self.mark, "chart": self._content}
 
-    def _layout(self, is_log: bool) -> dict[str, Any]:
-        if is_log not in self._layouts:
-            layout = chart_content(lines_chart(self.panel, (), is_log=is_log))["layout"]
-            self._layouts[is_log] = {**layout, "uirevision": "kept"}
-        return self._layouts[is_log]
+    def _layout(self, axis: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the layout with that axis; the page has the title."""
+        key = tuple(axis.items())
+        if key not in self._layouts:
+            layout = chart_content(lines_chart(self.panel, (), axis))["layout"]
+            del layout["title"], layout["margin"]["t"]
+            self._layouts[key] = {**layout, "uirevision": "kept"}
+        return self._layouts[key]
 
     def _lines(self, group: Group, runs: Sequence[FollowedRun]) -> Iterator[dict[str, Any]]:
         for quantity in self.panel.y:
@@ -135,9 +140,11 @@ class Views:
 
 
 def _views(rows: Sequence[dict[str, Any]], folder: FollowedFolder) -> Iterator[View]:
-    kinds = {(row["experiment"], row["task"], row["label"]): row for row in rows}
-    runs, names, methods = named(pd.DataFrame([*kinds.values(), *_planned(rows, folder.manifests)]), folder.manifests)
-    shown = coloured(runs, names, methods)[: len(kinds)]
+    kinds: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for row in (*rows, *_planned(rows, folder.manifests)):
+        kinds.setdefault((row["experiment"], row["task"], row["label"]), row)
+    runs, names, methods = named(pd.DataFrame(kinds.values()), folder.manifests)
+    shown = coloured(runs, names, methods)
     for experiment, own in shown.groupby("experiment", sort=False):
         tasks = list(own["task"].unique())
         for task in tasks:
@@ -150,8 +157,9 @@ def _views(rows: Sequence[dict[str, Any]], folder: FollowedFolder) -> Iterator[V
 
 
 def _planned(rows: Sequence[dict[str, Any]], manifests: Sequence[Manifest]) -> Iterator[dict[str, Any]]:
-    """Yields a row for each method of the plans, so that colours and order do not change when its first run begins."""
+    """Yields a row for each method and shock of the plans, so that nothing changes its place when its first run begins."""
     for manifest in manifests:
         first = next((row for row in rows if row["experiment"] == manifest.experiment), None)
-        for method in manifest.config.get("methods") or () if first else ():
-            yield {**first, **label_columns({"method": method}), "method": method["name"]}
+        methods, shocks = manifest.config.get("methods") or (), manifest.config.get("shocks") or ()
+        for method, shock in itertools.product(methods, (None, *shocks)) if first else ():
+            yield {**first, **label_columns({"method": method, "shock": shock}), "method": method["name"]}
