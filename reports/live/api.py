@@ -27,7 +27,7 @@ SKELETON, SCRIPT = (Path(__file__).with_name(name) for name in ("live.html", "li
 SHARE, SPARE_SECONDS = 0.01, 2.0
 """The part of one core that is used at most, once the runs that were there at the beginning have been read; and how many
 seconds of a core may be used in advance, as when charts appear."""
-LEAST_SECONDS = 2.0
+LEAST_SECONDS = 4.0
 """How often the folder is looked at, at most."""
 LISTED = 20
 """How many damaged files are named."""

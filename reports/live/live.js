@@ -1,6 +1,6 @@
 // What the live page does: asks for data every few seconds while it is shown, and draws again what has changed.
 
-const POLL_MILLISECONDS = 3000;
+const POLL_MILLISECONDS = 5000;
 const LOOK = { height: 340, showlegend: false, margin: { t: 30 } };
 const LOST = "The command that serves this page has ended or does not answer. What is shown was known before.";
 let seen = "";

@@ -160,6 +160,8 @@ def _planned(rows: Sequence[dict[str, Any]], manifests: Sequence[Manifest]) -> I
     """Yields a row for each method and shock of the plans, so that nothing changes its place when its first run begins."""
     for manifest in manifests:
         first = next((row for row in rows if row["experiment"] == manifest.experiment), None)
+        if first is None:
+            continue
         methods, shocks = manifest.config.get("methods") or (), manifest.config.get("shocks") or ()
-        for method, shock in itertools.product(methods, (None, *shocks)) if first else ():
+        for method, shock in itertools.product(methods, (None, *shocks)):
             yield {**first, **label_columns({"method": method, "shock": shock}), "method": method["name"]}
