@@ -131,6 +131,19 @@ def status(directory: Results) -> None:
 
 
 @app.command()
+def watch(
+    directory: Results,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1 [default: any that is free].")] = 0,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Show a results folder while it is being filled, as a live page that this machine alone can open."""
+    with user_errors():
+        from bench.command.watch import watch
+
+        watch(directory, lambda root: _reports("live.api:Live")(root), port=port, opens=open_)
+
+
+@app.command()
 def sync(
     directory: Results,
     project: Annotated[Optional[str], typer.Option(help="W&B project [default: as tracked, else oho-bench].")] = None,

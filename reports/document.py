@@ -248,8 +248,8 @@ def _problems(runs: pd.DataFrame) -> list[str]:
         missing = int((group["status"] == "missing").sum())
         problems += [f"{experiment}: {missing} of its planned runs were not started"] if missing else []
         for row in group[group["status"] != "missing"].to_dict("records"):
-            message = row["message"].strip().splitlines() if isinstance(row.get("message"), str) else []
-            status = row["status"].replace("_", " ") + (f": {message[-1]}" if message else "")
+            said = f": {row['last_line']}" if isinstance(row["last_line"], str) and row["last_line"] else ""
+            status = row["status"].replace("_", " ") + said
             problems.append(f"{experiment}, {row['label']}, seed {row['seed']:.0f} ({row['run']}): {status}")
     measured = runs[runs["status"].isin(MEASURED)].drop_duplicates("run")
     is_timed = measured["unit"] == "seconds"

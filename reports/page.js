@@ -16,13 +16,6 @@ function drawCharts() {
   for (const place of document.querySelectorAll("[data-chart]")) drawChart(place, data.charts[place.dataset.chart], 13, LOOK);
 }
 
-// Texts from the records reach the page through here alone: as text, never as HTML.
-function element(tag, properties, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
-
 // A cell is null, a text, a number, or a pair: what to sort by and what to show.
 function shown(cell) {
   return cell === null ? UNKNOWN : String(Array.isArray(cell) ? cell[1] : cell);

@@ -21,7 +21,19 @@ class NoData(Exception):  # noqa: N818 (a reason, not an error)
 
 
 def measured(runs: pd.DataFrame) -> pd.DataFrame:
-    """Returns the runs that count as results.  Raises `NoData` where there are none."""
+    """Returns the runs that count as results and have no shock, which would make another method of theirs.
+
+    Raises `NoData` where there are none.
+    """
+    chosen = with_shocks(runs)
+    spared = chosen[chosen["shock"] == ""]
+    if spared.empty:
+        raise NoData("All measured runs of this figure have a shock, and it compares runs without one, so it is not drawn.")
+    return spared
+
+
+def with_shocks(runs: pd.DataFrame) -> pd.DataFrame:
+    """Returns the runs that count as results, those with a shock included.  Raises `NoData` where there are none."""
     if runs.empty:
         raise NoData("No experiment in this folder names it under `figures:`, so it is not drawn.")
     chosen = runs[runs["status"].isin(MEASURED)]

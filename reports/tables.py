@@ -58,16 +58,21 @@ def read_tables(root: Path) -> Tables:
     protocols = {outcome.protocol for outcome in frames.outcomes.values()}
     if len(protocols) > 1:
         raise ReportError(f"{root}: runs of protocols {sorted(protocols)} cannot be compared; use one folder for each")
-    units = [Units(*values) for values in frames.runs[list(Units._fields)].itertuples(index=False)]
-    runs, names = with_shown_names(frames.runs.assign(units=units))
-    methods = in_order(names.with_kinds(_methods(runs, frames.manifests)))
-    places = {method.label: place for place, method in enumerate(methods)}
-    runs = runs.assign(place=runs["method_label"].map(places))
+    runs, names, methods = named(frames.runs, frames.manifests)
     environments = tuple(each for outcome in frames.outcomes.values() for each in outcome.environments)
     return Tables(
         runs, frames.evaluations, frames.incumbents, frames.trials, methods, frames.specs, frames.outcomes,
         frames.manifests, environments, protocols.pop(), names,
     )  # fmt: skip
+
+
+def named(runs: pd.DataFrame, manifests: Sequence[Manifest]) -> tuple[pd.DataFrame, Names, tuple[Method, ...]]:
+    """Returns runs with the names that are shown, `units` and `place`; what names stand for; and all methods in order."""
+    units = [Units(*values) for values in runs[list(Units._fields)].itertuples(index=False)]
+    runs, names = with_shown_names(runs.assign(units=units))
+    methods = in_order(names.with_kinds(_methods(runs, manifests)))
+    places = {method.label: place for place, method in enumerate(methods)}
+    return runs.assign(place=runs["method_label"].map(places)), names, methods
 
 
 def _methods(runs: pd.DataFrame, manifests: Sequence[Manifest]) -> list[Method]:

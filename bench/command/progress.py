@@ -16,16 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from bench.process.signals import tell
 from bench.protocol import State
 from bench.records import Outcome, run_id, title_of
-
-
-def format_seconds(seconds: float) -> str:
-    """Returns a duration such as `7 s`, `3 min 20 s` or `2 h 05 min`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
+from bench.records.durations import format_seconds
 
 
 class Display:
@@ -95,8 +86,8 @@ class Display:
             parts.append(f"NOT VALID: {'; '.join(outcome.invalid_because)}")
         if outcome.changes:
             parts.append(f"resumed with {', '.join(outcome.changes)}")
-        if outcome.message:
-            parts.append(outcome.message.strip().splitlines()[-1])
+        if outcome.last_line:
+            parts.append(outcome.last_line)
         parts.append(self._remaining(0.0))
         self._print(f"{self._line}: {', '.join(part for part in parts if part)}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from bench.records import Status, experiments_in, is_damaged, read_outcome
+from bench.records import Status, experiments_in, read_outcome, state_of
 
 
 def describe(root: Path) -> str:
@@ -25,12 +25,11 @@ def describe(root: Path) -> str:
         untrained = 0
         for identity in manifest.runs:
             outcome = read_outcome(root / identity)
-            status = outcome.status if outcome else "not finished"
-            counts["damaged" if is_damaged(root / identity, outcome) else str(status)] += 1
+            counts[state_of(root / identity, outcome)] += 1
             protocols |= {outcome.protocol} if outcome else set()
             untrained += outcome is not None and outcome.final.get("selected_step") == 0
             if outcome and outcome.status is Status.FAILED:
-                failures[identity] = (outcome.message.strip().splitlines() or ["no message"])[-1]
+                failures[identity] = outcome.last_line or "no message"
             elif outcome and not outcome.valid:
                 void[identity] = "; ".join(outcome.invalid_because)
             elif outcome and outcome.disturbed_because:

@@ -79,7 +79,7 @@ def main() -> None:
     for spec in experiment.specs:
         outcome, readings = measure(spec, experiment.tracking.project)
         if not outcome.status.is_result:
-            reason = outcome.message.strip().splitlines()[-1]
+            reason = outcome.last_line
             raise SystemExit(f"bench.measure.overhead: {spec['method']['label']}: {reason}")
         line, share = row(spec["method"]["label"], outcome, readings, reading)
         rows.append(line)

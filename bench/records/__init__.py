@@ -14,6 +14,7 @@ from bench.records.run_folder import (
     read_run,
     read_runs,
     result_at,
+    state_of,
     write_outcome,
 )
 from bench.records.schema import KINDS, Status
@@ -38,6 +39,7 @@ __all__ = [
     "read_runs",
     "result_at",
     "run_id",
+    "state_of",
     "title_of",
     "write_manifest",
     "write_outcome",

@@ -35,7 +35,8 @@ class Frames:
     """All of a results folder.
 
     `runs` has a row for each planned run of each experiment: the columns that `results` documents, and
-    `options`, `task_options` and `events`, what the specs say of the method, the task and the shock.  The other tables have
+    `options`, `task_options` and `events`, what the specs say of the method, the task and the shock, and `last_line`, that
+    of the message.  The other tables have
     a row for each record of their kind, keyed by `run`; hyperparameters are `hyper_NAME`, one value or a list with one a
     set, and what a method finds worth plotting is `scalar_NAME`.
     """
@@ -104,14 +105,14 @@ def read_frames(root: Path) -> Frames:
             for identity in manifest.runs:
                 if identity not in read and (root / identity / "spec.json").exists():
                     run = read_run(root / identity)
-                    read[identity], specs[identity] = _run_row(run), run.spec
+                    read[identity], specs[identity] = run_row(run), run.spec
                     if run.outcome:
                         outcomes[identity] = run.outcome
                     for kind, table in tables.items():
                         table.add(identity, [record for record in run.records if record["kind"] == kind])
                 known = read.get(identity, {"status": "missing"})
                 if identity in specs and (called := labels.given_to(specs[identity])) is not specs[identity]:
-                    known = known | _labels(called)
+                    known = known | label_columns(called)
                 rows.append({"experiment": manifest.experiment, "run": identity, **known})
         evaluations, incumbents, trials, shocks = (
             tables[kind].table() for kind in ("evaluation", "incumbent", "trial", "shock")
@@ -148,7 +149,7 @@ def _with_options(runs: pd.DataFrame) -> pd.DataFrame:
         if isinstance(own, dict) else {}
         for own in runs["options"]
     ]  # fmt: skip
-    kept = runs.drop(columns=["options", "task_options", "events"])
+    kept = runs.drop(columns=["options", "task_options", "events", "last_line"], errors="ignore")
     return pd.concat([kept, pd.DataFrame(options, index=runs.index)], axis=1)
 
 
@@ -222,7 +223,7 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _labels(spec: Mapping[str, Any]) -> dict[str, Any]:
+def label_columns(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the columns that only figures use: what a method and a shock are called, and how they are grouped."""
     method, shock = spec["method"], spec.get("shock") or {}
     over = method.get("over") or {}
@@ -236,7 +237,8 @@ def _labels(spec: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _run_row(run: Run) -> dict[str, Any]:
+def run_row(run: Run) -> dict[str, Any]:
+    """Returns the columns of a run, except for its experiment and its identity."""
     task, method, budget = run.spec["task"], run.spec["method"], run.spec["budget"]
     over = method.get("over") or {}
     row = {
@@ -245,7 +247,7 @@ def _run_row(run: Run) -> dict[str, Any]:
         "task_options": task,
         "method": method["name"],
         "over": over.get("name"),
-        **_labels(run.spec),
+        **label_columns(run.spec),
         "events": (run.spec.get("shock") or {}).get("events", []),
         "options": dict(method),
         "seed": run.spec["seed"],
@@ -264,6 +266,7 @@ def _outcome_columns(outcome: Outcome, incumbents: Sequence[Mapping[str, Any]]) 
     return {
         "status": str(outcome.status),
         "message": outcome.message,
+        "last_line": outcome.last_line,
         "spans_budget": outcome.spans_budget,
         "invalid_because": "; ".join(outcome.invalid_because),
         "disturbed_because": "; ".join(outcome.disturbed_because),

@@ -56,13 +56,13 @@ def intact(content: bytes) -> int:
     length = content.rfind(b"\n") + 1
     if b'"crc": ' not in content:
         return length
-    if length and _is_right(content, length - 1):
+    if length and is_right(content, length - 1):
         return length
     found = place = total = 0
     while place < length:
         end = content.index(b"\n", place)
         line = content[place:end]
-        if _is_right(line, len(line), total):
+        if is_right(line, len(line), total):
             found = end + 1
         elif found or SUM.search(line):
             break
@@ -71,7 +71,7 @@ def intact(content: bytes) -> int:
     return found
 
 
-def _is_right(content: bytes, end: int, before: int = 0) -> bool:
+def is_right(content: bytes, end: int, before: int = 0) -> bool:
     """Returns whether a sum ends at `end` and matches the content before it."""
     found = SUM.search(content, max(0, end - LONGEST_SUM), end)
     return found is not None and zlib.crc32(memoryview(content)[: found.start()], before) == int(found[1])

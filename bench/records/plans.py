@@ -46,14 +46,19 @@ def read_manifests(root: Path) -> list[Manifest]:
     return manifests
 
 
-def experiments_in(root: Path) -> list[Manifest]:
-    """Returns the plans in a folder that a user has named; raises `RecordError` if it holds none, saying what it is."""
+def check_results_folder(root: Path) -> None:
+    """Raises `RecordError` if what a user has named cannot be a results folder, saying what it is."""
     if (root / "spec.json").exists():
         parent = root.resolve().parent
         raise RecordError(f"{root}: this is the folder of one run; give the results folder that holds it, {parent}")
     if not root.is_dir():
         problem = "not a folder" if root.exists() else "no such folder"
         raise RecordError(f"{root}: {problem}; give a results folder, as in `oho-bench run CONFIG --out DIR`")
+
+
+def experiments_in(root: Path) -> list[Manifest]:
+    """Returns the plans in a folder that a user has named; raises `RecordError` if it holds none, saying what it is."""
+    check_results_folder(root)
     manifests = read_manifests(root)
     if not manifests:
         if any(root.glob("*/spec.json")):

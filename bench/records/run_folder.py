@@ -88,6 +88,11 @@ class Outcome:
         return not self.invalid_because
 
     @property
+    def last_line(self) -> str:
+        """Returns the last line of the message, which of a traceback is the error; empty where there is no message."""
+        return (self.message.strip().splitlines() or [""])[-1]
+
+    @property
     def environments(self) -> tuple[Mapping[str, Any], ...]:
         """Returns the environment of each process that worked on the run, oldest first."""
         return (*(process["environment"] for process in self.earlier), self.environment)
@@ -256,6 +261,13 @@ def is_damaged(folder: Path, outcome: Outcome | None) -> bool:
     except OSError:
         return True
     return not (folder / "spec.json").exists() or outcome.record_bytes not in (None, size)
+
+
+def state_of(folder: Path, outcome: Outcome | None) -> str:
+    """Returns a run's status, or "not finished" or "damaged"."""
+    if is_damaged(folder, outcome):
+        return "damaged"
+    return str(outcome.status) if outcome else "not finished"
 
 
 def read_outcome(folder: Path) -> Outcome | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -45,16 +45,33 @@ def _lines(panel: Lines, groups: Sequence[Group], runs: pd.DataFrame, evaluation
     for group in groups:
         own = [of_run[run] for run in runs.loc[runs["label"] == group.label, "run"] if run in of_run]
         for quantity in panel.y:
-            traces += _line(own, panel.x, quantity, group)
+            traces += line([curve_of(table, panel.x, quantity) for table in own], quantity, group)
+    return lines_chart(panel, traces, log_axis(value for trace in traces for value in trace.y))
+
+
+def lines_chart(panel: Lines, traces: Sequence[go.Scatter], axis: Mapping[str, Any]) -> go.Figure:
+    """Returns the chart of a panel with these traces; `axis` is the vertical one of a panel whose values call for it."""
     chart = _chart(panel.title, traces, panel.x.title, panel.y[0].title if len(panel.y) == 1 else panel.title)
-    if panel.is_log and any(value is not None and value > 0 for trace in traces for value in trace.y):
-        chart.update_yaxes(type="log", tickformat="~g", nticks=6)
+    if panel.is_log:
+        chart.update_yaxes(axis)
     return chart
 
 
-def _line(tables: Sequence[pd.DataFrame], x: Quantity, y: Quantity, group: Group) -> Iterator[go.Scatter]:
-    """Yields the ends of a group's range and its median; nothing where no run of the group has the quantity."""
-    curves = [curve for table in tables if len(curve := _curve(table, x, y))]
+def log_axis(values: Iterable[float | None]) -> dict[str, Any]:
+    """Returns a logarithmic axis for these values, with as many ticks as can be read; nothing if none is above 0."""
+    positive = [value for value in values if value and value > 0]
+    if not positive:
+        return {}
+    decades = np.log10(max(positive) / min(positive))
+    return {"type": "log", "tickformat": "~g", **({"dtick": "D2"} if 0.5 < decades < 3 else {"nticks": 6})}
+
+
+def line(curves: Sequence[np.ndarray], y: Quantity, group: Group) -> Iterator[go.Scatter]:
+    """Yields the ends of a group's range and its median; nothing where no run of the group has the quantity.
+
+    A curve's last value is held to the end; one that is NaN ends the curve there.
+    """
+    curves = [curve for curve in curves if len(curve)]
     if not curves:
         return
     grid = np.linspace(min(curve[0, 0] for curve in curves), max(curve[-1, 0] for curve in curves), POINTS)
@@ -67,18 +84,19 @@ def _line(tables: Sequence[pd.DataFrame], x: Quantity, y: Quantity, group: Group
         edge: dict[str, Any] = {"mode": "lines", "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}
         yield go.Scatter(x=_finite(grid), y=_finite(low), **edge)
         yield go.Scatter(x=_finite(grid), y=_finite(high), fill="tonexty", fillcolor=_faint(group.colour), **edge)
+    name = f"{group.label}, set {y.part}" if isinstance(y.part, int) else group.label
     yield go.Scatter(
-        x=_finite(grid), y=_finite(middle), name=escape(group.label, quote=False),
+        x=_finite(grid), y=_finite(middle), name=escape(name, quote=False),
         mode="lines" if len(grid) > 1 else "markers",
         line={"color": group.colour, "width": 1 if isinstance(y.part, int) else 2},
         marker={"color": group.colour}, showlegend=False,
     )  # fmt: skip
 
 
-def _curve(table: pd.DataFrame, x: Quantity, y: Quantity) -> np.ndarray:
+def curve_of(table: pd.DataFrame | Mapping[str, Sequence[Any]], x: Quantity, y: Quantity) -> np.ndarray:
     """Returns what a run recorded (n, 2), in order of `x` and without what is not finite."""
-    values = table[y.column].map(lambda value: _part(value, y.part)).astype(float)
-    pairs = np.stack([table[x.column].to_numpy(float), values.to_numpy()], axis=1)
+    values = [_part(value, y.part) for value in table[y.column]]
+    pairs = np.stack([np.array(table[x.column], float), np.array(values, float)], axis=1)
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
     return pairs[np.argsort(pairs[:, 0], kind="stable")]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
@@ -11,7 +11,8 @@ from bench.records import ReportError
 from bench.records.wandb_names import AXES, MOST_SINGLE_SETS
 from reports.dashboard.panels import Bars, Dashboard, Group, Lines, Panel, Points, Quantity, Section
 from reports.dashboard.summaries import best_by_budget, recommendation, troubles
-from reports.looks import assigned
+from reports.looks import Method, assigned
+from reports.names import Names
 from reports.selection import MEASURED
 from reports.tables import Tables
 from reports.words import HYPERPARAMETERS, budget_unit, hyperparameter, stamp
@@ -34,9 +35,7 @@ def dashboards(tables: Tables) -> list[Dashboard]:
 
     Raises `ReportError` where no run has been measured.
     """
-    looks = assigned(tables.methods)
-    colours = tables.runs["method_label"].map(lambda label: looks[label].colour, na_action="ignore")
-    runs = tables.names.restored(tables.runs).assign(colour=colours)
+    runs = coloured(tables.runs, tables.names, tables.methods)
     found = []
     for manifest in tables.manifests:
         own = runs[(runs["experiment"] == manifest.experiment) & runs["label"].notna()]
@@ -64,19 +63,26 @@ def _dashboard(title: str, runs: pd.DataFrame, tables: Tables) -> Dashboard:
         )),
         Section("Any time", tuple(_any_time(axes)), "anytime"),
         Section("Distributions", tuple(_distributions(measured)), "distribution"),
-        Section("Hyperparameters", tuple(_hyperparameters(evaluations, axes[0])), "convergence"),
+        Section("Hyperparameters", tuple(hyperparameter_lines(evaluations, axes[0])), "convergence"),
         Section("Resiliency", tuple(_resiliency(measured, axes[0])), "resiliency"),
         Section("Influence", tuple(_influence(evaluations, axes[0])), "tangents"),
         Section("Cost", tuple(_cost(measured))),
         Section("Runs that failed or were disturbed", tuple(filter(None, [troubles(runs)]))),
     )  # fmt: skip
     return Dashboard(
-        title, runs["experiment"].iloc[0], runs["task"].iloc[0], _capital(stamp(measured)), _groups(runs),
+        title, runs["experiment"].iloc[0], runs["task"].iloc[0], _capital(stamp(measured)), groups_of(runs),
         tuple(section for section in sections if section.panels), runs, evaluations,
     )  # fmt: skip
 
 
-def _groups(runs: pd.DataFrame) -> tuple[Group, ...]:
+def coloured(runs: pd.DataFrame, names: Names, methods: Sequence[Method]) -> pd.DataFrame:
+    """Returns runs with whole names, and `colour`, that of their methods in our figures."""
+    looks = assigned(methods)
+    colours = runs["method_label"].map(lambda label: looks[label].colour, na_action="ignore")
+    return names.restored(runs).assign(colour=colours)
+
+
+def groups_of(runs: pd.DataFrame) -> tuple[Group, ...]:
     """Returns the groups in order: a method without a shock has its colour, with shocks tints of that."""
     found = []
     for _, own in runs.drop_duplicates("label").groupby("method_label", sort=False):
@@ -135,7 +141,8 @@ def _distributions(runs: pd.DataFrame) -> Iterator[Panel]:
             yield Points(f"Test loss against the initial {hyperparameter(name)}", drawn, SELECTED)
 
 
-def _hyperparameters(evaluations: pd.DataFrame, axis: Quantity) -> Iterator[Panel]:
+def hyperparameter_lines(evaluations: pd.DataFrame, axis: Quantity) -> Iterator[Lines]:
+    """Yields the panels of hyperparameters that the evaluations have: of a single value, by set, of many sets."""
     for name in _ordered(str(column).removeprefix(HYPER) for column in evaluations if str(column).startswith(HYPER)):
         column, title = evaluations[f"{HYPER}{name}"], hyperparameter(name)
         if column.map(lambda value: isinstance(value, float | int) and value == value).any():
@@ -143,10 +150,10 @@ def _hyperparameters(evaluations: pd.DataFrame, axis: Quantity) -> Iterator[Pane
         yield from _sets(name, axis, column.map(lambda value: len(value) if isinstance(value, list) else 0))
 
 
-def _sets(name: str, axis: Quantity, counts: pd.Series) -> Iterator[Panel]:
+def _sets(name: str, axis: Quantity, counts: pd.Series) -> Iterator[Lines]:
     """Yields a panel with a line for each set and, for methods with more sets than W&B has metrics, one of medians."""
     column, title = f"{HYPER}{name}", hyperparameter(name)
-    few = int(counts[counts <= MOST_SINGLE_SETS].max())
+    few = max((int(count) for count in counts if count <= MOST_SINGLE_SETS), default=0)
     if few > 1:
         y = tuple(Quantity(column, f"{title}, set {part}", part) for part in range(few))
         yield Lines(f"{_capital(title)} by set", axis, y)

@@ -11,7 +11,8 @@ from bench.records import Status
 from bench.records.run_folder import ROUNDING
 from reports.curves import held
 from reports.dashboard.panels import Table, Text
-from reports.selection import MEASURED
+from reports.estimates import NONE_TRAINED, untrained_sentences
+from reports.selection import MEASURED, untrained
 from reports.statistics import median
 from reports.words import budget_unit, loss_text, plural
 
@@ -24,20 +25,26 @@ NOTHING = "–"
 
 
 def recommendation(runs: pd.DataFrame, labels: Sequence[str]) -> Text:
-    """Returns the table of methods, that with the lowest median first."""
+    """Returns the table of methods, that with the lowest median first; those that return untrained models stand last."""
     measured = runs[runs["status"].isin(MEASURED)]
     entries = []
     for label in labels:
         own = measured[measured["label"] == label]
         losses = own["incumbent_test_loss"].astype(float).fillna(np.inf).to_numpy()
         if len(losses):
-            entries.append((float(median(losses)), label, own["family"].iloc[0], len(losses), losses.min(), losses.max()))
-    entries.sort(key=lambda entry: entry[0])
+            entries.append((untrained(own), float(median(losses)), label, own["family"].iloc[0], losses))
+    entries.sort(key=lambda entry: entry[:2])
     rows = [
-        (label, family, str(count), loss_text(middle), f"{loss_text(low)} to {loss_text(high)}")
-        for middle, label, family, count, low, high in entries
+        (label, family, str(len(losses)), loss_text(middle), f"{loss_text(losses.min())} to {loss_text(losses.max())}")
+        for _, middle, label, family, losses in entries
     ]
-    sentence = "The method with the lowest median test loss of the selected model stands first."
+    last = [label for is_untrained, _, label, *_ in entries if is_untrained]
+    if len(last) == len(entries):
+        sentence = NONE_TRAINED
+    else:
+        sentence = " ".join((
+            "The method with the lowest median test loss of the selected model stands first.", *untrained_sentences(last),
+        ))  # fmt: skip
     return Text("Recommendation", sentence, Table(("Method", "Family", "Runs", "Median test loss", "Range"), tuple(rows)))
 
 
@@ -91,8 +98,7 @@ def troubles(runs: pd.DataFrame) -> Text | None:
 
 def _reason(row: object) -> str:
     """Returns what happened to a run; empty where nothing did."""
-    status, message, disturbed = (getattr(row, name) for name in ("status", "message", "disturbed_because"))
+    status, said, disturbed = (getattr(row, name) for name in ("status", "last_line", "disturbed_because"))
     if status in (Status.FAILED, Status.DIVERGED):
-        last = str(message).strip().splitlines()
-        return last[-1][:LONGEST_REASON] if last else str(status)
+        return str(said)[:LONGEST_REASON] or str(status)
     return str(disturbed)[:LONGEST_REASON] if isinstance(disturbed, str) and disturbed else ""

@@ -19,7 +19,7 @@ from reports.curves import draw_curve, median_curves
 from reports.estimates import About, about
 from reports.looks import DASHES, look
 from reports.recovery import WITHIN, recovery
-from reports.selection import NoData, measured, online, require_finite
+from reports.selection import NoData, online, require_finite, with_shocks
 from reports.statistics import bootstrap
 from reports.tables import Tables
 from reports.words import HYPERPARAMETERS, first_few, loss_text, plural
@@ -59,7 +59,7 @@ class Estimates:
 
 def estimate(tables: Tables) -> Estimates:
     """Returns curves of the kicks, and how every run recovers that has a twin."""
-    runs = measured(tables.runs)
+    runs = with_shocks(tables.runs)
     require_finite(runs["test_loss"])
     runs = runs.assign(epoch=runs["events"].map(lambda events: events[0]["epoch"] if events else np.nan))
     rows = _recoveries(runs, dict(iter(tables.evaluations.groupby("run"))))

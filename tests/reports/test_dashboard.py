@@ -99,6 +99,30 @@ def test_what_to_use_is_read_off_the_records(tmp_path):
     assert best.rows[2] == ("2 counted seconds", "Global OHO", "0.15")
 
 
+def test_an_untrained_model_is_never_recommended(tmp_path):
+    def ended(name, loss, step):
+        last = {**evaluation(100, loss), "selected_step": step}
+        return write_run(tmp_path, spec_of(name, 0), [incumbent(step, loss), last])
+
+    def written(*ids):
+        write_manifest(tmp_path, Manifest("one", (), {}, ids))
+        tables = read_tables(tmp_path)
+        return recommendation(tables.runs, [method.label for method in tables.methods])
+
+    untrained, trained = ended("fixed", 0.1, 0), ended("cosine", 0.2, 100)
+    both = written(untrained, trained)
+    assert [row[0] for row in both.table.rows] == ["Cosine", "Fixed"]
+    assert both.sentence.endswith("With Fixed more than half of the runs return the untrained model.")
+    assert written(untrained).sentence == "No method selected a trained model within the budget."
+
+
+def test_methods_that_all_have_many_sets_are_shown(tmp_path):
+    spec, records = trained("oho-full", 0, [0.4], rates=[[0.1] * 12])
+    write_manifest(tmp_path, Manifest("many", (), {}, (write_run(tmp_path, spec, records),)))
+    titles = [panel.title for section in found(tmp_path).sections for panel in section.panels]
+    assert "Learning rate, median of more than 8 sets" in titles
+
+
 def test_runs_that_ended_badly_are_listed(everything):
     panel = found(everything).sections[-1].panels[0]
     assert panel.sentence == "1 run of 6 failed, diverged or had a disturbed clock."
@@ -161,7 +185,9 @@ def test_lines_are_medians_over_runs_with_their_range(previewed):
 def test_of_more_sets_than_have_metrics_the_median_is_drawn(previewed):
     titles = {chart["layout"]["title"]["text"]: chart for chart in charts_of(previewed).values()}
     by_set = titles["Learning rate by set"]["data"]
-    assert [(trace["name"], trace["y"][-1]) for trace in by_set] == [("Full OHO", 0.1), ("Full OHO", 0.2)]
+    assert [(trace["name"], trace["y"][-1]) for trace in by_set] == [
+        ("Full OHO, set 0", 0.1), ("Full OHO, set 1", 0.2),
+    ]  # fmt: skip
     (median,) = titles["Learning rate, median of more than 8 sets"]["data"]
     assert median["y"][-1] == 6.0
 

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from made_up_runs import ENVIRONMENT, LOSSES, evaluation, incumbent, spec_of, wr
 from bench.records import Manifest, RecordError, ReportError, Status, run_id, write_manifest
 from reports import document, style
 from reports.api import build_figure, build_report
-from reports.figures import anytime, distribution, performance
+from reports.figures import anytime, distribution, performance, profiles
 from reports.selection import NoData, measured
 from reports.statistics import bootstrap, bootstrap_curves, first_at_most, interquartile_mean, median
 from reports.tables import read_tables
@@ -73,14 +74,23 @@ def test_performance_estimates(tmp_path):
     assert summary.loc["oho-global", "seconds"] == 2.0
 
 
-def test_a_shocked_reference_sets_no_target(tmp_path):
+def test_shocked_runs_are_no_further_methods(tmp_path):
     ids = write_folder(tmp_path, LOSSES)
-    shocked = {**spec_of("oho-global", 0), "shock": {"label": "Noise", "events": [{"epoch": 1, "label_noise": 0.5}]}}
-    ids.append(write_run(tmp_path, shocked, [incumbent(100, 0.01), evaluation(100, 0.01)]))
+    for name in ("oho-global", "fixed"):
+        shocked = {**spec_of(name, 0), "shock": {"label": "Noise", "events": [{"epoch": 1, "label_noise": 0.5}]}}
+        ids.append(write_run(tmp_path, shocked, [incumbent(100, 0.01), evaluation(100, 0.01)]))
     write_manifest(tmp_path, Manifest("both", ("performance",), {}, tuple(ids)))
-    estimates = performance.estimate(read_tables(tmp_path))
+    tables = read_tables(tmp_path)
+    estimates = performance.estimate(tables)
     assert estimates.target == 0.15
     assert "itself first reaches 0.15 after 2 counted seconds" in " ".join(performance.findings(estimates))
+    plain = {"Fixed", "Global OHO", "Random search: Fixed", "Bayesian optimization: Adam"}
+    found = estimates.summary, distribution.estimate(tables).summary, anytime.estimate(tables).curves
+    assert [set(table["label"]) for table in found] == [plain] * 3
+    assert set(profiles.estimate(tables).curves["label"]) == plain
+    shocks_alone = replace(tables, runs=tables.runs[tables.runs["shock"] != ""])
+    with pytest.raises(NoData, match="have a shock"):
+        distribution.estimate(shocks_alone)
 
 
 def test_a_run_that_never_selected_a_model_is_one_that_misses(tmp_path):

@@ -1,0 +1,13 @@
+"""Durations in words."""
+
+from __future__ import annotations
+
+
+def format_seconds(seconds: float) -> str:
+    """Returns a duration such as `7 s`, `3 min 20 s` or `2 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

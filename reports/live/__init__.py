@@ -1,0 +1,1 @@
+"""What `oho-bench watch` shows: a results folder that is being filled."""
