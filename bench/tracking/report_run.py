@@ -73,7 +73,7 @@ def track(root: Path, content: ReportContent, *, mode: str, project: str, entity
         try:
             return _sent(folder, identity, content, staged, mode=mode, project=project, entity=entity)
         except Exception as error:  # whatever W&B raises, its reason is all that helps
-            why = " ".join(str(error).split()) or type(error).__name__
+            why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             raise ReportError(f"W&B: {why}; the report is on disk, so repeat the command to track it") from None
 
 
