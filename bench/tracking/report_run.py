@@ -71,10 +71,13 @@ def track(root: Path, content: ReportContent, *, mode: str, project: str, entity
         for name, value in PATIENCE.items():
             os.environ.setdefault(f"WANDB_X_{name}", str(value))
         try:
-            return _sent(folder, identity, content, staged, mode=mode, project=project, entity=entity)
+            address = _sent(folder, identity, content, staged, mode=mode, project=project, entity=entity)
         except Exception as error:  # whatever W&B raises, its reason is all that helps
             why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             raise ReportError(f"W&B: {why}; the report is on disk, so repeat the command to track it") from None
+        if mode == "online":
+            shutil.rmtree(folder / "artifacts", ignore_errors=True)  # W&B has them
+        return address
 
 
 def _discard_older(folder: Path, identity: str) -> None:

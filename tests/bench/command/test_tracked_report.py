@@ -19,6 +19,7 @@ from bench.cli import app
 from bench.command import tracked_report
 from bench.command.tracked_report import mode_of, track_report
 from bench.records import Manifest, ReportError, Status, read_runs, write_manifest
+from bench.run.environment import tracked_files
 from bench.tracking.transcripts import read_back
 from bench.tracking.wandb_settings import PATIENCE
 
@@ -115,7 +116,8 @@ def test_offline_it_is_a_run_with_images_results_and_artifacts(results, files, p
     assert kept["report/report.pdf"] == b"%PDF"
     assert kept["report/figures/any-time.csv"] == b"a,b"
     assert YAML(typ="safe").load(kept["configuration/small.yaml"])["seeds"] == [0, 1, 2]
-    assert kept["code/bench/records/plans.py"] == (ROOT / "bench/records/plans.py").read_bytes()
+    sources = {f"code/{name}": (ROOT / name).read_bytes() for name in tracked_files(ROOT, "bench/records")}
+    assert {name: content for name, content in kept.items() if name.startswith("code/")} == sources
     again = {run.id: run for run in read_runs(results / "tracked-report/artifacts/records")}
     assert {run.id: run.records for run in read_runs(results)} == {name: run.records for name, run in again.items()}
     assert not [name for name, content in kept.items() if b"/home/someone" in content]
@@ -146,6 +148,7 @@ def test_online_it_is_one_run_however_often_it_is_tracked(results, files, online
     assert track(results, files, entity="a-team") == address
     ((identity, told),) = online.told.items()
     assert (told["entity"], told["jobType"], address.rpartition("/")[2]) == ("a-team", "report", identity)
+    assert staged(results) == {}
     assert online.artifacts["report"]["report.html"] == b"<html>"
     assert not [path for path in (results.parent / "home").rglob("*") if "artifacts" in path.parts]
 
