@@ -195,6 +195,9 @@ def report(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The PDF to write.", parser=file_name, metavar="FILE")
     ] = Path("report.pdf"),
+    track: Annotated[bool, typer.Option("--track", help="Also make it a W&B run: figures, results, artifacts.")] = False,
+    entity: Annotated[Optional[str], typer.Option(help="W&B user or team [default: W&B's own].")] = None,
+    project: Annotated[Optional[str], typer.Option(help="W&B project [default: as tracked, else oho-bench].")] = None,
 ) -> None:
     """Build the PDF report, the page (.html) and the figures (in a folder of that name) from a results folder.
 
@@ -202,9 +205,17 @@ def report(
     place, and the exit code is then 1.
     """
     with user_errors():
+        from bench.experiment.yaml_file import ConfigError
+
+        if (entity or project) and not track:
+            raise ConfigError("report: --entity and --project say where to track it; add --track")
         built = _reports("api:build_report")(directory, output)
         for path in built.files:
             print(path)
+        if track:
+            from bench.command.tracked_report import track_report
+
+            print(track_report(directory, built.files, entity=entity, project=project))
     if built.failed:
         raise typer.Exit(1)
 

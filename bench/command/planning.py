@@ -92,22 +92,23 @@ def write_plan(experiment: Experiment, root: Path) -> None:
                 "%s: %d of the older plan's runs of experiment %r stay in the folder but are in no figure any more; another"
                 " `experiment:` name or --out keeps both", root, len(left), experiment.name,
             )  # fmt: skip
-    for origin in _origins(resolved):
+    for origin in origins(resolved):
         store(root, origin)
-    tracked = experiment.tracking.project, experiment.tracking.trial_runs
+    tracking = experiment.tracking
+    tracked = tracking.project, tracking.trial_runs, tracking.mode if "mode" in tracking.model_fields_set else None
     write_manifest(root, Manifest(experiment.name, experiment.figures, resolved, tuple(dict.fromkeys(runs)), *tracked))
 
 
-def _origins(part: Any) -> Iterator[dict[str, str]]:
+def origins(part: Any) -> Iterator[dict[str, str]]:
     """Yields the origins of a resolved experiment's plug-ins."""
     if isinstance(part, Mapping):
         if "hash" in part and "place" in part:
             yield dict(part)
         for item in part.values():
-            yield from _origins(item)
+            yield from origins(item)
     elif isinstance(part, list | tuple):
         for item in part:
-            yield from _origins(item)
+            yield from origins(item)
 
 
 def check_methods(todo: Sequence[Planned], data_root: Path | None, journal: Journal) -> None:

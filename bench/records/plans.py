@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.records.errors import RecordError
+from bench.records.errors import RecordError, ReportError
 from bench.records.json_files import write_json
 from bench.records.schema import MANIFEST, read_checked
+
+DEFAULT_PROJECT = "oho-bench"
+"""The W&B project of runs whose plan, of an older version, names none."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Manifest:
     """An experiment's plan: its name, the figures it feeds, its resolved configuration, its run ids.
 
     `project` is the W&B project in which its runs are tracked, `trial_runs` the number of a search's trials that are runs
-    there; both are None in plans of older versions.
+    there; both are None in plans of older versions.  `mode` is that of the file, or None if it has none.
     """
 
     experiment: str
@@ -26,6 +29,7 @@ class Manifest:
     runs: tuple[str, ...]
     project: str | None = None
     trial_runs: int | None = None
+    mode: str | None = None
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
@@ -41,7 +45,7 @@ def read_manifests(root: Path) -> list[Manifest]:
     for path in sorted((root / "experiments").glob("*.json")):
         content = read_checked(path, MANIFEST, "remove this file and run the experiment again")
         config, figures, runs = {"seeds": [], **content["config"]}, tuple(content["figures"]), tuple(content["runs"])
-        tracked = content.get("project"), content.get("trial_runs")
+        tracked = content.get("project"), content.get("trial_runs"), content.get("mode")
         manifests.append(Manifest(content["experiment"], figures, config, runs, *tracked))
     return manifests
 
@@ -66,3 +70,11 @@ def experiments_in(root: Path) -> list[Manifest]:
             raise RecordError(f"{root}: {problem}; `oho-bench run CONFIG --out {root}` writes it")
         raise RecordError(f"{root}: no experiment has been run into this folder; use `oho-bench run CONFIG --out {root}`")
     return manifests
+
+
+def project_of(manifests: Sequence[Manifest]) -> str:
+    """Returns the W&B project in which all runs of some plans are tracked.  Raises `ReportError` if there are several."""
+    found = sorted({manifest.project or DEFAULT_PROJECT for manifest in manifests})
+    if len(found) > 1:
+        raise ReportError(f"the runs are tracked in the projects {', '.join(found)}; choose one with --project")
+    return found[0]

@@ -198,6 +198,7 @@ MANIFEST: Shape = {
     "config": (_is_plan, "a mapping with seeds, methods and shocks"), "runs": (_are_runs, "a list of run ids"),
     "project": (lambda value: value is None or _is_text(value), "a string"),
     "trial_runs": (lambda value: value is None or _is_count(value), "a whole number of at least 0"),
+    "mode": (lambda value: value is None or _is_text(value), "a string"),
 }  # fmt: skip
 SPEC: Shape = {
     "task": (_is_task, "a mapping with a `name`, the `origin` of a plug-in, and `units` with names and units"),

@@ -91,12 +91,21 @@ def commit_of(file: Path) -> tuple[str, bool]:
     A file that no repository tracks, such as one of an environment inside a repository, gives ("unknown", False).
     """
     try:
-        _git(file, "ls-files", "--error-unmatch", file.name)
-        return _git(file, "rev-parse", "HEAD"), bool(_git(file, "status", "--porcelain", "--untracked-files=no"))
+        _git(file.parent, "ls-files", "--error-unmatch", file.name)
+        changes = _git(file.parent, "status", "--porcelain", "--untracked-files=no")
+        return _git(file.parent, "rev-parse", "HEAD"), bool(changes)
     except (OSError, subprocess.SubprocessError):
         return "unknown", False
 
 
-def _git(file: Path, *words: str) -> str:
-    command = ["git", "-C", str(file.parent), *words]
+def tracked_files(folder: Path, *parts: str) -> list[str]:
+    """Returns the files in those parts of a folder that its repository tracks; none if there is no repository."""
+    try:
+        return [name for name in _git(folder, "ls-files", "-z", "--", *parts).split("\0") if name]
+    except (OSError, subprocess.SubprocessError):
+        return []
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()

@@ -31,6 +31,8 @@ class Transcript:
     rows: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
     tags: list[str] = field(default_factory=list)
+    entity: str = ""
+    project: str = ""
     unwritten: int = 0
 
     def log(self, row: Mapping[str, Any]) -> None:
@@ -49,6 +51,13 @@ class Transcript:
         """Adds to the summary and the tags."""
         self.summary |= summary
         self.tags += tags
+
+    def is_for(self, entity: str | None, project: str | None) -> bool:
+        """Returns whether the run was begun for this entity and project; None stands for any."""
+        return entity in (None, self.entity) and project in (None, self.project)
+
+    def alert(self, title: str, text: str) -> None:
+        """Keeps none: alerts are no part of a run."""
 
 
 def replay(
@@ -91,6 +100,7 @@ def read_back(path: Path) -> Transcript | None:
         about = content.get("run", {})
         held.name = about.get("display_name", held.name)
         held.tags = about.get("tags", held.tags)
+        held.entity, held.project = about.get("entity", held.entity), about.get("project", held.project)
         held.config |= about.get("config", {}).get("update", {}) | content.get("config", {}).get("update", {})
         held.summary |= content.get("summary", {}).get("update", {})
         ended |= "exit" in content
@@ -104,23 +114,28 @@ def _is_own_column(key: str) -> bool:
     return key.startswith(("_", f"{TRIALS}."))
 
 
-def _is_own(path: Path) -> bool:
+def is_own(path: Path) -> bool:
     """Returns whether one of W&B's files is a regular file in the folder itself: W&B's programs would follow a link."""
     return path.is_file() and not any(each.is_symlink() for each in (path, *path.parents[:2]))
 
 
 def agreeing(folder: Path, expected: Sequence[Transcript], only: str = "*") -> list[Path]:
-    """Returns W&B's files with the expected rows, one per W&B run, or none if any is missing.
+    """Returns W&B's files with the expected rows and names, one per W&B run, or none if any is missing.
 
     `only` is a pattern of W&B ids.  Links and what is no regular file are passed over, and so are files whose id other runs
     of the results folder have, too: W&B would mix those runs.
     """
     found: dict[str, Path] = {}
-    rows = {transcript.name: transcript.rows for transcript in expected}
+    wanted = {transcript.name: _telling(transcript) for transcript in expected}
     for path in sorted(folder.glob(f"wandb/*run-*/run-{only}.wandb")):
         others = folder.parent.glob(f"*/wandb/*run-*/{path.name}")
-        shared = any(_is_own(other) and other.parents[2] != folder for other in others)
-        held = read_back(path) if _is_own(path) and not shared else None
-        if held and held.name in rows and held.rows == rows[held.name]:
+        shared = any(is_own(other) and other.parents[2] != folder for other in others)
+        held = read_back(path) if is_own(path) and not shared else None
+        if held and held.name in wanted and _telling(held) == wanted[held.name]:
             found[held.name] = path
-    return [found[name] for name in rows] if found.keys() == rows.keys() else []
+    return [found[name] for name in wanted] if found.keys() == wanted.keys() else []
+
+
+def _telling(transcript: Transcript) -> list[Any]:
+    """Returns what W&B's file of a run must agree in: its rows, and by what dashboards find it."""
+    return [transcript.rows, *(transcript.config.get(key) for key in ("experiment", "label", "family"))]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.records import Outcome, title_of
+from bench.records import Outcome, Status, title_of
 from bench.records.wandb_names import (
     CONFIG,
     COUNTED_SECONDS,
@@ -38,7 +38,7 @@ WITHOUT_TRIALS = ("population", "transplant")
 """Families of methods that repeat another one, but not in trials that are worth a W&B run each."""
 HISTOGRAM_BINS = 32
 LOSSES = ("validation_loss", "test_loss", "test_error")
-FOLDERS = re.compile(r"(?:^|(?<=\s))/\S*/")
+FOLDERS = re.compile(r"""(?:^|(?<=\s))/\S*/|(?<=["'])/[^"'\n]*/""")
 TRIAL_COLUMNS = ("trial", "status", "validation_loss", "steps", COUNTED_SECONDS)
 
 
@@ -193,6 +193,15 @@ def tags_of(outcome: Outcome) -> list[str]:
     """Returns the tags that a run gets at its end."""
     void = [INVALID] if outcome.invalid_because else [DISTURBED] if outcome.disturbed_because else []
     return [*void, *([DIVERGED] if outcome.status == "diverged" else [])]
+
+
+def alert_of(outcome: Outcome, name: str, experiment: str) -> tuple[str, str] | None:
+    """Returns the title and the text of the alert that a run's end is worth: it diverged or failed."""
+    if outcome.status not in (Status.DIVERGED, Status.FAILED):
+        return None
+    why = without_folders((outcome.message.splitlines() or [""])[-1])
+    text = f"{name}, of experiment {experiment}, {outcome.status} after {outcome.counted_seconds:.1f} counted seconds"
+    return f"{outcome.status}: {name}", f"{text}: {why}" if why else f"{text}."
 
 
 def without_folders(value: Any) -> Any:

@@ -34,6 +34,7 @@ from bench.records.wandb_names import (
 )
 from bench.tracking.wandb_content import (
     Row,
+    alert_of,
     config_of,
     drawn,
     evaluation_row,
@@ -211,6 +212,8 @@ class WandbSink:
             self._run.log_table(self._last, *trial_table(self._trials))
         if "commit" in outcome.environment:
             self._run.configure({"commit": outcome.environment["commit"]})
+        if message := alert_of(outcome, run_name(self._spec), self._experiment):
+            self._run.alert(*message)
         code = 0 if outcome.status.is_result else 1
         self._run.finish(summary_of(outcome, self._nonfinite), tags_of(outcome), exit_code=code)
 
@@ -223,7 +226,7 @@ def open_sink(
     if mode == "disabled":
         return NoSink()
     sink = partial(WandbSink, run_id, spec, project=project, experiment=experiment, trial_runs=trial_runs)
-    identity = identity_in(folder, run_id)
+    identity = identity_in(folder, run_id, experiment)
     begin = partial(begin_run, folder, identity=identity, axis=axis_of(spec))
     if mode == "offline" or unreachable.is_set():
         return sink(begin=partial(begin, mode="offline"))

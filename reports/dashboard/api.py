@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.records import Manifest, ReportError
+from bench.records import ReportError
 from bench.records.files import write_output
+from bench.records.plans import project_of
 from reports.dashboard.plan import dashboards
 from reports.dashboard.preview import write_preview
 from reports.output import check_writable
 from reports.tables import read_tables
 
-DEFAULT_PROJECT = "oho-bench"
-"""The project of runs whose plan, of an older version, names none."""
 MISSING = "dashboards need the package wandb-workspaces; install it with: pip install 'oho-bench[dashboard]'"
 
 
@@ -44,12 +42,5 @@ def views(results: Path, *, entity: str | None, project: str | None) -> dict[str
             raise
         raise ReportError(MISSING) from None
     tables = read_tables(results)
-    place = project or _project(tables.manifests)
+    place = project or project_of(tables.manifests)
     return views_of(dashboards(tables), entity=entity or "", project=place)
-
-
-def _project(manifests: Sequence[Manifest]) -> str:
-    found = sorted({manifest.project or DEFAULT_PROJECT for manifest in manifests})
-    if len(found) > 1:
-        raise ReportError(f"the runs are tracked in the projects {', '.join(found)}; choose one with --project")
-    return found[0]

@@ -196,7 +196,8 @@ def test_a_trial_is_the_training_with_these_values_and_reaches_the_sweeps_runs(c
     identity = same_training(config, tmp_path / "alone")
     assert [path.parent.name for path in results.glob("*/spec.json")] == [identity]
     assert timeless(results / identity) == timeless(tmp_path / "alone" / identity)
-    assert json.loads((results / identity / "wandb.json").read_text()) == {"id": "trial1", "sweep": sweep_id}
+    kept = json.loads((results / identity / "wandb.json").read_text())
+    assert (kept["id"], kept["sweep"]) == ("trial1", sweep_id)
     assert json.loads((results / f"experiments/small-sweep-{sweep_id}.json").read_text())["runs"] == [identity]
     assert server.told.keys() == {"trial0", "trial1"}
     assert [server.told[name]["sweep"] for name in server.told] == [sweep_id] * 2

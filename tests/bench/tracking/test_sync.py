@@ -173,6 +173,35 @@ def test_a_run_whose_records_changed_goes_up_again(uploaded, uploaded_results):
     assert summary(sync(results)) == "2 already there"
 
 
+def test_labels_are_those_of_the_plan_that_tracked_the_run(tmp_path, monkeypatch):
+    """As a run that goes on gets them: a label that was changed after the run's end replaces the old one."""
+    root = tmp_path / "runs"
+    identity = write_run(root, spec := spec_of("fixed", 0), [evaluation(0, 1.0)])
+    sink = open_sink(identity, spec, root / identity, mode="offline", project="second", experiment="second")
+    sink.record(evaluation(0, 1.0))
+    sink.close(read_run(root / identity).outcome)
+
+    def relabel(label):
+        for name in ("first", "second"):
+            method = {**spec["method"], "label": f"{label}, {name}", "family": "schedule"}
+            write_manifest(root, Manifest(name, (), {"methods": [method]}, (identity,), project=name))
+
+    sent = []
+    monkeypatch.setattr("bench.tracking.sync._upload", lambda files, options: sent.extend(files))
+    relabel("Fixed rate")
+    answer = sync(root)
+    assert answer.stdout.startswith(f"{identity}  second: Fixed rate, second, seed 0: re-created"), answer.output
+    (path,) = sent
+    assert path.stem == f"run-{json.loads((root / identity / 'wandb.json').read_text())['id']}"
+    held = read_back(path)
+    assert (held.name, held.project) == ("Fixed rate, second, seed 0", "second")
+    assert [held.config[key] for key in ("experiment", "label", "family")] == ["second", "Fixed rate, second", "schedule"]
+    assert held.config["spec"]["method"]["label"] == "Fixed rate, second"
+    assert summary(sync(root)) == "1 already there"
+    relabel("Constant rate")
+    assert summary(sync(root, "--dry-run")) == "1 would be re-created from records"
+
+
 @pytest.fixture
 def online(server):
     """A tracker that is online, with that server."""
