@@ -20,9 +20,9 @@ from reports.loading import Figure, UnknownFigureError
 from reports.output import check_writable
 from reports.page import Chart, chart_content, write_page
 from reports.section import Section
-from reports.selection import NoData
+from reports.selection import NoData, void
 from reports.style import Figure as Drawing
-from reports.style import beyond_log_axes, figure_style, rendered
+from reports.style import beyond_log_axes, figure_style, rendered, watermark
 from reports.tables import Tables, read_tables
 from reports.words import plural
 
@@ -121,8 +121,10 @@ def _made(figure: Figure, tables: Tables) -> _Made:
     with figure.guarded():
         estimates = figure.of("estimate", tables.of_figure(figure.name))
         drawn: Any = figure.of("draw", estimates)
+        invalid = void(tables.of_figure(figure.name).runs)
         section = Section(
-            figure.entry.title, figure.question, figure.method, figure.of("findings", estimates, otherwise=[]),
+            figure.entry.title, figure.question, figure.method,
+            invalid or figure.of("findings", estimates, otherwise=[]),
             figure.of("caption", estimates, otherwise=""), None, figure.of("published_rows", estimates, otherwise=[]),
             figure.entry.headline,
         )  # fmt: skip
@@ -130,6 +132,8 @@ def _made(figure: Figure, tables: Tables) -> _Made:
         if reason := _wrong(drawn, section, chart):
             raise BrokenFigureError(f"{figure.name}: {reason}")
         hidden = beyond_log_axes(drawn)
+        if invalid:
+            watermark(drawn, "NOT VALID")
         files = rendered(drawn)
         data = for_spreadsheets(tables.names.restored(loading.data_of(estimates)))
         files["csv"] = data.to_csv(index=False).encode()

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from reports import style
 from reports.selection import untrained
-from reports.statistics import bootstrap
+from reports.statistics import median_of
 
 
 class Box(NamedTuple):
@@ -47,7 +47,7 @@ def summarise(runs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     more than half of the runs return the untrained model."""
     rows = []
     for values, group in runs.groupby(keys, sort=True):
-        loss = bootstrap(group["test_loss"])
+        loss = median_of(group["test_loss"])
         rows.append({
             **dict(zip(keys, values, strict=True)), "n": len(group), "median": loss.value, "low": loss.low,
             "high": loss.high, "seconds": group["counted_seconds"].median(), "untrained": untrained(group),

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from reports.statistics import bootstrap_curves
+from reports.statistics import medians_of
 
 
 def median_curves(data: pd.DataFrame, keys: list[str], value: str) -> pd.DataFrame:
@@ -21,7 +21,7 @@ def median_curves(data: pd.DataFrame, keys: list[str], value: str) -> pd.DataFra
     rows = []
     for names, group in data.groupby(keys, sort=False):
         table = group.fillna({value: np.inf}).pivot(index="run", columns="place", values=value).dropna(axis=1)
-        median, low, high = bootstrap_curves(table.to_numpy(float))
+        median, low, high = medians_of(table.to_numpy(float))
         epochs = group.groupby("place")["epoch"].median()[table.columns]
         rows.append(pd.DataFrame({
             **dict(zip(keys, names, strict=True)), "n": len(table), "epoch": epochs.to_numpy(), "median": median,

@@ -18,8 +18,8 @@ from reports.comparisons import compare, to_separate
 from reports.estimates import NONE_TRAINED
 from reports.registry import FIGURES
 from reports.section import Section
-from reports.selection import MEASURED, ONLINE, untrained
-from reports.statistics import bootstrap, interquartile_mean
+from reports.selection import MEASURED, untrained, void
+from reports.statistics import FEWEST_WITH_INTERVAL, Estimate, interquartile_mean, median_of
 from reports.tables import Tables
 from reports.words import breakable, budgets, first_few, loss_text, plural, task_names
 
@@ -27,6 +27,9 @@ TEMPLATE = Path(__file__).with_name("template.typ")
 ACCOUNTS = ("train", "hypergradient", "selection", "search", "setup", "evaluation", "tracking")
 """Accounts that the table of time names; it sums up the others."""
 UNBROKEN = ("provenance", "image", "source")
+COMPARED_IN = {"performance", "distribution"}
+"""Figures whose experiments ask whether the method under test is better than the others.  No other question is tested."""
+UNDER_TEST = ("oho-default", "oho-global")
 LISTED = 12
 """How many disturbed runs, and how many changed ones, are named one by one."""
 DISTURBED = "†"
@@ -41,7 +44,7 @@ def opening(tables: Tables, sections: list[Section]) -> dict[str, Any]:
     return {
         "title": "Hyperparameter optimization during training under equal budgets",
         "date": _newest(tables)[:10],
-        "abstract": [_compared(done), *headlines],
+        "abstract": list(dict.fromkeys([*void(tables.runs), _compared(done), *headlines])),
         "planned": len(runs),
         "measured": len(done),
     }
@@ -74,7 +77,7 @@ def _content(tables: Tables, sections: list[Section]) -> dict[str, Any]:
         **opening(tables, sections),
         "sections": [_section(index, section) for index, section in enumerate(sections)],
         "results": [_group_table(experiment, group) for experiment, group in spared.groupby("experiment", sort=True)],
-        "comparisons": [_comparison(experiment, group) for experiment, group in spared.groupby("experiment", sort=True)],
+        "comparisons": [_comparison(name, group) for name, group in _asked(tables, spared)],
         "ledger": _ledger(spared), "ledger_marked": _marked(spared),
         "provenance": _provenance(tables),
         "source": published.SOURCE,
@@ -122,11 +125,11 @@ def _group_table(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
     is_fraction = units.metric_unit == "fraction"
     rows = []
     for label, runs in sorted(group.groupby("label"), key=lambda item: _order(item[1])):
-        estimate = bootstrap(runs["incumbent_test_loss"])
+        estimate = median_of(runs["incumbent_test_loss"])
         finite = runs["incumbent_test_loss"].dropna().to_numpy()
         rows.append([
             str(label), str(len(runs)), loss_text(estimate.value),
-            f"[{loss_text(estimate.low)}, {loss_text(estimate.high)}]" if np.isfinite(estimate.low) else "—",
+            _interval(estimate, len(runs)),
             loss_text(float(interquartile_mean(finite))) if len(finite) else "—",
             _metric(units.shown(runs["incumbent_test_error"].median()), units.metric_unit) if len(finite) else "—",
             f"{runs['counted_seconds'].median():.3g}{_mark(runs)}", f"{runs['steps'].median():,.0f}",
@@ -139,6 +142,14 @@ def _group_table(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
         "losses": f"Losses are {units.loss} in {units.loss_unit}{errors}.",
         "untrained": _untrained(group), "marked": _marked(group),
     }  # fmt: skip
+
+
+def _interval(estimate: Estimate, count: int) -> str:
+    """Returns a median's interval, or the range of few runs."""
+    if not np.isfinite(estimate.low):
+        return "—"
+    ends = f"{loss_text(estimate.low)}, {loss_text(estimate.high)}"
+    return f"[{ends}]" if count >= FEWEST_WITH_INTERVAL else f"({ends})"
 
 
 def _mark(runs: pd.DataFrame) -> str:
@@ -165,26 +176,41 @@ def _untrained(group: pd.DataFrame) -> str:
     return f"Runs that return the untrained model: {', '.join(first_few(parts))}." if parts else ""
 
 
+def _asked(tables: Tables, runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Returns the experiments in which a comparison was asked for beforehand, by the figures they feed."""
+    named = {manifest.experiment for manifest in tables.manifests if set(manifest.figures) & COMPARED_IN}
+    valid = [(str(name), group) for name, group in runs.groupby("experiment", sort=True) if not void(group)]
+    groups = [(name, group) for name, group in valid if name in named]
+    return [(name, group) for name, group in groups if _under_test(group) and group["label"].nunique() > 1]
+
+
+def _under_test(group: pd.DataFrame) -> str:
+    """Returns the label of the method under test: the first of UNDER_TEST that there is; empty where there is none."""
+    ordered = group.sort_values(["place", "label"], kind="stable")
+    candidates = (ordered.loc[ordered["method"] == name, "label"] for name in UNDER_TEST)
+    return next((str(labels.iloc[0]) for labels in candidates if len(labels)), "")
+
+
 def _comparison(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
-    """Compares the best OHO method, or the best of all where there is none, with every other one, paired by seed."""
+    """Compares the method under test with every other one, paired by seed."""
     trained = [label for label, runs in group.groupby("label") if not untrained(runs)]
     if not trained:
         return {"experiment": experiment, "reference": "", "rows": [], "power": NONE_TRAINED, "unit": ""}
+    reference = _under_test(group)
     losses = {
         str(label): dict(zip(runs["seed"], runs["incumbent_test_loss"], strict=True))
         for label, runs in group.groupby("label")
     }
     order = {str(label): _order(runs) for label, runs in group.groupby("label")}
     able = group[group["label"].isin(trained)]
-    medians = able.groupby("label")["incumbent_test_loss"].apply(lambda column: bootstrap(column).value).sort_values()
-    ours = [label for label in medians.index if (group.loc[group["label"] == label, "family"] == ONLINE).any()]
-    reference = str((ours or list(medians.index))[0])
+    medians = able.groupby("label")["incumbent_test_loss"].apply(lambda column: median_of(column).value).sort_values()
     rows = [
         [c.second, str(c.n), _signed(c.difference.value), f"{c.improvement:.2f}", f"{c.p:.2g}", f"{c.corrected:.2g}"]
         for c in sorted(compare(losses, reference), key=lambda comparison: order[comparison.second])
     ]
     return {
-        "experiment": experiment, "reference": reference, "rows": rows, "power": _power(losses, list(medians.index)),
+        "experiment": experiment, "reference": reference, "rows": rows,
+        "power": _power(losses, reference, [str(label) for label in medians.index]),
         "unit": group["units"].iloc[0].loss_unit,
     }  # fmt: skip
 
@@ -193,19 +219,19 @@ def _signed(difference: float) -> str:
     return f"{difference:+.3g}".replace("-", "−") if np.isfinite(difference) else ("−∞" if difference < 0 else "∞")
 
 
-def _power(losses: dict[str, dict[int, float]], ordered: list[str]) -> str:
-    """Says how many more seeds would separate the two methods with the lowest medians."""
-    if len(ordered) < 2:
+def _power(losses: dict[str, dict[int, float]], reference: str, ordered: list[str]) -> str:
+    """Says how many more seeds would separate the method under test from the lowest other one."""
+    other = next((label for label in ordered if label != reference), None)
+    if other is None or reference not in ordered:
         return ""
-    first, second = ordered[:2]
-    more = to_separate(losses, first, second)
+    more = to_separate(losses, reference, other)
     if more is None:
-        return f"These runs do not show how many seeds would separate {first} from {second}, the two lowest."
+        return f"These runs do not show how many seeds would separate {reference} from {other}, the lowest of the others."
     if more == 0:
-        return f"There are as many seeds as it takes to separate {first} from {second}, the two lowest."
+        return f"There are as many seeds as it takes to separate {reference} from {other}, the lowest of the others."
     return (
-        f"If differences go on as they are, about {plural(more, 'more seed')} would separate {first} from {second}, the two"
-        " lowest, with a probability of 80 %."
+        f"If differences go on as they are, about {plural(more, 'more seed')} would separate {reference} from {other}, the"
+        " lowest of the others, with a probability of 80 %."
     )
 
 

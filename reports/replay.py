@@ -18,7 +18,7 @@ from bench.records import ReportError, Run, experiments_in, read_run, result_at
 from bench.records.labels import PlanLabels
 from bench.records.names import shown
 from reports.selection import untrained
-from reports.statistics import bootstrap
+from reports.statistics import median_of
 from reports.words import budget_unit
 
 MOMENTS = 1_000
@@ -115,7 +115,7 @@ def _cell(group: pd.DataFrame, label: str, budget: float, columns: int) -> str:
         return UNKNOWN
     if untrained(runs):
         return UNTRAINED
-    estimate = bootstrap(losses)
+    estimate = median_of(losses)
     if columns > 1 or not np.isfinite(estimate.low):
         return f"{estimate.value:.4f}"
     return f"{estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}] n={len(losses)}"

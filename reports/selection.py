@@ -12,6 +12,8 @@ from reports import words
 MEASURED = tuple(str(status) for status in Status if status.is_result)
 COLUMNS = {"task": ["task", "data", "task_id"], "budget": ["budget", "unit"], "space": ["space"]}
 """What runs must have in common to be compared."""
+MOST_VOID = 0.1
+"""The largest share of an experiment's timed runs whose clock may have been disturbed."""
 ONLINE = "online"
 """The family of the methods under test."""
 
@@ -56,6 +58,23 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
     if differing:
         raise NoData(f"Its runs differ in {' and in '.join(differing)}, and cannot be compared, so it is not drawn.")
     return chosen
+
+
+def void(runs: pd.DataFrame) -> list[str]:
+    """Returns a sentence for each experiment under budgets of seconds in which too many runs had their clock disturbed.
+
+    Its runs were not given equal budgets: no ranking is written of it.
+    """
+    timed = runs[runs["status"].isin(MEASURED) & (runs["unit"] == "seconds")].drop_duplicates(["experiment", "run"])
+    sentences = []
+    for experiment, group in timed.groupby("experiment", sort=True):
+        disturbed = int((group["disturbed_because"] != "").sum())
+        if disturbed > MOST_VOID * len(group):
+            sentences.append(
+                f"Experiment {experiment} is not valid: in {disturbed} of {words.plural(len(group), 'run')} the clock was "
+                f"disturbed, more than {MOST_VOID:.0%}, so that no ranking is written of it."
+            )
+    return sentences
 
 
 def require_finite(values: pd.Series, what: str = "loss") -> None:

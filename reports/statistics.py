@@ -1,26 +1,36 @@
-"""Estimates with intervals.  Every interval is a percentile bootstrap over runs, from an explicit generator."""
+"""Estimates with intervals.
+
+    symbol  name      shape  meaning
+    n       runs      ()     independent runs, one for each seed
+    x_(k)   ordered   ()     the k-th lowest value
+    j       rank      ()     largest rank with P(Binomial(n, 1/2) < j) ≤ 2.5 %
+
+A median's interval is [x_(j), x_(n+1−j)]: it covers the true median with at least 95 %, whatever the law of the values,
+and takes infinite ones.  A bootstrap of a median has no such guarantee, least of all with few runs.  Of fewer than six runs
+even the lowest and the highest cover it less often: they are a range, and are called so.  Shares have a percentile
+bootstrap from an explicit generator, stratified by task.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import binom
 
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
-LEAST_RUNS = 3
-"""Below it there is no interval: of two runs, a resampled one is what lies between them, and says no more."""
+FEWEST_WITH_INTERVAL = 6
+"""Of fewer runs there is a range at most: of 5, lowest and highest cover the median with 94 %, of 3 with 75 %."""
 SEED = 20210215
 """Fixed, so that the same records give the same report."""
 
-Statistic = Callable[[np.ndarray], np.ndarray]
-"""(..., n) -> (...): a statistic over the last axis."""
-
 
 class Estimate(NamedTuple):
-    """A statistic with the ends of its 95 % interval: infinite values are allowed, intervals of one or two runs are NaN."""
+    """A statistic with the ends of its 95 % interval or, below FEWEST_WITH_INTERVAL runs, of their range; infinite values
+    are allowed, and a single run has neither: NaN."""
 
     value: float
     low: float
@@ -43,28 +53,40 @@ def interquartile_mean(values: np.ndarray) -> np.ndarray:
     return ordered[..., cut : ordered.shape[-1] - cut].mean(-1)
 
 
-def bootstrap(values: ArrayLike, statistic: Statistic = median, *, seed: int = SEED) -> Estimate:
-    """Returns the statistic of `values` (n,) and its interval.  NaN, a run without a result, counts as infinite."""
+def median_of(values: ArrayLike) -> Estimate:
+    """Returns the median of `values` (n,) with its interval.  NaN, a run without a result, counts as infinite."""
     sample = np.asarray(values, dtype=float)
     if not len(sample):
         return Estimate(float("nan"), float("nan"), float("nan"))
-    return Estimate(*(float(part[0]) for part in bootstrap_curves(sample[:, None], statistic, seed=seed)))
+    return Estimate(*(float(part[0]) for part in medians_of(sample[:, None])))
 
 
-def bootstrap_curves(
-    values: np.ndarray, statistic: Statistic = median, *, strata: Sequence[Hashable] | None = None, seed: int = SEED
+def medians_of(values: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Returns the median over runs of curves (n, points), and both ends of its pointwise interval: each (points,).
+
+    NaN counts as infinite; one run has no interval: NaN.
+    """
+    ordered = np.sort(np.where(np.isnan(values), np.inf, values), axis=0)
+    value, count = median(ordered.T), len(ordered)
+    if count < 2:
+        return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
+    rank = max(1, int(binom.ppf((1 - CONFIDENCE) / 2, count, 0.5)))
+    return value, ordered[rank - 1], ordered[count - rank]
+
+
+def bootstrapped_shares(
+    values: np.ndarray, *, strata: Sequence[Hashable] | None = None, seed: int = SEED
 ) -> tuple[np.ndarray, ...]:
-    """Returns the statistic over runs of curves (n, points), and both ends of its pointwise interval: each (points,).
+    """Returns the mean over runs of curves (n, points), and both ends of its pointwise interval: each (points,).
 
     Runs are drawn with replacement as whole curves, with `strata` (n,) as many from each as it has, so that a task keeps
-    its weight (Agarwal et al., 2021).  NaN counts as infinite; one run or two have no interval: NaN.
+    its weight (Agarwal et al., 2021).  Fewer than FEWEST_WITH_INTERVAL runs have no interval: NaN.
     """
-    sample = np.where(np.isnan(values), np.inf, values)
-    value = statistic(sample.T)
-    if len(sample) < LEAST_RUNS:
+    value = values.mean(0)
+    if len(values) < FEWEST_WITH_INTERVAL:
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
-    picks = _picks([0] * len(sample) if strata is None else strata, np.random.default_rng(seed))
-    ordered = np.sort(np.stack([statistic(column.take(picks)) for column in sample.T]), axis=-1)
+    picks = _picks([0] * len(values) if strata is None else strata, np.random.default_rng(seed))
+    ordered = np.sort(np.stack([column.take(picks).mean(-1) for column in values.T]), axis=-1)
     tail = (1 - CONFIDENCE) / 2
     low, high = (ordered[:, round(fraction * (RESAMPLES - 1))] for fraction in (tail, 1 - tail))
     return value, low, high
@@ -84,10 +106,11 @@ def performance_profile(
 ) -> tuple[np.ndarray, ...]:
     """Returns the share of `ratios` (n,) up to each of `factors` (points,), with both ends of its pointwise interval."""
     within = (ratios[:, None] <= factors * (1 + 1e-12)).astype(float)
-    return bootstrap_curves(within, lambda values: values.mean(-1), strata=strata)
+    return bootstrapped_shares(within, strata=strata)
 
 
-def first_at_most(values: ArrayLike, target: float) -> int | None:
-    """Returns the index of the first value not above the target; None for a miss."""
-    hits = np.flatnonzero(np.asarray(values, dtype=float) <= target)
-    return int(hits[0]) if len(hits) else None
+def at_most_from(values: ArrayLike, target: float) -> int | None:
+    """Returns the index from which on no value is above the target; None for a miss.  NaN is above it."""
+    above = np.flatnonzero(~(np.asarray(values, dtype=float) <= target))
+    start = int(above[-1]) + 1 if len(above) else 0
+    return start if start < len(np.asarray(values)) else None

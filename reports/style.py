@@ -201,6 +201,11 @@ def stamp(figure: Figure, text: str) -> None:
     figure.supxlabel("\n".join(lines), fontsize=STAMP, color="#666666", x=0.99, ha="right")
 
 
+def watermark(figure: Figure, text: str) -> None:
+    """Writes a text across a figure, so that it cannot be shown without it."""
+    figure.text(0.5, 0.5, text, fontsize=22, color="#B00020", alpha=0.28, ha="center", va="center", rotation=20, zorder=10)
+
+
 def beyond_log_axes(figure: Figure) -> int:
     """Returns how many values a figure's logarithmic axes cannot show, which are those that are not above zero.
 

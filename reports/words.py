@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from reports.statistics import FEWEST_WITH_INTERVAL
+
 LONG_WORD, BREAK_AFTER = re.compile(r"\S{24,}"), 8
 MOST_LISTED = 13
 """How many names a sentence has."""
@@ -96,6 +98,14 @@ def listed(names: Sequence[str]) -> str:
 def first_few(names: Sequence[str]) -> Sequence[str]:
     """Returns as many names as a sentence takes, of which the last may be `28 more`."""
     return names if len(names) <= MOST_LISTED else [*names[: MOST_LISTED - 1], f"{len(names) - MOST_LISTED + 1} more"]
+
+
+def spread(fewest: int, most: int, *, pointwise: bool = False) -> str:
+    """Returns what stands around medians over so many runs: 95 % intervals or, of few runs, ranges."""
+    kind = "pointwise 95 % intervals" if pointwise else "95 % intervals"
+    if most < FEWEST_WITH_INTERVAL:
+        return "ranges over runs, too few for an interval"
+    return kind if fewest >= FEWEST_WITH_INTERVAL else f"{kind}, of fewer than {FEWEST_WITH_INTERVAL} runs ranges"
 
 
 def breakable(text: str) -> str:

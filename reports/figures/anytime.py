@@ -19,9 +19,9 @@ from reports.curves import held
 from reports.estimates import NONE_TRAINED, About, about, untrained_sentences
 from reports.looks import SOLID, Look, look
 from reports.selection import ONLINE, NoData, comparable
-from reports.statistics import bootstrap_curves
+from reports.statistics import medians_of
 from reports.tables import Tables
-from reports.words import budget_unit, loss_text
+from reports.words import budget_unit, loss_text, spread
 
 QUESTION = "Which method should be used at which budget?"
 METHOD = (
@@ -42,6 +42,7 @@ class Estimates:
     curves: pd.DataFrame
     unit: str
     n: int
+    most: int
     about: About
 
     @property
@@ -61,7 +62,7 @@ def estimate(tables: Tables) -> Estimates:
         found = [_selected(incumbents.get(run), grid) for run in group["run"]]
         losses, untrained = (np.array(part) for part in zip(*found, strict=True))
         known = grid >= amount if group["spans_budget"].any() else np.full(POINTS, True)
-        value, low, high = bootstrap_curves(losses)
+        value, low, high = medians_of(losses)
         first = group.iloc[0]
         rows.append(pd.DataFrame({
             "label": label, "method_label": first["method_label"], "family": first["family"], "used": grid[known],
@@ -71,8 +72,8 @@ def estimate(tables: Tables) -> Estimates:
     curves = pd.concat(rows, ignore_index=True)
     if not np.isfinite(curves["median"]).any():
         raise NoData("In no method did half of the runs select a model with a finite loss, so this figure is not drawn.")
-    smallest = int(runs.groupby("label").size().min())
-    return Estimates(curves, runs["unit"].iloc[0], smallest, about(tables, runs))
+    counts = runs.groupby("label").size()
+    return Estimates(curves, runs["unit"].iloc[0], int(counts.min()), int(counts.max()), about(tables, runs))
 
 
 def _selected(incumbents: pd.DataFrame | None, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -208,7 +209,7 @@ def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
     return (
         f"Test loss of the model each method has selected on validation by then: medians over {estimates.n} seeds or more, "
-        f"bands 95 % pointwise bootstrap intervals. {estimates.about.setting}"
+        f"bands {spread(estimates.n, estimates.most, pointwise=True)}. {estimates.about.setting}"
     )
 
 

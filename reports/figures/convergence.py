@@ -14,7 +14,7 @@ from reports.estimates import About, about, lowest
 from reports.looks import DASHES, MARKERS, PALETTES
 from reports.selection import NoData, measured, online, option, require_finite
 from reports.tables import Tables
-from reports.words import loss_text
+from reports.words import loss_text, spread
 
 QUESTION = "Do learning rates forget where they started, and how much does the rate of their own steps matter?"
 METHOD = (
@@ -97,9 +97,10 @@ def draw(estimates: Estimates) -> Figure:
 
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
+    runs = estimates.rates["n"]
     return (
         f"A: learning rates of the weights of each group of layers over steps, one line per run. B: medians over "
-        f"{estimates.rates['n'].min()} runs or more, with 95 % bootstrap intervals. {estimates.about.setting}"
+        f"{runs.min()} runs or more, with {spread(runs.min(), runs.max())}. {estimates.about.setting}"
     )
 
 

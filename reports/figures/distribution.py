@@ -14,7 +14,7 @@ from reports import published, style
 from reports.estimates import NONE_TRAINED, RunEstimates, about, lowest, untrained_sentences
 from reports.looks import look
 from reports.selection import NoData, comparable, online, untrained
-from reports.statistics import bootstrap, interquartile_mean
+from reports.statistics import FEWEST_WITH_INTERVAL, interquartile_mean, median_of
 from reports.tables import Tables
 from reports.words import loss_text, plural
 
@@ -35,7 +35,7 @@ def estimate(tables: Tables) -> RunEstimates:
         raise NoData("No run of this figure selected a model with a finite loss, so there is none to draw.")
     rows = []
     for label, group in data.groupby("label", sort=False):
-        interval = bootstrap(group["test_loss"])
+        interval = median_of(group["test_loss"])
         finite = group["test_loss"].dropna()
         first = group.iloc[0]
         rows.append({
@@ -133,7 +133,7 @@ def findings(estimates: RunEstimates) -> list[str]:
         order = "lower than" if ours["median"] < best["median"] else "not lower than"
         sentences.append(
             f"{_subject(ours['label'], int(is_ours.sum()))} {_interval(ours)}, {order} that of {best['label']}, "
-            f"{_interval(best)}, the best of the others; {_intervals(ours, best)}."
+            f"{_interval(best)}, the best of the others{_intervals(ours, best)}."
         )
     sentences += untrained_sentences(list(summary.loc[summary["untrained"], "label"]))
     spread = summary[~summary["untrained"]]
@@ -165,11 +165,11 @@ def _subject(label: str, count: int) -> str:
 
 
 def _intervals(ours: pd.Series, best: pd.Series) -> str:
-    """Says whether two intervals overlap; fewer than three runs have none."""
-    if not np.isfinite([ours["low"], ours["high"], best["low"], best["high"]]).all():
-        return "fewer than three runs have no intervals, so that nothing follows from it"
+    """Says whether two intervals overlap; of few runs there are ranges, from which nothing follows."""
+    if min(ours["n"], best["n"]) < FEWEST_WITH_INTERVAL:
+        return f"; fewer than {FEWEST_WITH_INTERVAL} runs have no interval, so that nothing follows from it"
     overlap = ours["high"] >= best["low"] and best["high"] >= ours["low"]
-    return f"the intervals {'overlap' if overlap else 'do not overlap'}"
+    return f"; the 95 % intervals {'overlap' if overlap else 'do not overlap'}"
 
 
 def _interval(row: pd.Series) -> str:

@@ -16,7 +16,7 @@ from reports.estimates import About, about, untrained_sentences
 from reports.looks import look
 from reports.selection import NoData, comparable, require_finite
 from reports.tables import Tables
-from reports.words import HYPERPARAMETERS, MOST_LISTED, loss_text
+from reports.words import HYPERPARAMETERS, MOST_LISTED, loss_text, spread
 
 QUESTION = "How far are published and collapsed hypergradients from the derivative, and does it change the outcome?"
 METHOD = (
@@ -117,9 +117,10 @@ def _wide_panels(height: float) -> tuple[Figure, list[Axes]]:
 
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
+    n, most = estimates.curves["n"].min(), estimates.curves["n"].max()
     return (
-        f"A, B: relative error of the hypergradient over epochs, medians over {estimates.curves['n'].min()} seeds or more "
-        "with 95 % pointwise bootstrap intervals; methods without error are not on a logarithmic axis. C: final test "
+        f"A, B: relative error of the hypergradient over epochs, medians over {n} seeds or more "
+        f"with {spread(n, most, pointwise=True)}; methods without error are not on a logarithmic axis. C: final test "
         f"loss: quartiles, median, and every run. {estimates.about.setting}"
     )
 

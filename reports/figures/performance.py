@@ -3,47 +3,54 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from reports import published, style
 from reports.estimates import About, about, untrained_sentences
 from reports.looks import look
 from reports.selection import NoData, comparable, option, untrained
-from reports.statistics import bootstrap, first_at_most
+from reports.statistics import at_most_from, median_of
 from reports.tables import Tables
-from reports.words import loss_text, plural
+from reports.words import listed, loss_text, plural, spread
 
 QUESTION = (
-    "How many trials and how much time does a search, or another method, need to reach the test loss of a single Global "
-    "OHO run?"
+    "How much time and how many trials does a search, or another method, need to be as good as a single Global OHO run, "
+    "and as the best textbook training?"
 )
 METHOD = (
-    "The target is the median final test loss of the Global OHO runs, of an even number of them the upper middle one. A "
-    "method reaches it when the model it has selected on validation is at or below the target; a run that never does "
-    "counts as infinite, a miss. Trials are trainings begun: of a population, members. The paper's numbers are of its own "
-    "data, network and hardware."
+    "A target is a validation loss, the median of the models that the runs of one method have selected at the end of their "
+    "budget, of an even number of runs the upper middle one: A, of Global OHO; B, of the textbook training that has the "
+    "lowest, with nothing drawn or searched for. A method reaches it when its selected model is at or below it for good; a "
+    "run that never is counts as infinite, a miss. The test split has no part in it. Trials are trainings begun: of a "
+    "population, members. The paper's numbers are of test losses on its own data, network and hardware."
 )
 REFERENCE = "oho-global"
 """The one method that this figure is about."""
-QUANTITIES = {"trials": "Trials", "seconds": "Counted seconds"}
+OWN, TEXTBOOK = "own", "textbook"
 OTHERS = "Others"
+
+
+class Target(NamedTuple):
+    """A validation loss to be reached, and the label of the method whose median it is."""
+
+    loss: float
+    label: str
 
 
 @dataclass(frozen=True)
 class Estimates:
-    """`runs` has a row for each run with trials and seconds to target, infinite for a miss, `summary` one for each bar."""
+    """`runs` has a row for each run and target, with trials and seconds, infinite for a miss; `summary` one for each label
+    and target.
+    """
 
     runs: pd.DataFrame
     summary: pd.DataFrame
-    target: float
-    budget: float
-    unit: str
+    targets: dict[str, Target]
     about: About
 
     @property
@@ -51,28 +58,47 @@ class Estimates:
         """The data behind the figure."""
         return self.runs.drop(columns=["members"])
 
+    def of(self, target: str) -> pd.DataFrame:
+        """Returns the rows of the summary that are of one target."""
+        return self.summary[self.summary["target"] == target]
+
 
 def estimate(tables: Tables) -> Estimates:
-    """Returns trials and counted seconds to Global OHO's median final test loss, for each method."""
+    """Returns trials and counted seconds of each method to the validation losses of Global OHO and of textbook training."""
     runs = comparable(tables.runs)
     is_reference = runs["method"] == REFERENCE
     reference = runs[is_reference]
-    target = _target(reference["incumbent_test_loss"])
-    if not np.isfinite(target) or is_reference.all():
+    own = _upper_median(reference["incumbent_validation_loss"])
+    if not np.isfinite(own) or is_reference.all():
         raise NoData("This figure needs a measured Global OHO run and another method, so it is not drawn.")
     if untrained(reference):
         raise NoData("Most Global OHO runs return the untrained model, and set no target, so it is not drawn.")
+    targets = {OWN: Target(own, str(reference["label"].iloc[0])), **_textbook(runs)}
     incumbents = dict(iter(tables.incumbents.groupby("run")))
-    reached = [_reach(incumbents.get(row.run), target) for row in runs.itertuples()]
-    data = runs[["run", "method", "label", "method_label", "over", "over_label", "seed"]].copy()
-    data["trials"], data["seconds"] = zip(*reached, strict=True)
-    data["members"] = option(runs, "members").astype(float)
-    begun = data[["trials", "members"]].min(axis=1)  # a population begins its members once
-    data["trials"] = data["trials"].where(np.isinf(data["trials"]), begun)
-    summary = pd.DataFrame([_summary_row(str(label), group) for label, group in data.groupby("label", sort=False)])
+    members = option(runs, "members").astype(float)
+    parts = []
+    for name, target in targets.items():
+        part = runs[["run", "method", "label", "method_label", "over", "over_label", "seed"]].assign(target=name)
+        reached = [_reach(incumbents.get(run), target.loss) for run in runs["run"]]
+        part["trials"], part["seconds"] = zip(*reached, strict=True)
+        part["members"] = members
+        begun = part[["trials", "members"]].min(axis=1)  # a population begins its members once
+        part["trials"] = part["trials"].where(np.isinf(part["trials"]), begun)
+        parts.append(part)
+    data = pd.concat(parts, ignore_index=True)
+    groups = data.groupby(["label", "target"], sort=False)
+    summary = pd.DataFrame([_summary_row(label, target, group) for (label, target), group in groups])
     summary = summary.merge(_groups(tables, runs), on="label").sort_values("place", kind="stable", ignore_index=True)
-    first = runs.iloc[0]
-    return Estimates(data, summary, target, first["budget"], first["unit"], about(tables, runs))
+    return Estimates(data, summary, targets, about(tables, runs))
+
+
+def _textbook(runs: pd.DataFrame) -> dict[str, Target]:
+    """Returns the target of the best training with nothing drawn or searched for; nothing where there is none."""
+    given = (option(runs, "lr").notna() & option(runs, "weight_decay").notna()).to_numpy()
+    plain = runs[(runs["family"] == "training") & given]
+    found = [(_upper_median(own["incumbent_validation_loss"]), str(label)) for label, own in plain.groupby("label")]
+    able = [Target(*pair) for pair in found if np.isfinite(pair[0])]
+    return {TEXTBOOK: min(able)} if able else {}
 
 
 def _groups(tables: Tables, runs: pd.DataFrame) -> pd.DataFrame:
@@ -99,7 +125,7 @@ def _published(run: pd.Series) -> tuple[float, float]:
     return published.PERFORMANCE[run["method"]].get(run["over"], (np.nan, np.nan))
 
 
-def _target(losses: pd.Series) -> float:
+def _upper_median(losses: pd.Series) -> float:
     """Returns the median, of an even number of runs the upper middle one, so that at least half of them reach it."""
     ordered = np.sort(losses.fillna(np.inf).to_numpy(float))
     return float(ordered[len(ordered) // 2]) if len(ordered) else np.inf
@@ -109,16 +135,17 @@ def _reach(incumbents: pd.DataFrame | None, target: float) -> tuple[float, float
     """Returns trials and seconds; infinite where no model was selected, or none that is as good."""
     if incumbents is None:
         return np.inf, np.inf
-    index = first_at_most(incumbents["test_loss"].to_numpy(float), target)
+    index = at_most_from(incumbents["validation_loss"].to_numpy(float), target)
     if index is None:
         return np.inf, np.inf
     row = incumbents.iloc[index]
     return row["trial"] + 1, row["counted_seconds"]
 
 
-def _summary_row(label: str, group: pd.DataFrame) -> dict[str, Any]:
-    trials, seconds = bootstrap(group["trials"]), bootstrap(group["seconds"])
+def _summary_row(label: str, target: str, group: pd.DataFrame) -> dict[str, Any]:
+    trials, seconds = median_of(group["trials"]), median_of(group["seconds"])
     return {
+        "target": target,
         "method": group["method"].iloc[0], "method_label": group["method_label"].iloc[0], "label": label,
         "n": len(group), "misses": int(np.isinf(group["seconds"]).sum()),
         "trials": trials.value, "trials_low": trials.low, "trials_high": trials.high,
@@ -127,14 +154,16 @@ def _summary_row(label: str, group: pd.DataFrame) -> dict[str, Any]:
 
 
 def draw(estimates: Estimates) -> Figure:
-    """Draws trials (A) and counted seconds (B): a bar for each method, in groups, Global OHO above them."""
-    lines = _lines(estimates.summary)
-    figure, panels = style.panels(1, 2, height=0.9 + 0.19 * len(lines), sharey=True)
-    for letter, axes, (quantity, name) in zip("AB", panels, QUANTITIES.items(), strict=True):
-        _draw_bars(axes, lines, quantity, _ceiling(estimates.summary, quantity))
-        axes.set_title(f"{letter}  {name}", loc="left")
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=quantity == "trials"))
-    for axes in panels if style.in_column() else panels[:1]:
+    """Draws counted seconds to each target, a line for each method, with trials and runs that reached it beside it."""
+    lines = _lines(estimates.of(OWN))
+    names = list(estimates.targets)
+    figure, panels = style.panels(1, len(names), height=0.9 + 0.19 * len(lines), sharey=True, squeeze=False)
+    for letter, axes, name in zip("AB", panels.flat, names, strict=False):
+        own = {row["label"]: row for row in estimates.of(name).to_dict("records")}
+        _draw_dots(axes, [line if isinstance(line, str) else own[line["label"]] for line in lines])
+        axes.set_title(f"{letter}  as good as {estimates.targets[name].label}", loc="left")
+        axes.set_xlabel(f"Counted seconds to a validation loss of {loss_text(estimates.targets[name].loss)}")
+    for axes in panels.flat if style.in_column() else panels.flat[:1]:
         axes.set_yticks(range(len(lines)), [line if isinstance(line, str) else line["bar"] for line in lines])
         for label, line in zip(axes.get_yticklabels(), lines, strict=True):
             label.set_fontweight("bold" if isinstance(line, str) else "normal")
@@ -144,87 +173,115 @@ def draw(estimates: Estimates) -> Figure:
 
 
 def _lines(summary: pd.DataFrame) -> list[str | dict[str, Any]]:
-    """Returns what stands from top to bottom: bars, and headings of groups; in a group the quickest first."""
+    """Returns what stands from top to bottom: methods, and headings of groups; in a group the quickest first."""
     is_reference = summary["method"] == REFERENCE
     lines: list[str | dict[str, Any]] = [*summary[is_reference].to_dict("records")]
     groups = dict.fromkeys(summary.loc[~is_reference, "group"])
     for title in sorted(groups, key=lambda title: title == OTHERS):
-        bars = summary[(summary["group"] == title) & ~is_reference]
-        lines += [title, *bars.sort_values(["seconds", "misses", "label"]).to_dict("records")]
+        own = summary[(summary["group"] == title) & ~is_reference]
+        lines += [title, *own.sort_values(["seconds", "misses", "label"]).to_dict("records")]
     return lines
 
 
-def _ceiling(summary: pd.DataFrame, quantity: str) -> float:
-    """Returns where misses end: beyond every finite value."""
-    finite = summary[[quantity, f"{quantity}_high"]].to_numpy(float)
-    return 1.2 * max(finite[np.isfinite(finite)].max(initial=1.0), 1.0)
-
-
-def _draw_bars(axes: Axes, lines: list[str | dict[str, Any]], quantity: str, ceiling: float) -> None:
-    for position, bar in enumerate(lines):
-        if isinstance(bar, str):
-            continue
-        value, low, high = bar[quantity], bar[f"{quantity}_low"], bar[f"{quantity}_high"]
-        colour, hits = look(bar["method_label"]).colour, bar["n"] - bar["misses"]
-        if np.isinf(value):
-            axes.barh(position, ceiling, color="none", edgecolor=colour, hatch="////", lw=0.8, height=0.7)
-            axes.annotate("not reached", (ceiling / 2, position), ha="center", va="center", fontsize=6.5,
-                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
-        else:
-            axes.barh(position, value, color=colour, alpha=0.85, height=0.7)
-            if np.isfinite(low):
-                end = min(high, ceiling)
-                axes.plot([low, end], [position] * 2, color="black", lw=1)
-                axes.plot(end, position, ">" if np.isinf(high) else "|", color="black", ms=4)
-        axes.annotate(f"{hits}/{bar['n']}", (ceiling * 1.03, position), ha="left", va="center", fontsize=6.5)
-    axes.set_xlim(0, ceiling * 1.14)
+def _draw_dots(axes: Axes, lines: list[str | dict[str, Any]]) -> None:
+    """Draws medians with their intervals on a logarithmic axis; what is infinite stands at its right edge."""
+    rows = {place: line for place, line in enumerate(lines) if not isinstance(line, str)}
+    ends = np.array([[row["seconds"], row["seconds_low"], row["seconds_high"]] for row in rows.values()], dtype=float)
+    finite = ends[np.isfinite(ends) & (ends > 0)]
+    low, high = (finite.min(), finite.max()) if len(finite) else (0.1, 1.0)
+    edge = 1.6 * high
+    axes.set_xlim(0.7 * low, edge)
+    for place, row in rows.items():
+        colour, marker, *_ = look(row["method_label"])
+        is_missed = np.isinf(row["seconds"])
+        if np.isfinite(row["seconds_low"]):
+            axes.plot([row["seconds_low"], min(row["seconds_high"], edge)], [place] * 2, color=colour, lw=1.1)
+        axes.plot(min(row["seconds"], edge), place, ls="none", marker=">" if is_missed else marker, color=colour, ms=5,
+                  mfc="none" if is_missed else colour, clip_on=False)  # fmt: skip
+        trials = "–" if np.isinf(row["trials"]) else f"{row['trials']:.3g}"
+        _write_beside(axes, place, trials, f"{row['n'] - row['misses']}/{row['n']}", va="center", fontsize=6.5)
+    _write_beside(axes, -0.7, "trials", "runs", va="bottom", fontsize=6, color="#666666")
+    style.log_scale(axes, "x")
     axes.grid(visible=True, axis="x")
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
 
 
+def _write_beside(axes: Axes, place: float, *columns: str, **text: Any) -> None:
+    """Writes a line of columns at the right of a panel."""
+    for points, column in zip((28, 54), columns, strict=True):
+        axes.annotate(column, (1.0, place), (points, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+                      ha="right", **text)  # fmt: skip
+
+
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
-    runs = estimates.summary["n"]
+    runs = estimates.of(OWN)["n"]
+    second = estimates.targets.get(TEXTBOOK)
+    text = "" if second is None else f"; B: the same of {second.label}, textbook training"
+    loss = loss_text(estimates.targets[OWN].loss)
     return (
-        f"Trials (A) and counted seconds (B) until the selected model's test loss is at most "
-        f"{loss_text(estimates.target)}, Global OHO's median at the end of its budget. Bars are medians over {runs.min()} "
-        f"seeds, lines 95 % bootstrap intervals (a triangle: the interval has no finite end); hatched: more than half of "
-        f"the runs missed the target; beside each bar, runs that reached it. {estimates.about.setting}"
+        f"A: counted seconds until the selected model's validation loss is at most {loss}, "
+        f"Global OHO's median at the end of its budget{text}. Points are medians over {runs.min()} seeds or more, lines "
+        f"{spread(runs.min(), runs.max())}; an open triangle at the edge: more than half of the runs missed the target; "
+        f"beside it, median trials and runs that reached it. {estimates.about.setting}"
     )
 
 
 def findings(estimates: Estimates) -> list[str]:
-    """Compares the quickest other method with Global OHO, and counts those that miss."""
-    summary, target = estimates.summary, loss_text(estimates.target)
+    """Compares the quickest other method with Global OHO, counts misses, and says who is as good as textbook training."""
+    summary, target = estimates.of(OWN), loss_text(estimates.targets[OWN].loss)
     others = summary[summary["method"] != REFERENCE].sort_values(["seconds", "label"])
     own = summary[summary["method"] == REFERENCE].iloc[0]
     missed = others[np.isinf(others["seconds"])]
     best = others.iloc[0]
-    itself = f"Global OHO itself first reaches {target} after {own['seconds']:.3g} counted seconds (median)."
+    itself = f"Global OHO itself is at {target} for good after {own['seconds']:.3g} counted seconds (median)."
     if np.isfinite(best["seconds"]):
         order = "before" if best["seconds"] < own["seconds"] else "after"
         trials = "a single trial" if best["trials"] == 1 else f"{best['trials']:.3g} trials"
         quickest = (
-            f"The quickest of {plural(len(others), 'other method')}, {best['label']}, reaches {target}, Global OHO's "
-            f"median, after {best['seconds']:.3g} counted seconds and {trials}, {order} Global OHO."
+            f"The quickest of {plural(len(others), 'other method')}, {best['label']}, reaches a validation loss of "
+            f"{target}, Global OHO's median, after {best['seconds']:.3g} counted seconds and {trials}, {order} Global OHO."
         )
     else:
-        quickest = f"No other method reaches {target}, Global OHO's median, in half of its runs."
+        quickest = f"No other method reaches a validation loss of {target}, Global OHO's median, in half of its runs."
     sentences = [quickest, itself]
     if len(missed):
         sentences.append(f"{len(missed)} of {len(others)} other methods miss it in more than half of their runs.")
-    return sentences + untrained_sentences(list(summary.loc[summary["untrained"], "label"]))
+    return [
+        *sentences, *_beside_textbook(estimates), *untrained_sentences(list(summary.loc[summary["untrained"], "label"])),
+    ]  # fmt: skip
+
+
+def _beside_textbook(estimates: Estimates) -> list[str]:
+    """Says which other methods reach the best textbook training before it does itself."""
+    if TEXTBOOK not in estimates.targets:
+        return ["No training with nothing drawn or searched for was run beside them."]
+    target, rows = estimates.targets[TEXTBOOK], estimates.of(TEXTBOOK)
+    own = rows.loc[rows["label"] == target.label, "seconds"].iloc[0]
+    sooner = rows[(rows["seconds"] < own) & (rows["label"] != target.label)].sort_values(["seconds", "label"])
+    what = f"{target.label}, the best textbook training, which ends at {loss_text(target.loss)} ({own:.3g} counted seconds)"
+    if sooner.empty:
+        return [f"No method is sooner as good as {what}."]
+    verb = "is" if len(sooner) == 1 else "are"
+    return [f"{listed(list(sooner['label']))} {verb} sooner as good as {what}."]
 
 
 def published_rows(estimates: Estimates) -> list[list[str]]:
     """Returns a table's header and rows: ours, and beside it the published values where there are any."""
+    summary = estimates.of(OWN)
     columns = {"trials": "Trials", "seconds": "Counted seconds"}
     paper = {"published_trials": "Published trials", "published_hours": "Published hours"}
-    paper = paper if estimates.summary[list(paper)].notna().any(axis=None) else {}
-    rows = [["Method", *columns.values(), *paper.values()]]
-    for bar in estimates.summary.to_dict("records"):
-        ours = [f"{bar[name]:.3g}" if np.isfinite(bar[name]) else "not reached" for name in columns]
-        theirs = [f"{bar[name]:g}" if np.isfinite(bar[name]) else "—" for name in paper]
-        rows.append([bar["label"], *ours, *theirs])
+    paper = paper if summary[list(paper)].notna().any(axis=None) else {}
+    textbook = estimates.of(TEXTBOOK).set_index("label")["seconds"]
+    more = [] if textbook.empty else ["Seconds to textbook"]
+    rows = [["Method", *columns.values(), *more, *paper.values()]]
+    for row in summary.to_dict("records"):
+        ours = [_number(row[name]) for name in columns] + [_number(textbook[row["label"]]) for _ in more]
+        theirs = [f"{row[name]:g}" if np.isfinite(row[name]) else "—" for name in paper]
+        rows.append([row["label"], *ours, *theirs])
     return rows
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if np.isfinite(value) else "not reached"

@@ -22,7 +22,7 @@ METHOD = (
     "A problem is a task with one seed, on which every method was run under the same budget. The ratio is a method's "
     "final test loss over the lowest of any method on that problem; a run without a finite loss has an infinite one. The "
     "profile at a factor is the share of problems with a ratio up to it (Dolan and Moré, 2002), so that at 1 it says how "
-    "often the method is best. Bands are 95 % bootstrap intervals over seeds, stratified by task."
+    "often the method is best. Bands, from six problems on, are 95 % bootstrap intervals over seeds, stratified by task."
 )
 POINTS = 200
 LARGEST = 32.0

@@ -18,20 +18,20 @@ from reports import published, style
 from reports.curves import draw_curve, median_curves
 from reports.estimates import About, about
 from reports.looks import DASHES, look
-from reports.recovery import WITHIN, recovery
+from reports.recovery import FOR_GOOD, WITHIN, recovery
 from reports.selection import NoData, online, require_finite, with_shocks
-from reports.statistics import bootstrap
+from reports.statistics import median_of
 from reports.tables import Tables
-from reports.words import HYPERPARAMETERS, first_few, loss_text, plural
+from reports.words import HYPERPARAMETERS, first_few, loss_text, plural, spread
 
 QUESTION = "When a hyperparameter is kicked or the data change during training, which method recovers, and how fast?"
 METHOD = (
     "Every run has a twin: the same method and seed without the shock. A, B: learning rate and test loss where the "
     "learning rate is set; C, D: L2 coefficient and test loss where that is set. E: epochs until the validation loss of "
-    f"the present model is within {WITHIN:.0%} of the twin's again; a run that never leaves that band has 0, one that does "
-    "not come back is infinite. F: excess of the validation loss over the twin's, integrated from the shock until then "
-    "or, a lower bound, to the end. Shifted labels and rotated inputs change all splits, corrupted labels those of "
-    "training alone."
+    f"the present model is within {WITHIN:.0%} of the twin's for good, which takes {FOR_GOOD} evaluations or more; a run "
+    "that never leaves that band has 0, one that ends outside it is infinite, whenever it had come back before. F: excess "
+    "of the validation loss over the twin's, integrated from the shock to the end. Shifted labels and rotated inputs "
+    "change all splits, corrupted labels those of training alone."
 )
 PLOTLY_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 HEIGHT, DEPTH = 100, 10_000
@@ -112,7 +112,7 @@ def _summary_row(key: tuple[str, str], group: pd.DataFrame) -> dict[str, Any]:
     row: dict[str, Any] = {"shock": key[0], "label": key[1], "n": len(group)}
     row |= {name: first[name] for name in ("place", "is_ours", "task", "sets_rate")}
     for name in MEASURES:
-        row |= dict(zip((name, f"{name}_low", f"{name}_high"), bootstrap(group[name]), strict=True))
+        row |= dict(zip((name, f"{name}_low", f"{name}_high"), median_of(group[name]), strict=True))
     return row | {"recovered": int(np.isfinite(group["epochs"]).sum())}
 
 
@@ -241,11 +241,12 @@ def interactive(estimates: Estimates) -> go.Figure | None:
 
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
+    n, most = estimates.summary["n"].min(), estimates.summary["n"].max()
     return (
-        "A to D: medians over seeds of hyperparameter (mean over sets) and test loss of the present model, bands 95 % "
-        f"pointwise bootstrap intervals; vertical lines, kicks. E, F: medians over {estimates.summary['n'].min()} seeds or "
-        "more with 95 % bootstrap intervals where there are three; a triangle at the edge is infinite; beside E, how many "
-        f"runs came back. {estimates.about.setting}"
+        "A to D: medians over seeds of hyperparameter (mean over sets) and test loss of the present model, bands "
+        f"{spread(n, most, pointwise=True)}; vertical lines, kicks. E, F: medians over {n} seeds or more with "
+        f"{spread(n, most)}; a triangle at the edge is infinite; beside E, how many runs came back. "
+        f"{estimates.about.setting}"
     )
 
 

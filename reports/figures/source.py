@@ -17,7 +17,7 @@ from reports.estimates import About, about
 from reports.looks import DASHES
 from reports.selection import NoData, comparable, online, option, require_finite
 from reports.tables import Tables
-from reports.words import loss_text
+from reports.words import loss_text, spread
 
 QUESTION = "Does it matter that the hypergradient is of the validation loss, and how large must the validation batch be?"
 METHOD = (
@@ -106,10 +106,9 @@ def _draw_panel(axes: Axes, curves: pd.DataFrame, colours: dict[str, str], dashe
 
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
-    return (
-        f"Test loss over epochs: medians over {estimates.curves['n'].min()} seeds or more, bands 95 % pointwise bootstrap "
-        f"intervals. {estimates.about.setting}"
-    )
+    n, most = estimates.curves["n"].min(), estimates.curves["n"].max()
+    bands = spread(n, most, pointwise=True)
+    return f"Test loss over epochs: medians over {n} seeds or more, bands {bands}. {estimates.about.setting}"
 
 
 def findings(estimates: Estimates) -> list[str]:

@@ -14,9 +14,9 @@ from reports.estimates import About, about
 from reports.influence_norms import norms
 from reports.looks import DASHES, OURS
 from reports.selection import NoData, measured, require_finite
-from reports.statistics import bootstrap
+from reports.statistics import median_of
 from reports.tables import Tables
-from reports.words import HYPERPARAMETERS
+from reports.words import HYPERPARAMETERS, spread
 
 QUESTION = "At which learning rates and meta-rates does the influence explode?"
 METHOD = (
@@ -51,7 +51,7 @@ def estimate(tables: Tables) -> Estimates:
         ("A", given[given["meta_rate"] == 0], "start"), ("B", given[given["meta_rate"] > 0], "meta_rate"),
     ):  # fmt: skip
         for (value, name), group in runs.groupby([rate, "name"]):
-            found = bootstrap(group["norm"])
+            found = median_of(group["norm"])
             rows.append({
                 "panel": panel, "rate": value, "name": name, "n": len(group), "median": found.value, "low": found.low,
                 "high": found.high, "exploded": int(np.isinf(group["norm"]).sum()),
@@ -93,9 +93,9 @@ def _draw_panel(axes: Axes, summary: pd.DataFrame) -> None:
 
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
-    n = estimates.summary["n"].min()
+    n, most = estimates.summary["n"].min(), estimates.summary["n"].max()
     return (
-        f"Largest norm of the influence in a run: medians over {n} runs or more with 95 % bootstrap intervals; where some "
+        f"Largest norm of the influence in a run: medians over {n} runs or more with {spread(n, most)}; where some "
         f"were not finite, how many. {estimates.about.setting}"
     )
 

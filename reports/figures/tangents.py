@@ -17,7 +17,7 @@ from reports.looks import look
 from reports.selection import measured, require_finite
 from reports.statistics import median
 from reports.tables import Tables
-from reports.words import HYPERPARAMETERS, first_few
+from reports.words import HYPERPARAMETERS, first_few, spread
 
 QUESTION = "How long is the derivative of the parameters with respect to a hyperparameter, and does it stay bounded?"
 METHOD = (
@@ -103,10 +103,10 @@ def _draw_correlations(axes: Axes, correlations: pd.DataFrame) -> None:
 
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
-    n = estimates.curves["n"].min()
+    n, most = estimates.curves["n"].min(), estimates.curves["n"].max()
     third = " C: medians over the same seeds." if len(estimates.correlations) else ""
     return (
-        f"Norm of the influence over training: medians over {n} seeds or more, bands 95 % pointwise bootstrap intervals; a "
+        f"Norm of the influence over training: medians over {n} seeds or more, bands {spread(n, most, pointwise=True)}; a "
         f"line ends where the norm is not finite.{third} {estimates.about.setting}"
     )
 

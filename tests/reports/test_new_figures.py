@@ -10,12 +10,13 @@ from reports.figures import exactness, profiles, resiliency, source, tangents, t
 from reports.recovery import recovery
 from reports.statistics import performance_profile
 
-EPOCHS = np.array([3.0, 4.0, 5.0, 6.0, 7.0])
 RECOVERIES = {
     "never outside": ([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], (0.0, 0.0)),
-    "within five percent": ([1.05, 1.04, 1, 1, 1], [1, 1, 1, 1, 1], (0.0, 0.0)),
+    "within five percent": ([1.05, 1.04, 1, 1, 1], [1, 1, 1, 1, 1], (0.0, 0.065)),
     "back after two epochs": ([1, 3, 1, 1, 1], [1, 1, 1, 1, 1], (2.0, 2.0)),
-    "outside at once": ([3, 2, 1, 9, 9], [1, 1, 1, 1, 1], (2.0, 2.0)),
+    "touches the band and leaves it": ([3, 2, 1, 9, 9], [1, 1, 1, 1, 1], (np.inf, 14.0)),
+    "back twice": ([3, 1, 2, 1, 1, 1], [1, 1, 1, 1, 1, 1], (3.0, 2.0)),
+    "back too late to tell": ([1, 3, 3, 1, 1], [1, 1, 1, 1, 1], (np.inf, 4.0)),
     "never back": ([1, 2, 2, 2, 2], [1, 1, 1, 1, 1], (np.inf, 3.5)),
     "better than the twin": ([1, 0.5, 0.5, 0.5, 0.5], [1, 1, 1, 1, 1], (0.0, 0.0)),
     "diverged": ([1, np.nan, np.nan, np.nan, np.nan], [1, 1, 1, 1, 1], (np.inf, np.inf)),
@@ -26,7 +27,7 @@ RECOVERIES = {
 @pytest.mark.parametrize("case", RECOVERIES)
 def test_resiliency_of_one_run(case):
     losses, twin, expected = RECOVERIES[case]
-    found = recovery(EPOCHS, np.array(losses, dtype=float), np.array(twin, dtype=float), 3.0)
+    found = recovery(3.0 + np.arange(len(losses)), np.array(losses, dtype=float), np.array(twin, dtype=float), 3.0)
     assert tuple(found) == pytest.approx(expected)
 
 
@@ -106,7 +107,11 @@ def test_transplant_groups_by_donor(tmp_path):
 
 
 def test_performance_profiles_are_exact():
-    share, low, high = performance_profile(np.array([1.0, 1.0, 2.0, np.inf]), np.array([1.0, 1.5, 2.0, 8.0]))
+    ratios, factors = np.array([1.0, 1.0, 2.0, np.inf]), np.array([1.0, 1.5, 2.0, 8.0])
+    share, low, high = performance_profile(ratios, factors)
+    assert share.tolist() == [0.5, 0.5, 0.75, 0.75]
+    assert np.isnan([low, high]).all()  # four problems have no interval
+    share, low, high = performance_profile(np.tile(ratios, 2), factors)
     assert share.tolist() == [0.5, 0.5, 0.75, 0.75]
     assert (low <= share).all()
     assert (share <= high).all()

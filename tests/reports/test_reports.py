@@ -13,7 +13,7 @@ from reports import document, style
 from reports.api import build_figure, build_report
 from reports.figures import anytime, distribution, performance, profiles
 from reports.selection import NoData, measured
-from reports.statistics import bootstrap, bootstrap_curves, first_at_most, interquartile_mean, median
+from reports.statistics import at_most_from, interquartile_mean, median, median_of, medians_of
 from reports.tables import read_tables
 from reports.words import setting, stamp
 
@@ -24,35 +24,40 @@ def test_median_and_interquartile_mean_are_exact():
     assert interquartile_mean(np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 100.0])) == 3.5
 
 
-def test_bootstrap_interval_covers_the_median_as_often_as_it_says():
-    generator = np.random.default_rng(0)
-    hits = 0
-    for trial in range(300):
-        low, high = bootstrap(generator.normal(size=25), seed=trial)[1:]
-        hits += low <= 0 <= high
-    assert 0.90 <= hits / 300 <= 0.99
+@pytest.mark.parametrize("count", [6, 10, 25])
+def test_an_interval_covers_the_median_at_least_as_often_as_it_says(count):
+    """Of a skewed law, too; 2,000 draws know a share of 95 % to half a percent."""
+    samples = np.random.default_rng(count).lognormal(size=(2_000, count))
+    ends = [median_of(sample)[1:] for sample in samples]
+    assert np.mean([low <= 1 <= high for low, high in ends]) > 0.94
 
 
-def test_curves_are_drawn_as_a_whole():
-    """Pointwise the same as each point by itself; a point of equal values has no width."""
+def test_few_runs_have_a_range():
+    assert median_of([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0)
+    assert median_of(range(9)) == (4.0, 1.0, 7.0)  # P(Binomial(9, 1/2) < 2) is 2.0 %, < 3 is 9 %
+
+
+def test_curves_are_what_their_points_are():
     curves = np.array([[0.0, 1.0, 5.0], [1.0, 1.0, 4.0], [2.0, 1.0, np.nan]])
-    value, low, high = bootstrap_curves(curves)
+    value, low, high = medians_of(curves)
     assert value.tolist() == [1.0, 1.0, 5.0]
-    assert (low[1], high[1]) == (1.0, 1.0)
     for point in range(3):
-        assert bootstrap(curves[:, point]) == (value[point], low[point], high[point])
+        assert median_of(curves[:, point]) == (value[point], low[point], high[point])
 
 
 def test_a_diverged_run_counts_as_the_worst():
-    estimate = bootstrap([0.1, 0.2, np.nan])
+    estimate = median_of([0.1, 0.2, np.nan])
     assert estimate.value == 0.2
     assert estimate.high == np.inf
-    assert np.isnan(bootstrap([0.3]).low)
+    assert np.isnan(median_of([0.3]).low)
 
 
-def test_first_at_most_takes_ties_and_misses():
-    assert first_at_most([3, 2, 1], 2) == 1
-    assert first_at_most([np.nan, 3], 2) is None
+def test_a_target_is_reached_for_good_or_not():
+    assert at_most_from([3, 2, 1], 2) == 1
+    assert at_most_from([3, 2, 4, 1], 2) == 3  # it touched the target and left it
+    assert at_most_from([1, 4], 2) is None
+    assert at_most_from([np.nan, 3], 2) is None
+    assert at_most_from([], 2) is None
 
 
 def test_distribution_estimates(tmp_path):
@@ -66,7 +71,7 @@ def test_distribution_estimates(tmp_path):
 def test_performance_estimates(tmp_path):
     write_folder(tmp_path, LOSSES)
     estimates = performance.estimate(read_tables(tmp_path))
-    assert estimates.target == 0.15
+    assert list(estimates.targets.values()) == [(0.15, "Global OHO")]
     summary = estimates.summary.set_index("method")
     assert summary.loc["random-search", ["trials", "seconds", "misses"]].tolist() == [3, 3.0, 1]
     assert np.isinf(summary.loc["bayesian-search", "trials"])
@@ -82,8 +87,8 @@ def test_shocked_runs_are_no_further_methods(tmp_path):
     write_manifest(tmp_path, Manifest("both", ("performance",), {}, tuple(ids)))
     tables = read_tables(tmp_path)
     estimates = performance.estimate(tables)
-    assert estimates.target == 0.15
-    assert "itself first reaches 0.15 after 2 counted seconds" in " ".join(performance.findings(estimates))
+    assert estimates.targets["own"].loss == 0.15
+    assert "itself is at 0.15 for good after 2 counted seconds" in " ".join(performance.findings(estimates))
     plain = {"Fixed", "Global OHO", "Random search: Fixed", "Bayesian optimization: Adam"}
     found = estimates.summary, distribution.estimate(tables).summary, anytime.estimate(tables).curves
     assert [set(table["label"]) for table in found] == [plain] * 3
@@ -91,6 +96,24 @@ def test_shocked_runs_are_no_further_methods(tmp_path):
     shocks_alone = replace(tables, runs=tables.runs[tables.runs["shock"] != ""])
     with pytest.raises(NoData, match="have a shock"):
         distribution.estimate(shocks_alone)
+
+
+def test_textbook_training_sets_a_target_of_its_own(tmp_path):
+    """The better of two trainings with nothing drawn; a test loss has no part in it."""
+    ids = write_folder(tmp_path, LOSSES)
+    for rate, losses in ((0.1, (0.30, 0.12)), (0.2, (0.5, 0.4))):
+        spec = spec_of("cosine", 0)
+        spec["method"] |= {"label": f"Cosine {rate}", "lr": rate, "weight_decay": 0.0}
+        records = [make(100 * (i + 1), loss) for i, loss in enumerate(losses) for make in (incumbent, evaluation)]
+        ids.append(write_run(tmp_path, spec, [{**record, "test_loss": 9.0} for record in records]))
+    write_manifest(tmp_path, Manifest("both", ("performance",), {}, tuple(ids)))
+    estimates = performance.estimate(read_tables(tmp_path))
+    assert estimates.targets["textbook"] == (0.12, "Cosine 0.1")
+    rows = estimates.of("textbook").set_index("label")
+    assert rows.loc["Global OHO", ["seconds", "misses"]].tolist() == [np.inf, 2]
+    assert rows.loc["Cosine 0.1", "seconds"] == 2.0
+    assert "No method is sooner as good as Cosine 0.1" in " ".join(performance.findings(estimates))
+    assert "Seconds to textbook" in performance.published_rows(estimates)[0]
 
 
 def test_a_run_that_never_selected_a_model_is_one_that_misses(tmp_path):
@@ -168,6 +191,30 @@ def test_a_disturbed_run_is_shown_and_told(tmp_path):
     assert stamp(measured(tables.runs)).endswith("; in 3 of 3 runs the clock was disturbed")
 
 
+def test_of_an_experiment_with_many_disturbed_runs_no_ranking_is_written(tmp_path):
+    results = tmp_path / "runs"
+    ids = write_folder(results, LOSSES, invalid_because=["it slept"])
+    report = build_report(results, tmp_path / "report.pdf")
+    content = document.opening(read_tables(results), [])
+    sentence = f"Experiment both is not valid: in {len(ids)} of {len(ids)} runs the clock was disturbed"
+    assert content["abstract"][0].startswith(sentence)
+    assert document._content(read_tables(results), [])["comparisons"] == []
+    page = report.files[1].read_text()
+    assert sentence in page
+    assert "lower than that of" not in page
+    assert "quickest of" not in page
+
+
+def test_one_question_is_tested(tmp_path):
+    """The method under test against the others, and only where the experiment asks it."""
+    write_folder(tmp_path / "asked", LOSSES)
+    (asked,) = document._content(read_tables(tmp_path / "asked"), [])["comparisons"]
+    assert asked["reference"] == "Global OHO"
+    assert len(asked["rows"]) == 3
+    write_folder(tmp_path / "not", LOSSES, figures=("anytime",))
+    assert document._content(read_tables(tmp_path / "not"), [])["comparisons"] == []
+
+
 def test_where_seconds_are_not_the_budget_their_disturbance_is_told_wherever_they_are_shown(tmp_path):
     spec = {**spec_of("fixed", 0), "budget": {"unit": "steps", "amount": 100}}
     records = [incumbent(100, 0.5), evaluation(100, 0.5)]
@@ -225,7 +272,7 @@ def test_thin_data_gives_a_report_not_a_crash(edge, tmp_path):
 def test_single_runs_claim_nothing(tmp_path):
     write_folder(tmp_path, {("oho-global", None): [[0.2]], ("fixed", None): [[0.4]]})
     text = " ".join(distribution.findings(distribution.estimate(read_tables(tmp_path))))
-    assert "fewer than three runs have no intervals" in text
+    assert "fewer than 6 runs have no interval" in text
     assert not any(word in text for word in ("nan", "do not overlap", "worst start"))
 
 
