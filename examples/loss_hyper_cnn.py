@@ -1,7 +1,8 @@
 """Label smoothing and the strength of an augmentation, tuned while a small convolutional network learns digits.
 
-The training images are clean.  Those to be read later, of which 300 are at hand for validation, have noise.  How much noise
-the training images need is found by the hypergradient.  The learning rate is fixed, so that nothing else makes a difference.
+The training images are clean.  Those to be read later, of which 300 are at hand for validation, have noise.  How much
+noise the training images need is found by the hypergradient.  The learning rate is fixed, so that nothing else makes a
+difference.
 """
 
 import torch

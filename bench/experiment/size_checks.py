@@ -42,7 +42,7 @@ def untunable(task: TaskRead, methods: Sequence[Mapping[str, Any]]) -> Iterator[
             (("methods", place), method), (("methods", place, "over"), method.get("over")),
         ]  # fmt: skip
         for key, part in parts:
-            if part and (reason := not_offered(task.tunable, options_of(part).tuned_of_loss)):
+            if part and (reason := not_offered(task.tunable, options_of(dict(part)).tuned_of_loss)):
                 yield (*key, "tune_loss"), f"tune_loss: {task.name} {reason}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -72,10 +72,9 @@ class OnlineState(State):
         The training loss takes its hyperparameters, if some are tuned; the other loss never has them.
         """
         task, model, batch = self.task, model or self.model, self.batches.at(step)
-        plain = partial(task.training_loss, model, batch)
-        train_loss = with_hyperparameters(task, model, batch) if self.options.tuned_of_loss else plain
+        train_loss = training_closure(task, model, batch, self.options.tuned_of_loss)
         if self.options.source == "training":
-            return train_loss, plain
+            return train_loss, partial(task.training_loss, model, batch)
         # A validation batch is gathered only when a meta-step asks for it.
         return train_loss, lambda: task.validation_loss(model, self.validation_batches.at(step))
 
@@ -143,8 +142,10 @@ class Online(Method):
         state.hyper = values_of(state.optimizer)
 
 
-def with_hyperparameters(task: Task, model: nn.Module, batch: Batch) -> Callable[[Mapping[str, Tensor]], Tensor]:
-    """Returns the training loss of a batch as a function of its hyperparameters' values, by name."""
+def training_closure(task: Task, model: nn.Module, batch: Batch, of_loss: Sequence[str]) -> Closure:
+    """Returns the training loss of a batch as a function of nothing or, if it has any, of its hyperparameters' values."""
+    if not of_loss:
+        return partial(task.training_loss, model, batch)
     return lambda hyper: task.training_loss(model, batch, hyper)
 
 
@@ -157,8 +158,8 @@ def loss_hyper(task: Task, names: Sequence[str]) -> oho.LossHyper | None:
     if refusal := not_offered(task.tunable, names):
         raise ValueError(f"tune_loss: {task.name} {refusal}")
     chosen = [each for each in task.tunable if each.name in names]
-    bounds = {each.name: each.bounds for each in chosen}
-    return oho.LossHyper(bounds=bounds, **{each.name: each.initial for each in chosen}) if chosen else None
+    values: dict[str, Any] = {each.name: each.initial for each in chosen}
+    return oho.LossHyper(bounds={each.name: each.bounds for each in chosen}, **values) if chosen else None
 
 
 def values_of(optimizer: Optimizer) -> dict[str, list[float]]:

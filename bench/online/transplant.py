@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -12,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 import oho
-from bench.online.methods import Online, OnlineState, is_online, values_of, with_hyperparameters
+from bench.online.methods import Online, OnlineState, is_online, training_closure, values_of
 from bench.protocol import Batches, Ledger, Method, MethodEntry, Options, State, Task, remade, stream, train, unpacked
 
 Schedule = dict[str, Tensor]
@@ -61,7 +60,8 @@ class Transplant(Method):
         donor = self.over.options
         of_loss = donor.tuned_of_loss
         rule = donor.rule({name: 0.0 for name in schedule if name not in of_loss}, tune=())
-        loss = oho.LossHyper(tune=(), **dict.fromkeys(of_loss, 0.0)) if of_loss else None
+        values: dict[str, Any] = dict.fromkeys(of_loss, 0.0)
+        loss = oho.LossHyper(tune=(), **values) if of_loss else None
         optimizer = oho.OHO(model.named_parameters(), rule, loss=loss, sets=donor.sets)
         return TransplantState(
             task=task, seed=seed, model=model, hyper=hyper, schedule=schedule, optimizer=optimizer,
@@ -76,8 +76,7 @@ class Transplant(Method):
             for name, values in state.schedule.items():
                 state.optimizer.set_hyper(name, values[min(state.step, last)])
             batch = state.batches.at(state.step)
-            plain = partial(state.task.training_loss, state.model, batch)
-            return state.optimizer.step(with_hyperparameters(state.task, state.model, batch) if of_loss else plain)
+            return state.optimizer.step(training_closure(state.task, state.model, batch, of_loss))
 
         train(state, steps, ledger, update=update)
         state.hyper = values_of(state.optimizer)
