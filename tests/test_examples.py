@@ -62,6 +62,13 @@ def test_wrong_labels_lose_their_weight():
     assert len(set(numbers_after("label smoothing", printed))) == 2
 
 
+def test_training_images_get_the_noise_that_validation_images_have():
+    plain, tuned = numbers_after("test loss", printed := printed_by("loss_hyper_cnn.py"))
+    assert tuned < plain
+    assert numbers_after("noise", printed)[0] == 0 < 0.2 < numbers_after("noise", printed)[-1] < 0.6
+    assert len(set(numbers_after("label smoothing", printed))) == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", ["lightning", "accelerate"])
 def test_online_wins_in_a_framework_by_a_few_lines(framework):

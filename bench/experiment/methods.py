@@ -83,7 +83,7 @@ class MethodReader:
 
         A method that repeats another one draws from the space of the other's optimizer.
         """
-        optimizer = (_options_of(over) if over else options).optimizer_name
+        optimizer = (options_of(over) if over else options).optimizer_name
         if problem := self.read.problem(options, optimizer):
             raise self.file.error(key, problem)
         self.options.append(options)
@@ -95,7 +95,7 @@ def _usual_label(entry: MethodEntry, options: Options, spec: Spec) -> str:
     return f"{label}: {spec['over']['label']}" if "over" in spec else label
 
 
-def _options_of(part: Spec) -> Options:
+def options_of(part: Spec) -> Options:
     """Returns the options of a spec's method."""
     return entry_of("method", part).options.model_validate(options_in(part))
 
@@ -120,7 +120,7 @@ def refuse_twins(file: YamlFile, name: str, items: Sequence[Spec]) -> None:
 def check_kick(file: YamlFile, key: Key, kick: Kick, method: Spec) -> None:
     """Raises `ConfigError` if the method has no such hyperparameter or does not accept the value."""
     trained = method.get("over", method)
-    options = _options_of(trained)
+    options = options_of(trained)
     own = options.values() if entry_of("method", method).takes_kicks else {}
     if kick.name not in own:
         has = f"it has: {', '.join(own)}" if own else "its hyperparameters cannot be changed"

@@ -1,4 +1,4 @@
-"""Finds settings that a data set cannot serve: sizes, and shocks that need other data."""
+"""Finds settings that a task or its data cannot serve: sizes, shocks, and hyperparameters of the training loss."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from bench.experiment.methods import options_of
 from bench.experiment.schema import Budget
 from bench.experiment.shocks import Shock
 from bench.experiment.tasks import TaskRead
 from bench.experiment.yaml_file import Key
+from bench.protocol import not_offered
 
 Misfit = tuple[Key, str]
 """A key of the configuration, and what is wrong with it."""
@@ -31,6 +33,17 @@ def misfits(task: TaskRead, methods: Sequence[Mapping[str, Any]]) -> Iterator[Mi
     for key, size in sizes:
         if isinstance(size, int) and size > held:  # a user's own method may mean anything by the name
             yield _at_most(key, size, held, "examples that are held out for validation")
+
+
+def untunable(task: TaskRead, methods: Sequence[Mapping[str, Any]]) -> Iterator[Misfit]:
+    """Yields names of hyperparameters of the training loss that the task does not offer."""
+    for place, method in enumerate(methods):
+        parts: list[tuple[Key, Mapping[str, Any] | None]] = [
+            (("methods", place), method), (("methods", place, "over"), method.get("over")),
+        ]  # fmt: skip
+        for key, part in parts:
+            if part and (reason := not_offered(task.tunable, options_of(dict(part)).tuned_of_loss)):
+                yield (*key, "tune_loss"), f"tune_loss: {task.name} {reason}"
 
 
 def late_events(task: TaskRead, budget: Budget, shocks: Sequence[Shock]) -> Iterator[Misfit]:

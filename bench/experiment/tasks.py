@@ -10,6 +10,7 @@ from bench.experiment.mistakes import found, named, rest, validate
 from bench.experiment.plugins import Catalogue
 from bench.experiment.spec import Spec
 from bench.experiment.yaml_file import Key, YamlFile
+from bench.protocol import LossHyperparameter
 from bench.records.errors import DataError
 from bench.records.names import checked_name
 from bench.tasks.data_sets import DataSet, content_of, training_examples
@@ -43,6 +44,11 @@ class TaskRead:
     def steps_per_epoch(self) -> int:
         """Returns the number of steps in an epoch."""
         return self.options.steps_per_epoch(self.trained)
+
+    @property
+    def tunable(self) -> tuple[LossHyperparameter, ...]:
+        """Returns the hyperparameters of the training loss that methods may tune."""
+        return self.entry.tunable(self.options, self.data)
 
     @property
     def selection_period(self) -> int:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,15 +25,16 @@ WINDOW = 100
 class ExactTwin:
     """The exact hypergradient at every step of a run, whatever its update rule."""
 
-    def __init__(self, model: nn.Module, optimizer: oho.OHO | oho.PublishedOHO, sets: oho.Sets):
+    def __init__(
+        self, model: nn.Module, optimizer: oho.OHO | oho.PublishedOHO, sets: oho.Sets, loss: oho.LossHyper | None = None
+    ):
         self.model, self._run = copy.deepcopy(model), optimizer
         self._parameters = list(model.parameters())
         tune = tuple(optimizer.hypergradient)
-        published = oho.SGD(0.0, 0.0, tune=tune)
-        rule = replace(cast(Any, optimizer.rule), tune=tune) if isinstance(optimizer, oho.OHO) else published
+        rule = optimizer.rule if isinstance(optimizer, oho.OHO) else oho.SGD(0.0, 0.0, tune=tune)
         noise = [torch.Generator().set_state(state) for state in optimizer.state_dict().get("generators", ())]
         self._optimizer = oho.OHO(
-            self.model.named_parameters(), rule, sets=sets, meta=oho.MetaSGD(0.0), generator=noise or None
+            self.model.named_parameters(), rule, loss=loss, sets=sets, meta=oho.MetaSGD(0.0), generator=noise or None
         )
         self._errors: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in tune}
         self._wrong: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in tune}
@@ -51,7 +51,7 @@ class ExactTwin:
         for name, value in self._run.hyper.items():
             self._optimizer.set_hyper(name, value)
 
-    def compare(self, train_closure: Callable[[], Tensor], held_closure: Callable[[], Tensor]) -> None:
+    def compare(self, train_closure: Callable[..., Tensor], held_closure: Callable[[], Tensor]) -> None:
         """Makes the twin's step after the run's, on closures of `self.model`, and notes the run's errors.
 
         There are none to note where the run's step was without a meta-step.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,12 +21,27 @@ from bench.online.options import (
     OnlineOptions,
     PublishedOptions,
 )
-from bench.protocol import Batches, Kick, Ledger, Method, MethodEntry, Space, State, Task, draw, remade, stream, train
+from bench.protocol import (
+    Batch,
+    Batches,
+    Kick,
+    Ledger,
+    Method,
+    MethodEntry,
+    Space,
+    State,
+    Task,
+    draw,
+    not_offered,
+    remade,
+    stream,
+    train,
+)
 from bench.records.wandb_names import MOST_SINGLE_SETS
 
 Optimizer = oho.OHO | oho.PublishedOHO
 Initial = dict[str, float]
-Closure = Callable[[], Tensor]
+Closure = Callable[..., Tensor]
 UNCHECKED = None
 """No product is compared at the first step, for the clock counts the method's own work.  `oho-bench audit` compares one."""
 
@@ -52,11 +67,14 @@ class OnlineState(State):
         return {name: float(value) for name, value in found.items()}
 
     def closures(self, step: int, model: nn.Module | None = None) -> tuple[Closure, Closure]:
-        """Returns a step's training loss and the loss whose hypergradient it follows, of `model` or the run's own."""
-        task, model = self.task, model or self.model
-        train_loss = partial(task.training_loss, model, self.batches.at(step))
+        """Returns a step's training loss and the loss whose hypergradient it follows, of `model` or the run's own.
+
+        The training loss takes its hyperparameters, if some are tuned; the other loss never has them.
+        """
+        task, model, batch = self.task, model or self.model, self.batches.at(step)
+        train_loss = training_closure(task, model, batch, self.options.tuned_of_loss)
         if self.options.source == "training":
-            return train_loss, train_loss
+            return train_loss, partial(task.training_loss, model, batch)
         # A validation batch is gathered only when a meta-step asks for it.
         return train_loss, lambda: task.validation_loss(model, self.validation_batches.at(step))
 
@@ -70,33 +88,40 @@ class OnlineState(State):
 
 
 class Online(Method):
-    """A training by the optimizer that `optimize` makes of the model, the initial values, the options and the seed."""
+    """A training by the optimizer that `optimize` makes of the model, the initial values, the options, the seed, and what
+    is tuned of the training loss."""
 
     def __init__(
         self,
         options: OnlineOptions,
         space: Space,
-        optimize: Callable[[nn.Module, Initial, Any, int], Optimizer],
+        optimize: Callable[[nn.Module, Initial, Any, int, oho.LossHyper | None], Optimizer],
     ):
         self.options, self.space, self.optimize = options, space.of(options.optimizer_name), optimize
 
     def init(self, task: Task, seed: int) -> OnlineState:
-        """Draws open initial values from the space; the L2 coefficient starts no higher than its ceiling."""
+        """Draws open initial values from the space; the L2 coefficient starts no higher than its ceiling.
+
+        Raises:
+            ValueError: for a hyperparameter of the training loss that the task does not offer.
+        """
         given = self.options.values()
         initial: Initial = {name: value for name, value in given.items() if value is not None}
         initial |= draw(self.space, [name for name in given if name not in initial], seed)
         initial["weight_decay"] = min(initial["weight_decay"], self.options.bounds["weight_decay"][1])
         model, options = task.model(seed), self.options
-        optimizer = self.optimize(model, initial, options, seed)
+        loss = loss_hyper(task, options.tuned_of_loss)
+        optimizer = self.optimize(model, initial, options, seed, loss)
+        hyper = initial | ({} if loss is None else {name: float(value) for name, value in loss.values.items()})
         return OnlineState(
-            task=task, seed=seed, model=model, hyper=dict(initial), options=options, optimizer=optimizer,
+            task=task, seed=seed, model=model, hyper=hyper, options=options, optimizer=optimizer,
             batches=task.train_batches(seed),
             validation_batches=task.validation_batches(seed, options.validation_batch_size),
-            twin=ExactTwin(model, optimizer, options.sets) if options.compare_exact else None,
+            twin=ExactTwin(model, optimizer, options.sets, loss) if options.compare_exact else None,
         )  # fmt: skip
 
     def check(self, task: Task) -> None:
-        """Raises ValueError where the sets do not fit the network."""
+        """Raises ValueError where the sets do not fit the network, or the task does not offer what is tuned of its loss."""
         self.init(task, seed=0)
 
     def advance(self, state: OnlineState, *, steps: int, progress: float, ledger: Ledger) -> None:
@@ -117,15 +142,36 @@ class Online(Method):
         state.hyper = values_of(state.optimizer)
 
 
+def training_closure(task: Task, model: nn.Module, batch: Batch, of_loss: Sequence[str]) -> Closure:
+    """Returns the training loss of a batch as a function of nothing or, if it has any, of its hyperparameters' values."""
+    if not of_loss:
+        return partial(task.training_loss, model, batch)
+    return lambda hyper: task.training_loss(model, batch, hyper)
+
+
+def loss_hyper(task: Task, names: Sequence[str]) -> oho.LossHyper | None:
+    """Returns hyperparameters of the task's training loss at their initial values, or None where there are no names.
+
+    Raises:
+        ValueError: for a name that the task does not offer.
+    """
+    if refusal := not_offered(task.tunable, names):
+        raise ValueError(f"tune_loss: {task.name} {refusal}")
+    chosen = [each for each in task.tunable if each.name in names]
+    values: dict[str, Any] = {each.name: each.initial for each in chosen}
+    return oho.LossHyper(bounds={each.name: each.bounds for each in chosen}, **values) if chosen else None
+
+
 def values_of(optimizer: Optimizer) -> dict[str, list[float]]:
-    """Returns the present hyperparameters, one value for each set."""
-    return {name: values.tolist() for name, values in optimizer.hyper.items()}
+    """Returns the present hyperparameters, one value for each set; those of the loss have one value."""
+    return {name: values.reshape(-1).tolist() for name, values in optimizer.hyper.items()}
 
 
 def hypergradients_of(optimizer: Optimizer) -> dict[str, float]:
     """Returns the last hypergradients, one for each set or, of many sets, their norm; without those that are not finite."""
     found: dict[str, float] = {}
     for name, values in optimizer.hypergradient.items():
+        values = values.reshape(-1)
         if len(values) > MOST_SINGLE_SETS:
             found[f"hypergradient_norm_{name}"] = float(values.norm())
         elif len(values) == 1:
@@ -135,11 +181,14 @@ def hypergradients_of(optimizer: Optimizer) -> dict[str, float]:
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def published_meta(model: nn.Module, initial: Initial, options: GlobalOptions, seed: int) -> oho.OHO:
+def published_meta(
+    model: nn.Module, initial: Initial, options: GlobalOptions, seed: int, loss: oho.LossHyper | None
+) -> oho.OHO:
     """Makes our recursion, exact or collapsed, with the published meta-step."""
     return oho.OHO(
         model.named_parameters(),
         options.rule(initial, tune=options.tune, temperature=options.temperature),
+        loss=loss,
         sets=options.sets,
         meta=oho.MetaSGD(options.rates, transform="raw", bounds=options.bounds),
         influence=options.mode,
@@ -151,13 +200,17 @@ def published_meta(model: nn.Module, initial: Initial, options: GlobalOptions, s
     )
 
 
-def defaults(model: nn.Module, initial: Initial, options: DefaultOptions, seed: int) -> oho.OHO:
+def defaults(
+    model: nn.Module, initial: Initial, options: DefaultOptions, seed: int, loss: oho.LossHyper | None
+) -> oho.OHO:
     """Makes what a user gets who chooses nothing but the update rule."""
-    return oho.OHO(model.named_parameters(), options.rule(initial, tune=options.tune), check=UNCHECKED)
+    return oho.OHO(model.named_parameters(), options.rule(initial, tune=options.tune), loss=loss, check=UNCHECKED)
 
 
-def published_recursion(model: nn.Module, initial: Initial, options: PublishedOptions, seed: int) -> oho.PublishedOHO:
-    """Makes the published recursion."""
+def published_recursion(
+    model: nn.Module, initial: Initial, options: PublishedOptions, seed: int, loss: None
+) -> oho.PublishedOHO:
+    """Makes the published recursion, which tunes nothing of the loss."""
     return oho.PublishedOHO(
         model.named_parameters(),
         options.variant,

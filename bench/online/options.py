@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 import oho
 from bench.protocol import InitialValues, WithOptimizer
@@ -47,9 +54,14 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
     Hypergradients are those of the loss on validation batches of `validation_batch_size`, or of the task's own size if
     that is left out; with `source: training`, of the loss on the step's own training batch.  With `compare_exact` an exact
     influence is carried beside the run, uncounted, and the errors of the run's hypergradients are recorded.
+
+    `tune_loss` names hyperparameters of the training loss that are tuned as well, each with one value: `label_smoothing`
+    where targets are classes or characters, `input_noise` where inputs are images, and what a task of your own offers.
+    They start at the task's values.  No validation or test loss has them.
     """
 
     tune: tuple[Tunable, ...] = Field(default=("lr", "weight_decay"), min_length=1)
+    tune_loss: tuple[str, ...] = ()
 
     @field_validator("tune")
     @classmethod
@@ -68,6 +80,28 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
                 raise ValueError(f"{name}={value:g} is out of bounds; allowed is [{low:g}, {high:g}] where it is tuned")
         return tune
 
+    @field_validator("tune_loss")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("each name once")
+        return names
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves `tune_loss` out where it is empty: the ids of runs that were made before there was one stay."""
+        found: dict[str, Any] = serialize(self)
+        return found if self.tune_loss else {name: value for name, value in found.items() if name != "tune_loss"}
+
+    @property
+    def tuned_of_loss(self) -> tuple[str, ...]:
+        """The hyperparameters of the training loss that are tuned."""
+        return self.tune_loss
+
+    def details(self) -> list[str]:
+        """Returns the optimizer's label unless it is the usual one, and what is tuned of the loss."""
+        return [*super().details(), *(name.replace("_", " ") for name in self.tune_loss)]
+
     def rule(self, values: Mapping[str, float], *, tune: tuple[str, ...], temperature: float = 0.0) -> Rule:
         """Returns the update rule with these hyperparameters, of which those in `tune` are tuned."""
         others = {"nesterov": self.optimizer.nesterov} if isinstance(self.optimizer, Momentum) else {}
@@ -78,14 +112,14 @@ class GlobalOptions(DefaultOptions):
     """The published raw parametrisation: hyperparameters take plain gradient steps and stay within their bounds.
 
     `meta_rate` is the length of a step relative to the hypergradient, for the weight decay times
-    `weight_decay_rate_scale`.  `meta_rates` gives hyperparameters rates of their own, such as {beta1: 1e-3}, instead of
-    both.  The defaults are the published ones, chosen for SGD: learning rates of Adam are smaller and hypergradients with
-    respect to them larger, so that they want meta-rates of some 1e-7.  Momentum and betas stay within [0, 0.999] and,
-    beta2, [0, 0.99999].
+    `weight_decay_rate_scale`.  `meta_rates` gives hyperparameters, those of the loss too, rates of their own, such as
+    {beta1: 1e-3}, instead of both.  The defaults are the published ones, chosen for SGD: learning rates of Adam are
+    smaller and hypergradients with respect to them larger, so that they want meta-rates of some 1e-7.  Momentum and betas
+    stay within [0, 0.999] and, beta2, [0, 0.99999].
     """
 
     meta_rate: float = Field(default=1e-5, ge=0)
-    meta_rates: Mapping[Tunable, float] = {}
+    meta_rates: Mapping[str, float] = {}
     weight_decay_rate_scale: float = Field(default=0.01, ge=0)
     weight_decay_max: float = Field(default=2e-4, gt=0)
     discount: float = Field(default=1.0, ge=0, le=1)
@@ -95,10 +129,11 @@ class GlobalOptions(DefaultOptions):
 
     @field_validator("meta_rates")
     @classmethod
-    def _of_what_is_tuned(cls, rates: Mapping[Tunable, float], info: ValidationInfo) -> Mapping[Tunable, float]:
-        tune = info.data.get("tune")
-        if tune is not None and (unknown := [name for name in rates if name not in tune]):
-            raise ValueError(f"{', '.join(unknown)}: not tuned; tuned are {', '.join(tune)}")
+    def _of_what_is_tuned(cls, rates: Mapping[str, float], info: ValidationInfo) -> Mapping[str, float]:
+        if "tune" in info.data and "tune_loss" in info.data:  # else these have a mistake of their own
+            tuned = (*info.data["tune"], *info.data["tune_loss"])
+            if unknown := [name for name in rates if name not in tuned]:
+                raise ValueError(f"{', '.join(unknown)}: not tuned; tuned are {', '.join(tuned)}")
         if negative := [name for name, rate in rates.items() if rate < 0]:
             raise ValueError(f"{', '.join(negative)}: must be 0 or more")
         return rates
@@ -107,7 +142,8 @@ class GlobalOptions(DefaultOptions):
     def rates(self) -> dict[str, float]:
         """The meta-rate of each tuned hyperparameter."""
         usual = {"weight_decay": self.meta_rate * self.weight_decay_rate_scale}
-        return {name: self.meta_rates.get(name, usual.get(name, self.meta_rate)) for name in self.tune}
+        tuned = (*self.tune, *self.tune_loss)
+        return {name: self.meta_rates.get(name, usual.get(name, self.meta_rate)) for name in tuned}
 
     @property
     def bounds(self) -> Mapping[str, Bounds]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -12,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 import oho
-from bench.online.methods import Online, OnlineState, is_online, values_of
+from bench.online.methods import Online, OnlineState, is_online, training_closure, values_of
 from bench.protocol import Batches, Ledger, Method, MethodEntry, Options, State, Task, remade, stream, train, unpacked
 
 Schedule = dict[str, Tensor]
@@ -57,10 +56,13 @@ class Transplant(Method):
         if seed not in self._found:
             self._found[seed] = self._arranged(self._donate(task, seed + self.options.donor_offset), seed)
         schedule, model = self._found[seed], task.model(seed)
-        hyper = {name: values[0].tolist() for name, values in schedule.items()}
+        hyper = {name: values[0].reshape(-1).tolist() for name, values in schedule.items()}
         donor = self.over.options
-        rule = donor.rule(dict.fromkeys(schedule, 0.0), tune=())
-        optimizer = oho.OHO(model.named_parameters(), rule, sets=donor.sets)
+        of_loss = donor.tuned_of_loss
+        rule = donor.rule({name: 0.0 for name in schedule if name not in of_loss}, tune=())
+        values: dict[str, Any] = dict.fromkeys(of_loss, 0.0)
+        loss = oho.LossHyper(tune=(), **values) if of_loss else None
+        optimizer = oho.OHO(model.named_parameters(), rule, loss=loss, sets=donor.sets)
         return TransplantState(
             task=task, seed=seed, model=model, hyper=hyper, schedule=schedule, optimizer=optimizer,
             batches=task.train_batches(seed),
@@ -68,12 +70,13 @@ class Transplant(Method):
 
     def advance(self, state: TransplantState, *, steps: int, progress: float, ledger: Ledger) -> None:
         """Makes updates along the schedule."""
-        last = len(state.schedule["lr"]) - 1
+        last, of_loss = len(state.schedule["lr"]) - 1, self.over.options.tuned_of_loss
 
         def update() -> Tensor:
             for name, values in state.schedule.items():
                 state.optimizer.set_hyper(name, values[min(state.step, last)])
-            return state.optimizer.step(partial(state.task.training_loss, state.model, state.batches.at(state.step)))
+            batch = state.batches.at(state.step)
+            return state.optimizer.step(training_closure(state.task, state.model, batch, of_loss))
 
         train(state, steps, ledger, update=update)
         state.hyper = values_of(state.optimizer)

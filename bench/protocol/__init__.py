@@ -2,6 +2,7 @@
 
 from bench.protocol.entry import MethodEntry, Package
 from bench.protocol.ledger import Ledger
+from bench.protocol.loss_hyper import LossHyperparameter, not_offered
 from bench.protocol.method import (
     Incumbent,
     Kick,
@@ -35,6 +36,7 @@ __all__ = [
     "InitialValues",
     "Kick",
     "Ledger",
+    "LossHyperparameter",
     "Method",
     "MethodEntry",
     "Objective",
@@ -51,6 +53,7 @@ __all__ = [
     "adopt",
     "draw",
     "judged_anew",
+    "not_offered",
     "packed",
     "remade",
     "select",

@@ -43,6 +43,11 @@ class Options(Settings):
         """Returns a copy with other values."""
         return self.model_copy(update=dict(values))
 
+    @property
+    def tuned_of_loss(self) -> tuple[str, ...]:
+        """The hyperparameters of the training loss that the method tunes, which a task must offer."""
+        return ()
+
     def details(self) -> list[str]:
         """Returns what a figure appends to the method's label if these options differ from the usual ones."""
         return []

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from bench.protocol.loss_hyper import LossHyperparameter
+
 
 class Evaluation(NamedTuple):
     """A model's mean loss and its metric over a split, in the units of the task's objective."""
@@ -31,7 +33,9 @@ class Objective:
     `loss(outputs, targets, reduction="mean")` is called like those of `torch.nn.functional`, with "mean" or "sum" over
     the elements of the targets; it is differentiated twice.  `errors(outputs, targets)` returns one number for each
     element, and the metric is `finish` of their mean.  `kind` is what a data set must serve: classification, regression,
-    language, or a name of your own.
+    language, or a name of your own.  If the loss has hyperparameters that methods may tune, `tunable` has them, and
+    `tuned_loss(outputs, targets, NAME=value, ...)` takes any of them as scalar tensors, is the mean, and is differentiable
+    in them.
     """
 
     kind: str
@@ -42,8 +46,15 @@ class Objective:
     loss_unit: str
     metric_name: str
     metric_unit: str
+    tunable: tuple[LossHyperparameter, ...] = ()
+    tuned_loss: Callable[..., Tensor] | None = None
     standardises_targets: bool = False
     """Whether targets are standardised by the mean and the deviation of the examples left for training."""
+
+    def __post_init__(self) -> None:
+        if self.tunable and self.tuned_loss is None:
+            names = ", ".join(each.name for each in self.tunable)
+            raise ValueError(f"an objective with tunable hyperparameters ({names}) needs a tuned_loss that takes them")
 
     @property
     def has_classes(self) -> bool:

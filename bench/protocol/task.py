@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from bench.protocol.augmentation import CropAndFlip
 from bench.protocol.batch_norm import estimate_statistics, has_batch_norm
+from bench.protocol.loss_hyper import LossHyperparameter, changed_inputs, of_objective
 from bench.protocol.objective import Evaluation, Objective
 from bench.protocol.streams import seeded, stream, stream_seed
 from bench.protocol.world import World
@@ -19,6 +21,8 @@ EVALUATION_ELEMENTS = 5_000 * 784
 """How many input numbers are evaluated at once: 5,000 images of MNIST, 1,276 of CIFAR-10."""
 STATISTICS_EXAMPLES = 2_000
 """Training examples from which a model's batch-norm statistics are estimated before an evaluation."""
+
+NONE_TUNED: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Split(NamedTuple):
@@ -60,6 +64,8 @@ class Task:
     """The augmentation of training batches; other batches have none."""
     noisy: bool = False
     """Whether the model's `forward` takes a generator as its second argument; without one it computes without noise."""
+    tunable: tuple[LossHyperparameter, ...] = ()
+    """The hyperparameters of the training loss that methods may tune."""
     evaluation_examples: int | None = None
     """The number of examples evaluated at once; if it is None, it depends on the size of the inputs."""
     world: World = field(default_factory=World)
@@ -79,12 +85,18 @@ class Task:
         """Returns the objective's loss of a batch, differentiable."""
         return self.objective.loss(outputs, targets)
 
-    def training_loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Returns the loss to train on; the model's noise is the batch's, however often this is called."""
-        if not self.noisy:
-            return self.validation_loss(model, batch)
-        noise = torch.Generator(self.device).manual_seed(batch.noise)
-        return self.loss(model(batch.inputs, noise), batch.targets)
+    def training_loss(self, model: nn.Module, batch: Batch, hyper: Mapping[str, Tensor] = NONE_TUNED) -> Tensor:
+        """Returns the loss to train on; all noise is the batch's, however often this is called.
+
+        `hyper` has values () of some of the `tunable` hyperparameters, by name, in which the loss is differentiable; the
+        others are not applied.
+        """
+        inputs = changed_inputs(batch.inputs, batch.noise, self.tunable, hyper)
+        noise = (torch.Generator(self.device).manual_seed(batch.noise),) if self.noisy else ()
+        outputs, of_loss = model(inputs, *noise), of_objective(self.tunable, hyper)
+        if of_loss and self.objective.tuned_loss is not None:
+            return self.objective.tuned_loss(outputs, batch.targets, **of_loss)
+        return self.loss(outputs, batch.targets)
 
     def validation_loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Returns the loss without noise, differentiable; batch-norm layers use the batch's own statistics."""

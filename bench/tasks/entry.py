@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from bench.protocol.augmentation import CropAndFlip
+from bench.protocol.loss_hyper import LossHyperparameter
 from bench.protocol.objective import Objective
 from bench.protocol.task import Split, Task
 from bench.protocol.world import World
 from bench.records.schema import RESERVED
 from bench.tasks.data_sets import DataSet, Loaded, hold_out, hold_out_end, load
 from bench.tasks.models import channel_moments
-from bench.tasks.objectives import CLASSIFICATION
+from bench.tasks.objectives import CLASSIFICATION, INPUT_NOISE
 from bench.tasks.options import TaskOptions
 
 SPLIT_SEED = 0
@@ -89,6 +90,11 @@ class TaskEntry:
         """Returns the task's own data set."""
         return self.data if isinstance(self.data, DataSet) else self.data(options)
 
+    def tunable(self, options: TaskOptions, data: DataSet) -> tuple[LossHyperparameter, ...]:
+        """Returns the hyperparameters of the training loss that methods may tune: the objective's, and noise on images."""
+        own = self.objective_for(options).tunable
+        return (*own, INPUT_NOISE) if data.images else own
+
     def refusal(self, options: TaskOptions, data: DataSet) -> str | None:
         """Returns why the task cannot use a data set, or None if it can."""
         wanted = self.objective_for(options).kind
@@ -135,6 +141,7 @@ def build_task(
         device=device,
         augmentation=entry.augmentation,
         noisy=entry.noisy,
+        tunable=entry.tunable(options, data),
         evaluation_examples=entry.evaluation_examples,
         world=World(drift, options.steps_per_epoch(trained)),
     )  # fmt: skip

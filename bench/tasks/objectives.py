@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
+import oho
+from bench.protocol.loss_hyper import LossHyperparameter
 from bench.protocol.objective import Objective
 
 
@@ -25,6 +28,32 @@ def character_entropy(outputs: Tensor, targets: Tensor, *, reduction: str = "mea
     return functional.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction=reduction)
 
 
+def smoothed_entropy(outputs: Tensor, targets: Tensor, *, label_smoothing: Tensor) -> Tensor:
+    """Returns the mean cross-entropy of logits (n, ..., classes) for classes (n, ...) of which a share is spread evenly."""
+    return oho.losses.cross_entropy(outputs.flatten(0, -2), targets.flatten(), label_smoothing=label_smoothing)
+
+
+def noisy(inputs: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor:
+    """Returns images with normal noise, whose deviation is `strength` times the range of values: 255 of bytes, else 1."""
+    scale = 255.0 if inputs.dtype == torch.uint8 else 1.0
+    inputs = inputs.to(strength.dtype)
+    drawn = torch.randn(inputs.shape, generator=generator, device=inputs.device, dtype=torch.float32)
+    return inputs + strength * scale * drawn.to(inputs.dtype)
+
+
+LABEL_SMOOTHING = LossHyperparameter(
+    name="label_smoothing",
+    description="the share of each target that is spread evenly over all classes",
+    initial=0.1,
+    bounds=(0.0, 0.5),
+)
+INPUT_NOISE = LossHyperparameter(
+    name="input_noise",
+    description="the deviation of noise added to images, as a share of the range from black to white",
+    initial=0.1,
+    bounds=(0.0, 1.0),
+    of_inputs=noisy,
+)
 CLASSIFICATION = Objective(
     kind="classification",
     loss=functional.cross_entropy,
@@ -33,6 +62,8 @@ CLASSIFICATION = Objective(
     loss_unit="nats per example",
     metric_name="classification error",
     metric_unit="fraction",
+    tunable=(LABEL_SMOOTHING,),
+    tuned_loss=smoothed_entropy,
 )
 REGRESSION = Objective(
     kind="regression",
@@ -53,4 +84,6 @@ LANGUAGE = Objective(
     loss_unit="nats per character",
     metric_name="cross-entropy",
     metric_unit="bits per character",
+    tunable=(LABEL_SMOOTHING,),
+    tuned_loss=smoothed_entropy,
 )
