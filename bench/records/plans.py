@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,16 @@ class Manifest:
     project: str | None = None
     trial_runs: int | None = None
     mode: str | None = None
+
+
+def planned_specs(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields the spec of each run of a resolved configuration, in the order they run.
+
+    Seeds are outermost: an interrupted experiment has all methods at the first seeds, so that it can already be compared.
+    """
+    common = {key: value for key, value in config.items() if key not in ("methods", "shocks", "seeds", "figures")}
+    for seed, method, shock in product(config["seeds"], config["methods"], (None, *config["shocks"])):
+        yield {**common, "method": method, "seed": seed, **({"shock": shock} if shock else {})}
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:

@@ -214,7 +214,8 @@ def _recreate(run: Run, identity: str, manifest: Manifest) -> None:
         shutil.rmtree(leftover)
     begin = partial(begin_run, run.folder, mode="offline", identity=identity, axis=axis_of(run.spec))
     project, trial_runs = manifest.project or Tracking().project, _trial_runs(manifest)
-    replay(run, begin, project=project, experiment=manifest.experiment, trial_runs=trial_runs)
+    plan = {"figures": manifest.figures, "config": manifest.config}
+    replay(run, begin, project=project, experiment=manifest.experiment, trial_runs=trial_runs, plan=plan)
 
 
 def _trial_runs(manifest: Manifest) -> int:

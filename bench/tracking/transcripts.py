@@ -61,10 +61,13 @@ class Transcript:
 
 
 def replay(
-    run: Run, begin: Callable[..., Any], *, project: str, experiment: str, trial_runs: int = TRIAL_RUNS
+    run: Run, begin: Callable[..., Any], *, project: str, experiment: str, trial_runs: int = TRIAL_RUNS,
+    plan: Mapping[str, Any] | None = None,
 ) -> bool:  # fmt: skip
     """Sends an ended run to a new sink, as it was sent to its own; returns whether the sink took everything."""
-    sink = WandbSink(run.id, run.spec, begin=begin, project=project, experiment=experiment, trial_runs=trial_runs)
+    sink = WandbSink(
+        run.id, run.spec, begin=begin, project=project, experiment=experiment, trial_runs=trial_runs, plan=plan
+    )
     for record in run.records:
         sink.record(record)
     if run.outcome is not None:
