@@ -115,8 +115,9 @@ class ExperimentFields(Options):
         default=None, ge=1, le=MOST_THREADS, description="threads of PyTorch on a CPU; null takes all cores"
     )
     tracking: Tracking = Field(
-        default=Tracking(), description="trackers beside the records: sinks [wandb, trackio, tensorboard], the mode of wandb (offline, "
-        "online, disabled), and a project"
+        default=Tracking(),
+        description="trackers beside the records: sinks [wandb, trackio, tensorboard], W&B's mode (offline, online, "
+        "disabled), and a project",
     )
 
     @field_validator("seeds", mode="before")

@@ -35,7 +35,7 @@ missing: set[str] = set()
 
 
 class Tracker(Protocol):
-    """What keeps one run's rows.  A run that is continued is written anew, so that a new tracker replaces its older files."""
+    """A keeper of one run's rows.  A run that is continued is written anew: a new tracker replaces its older files."""
 
     def begin(self, config: Mapping[str, Any]) -> None:
         """Removes what there is of the run, and begins it."""
@@ -74,8 +74,8 @@ class FileSink:
         elif name not in missing:
             missing.add(name)
             log.warning(
-                "%s does not track these runs: %s is not installed (pip install 'oho-bench[%s]'); their records are complete",
-                name, package, package,
+                "%s does not track these runs: %s is not installed (pip install 'oho-bench[%s]'); their records are"
+                " complete", name, package, package,
             )  # fmt: skip
 
     def record(self, record: Mapping[str, Any]) -> None:
@@ -98,8 +98,8 @@ class FileSink:
         if self.failed:
             return
         if reason := attempt(action, *arguments, seconds=TIMEOUT_SECONDS):
-            self.failed = True
-            log.warning("run %s is no longer tracked by %s (%s); its records are complete", self._run_id, self._name, reason)
+            self.failed, told = True, (self._run_id, self._name, reason)
+            log.warning("run %s is no longer tracked by %s (%s); its records are complete", *told)
 
     def _begin(self, config: Row) -> None:
         self._tracker = self._make()

@@ -1,4 +1,4 @@
-"""TensorBoard as a sink: event files in `DIR/tensorboard/EXPERIMENT/RUN`, which `tensorboard --logdir DIR/tensorboard` shows.
+"""TensorBoard as a sink: event files in `DIR/tensorboard/EXPERIMENT/RUN`, for `tensorboard --logdir DIR/tensorboard`.
 
 Points stand at the training step.  TensorBoard's relative time is counted seconds, because each event's time is the start
 plus those; epochs and counted seconds are scalars as well.  Its own writer would put the host's name into the file's name
@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Mapping
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ class EventFile:
         for leftover in self._folder.parents[1].glob(f"*/*, {self._run_id}/{EVENTS}.*"):
             leftover.unlink()
         self._event = Event
-        self._file = RecordWriter(open(self._folder / f"{EVENTS}.{int(self._began)}.oho-bench", "xb"))
+        file = open(self._folder / f"{EVENTS}.{int(self._began)}.oho-bench", "xb")  # noqa: SIM115  until the run's end
+        self._file = RecordWriter(file)
         self._write(file_version="brain.Event:2")
         self._write(session_log=SessionLog(status=SessionLog.START))
         self._text("spec", json.dumps(config["spec"], indent=1))
@@ -105,9 +107,7 @@ def _histogram(tag: str, value: Mapping[str, Any]) -> Any:
     from torch.utils.tensorboard.summary import histogram_raw
 
     counts, edges = value["values"], value["bins"]
-    if len(counts) == 1:
-        edges = [edges[0], edges[-1]]
-    centres = [(low + high) / 2 for low, high in zip(edges, edges[1:], strict=False)]
+    centres = [(low + high) / 2 for low, high in pairwise(edges)]
     moments = [sum(count * centre**power for count, centre in zip(counts, centres, strict=True)) for power in (0, 1, 2)]
     return histogram_raw(tag, edges[0], edges[-1], *moments, edges[1:], counts)
 

@@ -1,18 +1,21 @@
 """`oho-bench import-wandb`: makes a results folder of what Weights & Biases keeps, so that figures need nothing else.
 
-A run's W&B run has in its configuration the plan of its experiment, in its rows the lines of its records, and in its summary
-its outcome, all of them as JSON (`bench.records.wandb_names`).  They come from W&B's own files, online or offline ones, or
-from a project on a server.  What is not there, such as folders, tracebacks and the files of plug-ins, is said in one line.
+A run's W&B run has in its configuration the plan of its experiment, in its rows the lines of its records, and in its
+summary its outcome, all of them as JSON (`bench.records.wandb_names`).  They come from W&B's own files, or from a project
+on a server.  What is not there, such as folders, tracebacks and the files of plug-ins, is said in one line.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import Any
 
 from bench.records import (
@@ -27,7 +30,9 @@ from bench.records import (
     title_of,
     write_manifest,
 )
-from bench.records.schema import MANIFEST, OUTCOME as OUTCOME_SHAPE, SPEC, misfit, problem_of
+from bench.records.names import checked_experiment
+from bench.records.schema import MANIFEST, SPEC, misfit, problem_of
+from bench.records.schema import OUTCOME as OUTCOME_SHAPE
 from bench.records.wandb_names import OUTCOME, PLAN, RECORDS, TRIAL_NUMBER
 from bench.tracking.transcripts import read_back
 from bench.tracking.wandb_settings import PATIENCE, keep_to_folder, without_files
@@ -100,7 +105,10 @@ def kept_in(source: str) -> Iterator[Kept]:
 
 def _kept_in_files(path: Path) -> Iterator[Kept]:
     for file in [path] if path.is_file() else sorted(path.rglob("run-*.wandb")):
-        held = read_back(file)
+        try:
+            held = read_back(file)
+        except (ValueError, SubprocessError):
+            held = None
         if held is None:
             yield Kept(str(file), {}, {}, ())
         elif TRIAL_NUMBER not in held.config and "run" in held.config:
@@ -108,8 +116,6 @@ def _kept_in_files(path: Path) -> Iterator[Kept]:
 
 
 def _kept_on_server(project: str) -> Iterator[Kept]:
-    import os
-
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         keep_to_folder(Path(scratch))
         for name, value in PATIENCE.items():
@@ -120,48 +126,63 @@ def _kept_on_server(project: str) -> Iterator[Kept]:
         try:
             for run in wandb.Api().runs(project):
                 if TRIAL_NUMBER not in run.config and "run" in run.config:
-                    lines = tuple(row[RECORDS] for row in run.scan_history(keys=[RECORDS]))
+                    rows = run.scan_history()  # with keys of our choice, W&B might sample them
+                    lines = tuple(row.get(RECORDS, "") for row in rows)
                     yield Kept(f"{project}/{run.id}", run.config, dict(run.summary), lines)
         except Exception as error:  # whatever W&B raises, its reason is all that helps
             raise RecordError(f"W&B: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 
+@dataclass(frozen=True)
+class _Planned:
+    """A plan as it was sent, and its runs by id and by label and seed."""
+
+    plan: Mapping[str, Any]
+    by_id: Mapping[str, Mapping[str, Any]]
+    by_label: Mapping[tuple[str, int], Mapping[str, Any]]
+
+
+@lru_cache(maxsize=64)
+def _planned(text: str) -> _Planned:
+    """Returns a plan that was checked.  Most runs of an experiment have the same one.  Raises ValueError."""
+    plan = json.loads(text)
+    try:
+        specs = list(planned_specs(plan["config"]))
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError("the plan is incomplete") from None
+    wrong = misfit({**plan, "experiment": "", "runs": []}, MANIFEST)
+    wrong = wrong or next((wrong for spec in specs if (wrong := misfit(spec, SPEC))), None)
+    if wrong:
+        raise ValueError(wrong)
+    return _Planned(plan, {run_id(spec): spec for spec in specs}, {_label(spec): spec for spec in specs})
+
+
 def _read(kept: Kept) -> _Read:
     """Returns a run, after checking all that is written of it.  Raises `RecordError` for what is no ended run of ours."""
     if not kept.config:
-        raise RecordError(f"{kept.place}: ends before its run does; the run was killed, or its file was cut")
+        raise RecordError(f"{kept.place}: ends before its run does; the run was killed, or the file was cut")
     texts = kept.config.get(PLAN), kept.summary.get(OUTCOME)
     if not all(isinstance(text, str) for text in texts):
-        raise RecordError(f"{kept.place}: has no {PLAN} and no {OUTCOME}; older versions did not send them")
+        raise RecordError(f"{kept.place}: has no {PLAN} or no {OUTCOME}; older versions did not send them")
     try:
-        plan, content = map(json.loads, texts)
+        experiment, planned = checked_experiment(kept.config.get("experiment")), _planned(kept.config[PLAN])
+        label = str(kept.config.get("label")), int(kept.config.get("seed", -1))
+        if kept.config["run"] not in planned.by_id and label not in planned.by_label:
+            raise ValueError("the plan has no such run")
         records = tuple(json.loads(line) for text in kept.lines for line in text.splitlines())
-    except ValueError as error:
+        outcome = _outcome(json.loads(kept.summary[OUTCOME]))
+        if wrong := next(filter(None, map(problem_of, records)), None):
+            raise ValueError(wrong)
+    except (ValueError, TypeError) as error:
         raise RecordError(f"{kept.place}: not as it was sent ({error})") from None
-    problem = _problem(kept, plan, content, records)
-    if problem:
-        raise RecordError(f"{kept.place}: not as it was sent ({problem})")
-    known = {field.name for field in fields(Outcome)}
-    outcome = Outcome(**{**{key: content[key] for key in known & content.keys()}, "status": Status(content["status"])})
-    config = kept.config
-    return _Read(config["run"], config["experiment"], plan, (config["label"], int(config["seed"])), records, outcome)
+    return _Read(kept.config["run"], experiment, planned.plan, label, records, outcome)
 
 
-def _problem(kept: Kept, plan: Any, content: Any, records: tuple[Any, ...]) -> str | None:
-    """Returns what is wrong with what W&B keeps of a run, or None if nothing is."""
-    config = kept.config
-    if not isinstance(plan, dict) or not isinstance(content, dict):
-        return "an object is expected"
-    whole = {**plan, "experiment": config.get("experiment"), "runs": [config.get("run")]}
-    try:
-        specs = list(planned_specs(plan["config"]))
-        label, seed = config["label"], int(config["seed"])
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return "the plan is incomplete"
-    wrong = misfit(whole, MANIFEST) or next((wrong for spec in specs if (wrong := misfit(spec, SPEC))), None)
-    if wrong is None and not any(run_id(spec) == config["run"] or _label(spec) == (label, seed) for spec in specs):
-        wrong = "the plan has no such run"
-    return wrong or misfit(content, OUTCOME_SHAPE) or next(filter(None, map(problem_of, records)), None)
+def _outcome(content: dict[str, Any]) -> Outcome:
+    """Returns an outcome that was checked.  Raises ValueError or TypeError."""
+    if wrong := misfit(content, OUTCOME_SHAPE):
+        raise ValueError(wrong)
+    return Outcome(**{**content, "status": Status(content["status"])})
 
 
 def _label(spec: Mapping[str, Any]) -> tuple[str, int]:
@@ -180,21 +201,19 @@ def _plans(runs: Mapping[str, _Read]) -> dict[str, Mapping[str, Any]]:
 
 def _write(out: Path, plans: Mapping[str, Mapping[str, Any]], runs: Mapping[str, _Read]) -> int:
     """Writes plans and runs, and returns how many runs have another id, because their specs had folders."""
-    specs = {name: list(planned_specs(plan["config"])) for name, plan in plans.items()}
+    planned = {name: _planned(json.dumps(plan)) for name, plan in plans.items()}
     renamed = 0
     for run in runs.values():
-        by_id = {run_id(spec): spec for spec in specs[run.experiment]}
-        by_label = {_label(spec): spec for spec in specs[run.experiment]}
-        spec = by_id.get(run.identity) or by_label[run.label]
-        renamed += run.identity not in by_id
+        plan = planned[run.experiment]
+        spec = plan.by_id.get(run.identity) or plan.by_label[run.label]
+        renamed += run.identity not in plan.by_id
         writer = RunWriter(out, spec)
         for record in run.records:
             writer.append(record)
         writer.close(run.outcome)
         read_run(writer.folder)
-    for name, plan in plans.items():
-        identities = tuple(run_id(spec) for spec in specs[name])
-        write_manifest(out, Manifest(name, tuple(plan["figures"]), plan["config"], identities))
+    for name, content in plans.items():
+        write_manifest(out, Manifest(name, tuple(content["figures"]), content["config"], tuple(planned[name].by_id)))
     return renamed
 
 
