@@ -6,7 +6,9 @@ nothing listens here and nothing leaves the machine.  What trackio shows as time
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -18,6 +20,9 @@ from bench.records.files import check_no_link
 from bench.records.wandb_names import COUNTED_SECONDS, STEP, group_of
 from bench.tracking.file_sink import FileSink, unique_name
 
+STORING_SECONDS = 1.0
+"""The time between two writes, which cost some 20 ms each."""
+
 
 class TrackioRun:
     """One run of a project in trackio's storage, under its name and our run's id."""
@@ -25,8 +30,10 @@ class TrackioRun:
     def __init__(self, folder: Path, *, project: str, name: str, run_id: str, group: str):
         self._folder, self._project, self._name, self._run_id, self._group = folder, project, name, run_id, group
         self._config: dict[str, Any] = {}
+        self._waiting: list[dict[str, Any]] = []
+        """Rows that are not stored yet."""
         self._last: dict[str, Any] = {}
-        self._began, self._rows = datetime.now(UTC), 0
+        self._began, self._rows, self._stored = datetime.now(UTC), 0, -math.inf
 
     def begin(self, config: Mapping[str, Any]) -> None:
         """Removes what the storage has of the run."""
@@ -41,24 +48,29 @@ class TrackioRun:
         self._config |= values
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Stores a row."""
+        """Adds a row, which is stored at once or together with the next ones."""
         self._last = {key: _as_histogram(value) if isinstance(value, Mapping) else value for key, value in row.items()}
-        self._store(self._last)
+        self._waiting.append(self._last)
+        if time.monotonic() - self._stored > STORING_SECONDS:
+            self._store()
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Adds the summary to the configuration: trackio has no other place for what a run has once."""
         self._config |= {key: value for key, value in summary.items() if key not in self._last}
-        if self._last:
-            self._rows -= 1  # the last row is there, and what is there stays
-            self._store(self._last)
+        if self._last and not self._waiting:
+            self._waiting, self._rows = [self._last], self._rows - 1  # the row is there and stays, with a new configuration
+        self._store()
 
-    def _store(self, values: Mapping[str, Any]) -> None:
-        moment = self._began + timedelta(seconds=values[COUNTED_SECONDS])
+    def _store(self) -> None:
+        rows, self._waiting = self._waiting, []
+        moments = [self._began + timedelta(seconds=row[COUNTED_SECONDS]) for row in rows]
         self._storage.bulk_log(
-            self._project, self._name, [dict(values)], steps=[int(values[STEP])], timestamps=[moment.isoformat()],
-            config=self._config, log_ids=[f"{self._run_id}-{self._rows}"], run_id=self._run_id,
+            self._project, self._name, rows, steps=[int(row[STEP]) for row in rows],
+            timestamps=[moment.isoformat() for moment in moments], config=self._config, run_id=self._run_id,
+            log_ids=[f"{self._run_id}-{self._rows + number}" for number in range(len(rows))],
         )  # fmt: skip
-        self._rows += 1
+        self._rows += len(rows)
+        self._stored = time.monotonic()
 
 
 def storage_in(folder: Path) -> Any:
