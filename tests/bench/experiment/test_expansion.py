@@ -63,7 +63,7 @@ MISTAKES = {
     ),
     "an unknown sink": (
         "{mode: disabled}", "{sinks: [wandb, tensorbord]}",
-        r":9:27: tracking.sinks.1: unknown; did you mean 'tensorboard'\? allowed: wandb, trackio, tensorboard \(given 'tensorb",
+        r":9:27: tracking.sinks.1: unknown; did you mean 'tensorboard'\? allowed: wandb, trackio, tensorboard \(given",
     ),
     "a label of spaces": ("{name: fixed}", "{name: fixed, label: '   '}", r":11:19: label: .*not only spaces, is expected"),
     "methods that differ in their labels": (
