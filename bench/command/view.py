@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -38,8 +37,9 @@ def view(root: Path) -> int:
             raise ConfigError(f"{root}: W&B has tracked no run of it; `oho-bench report {root}` needs none")
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise ConfigError(f"view: this is no terminal; `oho-bench report {root}` needs none")
-        command = [sys.executable, "-P", "-m", "wandb", "leet", "run", scratch]
-        return subprocess.run(command, env={**os.environ, "WANDB_ERROR_REPORTING": "false"}).returncode
+        from wandb.util import get_core_path
+
+        return subprocess.run([get_core_path(), "leet", "run", "--no-observability", scratch]).returncode
 
 
 def named_runs(root: Path) -> Iterator[tuple[str, Path]]:

@@ -55,7 +55,8 @@ def read_manifests(root: Path) -> list[Manifest]:
     manifests = []
     for path in sorted((root / "experiments").glob("*.json")):
         content = read_checked(path, MANIFEST, "remove this file and run the experiment again")
-        config, figures, runs = {"seeds": [], **content["config"]}, tuple(content["figures"]), tuple(content["runs"])
+        config, figures, runs = dict(content["config"]), tuple(content["figures"]), tuple(content["runs"])
+        config.setdefault("seeds", [])
         tracked = content.get("project"), content.get("trial_runs"), content.get("mode")
         manifests.append(Manifest(content["experiment"], figures, config, runs, *tracked))
     return manifests

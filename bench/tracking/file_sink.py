@@ -67,7 +67,8 @@ class FileSink:
         self._run_id, self._spec, self._name = run_id, spec, name
         self._has_trials = has_trials(spec["method"])
         self._nonfinite, self._is_evaluated = 0, False
-        self._make, self._tracker = make, None
+        self._make = make
+        self._tracker: Any = None
         self.failed = find_spec(package) is None
         if not self.failed:
             self._guard(self._begin, config_of(run_id, experiment, spec))

@@ -108,8 +108,8 @@ def _histogram(tag: str, value: Mapping[str, Any]) -> Any:
 
     counts, edges = value["values"], value["bins"]
     centres = [(low + high) / 2 for low, high in pairwise(edges)]
-    moments = [sum(count * centre**power for count, centre in zip(counts, centres, strict=True)) for power in (0, 1, 2)]
-    return histogram_raw(tag, edges[0], edges[-1], *moments, edges[1:], counts)
+    total, squares = (sum(count * each**power for count, each in zip(counts, centres, strict=True)) for power in (1, 2))
+    return histogram_raw(tag, edges[0], edges[-1], sum(counts), total, squares, edges[1:], counts)
 
 
 def open_tensorboard(

@@ -1,6 +1,12 @@
 """Results folders that are made of what W&B keeps: its own files, and a project on a small server of the tests' own."""
 
 import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
 from functools import partial
 
 import pandas as pd
@@ -246,6 +252,26 @@ def test_mistakes_are_one_line(tracked, tmp_path):
 
 
 # oho-bench view
+
+
+@pytest.mark.slow
+def test_view_shows_the_runs_in_a_terminal(tracked):
+    terminal, inner = os.openpty()
+    command = [sys.executable, "-m", "bench.cli", "view", tracked]
+    process = subprocess.Popen(
+        command, stdin=inner, stdout=inner, stderr=inner, env={**os.environ, "TERM": "xterm"}, start_new_session=True
+    )
+    try:
+        shown, until = "", time.monotonic() + 60
+        while "run-Random search, Fixed, seed 0" not in shown:
+            assert time.monotonic() < until, shown
+            if select.select([terminal], [], [], 1.0)[0]:
+                shown += os.read(terminal, 65536).decode(errors="replace")
+    finally:
+        os.killpg(process.pid, signal.SIGINT)  # as from the keyboard
+        process.wait(20)
+        os.close(terminal)
+        os.close(inner)
 
 
 def test_view_names_runs_as_readers_do(tracked, tmp_path):
