@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +30,7 @@ from bench.records import (
     title_of,
     write_manifest,
 )
+from bench.records.labels import differ_in_labels_alone
 from bench.records.names import checked_experiment
 from bench.records.schema import MANIFEST, SPEC, misfit, problem_of
 from bench.records.schema import OUTCOME as OUTCOME_SHAPE
@@ -57,8 +58,8 @@ class _Read:
 
     identity: str
     experiment: str
-    plan: Mapping[str, Any]
-    label: tuple[str, int]
+    planned: _Planned
+    spec: Mapping[str, Any]
     records: tuple[Mapping[str, Any], ...]
     outcome: Outcome
 
@@ -86,11 +87,11 @@ def import_wandb(source: str, out: Path) -> Iterator[str]:
             newest[run.identity] = run
     if not newest:
         raise RecordError(f"{source}: {'no run of oho-bench can be imported' if found else 'holds no run of oho-bench'}")
-    plans = _plans(newest)
-    renamed = _write(out, plans, newest)
+    manifests = _manifests(newest.values())
+    renamed = _write(out, manifests, newest.values())
     counts = {"imported": len(newest), "left out": left, "older W&B runs of the same runs left out": older}
     yield ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    yield _lost(plans, renamed)
+    yield _lost(manifests.values(), renamed)
 
 
 def kept_in(source: str) -> Iterator[Kept]:
@@ -137,7 +138,8 @@ def _kept_on_server(project: str) -> Iterator[Kept]:
 class _Planned:
     """A plan as it was sent, and its runs by id and by label and seed."""
 
-    plan: Mapping[str, Any]
+    figures: tuple[str, ...]
+    config: Mapping[str, Any]
     by_id: Mapping[str, Mapping[str, Any]]
     by_label: Mapping[tuple[str, int], Mapping[str, Any]]
 
@@ -147,14 +149,15 @@ def _planned(text: str) -> _Planned:
     """Returns a plan that was checked.  Most runs of an experiment have the same one.  Raises ValueError."""
     plan = json.loads(text)
     try:
-        specs = list(planned_specs(plan["config"]))
+        specs = plan.get("specs") or list(planned_specs(plan["config"]))
     except (KeyError, TypeError, AttributeError):
         raise ValueError("the plan is incomplete") from None
     wrong = misfit({**plan, "experiment": "", "runs": []}, MANIFEST)
     wrong = wrong or next((wrong for spec in specs if (wrong := misfit(spec, SPEC))), None)
     if wrong:
         raise ValueError(wrong)
-    return _Planned(plan, {run_id(spec): spec for spec in specs}, {_label(spec): spec for spec in specs})
+    figures, by_label = tuple(plan["figures"]), {(title_of(spec), spec["seed"]): spec for spec in specs}
+    return _Planned(figures, plan["config"], {run_id(spec): spec for spec in specs}, by_label)
 
 
 def _read(kept: Kept) -> _Read:
@@ -167,15 +170,16 @@ def _read(kept: Kept) -> _Read:
     try:
         experiment, planned = checked_experiment(kept.config.get("experiment")), _planned(kept.config[PLAN])
         label = str(kept.config.get("label")), int(kept.config.get("seed", -1))
-        if kept.config["run"] not in planned.by_id and label not in planned.by_label:
+        spec = planned.by_id.get(kept.config["run"]) or planned.by_label.get(label)
+        if spec is None:
             raise ValueError("the plan has no such run")
         records = tuple(json.loads(line) for text in kept.lines for line in text.splitlines())
         outcome = _outcome(json.loads(kept.summary[OUTCOME]))
         if wrong := next(filter(None, map(problem_of, records)), None):
             raise ValueError(wrong)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RecordError(f"{kept.place}: not as it was sent ({error})") from None
-    return _Read(kept.config["run"], experiment, planned.plan, label, records, outcome)
+    return _Read(kept.config["run"], experiment, planned, spec, records, outcome)
 
 
 def _outcome(content: dict[str, Any]) -> Outcome:
@@ -185,42 +189,38 @@ def _outcome(content: dict[str, Any]) -> Outcome:
     return Outcome(**{**content, "status": Status(content["status"])})
 
 
-def _label(spec: Mapping[str, Any]) -> tuple[str, int]:
-    return title_of(spec), spec["seed"]
+def _manifests(runs: Iterable[_Read]) -> dict[str, Manifest]:
+    """Returns each experiment's plan as repeated calls of `oho-bench run` would have left it."""
+    manifests: dict[str, Manifest] = {}
+    for run in sorted(runs, key=lambda run: run.outcome.finished):
+        name, config = run.experiment, dict(run.planned.config)
+        identities, older = tuple(run.planned.by_id), manifests.get(name)
+        if older and differ_in_labels_alone({**older.config, "seeds": config["seeds"]}, config):
+            identities = (*older.runs, *identities)
+            config["seeds"] = sorted({*older.config["seeds"], *config["seeds"]})
+        manifests[name] = Manifest(name, run.planned.figures, config, tuple(dict.fromkeys(identities)))
+    return manifests
 
 
-def _plans(runs: Mapping[str, _Read]) -> dict[str, Mapping[str, Any]]:
-    """Returns each experiment's plan: that of its newest run, with the seeds of all of them."""
-    plans: dict[str, Mapping[str, Any]] = {}
-    for run in sorted(runs.values(), key=lambda run: run.outcome.finished):
-        before = plans.get(run.experiment, {}).get("config", {}).get("seeds", [])
-        seeds = sorted({*before, *run.plan["config"]["seeds"]})
-        plans[run.experiment] = {**run.plan, "config": {**run.plan["config"], "seeds": seeds}}
-    return plans
-
-
-def _write(out: Path, plans: Mapping[str, Mapping[str, Any]], runs: Mapping[str, _Read]) -> int:
+def _write(out: Path, manifests: Mapping[str, Manifest], runs: Iterable[_Read]) -> int:
     """Writes plans and runs, and returns how many runs have another id, because their specs had folders."""
-    planned = {name: _planned(json.dumps(plan)) for name, plan in plans.items()}
     renamed = 0
-    for run in runs.values():
-        plan = planned[run.experiment]
-        spec = plan.by_id.get(run.identity) or plan.by_label[run.label]
-        renamed += run.identity not in plan.by_id
-        writer = RunWriter(out, spec)
+    for run in runs:
+        writer = RunWriter(out, run.spec)
+        renamed += writer.id != run.identity
         for record in run.records:
             writer.append(record)
         writer.close(run.outcome)
         read_run(writer.folder)
-    for name, content in plans.items():
-        write_manifest(out, Manifest(name, tuple(content["figures"]), content["config"], tuple(planned[name].by_id)))
+    for manifest in manifests.values():
+        write_manifest(out, manifest)
     return renamed
 
 
-def _lost(plans: Mapping[str, Mapping[str, Any]], renamed: int) -> str:
+def _lost(manifests: Iterable[Manifest], renamed: int) -> str:
     """Says what could not be recovered."""
     lost = ["folders in names of files", "tracebacks", "checkpoints"]
-    if '"hash"' in json.dumps(dict(plans)):
+    if any('"place"' in json.dumps(manifest.config) for manifest in manifests):
         lost.append("the files of plug-ins")
     also = f"; {renamed} runs have other ids, since these depended on folders" if renamed else ""
     return f"W&B does not keep {', '.join(lost[:-1])} and {lost[-1]}{also}"

@@ -19,7 +19,7 @@ from wandb_server import KEY, Server
 
 from bench.cli import app
 from bench.command.view import named_runs
-from bench.records import Manifest, Status, read_run, run_id, write_manifest
+from bench.records import Manifest, Status, read_manifests, read_run, run_id, write_manifest
 from bench.records.frames import results
 from bench.run.runner import run
 from bench.tracking import wandb_import
@@ -212,6 +212,24 @@ def test_the_newest_of_several_wandb_runs_counts(hard, tmp_path):
     assert read_run(tmp_path / "again" / kept[0].config["run"]).outcome.counted_seconds == 7.0
 
 
+def test_plans_are_as_repeated_runs_would_have_left_them(hard, tmp_path):
+    """More seeds extend a plan, and other methods replace it, as runs of a sweep do."""
+    root, plan, patch = hard
+    config = plan["config"]
+    first, second, *_ = kept_of(root, {**plan, "config": {**config, "seeds": [0]}})
+    patch.setattr(wandb_import, "kept_in", lambda source: [first, *kept_of(root, {**plan, "specs": []})])
+    list(wandb_import.import_wandb("made up", tmp_path / "again"))
+    assert (tmp_path / "again/experiments/small.json").read_text() == (root / "experiments/small.json").read_text()
+    one = read_run(root / second.config["run"]).spec
+    trial = {"figures": (), "config": {**config, "methods": config["methods"][:1]}, "specs": [one]}
+    its = [each for each in kept_of(root, trial) if each.place == run_id(one)]
+    patch.setattr(wandb_import, "kept_in", lambda source: its)
+    list(wandb_import.import_wandb("made up", tmp_path / "trial"))
+    (manifest,) = read_manifests(tmp_path / "trial")
+    assert manifest.runs == (run_id(one),)
+    assert read_run(tmp_path / "trial" / run_id(one)).spec == one
+
+
 def test_what_was_changed_is_left_out_with_its_reason(hard, tmp_path):
     root, plan, patch = hard
     good = next(kept for kept in kept_of(root, plan) if kept.lines)
@@ -227,6 +245,7 @@ def test_what_was_changed_is_left_out_with_its_reason(hard, tmp_path):
         "the plan is incomplete": changed(config={"plan": json.dumps({"figures": [], "config": {"seeds": [0]}})}),
         "status: one of": changed(summary={"outcome": json.dumps({"status": "splendid"})}),
         "must be a number": changed(lines=('{"kind": "evaluation"}',)),
+        "not as it was sent ('str' object": changed(config={"plan": json.dumps({**plan, "specs": ["x"]})}),
         "not as it was sent (Expecting": changed(lines=("{",)),
     }
     for number, (reason, kept) in enumerate(wrong.items()):
