@@ -47,7 +47,7 @@ def named_runs(root: Path) -> Iterator[tuple[str, Path]]:
     taken: set[str] = set()
     for folder in sorted(root.glob("*/wandb/*run-*")):
         run = folder.parents[1]
-        if folder.parent.is_symlink() or folder.is_symlink() or not folder.is_dir():
+        if not (run / "spec.json").exists() or folder.parent.is_symlink() or folder.is_symlink() or not folder.is_dir():
             continue
         name = file_name(run_name(read_object(run / "spec.json", f"remove {run} to run it again")))
         if trial := TRIAL.search(folder.name):
