@@ -160,6 +160,31 @@ def sync(
 
 
 @app.command()
+def view(directory: Results) -> None:
+    """Open W&B's dashboard for the terminal, `wandb leet`, on a results folder's runs.  It needs no account."""
+    with user_errors():
+        from bench.command.view import view
+
+        code = view(directory)
+    raise typer.Exit(code)
+
+
+@app.command("import-wandb")
+def import_wandb(
+    source: Annotated[
+        str, typer.Argument(metavar="PATH|ENTITY/PROJECT", help="W&B's files, a folder with such files, or a project.")
+    ],
+    out: Annotated[Path, typer.Option(help="The new results folder.", parser=folder_name, metavar="DIR")],
+) -> None:
+    """Make a results folder of what W&B keeps: its files or, with your key, a project on its server."""
+    with user_errors():
+        from bench.tracking.wandb_import import import_wandb
+
+        for line in import_wandb(source, out):
+            print(line, flush=True)
+
+
+@app.command()
 def audit(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of one run, RESULTS/ID.", parser=folder_name)],
     steps: Annotated[int, typer.Option(help="How many steps to audit.")] = 20,

@@ -142,7 +142,8 @@ def _open_sink(run_id: str, spec: Spec, folder: Path, *, place: Place | None, ex
     if place:
         join_sweep(folder, place)
         mode, project = "online", place.project or project
-    return open_sink(run_id, spec, folder, mode=mode, project=project, experiment=experiment.name)
+    plan = {"figures": (), "config": experiment.resolved, "specs": [spec]}
+    return open_sink(run_id, spec, folder, mode=mode, project=project, experiment=experiment.name, plan=plan)
 
 
 def _reported(folder: Path, spec: Spec, open_sink: Callable[[str, Spec, Path], Sink]) -> Outcome | None:

@@ -35,7 +35,7 @@ EXAMPLES = {
     "evaluations": "40",
     "gradient_batches": "4",
     "threads": "1",
-    "tracking": "{mode: offline, project: oho-bench}",
+    "tracking": "{sinks: [wandb], mode: offline, project: oho-bench}",
 }
 """The example values of the keys other than experiment and task."""
 

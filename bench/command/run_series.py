@@ -25,7 +25,7 @@ from bench.records.errors import DeviceLostError
 from bench.records.files import FULL, check_in_place, storing
 from bench.run.disturbances import is_answering
 from bench.run.runner import run
-from bench.tracking.wandb_sink import open_sink
+from bench.tracking.sinks import open_sinks
 
 
 def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *, data_root: Path | None,
@@ -87,11 +87,9 @@ class _Series:
 
     def make(self, number: int, item: Planned) -> None:
         """Makes a run that this process has claimed."""
-        tracking, name = item.experiment.tracking, item.experiment.name
-        sink = partial(
-            open_sink, mode=tracking.mode_in(os.environ), project=tracking.project, experiment=name,
-            trial_runs=tracking.trial_runs,
-        )  # fmt: skip
+        experiment = item.experiment
+        plan = {"figures": experiment.figures, "config": experiment.resolved}
+        sink = partial(open_sinks, experiment=experiment.name, tracking=experiment.tracking, plan=plan)
         self.display.start(number, item.spec)
         with self.journal.within(item.id, item.since):
             outcome = run(

@@ -21,7 +21,7 @@ from bench.experiment.spec import Spec
 from bench.experiment.tasks import TaskRead, read_task
 from bench.experiment.yaml_file import YamlFile, override, read_yaml
 from bench.protocol import Space
-from bench.records import PROTOCOL
+from bench.records import PROTOCOL, planned_specs
 from bench.records.plugins import PluginError
 
 MOST_RUNS = 100_000
@@ -72,8 +72,9 @@ def load_experiment(
         raise file.error(key, misfit)
     common = _common(fields, task, read.space, device)
     chosen = tuple(seeds) if seeds is not None else fields.seeds
-    specs = _specs(file, common, chosen, methods, shocks)
+    _check_count(file, len(chosen) * len(methods) * (1 + len(shocks)))
     resolved = {**common, "methods": methods, "shocks": shocks, "seeds": list(chosen)}
+    specs = tuple(planned_specs(resolved))
     if origins := {figure.name: figure.origin for figure in figures if figure.origin}:
         resolved["figures"] = origins
     return Experiment(
@@ -106,19 +107,9 @@ def _common(fields: ExperimentFields, task: TaskRead, space: Space, device: str)
     }
 
 
-def _specs(
-    file: YamlFile, common: Spec, seeds: Sequence[int], methods: Sequence[Spec], shocks: Sequence[Spec]
-) -> tuple[Spec, ...]:
-    """Returns the spec of each run, in the order they run.
-
-    Seeds are outermost: an interrupted experiment has all methods at the first seeds, so that it can already be compared.
-    """
-    if (count := len(seeds) * len(methods) * (1 + len(shocks))) > MOST_RUNS:
+def _check_count(file: YamlFile, count: int) -> None:
+    if count > MOST_RUNS:
         raise file.error(("seeds",), f"seeds: with methods and shocks {count:,} runs; at most {MOST_RUNS:,} are allowed")
-    return tuple(
-        {**common, "method": method, "seed": seed, **({"shock": shock} if shock else {})}
-        for seed, method, shock in product(seeds, methods, (None, *shocks))
-    )
 
 
 def _catalogue(file: YamlFile, fields: ExperimentFields) -> Catalogue:

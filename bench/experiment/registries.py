@@ -137,6 +137,16 @@ DATA_SETS = Registry(
 
 FIGURES = Registry("oho_bench.figures", "reports.registry:FIGURES")
 
+SINKS = Registry(
+    "oho_bench.sinks",
+    {
+        "wandb": "bench.tracking.sinks:open_wandb",
+        "trackio": "bench.tracking.trackio_sink:open_trackio",
+        "tensorboard": "bench.tracking.tensorboard_sink:open_tensorboard",
+    },
+)
+"""Trackers: functions that open a `bench.tracking.sinks.Sink`.  They affect no result, so that no spec names them."""
+
 
 @dataclass(frozen=True)
 class Kind:

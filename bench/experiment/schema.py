@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from bench.experiment.registries import SINKS
 from bench.experiment.seeds import parse_seeds
 from bench.experiment.shocks import Shock
+from bench.experiment.suggestions import suggestion
 from bench.protocol import Options, Settings
 from bench.records.names import checked_experiment
 from bench.records.wandb_names import TRIAL_RUNS
@@ -50,9 +52,16 @@ class Budget(Settings):
         return self.model_dump()[self.unit]
 
 
-class Tracking(Options):
-    """Where runs are logged beside the records."""
+def _known_sink(given: str) -> str:
+    if given not in SINKS:
+        raise ValueError(f"unknown; {suggestion(given, SINKS)}allowed: {', '.join(SINKS)}")
+    return given
 
+
+class Tracking(Options):
+    """Where runs are logged beside the records.  `mode` and `trial_runs` are W&B's; the other sinks keep local files."""
+
+    sinks: tuple[Annotated[str, AfterValidator(_known_sink)], ...] = ("wandb",)
     mode: Literal["online", "offline", "disabled"] = "offline"
     project: str = Field(default="oho-bench", min_length=1, max_length=LONGEST_PROJECT, pattern=r"^[\w.-]+$")
     trial_runs: int = Field(default=TRIAL_RUNS, ge=0, le=MOST_TRIAL_RUNS)
@@ -106,7 +115,9 @@ class ExperimentFields(Options):
         default=None, ge=1, le=MOST_THREADS, description="threads of PyTorch on a CPU; null takes all cores"
     )
     tracking: Tracking = Field(
-        default=Tracking(), description="Weights & Biases beside the records: mode offline, online, disabled, and a project"
+        default=Tracking(),
+        description="trackers beside the records: sinks [wandb, trackio, tensorboard], W&B's mode (offline, online, "
+        "disabled), and a project",
     )
 
     @field_validator("seeds", mode="before")

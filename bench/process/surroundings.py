@@ -47,7 +47,7 @@ HONOURED: Mapping[str, str] = {
 }
 """Names, or patterns of names, and what they do."""
 CLOSED = (
-    "WANDB_", "MPL", "MATPLOTLIB", "SEABORN_", "PLOTLY_", "TYPST_", "SOURCE_DATE_EPOCH",
+    "WANDB_", "TRACKIO_", "MPL", "MATPLOTLIB", "SEABORN_", "PLOTLY_", "TYPST_", "SOURCE_DATE_EPOCH",
     "TORCH", "PYTORCH_", "ATEN_", "AOT", "INDUCTOR_", "PT2_", "TRITON_", "KINETO_", "FBGEMM_", "PARTITIONER_",
     "CUDA_", "CUDNN_", "CUBLAS", "NVIDIA_TF32_OVERRIDE", "NCCL_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "GOTO_",
     "BLIS_", "VECLIB_", "NUMEXPR_", "DNNL_", "ONEDNN_", "NPY_", "NUMPY_", "SCIPY_", "SKLEARN_", "SCIKIT_LEARN_", "JOBLIB_",

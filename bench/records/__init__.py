@@ -2,7 +2,7 @@
 
 from bench.records.errors import RecordError, ReportError, StorageError
 from bench.records.identity import run_id, title_of
-from bench.records.plans import Manifest, experiments_in, read_manifests, write_manifest
+from bench.records.plans import Manifest, experiments_in, planned_specs, read_manifests, write_manifest
 from bench.records.run_folder import (
     PROTOCOL,
     SCHEMA,
@@ -33,6 +33,7 @@ __all__ = [
     "StorageError",
     "experiments_in",
     "is_damaged",
+    "planned_specs",
     "read_manifests",
     "read_outcome",
     "read_run",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,16 @@ class Manifest:
     mode: str | None = None
 
 
+def planned_specs(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields the spec of each run of a resolved configuration, in the order they run.
+
+    Seeds are outermost: an interrupted experiment has all methods at the first seeds, so that it can already be compared.
+    """
+    common = {key: value for key, value in config.items() if key not in ("methods", "shocks", "seeds", "figures")}
+    for seed, method, shock in product(config["seeds"], config["methods"], (None, *config["shocks"])):
+        yield {**common, "method": method, "seed": seed, **({"shock": shock} if shock else {})}
+
+
 def write_manifest(root: Path, manifest: Manifest) -> None:
     """Writes an experiment's plan, replacing an older plan of the same name."""
     folder = root / "experiments"
@@ -44,7 +55,8 @@ def read_manifests(root: Path) -> list[Manifest]:
     manifests = []
     for path in sorted((root / "experiments").glob("*.json")):
         content = read_checked(path, MANIFEST, "remove this file and run the experiment again")
-        config, figures, runs = {"seeds": [], **content["config"]}, tuple(content["figures"]), tuple(content["runs"])
+        config, figures, runs = dict(content["config"]), tuple(content["figures"]), tuple(content["runs"])
+        config.setdefault("seeds", [])
         tracked = content.get("project"), content.get("trial_runs"), content.get("mode")
         manifests.append(Manifest(content["experiment"], figures, config, runs, *tracked))
     return manifests

@@ -8,6 +8,8 @@ A results folder holds
     ID/outcome.json           how the run ended; written once, atomically, so a run without it is unfinished
     ID/checkpoint.pt          what an unfinished run needs to continue: see `bench.records.checkpoints`
 
+and what trackers keep: `ID/wandb/`, `tensorboard/`, `trackio/`.
+
 Losses and errors are in the units of the spec's task (`Run.units`), times in seconds.  JSON has no NaN, so a non-finite
 number is stored as null and read back as None.  Each line carries a sum of all lines before it
 (`bench.records.json_files`).  If a run has no result, a damaged line, such as the one it was killed in, is left out

@@ -48,8 +48,13 @@ CONFIG = {
     "protocol": "the version of the measuring protocol",
     "commit": "the commit that the run was made with, known at its end",
     "spec": "the whole spec, nested",
+    "plan": "the experiment's resolved configuration and figures as JSON, from which `oho-bench import-wandb` makes a plan",
 }  # fmt: skip
 """Flat keys of a W&B run's configuration.  Other hyperparameters that were drawn stand beside `lr` by their own names."""
+
+PLAN, RECORDS, OUTCOME = "plan", "records", "outcome"
+"""What `oho-bench import-wandb` reads, as JSON: in the configuration the plan, in each row the lines of the records since
+the row before, in the summary the outcome."""
 
 COUNTED_SECONDS, WALL_SECONDS, STEP, EPOCH = "counted_seconds", "wall_seconds", "step", "epoch"
 AXES = {"seconds": COUNTED_SECONDS, "steps": STEP, "epochs": EPOCH}
@@ -85,6 +90,7 @@ SUMMARY = {
     **dict.fromkeys(LAST, "of the last model"),
     "seconds/ACCOUNT": "the ledger's accounts: train, hypergradient, selection, search; setup, evaluation, ...",
     "environment/NAME": "versions and device",
+    "outcome": "the whole outcome as JSON",
 }  # fmt: skip
 """Keys of the summary that a run gets at its end; each metric's last value stands there, too."""
 

@@ -35,7 +35,7 @@ log = logging.getLogger("oho-bench")
 
 
 class Sink(Protocol):
-    """A receiver of what the records receive.  It handles its own exceptions: see `bench.tracking.wandb_sink`."""
+    """A receiver of what the records receive.  It handles its own exceptions: see `bench.tracking.sinks`."""
 
     def record(self, record: dict[str, Any]) -> None:
         """Receives one line of the records."""

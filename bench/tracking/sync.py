@@ -24,10 +24,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bench.process.run_lock import claimed
 from bench.process.signals import Stopper
-from bench.records import Manifest, Run, experiments_in, read_run, title_of
+from bench.records import Manifest, Run, experiments_in, read_run, run_id, title_of
 from bench.records.errors import RecordError
 from bench.records.files import check_no_link, read, reason
 from bench.records.json_files import write_json
@@ -214,7 +215,10 @@ def _recreate(run: Run, identity: str, manifest: Manifest) -> None:
         shutil.rmtree(leftover)
     begin = partial(begin_run, run.folder, mode="offline", identity=identity, axis=axis_of(run.spec))
     project, trial_runs = manifest.project or Tracking().project, _trial_runs(manifest)
-    replay(run, begin, project=project, experiment=manifest.experiment, trial_runs=trial_runs)
+    plan: dict[str, Any] = {"figures": manifest.figures, "config": manifest.config}
+    if run_id(run.spec["method"]) not in map(run_id, manifest.config.get("methods") or ()):
+        plan["specs"] = [run.spec]  # a sweep's trial
+    replay(run, begin, project=project, experiment=manifest.experiment, trial_runs=trial_runs, plan=plan)
 
 
 def _trial_runs(manifest: Manifest) -> int:

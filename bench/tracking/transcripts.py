@@ -61,10 +61,13 @@ class Transcript:
 
 
 def replay(
-    run: Run, begin: Callable[..., Any], *, project: str, experiment: str, trial_runs: int = TRIAL_RUNS
+    run: Run, begin: Callable[..., Any], *, project: str, experiment: str, trial_runs: int = TRIAL_RUNS,
+    plan: Mapping[str, Any] | None = None,
 ) -> bool:  # fmt: skip
     """Sends an ended run to a new sink, as it was sent to its own; returns whether the sink took everything."""
-    sink = WandbSink(run.id, run.spec, begin=begin, project=project, experiment=experiment, trial_runs=trial_runs)
+    sink = WandbSink(
+        run.id, run.spec, begin=begin, project=project, experiment=experiment, trial_runs=trial_runs, plan=plan
+    )
     for record in run.records:
         sink.record(record)
     if run.outcome is not None:
@@ -72,7 +75,9 @@ def replay(
     return not sink.failed
 
 
-def transcripts(run: Run, *, experiment: str, trial_runs: int = TRIAL_RUNS) -> list[Transcript] | None:
+def transcripts(
+    run: Run, *, experiment: str, trial_runs: int = TRIAL_RUNS, plan: Mapping[str, Any] | None = None
+) -> list[Transcript] | None:
     """Returns what an ended run's sink logs, one transcript per W&B run; None if the records lack what it logs."""
     kept: list[Transcript] = []
 
@@ -80,7 +85,7 @@ def transcripts(run: Run, *, experiment: str, trial_runs: int = TRIAL_RUNS) -> l
         kept.append(Transcript(name, config=dict(config), tags=list(tags)))
         return kept[-1]
 
-    return kept if replay(run, begin, project="", experiment=experiment, trial_runs=trial_runs) else None
+    return kept if replay(run, begin, project="", experiment=experiment, trial_runs=trial_runs, plan=plan) else None
 
 
 def read_back(path: Path) -> Transcript | None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from statistics import median
 from typing import Any
 
 import numpy as np
 
 from bench.records import Outcome, Status, title_of
+from bench.records.json_files import finite
 from bench.records.wandb_names import (
     CONFIG,
     COUNTED_SECONDS,
@@ -23,6 +26,7 @@ from bench.records.wandb_names import (
     IS_VALID,
     LAST,
     NONFINITE_VALUES,
+    OUTCOME,
     SELECTED,
     STATUS,
     STEP,
@@ -173,6 +177,7 @@ def summary_of(outcome: Outcome, nonfinite: int) -> Row:
         ENDED_TRIALS: outcome.trials or None,
         "selected_step": final.get("selected_step"),
         COUNTED_SECONDS: outcome.counted_seconds,
+        OUTCOME: as_text({**asdict(outcome), "message": outcome.message.strip().rpartition("\n")[2]}),
     }
     found |= {metric: final.get(column) for metric, column in LAST.items()}
     found |= _section("seconds", outcome.accounts)
@@ -211,6 +216,11 @@ def without_folders(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [without_folders(item) for item in value]
     return FOLDERS.sub("", value) if isinstance(value, str) else value
+
+
+def as_text(value: Mapping[str, Any]) -> str:
+    """Returns a plan or an outcome as JSON without folders: as text, its numbers are kept as they are."""
+    return json.dumps(without_folders(finite(value)))
 
 
 def flat(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

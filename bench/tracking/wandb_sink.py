@@ -7,6 +7,7 @@ intervals of a population, of which there are thousands, are neither.
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -21,6 +22,8 @@ from bench.records.wandb_names import (
     LONGEST_TAG,
     NONFINITE_VALUES,
     OBJECTIVE,
+    PLAN,
+    RECORDS,
     RUN,
     SEARCH,
     SHOCK,
@@ -32,9 +35,11 @@ from bench.records.wandb_names import (
     run_name,
     trial_name,
 )
+from bench.tracking.attempts import attempt
 from bench.tracking.wandb_content import (
     Row,
     alert_of,
+    as_text,
     config_of,
     drawn,
     evaluation_row,
@@ -77,11 +82,15 @@ class WandbSink:
     def __init__(
         self, run_id: str, spec: Mapping[str, Any], *, begin: Callable[..., TrackedRun], project: str, experiment: str,
         offline: Callable[..., TrackedRun] | None = None, trial_runs: int = TRIAL_RUNS,
+        plan: Mapping[str, Any] | None = None,
     ):  # fmt: skip
         self._spec, self._begin, self._project, self._offline = spec, begin, project, offline
         self._run_id, self._experiment, self._trial_runs = run_id, experiment, trial_runs
         self._has_trials = has_trials(spec["method"])
         self._config = config_of(run_id, experiment, spec)
+        self._plan = {PLAN: as_text(plan)} if plan else {}
+        self._unsent: list[str] = []
+        """The lines of the records since the last row, which go with the next one."""
         self._rows: list[Row] = []
         """Those of the trial in progress, which its own W&B run will get."""
         self._trials: list[Mapping[str, Any]] = []
@@ -100,6 +109,9 @@ class WandbSink:
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Logs an evaluation; a finished trial becomes a W&B run of its own."""
+        if self.failed:
+            return
+        self._unsent.append(json.dumps(finite(record)))
         if record["kind"] == "trial" and not self._has_trials:
             return
         log = {
@@ -127,20 +139,7 @@ class WandbSink:
 
     def _attempt(self, action: Callable[..., None], *arguments: Any) -> str:
         """Runs `action` for at most `TIMEOUT_SECONDS`; returns why it failed, or an empty text."""
-        error: list[BaseException] = []
-
-        def attempt() -> None:
-            try:
-                action(*arguments)
-            except BaseException as caught:  # whatever a tracker raises, the run goes on
-                error.append(caught)
-
-        thread = threading.Thread(target=attempt, daemon=True)
-        thread.start()
-        thread.join(TIMEOUT_SECONDS)
-        if error:
-            return f"{type(error[0]).__name__}: {' '.join(str(error[0]).split())}"
-        return f"no answer in {TIMEOUT_SECONDS} s" if thread.is_alive() else ""
+        return attempt(action, *arguments, seconds=TIMEOUT_SECONDS)
 
     def _judge(self, reason: str) -> None:
         if not reason:
@@ -165,7 +164,7 @@ class WandbSink:
 
     def _open(self) -> None:
         begin, job_type = self._begin, SEARCH if self._has_trials else RUN
-        run = self._start(name=run_name(self._spec), job_type=job_type, config=self._config)
+        run = self._start(name=run_name(self._spec), job_type=job_type, config={**self._config, **self._plan})
         if self._begin is begin:  # otherwise the answer came too late
             self._run = run
 
@@ -173,8 +172,13 @@ class WandbSink:
         """Logs one row without the values that are not finite, as in the records, and returns it."""
         self._last = moment(record)
         row = {key: value for key, value in row.items() if value is not None}
-        self._run.log(row)
+        self._run.log({**row, RECORDS: self._sent()})
         return row
+
+    def _sent(self) -> str:
+        """Returns the lines of the records that the next row takes along."""
+        lines, self._unsent = "\n".join(self._unsent), []
+        return lines
 
     def _log_evaluation(self, record: Mapping[str, Any]) -> None:
         if record["step"] == 0 and not self._is_evaluated:  # a shock at step 0 is followed by another evaluation
@@ -208,8 +212,12 @@ class WandbSink:
         run.finish({STATUS: record["status"]})
 
     def _finish(self, outcome: Outcome) -> None:
-        if self._trials and outcome.status is not Status.INTERRUPTED:
-            self._run.log_table(self._last, *trial_table(self._trials))
+        if outcome.status is not Status.INTERRUPTED:
+            rest = {RECORDS: self._sent()} if self._unsent else {}
+            if self._trials:
+                self._run.log_table({**self._last, **rest}, *trial_table(self._trials))
+            elif rest:
+                self._run.log({**self._last, **rest})
         if "commit" in outcome.environment:
             self._run.configure({"commit": outcome.environment["commit"]})
         if message := alert_of(outcome, run_name(self._spec), self._experiment):
@@ -220,12 +228,12 @@ class WandbSink:
 
 def open_sink(
     run_id: str, spec: Mapping[str, Any], folder: Path, *, mode: str, project: str, experiment: str,
-    trial_runs: int = TRIAL_RUNS,
+    trial_runs: int = TRIAL_RUNS, plan: Mapping[str, Any] | None = None,
 ) -> NoSink | WandbSink:  # fmt: skip
     """Returns the sink that `tracking.mode` asks for."""
     if mode == "disabled":
         return NoSink()
-    sink = partial(WandbSink, run_id, spec, project=project, experiment=experiment, trial_runs=trial_runs)
+    sink = partial(WandbSink, run_id, spec, project=project, experiment=experiment, trial_runs=trial_runs, plan=plan)
     identity = identity_in(folder, run_id, experiment)
     begin = partial(begin_run, folder, identity=identity, axis=axis_of(spec))
     if mode == "offline" or unreachable.is_set():

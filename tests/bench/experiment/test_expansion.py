@@ -61,6 +61,10 @@ MISTAKES = {
     "a project longer than W&B takes": (
         "{mode: disabled}", f"{{mode: disabled, project: {'p' * 129}}}", r":9:28: tracking.project: .*at most 128",
     ),
+    "an unknown sink": (
+        "{mode: disabled}", "{sinks: [wandb, tensorbord]}",
+        r":9:27: tracking.sinks.1: unknown; did you mean 'tensorboard'\? allowed: wandb, trackio, tensorboard \(given",
+    ),
     "a label of spaces": ("{name: fixed}", "{name: fixed, label: '   '}", r":11:19: label: .*not only spaces, is expected"),
     "methods that differ in their labels": (
         "{name: fixed}", "{name: fixed, label: A}\n  - {name: fixed, optimizer: sgd, label: B}",

@@ -36,7 +36,8 @@ def tracked(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("DIR", "DATA_DIR", "CACHE_DIR", "ARTIFACT_DIR", "CONFIG_DIR"):
             patch.setenv(f"WANDB_{name}", str(folder))
-        sink = partial(open_sink, mode="offline", project="test", experiment="small")
+        plan = {"figures": (), "config": planned.resolved}
+        sink = partial(open_sink, mode="offline", project="test", experiment="small", plan=plan)
         outcomes = [run(spec, folder / "runs", data_root=None, open_sink=sink) for spec in planned.specs]
     assert outcomes[1].trials > 1
     ids = sorted(path.parent.name for path in folder.glob("runs/*/spec.json"))
