@@ -21,7 +21,7 @@ from oho.engines.repetition import Repeatable
 from oho.float64_closures import Replayed, in_float64, wide
 from oho.optimizer import OHO
 from oho.published import PublishedOHO
-from oho.reverse_twin import Named, Start, Twin
+from oho.reverse_twin import AVERAGED, Named, Start, Twin
 from oho.rules import SGD
 
 
@@ -123,7 +123,9 @@ def _start(optimizer: OHO | PublishedOHO, count: int) -> Start:
         optimizer.rule,
         theta.double(),
         {name: slot.double() for name, slot in state["slots"].items()},
-        {"": state["influence"]["theta"].double()} | {n: t.double() for n, t in state["slot_influence"].items()},
+        {"": state["influence"]["theta"].double()}
+        | {n: t.double() for n, t in state["slot_influence"].items()}
+        | {AVERAGED[n]: t.double() for n, t in state.get("averaged_influence", {}).items()},
         optimizer._recursion.directions,
         [None if xi is None else xi.double() for xi in noise],
         optimizer.discount,
@@ -131,6 +133,9 @@ def _start(optimizer: OHO | PublishedOHO, count: int) -> Start:
         {name: argument.shape for name, argument in optimizer._loss.arguments.given.items()},
         optimizer._recursion.tuning.tuned,
         optimizer._loss.one_step,
+        {AVERAGED[name]: tensor.double() for name, tensor in state.get("averaged", {}).items()},
+        None if optimizer._recursion.averaged is None else optimizer._recursion.averaged.kind,
+        optimizer.steps,
     )
 
 
