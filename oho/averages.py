@@ -104,10 +104,10 @@ def resolve_average(given: Average | str | None) -> Average | None:
     Raises:
         TypeError, ValueError: for another word, a class, or something else.
     """
-    if isinstance(given, str):
-        if given != "schedule-free":
-            raise ValueError(f"average={given!r}: allowed are 'schedule-free', oho.Exponential(1000), oho.Uniform() and None")
+    if given == "schedule-free":
         return ScheduleFree()
+    if isinstance(given, str):
+        raise ValueError(f"average={given!r}: allowed are 'schedule-free', oho.Exponential(1000), oho.Uniform() and None")
     if given is not None and (isinstance(given, type) or not hasattr(given, "weight")):
         kind = given.__name__ if isinstance(given, type) else type(given).__name__
         raise TypeError(f"average: oho.Exponential(1000), oho.Uniform(), 'schedule-free' or None is expected; given {kind}")

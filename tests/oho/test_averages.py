@@ -119,7 +119,8 @@ def test_a_saved_state_goes_on_bit_for_bit(average):
 
 def test_members_have_averages_of_their_own():
     problems = [make_problem(seed) for seed in (0, 1)]
-    stacked = [torch.nn.Parameter(torch.stack(tensors)) for tensors in zip(*(m.parameters() for m, _ in problems), strict=True)]
+    alike = zip(*(model.parameters() for model, _ in problems), strict=True)
+    stacked = [torch.nn.Parameter(torch.stack(tensors)) for tensors in alike]
 
     def losses(batches):
         first, bias, second, offset = stacked
@@ -160,8 +161,9 @@ def test_an_average_out_of_range_is_refused(make):
         make()
 
 
-def halves(model, batch, size=4):
-    return [lambda part=part: loss_of(model, part) for part in ((batch[0][:size], batch[1][:size]), (batch[0][size:], batch[1][size:]))]
+def halves(model, batch):
+    inputs, targets = (tensor.split(4) for tensor in batch)
+    return [lambda part=part: loss_of(model, part) for part in zip(inputs, targets, strict=True)]
 
 
 def test_products_of_a_part_of_the_batch_have_the_mean_of_the_whole():
@@ -188,7 +190,8 @@ def test_products_of_a_part_draw_no_masks_and_move_no_statistics():
     def run(part):
         with torch.random.fork_rng():
             torch.manual_seed(3)
-            model = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.BatchNorm1d(4), torch.nn.Dropout(), torch.nn.Linear(4, 3))
+            layers = torch.nn.Linear(5, 4), torch.nn.BatchNorm1d(4), torch.nn.Dropout(), torch.nn.Linear(4, 3)
+            model = torch.nn.Sequential(*layers)
             _, batches = make_problem()
             batches = [(x.float(), y) for x, y in batches[:4]]
             optimizer = oho.OHO(model.parameters(), oho.SGD(0.1), meta=oho.MetaSGD(0.0), discount=1.0)
@@ -201,3 +204,13 @@ def test_products_of_a_part_draw_no_masks_and_move_no_statistics():
 
     plain, thrifty = run(False), run(True)
     assert all(torch.equal(plain[name], thrifty[name]) for name in plain)
+
+
+def test_the_audit_shows_what_products_of_a_part_cost():
+    model, batches = make_problem()
+    optimizer = oho.OHO(model.parameters(), RULES["momentum"], meta=oho.MetaSGD(0.0), average=oho.Exponential(6))
+    steps = [
+        (lambda b=b: loss_of(model, b), lambda: loss_of(model, batches[-1]), halves(model, b)[0]) for b in batches[:6]
+    ]
+    errors = oho.audit(model, optimizer, steps).relative_error
+    assert all(1e-4 < float(error) < 1 for error in errors.values())

@@ -35,7 +35,7 @@ methods:
 METHOD_LINES = {
     "fixed": "{name: fixed}",
     "step": "{name: step, step_size: 7}",
-    "exponential": "{name: exponential}",
+    "exponential": "{name: exponential, average: 20}",
     "cosine": "{name: cosine}",
     "adam": "{name: adam}",
     "multistep": "{name: multistep, milestones: [1, 2], optimizer: momentum}",
@@ -62,7 +62,7 @@ METHOD_LINES = {
     "tpe-search": "{name: tpe-search, trial_epochs: 2, pruner: hyperband, over: {name: step}}",
     "gp-search": "{name: gp-search, trial_epochs: 2, pruner: median, over: {name: prodigy}}",
     "cma-search": "{name: cma-search, trial_epochs: 2, pruner: successive-halving, over: {name: fixed}}",
-    "population": "{name: population, members: 3, over: {name: fixed, optimizer: adam}}",
+    "population": "{name: population, members: 3, over: {name: fixed, optimizer: adam, average: {name: uniform}}}",
 }
 
 KINDS = {
