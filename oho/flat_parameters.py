@@ -97,7 +97,7 @@ class FlatParameters:
     def put_back(self, values: Sequence[Tensor]) -> None:
         """Copies a tensor for each parameter into the model's own, as `write` does."""
         with torch.no_grad():
-            torch._foreach_copy_(self.tensors, values)
+            torch._foreach_copy_(self.tensors, list(values))
         torch.clear_autocast_cache()
 
     def span(self, index: int) -> slice:

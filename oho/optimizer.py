@@ -117,6 +117,7 @@ class OHO(torch.optim.Optimizer):
         self.meta = self.meta if loss is None else loss.applied_to(self.meta, self.rule)
         self.discount = discount if discount is not None else (DEFAULT_DISCOUNT if meta is None else 1.0)
         self.influence_limit = DEFAULT_LIMIT if meta is None and influence_limit is None else influence_limit
+        self.average = resolve_average(average)
         self.reset_every, self.update_every = reset_every, update_every
         self.on_nonfinite, self.on_phase = on_nonfinite, on_phase
         check_influence(
@@ -133,7 +134,7 @@ class OHO(torch.optim.Optimizer):
         own = groups_of_sets(self.set_map, of_tensors)
         self._recursion = Recursion(
             self.rule, self.meta, self._flat, set_map=self.set_map, groups=own, exact=self.exact,
-            generators=noise_generators(generator, rule, self._flat.rows), loss=loss, average=resolve_average(average),
+            generators=noise_generators(generator, rule, self._flat.rows), loss=loss, average=self.average,
         )  # fmt: skip
         defaults = {name: getattr(rule, name) for name in (*rule.names, "tune")}
         super().__init__(shown_groups(self.set_map, own, self._flat), defaults)

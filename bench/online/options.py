@@ -42,6 +42,16 @@ class OnlineOptions(InitialValues):
         """What shares one value."""
         return "global"
 
+    @property
+    def kind_of_average(self) -> oho.Exponential | oho.Uniform | oho.ScheduleFree | None:
+        """The library's average, if there is one."""
+        return None
+
+    @property
+    def curvature_part(self) -> float | None:
+        """The part of a batch from which products are taken; None is all of it."""
+        return None
+
     def rule(self, values: Mapping[str, float], *, tune: tuple[str, ...], temperature: float = 0.0) -> Rule:
         """Returns the update rule with these hyperparameters, of which those in `tune` are tuned."""
         return oho.SGD(**values, tune=tune, temperature=temperature)
@@ -107,6 +117,11 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
     def kind_of_average(self) -> oho.Exponential | oho.Uniform | oho.ScheduleFree | None:
         """The library's average, if there is one."""
         return None if self.average is None else self.average.kind()
+
+    @property
+    def curvature_part(self) -> float | None:
+        """The part of a batch from which products are taken; None is all of it."""
+        return self.curvature_fraction
 
     def rule(self, values: Mapping[str, float], *, tune: tuple[str, ...], temperature: float = 0.0) -> Rule:
         """Returns the update rule with these hyperparameters, of which those in `tune` are tuned."""
