@@ -5,13 +5,16 @@ A stepper makes one update from a loss.  Training code sees nothing else of an o
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+import oho
 from bench.protocol import packed, unpacked
+from bench.protocol.averages import Exchange
 from bench.protocol.optimizers import Adam, AdamW, AnyOptimizer, Momentum
 
 Closure = Callable[[], Tensor]
@@ -100,8 +103,69 @@ class TorchStepper:
         self.optimizer.state.clear()
         self.optimizer.state.update(unpacked(saved["state"], parameters))
 
+    def take_state(self, source: TorchStepper) -> None:
+        """Takes over another optimizer's slots but keeps the optimizer's own hyperparameters."""
+        groups = self.optimizer.param_groups
+        own = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+        self.optimizer.load_state_dict(copy.deepcopy(source.optimizer.state_dict()))
+        for group, values in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(values)
+
     def _parameters(self) -> list[Tensor]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+
+class AveragedStepper:
+    """A stepper whose model, when it is evaluated, holds an average of the weights of all its updates."""
+
+    def __init__(self, stepper: TorchStepper, kind: oho.Exponential | oho.Uniform, model: nn.Module):
+        self.stepper, self.kind, self.model = stepper, kind, model
+        self.average = [parameter.detach().clone() for parameter in model.parameters()]
+        self.steps, self.exchange = 0, Exchange()
+
+    def step(self, loss: Closure, lr: float | None) -> Tensor:
+        """Makes one update, which the average follows."""
+        value = self.stepper.step(loss, lr)
+        self.steps += 1
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, list(self.model.parameters()), self.kind.weight(self.steps))
+        return value
+
+    def training(self) -> None:
+        """Puts the weights of the training into the model."""
+        self.exchange.training(self.model)
+        self.stepper.training()
+
+    def evaluation(self) -> None:
+        """Puts the average into the model."""
+        self.stepper.evaluation()
+        self.exchange.evaluation(self.model, self.average)
+
+    def hyper(self) -> dict[str, float]:
+        """Returns what the averaged stepper adapts."""
+        return self.stepper.hyper()
+
+    def assign(self, name: str, value: float) -> None:
+        """Changes a hyperparameter of the averaged stepper."""
+        self.stepper.assign(name, value)
+
+    def saved(self) -> dict[str, Any]:
+        """Returns the average, the weights, and what the averaged stepper saves."""
+        own = {"average": packed(self.average), "steps": self.steps, **self.exchange.saved()}
+        return {"averaged": own, "stepper": self.stepper.saved()}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Continues, bit for bit, from what another stepper has `saved`."""
+        own = saved["averaged"]
+        self.average, self.steps = unpacked(own["average"]), own["steps"]
+        self.exchange.restore(own)
+        self.stepper.restore(saved["stepper"])
+
+    def take_state(self, source: AveragedStepper) -> None:
+        """Takes over another's average and slots, once the model holds what the other's does."""
+        self.average, self.steps = [tensor.clone() for tensor in source.average], source.steps
+        self.exchange.restore(source.exchange.saved())
+        self.stepper.take_state(source.stepper)
 
 
 def torch_optimizer(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import random
 from collections.abc import Mapping
@@ -12,7 +11,6 @@ from typing import Any
 from pydantic import Field
 from torch import nn
 
-from baselines.optimizers import TorchStepper
 from baselines.training import Training, TrainingState, is_scheduled_training
 from bench.protocol import Dimension, Ledger, MethodEntry, Options, State, Task, Trial, adopt, draw, remade, stream_seed
 
@@ -182,10 +180,8 @@ class Population:
         model, found = state.members[target].model, state.members[source]
         options = found.options.replace(self._vary(found, chance))
         model.load_state_dict(found.model.state_dict())
-        stepper = options.stepper(model)
-        assert isinstance(stepper, TorchStepper)
-        assert isinstance(found.stepper, TorchStepper)
-        _take_state(stepper.optimizer, found.stepper.optimizer)
+        stepper: Any = options.stepper(model)
+        stepper.take_state(found.stepper)
         state.members[target] = TrainingState(
             task=state.task, seed=state.seed, model=model, hyper=dict(options.values()), step=found.step, trial=target,
             trial_step=found.trial_step, incumbent=found.incumbent, options=options, stepper=stepper,
@@ -202,14 +198,6 @@ class Population:
         if chance.random() < self.options.redraw:
             return law.at(chance.random())
         return law.near(value, chance.choice(self.options.factors))
-
-
-def _take_state(optimizer: Any, source: Any) -> None:
-    """Takes over another optimizer's slots but keeps the optimizer's own hyperparameters."""
-    own = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(copy.deepcopy(source.state_dict()))
-    for group, values in zip(optimizer.param_groups, own, strict=True):
-        group.update(values)
 
 
 POPULATION = MethodEntry(

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, Self
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from baselines import schedules
-from baselines.optimizers import Stepper, TorchStepper, torch_optimizer
+from baselines.optimizers import AveragedStepper, Stepper, TorchStepper, torch_optimizer
 from baselines.schedules import Place
 from bench.protocol import Batches, Kick, Ledger, MethodEntry, Space, State, Task, draw, remade, train
+from bench.protocol.averages import PlainAverage, left_out
 from bench.protocol.optimizers import Adam, InitialValues, WithOptimizer
 
 
@@ -52,7 +54,12 @@ class TrainingOptions(Protocol):
 
 
 class ScheduledOptions(WithOptimizer, schedules.Constant):
-    """An optimizer with a schedule.  A value of null is drawn from the experiment's space, by the seed."""
+    """An optimizer with a schedule.  A value of null is drawn from the experiment's space, by the seed.
+
+    With an `average` of the weights it is the average that is validated, selected and tested.
+    """
+
+    average: PlainAverage = Field(default=None, exclude_if=left_out)
 
     @property
     def initial_lr(self) -> float | None:
@@ -69,7 +76,12 @@ class ScheduledOptions(WithOptimizer, schedules.Constant):
         assert self.lr is not None
         assert self.weight_decay is not None
         parameters = model.parameters()
-        return TorchStepper(torch_optimizer(self.optimizer, parameters, lr=self.lr, weight_decay=self.weight_decay))
+        plain = TorchStepper(torch_optimizer(self.optimizer, parameters, lr=self.lr, weight_decay=self.weight_decay))
+        return plain if self.average is None else AveragedStepper(plain, self.average.kind(), model)
+
+    def details(self) -> list[str]:
+        """Returns the optimizer's label unless it is the usual one, and the average's if there is one."""
+        return [*super().details(), *(() if self.average is None else (self.average.label,))]
 
 
 class FixedOptions(ScheduledOptions):

@@ -8,6 +8,7 @@ Source: Im, Savin, Cho, "Online hyperparameter optimization by real-time recurre
 
 from oho import losses
 from oho.audit import Audit, audit
+from oho.averages import Exponential, ScheduleFree, Uniform
 from oho.check import Check, Checked, check
 from oho.engines.curvature import double_backward, pearlmutter
 from oho.engines.repeating import finite_difference, forward_over_reverse
@@ -29,6 +30,7 @@ __all__ = [
     "Audit",
     "Check",
     "Checked",
+    "Exponential",
     "Layerwise",
     "LossHyper",
     "MetaAdam",
@@ -36,7 +38,9 @@ __all__ = [
     "MetaSign",
     "Momentum",
     "PublishedOHO",
+    "ScheduleFree",
     "Sets",
+    "Uniform",
     "audit",
     "check",
     "default_meta",

@@ -21,7 +21,7 @@ from oho.engines.repetition import Repeatable
 from oho.float64_closures import Replayed, in_float64, wide
 from oho.optimizer import OHO
 from oho.published import PublishedOHO
-from oho.reverse_twin import Named, Start, Twin
+from oho.reverse_twin import AVERAGED, Named, Start, Twin
 from oho.rules import SGD
 
 
@@ -61,7 +61,7 @@ class Audit:
         return "\n".join([*lines, f"a product of the twin against central differences of gradients: {check}"])
 
 
-def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple[Closure, Closure]]) -> Audit:
+def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple[Closure, ...]]) -> Audit:
     """Takes the optimizer through `steps`, as the run would, and compares its last hypergradient with the twin's.
 
     Sets whose gradient is nothing but round-off (biases before a batch norm) differ by any amount, and under Adam make
@@ -70,8 +70,9 @@ def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple
     Args:
         model: what the closures compute with; all parameters of the optimizer are its own.
         optimizer: at any point of a run.  It and the model are left as after `optimizer.step` on each of `steps`.
-        steps: (train_closure, valid_closure) of each step; the last step must be one with a meta-step.  In a loop, bind
-            the batch: `lambda batch=batch: ...`.
+        steps: (train_closure, valid_closure) of each step, and its curvature_closure where it has one; the twin takes
+            products of the whole batch all the same.  The last step must be one with a meta-step.  In a loop, bind the
+            batch: `lambda batch=batch: ...`.
 
     Raises:
         TypeError: for something else instead of these.
@@ -84,16 +85,21 @@ def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple
         given = f"{type(model).__name__} and {type(optimizer).__name__}"
         raise TypeError(f"audit: a model and its oho.OHO are expected, given {given}")
     steps = list(steps)
-    if not all(isinstance(pair, tuple) and len(pair) == 2 and all(map(callable, pair)) for pair in steps):
-        raise TypeError("audit: each step must be a pair (train_closure, valid_closure)")
+    if not all(isinstance(step, tuple) and len(step) in (2, 3) and all(map(callable, step)) for step in steps):
+        raise TypeError(
+            "audit: each step must be a pair (train_closure, valid_closure), or three with its curvature_closure"
+        )
     device = optimizer._flat.tensors[0].device
-    pairs = [(Replayed(train, model, device), Replayed(valid, model, device)) for train, valid in steps]
+    pairs = [(Replayed(train, model, device), Replayed(valid, model, device)) for train, valid, *_ in steps]
     _check(model, optimizer, len(pairs))
     product = _compared(pairs[0][0], optimizer)
     start, values = _start(optimizer, len(pairs)), []
-    for train, valid in pairs:
+    for (train, valid), (_, _, *part) in zip(pairs, steps, strict=True):
         values.append(_values(optimizer))
-        optimizer.step(train, valid)
+        if part and isinstance(optimizer, OHO):
+            optimizer.step(train, valid, curvature_closure=part[0])
+        else:
+            optimizer.step(train, valid)
     for closure in itertools.chain.from_iterable(pairs):
         closure.replaying = True
     with in_float64(model) as dtype, wide(dtype):
@@ -123,7 +129,9 @@ def _start(optimizer: OHO | PublishedOHO, count: int) -> Start:
         optimizer.rule,
         theta.double(),
         {name: slot.double() for name, slot in state["slots"].items()},
-        {"": state["influence"]["theta"].double()} | {n: t.double() for n, t in state["slot_influence"].items()},
+        {"": state["influence"]["theta"].double()}
+        | {n: t.double() for n, t in state["slot_influence"].items()}
+        | {AVERAGED[n]: t.double() for n, t in state.get("averaged_influence", {}).items()},
         optimizer._recursion.directions,
         [None if xi is None else xi.double() for xi in noise],
         optimizer.discount,
@@ -131,6 +139,9 @@ def _start(optimizer: OHO | PublishedOHO, count: int) -> Start:
         {name: argument.shape for name, argument in optimizer._loss.arguments.given.items()},
         optimizer._recursion.tuning.tuned,
         optimizer._loss.one_step,
+        {AVERAGED[name]: tensor.double() for name, tensor in state.get("averaged", {}).items()},
+        None if optimizer._recursion.averaged is None else optimizer._recursion.averaged.kind,
+        optimizer.steps,
     )
 
 

@@ -92,8 +92,12 @@ class FlatParameters:
 
         Under `torch.autocast`, PyTorch keeps cast parameters for as long as the outermost block lasts: they are dropped.
         """
+        self.put_back(self.split(flat))
+
+    def put_back(self, values: Sequence[Tensor]) -> None:
+        """Copies a tensor for each parameter into the model's own, as `write` does."""
         with torch.no_grad():
-            torch._foreach_copy_(self.tensors, self.split(flat))
+            torch._foreach_copy_(self.tensors, list(values))
         torch.clear_autocast_cache()
 
     def span(self, index: int) -> slice:

@@ -18,7 +18,7 @@ Equations 4 to 7 of arXiv 2102.07813 are this transition for SGD.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast, overload
 
 import torch
@@ -38,15 +38,29 @@ SMALLEST_WIDTH = 1 << 12
 
 @dataclass(frozen=True)
 class Influence:
-    """d(state)/d(hyperparameters): `theta` (K, M, N) and, for each slot, `slots[name]` (K, M, N).  Changed in place."""
+    """d(state)/d(hyperparameters): `theta` (K, M, N) and, for each slot, `slots[name]` (K, M, N).  Changed in place.
+
+    `theta` is that of the weights at which gradients are taken; `averaged` those of `AveragedWeights`.
+    """
 
     theta: Tensor
     slots: dict[str, Tensor]
+    averaged: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All tangents."""
-        return (self.theta, *self.slots.values())
+        return (self.theta, *self.slots.values(), *self.averaged.values())
+
+    @property
+    def judged(self) -> Tensor:
+        """That of the weights at which validation losses are taken."""
+        return self.averaged.get("average", self.theta)
+
+    @property
+    def moving(self) -> Influence:
+        """Those that the update rule moves."""
+        return Influence(self.averaged["iterate"], self.slots) if "iterate" in self.averaged else self
 
     def scale(self, factor: float) -> None:
         """Multiplies all tangents."""

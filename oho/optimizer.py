@@ -12,11 +12,13 @@
 
 Each step: gradient and products H (μ Z), with ∂g/∂h in rows of the loss, on one training batch; update of θ and Z together;
 then, if a meta-step is due, v on a validation batch, d = v · Z, and a step of the meta-rule.  Source: arXiv 2102.07813.
+With an average of the weights, v is taken there, and Z is the average's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -25,6 +27,7 @@ from torch import Tensor
 
 from oho.ambient import outside_autocast
 from oho.argument_checks import Made, check_influence, check_rule, noise_generators
+from oho.averages import Average, in_place_of, resolve_average
 from oho.engines.curvature import Closure, Derivatives, Engine
 from oho.flat_parameters import Given, flat_parameters
 from oho.freed_memory import keep_freed_memory
@@ -64,6 +67,8 @@ class OHO(torch.optim.Optimizer):
         influence_limit: c; a row of the influence in which the norm of d(parameters)/d(log h) exceeds c times that of the
             parameters is shortened to that: where training is unstable, it would grow without bound.  None is
             DEFAULT_LIMIT if `meta` is None, else no limit; math.inf is no limit in any case.
+        average: `Exponential(horizon)`, `Uniform(start)` or "schedule-free", an average of the weights: hyperparameters
+            follow the validation loss of the average, which `averaged()` puts into the model; None is no average.
         reset_every: steps after which the influence is set to zero; 0 is never.
         update_every: steps between two meta-steps; the influence follows every step all the same.
         curvature: "pearlmutter" (products of layered networks by sweeps over a tape, of all other models as the next),
@@ -94,6 +99,7 @@ class OHO(torch.optim.Optimizer):
         influence: str = "exact",
         discount: float | None = None,
         influence_limit: float | None = None,
+        average: Average | str | None = None,
         reset_every: int = 0,
         update_every: int = 1,
         curvature: str | Engine = "pearlmutter",
@@ -111,6 +117,7 @@ class OHO(torch.optim.Optimizer):
         self.meta = self.meta if loss is None else loss.applied_to(self.meta, self.rule)
         self.discount = discount if discount is not None else (DEFAULT_DISCOUNT if meta is None else 1.0)
         self.influence_limit = DEFAULT_LIMIT if meta is None and influence_limit is None else influence_limit
+        self.average = resolve_average(average)
         self.reset_every, self.update_every = reset_every, update_every
         self.on_nonfinite, self.on_phase = on_nonfinite, on_phase
         check_influence(
@@ -127,7 +134,7 @@ class OHO(torch.optim.Optimizer):
         own = groups_of_sets(self.set_map, of_tensors)
         self._recursion = Recursion(
             self.rule, self.meta, self._flat, set_map=self.set_map, groups=own, exact=self.exact,
-            generators=noise_generators(generator, rule, self._flat.rows), loss=loss,
+            generators=noise_generators(generator, rule, self._flat.rows), loss=loss, average=self.average,
         )  # fmt: skip
         defaults = {name: getattr(rule, name) for name in (*rule.names, "tune")}
         super().__init__(shown_groups(self.set_map, own, self._flat), defaults)
@@ -194,7 +201,13 @@ class OHO(torch.optim.Optimizer):
         """Steps in which the limit of the influence acted: an int, or (M,) with members."""
         return self._recursion.counts.shortened
 
-    def step(self, closure: Closures | None = None, valid_closure: Closures | None = None) -> Tensor:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self,
+        closure: Closures | None = None,
+        valid_closure: Closures | None = None,
+        *,
+        curvature_closure: Closures | None = None,
+    ) -> Tensor:
         """Makes one update of parameters, influence and, if due, hyperparameters.  Returns the training loss, detached.
 
         `closure` computes the training loss of the model as it is, a scalar, or (M,) with members, and leaves the backward
@@ -202,6 +215,8 @@ class OHO(torch.optim.Optimizer):
         computes the validation loss, and is called only when a meta-step is due; without it none is made.  A list of
         closures, one for each micro-batch, stands for the mean of their losses and needs the memory of one.  Modules with
         a mode of their own (dropout) are switched by the closures: `model.train()` in one, `model.eval()` in the other.
+        `curvature_closure`, if given, is the training loss of a part of the batch, from which products are taken in place
+        of the whole: their mean is the same, at a fraction of the cost.
 
         Raises:
             TypeError, ValueError: for a closure that returns something else, or a model converted to another dtype or
@@ -212,14 +227,16 @@ class OHO(torch.optim.Optimizer):
         self._made.check()
         train = self._loss.bound(listed(closure, "training"), self._recursion.tuning.values)
         valid = [] if valid_closure is None else self._loss.unbound(listed(valid_closure, "validation"))
+        part = [] if curvature_closure is None else listed(curvature_closure, "curvature")
+        part = self._loss.bound(part, self._recursion.tuning.values)
         with outside_autocast(self._flat.tensors[0].device) as under:
-            return self._step([under(closure) for closure in train], [under(closure) for closure in valid])
+            return self._step(*([under(closure) for closure in closures] for closures in (train, valid, part)))
 
-    def _step(self, train: list[Closure], valid: list[Closure]) -> Tensor:
+    def _step(self, train: list[Closure], valid: list[Closure], part: list[Closure]) -> Tensor:
         recursion = self._recursion
         is_due = bool(valid and recursion.tuning.tuned) and (self.steps + 1) % self.update_every == 0
         one_step = OneStep(self._loss, recursion, train) if is_due and self._loss.one_step else None
-        found = self._differentiate(train if one_step is None else one_step.closures)
+        found = self._differentiate(train if one_step is None else one_step.closures, part)
         self._phase("hypergradient")
         with torch.no_grad():
             if one_step is not None:
@@ -228,7 +245,8 @@ class OHO(torch.optim.Optimizer):
             if self.influence_limit is not None:
                 recursion.shorten_influence(self.influence_limit)
         if is_due:
-            vector = self._loss.validation_gradient(valid)
+            with self.averaged():
+                vector = self._loss.validation_gradient(valid)
             greedy = {} if one_step is None else one_step.hypergradients(vector)
             with torch.no_grad():
                 recursion.meta_step(vector, one_step=greedy, on_nonfinite=self.on_nonfinite)
@@ -237,6 +255,20 @@ class OHO(torch.optim.Optimizer):
             recursion.influence.clear()
         self._phase("train")
         return found.losses
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Puts the average of the weights into the model for a block: to evaluate it, or to save it.
+
+        Afterwards the weights are those of the training again, bit for bit.  Without an average nothing changes.  A model
+        with batch norm needs statistics of its own there, as `torch.optim.swa_utils.update_bn` makes them.
+        """
+        averaged = self._recursion.averaged
+        if averaged is None:
+            yield
+        else:
+            with in_place_of(self._flat, averaged.average):
+                yield
 
     @torch.no_grad()
     def influence_norm(self) -> dict[str, Tensor]:
@@ -290,12 +322,14 @@ class OHO(torch.optim.Optimizer):
         for group in groups:
             self.add_param_group(group)
 
-    def _differentiate(self, closures: Sequence[Closure]) -> Derivatives:
-        """Returns loss, gradient, and products of the discounted influence, each a mean over the closures."""
+    def _differentiate(self, closures: Sequence[Closure], part: Sequence[Closure]) -> Derivatives:
+        """Returns loss, gradient, and products of the discounted influence, each a mean over closures."""
         influence = self._recursion.influence
         if self.discount == 0:
             influence.clear()
-        found = self._loss.differentiate(closures, influence.theta, discount=self.discount, phase=self._phase)
+        found = self._loss.differentiate(
+            closures, influence.theta, discount=self.discount, phase=self._phase, curvature=part
+        )
         if 0 < self.discount < 1:  # after the closures, so that one that raises leaves the influence as it was
             influence.scale(self.discount)
         return found

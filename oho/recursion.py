@@ -6,7 +6,7 @@ N       size             ()         tuned elements of one member
 K       tangents         ()         rows of the influence
 θ       parameters       (M, N)     the model's own
 Z       influence        (K, M, N)  dθ/dh
-v       validation       (M, N)     gradient of the validation loss at the new θ
+v       validation       (M, N)     gradient of the validation loss at the new θ, or at its average
 d       hypergradient    (M, S)     v · Z for each set: d(validation loss)/dh; (M, V) for one of the loss
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oho.averages import Average, AveragedWeights
 from oho.directions import directions_of
 from oho.engines.curvature import Derivatives
 from oho.flat_parameters import FlatParameters
@@ -36,10 +37,13 @@ STATE_KEYS = (
     "steps", "skipped", "shortened", "hyper", "hypergradient", "memory", "slots", "influence", "slot_influence",
     "generators",
 )  # fmt: skip
+AVERAGED_KEYS = ("averaged", "averaged_influence")
 
 
 class Recursion:
     """Slots, influence, hyperparameters (`tuning`), `counts` of what guards did, and the number of `steps` made.
+
+    `averaged` is the average of the weights, if there is one.
 
     It starts with initial values, empty slots and no influence.  `groups` are those of the sets, in their order.
     """
@@ -55,6 +59,7 @@ class Recursion:
         exact: bool,
         generators: list[torch.Generator],
         loss: LossHyper | None = None,
+        average: Average | None = None,
     ):
         self.rule, self.set_map, self.generators, self._flat = rule, set_map, generators, flat
         self._master = MasterCopy(flat)
@@ -68,13 +73,19 @@ class Recursion:
         self.slots: Slots = {name: torch.zeros_like(like) for name in rule.slot_names}
         self.slots.update({name: like.new_zeros(flat.rows, 1) for name in rule.counter_names})
         shape = (self.directions.rows, *like.shape)
-        self.influence = Influence(like.new_zeros(shape), {name: like.new_zeros(shape) for name in rule.slot_names})
+        self.averaged = None if average is None else AveragedWeights(average, like)
+        theta = like.new_zeros(shape)
+        self.influence = Influence(
+            theta,
+            {name: like.new_zeros(shape) for name in rule.slot_names},
+            {} if self.averaged is None else self.averaged.empty_influence(theta),
+        )
         self.counts = GuardCounts(flat.members)
         self.steps = 0
 
     def advance(self, found: Derivatives) -> None:
         """Moves parameters, slots and influence; a tensor without a gradient keeps its own, as in torch.optim."""
-        theta, unused = self._master.gather(), found.unused
+        theta, unused = self._weights(), found.unused
         if unused:  # from here on the counts of steps differ between tensors
             for name in self.rule.counter_names:
                 self.slots[name] = self.slots[name].expand_as(theta).clone()
@@ -87,7 +98,7 @@ class Recursion:
             slots=self.slots,
             hyper=self._of_rule(),
             noise=self.noise(theta),
-            influence=self.influence,
+            influence=self.influence.moving,
             products=found.products,
             directions=self.directions,
         )
@@ -99,8 +110,16 @@ class Recursion:
             for state, tangent in zip(self.influence.tensors, tangents, strict=True):
                 state[..., span] = tangent
         self.slots = slots_next
-        self._master.write(theta_next)
         self.steps += 1
+        if self.averaged is not None:
+            influence = self.influence
+            theta_next = self.averaged.follow(theta_next, influence.theta, influence.averaged, step=self.steps)
+        self._master.write(theta_next)
+
+    def _weights(self) -> Tensor:
+        """Returns what the update rule moves, (M, N): the model's parameters, unless an average leads them."""
+        iterate = None if self.averaged is None else self.averaged.iterate
+        return self._master.gather() if iterate is None else iterate
 
     def shorten_influence(self, limit: float) -> None:
         """Shortens the rows in which d(parameters)/d(log h) is longer than the limit times the parameters."""
@@ -111,12 +130,15 @@ class Recursion:
         self.counts.add_shortened(self.influence.shorten(self.directions.per_row(values), longest))
 
     def gradient_pullback(self, gradient: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Returns θ and, of the step that is about to be made with g (M, N), v -> (∂θ'/∂g)ᵀ v, all (M, N)."""
-        theta = self._master.gather()
+        """Returns θ and, of the step that is about to be made with g (M, N), v -> (∂θ'/∂g)ᵀ v, all (M, N).
+
+        With an average, θ' stands for it.
+        """
         pull = gradient_pullback(
-            self.rule, self.set_map, theta=theta, gradient=gradient, slots=self.slots, hyper=self._of_rule()
+            self.rule, self.set_map, theta=self._weights(), gradient=gradient, slots=self.slots, hyper=self._of_rule()
         )  # fmt: skip
-        return theta, pull
+        weight = 1.0 if self.averaged is None else self.averaged.kind.weight(self.steps + 1)
+        return self._master.gather(), lambda vector: pull(weight * vector)
 
     def _of_rule(self) -> dict[str, Tensor]:
         return {name: self.tuning.values[name] for name in self.rule.names}
@@ -129,7 +151,7 @@ class Recursion:
         Raises:
             FloatingPointError: where one is not, if `on_nonfinite` is "raise".
         """
-        found = self.directions.hypergradients(self.influence.theta, vector, self.set_map)
+        found = self.directions.hypergradients(self.influence.judged, vector, self.set_map)
         finite = self.tuning.step({**found, **one_step})
         if not bool(finite.all()):
             self._skip(~finite, on_nonfinite)
@@ -172,7 +194,13 @@ class Recursion:
             "slot_influence": copied(self.influence.slots),
             "generators": [generator.get_state() for generator in self.generators],
             **self._master.state(),
+            **self._averaged_state(),
         }
+
+    def _averaged_state(self) -> dict[str, Any]:
+        if self.averaged is None:
+            return {}
+        return self.averaged.state() | {"averaged_influence": copied(self.influence.averaged)}
 
     def load(self, state: dict[str, Any]) -> None:
         """Takes over what `state` holds.
@@ -180,23 +208,30 @@ class Recursion:
         Raises:
             ValueError: if names, shapes or dtypes are another optimizer's; nothing is changed then.
         """
-        require(state, STATE_KEYS)
-        like = self.influence.theta
+        require(state, STATE_KEYS if self.averaged is None else (*STATE_KEYS, *AVERAGED_KEYS))
+        if self.averaged is None and AVERAGED_KEYS[0] in state:
+            raise ValueError("state: it has an average of the weights, this optimizer none; make it with the same average=")
+        like, averaged = self.influence.theta, self.averaged
         loaded = {
             key: load_tensors(key, state, mine, like.device)
             for key, mine in (
                 ("slots", self.slots),
                 ("influence", {"theta": like}),
                 ("slot_influence", self.influence.slots),
+                *(() if averaged is None else (("averaged_influence", self.influence.averaged),)),
             )
         }
+        averaged = None if averaged is None else averaged.loaded(state)
         tuning, counts = self.tuning.loaded(state, like.device), self.counts.loaded(state)
         if len(state["generators"]) != len(self.generators):
             raise ValueError(f"state: {len(state['generators'])} generators, this optimizer has {len(self.generators)}")
         self._master.load(state)
         self.tuning, self.counts, self.steps = tuning, counts, int(state["steps"])
         self.slots = loaded["slots"]
-        self.influence = Influence(loaded["influence"]["theta"], loaded["slot_influence"])
+        self.averaged = averaged
+        self.influence = Influence(
+            loaded["influence"]["theta"], loaded["slot_influence"], loaded.get("averaged_influence", {})
+        )
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.set_state(saved)
 

@@ -17,6 +17,8 @@ and an audit of a whole run, Z = 0, takes nothing for granted.
 Hyperparameters of the training loss enter where the gradient is taken: the second backward pass goes on to them.  Of one
 that is tuned by its one-step hypergradient, the last step alone counts.
 
+With an average of the weights the states are one or two more (`AVERAGED`), and the adjoint starts at the average.
+
 A discount multiplies the adjoint of every state, a reset sets it to zero.  An influence limit is no part of a derivative:
 where it acts, the audit shows what it does.
 """
@@ -30,6 +32,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from oho.averages import Average
 from oho.directions import Directions
 from oho.engines.curvature import Closure
 from oho.engines.twice import TwiceDifferentiable
@@ -38,6 +41,8 @@ from oho.rules import Rule, Slots, clip
 from oho.sets import SetMap
 
 Named = dict[str, Tensor]
+AVERAGED = {"average": "the average", "iterate": "the iterate"}
+"""What the states of an average are called beside slots: `AveragedWeights`'s names, made none that a rule may have."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,10 @@ class Start:
     """Shapes in which training closures are given the hyperparameters of the loss."""
     tuned: tuple[str, ...] = ()
     one_step: tuple[str, ...] = ()
+    averaged: Named = field(default_factory=dict)
+    average: Average | None = None
+    steps: int = 0
+    """Steps made before the first audited one."""
 
 
 class Twin:
@@ -69,12 +78,13 @@ class Twin:
 
     def hypergradient(self) -> Named:
         """Returns the exact hypergradient (M, S) of each tuned hyperparameter."""
-        start, states = self.start, [{"": self.start.theta, **self.start.slots}]
+        start, states = self.start, [{"": self.start.theta, **self.start.slots, **self.start.averaged}]
         for step in range(len(self.closures)):
             gradient, used = self._gradient(states[step][""], self._training(step)[0])
             states.append(self._advance(states[step], gradient.detach(), self.values[step], step, used))
-        vector = self._gradient(states[-1][""], self.closures[-1][1])[0].detach()
-        adjoint = {name: torch.zeros_like(value) for name, value in states[-1].items()} | {"": vector}
+        judged = AVERAGED["average"] if start.averaged else ""
+        vector = self._gradient(states[-1][judged], self.closures[-1][1])[0].detach()
+        adjoint = {name: torch.zeros_like(value) for name, value in states[-1].items()} | {judged: vector}
         total = {name: torch.zeros_like(self.values[0][name]) for name in start.tuned}
         for step in reversed(range(len(self.closures))):
             if step in start.resets and step != len(self.closures) - 1:
@@ -106,14 +116,25 @@ class Twin:
             return parameters.flatten(found), torch.cat(used).to(theta.device)
 
     def _advance(self, state: Named, gradient: Tensor, values: Named, step: int, used: Tensor) -> Named:
-        """Applies the rule to one state; what has no gradient stays."""
+        """Applies the rule to one state; what has no gradient stays.  Then the average follows."""
         rule = self.start.rule
         spread = {name: self.start.set_map.spread(values[name]) for name in rule.names}
-        slots = {name: slot for name, slot in state.items() if name}
+        iterate = AVERAGED["iterate"] if AVERAGED["iterate"] in state else ""
+        before = {"": state[iterate], **{name: slot for name, slot in state.items() if name in self.start.slots}}
+        slots = {name: slot for name, slot in before.items() if name}
         clipped = clip(gradient, value=rule.clip_value, norm=rule.clip_norm)
-        theta, slots = rule(state[""], clipped, slots, spread, self.start.noise[step])
+        theta, slots = rule(before[""], clipped, slots, spread, self.start.noise[step])
         moved = {"": theta, **slots}
-        return moved if bool(used.all()) else {n: torch.where(used, moved[n], old) for n, old in state.items()}
+        if not bool(used.all()):
+            moved = {name: torch.where(used, moved[name], old) for name, old in before.items()}
+        return moved if self.start.average is None else moved | self._follow(self.start.average, state, moved[""], step)
+
+    def _follow(self, average: Average, state: Named, theta: Tensor, step: int) -> Named:
+        """Returns the average once θ has moved and, where gradients are taken between the two, what that makes of θ."""
+        old, share = state[AVERAGED["average"]], average.interpolation
+        mean = old + average.weight(self.start.steps + step + 1) * (theta - old)
+        between = {} if share is None else {"": theta + share * (mean - theta), AVERAGED["iterate"]: theta}
+        return {AVERAGED["average"]: mean} | between
 
     def _back(self, state: Named, adjoint: Named, step: int, total: Named) -> Named:
         """Returns the adjoint of the state before a step, and adds what the step's own values contribute to `total`."""

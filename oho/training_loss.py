@@ -70,10 +70,18 @@ class TrainingLoss:
         """Returns closures that can be called again within a step."""
         return [self._curvature.repeatable(closure) for closure in closures]
 
-    def differentiate(self, closures: Sequence[Closure], tangents: Tensor, *, discount: float, phase: Phase) -> Derivatives:
+    def differentiate(
+        self,
+        closures: Sequence[Closure],
+        tangents: Tensor,
+        *,
+        discount: float,
+        phase: Phase,
+        curvature: Sequence[Closure] = (),
+    ) -> Derivatives:
         """Returns loss, gradient and dg of tangents Z (K, M, N), each a mean over the closures; μ is the discount.
 
-        Z is zero if the discount is.
+        Z is zero if the discount is.  dg is that of the closures `curvature`, if they are given.
 
         Raises:
             ValueError: at the first step, for a loss that does not depend on parameters or on one of its hyperparameters.
@@ -85,23 +93,40 @@ class TrainingLoss:
 
         def differentiate(closure: Closure) -> Derivatives:
             phase("train")
-            if len(asked) == 0:
+            if len(asked) == 0 or curvature:
                 return self._curvature.gradient_alone(closure, asked)
-            try:
-                return self._curvature.products(closure, asked, on_products=lambda: phase("hypergradient"))
-            except RuntimeError:
-                if self.arguments.columns and not self._checked:  # a plain number of h looks like a wrong derivative
-                    with suppress(RuntimeError):
-                        self._check(self._curvature.unused(closure))
-                raise
+            return self._products(closure, asked, on_products=lambda: phase("hypergradient"))
 
-        found = self._curvature.mean(mean_derivatives(list(closures), differentiate))
+        def only_products(closure: Closure) -> Derivatives:
+            again = self._curvature.repeatable(closure)
+            try:
+                return self._products(again, asked)
+            finally:
+                again.undo()  # the step's own evaluation is the one that draws masks and moves running statistics
+
+        of_part = None
+        if curvature and len(asked):  # first, since the first product is the one that is checked
+            phase("hypergradient")
+            of_part = mean_derivatives(list(curvature), only_products).products
+        found = mean_derivatives(list(closures), differentiate)
+        found = self._curvature.mean(found if of_part is None else found._replace(products=of_part))
         if 0 < discount < 1:
             found.products.mul_(discount)
         if len(asked) < rows:
             rest = found.products.new_zeros(rows - len(asked), *found.products.shape[1:])
             found = found._replace(products=torch.cat([rest, found.products]))
         return self._of_parameters(found)
+
+    def _products(
+        self, closure: Closure, asked: Tensor, *, on_products: Callable[[], None] = lambda: None
+    ) -> Derivatives:
+        try:
+            return self._curvature.products(closure, asked, on_products=on_products)
+        except RuntimeError:
+            if self.arguments.columns and not self._checked:  # a plain number of h looks like a wrong derivative
+                with suppress(RuntimeError):
+                    self._check(self._curvature.unused(closure))
+            raise
 
     def validation_gradient(self, closures: list[Closure]) -> Tensor:
         """Returns v (M, N), the gradient of the mean of the validation losses."""

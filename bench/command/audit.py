@@ -48,10 +48,11 @@ def audit_run(folder: Path, *, steps: int, at: int | None, data_root: Path | Non
     state = _trained(method, state, recorded)
     _check_repeated(run, state)
     state = _trained(method, state, before)
-    pairs = [_closures(state, step) for step in range(before, last)]
+    state.training()
+    closures = [_closures(state, step) for step in range(before, last)]
     state.optimizer.on_phase = lambda phase: None
     try:
-        report = oho.audit(state.model, state.optimizer, pairs)
+        report = oho.audit(state.model, state.optimizer, closures)
     except ValueError as error:
         raise RecordError(f"{folder}: {error}") from None
     label, seed = run.spec["method"]["label"], run.spec["seed"]
@@ -59,8 +60,8 @@ def audit_run(folder: Path, *, steps: int, at: int | None, data_root: Path | Non
     return f"{head}\n{report}"
 
 
-def _closures(state: OnlineState, step: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
-    """Returns the training and validation losses of a step, each in the world of that step."""
+def _closures(state: OnlineState, step: int) -> tuple[Callable[..., Tensor], ...]:
+    """Returns the training and validation losses of a step, and that of its products, each in the world of that step."""
     world = state.task.world
     world.step = step
     train_loss, held_loss = state.closures(step)
@@ -69,7 +70,7 @@ def _closures(state: OnlineState, step: int) -> tuple[Callable[[], Tensor], Call
         world.step = step
         return held_loss()
 
-    return train_loss, held_then
+    return (train_loss, held_then, *state.part(step).values())
 
 
 def _ended_run(folder: Path) -> tuple[Run, int]:

@@ -34,8 +34,9 @@ class ExactTwin:
         rule = optimizer.rule if isinstance(optimizer, oho.OHO) else oho.SGD(0.0, 0.0, tune=tune)
         noise = [torch.Generator().set_state(state) for state in optimizer.state_dict().get("generators", ())]
         self._optimizer = oho.OHO(
-            self.model.named_parameters(), rule, loss=loss, sets=sets, meta=oho.MetaSGD(0.0), generator=noise or None
-        )
+            self.model.named_parameters(), rule, loss=loss, sets=sets, meta=oho.MetaSGD(0.0), generator=noise or None,
+            average=optimizer.average if isinstance(optimizer, oho.OHO) else None,
+        )  # fmt: skip
         self._errors: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in tune}
         self._wrong: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in tune}
         self._lost = False

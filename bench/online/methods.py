@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import oho
+from bench.online.averaged_state import AveragedState, Optimizer
 from bench.online.exact_twin import ExactTwin
 from bench.online.options import (
     DefaultOptions,
@@ -29,7 +30,6 @@ from bench.protocol import (
     Method,
     MethodEntry,
     Space,
-    State,
     Task,
     draw,
     not_offered,
@@ -39,7 +39,6 @@ from bench.protocol import (
 )
 from bench.records.wandb_names import MOST_SINGLE_SETS
 
-Optimizer = oho.OHO | oho.PublishedOHO
 Initial = dict[str, float]
 Closure = Callable[..., Tensor]
 UNCHECKED = None
@@ -47,10 +46,9 @@ UNCHECKED = None
 
 
 @dataclass(kw_only=True)
-class OnlineState(State):
+class OnlineState(AveragedState):
     """A training in progress; the optimizer holds influence, hyperparameters and meta-state."""
 
-    optimizer: Optimizer
     batches: Batches = remade()
     validation_batches: Batches = remade()
     options: OnlineOptions = remade()
@@ -77,6 +75,14 @@ class OnlineState(State):
             return train_loss, partial(task.training_loss, model, batch)
         # A validation batch is gathered only when a meta-step asks for it.
         return train_loss, lambda: task.validation_loss(model, self.validation_batches.at(step))
+
+    def part(self, step: int) -> dict[str, Closure]:
+        """Returns what a step's curvature products are taken from, if not from the whole batch."""
+        fraction = self.options.curvature_part
+        if fraction is None:
+            return {}
+        batch = self.batches.at(step).part(fraction)
+        return {"curvature_closure": training_closure(self.task, self.model, batch, self.options.tuned_of_loss)}
 
     def kick(self, kick: Kick) -> None:
         """Changes all sets alike, within the bounds."""
@@ -130,15 +136,16 @@ class Online(Method):
 
         def update() -> Tensor:
             if state.twin is None:
-                return state.optimizer.step(*state.closures(state.step))
+                return state.optimizer.step(*state.closures(state.step), **state.part(state.step))
             with ledger.account("evaluation"):
                 state.twin.follow()
-            loss = state.optimizer.step(*state.closures(state.step))
+            loss = state.optimizer.step(*state.closures(state.step), **state.part(state.step))
             with ledger.account("evaluation"):
                 state.twin.compare(*state.closures(state.step, state.twin.model))
             return loss
 
-        train(state, steps, ledger, update=update)
+        state.training()
+        train(state, steps, ledger, update=update, settle=state.evaluation)
         state.hyper = values_of(state.optimizer)
 
 
@@ -193,6 +200,7 @@ def published_meta(
         meta=oho.MetaSGD(options.rates, transform="raw", bounds=options.bounds),
         influence=options.mode,
         discount=options.discount,
+        average=options.kind_of_average,
         reset_every=options.reset_every,
         update_every=options.update_every,
         generator=stream(seed, "noise"),
@@ -204,7 +212,10 @@ def defaults(
     model: nn.Module, initial: Initial, options: DefaultOptions, seed: int, loss: oho.LossHyper | None
 ) -> oho.OHO:
     """Makes what a user gets who chooses nothing but the update rule."""
-    return oho.OHO(model.named_parameters(), options.rule(initial, tune=options.tune), loss=loss, check=UNCHECKED)
+    return oho.OHO(
+        model.named_parameters(), options.rule(initial, tune=options.tune), loss=loss, average=options.kind_of_average,
+        update_every=options.update_every, check=UNCHECKED,
+    )  # fmt: skip
 
 
 def published_recursion(

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import (
     Field,
-    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
 import oho
 from bench.protocol import InitialValues, WithOptimizer
+from bench.protocol.averages import AnyAverage, left_out
 from bench.protocol.optimizers import Momentum
 from oho.meta import DEFAULT_BOUNDS, Bounds
 from oho.published import CEILINGS
@@ -43,6 +42,16 @@ class OnlineOptions(InitialValues):
         """What shares one value."""
         return "global"
 
+    @property
+    def kind_of_average(self) -> oho.Exponential | oho.Uniform | oho.ScheduleFree | None:
+        """The library's average, if there is one."""
+        return None
+
+    @property
+    def curvature_part(self) -> float | None:
+        """The part of a batch from which products are taken; None is all of it."""
+        return None
+
     def rule(self, values: Mapping[str, float], *, tune: tuple[str, ...], temperature: float = 0.0) -> Rule:
         """Returns the update rule with these hyperparameters, of which those in `tune` are tuned."""
         return oho.SGD(**values, tune=tune, temperature=temperature)
@@ -58,10 +67,17 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
     `tune_loss` names hyperparameters of the training loss that are tuned as well, each with one value: `label_smoothing`
     where targets are classes or characters, `input_noise` where inputs are images, and what a task of your own offers.
     They start at the task's values.  No validation or test loss has them.
+
+    With an `average` of the weights hyperparameters follow the validation loss of the average, which is also what is
+    validated, selected and tested.  `curvature_fraction` is the part of a training batch from which curvature products are
+    taken, and a meta-step is made every `update_every` steps: both save time.
     """
 
     tune: tuple[Tunable, ...] = Field(default=("lr", "weight_decay"), min_length=1)
-    tune_loss: tuple[str, ...] = ()
+    tune_loss: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
+    average: AnyAverage = Field(default=None, exclude_if=left_out)
+    curvature_fraction: float | None = Field(default=None, gt=0, lt=1, exclude_if=left_out)
+    update_every: int = Field(default=1, ge=1, exclude_if=lambda steps: steps == 1)
 
     @field_validator("tune")
     @classmethod
@@ -87,20 +103,25 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
             raise ValueError("each name once")
         return names
 
-    @model_serializer(mode="wrap")
-    def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves `tune_loss` out where it is empty: the ids of runs that were made before there was one stay."""
-        found: dict[str, Any] = serialize(self)
-        return found if self.tune_loss else {name: value for name, value in found.items() if name != "tune_loss"}
-
     @property
     def tuned_of_loss(self) -> tuple[str, ...]:
         """The hyperparameters of the training loss that are tuned."""
         return self.tune_loss
 
     def details(self) -> list[str]:
-        """Returns the optimizer's label unless it is the usual one, and what is tuned of the loss."""
-        return [*super().details(), *(name.replace("_", " ") for name in self.tune_loss)]
+        """Returns the optimizer's label unless it is the usual one, the average's, and what is tuned of the loss."""
+        average = () if self.average is None else (self.average.label,)
+        return [*super().details(), *average, *(name.replace("_", " ") for name in self.tune_loss)]
+
+    @property
+    def kind_of_average(self) -> oho.Exponential | oho.Uniform | oho.ScheduleFree | None:
+        """The library's average, if there is one."""
+        return None if self.average is None else self.average.kind()
+
+    @property
+    def curvature_part(self) -> float | None:
+        """The part of a batch from which products are taken; None is all of it."""
+        return self.curvature_fraction
 
     def rule(self, values: Mapping[str, float], *, tune: tuple[str, ...], temperature: float = 0.0) -> Rule:
         """Returns the update rule with these hyperparameters, of which those in `tune` are tuned."""

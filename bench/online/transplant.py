@@ -11,8 +11,9 @@ from pydantic import Field
 from torch import Tensor
 
 import oho
+from bench.online.averaged_state import AveragedState
 from bench.online.methods import Online, OnlineState, is_online, training_closure, values_of
-from bench.protocol import Batches, Ledger, Method, MethodEntry, Options, State, Task, remade, stream, train, unpacked
+from bench.protocol import Batches, Ledger, Method, MethodEntry, Options, Task, remade, stream, train, unpacked
 
 Schedule = dict[str, Tensor]
 """Values by hyperparameter, (steps, sets)."""
@@ -36,10 +37,9 @@ class TransplantOptions(Options):
 
 
 @dataclass(kw_only=True)
-class TransplantState(State):
+class TransplantState(AveragedState):
     """A training along the schedule, whose values are set before each step."""
 
-    optimizer: oho.OHO
     batches: Batches = remade()
     schedule: Schedule
 
@@ -62,7 +62,7 @@ class Transplant(Method):
         rule = donor.rule({name: 0.0 for name in schedule if name not in of_loss}, tune=())
         values: dict[str, Any] = dict.fromkeys(of_loss, 0.0)
         loss = oho.LossHyper(tune=(), **values) if of_loss else None
-        optimizer = oho.OHO(model.named_parameters(), rule, loss=loss, sets=donor.sets)
+        optimizer = oho.OHO(model.named_parameters(), rule, loss=loss, sets=donor.sets, average=donor.kind_of_average)
         return TransplantState(
             task=task, seed=seed, model=model, hyper=hyper, schedule=schedule, optimizer=optimizer,
             batches=task.train_batches(seed),
@@ -78,7 +78,8 @@ class Transplant(Method):
             batch = state.batches.at(state.step)
             return state.optimizer.step(training_closure(state.task, state.model, batch, of_loss))
 
-        train(state, steps, ledger, update=update)
+        state.training()
+        train(state, steps, ledger, update=update, settle=state.evaluation)
         state.hyper = values_of(state.optimizer)
 
     def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> TransplantState:

@@ -42,6 +42,11 @@ class Batch(NamedTuple):
     targets: Tensor
     noise: int
 
+    def part(self, fraction: float) -> Batch:
+        """Returns the first examples of the batch, at least one, which is in random order."""
+        count = max(1, round(fraction * len(self.targets)))
+        return self._replace(inputs=self.inputs[:count], targets=self.targets[:count])
+
 
 @dataclass(frozen=True)
 class Task:

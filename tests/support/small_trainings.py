@@ -48,10 +48,11 @@ def online(rule, sets, *, make=make_problem, of=None, **options):
     return optimizer, [p.detach().clone() for p in model.parameters()]
 
 
-def unrolled(rule, set_map, *, make=make_problem, shifts=None, of=None, loss=None):
+def unrolled(rule, set_map, *, make=make_problem, shifts=None, of=None, loss=None, average=None):
     """The same training as one differentiable function of the hyperparameters; returns them and the final loss.
 
-    `loss` are the values of the hyperparameters of the training loss `of`, by name.
+    `loss` are the values of the hyperparameters of the training loss `of`, by name.  With an average, the final loss is
+    that of the averaged weights.
     """
     model, batches = make()
     names, like = zip(*model.named_parameters(), strict=True)
@@ -70,13 +71,16 @@ def unrolled(rule, set_map, *, make=make_problem, shifts=None, of=None, loss=Non
         parts = flat.split([p.numel() for p in like])
         return {n: part.view(p.shape) for n, part, p in zip(names, parts, like, strict=True)}
 
-    for inputs, targets in batches[:-1]:
-        outputs = functional_call(model, named(theta), inputs)
+    mean, share = theta, 0 if average is None else average.interpolation or 0
+    for step, (inputs, targets) in enumerate(batches[:-1], start=1):
+        point = theta + share * (mean - theta)
+        outputs = functional_call(model, named(point), inputs)
         trained = functional.cross_entropy(outputs, targets) if of is None else of(outputs, targets, own)
-        (gradient,) = torch.autograd.grad(trained, theta, create_graph=True)
+        (gradient,) = torch.autograd.grad(trained, point, create_graph=True)
         theta, slots = rule(theta, gradient, slots, hyper)
+        mean = theta if average is None else mean + average.weight(step) * (theta - mean)
     inputs, targets = batches[-1]
-    return values, functional.cross_entropy(functional_call(model, named(theta), inputs), targets)
+    return values, functional.cross_entropy(functional_call(model, named(mean), inputs), targets)
 
 
 def relative_error(found, exact):

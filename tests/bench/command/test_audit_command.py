@@ -50,6 +50,13 @@ def test_a_run_of_another_optimizer_with_all_that_it_tunes(method, tmp_path):
         assert math.dist(*zip(*pairs, strict=True)) < 1e-4 * math.hypot(*(exact for _, exact in pairs))
 
 
+def test_a_run_with_an_average_is_exact_and_its_products_of_a_part_are_shown_not_to_be(tmp_path):
+    averaged = ["methods.0.average=30", "methods.0.update_every=4"]
+    assert max(errors(audited(tmp_path, "oho-default", *averaged))) < 1e-4
+    found = errors(audited(tmp_path, "oho-default", *averaged, "methods.0.curvature_fraction=0.25"))
+    assert 1e-3 < max(found) < 1
+
+
 def test_the_collapsed_influence_is_shown_to_be_biased(tmp_path):
     assert max(errors(audited(tmp_path, "oho-full", "methods.0.influence=collapsed", steps=30, at=30))) > 0.1
 

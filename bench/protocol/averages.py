@@ -1,0 +1,109 @@
+"""Averages of the weights as an option of every training: what is evaluated, selected and returned is then the average.
+
+    symbol  name     shape      meaning
+    θ       weights  (tensors)  of the training, moved by its updates
+    θ̄       average  (tensors)  of the weights, in the model while it is evaluated
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import BeforeValidator, Field
+from torch import Tensor, nn
+
+import oho
+from bench.protocol.settings import Settings
+from bench.records.checkpoints import packed, unpacked
+
+
+class ExponentialAverage(Settings):
+    """An exponential average with its bias corrected; `horizon` in steps.  A plain number means this one."""
+
+    label: ClassVar[str] = "averaged"
+    name: Literal["exponential"] = "exponential"
+    horizon: float = Field(default=1000.0, ge=1, allow_inf_nan=False)
+
+    def kind(self) -> oho.Exponential:
+        """Returns the library's."""
+        return oho.Exponential(self.horizon)
+
+
+class UniformAverage(Settings):
+    """The mean of all weights after step `start`."""
+
+    label: ClassVar[str] = "mean weights"
+    name: Literal["uniform"] = "uniform"
+    start: int = Field(default=0, ge=0)
+
+    def kind(self) -> oho.Uniform:
+        """Returns the library's."""
+        return oho.Uniform(self.start)
+
+
+class ScheduleFreeAverage(Settings):
+    """The mean of all weights, and gradients between it and the weights; `interpolation` is the mean's share there."""
+
+    label: ClassVar[str] = "schedule-free"
+    name: Literal["schedule-free"] = "schedule-free"
+    interpolation: float = Field(default=0.9, ge=0, lt=1)
+
+    def kind(self) -> oho.ScheduleFree:
+        """Returns the library's."""
+        return oho.ScheduleFree(self.interpolation)
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"name": value}
+    return {"name": "exponential", "horizon": value} if isinstance(value, int | float) else value
+
+
+def left_out(value: Any) -> bool:
+    """Returns whether an option is left out of specs: those made before it was there keep their id."""
+    return value is None
+
+
+PlainAverage = Annotated[
+    Annotated[ExponentialAverage | UniformAverage, Field(discriminator="name")] | None, BeforeValidator(_named)
+]
+"""A configuration gives a horizon in steps, a name, or a mapping with `name` and the average's options."""
+AnyAverage = Annotated[
+    Annotated[ExponentialAverage | UniformAverage | ScheduleFreeAverage, Field(discriminator="name")] | None,
+    BeforeValidator(_named),
+]
+"""The same with "schedule-free", for methods that differentiate it."""
+
+
+class Exchange:
+    """Keeps θ while the model holds θ̄.  Between two calls of a method's `advance` it is θ̄ that the model holds."""
+
+    def __init__(self) -> None:
+        self.weights: list[Tensor] | None = None
+
+    def evaluation(self, model: nn.Module, average: Sequence[Tensor]) -> None:
+        """Puts θ̄ into the model."""
+        if self.weights is None:
+            self.weights = [parameter.detach().clone() for parameter in model.parameters()]
+            _put(model.parameters(), average)
+
+    def training(self, model: nn.Module) -> None:
+        """Puts θ back, bit for bit."""
+        if self.weights is not None:
+            _put(model.parameters(), self.weights)
+            self.weights = None
+
+    def saved(self) -> dict[str, Any]:
+        """Returns a copy of θ, if the model does not hold it."""
+        return {"weights": packed(self.weights)}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Takes over what another has `saved`."""
+        self.weights = unpacked(saved["weights"])
+
+
+@torch.no_grad()
+def _put(parameters: Iterable[Tensor], values: Sequence[Tensor]) -> None:
+    torch._foreach_copy_(list(parameters), list(values))

@@ -1,0 +1,170 @@
+"""Averages of the weights, beside a training and with an influence of their own.
+
+    symbol  name       shape      meaning
+    t       step       ()         steps made, this one included
+    w       weight     ()         share of the newest weights in the average
+    θ       weights    (M, N)     what the update rule moves
+    θ̄       average    (M, N)     θ̄_t = θ̄_(t-1) + w_t (θ_t − θ̄_(t-1))
+    Z̄       influence  (K, M, N)  dθ̄/dh, by the same recursion from dθ/dh
+    φ       model      (M, N)     where gradients are taken: θ, or between θ and θ̄ (Schedule-Free)
+
+Validation gradients are taken at θ̄.  At the present weights a smaller learning rate always looks better at once, since it
+quiets the noise of the last steps; the average has quieted it already, so that a tuned rate has no reason to die.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from oho.flat_parameters import FlatParameters
+from oho.saved_state import copied, load_tensors
+
+
+class Average(Protocol):
+    """A kind of average; any frozen dataclass with these members may stand in for ours."""
+
+    @property
+    def interpolation(self) -> float | None:
+        """Share of the average in the weights at which gradients are taken; None takes them at the weights themselves."""
+        ...
+
+    def weight(self, step: int) -> float:
+        """Returns w of a step, counted from 1, where it is 1."""
+        ...
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """An exponential average with its bias corrected: w_t = (1 − β) / (1 − β^t), β = 1 − 1/horizon.
+
+    `horizon` is in steps, 1 or more.
+    """
+
+    horizon: float = 1000.0
+    interpolation: None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a horizon below 1."""
+        if not 1 <= self.horizon < math.inf:
+            raise ValueError(f"horizon={self.horizon}: must be a number of steps, 1 or more")
+
+    def weight(self, step: int) -> float:
+        """Returns the share of a step's weights."""
+        if step == 1 or self.horizon == 1:
+            return 1.0
+        return 1 / self.horizon / -math.expm1(step * math.log1p(-1 / self.horizon))
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """The mean of the weights after step `start`; up to then, the weights themselves (Polyak and Juditsky, 1992)."""
+
+    start: int = 0
+    interpolation: None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a start below 0."""
+        if self.start < 0:
+            raise ValueError(f"start={self.start}: must be a number of steps, 0 or more")
+
+    def weight(self, step: int) -> float:
+        """Returns the share of a step's weights."""
+        return 1 / max(1, step - self.start)
+
+
+@dataclass(frozen=True)
+class ScheduleFree:
+    """Schedule-Free learning (Defazio et al., arXiv 2405.15682): gradients at (1 − β) θ + β θ̄, θ̄ the mean of all θ.
+
+    `interpolation` is β, in [0, 1).  What the rule adds to a gradient, such as weight decay, is that of θ.
+    """
+
+    interpolation: float = 0.9
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for an interpolation out of [0, 1)."""
+        if not 0 <= self.interpolation < 1:
+            raise ValueError(f"interpolation={self.interpolation}: must lie in [0, 1)")
+
+    def weight(self, step: int) -> float:
+        """Returns the share of a step's weights."""
+        return 1 / step
+
+
+def resolve_average(given: Average | str | None) -> Average | None:
+    """Returns the average that was asked for.
+
+    Raises:
+        TypeError, ValueError: for another word, a class, or something else.
+    """
+    if given == "schedule-free":
+        return ScheduleFree()
+    if isinstance(given, str):
+        raise ValueError(f"average={given!r}: allowed are 'schedule-free', oho.Exponential(1000), oho.Uniform() and None")
+    if given is not None and (isinstance(given, type) or not hasattr(given, "weight")):
+        kind = given.__name__ if isinstance(given, type) else type(given).__name__
+        raise TypeError(f"average: oho.Exponential(1000), oho.Uniform(), 'schedule-free' or None is expected; given {kind}")
+    return given
+
+
+class AveragedWeights:
+    """θ̄ of one training and, where gradients are taken between θ and θ̄, θ itself (`iterate`)."""
+
+    def __init__(self, average: Average, theta: Tensor):
+        self.kind = average
+        self.average = theta.clone()
+        self.iterate = None if average.interpolation is None else theta.clone()
+
+    def empty_influence(self, like: Tensor) -> dict[str, Tensor]:
+        """Returns Z̄ = 0 and, if θ is kept, dθ/dh = 0, by name."""
+        return {name: torch.zeros_like(like) for name in self._named()}
+
+    def follow(self, theta: Tensor, influence: Tensor, beside: Mapping[str, Tensor], *, step: int) -> Tensor:
+        """Moves θ̄ and Z̄ to the θ (M, N) of a step; returns φ (M, N).
+
+        `influence` (K, M, N) is dφ/dh, and dθ/dh where both are the same; `beside` are those of `empty_influence`.
+        """
+        weight, interpolation = self.kind.weight(step), self.kind.interpolation
+        self.average.lerp_(theta, weight)
+        beside["average"].lerp_(beside.get("iterate", influence), weight)
+        if interpolation is None:
+            return theta
+        self.iterate = theta
+        torch.lerp(beside["iterate"], beside["average"], interpolation, out=influence)
+        return torch.lerp(theta, self.average, interpolation)
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """Returns copies."""
+        return {"averaged": copied(self._named())}
+
+    def loaded(self, state: Mapping[str, Any]) -> AveragedWeights:
+        """Returns what `state` holds.
+
+        Raises:
+            ValueError: for other names, shapes or dtypes.
+        """
+        tensors = load_tensors("averaged", state, self._named(), self.average.device)
+        found = AveragedWeights(self.kind, tensors["average"])
+        found.iterate = tensors.get("iterate")
+        return found
+
+    def _named(self) -> dict[str, Tensor]:
+        return {"average": self.average} | ({} if self.iterate is None else {"iterate": self.iterate})
+
+
+@contextmanager
+def in_place_of(parameters: FlatParameters, theta: Tensor) -> Iterator[None]:
+    """Puts θ (M, N) into the model for a block; afterwards its tensors are what they were, bit for bit."""
+    present = [tensor.detach().clone() for tensor in parameters.tensors]
+    parameters.write(theta)
+    try:
+        yield
+    finally:
+        parameters.put_back(present)
