@@ -14,7 +14,7 @@ from faults import command, outcome_of, the_line, timeless, told
 from helpers import StoppedAfter, Ticks, experiment, run_one, write_config
 
 from baselines.training import Training
-from bench.command import run_series as launching
+from bench.command import one_run as launching
 from bench.command.status import describe
 from bench.process.signals import Interrupted
 from bench.records import Status, StorageError, read_outcome, read_run, run_id

@@ -1,0 +1,84 @@
+"""Makes one run that this process claims: the same code wherever the process is, on this machine or on a node."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from pathlib import Path
+
+from bench.command.planning import Planned
+from bench.experiment.spec import Spec
+from bench.process.run_lock import claimed
+from bench.process.signals import Stopper
+from bench.records import Outcome, Status, read_outcome
+from bench.records.files import check_in_place, storing
+from bench.run.loop import Progress
+from bench.run.runner import run
+from bench.tracking.wandb_sink import open_sink
+
+
+class Turn(Enum):
+    """Whose turn it is to make a run."""
+
+    OURS = "ours"
+    TAKEN = "another runner is working on it"
+    ENDED = "another runner has ended it since it was planned"
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """All that a process needs to make a planned run, as plain values.
+
+    `since` is the time of the outcome that the run had when it was planned; the rest says how the run is tracked.
+    """
+
+    id: str
+    spec: Spec
+    since: str
+    experiment: str
+    mode: str
+    project: str
+    trial_runs: int
+
+    @classmethod
+    def of(cls, item: Planned) -> Assignment:
+        """Returns the assignment of a planned run, tracked as this process's environment says."""
+        tracking = item.experiment.tracking
+        return cls(item.id, item.spec, item.since, item.experiment.name, tracking.mode_in(os.environ), tracking.project,
+                   tracking.trial_runs)  # fmt: skip
+
+
+@contextmanager
+def turn(root: Path, was: os.stat_result, identity: str, since: str) -> Iterator[Turn]:
+    """Claims a run for the block, and yields whose turn it is.  `was` is the results folder as the process found it.
+
+    Raises:
+        StorageError: if the folder cannot be written.
+    """
+    with storing(root):
+        check_in_place(was, root)  # a claim would make a folder that was moved away anew
+    with storing(root), claimed(root / identity) as is_ours:
+        if not is_ours:
+            yield Turn.TAKEN
+        else:
+            yield Turn.ENDED if _has_ended_meanwhile(since, read_outcome(root / identity)) else Turn.OURS
+
+
+def _has_ended_meanwhile(since: str, outcome: Outcome | None) -> bool:
+    """Returns whether another runner has ended the run since it was planned; one that was only stopped may continue."""
+    return outcome is not None and outcome.finished != since and outcome.status is not Status.INTERRUPTED
+
+
+def make(
+    given: Assignment, root: Path, *, data_root: Path | None, stopper: Stopper,
+    progress: Progress | Callable = lambda fraction, state: None,
+) -> Outcome:  # fmt: skip
+    """Makes a run that this process has claimed.  Raises as `bench.run.runner.run` does."""
+    sink = partial(
+        open_sink, mode=given.mode, project=given.project, experiment=given.experiment, trial_runs=given.trial_runs
+    )
+    return run(given.spec, root, data_root=data_root, open_sink=sink, progress=progress, stopper=stopper)
