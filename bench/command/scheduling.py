@@ -148,11 +148,12 @@ class Scheduler:
             if node.id in room:
                 room[node.id][0] -= share.cpus
                 room[node.id][1] -= share.gpus
+        open_nodes = [node for node in nodes if max(room[node.id]) > ROUNDING]
         started: list[Start] = []
         for demand, queue in self._waiting.items():
             shares = {
                 node: share
-                for node in (nodes if queue else ())
+                for node in (open_nodes if queue else ())
                 if not self._refusal(node, demand) and (share := demand.share(node))
             }
             while queue and (free := [node for node, share in shares.items() if _has_room(room[node.id], share)]):
