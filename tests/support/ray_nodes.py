@@ -111,6 +111,6 @@ def holder_of(folder):
     claim = str(folder / ".claim")
     for path in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
-            if os.readlink(path) == claim:
+            if str(path.readlink()) == claim:
                 return int(path.parts[2])
     return None

@@ -86,7 +86,7 @@ def test_nodes_that_do_not_see_the_folder_end_the_command(tmp_path):
     small, pool = experiment(tmp_path, "fixed"), NodesHere()
     plain = pool.start
     pool.start = lambda start, order: plain(start, {**order, "root": "/nowhere"})
-    with pytest.raises(ClusterError, match="1 run is left that no node can make: (one|two) does not see the results folder"):
+    with pytest.raises(ClusterError, match=r"^1 run is left that no node can make: (one|two) does not see the results"):
         launched([small], tmp_path / "runs", pool)
 
 
@@ -131,7 +131,7 @@ def test_an_address_is_a_host_and_a_port(address):
 @pytest.mark.allow_hosts(["127.0.0.1"])
 def test_an_address_that_does_not_answer_is_one_line_at_once():
     began = time.monotonic()
-    with pytest.raises(ConfigError, match="--address 127.0.0.1:9: nothing answers there; start a head"):
+    with pytest.raises(ConfigError, match=r"--address 127\.0\.0\.1:9: nothing answers there; start a head"):
         _check_answers("127.0.0.1:9")
     assert time.monotonic() - began < 5
 

@@ -43,13 +43,22 @@ def specs_of(config, *overrides, seeds=None):
     return load_experiment(config, overrides=overrides, seeds=seeds).specs
 
 
-def as_undisturbed(specs, out, folder):
-    """Whether the runs have ended with the records that a single process gives."""
-    for spec in specs:
-        run_one(spec, folder)
-        assert read_outcome(out / run_id(spec)).status is Status.BUDGET_REACHED
-        assert timeless(out / run_id(spec)) == timeless(folder / run_id(spec))
-    return True
+@pytest.fixture(scope="module")
+def as_undisturbed(tmp_path_factory):
+    """Whether runs have ended with the records that a single process gives."""
+    folder, made = tmp_path_factory.mktemp("twins"), set()
+
+    def compare(specs, out):
+        for spec in specs:
+            name = run_id(spec)
+            if name not in made:
+                run_one(spec, folder)
+                made.add(name)
+            assert read_outcome(out / name).status is Status.BUDGET_REACHED
+            assert timeless(out / name) == timeless(folder / name)
+        return True
+
+    return compare
 
 
 def working(out, count, *, files=(".claim",)):
@@ -63,7 +72,7 @@ def working(out, count, *, files=(".claim",)):
     return until(found, seconds=150)
 
 
-def test_runs_are_spread_over_the_nodes_and_recorded_as_locally(cluster, second, tmp_path):
+def test_runs_are_spread_over_the_nodes_and_recorded_as_locally(cluster, second, tmp_path, as_undisturbed):
     config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
     code, output, errors = cluster.run(config, "--seeds", "0-3", "--out", out)
     assert code == 0, errors
@@ -73,14 +82,14 @@ def test_runs_are_spread_over_the_nodes_and_recorded_as_locally(cluster, second,
     for line in lines:
         assert re.match(r"\[\d/4\] [0-9a-f]{16} digits-mlp, Fixed, seed \d: on (head|second): budget reached, \d", line)
     assert {line.split(": on ")[1].split(":")[0] for line in lines} == {"head", "second"}
-    assert as_undisturbed(specs_of(config, seeds=range(4)), out, tmp_path / "twin")
+    assert as_undisturbed(specs_of(config, seeds=range(4)), out)
     assert oho_bench("status", out).stdout.startswith("small: 4 runs: 4 budget reached\n")
     code, output, errors = cluster.run(config, "--seeds", "0-3", "--out", out)
     assert (code, errors) == (0, "")
     assert "0 runs to do, 4 done already" in output
 
 
-def test_a_run_whose_worker_is_killed_continues_from_its_checkpoint(cluster, second, tmp_path):
+def test_a_run_whose_worker_is_killed_continues_from_its_checkpoint(cluster, second, tmp_path, as_undisturbed):
     config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
     process = cluster.begin(config, "--set", LONG, "--out", out)
     (run,) = working(out, 1, files=[CHECKPOINT])
@@ -89,10 +98,10 @@ def test_a_run_whose_worker_is_killed_continues_from_its_checkpoint(cluster, sec
     assert process.returncode == 0, errors
     assert "died on" in errors
     assert read_outcome(run).conditions["resumptions"] == 1
-    assert as_undisturbed(specs_of(config, LONG), out, tmp_path / "twin")
+    assert as_undisturbed(specs_of(config, LONG), out)
 
 
-def test_the_run_of_a_node_that_leaves_continues_on_another(cluster, second, tmp_path):
+def test_the_run_of_a_node_that_leaves_continues_on_another(cluster, second, tmp_path, as_undisturbed):
     config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
     process = cluster.begin(config, "--set", LONG, "--seeds", "0,1", "--out", out)
     runs = working(out, 2, files=[CHECKPOINT])
@@ -103,27 +112,26 @@ def test_the_run_of_a_node_that_leaves_continues_on_another(cluster, second, tmp
     assert process.returncode == 0, errors
     assert "died on second" in errors
     assert read_outcome(lost).conditions["resumptions"] == 1
-    assert as_undisturbed(specs_of(config, LONG, seeds=[0, 1]), out, tmp_path / "twin")
+    assert as_undisturbed(specs_of(config, LONG, seeds=[0, 1]), out)
 
 
-def test_a_driver_that_was_killed_goes_on_when_it_is_started_again(cluster, second, tmp_path):
+def test_a_driver_that_was_killed_goes_on_when_it_is_started_again(cluster, second, tmp_path, as_undisturbed):
     config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
-    words = config, "--set", LONG, "--seeds", "0-2", "--out", out
+    words = config, "--set", LONG, "--seeds", "0,1", "--out", out
     process = cluster.begin(*words)
-    working(out, 2, files=[CHECKPOINT])
+    runs = working(out, 2, files=[CHECKPOINT])
     process.kill()
     process.communicate()
     code, _, errors = cluster.run(*words)
     assert code == 0, errors
-    assert as_undisturbed(specs_of(config, LONG, seeds=range(3)), out, tmp_path / "twin")
-    resumptions = [read_outcome(out / run_id(spec)).conditions["resumptions"]
-                   for spec in specs_of(config, LONG, seeds=range(3))]  # fmt: skip
-    assert sorted(resumptions) == [0, 1, 1]
+    assert as_undisturbed(specs_of(config, LONG, seeds=[0, 1]), out)
+    for run in runs:
+        assert read_outcome(run).conditions["resumptions"] == 1
 
 
-def test_ctrl_c_writes_a_checkpoint_of_every_run(cluster, second, tmp_path):
+def test_ctrl_c_writes_a_checkpoint_of_every_run(cluster, second, tmp_path, as_undisturbed):
     config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
-    words = config, "--set", LONG, "--seeds", "0-2", "--out", out
+    words = config, "--set", LONG, "--seeds", "0,1", "--out", out
     process = cluster.begin(*words)
     runs = working(out, 2, files=["records.jsonl"])
     until(lambda: all((run / "records.jsonl").read_text().count("\n") > 2 for run in runs), seconds=60)
@@ -136,7 +144,7 @@ def test_ctrl_c_writes_a_checkpoint_of_every_run(cluster, second, tmp_path):
         assert read_outcome(run).status is Status.INTERRUPTED
     code, _, errors = cluster.run(*words)
     assert code == 0, errors
-    assert as_undisturbed(specs_of(config, LONG, seeds=range(3)), out, tmp_path / "twin")
+    assert as_undisturbed(specs_of(config, LONG, seeds=[0, 1]), out)
 
 
 def test_a_node_without_the_data_set_makes_other_runs(cluster, mnist_root, tmp_path):
@@ -146,14 +154,13 @@ def test_a_node_without_the_data_set_makes_other_runs(cluster, mnist_root, tmp_p
                      .replace("small", "large"))  # fmt: skip
     cluster.start("bare", OHO_DATA=str(tmp_path / "nothing"))
     try:
-        code, _, errors = cluster.run(
-            mnist, digits, "--seeds", "0,1", "--set", "budget.steps=20", "--out", tmp_path / "runs", OHO_DATA=str(mnist_root)
-        )
+        words = "--seeds", "0,1", "--set", "budget.steps=20", "--out", tmp_path / "runs"
+        code, _, errors = cluster.run(mnist, digits, *words, OHO_DATA=str(mnist_root))
     finally:
         cluster.end("bare")
     assert code == 0, errors
-    assert f"bare has no MNIST in {tmp_path / 'nothing'}; fetch it there or set OHO_DATA" in errors.replace("MNIST:", "MNIST")
-    assert len([line for line in errors.splitlines() if "bare has no" in line]) == 1
+    (line,) = [line for line in errors.splitlines() if "bare has no" in line]
+    assert f" in {tmp_path / 'nothing'}; fetch it there or set OHO_DATA" in line
 
 
 def test_a_node_with_another_version_of_the_code_is_refused(cluster, tmp_path):
@@ -191,7 +198,7 @@ def test_a_method_of_the_users_own_travels(cluster, second, tmp_path):
     assert {line.split(": on ")[1].split(":")[0] for line in errors.splitlines()} == {"head", "second"}
 
 
-def test_the_run_of_a_node_whose_disk_is_full_goes_to_another(cluster, tmp_path):
+def test_the_run_of_a_node_whose_disk_is_full_goes_to_another(cluster, tmp_path, as_undisturbed):
     config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
     specs = specs_of(config, seeds=[0, 1])
     places = [out / run_id(spec) for spec in specs]
@@ -210,7 +217,7 @@ def test_the_run_of_a_node_whose_disk_is_full_goes_to_another(cluster, tmp_path)
     assert code == 0, errors
     (line,) = [line for line in errors.splitlines() if "full cannot store" in line]
     assert "No space left on device" in line
-    assert as_undisturbed(specs, out, tmp_path / "twin")
+    assert as_undisturbed(specs, out)
 
 
 def test_what_no_node_has_is_refused_before_anything_runs(cluster, tmp_path):
