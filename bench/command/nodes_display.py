@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from bench.command.progress import in_words
 from bench.process.signals import tell
@@ -84,13 +85,12 @@ class NodesDisplay:
         table = Table.grid(padding=(0, 2))
         for identity, node in list(self._places.items())[:SHOWN_RUNS]:
             number, name, budget = self._entries[identity]
-            used = self._fractions.get(identity, 0.0) * budget["amount"]
-            table.add_row(escape(node), f"{number}", escape(name), f"{used:.3g} of {budget['amount']:g} {budget['unit']}")
+            used = _short(self._fractions.get(identity, 0.0) * budget["amount"])
+            table.add_row(escape(node), f"{number}", escape(name), f"{used} of {budget['amount']:g} {budget['unit']}")
         if len(self._places) > SHOWN_RUNS:
             table.add_row(f"and {len(self._places) - SHOWN_RUNS} more")
-        table.add_row(escape(summary))
         with contextlib.suppress(OSError):
-            self._live.update(table, refresh=True)
+            self._live.update(Group(table, Text(summary)), refresh=True)
 
     def end(self, identity: str, node: str, outcome: Outcome) -> None:
         """Prints a line that stays about a run that has ended."""
@@ -125,7 +125,7 @@ class NodesDisplay:
         for identity, share in self._left.items():
             budget = self._entries[identity].budget
             totals[budget["unit"]] = totals.get(budget["unit"], 0.0) + share * budget["amount"]
-        parts += [f"{amount:.3g} {unit} of budget left" for unit, amount in totals.items() if amount]
+        parts += [f"{_short(amount)} {unit} of budget left" for unit, amount in totals.items() if amount]
         weight = sum(totals.values()) if self._one_unit else sum(self._left.values())
         spent = time.monotonic() - self._begun
         if self._worked and spent > 2:
@@ -142,3 +142,7 @@ class NodesDisplay:
         else:
             with contextlib.suppress(OSError):
                 self._console.print(text, markup=False, highlight=False)
+
+
+def _short(amount: float) -> str:
+    return f"{amount:,.0f}" if amount >= 100 else f"{amount:.3g}"

@@ -144,10 +144,10 @@ class Scheduler:
             self._delayed.remove(job)
             self._queue(job.demand).append(job)
         room = {node.id: [node.cpus, node.gpus] for node in nodes}
-        for _, node, share in self.running.values():
-            if node.id in room:
-                room[node.id][0] -= share.cpus
-                room[node.id][1] -= share.gpus
+        for start in self.running.values():
+            if start.node.id in room:
+                room[start.node.id][0] -= start.share.cpus
+                room[start.node.id][1] -= start.share.gpus
         open_nodes = [node for node in nodes if max(room[node.id]) > ROUNDING]
         started: list[Start] = []
         for demand, queue in self._waiting.items():
