@@ -112,6 +112,7 @@ class RayPool:
 
 
 def _imported() -> Any:
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is said here, in one line
     try:
         import ray
         import ray.util.scheduling_strategies
