@@ -33,12 +33,12 @@ class Turn(Enum):
 class Assignment:
     """All that a process needs to make a planned run, as plain values.
 
-    `since` is the time of the outcome that the run had when it was planned; the rest says how the run is tracked.
+    `before` describes the outcome that the run had when it was planned; what follows it says how the run is tracked.
     """
 
     id: str
     spec: Spec
-    since: str
+    before: str
     experiment: str
     mode: str
     project: str
@@ -48,13 +48,15 @@ class Assignment:
     def of(cls, item: Planned) -> Assignment:
         """Returns the assignment of a planned run, tracked as this process's environment says."""
         tracking = item.experiment.tracking
-        return cls(item.id, item.spec, item.since, item.experiment.name, tracking.mode_in(os.environ), tracking.project,
-                   tracking.trial_runs)  # fmt: skip
+        mode, name = tracking.mode_in(os.environ), item.experiment.name
+        return cls(item.id, item.spec, repr(item.outcome), name, mode, tracking.project, tracking.trial_runs)
 
 
 @contextmanager
-def turn(root: Path, was: os.stat_result, identity: str, since: str) -> Iterator[Turn]:
-    """Claims a run for the block, and yields whose turn it is.  `was` is the results folder as the process found it.
+def turn(root: Path, was: os.stat_result, identity: str, before: str) -> Iterator[Turn]:
+    """Claims a run for the block, and yields whose turn it is.
+
+    `was` is the results folder as the process found it, `before` the outcome when the run was planned, as its `repr`.
 
     Raises:
         StorageError: if the folder cannot be written.
@@ -65,12 +67,12 @@ def turn(root: Path, was: os.stat_result, identity: str, since: str) -> Iterator
         if not is_ours:
             yield Turn.TAKEN
         else:
-            yield Turn.ENDED if _has_ended_meanwhile(since, read_outcome(root / identity)) else Turn.OURS
+            yield Turn.ENDED if _has_ended_meanwhile(before, read_outcome(root / identity)) else Turn.OURS
 
 
-def _has_ended_meanwhile(since: str, outcome: Outcome | None) -> bool:
+def _has_ended_meanwhile(before: str, outcome: Outcome | None) -> bool:
     """Returns whether another runner has ended the run since it was planned; one that was only stopped may continue."""
-    return outcome is not None and outcome.finished != since and outcome.status is not Status.INTERRUPTED
+    return outcome is not None and repr(outcome) != before and outcome.status is not Status.INTERRUPTED
 
 
 def make(

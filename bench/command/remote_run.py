@@ -55,7 +55,7 @@ def make_remotely(order: Mapping[str, Any]) -> Result:
 
 def _made(given: Assignment, root: Path, data: Path, said: list[str]) -> Result:
     stopper = Stopper()
-    with stopper.listening(), turn(root, root.stat(), given.id, given.since) as whose:
+    with stopper.listening(), turn(root, root.stat(), given.id, given.before) as whose:
         if whose is Turn.TAKEN:
             return Result(End.TAKEN)
         outcome = make(given, root, data_root=data, stopper=stopper) if whose is Turn.OURS else None

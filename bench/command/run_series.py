@@ -83,7 +83,7 @@ class _Series:
         """Makes a run unless another runner has made it meanwhile.  Returns False if one is working on it."""
         self.stopper.rest()
         self.stopper.check()
-        with turn(self.root, self.was, item.id, item.since) as whose:
+        with turn(self.root, self.was, item.id, repr(item.outcome)) as whose:
             if whose is Turn.OURS:
                 self.make(number, item)
         return whose is not Turn.TAKEN
