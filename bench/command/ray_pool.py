@@ -6,8 +6,10 @@ Ray decides nothing: each run is one task, on the node that the scheduler chose,
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -21,6 +23,7 @@ from bench.command import ray_task
 from bench.command.remote_run import Result
 from bench.command.scheduling import End, Node, Start
 from bench.experiment.yaml_file import ConfigError
+from bench.process.signals import tell
 from bench.records.errors import ClusterError, one_line
 
 ANSWER_SECONDS = 3.0
@@ -30,7 +33,9 @@ CONNECT_SECONDS = 20.0
 HEAD_SECONDS = 10.0
 """After so many seconds without its head a cluster is lost."""
 LOOK_SECONDS = 1.0
-"""The time between two looks at the nodes."""
+"""The time between two looks at the head and the nodes."""
+GRACE_SECONDS = 4.0
+"""So long after that the process is ended if a call into Ray does not return, as calls without a head do for a minute."""
 
 
 class RayPool:
@@ -41,12 +46,16 @@ class RayPool:
         self._ray = _imported()
         if address != "auto":
             _check_answers(address)
+        _silence()
         with _elsewhere():
             _within(CONNECT_SECONDS, lambda: self._connect(address), address)
         self._head = self._ray.get_runtime_context().gcs_address
+        self._work = self._ray.remote(ray_task.work)
         self._tasks: dict[Any, str] = {}
         self._nodes: list[Node] = []
-        self._looked = self._answered = -float("inf")
+        self._looked, self._answered = -float("inf"), time.monotonic()
+        self._left, self._is_told = threading.Event(), False
+        threading.Thread(target=self._watch_head, daemon=True).start()
         self._common = {"version": version("oho-bench"), "code": ray_task.hash_of_code(str(Path(__file__).parents[2]))}
 
     def _connect(self, address: str) -> None:
@@ -58,19 +67,32 @@ class RayPool:
     def nodes(self) -> list[Node]:
         """Returns the nodes that are alive.  Raises `ClusterError` if the head has not answered for some time."""
         now = time.monotonic()
+        if now - self._answered > HEAD_SECONDS:
+            self._is_told = True
+            raise ClusterError(self._loss)
         if now - self._looked >= LOOK_SECONDS:
-            self._looked = now
-            if _answers(self._head):
-                self._answered, self._nodes = now, _named(self._ray.nodes())
-            elif now - self._answered > HEAD_SECONDS:
-                what = "the head of the Ray cluster no longer answers; repeat the command when it is back, to continue"
-                raise ClusterError(f"{self._head}: {what}")
+            self._looked, self._nodes = now, _named(self._ray.nodes()) if _answers(self._head) else []
         return self._nodes
+
+    @property
+    def _loss(self) -> str:
+        what = "the head of the Ray cluster no longer answers; repeat the command when it is back, to continue"
+        return f"{self._head}: {what}"
+
+    def _watch_head(self) -> None:
+        """Looks whether the head answers, in a thread of its own; at last, ends the process."""
+        while not self._left.wait(LOOK_SECONDS):
+            if _answers(self._head):
+                self._answered = time.monotonic()
+            elif time.monotonic() - self._answered > HEAD_SECONDS + GRACE_SECONDS:
+                if not self._is_told:
+                    tell(f"oho-bench: {self._loss}")
+                os._exit(1)
 
     def start(self, start: Start, order: Mapping[str, Any]) -> None:
         """Starts a run on a node."""
         strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(start.node.id, soft=False)
-        task = self._ray.remote(ray_task.work).options(
+        task = self._work.options(
             name=f"oho-bench {start.job.id}", num_cpus=start.share.cpus, num_gpus=start.share.gpus, max_retries=0,
             scheduling_strategy=strategy,
         )  # fmt: skip
@@ -96,7 +118,9 @@ class RayPool:
         """Leaves the cluster; what still runs there for this command is ended."""
         leaving = threading.Thread(target=self._ray.shutdown, daemon=True)
         leaving.start()
-        leaving.join(5.0)
+        leaving.join(GRACE_SECONDS / 2)
+        if not self._is_told:
+            self._left.set()
 
     def _result(self, task: Any) -> Result:
         errors = self._ray.exceptions
@@ -107,18 +131,31 @@ class RayPool:
         except errors.RayTaskError as error:
             return Result(End.NODE_REFUSED, f"cannot work: {_last_line(error)}")
         except errors.RayError as error:
+            self._looked = -float("inf")  # its node, or the head, may be gone
             return Result(End.DIED, type(error).__name__)
         return result if isinstance(result, Result) else Result(End.NODE_REFUSED, result)
 
 
 def _imported() -> Any:
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is said here, in one line
     try:
         import ray
         import ray.util.scheduling_strategies
     except ModuleNotFoundError:
         raise ConfigError("--launcher ray: Ray is not installed; pip install 'oho-bench[cluster]'") from None
     return ray
+
+
+def _silence() -> None:
+    """Keeps this process's standard error for what Python writes: Ray's libraries write there whatever they are told."""
+    sys.stderr.flush()
+    own, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    os.close(nothing)
+    stream = os.fdopen(own, "w", buffering=1, encoding=sys.stderr.encoding, errors=sys.stderr.errors)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr:
+            handler.setStream(stream)
+    sys.stderr = stream
 
 
 def _check_answers(address: str) -> None:
