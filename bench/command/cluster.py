@@ -238,6 +238,7 @@ _words = {
     (End.MADE, Verdict.ENDED): "another runner has ended it",
     (End.TAKEN, Verdict.LEFT): "another runner has it",
     (End.TAKEN, Verdict.AGAIN): "",
+    (End.NOT_BEGUN, Verdict.AGAIN): "",
     (End.STOPPED, Verdict.AGAIN): "stopped on {0}",
     (End.DIED, Verdict.AGAIN): "died on {0} ({1}); it continues from its checkpoint",
     (End.DIED, Verdict.FAILED): "died on {0} ({1}); another runner has it",

@@ -130,6 +130,8 @@ class RayPool:
             return Result(End.STOPPED)
         except errors.RayTaskError as error:
             return Result(End.NODE_REFUSED, f"cannot work: {_last_line(error)}")
+        except errors.TaskUnschedulableError:
+            return Result(End.NOT_BEGUN)
         except errors.RayError as error:
             self._looked = -float("inf")  # its node, or the head, may be gone
             return Result(End.DIED, type(error).__name__)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 MOST_DEATHS = 3
 """A run has failed if so many of its processes in succession have died without progress."""
 RETRY_SECONDS = 2.0
-"""The time until a run that another runner is working on is tried again."""
+"""The time until a run that another runner is working on, or whose node has left, is tried again."""
 TAKEN_SECONDS = 30.0
 """After so many seconds it is left to the other runner: those of a driver that was killed are gone sooner."""
 ROUNDING = 1e-6
@@ -79,6 +79,7 @@ class End(Enum):
     REFUSED = "the node lacks what the run needs"
     NODE_REFUSED = "the node cannot make any run"
     DIED = "the process or its node died"
+    NOT_BEGUN = "the node left before the run began"
     STOPPED = "it was asked to stop"
 
 
@@ -181,6 +182,7 @@ class Scheduler:
             job.taken_since = now if job.taken_since is None else job.taken_since
             if now - job.taken_since >= TAKEN_SECONDS:
                 return Verdict.LEFT
+        if end in (End.TAKEN, End.NOT_BEGUN):
             job.ready = now + RETRY_SECONDS
             self._delayed.append(job)
             return Verdict.AGAIN

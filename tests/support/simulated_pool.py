@@ -62,6 +62,8 @@ class SimulatedPool:
     def end_of(self, name, start):
         if self.claims.get(name, 0.0) > self.clock:
             return End.TAKEN
+        if start.node.id not in self.present and self.chance.random() < 0.5:
+            return End.NOT_BEGUN
         if start.node.id not in self.present or self.chance.random() < self.deaths:
             self.saved[name] = self.saved.get(name, 0.0) + 1.0
             if self.chance.random() < self.unseen:

@@ -32,6 +32,7 @@ def test_256_workers_that_die_at_random_end_every_run_exactly_once(seed):
     assert pool.ended == dict.fromkeys([job.id for job in todo], 1)
     ends = [[verdict for verdict in all if verdict is not Verdict.AGAIN] for all in watcher.verdicts.values()]
     assert ends == [[Verdict.ENDED]] * 600
+    assert any(end is End.NOT_BEGUN for _, end, _ in watcher.told)
     assert sum(end is End.DIED for _, end, _ in watcher.told) > 100
     assert sum(end is End.TAKEN for _, end, _ in watcher.told) > 10
 
