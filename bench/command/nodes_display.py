@@ -85,8 +85,8 @@ class NodesDisplay:
         table = Table.grid(padding=(0, 2))
         for identity, node in list(self._places.items())[:SHOWN_RUNS]:
             number, name, budget = self._entries[identity]
-            used = _short(self._fractions.get(identity, 0.0) * budget["amount"])
-            table.add_row(escape(node), f"{number}", escape(name), f"{used} of {budget['amount']:g} {budget['unit']}")
+            spent = _short(self._fractions.get(identity, 0.0) * budget["amount"])
+            table.add_row(escape(node), f"{number}", escape(name), f"{spent} of {budget['amount']:g} {budget['unit']}")
         if len(self._places) > SHOWN_RUNS:
             table.add_row(f"and {len(self._places) - SHOWN_RUNS} more")
         with contextlib.suppress(OSError):
