@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -34,7 +35,7 @@ class Cluster:
     def __init__(self, folder, **environment):
         self.folder = folder
         self.port = free_ports(1)
-        self.address, self.nodes, self.hosts = f"127.0.0.2:{self.port}", {}, 2
+        self.address, self.nodes, self.folders, self.hosts = f"127.0.0.2:{self.port}", {}, {}, 2
         (folder / "token").write_text(secrets.token_hex(32))
         self.environment = {
             **os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
@@ -59,7 +60,7 @@ class Cluster:
             process = subprocess.Popen(
                 command, stdout=file, stderr=file, env={**self.environment, **environment}, start_new_session=True, cwd="/"
             )
-        self.nodes[name] = process
+        self.nodes[name], self.folders[name] = process, short
         began = time.monotonic()
         while "--block" not in log.read_text():
             assert process.poll() is None, log.read_text()
@@ -73,6 +74,7 @@ class Cluster:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
         process.wait()
+        shutil.rmtree(self.folders.pop(name), ignore_errors=True)
 
     def close(self):
         for name in [*self.nodes]:
