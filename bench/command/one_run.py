@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bench.command.planning import Planned
+from bench.experiment.schema import Tracking
 from bench.experiment.spec import Spec
 from bench.process.run_lock import claimed
 from bench.process.signals import Stopper
@@ -18,7 +20,7 @@ from bench.records import Outcome, Status, read_outcome
 from bench.records.files import check_in_place, storing
 from bench.run.loop import Progress
 from bench.run.runner import run
-from bench.tracking.wandb_sink import open_sink
+from bench.tracking.sinks import open_sinks
 
 
 class Turn(Enum):
@@ -33,23 +35,24 @@ class Turn(Enum):
 class Assignment:
     """All that a process needs to make a planned run, as plain values.
 
-    `before` describes the outcome that the run had when it was planned; what follows it says how the run is tracked.
+    `before` describes the outcome that the run had when it was planned; what follows it says how the run is tracked:
+    `plan` is the experiment's resolved configuration and its figures.
     """
 
     id: str
     spec: Spec
     before: str
     experiment: str
-    mode: str
-    project: str
-    trial_runs: int
+    tracking: Mapping[str, Any]
+    plan: Mapping[str, Any]
 
     @classmethod
     def of(cls, item: Planned) -> Assignment:
         """Returns the assignment of a planned run, tracked as this process's environment says."""
-        tracking = item.experiment.tracking
-        mode, name = tracking.mode_in(os.environ), item.experiment.name
-        return cls(item.id, item.spec, repr(item.outcome), name, mode, tracking.project, tracking.trial_runs)
+        experiment = item.experiment
+        tracking = {**experiment.tracking.model_dump(), "mode": experiment.tracking.mode_in(os.environ)}
+        plan = {"figures": experiment.figures, "config": experiment.resolved}
+        return cls(item.id, item.spec, repr(item.outcome), experiment.name, tracking, plan)
 
 
 @contextmanager
@@ -80,7 +83,6 @@ def make(
     progress: Progress | Callable = lambda fraction, state: None,
 ) -> Outcome:  # fmt: skip
     """Makes a run that this process has claimed.  Raises as `bench.run.runner.run` does."""
-    sink = partial(
-        open_sink, mode=given.mode, project=given.project, experiment=given.experiment, trial_runs=given.trial_runs
-    )
+    tracking = Tracking.model_validate(given.tracking)
+    sink = partial(open_sinks, experiment=given.experiment, tracking=tracking, plan=given.plan)
     return run(given.spec, root, data_root=data_root, open_sink=sink, progress=progress, stopper=stopper)
