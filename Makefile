@@ -6,7 +6,7 @@ BIN := .venv/bin
 RESULTS := runs/$(SCALE)
 OUTPUT := reports/out/$(SCALE)
 
-.PHONY: help setup reproduce report test test-slow test-fuzz test-browser speed docs lint format clean
+.PHONY: help setup reproduce report test test-slow test-fuzz test-browser test-cluster speed docs lint format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -40,6 +40,10 @@ test-fuzz: .venv/.installed  ## the tests marked fuzz: ten thousand damaged or m
 
 test-browser: .venv/.installed  ## the tests marked browser: the report's page in a headless Chromium, with its driver
 	$(BIN)/python -m pytest -m browser -n 0
+
+test-cluster: .venv/.installed  ## the tests marked cluster: two nodes of Ray on this machine, and each fault made for real
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster]'
+	$(BIN)/python -m pytest -m cluster -n 0
 
 speed: .venv/.installed  ## what a step, and the suite beside it, cost on DEVICE (cpu): six minutes of an idle machine, MNIST
 	$(BIN)/python -m bench.measure.speed --device $(DEVICE) --out results/speed-$(DEVICE).md

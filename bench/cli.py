@@ -77,6 +77,16 @@ def run(
     in_process: Annotated[
         bool, typer.Option("--in-process", help="Work in this process, for debuggers: it does not survive a crash.")
     ] = False,
+    launcher: Annotated[str, typer.Option(help="Where runs are made: local, or ray for the nodes of a cluster.")] = "local",
+    address: Annotated[
+        Optional[str], typer.Option(metavar="HOST:PORT", help="The head of the Ray cluster [default: auto].")
+    ] = None,
+    per_gpu: Annotated[
+        Optional[int], typer.Option(min=1, help="Runs that share a GPU, if they are not timed [default: 1].")
+    ] = None,
+    cpus_per_run: Annotated[
+        Optional[int], typer.Option(min=1, help="Processors that each run has on its node [default: its threads].")
+    ] = None,
     descriptor: Annotated[Optional[int], typer.Option("--journal", hidden=True)] = None,
 ) -> None:
     """Run experiments, except for runs that the results folder already holds."""
@@ -94,10 +104,11 @@ def run(
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     with user_errors(goes_on=True, device_lost=1 if descriptor is None else RENEW):
         chosen = seeds_of(seeds)  # before what takes seconds to import
-        from bench.command.run_command import Order, work
+        from bench.command.run_command import Nodes, Order, work
         from bench.process.signals import Interrupted
 
-        order = Order(configs, set_ or (), chosen, device, out, root, again_invalid, figure)
+        nodes = Nodes(address, per_gpu, cpus_per_run)
+        order = Order(configs, set_ or (), chosen, device, out, root, again_invalid, figure, launcher, nodes)
         try:
             failed = work(order, journal=journal, dry_run=dry_run)
         except Interrupted:
@@ -445,8 +456,8 @@ def _reports(place: str) -> Any:
 def user_errors(*, goes_on: bool = False, device_lost: int = 1) -> Iterator[None]:
     """Turns exceptions into one line and an exit code.
 
-    The code is 2 after a user's mistake, 1 if a folder cannot be written or a figure fails, and 130, 143 or 129 after a
-    signal.
+    The code is 2 after a user's mistake, 1 if a folder cannot be written, a cluster is lost or a figure fails, and
+    130, 143 or 129 after a signal.
     `goes_on` says that the command continues its work when it is repeated; `device_lost` is the exit code after a GPU
     failed.
     """
@@ -454,6 +465,7 @@ def user_errors(*, goes_on: bool = False, device_lost: int = 1) -> Iterator[None
     from bench.process.signals import Interrupted
     from bench.records.errors import (
         BrokenFigureError,
+        ClusterError,
         DataError,
         DeviceLostError,
         RecordError,
@@ -467,7 +479,7 @@ def user_errors(*, goes_on: bool = False, device_lost: int = 1) -> Iterator[None
     except (ConfigError, DataError, PluginError, RecordError, ReportError) as error:
         tell(f"oho-bench: {error}")
         raise typer.Exit(1 if isinstance(error, BrokenFigureError) else 2) from None
-    except (StorageError, DeviceLostError) as error:
+    except (ClusterError, StorageError, DeviceLostError) as error:
         tell(f"oho-bench: {error}")
         raise typer.Exit(device_lost if isinstance(error, DeviceLostError) else 1) from None
     except (KeyboardInterrupt, Interrupted) as signal:

@@ -11,7 +11,7 @@ import torch
 from bench.command.handover import Journal
 from bench.command.planning import Planned
 from bench.command.supervisor import death_by
-from bench.experiment.spec import set_threads
+from bench.experiment.spec import Spec, set_threads
 from bench.process.run_lock import claimed
 from bench.records import Outcome, Status, read_outcome, read_run, write_outcome
 from bench.records.files import storing
@@ -28,23 +28,27 @@ def book_killed(planned: Sequence[Planned], root: Path, journal: Journal) -> lis
     found = []
     for item in planned:
         if item.id in unsettled:
-            item = replace(item, outcome=_book(item, root / item.id, unsettled[item.id], journal.since(item.id)))
+            why, since = death_by(unsettled[item.id]), journal.since(item.id)
+            item = replace(item, outcome=book(item.spec, root / item.id, why, since))
             journal.note("settled", item.id)
         found.append(item)
     return found
 
 
-def _book(item: Planned, folder: Path, number: int, since: str) -> Outcome | None:
+def book(spec: Spec, folder: Path, why: str, since: str) -> Outcome | None:
+    """Records as failed a run whose process died, unless another runner has it or has ended it after `since`.
+
+    Returns the run's outcome."""
     with storing(folder), claimed(folder) as is_ours:
         outcome = read_outcome(folder)
         if not is_ours or (outcome is not None and outcome.finished != since):  # another runner has taken it over
             return outcome
-        write_json(folder / "spec.json", item.spec)
+        write_json(folder / "spec.json", spec)
         run = read_run(folder)
         last = {"step": 0, "counted_seconds": 0.0, "wall_seconds": 0.0, **(run.records[-1] if run.records else {})}
-        environment = describe_environment(torch.device(item.spec["device"]), set_threads(item.spec), data=None)
+        environment = describe_environment(torch.device(spec["device"]), set_threads(spec), data=None)
         outcome = Outcome(
-            Status.FAILED, death_by(number), last["step"], len(run.trials), last["counted_seconds"],
+            Status.FAILED, why, last["step"], len(run.trials), last["counted_seconds"],
             last["wall_seconds"], accounts={}, final={}, environment=environment,
         )  # fmt: skip
         write_outcome(folder, outcome)

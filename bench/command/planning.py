@@ -100,7 +100,7 @@ def write_plan(experiment: Experiment, root: Path) -> None:
 
 
 def origins(part: Any) -> Iterator[dict[str, str]]:
-    """Yields the origins of a resolved experiment's plug-ins."""
+    """Yields the origins of the plug-ins of a resolved experiment or spec."""
     if isinstance(part, Mapping):
         if "hash" in part and "place" in part:
             yield dict(part)

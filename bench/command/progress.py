@@ -19,6 +19,23 @@ from bench.records import Outcome, run_id, title_of
 from bench.records.durations import format_seconds
 
 
+def in_words(outcome: Outcome) -> list[str]:
+    """Returns how a run ended, in a few words each."""
+    best = outcome.final.get("incumbent_validation_loss")
+    parts = [str(outcome.status).replace("_", " "), f"{outcome.counted_seconds:.1f} s counted"]
+    if outcome.valid and outcome.disturbed_because:
+        parts[-1] += " (clock disturbed)"
+    parts += [f"{outcome.trials} trials"] if outcome.trials else []
+    parts += [f"best validation {best:.4f}"] if best is not None else []
+    if not outcome.valid:
+        parts.append(f"NOT VALID: {'; '.join(outcome.invalid_because)}")
+    if outcome.changes:
+        parts.append(f"resumed with {', '.join(outcome.changes)}")
+    if outcome.last_line:
+        parts.append(outcome.last_line)
+    return parts
+
+
 class Display:
     """A display of the run in progress, its trial, the budget used, the best validation loss, and the time left for all
     runs."""
@@ -76,18 +93,7 @@ class Display:
         """Prints one line that stays about a run that has ended."""
         self._done += self._weight
         self._spent += time.monotonic() - self._started
-        best = outcome.final.get("incumbent_validation_loss")
-        parts = [str(outcome.status).replace("_", " "), f"{outcome.counted_seconds:.1f} s counted"]
-        if outcome.valid and outcome.disturbed_because:
-            parts[-1] += " (clock disturbed)"
-        parts += [f"{outcome.trials} trials"] if outcome.trials else []
-        parts += [f"best validation {best:.4f}"] if best is not None else []
-        if not outcome.valid:
-            parts.append(f"NOT VALID: {'; '.join(outcome.invalid_because)}")
-        if outcome.changes:
-            parts.append(f"resumed with {', '.join(outcome.changes)}")
-        if outcome.last_line:
-            parts.append(outcome.last_line)
+        parts = in_words(outcome)
         parts.append(self._remaining(0.0))
         self._print(f"{self._line}: {', '.join(part for part in parts if part)}")
 

@@ -6,23 +6,19 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
-from bench.command.command_line import resolve_device
 from bench.command.crashed_runs import book_killed
 from bench.command.handover import Journal
+from bench.command.launcher import Nodes, launcher
 from bench.command.planning import Planned, plan
-from bench.command.run_series import launch
 from bench.experiment.expansion import Experiment, load_experiment
 from bench.experiment.shipped import experiment_file
 from bench.experiment.spec import data_set_of
 from bench.experiment.yaml_file import ConfigError
 from bench.process.standard_streams import say
 from bench.records import Status, title_of
-from bench.records.errors import DeviceLostError
 from bench.tasks.data_sets import load
 
 log = logging.getLogger("oho-bench")
@@ -40,17 +36,17 @@ class Order:
     data_root: Path | None
     again_invalid: bool
     figure: str | None = None
+    launcher: str = "local"
+    nodes: Nodes = field(default_factory=Nodes)
 
 
 def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
     """Makes the runs that are asked for and not done yet, and returns how many of all these runs have failed.
 
-    Raises what `load_experiment`, `load` and `launch` raise.
+    Raises what `launcher`, `load_experiment`, `load` and `launch` raise.
     """
-    begun = journal.last("device")
-    if begun == "cuda" and not torch.cuda.is_available():
-        raise DeviceLostError("the GPU that the command began with is gone; repeat the command when it is back")
-    device = begun or resolve_device(order.device)
+    begun, makes = journal.last("device"), launcher(order.launcher, order.nodes)
+    device = makes.device(order.device, begun)
     experiments = _experiments(order, device)
     planned = plan(experiments, order.out, again_invalid=order.again_invalid, tried=journal.tried)
     if begun is None:
@@ -67,7 +63,7 @@ def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
     planned = book_killed(planned, order.out, journal)
     for data_set in {data_set_of(item.spec["task"]) for item in planned if not item.is_done}:
         load(data_set, order.data_root)
-    counts = launch(experiments, planned, order.out, data_root=order.data_root, journal=journal)
+    counts = makes.launch(experiments, planned, order.out, data_root=order.data_root, journal=journal)
     counts += Counter(item.outcome.status for item in planned if item.is_done and item.outcome)
     return counts[Status.FAILED]
 

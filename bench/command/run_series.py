@@ -7,25 +7,23 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from bench.command.handover import Journal
+from bench.command.one_run import Assignment, Turn, make, turn
 from bench.command.planning import Planned, check_methods, write_plan
 from bench.command.progress import Display
 from bench.experiment.expansion import Experiment
 from bench.experiment.yaml_file import ConfigError
 from bench.process.run_lock import claimed
 from bench.process.signals import Stopper
-from bench.records import Outcome, Status, read_outcome
+from bench.records import Status, read_outcome
 from bench.records.checkpoints import discard_checkpoint, has_checkpoint
 from bench.records.errors import DeviceLostError
-from bench.records.files import FULL, check_in_place, storing
+from bench.records.files import FULL, storing
 from bench.run.disturbances import is_answering
-from bench.run.runner import run
-from bench.tracking.sinks import open_sinks
 
 
 def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *, data_root: Path | None,
@@ -38,15 +36,7 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
         DeviceLostError: after a run that failed and left the GPU unusable.
     """
     journal = journal or Journal.new()
-    with storing(root):
-        prepare(root)
-        for item in planned:
-            _tidy(root / item.id, item)
-    todo = [item for item in planned if not item.is_done]
-    check_methods(todo, data_root, journal)
-    with storing(root), claimed(root / "experiments", wait=True):
-        for experiment in experiments:
-            write_plan(experiment, root)
+    todo = prepare_runs(experiments, planned, root, data_root=data_root, journal=journal)
     parent = journal.last("parent")
     stopper, before = Stopper(int(parent) if parent else None), len(journal.tried)
     with stopper.listening(), Display([item.spec for item in todo], before) as display:
@@ -60,6 +50,21 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
             waiting = taken
         stopper.check()  # a signal may have come at the end of the last run
     return series.counts
+
+
+def prepare_runs(experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *, data_root: Path | None,
+                 journal: Journal) -> list[Planned]:  # fmt: skip
+    """Prepares the results folder, checks the methods, writes the plans, and returns the runs that are not done yet."""
+    with storing(root):
+        prepare(root)
+        for item in planned:
+            _tidy(root / item.id, item)
+    todo = [item for item in planned if not item.is_done]
+    check_methods(todo, data_root, journal)
+    with storing(root), claimed(root / "experiments", wait=True):
+        for experiment in experiments:
+            write_plan(experiment, root)
+    return todo
 
 
 @dataclass
@@ -78,23 +83,18 @@ class _Series:
         """Makes a run unless another runner has made it meanwhile.  Returns False if one is working on it."""
         self.stopper.rest()
         self.stopper.check()
-        with storing(self.root):
-            check_in_place(self.was, self.root)  # a claim would make a folder that was moved away anew
-        with storing(self.root), claimed(self.root / item.id) as is_ours:
-            if is_ours and not _has_ended_meanwhile(item, read_outcome(self.root / item.id)):
+        with turn(self.root, self.was, item.id, repr(item.outcome)) as whose:
+            if whose is Turn.OURS:
                 self.make(number, item)
-        return is_ours
+        return whose is not Turn.TAKEN
 
     def make(self, number: int, item: Planned) -> None:
         """Makes a run that this process has claimed."""
-        experiment = item.experiment
-        plan = {"figures": experiment.figures, "config": experiment.resolved}
-        sink = partial(open_sinks, experiment=experiment.name, tracking=experiment.tracking, plan=plan)
         self.display.start(number, item.spec)
         with self.journal.within(item.id, item.since):
-            outcome = run(
-                item.spec, self.root, data_root=self.data_root, open_sink=sink, progress=self.display.progress,
-                stopper=self.stopper,
+            outcome = make(
+                Assignment.of(item), self.root, data_root=self.data_root, stopper=self.stopper,
+                progress=self.display.progress,
             )  # fmt: skip
         self.journal.note("tried", item.id)
         self.display.end(outcome)
@@ -102,11 +102,6 @@ class _Series:
         if outcome.status is Status.FAILED and not is_answering(torch.device(item.spec["device"])):
             what = "it left the GPU unusable to its process; a new process can continue"
             raise DeviceLostError(f"{self.root / item.id}: {what}")
-
-
-def _has_ended_meanwhile(item: Planned, outcome: Outcome | None) -> bool:
-    """Returns whether another runner has ended the run since it was planned; one that was only stopped may continue."""
-    return outcome is not None and outcome != item.outcome and outcome.status is not Status.INTERRUPTED
 
 
 def _tidy(folder: Path, item: Planned) -> None:

@@ -43,6 +43,7 @@ HONOURED: Mapping[str, str] = {
     "WANDB_INSECURE_DISABLE_SSL, WANDB_X_GRAPHQL_*, WANDB_X_FILE_STREAM_*, WANDB_X_FILE_TRANSFER_*": (
         "how W&B connects, and how long it tries"
     ),
+    "RAY_*": "how `--launcher ray` reaches its cluster",
     "GIT_CONFIG*, GIT_EXEC_PATH": "how `git` is asked for the commit of the code",
 }
 """Names, or patterns of names, and what they do."""

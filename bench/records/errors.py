@@ -40,3 +40,10 @@ class StorageError(Exception):
 
 class DeviceLostError(Exception):
     """A GPU that no longer answers this process, as after an error within a kernel; it may answer another one."""
+
+
+class ClusterError(Exception):
+    """A cluster that cannot be reached or cannot make the runs; the message is one line that says what to do."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))

@@ -8,7 +8,7 @@ import pytest
 from faults import outcome_of
 from helpers import experiment
 
-from bench.command import run_series as launching
+from bench.command import one_run as launching
 from bench.command.status import describe
 
 

@@ -14,7 +14,8 @@ from faults import command, outcome_of, the_line, timeless, told
 from helpers import StoppedAfter, Ticks, experiment, run_one, write_config
 
 from baselines.training import Training
-from bench.command import run_series as launching
+from bench.command import one_run as launching
+from bench.command import run_series
 from bench.command.status import describe
 from bench.process.signals import Interrupted
 from bench.records import Status, StorageError, read_outcome, read_run, run_id
@@ -191,7 +192,8 @@ def test_a_folder_that_becomes_read_only_between_two_runs(tmp_path, disk, monkey
             assert mounted("-o", "remount,ro", disk)
         return plain(folder, **options)
 
-    monkeypatch.setattr(launching, "claimed", claimed)
+    for module in (run_series, launching):
+        monkeypatch.setattr(module, "claimed", claimed)
     both = experiment(tmp_path, "fixed", seeds=[0, 1])
     kept = "all records are kept; repeat the command once the folder is writable"
     with pytest.raises(StorageError, match=rf"cannot be written \(Read-only file system\); {kept}$"):

@@ -1,0 +1,248 @@
+"""Makes runs on the nodes of a pool: this process plans, watches and prints, and every run is made by a worker."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench.command.crashed_runs import book
+from bench.command.handover import Journal
+from bench.command.nodes_display import NodesDisplay
+from bench.command.one_run import Assignment
+from bench.command.planning import Planned, origins
+from bench.command.remote_run import Result
+from bench.command.run_series import prepare_runs
+from bench.command.scheduling import MOST_DEATHS, End, Job, Node, Scheduler, Start, Verdict, demand_of
+from bench.experiment.expansion import Experiment
+from bench.experiment.yaml_file import ConfigError
+from bench.process.signals import Stopper
+from bench.records import Status
+from bench.records.errors import ClusterError
+from bench.records.progress import used_in
+from bench.tasks.data_sets import data_root as default_data_root
+
+POLL_SECONDS = 0.25
+"""The longest time between two looks at signals."""
+IDLE_SECONDS = 30.0
+"""How long the command waits for a node that can make a run before it gives up."""
+STOP_SECONDS = 60.0
+"""How long it waits for the runs to write their checkpoints after a signal."""
+log = logging.getLogger("oho-bench")
+
+
+class Pool(Protocol):
+    """Nodes that make runs.  `bench.command.ray_pool` is one; tests simulate another."""
+
+    def nodes(self) -> list[Node]:
+        """Returns the nodes that are there now.  Raises `ClusterError` if the pool is lost."""
+        ...
+
+    def start(self, start: Start, order: Mapping[str, Any]) -> None:
+        """Starts a run on a node."""
+        ...
+
+    def wait(self, seconds: float) -> list[tuple[str, Result]]:
+        """Returns the ids of runs that have ended on their node since the last call, after at most so long."""
+        ...
+
+    def stop(self) -> None:
+        """Asks all runs to write a checkpoint and stop."""
+        ...
+
+    def close(self) -> None:
+        """Leaves the pool."""
+        ...
+
+
+class Watcher(Protocol):
+    """What is told of the runs' progress."""
+
+    def order(self, job: Job) -> Mapping[str, Any]:
+        """Returns what a node must be given to make the job."""
+        ...
+
+    def started(self, start: Start) -> None:
+        """Is called when a run begins on a node."""
+        ...
+
+    def saved(self, job: Job) -> float:
+        """Returns how much of a run has been saved."""
+        ...
+
+    def heard(self, start: Start, result: Result, verdict: Verdict) -> None:
+        """Is called with what became of a run on its node, and what follows."""
+        ...
+
+    def look(self, scheduler: Scheduler, nodes: Sequence[Node]) -> None:
+        """Is called some times a second."""
+        ...
+
+
+def drive(scheduler: Scheduler, pool: Pool, watcher: Watcher, *, now: Callable[[], float], stopper: Stopper) -> None:
+    """Has all jobs done, each once.
+
+    Raises:
+        ClusterError: if no node can make the jobs that are left.
+        Interrupted: after a signal, when the runs have been stopped.
+    """
+    idle_since: float | None = None
+    while not scheduler.is_done:
+        if stopper.asked is not None:
+            _stop(scheduler, pool, watcher, now)
+            stopper.check()
+        nodes = pool.nodes()
+        for start in scheduler.starts(nodes, now()):
+            pool.start(start, watcher.order(start.job))
+            watcher.started(start)
+        if scheduler.running or (nodes and scheduler.can_start(nodes)):
+            idle_since = None
+        else:
+            idle_since = now() if idle_since is None else idle_since
+            if now() - idle_since >= (0.0 if scheduler.refusals() and nodes else IDLE_SECONDS):
+                raise ClusterError(_why_idle(scheduler, nodes))
+        watcher.look(scheduler, nodes)
+        _hear(scheduler, pool, watcher, now)
+
+
+def _hear(scheduler: Scheduler, pool: Pool, watcher: Watcher, now: Callable[[], float]) -> None:
+    for identity, result in pool.wait(POLL_SECONDS):
+        start = scheduler.running[identity]
+        saved = watcher.saved(start.job) if result.end is End.DIED else 0.0
+        reason = f"{start.node.name} {result.reason}"
+        is_new = result.end not in (End.REFUSED, End.NODE_REFUSED) or not scheduler.has_refused(identity)
+        verdict = scheduler.heard(identity, result.end, now=now(), reason=reason, progress=saved)
+        if is_new:
+            watcher.heard(start, result, verdict)
+
+
+def _stop(scheduler: Scheduler, pool: Pool, watcher: Watcher, now: Callable[[], float]) -> None:
+    pool.stop()
+    begun = now()
+    while scheduler.running and now() - begun < STOP_SECONDS:
+        _hear(scheduler, pool, watcher, now)
+
+
+def _why_idle(scheduler: Scheduler, nodes: Sequence[Node]) -> str:
+    left = "1 run is left" if scheduler.queued == 1 else f"{scheduler.queued} runs are left"
+    reasons = scheduler.refusals() or [f"{_in_words(nodes)}"]
+    return f"{left} that no node can make: {'; '.join(reasons)}; repeat the command to continue"
+
+
+def _in_words(nodes: Sequence[Node]) -> str:
+    parts = [f"{node.name}: {node.cpus:g} processors, {node.gpus:g} GPUs" for node in nodes[:4]]
+    more = [f"{len(nodes) - 4} more"] if len(nodes) > 4 else []
+    return ", ".join(["the cluster has no node" if not nodes else "; ".join(parts), *more])
+
+
+@dataclass
+class OnNodes:
+    """Makes runs on the nodes of a pool; `per_gpu` untimed runs share a GPU, and each run has `cpus_per_run` processors."""
+
+    pool: Pool
+    per_gpu: int
+    cpus_per_run: int | None
+
+    def device(self, name: str, begun: str | None) -> str:
+        """Returns the device; `auto` stands for GPUs if any node has one."""
+        if name not in ("cpu", "cuda", "auto"):
+            raise ConfigError(f"--device {name}: allowed: cpu, cuda, auto")
+        nodes = self.pool.nodes()
+        has_gpu = any(node.gpus for node in nodes)
+        if name == "cuda" and not has_gpu:
+            raise ConfigError(f"--device cuda: no node has a GPU ({_in_words(nodes)}); use cpu or auto")
+        return begun or ("cuda" if has_gpu and name == "auto" else "cpu" if name == "auto" else name)
+
+    def launch(self, experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *,
+               data_root: Path | None, journal: Journal) -> Counter[Status]:  # fmt: skip
+        """Makes the planned runs that are not done yet, and returns how many of them ended in each status.
+
+        Raises:
+            ConfigError: if no node has what a run asks for.
+            ClusterError: if the cluster is lost, or no node can make the runs that are left.
+        """
+        jobs = {item.id: Job(item.id, self._demand(item)) for item in planned if not item.is_done}
+        scheduler, nodes = Scheduler.of(jobs.values()), self.pool.nodes()
+        if lacking := scheduler.impossible(nodes):
+            raise ConfigError(f"no node has {lacking} for a run: {_in_words(nodes)}")
+        todo = prepare_runs(experiments, planned, root, data_root=data_root, journal=journal)
+        stopper, before = Stopper(), len(journal.tried)
+        with stopper.listening(), stopper.patience(), NodesDisplay([item.spec for item in todo], before) as display:
+            watcher = _Watcher(todo, root.absolute(), data_root, journal, display)
+            with self._left_at_the_end():
+                drive(scheduler, self.pool, watcher, now=time.monotonic, stopper=stopper)
+        return watcher.counts
+
+    def _demand(self, item: Planned) -> Any:
+        needs = {"task": item.spec["task"], "plugins": sorted({origin["hash"] for origin in origins(item.spec)})}
+        return demand_of(
+            item.spec, per_gpu=self.per_gpu, cpus=self.cpus_per_run, needs=json.dumps(needs, sort_keys=True)
+        )
+
+    @contextmanager
+    def _left_at_the_end(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.pool.close()
+
+
+class _Watcher:
+    """Gives out the orders of one command, and notes and shows what becomes of them."""
+
+    def __init__(self, todo: Sequence[Planned], root: Path, data_root: Path | None, journal: Journal,
+                 display: NodesDisplay):  # fmt: skip
+        self.counts: Counter[Status] = Counter()
+        self._items = {item.id: item for item in todo}
+        self._root, self._journal, self._display = root, journal, display
+        given = None if data_root is None else str(data_root.absolute())
+        self._places = {
+            "root": str(root), "given_data_root": given, "data_root": str(default_data_root(data_root).absolute()),
+        }  # fmt: skip
+
+    def order(self, job: Job) -> Mapping[str, Any]:
+        return {**self._places, "given": asdict(Assignment.of(self._items[job.id]))}
+
+    def started(self, start: Start) -> None:
+        self._display.start(start.job.id, start.node.name)
+
+    def saved(self, job: Job) -> float:
+        return used_in(self._root / job.id)
+
+    def look(self, scheduler: Scheduler, nodes: Sequence[Node]) -> None:
+        self._display.look(len(nodes), scheduler.queued, lambda identity: used_in(self._root / identity))
+
+    def heard(self, start: Start, result: Result, verdict: Verdict) -> None:
+        identity, outcome = start.job.id, result.outcome
+        for line in result.said:
+            log.warning("%s: %s", start.node.name, line)
+        if verdict is Verdict.FAILED:
+            why = f"its process died {MOST_DEATHS} times without progress, last on {start.node.name} ({result.reason})"
+            outcome = book(self._items[identity].spec, self._root / identity, why, self._items[identity].since)
+        if verdict in (Verdict.ENDED, Verdict.FAILED):
+            self._journal.note("tried", identity)
+        if outcome is not None:
+            self.counts[outcome.status] += 1
+            self._display.end(identity, start.node.name, outcome)
+            return
+        self._display.end_without_outcome(identity, _words[result.end, verdict].format(start.node.name, result.reason))
+
+
+_words = {
+    (End.MADE, Verdict.ENDED): "another runner has ended it",
+    (End.TAKEN, Verdict.LEFT): "another runner has it",
+    (End.TAKEN, Verdict.AGAIN): "",
+    (End.NOT_BEGUN, Verdict.AGAIN): "",
+    (End.STOPPED, Verdict.AGAIN): "stopped on {0}",
+    (End.DIED, Verdict.AGAIN): "died on {0} ({1}); it continues from its checkpoint",
+    (End.DIED, Verdict.FAILED): "died on {0} ({1}); another runner has it",
+    (End.REFUSED, Verdict.AGAIN): "{0} {1}; runs that need it go to other nodes",
+    (End.NODE_REFUSED, Verdict.AGAIN): "{0} {1}; its runs go to other nodes",
+}
+"""What is printed of a run that left its node without an outcome."""

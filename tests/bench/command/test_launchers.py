@@ -1,0 +1,147 @@
+"""`--launcher`: what is refused before anything runs, and runs on nodes that are this process."""
+
+import sys
+import time
+from collections import deque
+
+import pytest
+from faults import command, the_line, timeless
+from helpers import experiment, run_one, write_config
+
+from bench.command.cluster import OnNodes
+from bench.command.handover import Journal
+from bench.command.planning import plan
+from bench.command.ray_pool import _check_answers
+from bench.command.ray_task import folder_of_code, hash_of_code, work
+from bench.command.remote_run import Result, make_remotely
+from bench.command.scheduling import MOST_DEATHS, End, Node
+from bench.experiment.yaml_file import ConfigError
+from bench.process.run_lock import claimed
+from bench.records import Status, read_outcome, run_id
+from bench.records.errors import ClusterError
+
+
+class NodesHere:
+    """Two nodes whose runs are made one after another in this process."""
+
+    def __init__(self, instead=lambda order: None):
+        self.instead, self.queue = instead, deque()
+
+    def nodes(self):
+        return [Node("1", "one", 1.0, 0.0), Node("2", "two", 1.0, 0.0)]
+
+    def start(self, start, order):
+        self.queue.append((start, order))
+
+    def wait(self, seconds):
+        if not self.queue:
+            return []
+        start, order = self.queue.popleft()
+        return [(start.job.id, self.instead(start) or make_remotely(order))]
+
+    def stop(self):
+        pass
+
+    def close(self):
+        pass
+
+
+def launched(experiments, out, pool=None, **options):
+    planned = plan(experiments, out)
+    nodes = OnNodes(pool or NodesHere(), 1, None)
+    return nodes.launch(experiments, planned, out, data_root=None, journal=options.pop("journal", Journal.new()))
+
+
+def test_runs_on_nodes_have_the_records_of_runs_made_here(tmp_path, capsys):
+    small = experiment(tmp_path, "fixed", "adam", seeds=[0, 1])
+    assert launched([small], tmp_path / "runs") == {Status.BUDGET_REACHED: 4}
+    for spec in small.specs:
+        run_one(spec, tmp_path / "here")
+        assert timeless(tmp_path / "runs" / run_id(spec)) == timeless(tmp_path / "here" / run_id(spec))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" ")[0] for line in lines] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
+    assert {line.split(": on ")[1].split(":")[0] for line in lines} == {"one", "two"}
+
+
+def test_a_run_whose_processes_die_again_and_again_has_failed(tmp_path, capsys):
+    small = experiment(tmp_path, "fixed", seeds=[0, 1])
+    doomed = run_id(small.specs[0])
+    pool = NodesHere(lambda start: Result(End.DIED, "WorkerCrashedError") if start.job.id == doomed else None)
+    assert launched([small], tmp_path / "runs", pool) == {Status.FAILED: 1, Status.BUDGET_REACHED: 1}
+    message = read_outcome(tmp_path / "runs" / doomed).message
+    assert message.startswith(f"its process died {MOST_DEATHS} times without progress, last on ")
+    lines = capsys.readouterr().err.splitlines()
+    assert sum("it continues from its checkpoint" in line for line in lines) == MOST_DEATHS - 1
+
+
+def test_a_run_that_another_runner_keeps_is_left_to_it(tmp_path, capsys, monkeypatch):
+    small = experiment(tmp_path, "fixed", seeds=[0, 1])
+    monkeypatch.setattr("bench.command.scheduling.TAKEN_SECONDS", 0.0)
+    with claimed(tmp_path / "runs" / run_id(small.specs[0])):
+        assert launched([small], tmp_path / "runs") == {Status.BUDGET_REACHED: 1}
+    assert "Fixed, seed 0: another runner has it" in capsys.readouterr().err
+
+
+def test_nodes_that_do_not_see_the_folder_end_the_command(tmp_path):
+    small, pool = experiment(tmp_path, "fixed"), NodesHere()
+    plain = pool.start
+    pool.start = lambda start, order: plain(start, {**order, "root": "/nowhere"})
+    with pytest.raises(ClusterError, match=r"^1 run is left that no node can make: (one|two) does not see the results"):
+        launched([small], tmp_path / "runs", pool)
+
+
+def test_what_no_node_has_is_refused_before_the_folder_is_made(tmp_path):
+    nodes, small = OnNodes(NodesHere(), 1, 8), experiment(tmp_path, "fixed")
+    with pytest.raises(ConfigError, match="no node has 8 processors for a run: one: 1 processors, 0 GPUs; two: 1 proc"):
+        nodes.launch([small], plan([small], tmp_path / "runs"), tmp_path / "runs", data_root=None, journal=Journal.new())
+    with pytest.raises(ConfigError, match="--device cuda: no node has a GPU"):
+        nodes.device("cuda", None)
+    assert nodes.device("auto", None) == "cpu"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_pipe_gets_a_line_about_all_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("bench.command.nodes_display.LINE_SECONDS", 0.0)
+    launched([experiment(tmp_path, "fixed", seeds=[0, 1, 2])], tmp_path / "runs")
+    lines = [line for line in capsys.readouterr().err.splitlines() if " done, " in line]
+    assert lines[0] == "0 of 3 done, 2 running on 2 nodes, 1 queued, 0 failed, 0 s counted, 180 steps of budget left"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--launcher", "ray"], "--launcher ray: Ray is not installed; pip install 'oho-bench[cluster]'"),
+        (["--launcher", "pbs"], "--launcher pbs: allowed: local, ray"),
+        (["--per-gpu", "2"], "--per-gpu: only --launcher ray has nodes"),
+    ],
+)
+def test_a_launcher_that_is_not_there_is_one_line(words, line, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    answer = command("run", write_config(tmp_path, "fixed"), "--out", tmp_path / "runs", *words)
+    assert the_line(answer, 2) == f"oho-bench: {line}"
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("address", ["somewhere", "host:", ":6379", "host:0", "host:port", "host:70000"])
+def test_an_address_is_a_host_and_a_port(address):
+    with pytest.raises(ConfigError, match="auto or HOST:PORT is expected"):
+        _check_answers(address)
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_an_address_that_does_not_answer_is_one_line_at_once():
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=r"--address 127\.0\.0\.1:9: nothing answers there; start a head"):
+        _check_answers("127.0.0.1:9")
+    assert time.monotonic() - began < 5
+
+
+def test_other_code_is_refused_by_its_hash(tmp_path):
+    (tmp_path / "oho").mkdir()
+    (tmp_path / "oho" / "a.py").write_text("a = 1\n")
+    first = hash_of_code(str(tmp_path))
+    (tmp_path / "oho" / "a.py").write_text("a = 2\n")
+    assert hash_of_code(str(tmp_path)) != first
+    present = hash_of_code(folder_of_code())
+    reason = work({"code": first, "version": "1"})
+    assert reason == f"has another version of oho-bench (its code's hash is {present}, the driver's {first})"
