@@ -62,7 +62,7 @@ def without_files(settings: type[Any]) -> None:
     settings.update_from_system_settings = lambda present: present.update_from_dict(user_settings())
 
 
-def online_patience() -> dict[str, int]:
+def online_patience() -> dict[str, Any]:
     """Returns the settings of `ONLINE_PATIENCE` that the user's environment leaves open."""
     return {f"x_{name.lower()}": value for name, value in ONLINE_PATIENCE.items() if f"WANDB_X_{name}" not in os.environ}
 
