@@ -250,10 +250,11 @@ with (stopper := Stopper()).listening():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # five processes, on a machine that may be busy
 @pytest.mark.parametrize("mode", ["offline", "online"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_was_ended_by_a_signal_goes_up_once(mode, number, server, tmp_path):
-    (spec,) = experiment(tmp_path, "fixed", overrides=("budget.steps=2000", "evaluations=20")).specs
+    (spec,) = experiment(tmp_path, "fixed", overrides=("budget.steps=400",)).specs
     command = [sys.executable, "-c", PROGRAM, json.dumps(spec), str(tmp_path / "runs"), mode]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while not list(tmp_path.glob("runs/*/checkpoint.pt")):
