@@ -59,9 +59,9 @@ def place_and_date(environment: dict[str, Any]) -> str:
 
 @cache
 def _versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Returns the version of each package, without those of `packages` that are not installed; they stay what they are."""
-    found = {name: version(name) for name in PACKAGES}
-    for name in packages:
+    """Returns the version of each package, without those that are not installed; they stay what they are."""
+    found = {}
+    for name in (*PACKAGES, *packages):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return {**found, "oho-bench": version("oho-bench")}

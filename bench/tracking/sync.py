@@ -38,6 +38,7 @@ from bench.tracking.report_run import FOLDER
 from bench.tracking.transcripts import agreeing, is_own, read_back, replay, transcripts
 from bench.tracking.wandb_runs import begin_run, identity_in, known_experiment, known_identity
 from bench.tracking.wandb_settings import entity, server, sync_environment
+from bench.tracking.wandb_words import why_unusable
 
 MEMORY = "sync.json"
 SET_UP = "View run"
@@ -76,6 +77,9 @@ def sync(root: Path, options: Options) -> bool:
         RecordError: if the folder holds no experiment.
         Interrupted: after a signal; finished uploads are remembered.
     """
+    if unusable := why_unusable():
+        print(f"oho-bench: W&B cannot be used: {unusable}", file=sys.stderr)
+        return False
     counts: Counter[str] = Counter()
     planned = _planned(root)
     with Stopper().listening():

@@ -127,12 +127,13 @@ def is_own(path: Path) -> bool:
 def agreeing(folder: Path, expected: Sequence[Transcript], only: str = "*") -> list[Path]:
     """Returns W&B's files with the expected rows and names, one per W&B run, or none if any is missing.
 
-    `only` is a pattern of W&B ids.  Links and what is no regular file are passed over, and so are files whose id other runs
-    of the results folder have, too: W&B would mix those runs.
+    `only` is a pattern of W&B ids.  Files of runs that were online are passed over: uploading one would continue its W&B
+    run, and so add all rows once more.  Links and what is no regular file are passed over, and so are files whose id other
+    runs of the results folder have, too: W&B would mix those runs.
     """
     found: dict[str, Path] = {}
     wanted = {transcript.name: _telling(transcript) for transcript in expected}
-    for path in sorted(folder.glob(f"wandb/*run-*/run-{only}.wandb")):
+    for path in sorted(folder.glob(f"wandb/offline-run-*/run-{only}.wandb")):
         others = folder.parent.glob(f"*/wandb/*run-*/{path.name}")
         shared = any(is_own(other) and other.parents[2] != folder for other in others)
         held = read_back(path) if is_own(path) and not shared else None

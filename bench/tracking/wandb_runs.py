@@ -14,7 +14,8 @@ from bench.records.errors import RecordError
 from bench.records.json_files import read_object, write_json
 from bench.records.names import clipped
 from bench.records.wandb_names import COUNTED_SECONDS, EPOCH, STEP, TRIALS, WALL_SECONDS
-from bench.tracking.wandb_settings import keep_to_folder, without_files
+from bench.tracking.wandb_settings import keep_to_folder, online_patience, without_files
+from bench.tracking.wandb_words import in_own_words, refusals_raised
 
 TIMEOUT_SECONDS = 20
 IDENTITY_FILE = "wandb.json"
@@ -99,7 +100,8 @@ class WandbRun:
         self.run.summary.update(dict(summary))
         if tags:
             self.run.tags = tuple(dict.fromkeys((*self.run.tags, *tags)))
-        self.run.finish(exit_code=exit_code)
+        with refusals_raised(self.run):
+            self.run.finish(exit_code=exit_code)
 
     def alert(self, title: str, text: str) -> None:
         """Has the user told at once, by mail or however they chose, if the run is online.
@@ -198,15 +200,16 @@ def plain_run(folder: Path, *, mode: str, identity: str, settings: Mapping[str, 
     import wandb
 
     without_files(wandb.Settings)
-    return wandb.init(
-        mode=mode,  # type: ignore[arg-type]
-        dir=str(folder),
-        id=identity,
-        resume=None if mode == "offline" else "allow",
-        settings=wandb.Settings(
-            reinit="create_new", console="off", disable_git=True, x_disable_stats=True, silent=True,
-            x_save_requirements=False, disable_code=True, init_timeout=TIMEOUT_SECONDS,
-            x_disable_machine_info=True, host="", program="oho-bench", **settings,
-        ),
-        **fields,
-    )  # fmt: skip
+    with in_own_words():
+        return wandb.init(
+            mode=mode,  # type: ignore[arg-type]
+            dir=str(folder),
+            id=identity,
+            resume=None if mode == "offline" else "allow",
+            settings=wandb.Settings(
+                reinit="create_new", console="off", disable_git=True, x_disable_stats=True, silent=True,
+                x_save_requirements=False, disable_code=True, init_timeout=TIMEOUT_SECONDS,
+                x_disable_machine_info=True, host="", program="oho-bench", **online_patience(), **settings,
+            ),
+            **fields,
+        )  # fmt: skip

@@ -21,6 +21,11 @@ PATIENCE = {
     "FILE_STREAM_RETRY_WAIT_MAX_SECONDS": 2, "FILE_STREAM_TIMEOUT_SECONDS": 20, "FILE_TRANSFER_RETRY_MAX": 3,
 }  # fmt: skip
 """Settings of `wandb sync`, which would otherwise retry for minutes; the user's environment takes precedence."""
+ONLINE_PATIENCE = {
+    "GRAPHQL_RETRY_MAX": 3, "GRAPHQL_RETRY_WAIT_MIN_SECONDS": 1, "GRAPHQL_RETRY_WAIT_MAX_SECONDS": 4,
+    "GRAPHQL_TIMEOUT_SECONDS": 6,
+}  # fmt: skip
+"""Settings of runs that are online, which would otherwise be given up before W&B gives up and says why."""
 ALWAYS = {"WANDB_ERROR_REPORTING": "false", "WANDB_SAGEMAKER_DISABLE": "true"}
 
 
@@ -55,6 +60,11 @@ def keep_to_folder(folder: Path) -> None:
 def without_files(settings: type[Any]) -> None:
     """Makes W&B's class `Settings` take the honoured keys where it would read, or fail to read, its settings files."""
     settings.update_from_system_settings = lambda present: present.update_from_dict(user_settings())
+
+
+def online_patience() -> dict[str, Any]:
+    """Returns the settings of `ONLINE_PATIENCE` that the user's environment leaves open."""
+    return {f"x_{name.lower()}": value for name, value in ONLINE_PATIENCE.items() if f"WANDB_X_{name}" not in os.environ}
 
 
 def sync_environment(scratch: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ from bench.tracking.wandb_content import (
     trial_table,
 )
 from bench.tracking.wandb_runs import TIMEOUT_SECONDS, TrackedRun, begin_run, identity_in
+from bench.tracking.wandb_words import why_unusable
 
 unreachable = threading.Event()
 """Set once W&B has failed online: later runs of this process are kept offline, so that they do not wait for it again."""
@@ -60,7 +61,7 @@ log = logging.getLogger("oho-bench")
 
 
 class NoSink:
-    """A sink for disabled tracking."""
+    """A sink for tracking that is disabled or cannot be."""
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Ignores the record."""
@@ -226,12 +227,20 @@ class WandbSink:
         self._run.finish(summary_of(outcome, self._nonfinite), tags_of(outcome), exit_code=code)
 
 
+@cache
+def _warn_once(reason: str) -> None:
+    log.warning("W&B cannot be used (%s); the records are complete, and `oho-bench sync` can upload them later", reason)
+
+
 def open_sink(
     run_id: str, spec: Mapping[str, Any], folder: Path, *, mode: str, project: str, experiment: str,
     trial_runs: int = TRIAL_RUNS, plan: Mapping[str, Any] | None = None,
 ) -> NoSink | WandbSink:  # fmt: skip
     """Returns the sink that `tracking.mode` asks for."""
     if mode == "disabled":
+        return NoSink()
+    if reason := why_unusable():
+        _warn_once(reason)
         return NoSink()
     sink = partial(WandbSink, run_id, spec, project=project, experiment=experiment, trial_runs=trial_runs, plan=plan)
     identity = identity_in(folder, run_id, experiment)

@@ -18,6 +18,7 @@ class Server:
     def __init__(self, refuse=()):
         self.told, self.rows, self.requests = {}, {}, 0
         self.files = {}  # the content by W&B id and name
+        self.heard = bytearray()  # headers and contents as they came
         self.refuse = dict(refuse)  # from "graphql" or "file_stream" to a status code
         self.sweeps = {}  # the definition by id
         self.proposals = []  # the parameters of a sweep's next trials, one an agent's request
@@ -133,6 +134,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self):
         content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.ours.heard += bytes(self.headers) + content
         _, identity, name = self.path.split("/", 2)
         self.ours.files[identity, name] = content
         self.send_response(200)
@@ -140,7 +142,9 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def do_POST(self):
-        content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.ours.heard += bytes(self.headers) + body
+        content = json.loads(body)
         code = self.ours.refuse.get(self.path.rpartition("/")[2], 200)
         answer = self.ours.answer(self.path, content) if code == 200 else {"errors": [{"message": "not with me"}]}
         body = json.dumps(answer).encode()

@@ -47,3 +47,10 @@ def test_a_run_reports_the_version_of_its_methods_package(tmp_path):
     plain, search = experiment(tmp_path, "fixed", "gp-search").specs
     assert run_one(search, tmp_path).environment["prodigyopt"] == version("prodigyopt")
     assert "prodigyopt" not in run_one(plain, tmp_path).environment
+
+
+def test_a_package_that_is_not_installed_is_left_out(monkeypatch):
+    """W&B, for example, without which runs go on."""
+    monkeypatch.setattr(environment, "PACKAGES", ("torch", "no-such-package"))
+    versions = environment._versions.__wrapped__(())
+    assert versions.keys() == {"torch", "oho-bench"}
