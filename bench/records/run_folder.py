@@ -278,7 +278,8 @@ def names_in(root: Path) -> set[str]:
     A folder that is not there holds nothing.  Raises `RecordError` where it cannot be read.
     """
     try:
-        return set(os.listdir(root))
+        with os.scandir(root) as entries:
+            return {entry.name for entry in entries}
     except (FileNotFoundError, NotADirectoryError):
         return set()
     except OSError as error:
