@@ -72,7 +72,7 @@ def results(folder: str | Path, *, records: bool = False) -> pd.DataFrame:
         resumed_with            what changed when the run was resumed, such as another commit; mostly empty
         spans_budget            whether the method's schedule knows the budget
         data                    what the data are called
-        node, device_name, driver       the machine, its device and that's driver, if it has one
+        node, device_name, driver       the machine, its device and the device's driver, if it has one
         calibration_seconds     the time of a fixed piece of work when the device was quickest, before or after the run
         steps, trials           parameter updates, and trials begun
         counted_seconds, wall_seconds, seconds_ACCOUNT     times, in all and by account of the ledger
