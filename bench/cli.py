@@ -34,6 +34,9 @@ Root = Annotated[
     ),
 ]
 Results = Annotated[Path, typer.Argument(metavar="DIR", parser=folder_name)]
+AllowMixed = Annotated[
+    bool, typer.Option("--allow-mixed", help="Draw seconds of unlike devices beside each other; the figures say so.")
+]
 
 
 def _print_version(asked: bool) -> None:
@@ -234,6 +237,7 @@ def report(
     track: Annotated[bool, typer.Option("--track", help="Also make it a W&B run: figures, results, artifacts.")] = False,
     entity: Annotated[Optional[str], typer.Option(help="W&B user or team [default: W&B's own].")] = None,
     project: Annotated[Optional[str], typer.Option(help="W&B project [default: as tracked, else oho-bench].")] = None,
+    allow_mixed: AllowMixed = False,
 ) -> None:
     """Build the PDF report, the page (.html) and the figures (in a folder of that name) from a results folder.
 
@@ -245,7 +249,7 @@ def report(
 
         if (entity or project) and not track:
             raise ConfigError("report: --entity and --project say where to track it; add --track")
-        built = _reports("api:build_report")(directory, output)
+        built = _reports("api:build_report")(directory, output, allow_mixed=allow_mixed)
         for path in built.files:
             print(path)
         if track:
@@ -360,10 +364,11 @@ def figure(
         typer.Option("--output", "-o", help="The PDF, PNG or SVG to write.", parser=file_name, metavar="FILE"),
     ] = None,
     column: Annotated[bool, typer.Option("--column", help="Draw it as wide as one of two columns, 3.3 inches.")] = False,
+    allow_mixed: AllowMixed = False,
 ) -> None:
     """Draw one figure as PDF, PNG and SVG, with its data as CSV beside them."""
     with user_errors():
-        for path in _reports("api:build_figure")(name, directory, output, column=column):
+        for path in _reports("api:build_figure")(name, directory, output, column=column, allow_mixed=allow_mixed):
             print(path)
 
 

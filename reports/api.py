@@ -15,6 +15,7 @@ from bench.records.errors import BrokenFigureError
 from bench.records.files import ELSEWHERE, check_output, write_output
 from bench.records.spreadsheets import for_spreadsheets
 from reports import loading
+from reports.clocks import unlike_devices
 from reports.document import write_pdf
 from reports.loading import Figure, UnknownFigureError
 from reports.output import check_writable
@@ -22,7 +23,7 @@ from reports.page import Chart, chart_content, write_page
 from reports.section import Section
 from reports.selection import NoData, void
 from reports.style import Figure as Drawing
-from reports.style import beyond_log_axes, figure_style, rendered, watermark
+from reports.style import add_to_stamp, beyond_log_axes, figure_style, rendered, watermark
 from reports.tables import Tables, read_tables
 from reports.words import plural
 
@@ -38,11 +39,14 @@ class Report:
     failed: list[str]
 
 
-def build_figure(name: str, results: Path, output: Path | None = None, *, column: bool = False) -> list[Path]:
+def build_figure(
+    name: str, results: Path, output: Path | None = None, *, column: bool = False, allow_mixed: bool = False
+) -> list[Path]:
     """Draws one figure as PDF, PNG and SVG, with its data as CSV; returns the files.
 
     It is as wide as a page of text or, with `column`, as one of two columns.  Without an `output`, the files have the
-    figure's name and lie in the present folder.
+    figure's name and lie in the present folder.  With `allow_mixed`, seconds of unlike devices are drawn, and the figure
+    says so.
 
     Raises:
         BrokenFigureError: if the figure fails.
@@ -57,17 +61,18 @@ def build_figure(name: str, results: Path, output: Path | None = None, *, column
         for suffix in (*IMAGES, ".csv"):
             check_output(output.with_suffix(suffix))
         with figure_style(column=column, methods=tables.methods, fonts=tables.names.fonts):
-            return _written(_made(figure, tables), output)
+            return _written(_made(figure, tables, allow_mixed=allow_mixed), output)
     except UnknownFigureError as error:
         raise ReportError(str(error)) from None
     except NoData as nothing:
         raise ReportError(f"{name}: {nothing}") from None
 
 
-def build_report(results: Path, output: Path) -> Report:
+def build_report(results: Path, output: Path, *, allow_mixed: bool = False) -> Report:
     """Writes the PDF, the page beside it and, in a folder of the report's name, every figure.
 
-    A figure that is not drawn has one line, in its section and as a warning, which says why.  Raises `ReportError`.
+    A figure that is not drawn has one line, in its section and as a warning, which says why.  With `allow_mixed`, seconds
+    of unlike devices are drawn, and the figure says so.  Raises `ReportError`.
     """
     check_writable(output, ".pdf")
     page, folder = output.with_suffix(".html"), output.with_suffix("")
@@ -78,7 +83,7 @@ def build_report(results: Path, output: Path) -> Report:
     sections, charts, files, failed = [], [], [], []
     with figure_style(methods=tables.methods, fonts=tables.names.fonts):
         for name in loading.names_in(tables.manifests):
-            made = _section(name, tables, results)
+            made = _section(name, tables, results, allow_mixed=allow_mixed)
             sections.append(made.section)
             charts += made.charts
             failed += [made.section.caption] if made.is_broken else []
@@ -99,13 +104,13 @@ class _Made:
     is_broken: bool = False
 
 
-def _section(name: str, tables: Tables, results: Path) -> _Made:
+def _section(name: str, tables: Tables, results: Path, *, allow_mixed: bool) -> _Made:
     """A figure's part of the report, whether it can be drawn or not."""
     title = name
     try:
         figure = loading.load(name, tables.manifests, results)
         title = figure.entry.title
-        return _made(figure, tables)
+        return _made(figure, tables, allow_mixed=allow_mixed)
     except NoData as nothing:
         log.warning("%s: %s", name, nothing)
         section = Section.empty(figure, str(nothing))
@@ -116,12 +121,18 @@ def _section(name: str, tables: Tables, results: Path) -> _Made:
         return _Made(section, charts=[Chart(name, section, None)], is_broken=True)
 
 
-def _made(figure: Figure, tables: Tables) -> _Made:
+def _made(figure: Figure, tables: Tables, *, allow_mixed: bool) -> _Made:
     """Draws a figure and says what it shows; writes nothing."""
     with figure.guarded():
-        estimates = figure.of("estimate", tables.of_figure(figure.name))
+        own = tables.of_figure(figure.name)
+        if (unlike := unlike_devices(own.runs, in_seconds=figure.entry.in_seconds)) and not allow_mixed:
+            raise NoData(
+                f"Its runs took place on unlike devices ({unlike}), whose seconds cannot be compared, so it is not drawn; "
+                "--allow-mixed draws it all the same."
+            )
+        estimates = figure.of("estimate", own)
         drawn: Any = figure.of("draw", estimates)
-        invalid = void(tables.of_figure(figure.name).runs)
+        invalid = void(own.runs)
         section = Section(
             figure.entry.title, figure.question, figure.method,
             invalid or figure.of("findings", estimates, otherwise=[]),
@@ -134,10 +145,13 @@ def _made(figure: Figure, tables: Tables) -> _Made:
         hidden = beyond_log_axes(drawn)
         if invalid:
             watermark(drawn, "NOT VALID")
+        if unlike:
+            add_to_stamp(drawn, f"seconds of unlike devices: {unlike}")
         files = rendered(drawn)
         data = for_spreadsheets(tables.names.restored(loading.data_of(estimates)))
         files["csv"] = data.to_csv(index=False).encode()
-        section = replace(section, image=files["svg"].decode(), caption=f"{section.caption}{_not_shown(hidden)}")
+        caption = f"{section.caption}{_not_shown(hidden)}{_of(unlike)}"
+        section = replace(section, image=files["svg"].decode(), caption=caption)
         charts = [Chart(figure.name, section, chart_content(chart))] if chart else []
     return _Made(section, figure.file_name, charts, files)
 
@@ -147,6 +161,11 @@ def _not_shown(values: int) -> str:
     if not values:
         return ""
     return f" Not shown, since the axis is logarithmic: {plural(values, 'value')} of zero or below."
+
+
+def _of(unlike: str) -> str:
+    """Returns a caption's sentence on unlike devices; none where there are none."""
+    return f" Its seconds are of unlike devices: {unlike}." if unlike else ""
 
 
 def _written(made: _Made, path: Path) -> list[Path]:

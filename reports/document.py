@@ -14,6 +14,7 @@ import typst
 from bench.records import ReportError
 from bench.records.files import write_output
 from reports import published
+from reports.clocks import mixed_experiments, unlike_devices
 from reports.comparisons import compare, to_separate
 from reports.estimates import NONE_TRAINED
 from reports.registry import FIGURES
@@ -44,7 +45,7 @@ def opening(tables: Tables, sections: list[Section]) -> dict[str, Any]:
     return {
         "title": "Hyperparameter optimization during training under equal budgets",
         "date": _newest(tables)[:10],
-        "abstract": list(dict.fromkeys([*void(tables.runs), _compared(done), *headlines])),
+        "abstract": list(dict.fromkeys([*void(tables.runs), *mixed_experiments(tables.runs), _compared(done), *headlines])),
         "planned": len(runs),
         "measured": len(done),
     }
@@ -179,7 +180,8 @@ def _untrained(group: pd.DataFrame) -> str:
 def _asked(tables: Tables, runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Returns the experiments in which a comparison was asked for beforehand, by the figures they feed."""
     named = {manifest.experiment for manifest in tables.manifests if set(manifest.figures) & COMPARED_IN}
-    valid = [(str(name), group) for name, group in runs.groupby("experiment", sort=True) if not void(group)]
+    groups = [(str(name), group) for name, group in runs.groupby("experiment", sort=True)]
+    valid = [(name, group) for name, group in groups if not void(group) and not unlike_devices(group)]
     groups = [(name, group) for name, group in valid if name in named]
     return [(name, group) for name, group in groups if _under_test(group) and group["label"].nunique() > 1]
 
@@ -284,6 +286,11 @@ def _problems(runs: pd.DataFrame) -> list[str]:
         *_named(measured[is_timed], "disturbed_because", "not valid"),
         *_named(measured[~is_timed], "disturbed_because", "losses valid, seconds not"),
         *_named(measured, "resumed_with", "resumed with"),
+        *(
+            f"{experiment}: seconds of unlike devices cannot be compared: {devices}"
+            for experiment, group in measured.groupby("experiment")
+            if (devices := unlike_devices(group, in_seconds=True))
+        ),
     ]
 
 

@@ -38,6 +38,8 @@ class FigureEntry:
     title: str
     module: str
     headline: bool = False
+    in_seconds: bool = False
+    """Whether it shows seconds, whatever the budget: it is then not drawn of unlike devices (`reports.clocks`)."""
 
 
 FIGURES: dict[str, FigureEntry] = {
@@ -52,6 +54,7 @@ FIGURES: dict[str, FigureEntry] = {
         "Trials and counted time to reach Global OHO",
         "reports.figures.performance",
         headline=True,
+        in_seconds=True,
     ),
     "convergence": FigureEntry(
         "learning rates from several starts, test loss at several meta-rates (paper, figure 3)",
@@ -62,6 +65,7 @@ FIGURES: dict[str, FigureEntry] = {
         "test loss and time against the number of sets, exact and collapsed (paper, figure 4)",
         "How many sets",
         "reports.figures.sets",
+        in_seconds=True,
     ),
     "source": FigureEntry(
         "hypergradients of training and validation batches, validation batch size (paper, figure 6)",

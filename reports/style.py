@@ -201,6 +201,12 @@ def stamp(figure: Figure, text: str) -> None:
     figure.supxlabel("\n".join(lines), fontsize=STAMP, color="#666666", x=0.99, ha="right")
 
 
+def add_to_stamp(figure: Figure, text: str) -> None:
+    """Adds to the small line below everything else, or makes one."""
+    before = " ".join(figure.get_supxlabel().split())
+    stamp(figure, f"{before}; {text}" if before else text)
+
+
 def watermark(figure: Figure, text: str) -> None:
     """Writes a text across a figure, so that it cannot be shown without it."""
     figure.text(0.5, 0.5, text, fontsize=22, color="#B00020", alpha=0.28, ha="center", va="center", rotation=20, zorder=10)

@@ -6,9 +6,9 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from bench.command.one_run import Assignment
 from bench.command.planning import Planned, origins
 from bench.command.remote_run import Result
 from bench.command.run_series import prepare_runs
-from bench.command.scheduling import MOST_DEATHS, End, Job, Node, Scheduler, Start, Verdict, demand_of
+from bench.command.scheduling import MOST_DEATHS, Demand, End, Job, Node, Scheduler, Start, Verdict, demand_of
 from bench.experiment.expansion import Experiment
 from bench.experiment.yaml_file import ConfigError
 from bench.process.signals import Stopper
@@ -167,7 +167,7 @@ class OnNodes:
             ConfigError: if no node has what a run asks for.
             ClusterError: if the cluster is lost, or no node can make the runs that are left.
         """
-        jobs = {item.id: Job(item.id, self._demand(item)) for item in planned if not item.is_done}
+        jobs = self._jobs(item for item in planned if not item.is_done)
         scheduler, nodes = Scheduler.of(jobs.values()), self.pool.nodes()
         if lacking := scheduler.impossible(nodes):
             raise ConfigError(f"no node has {lacking} for a run: {_in_words(nodes)}")
@@ -179,7 +179,18 @@ class OnNodes:
                 drive(scheduler, self.pool, watcher, now=time.monotonic, stopper=stopper)
         return watcher.counts
 
-    def _demand(self, item: Planned) -> Any:
+    def _jobs(self, todo: Iterable[Planned]) -> dict[str, Job]:
+        """Returns the job of each run.  Runs of an experiment share all of their specs but the seed, and so a demand."""
+        demands: dict[tuple[int, ...], Demand] = {}
+        jobs = {}
+        for item in todo:
+            shared = tuple(id(part) for key, part in item.spec.items() if key != "seed")
+            if shared not in demands:
+                demands[shared] = self._demand(item)
+            jobs[item.id] = Job(item.id, demands[shared])
+        return jobs
+
+    def _demand(self, item: Planned) -> Demand:
         needs = {"task": item.spec["task"], "plugins": sorted({origin["hash"] for origin in origins(item.spec)})}
         return demand_of(
             item.spec, per_gpu=self.per_gpu, cpus=self.cpus_per_run, needs=json.dumps(needs, sort_keys=True)
@@ -207,7 +218,7 @@ class _Watcher:
         }  # fmt: skip
 
     def order(self, job: Job) -> Mapping[str, Any]:
-        return {**self._places, "given": asdict(Assignment.of(self._items[job.id]))}
+        return {**self._places, "given": dict(vars(Assignment.of(self._items[job.id])))}
 
     def started(self, start: Start) -> None:
         self._display.start(start.job.id, start.node.name)

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from bench.command.progress import in_words
 from bench.process.signals import tell
-from bench.records import Outcome, Status, run_id, title_of
+from bench.records import Outcome, Status, run_ids, title_of
 from bench.records.durations import format_seconds
 
 REFRESH_SECONDS = 1.0
@@ -41,10 +41,10 @@ class NodesDisplay:
         """Prepares the display; `before` is the number of runs that earlier processes of the command have made."""
         self._total = before + len(specs)
         self._entries = {
-            run_id(spec): _Entry(
+            identity: _Entry(
                 number, f"{spec['task']['name']}, {title_of(spec)}, seed {spec['seed']}", spec["budget"]
             )
-            for number, spec in enumerate(specs, start=before + 1)
+            for number, (identity, spec) in enumerate(zip(run_ids(specs), specs, strict=True), start=before + 1)
         }
         self._one_unit = len({spec["budget"]["unit"] for spec in specs}) == 1
         self._places: dict[str, str] = {}

@@ -16,7 +16,7 @@ from bench.experiment.expansion import Experiment, Spec
 from bench.experiment.spec import method_of, task_of
 from bench.experiment.yaml_file import ConfigError
 from bench.protocol import Task
-from bench.records import PROTOCOL, Manifest, Outcome, is_damaged, read_manifests, read_outcome, run_id, write_manifest
+from bench.records import PROTOCOL, Manifest, Outcome, is_damaged, names_in, read_manifests, read_outcome, write_manifest
 from bench.records.labels import differ_in_labels_alone
 from bench.records.plugins import store
 
@@ -51,11 +51,11 @@ def plan(experiments: Sequence[Experiment], root: Path, *, again_invalid: bool =
     command has `tried` counts as done, however it ended.
     """
     planned: dict[str, Planned] = {}
+    begun = names_in(root)
     for experiment in experiments:
-        for spec in experiment.specs:
-            identity = run_id(spec)
+        for spec, identity in zip(experiment.specs, experiment.ids, strict=True):
             if identity not in planned:
-                outcome = read_outcome(root / identity)
+                outcome = read_outcome(root / identity) if identity in begun else None
                 _check_protocol(outcome, root)
                 done = outcome is not None and outcome.status.is_result and (outcome.valid or not again_invalid)
                 if done and identity not in tried and is_damaged(root / identity, outcome):
@@ -81,7 +81,7 @@ def write_plan(experiment: Experiment, root: Path) -> None:
 
     An older plan of the same name is extended if only its seeds and labels differ; otherwise it is replaced, with a
     warning."""
-    runs, resolved = [run_id(spec) for spec in experiment.specs], dict(experiment.resolved)
+    runs, resolved = experiment.ids, dict(experiment.resolved)
     older = next((plan for plan in read_manifests(root) if plan.experiment == experiment.name), None)
     if older is not None:
         if differ_in_labels_alone({**older.config, "seeds": resolved["seeds"]}, resolved):
@@ -111,6 +111,16 @@ def origins(part: Any) -> Iterator[dict[str, str]]:
             yield from origins(item)
 
 
+def _distinct(todo: Sequence[Planned]) -> Iterator[Planned]:
+    """Yields the first run of each task and method of an experiment, whose specs share these parts."""
+    seen: set[tuple[int, int]] = set()
+    for item in todo:
+        parts = id(item.spec["task"]), id(item.spec["method"])
+        if parts not in seen:
+            seen.add(parts)
+            yield item
+
+
 def check_methods(todo: Sequence[Planned], data_root: Path | None, journal: Journal) -> None:
     """Asks each method that has a `check`, before anything runs, whether it can train the network of its task.
 
@@ -118,7 +128,7 @@ def check_methods(todo: Sequence[Planned], data_root: Path | None, journal: Jour
     """
     tasks: dict[str, Task] = {}
     seen: set[str] = set()
-    for item in todo:
+    for item in _distinct(todo):
         spec = item.spec
         key = json.dumps([spec["task"], spec["method"]], sort_keys=True)
         method: Any = method_of(spec)

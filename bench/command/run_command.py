@@ -61,7 +61,8 @@ def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
     if dry_run:
         return 0
     planned = book_killed(planned, order.out, journal)
-    for data_set in {data_set_of(item.spec["task"]) for item in planned if not item.is_done}:
+    tasks = (item.spec["task"] for item in planned if not item.is_done)
+    for data_set in set(map(data_set_of, {id(task): task for task in tasks}.values())):  # an experiment's runs share one
         load(data_set, order.data_root)
     counts = makes.launch(experiments, planned, order.out, data_root=order.data_root, journal=journal)
     counts += Counter(item.outcome.status for item in planned if item.is_done and item.outcome)

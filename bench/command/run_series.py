@@ -108,7 +108,7 @@ def _tidy(folder: Path, item: Planned) -> None:
     """Removes a checkpoint that is not to be continued: a process was killed just after it wrote an outcome, or the run is
     void and starts over."""
     outcome = item.outcome
-    if has_checkpoint(folder) and outcome is not None and (outcome.status.is_result or item.starts_over):
+    if outcome is not None and (outcome.status.is_result or item.starts_over) and has_checkpoint(folder):
         with claimed(folder) as is_ours:
             if is_ours and read_outcome(folder) == outcome:
                 discard_checkpoint(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from bench.records import Status, experiments_in, read_outcome, state_of
+from bench.records import Status, experiments_in, names_in, read_outcome, state_of
 
 
 def describe(root: Path) -> str:
@@ -14,6 +14,7 @@ def describe(root: Path) -> str:
     Runs whose seconds alone are void are only counted: without seconds as their budget, there may be many.
     """
     manifests = experiments_in(root)
+    begun = names_in(root)
     lines: list[str] = []
     failures: dict[str, str] = {}
     void: dict[str, str] = {}
@@ -24,7 +25,7 @@ def describe(root: Path) -> str:
         counts: Counter[str] = Counter()
         untrained = 0
         for identity in manifest.runs:
-            outcome = read_outcome(root / identity)
+            outcome = read_outcome(root / identity) if identity in begun else None
             counts[state_of(root / identity, outcome)] += 1
             protocols |= {outcome.protocol} if outcome else set()
             untrained += outcome is not None and outcome.final.get("selected_step") == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from bench.experiment.spec import Spec
 from bench.experiment.tasks import TaskRead, read_task
 from bench.experiment.yaml_file import YamlFile, override, read_yaml
 from bench.protocol import Space
-from bench.records import PROTOCOL, planned_specs
+from bench.records import PROTOCOL, planned_specs, run_ids
 from bench.records.plugins import PluginError
 
 MOST_RUNS = 100_000
@@ -41,6 +42,11 @@ class Experiment:
     specs: tuple[Spec, ...]
     resolved: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Returns the id of each run, in the order of `specs`."""
+        return run_ids(self.specs)
 
 
 def load_experiment(

@@ -19,6 +19,7 @@ from bench.process.signals import tell
 
 HONOURED: Mapping[str, str] = {
     "OHO_DATA": "the folder of the data sets; `--root` takes precedence",
+    "OHO_NODE": "what outcomes call this machine, instead of a hash: letters, digits and ._-",
     "HOME, XDG_*, TMPDIR": "the folders of settings, caches and temporary files",
     "MPLCONFIGDIR, TORCH_HOME, TORCHINDUCTOR_CACHE_DIR, TRITON_CACHE_DIR, CUDA_CACHE_PATH": "caches of libraries",
     "PATH, LD_*, CUDA_HOME, CUDA_PATH": "where programs and shared libraries are",
@@ -125,6 +126,7 @@ def _is_writable(folder: str) -> bool:
 EXPECTED: Mapping[str, tuple[Callable[[str], object], str]] = {
     "TMPDIR": (_is_writable, "a folder that can be written"),
     "OMP_NUM_THREADS": (re.compile(r"0*[1-9]\d{0,8}(,0*[1-9]\d{0,8})*").fullmatch, "a number of threads"),
+    "OHO_NODE": (re.compile(r"[A-Za-z0-9._-]{1,40}").fullmatch, "a name of at most 40 letters, digits, dots, dashes and _"),
     "WANDB_MODE": (WANDB_MODES.__contains__, ", ".join(WANDB_MODES[:-1]) + f" or {WANDB_MODES[-1]}"),
     "WANDB_BASE_URL": (re.compile(r"https?://[^\s/]+.*").fullmatch, "an address that starts with http:// or https://"),
 }

@@ -1,7 +1,7 @@
 """Writes what a run leaves on disk and reads it back.  Imports no torch."""
 
 from bench.records.errors import RecordError, ReportError, StorageError
-from bench.records.identity import run_id, title_of
+from bench.records.identity import run_id, run_ids, title_of
 from bench.records.plans import Manifest, experiments_in, planned_specs, read_manifests, write_manifest
 from bench.records.run_folder import (
     PROTOCOL,
@@ -10,6 +10,7 @@ from bench.records.run_folder import (
     Run,
     RunWriter,
     is_damaged,
+    names_in,
     read_outcome,
     read_run,
     read_runs,
@@ -33,6 +34,7 @@ __all__ = [
     "StorageError",
     "experiments_in",
     "is_damaged",
+    "names_in",
     "planned_specs",
     "read_manifests",
     "read_outcome",
@@ -40,6 +42,7 @@ __all__ = [
     "read_runs",
     "result_at",
     "run_id",
+    "run_ids",
     "state_of",
     "title_of",
     "write_manifest",

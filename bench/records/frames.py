@@ -19,6 +19,7 @@ from bench.records.files import write_output
 from bench.records.identity import run_id, title_of
 from bench.records.labels import PlanLabels
 from bench.records.plans import Manifest, experiments_in
+from bench.records.processes import calibration
 from bench.records.run_folder import Outcome, Run, read_run
 from bench.records.schema import KINDS, RESERVED, Status
 from bench.records.spreadsheets import for_spreadsheets
@@ -71,6 +72,8 @@ def results(folder: str | Path, *, records: bool = False) -> pd.DataFrame:
         resumed_with            what changed when the run was resumed, such as another commit; mostly empty
         spans_budget            whether the method's schedule knows the budget
         data                    what the data are called
+        node, device_name, driver       the machine, its device and the device's driver, if it has one
+        calibration_seconds     the time of a fixed piece of work when the device was quickest, before or after the run
         steps, trials           parameter updates, and trials begun
         counted_seconds, wall_seconds, seconds_ACCOUNT     times, in all and by account of the ledger
         test_loss, test_error   of the last model
@@ -272,6 +275,8 @@ def _outcome_columns(outcome: Outcome, incumbents: Sequence[Mapping[str, Any]]) 
         "disturbed_because": "; ".join(outcome.disturbed_because),
         "resumed_with": ", ".join(outcome.changes),
         "data": outcome.environment.get("data"),
+        **{name: _text(outcome.environment.get(name)) for name in ("node", "device_name", "driver")},
+        "calibration_seconds": _number(calibration(outcome.conditions)),
         "steps": outcome.steps,
         "trials": outcome.trials,
         "counted_seconds": outcome.counted_seconds,
@@ -280,6 +285,10 @@ def _outcome_columns(outcome: Outcome, incumbents: Sequence[Mapping[str, Any]]) 
         "selected_step": _number(final.get("selected_step", found)),
         **{f"seconds_{name}": seconds for name, seconds in outcome.accounts.items()},
     }
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _number(value: Any) -> float:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.records.schema import FOR_FIGURES
+
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
 def run_id(spec: Mapping[str, Any]) -> str:
@@ -17,8 +19,24 @@ def run_id(spec: Mapping[str, Any]) -> str:
     Labels, families and units are left out, because only figures use them, and so is the path of data whose `content` is
     known.
     """
-    text = json.dumps(_affecting(spec), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return run_ids([spec])[0]
+
+
+def run_ids(specs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the id of each spec.  What specs share, as the specs of an experiment do, is written as JSON only once."""
+    known: dict[int, str] = {}  # by the objects' addresses, which stay theirs since the specs keep them
+    return [_hash_of(spec, known) for spec in specs]
+
+
+def _hash_of(spec: Mapping[str, Any], known: dict[int, str]) -> str:
+    texts = []
+    for key in sorted(spec):
+        if not _is_left_out(key, spec):
+            value = spec[key]
+            if id(value) not in known:
+                known[id(value)] = _canonical(_affecting(value))
+            texts.append(f"{_canonical(key)}:{known[id(value)]}")
+    return hashlib.sha256(f"{{{','.join(texts)}}}".encode()).hexdigest()[:16]
 
 
 def _affecting(value: Any) -> Any:

@@ -17,6 +17,8 @@ SECONDS_DEPEND_ON = {
 Seconds of a run that was continued with another of these are nobody's.  Other changes, such as that of the commit, are
 only reported: a folder may hold runs of several commits, too.
 """
+LONGEST_CALIBRATION = 3600.0
+"""Seconds above which a calibration cannot have been measured."""
 NOT_COMPARED = ("finished", "dirty")
 
 
@@ -26,6 +28,13 @@ class Process(TypedDict):
     environment: Mapping[str, Any]
     conditions: Mapping[str, Any]
     disturbed_because: list[str]
+
+
+def calibration(conditions: Mapping[str, Any]) -> float | None:
+    """Returns the seconds that a fixed piece of work took when the machine was quickest, before or after the run."""
+    probes = conditions.get("probe_seconds")
+    numbers = [seconds for seconds in probes if type(seconds) is float] if isinstance(probes, list | tuple) else []
+    return min((seconds for seconds in numbers if 0 < seconds < LONGEST_CALIBRATION), default=None)
 
 
 def disturbances(processes: Sequence[Process]) -> list[str]:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.records.errors import RecordError
-from bench.records.files import APPENDING, check_in_place, check_no_link, open_regular, read, replacing, storing
+from bench.records.files import APPENDING, check_in_place, check_no_link, open_regular, read, reason, replacing, storing
 from bench.records.identity import run_id
 from bench.records.json_files import intact, read_lines, read_object, sealed, write_json
 from bench.records.processes import Process, changes
@@ -270,6 +270,20 @@ def state_of(folder: Path, outcome: Outcome | None) -> str:
     if is_damaged(folder, outcome):
         return "damaged"
     return str(outcome.status) if outcome else "not finished"
+
+
+def names_in(root: Path) -> set[str]:
+    """Returns the names of what a results folder holds, so that runs that are only planned need no look each.
+
+    A folder that is not there holds nothing.  Raises `RecordError` where it cannot be read.
+    """
+    try:
+        with os.scandir(root) as entries:
+            return {entry.name for entry in entries}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except OSError as error:
+        raise RecordError(f"{root}: cannot be read ({reason(error)})") from None
 
 
 def read_outcome(folder: Path) -> Outcome | None:

@@ -9,13 +9,14 @@ is None.  Each process that works on a run has readings of its own: see `bench.r
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+
+from bench.run.node import ask_gpu
 
 LEAST_RUNNING = 0.9
 """A run that had a processor for a smaller fraction of its counted time was disturbed."""
@@ -147,29 +148,17 @@ def throttle_events() -> int | None:
 
 def others_on(device: torch.device) -> int | None:
     """Returns the number of other processes on the GPU."""
-    lines = _ask_gpu(device, "--query-compute-apps=pid")
+    lines = ask_gpu(device, "--query-compute-apps=pid")
     return None if lines is None else max(0, len(lines) - 1)
 
 
 def slowdowns_of(device: torch.device) -> set[str] | None:
     """Returns the reasons for which the GPU now runs more slowly than it could."""
-    lines = _ask_gpu(device, "--query-gpu=" + ",".join(f"clocks_event_reasons.{name}" for name in GPU_SLOWDOWNS))
+    lines = ask_gpu(device, "--query-gpu=" + ",".join(f"clocks_event_reasons.{name}" for name in GPU_SLOWDOWNS))
     if not lines:
         return None
     states = [state.strip() for state in lines[0].split(",")]
     return {name for name, state in zip(GPU_SLOWDOWNS, states, strict=False) if state == "Active"}
-
-
-def _ask_gpu(device: torch.device, query: str) -> list[str] | None:
-    if device.type != "cuda":
-        return None
-    name = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-    command = ["nvidia-smi", query, "--format=csv,noheader", "-i", name]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return [line for line in answer.stdout.splitlines() if line.strip()]
 
 
 def _difference(after: int | None, before: int | None) -> int | None:

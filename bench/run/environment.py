@@ -1,4 +1,7 @@
-"""Describes where a run took place: versions, commit, device.  It has no user names, paths or environment variables."""
+"""Describes where a run took place: versions, commit, device.  It has no user names, paths or environment variables.
+
+The machine has a name, the user's own or a hash: see `bench.run.node`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from typing import Any
 
 import torch
 
+from bench.run.node import driver_of, node_name
+
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-optimize", "optuna", "cmaes", "wandb")
 
 
@@ -25,6 +30,7 @@ def describe_environment(
     `data` names the loaded data, if any; `packages` are what the run's method needs beside those that all runs have.
     """
     commit, dirty = commit_of(Path(__file__).resolve())
+    driver = driver_of(device)
     return {
         "python": platform.python_version(),
         **_versions(packages),
@@ -32,6 +38,8 @@ def describe_environment(
         "dirty": dirty,
         "data": data or "not loaded",
         "device_name": _gpu(device) if device.type == "cuda" else _processor(),
+        **({"driver": driver} if driver else {}),
+        "node": node_name(),
         "platform": platform.platform(terse=True),
         "machine": platform.machine(),
         "threads": threads,

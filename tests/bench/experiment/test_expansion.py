@@ -1,5 +1,7 @@
 """Mistakes in a configuration: one line with file, line and column, and what is allowed."""
 
+import hashlib
+import json
 import re
 
 import pytest
@@ -257,6 +259,19 @@ def test_run_id_depends_on_all_but_labels(tmp_path):
     assert run_id({**base, "method": {**base["method"], "label": "Other"}}) == run_id(base)
     for change in ({"seed": 1}, {"budget": {"unit": "steps", "amount": 61}}, {"device": "cuda"}):
         assert run_id({**base, **change}) != run_id(base)
+
+
+def test_run_ids_are_the_hashes_of_the_specs_as_canonical_json(tmp_path):
+    """Also those of many specs at once, which share their parts."""
+    many = experiment(tmp_path, "fixed", "random-search", seeds=range(3))
+    assert len(many.ids) == 6
+    for spec, identity in zip(many.specs, many.ids, strict=True):
+        task = {key: value for key, value in spec["task"].items() if key not in ("label", "family", "units")}
+        method = {key: value for key, value in spec["method"].items() if key not in ("label", "family")}
+        if method.get("over"):
+            method["over"] = {key: value for key, value in method["over"].items() if key not in ("label", "family")}
+        text = json.dumps({**spec, "task": task, "method": method}, sort_keys=True, separators=(",", ":"))
+        assert identity == run_id(spec) == hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def test_methods_of_one_seed_start_from_the_same_draw(tmp_path):

@@ -62,7 +62,7 @@ def test_what_the_encoding_of_the_terminal_lacks_is_escaped_and_files_are_of_utf
 @pytest.mark.parametrize(
     ("name", "value"),
     [("TMPDIR", "/nowhere"), ("OMP_NUM_THREADS", "many"), ("OMP_NUM_THREADS", "0"), ("WANDB_MODE", "dryrun"),
-     ("WANDB_BASE_URL", "wandb.example.org")],
+     ("WANDB_BASE_URL", "wandb.example.org"), ("OHO_NODE", "the one below my desk")],
 )  # fmt: skip
 def test_a_value_that_cannot_be_used_is_one_line(name, value):
     with pytest.raises(UnusableError, match=f"^the environment variable {name} is '{value}'; .* is expected$"):

@@ -1,13 +1,17 @@
 """The commit that a run reports is one of ours, and the versions are those of the packages that its method needs."""
 
+import re
 import shutil
 import subprocess
 from importlib.metadata import version
 
 from helpers import experiment, run_one
 
+from bench.records import Manifest, read_outcome, run_id, write_manifest
+from bench.records.frames import results
 from bench.run import environment
 from bench.run.environment import commit_of
+from bench.run.node import _hashed, node_name
 
 
 def git(folder, *words):
@@ -54,3 +58,17 @@ def test_a_package_that_is_not_installed_is_left_out(monkeypatch):
     monkeypatch.setattr(environment, "PACKAGES", ("torch", "no-such-package"))
     versions = environment._versions.__wrapped__(())
     assert versions.keys() == {"torch", "oho-bench"}
+
+
+def test_a_machine_has_one_name_that_says_nothing_of_it_or_the_one_its_user_gives_it(tmp_path, monkeypatch):
+    spec = experiment(tmp_path, "fixed", overrides=["budget.steps=3"]).specs[0]
+    outcome = run_one(spec, tmp_path / "one")
+    _hashed.cache_clear()
+    assert outcome.environment["node"] == node_name()
+    assert re.fullmatch("[0-9a-f]{8}", node_name())
+    monkeypatch.setenv("OHO_NODE", "left-desk")
+    write_manifest(tmp_path / "two", Manifest("two", (), {}, (run_one(spec, tmp_path / "two") and run_id(spec),)))
+    (row,) = results(tmp_path / "two").to_dict("records")
+    assert (row["node"], row["driver"]) == ("left-desk", None)
+    assert row["device_name"] == outcome.environment["device_name"]
+    assert 0 < row["calibration_seconds"] == min(read_outcome(tmp_path / "two" / run_id(spec)).conditions["probe_seconds"])

@@ -13,6 +13,7 @@ from baselines.searchers import RandomSearcher
 from baselines.training import Training
 from bench.records import Status, read_outcome, read_run, run_id
 from bench.run.disturbances import Conditions, others_on, slowdowns_of
+from bench.run.node import driver_of
 from reports.replay import result_at
 
 
@@ -123,7 +124,8 @@ def test_each_disturbance_is_named(name, value, reason, monkeypatch):
 
 def test_what_a_gpu_says_is_read(monkeypatch):
     """nvidia-smi's answers, as it gives them."""
-    answers = {"--query-compute-apps=pid": "4711\n4712\n", "clocks": "Not Active, Active, Not Active\n"}
+    answers = {"--query-compute-apps=pid": "4711\n4712\n", "clocks": "Not Active, Active, Not Active\n",
+               "--query-gpu=driver_version": "550.54.15\n"}  # fmt: skip
 
     def answer(command, **options):
         assert command[0] == "nvidia-smi"
@@ -135,6 +137,7 @@ def test_what_a_gpu_says_is_read(monkeypatch):
     device = torch.device("cuda")
     assert others_on(device) == 1
     assert slowdowns_of(device) == {"sw_thermal_slowdown"}
+    assert driver_of.__wrapped__(device) == "550.54.15"
 
 
 def test_a_model_is_found_before_the_next_trial_is_proposed(tmp_path, monkeypatch):
