@@ -7,7 +7,7 @@ import textwrap
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -79,6 +79,8 @@ def _default(value: Any) -> str:
 def _kind(annotation: Any) -> str:
     """Returns the kind of values that an annotation allows, in words."""
     origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(inner[0])
     if origin is Literal:
         return " | ".join(map(str, inner))
     if origin in (Union, types.UnionType):

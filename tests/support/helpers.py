@@ -35,7 +35,7 @@ methods:
 METHOD_LINES = {
     "fixed": "{name: fixed}",
     "step": "{name: step, step_size: 7}",
-    "exponential": "{name: exponential, average: 20}",
+    "exponential": "{name: exponential}",
     "cosine": "{name: cosine}",
     "adam": "{name: adam}",
     "multistep": "{name: multistep, milestones: [1, 2], optimizer: momentum}",
@@ -52,17 +52,17 @@ METHOD_LINES = {
     "hdm": "{name: hdm}",
     "oho-global": "{name: oho-global, meta_rate: 1e-3}",
     "oho-layerwise": "{name: oho-layerwise, meta_rate: 1e-3}",
-    "oho-full": "{name: oho-full, meta_rate: 1e-3, average: 20, curvature_fraction: 0.25, update_every: 4}",
+    "oho-full": "{name: oho-full, meta_rate: 1e-3}",
     "oho-default": "{name: oho-default}",
     "oho-published": "{name: oho-published, meta_rate: 1e-3}",
-    "transplant": "{name: transplant, epochs: 4, over: {name: oho-global, meta_rate: 1e-3, average: schedule-free}}",
+    "transplant": "{name: transplant, epochs: 4, over: {name: oho-global, meta_rate: 1e-3}}",
     "random-search": "{name: random-search, trial_epochs: 1, over: {name: fixed}}",
     "sobol-search": "{name: sobol-search, trial_epochs: 1, over: {name: cosine}}",
     "bayesian-search": "{name: bayesian-search, trial_epochs: 1, over: {name: adam}}",
     "tpe-search": "{name: tpe-search, trial_epochs: 2, pruner: hyperband, over: {name: step}}",
     "gp-search": "{name: gp-search, trial_epochs: 2, pruner: median, over: {name: prodigy}}",
     "cma-search": "{name: cma-search, trial_epochs: 2, pruner: successive-halving, over: {name: fixed}}",
-    "population": "{name: population, members: 3, over: {name: fixed, optimizer: adam, average: {name: uniform}}}",
+    "population": "{name: population, members: 3, over: {name: fixed, optimizer: adam}}",
 }
 
 KINDS = {

@@ -13,6 +13,15 @@ ASKED_OF_ALL = {"test_a_saved_state_goes_on_bit_for_bit", "test_a_smaller_budget
 """Of methods that share the code of another one as well, for they depend on its options."""
 
 
+AVERAGED = {
+    "fixed": "{name: fixed, average: 20}",
+    "population": "{name: population, members: 3, over: {name: fixed, optimizer: adam, average: {name: uniform, start: 5}}}",
+    "oho-full": "{name: oho-full, meta_rate: 1e-3, average: 20, curvature_fraction: 0.25, update_every: 4}",
+    "transplant": "{name: transplant, epochs: 4, over: {name: oho-global, meta_rate: 1e-3, average: schedule-free}}",
+}
+"""Methods with an average of the weights, which the model holds when it is saved and evaluated."""
+
+
 def slow(rule):
     def asked(self):  # pytest takes a lambda for an argument of the mark
         getattr(_Contract, rule)(self)
@@ -30,6 +39,12 @@ def contract(name, line):
 
 CONTRACTS = {name: contract(name, line) for name, line in METHOD_LINES.items()}
 globals().update({found.__name__: found for found in CONTRACTS.values()})
+
+
+@pytest.mark.parametrize("rule", sorted(ASKED_OF_ALL))
+@pytest.mark.parametrize("name", AVERAGED)
+def test_with_an_average(name, rule):
+    getattr(contract(name, AVERAGED[name])(), rule)()
 
 
 def test_every_registered_method_is_under_contract():
