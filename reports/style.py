@@ -115,6 +115,23 @@ def panels(rows: int, columns: int, *, height: float, **options: Any) -> tuple[F
     return figure, stacked.reshape(rows, columns) if rows > 1 or options.get("squeeze") is False else stacked
 
 
+def small_panels(count: int, *, height: float, across: int = 4, **options: Any) -> tuple[Figure, list[Axes]]:
+    """Makes a figure of so many small panels, each `height` inches high, with `across` in a row; in a column, two at most.
+
+    A panel with others below it has no labels along x where these are shared, and a row that is not full ends early.
+    """
+    across = min(count, 2 if in_column() else across)
+    rows = math.ceil(count / across)
+    figure = Figure(figsize=(COLUMN_INCHES if in_column() else PAGE_INCHES, rows * height))
+    grid = figure.subplots(rows, across, squeeze=False, **options)
+    found = list(grid.flat)
+    for axes in found[count:]:
+        axes.remove()
+    for axes in found[max(0, count - across) : count]:
+        axes.tick_params(axis="x", labelbottom=True)
+    return figure, found[:count]
+
+
 def log_scale(axes: Axes, *names: str) -> None:
     """Makes axes "x" or "y" logarithmic, with ticks at 1, 2, 5 where there is room, at powers of ten elsewhere.
 
