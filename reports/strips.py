@@ -5,7 +5,7 @@ Few points say all that there is to say: a box or a violin of six runs would dra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,15 +46,15 @@ def by_seed(runs: pd.DataFrame, value: str) -> pd.Series:
 
 
 def draw_strips(
-    axes: Axes, strips: Sequence[Strip], *, is_joined: bool = True, head: str = "median", text: Any = loss_text
+    axes: Axes, strips: Sequence[Strip], *, scale: str = "", text: Callable[[float], str] = loss_text
 ) -> None:  # fmt: skip
     """Draws groups from top to bottom, with their names at the left, and medians and lost runs in columns at the right.
 
-    The axis is logarithmic where values differ by more than a factor of five.
+    Without a `scale`, the axis is logarithmic where values differ by more than a factor of five.
     """
     drawn = np.concatenate([np.zeros(0), *(_finite(strip).to_numpy() for strip in strips)])
-    is_log = len(drawn) > 0 and bool(drawn.max() > 5 * drawn.min())
-    if is_joined and max(len(strip.values) for strip in strips) < MANY:
+    is_log = not scale and len(drawn) > 0 and bool(drawn.max() > 5 * drawn.min())
+    if max(len(strip.values) for strip in strips) < MANY:
         _join(axes, strips, above=0.0 if is_log else -np.inf)
     are_lost = any(len(_finite(strip)) < len(strip.values) for strip in strips)
     for place, strip in enumerate(strips):
@@ -65,7 +65,7 @@ def draw_strips(
         lost = len(strip.values) - len(_finite(strip))
         columns = (text(median), f"{lost}/{len(strip.values)}" if lost else "–") if are_lost else (text(median),)
         write_beside(axes, place, *columns, va="center", fontsize=6.5)
-    heads = (head, "lost") if are_lost else (head,)
+    heads = ("median", "lost") if are_lost else ("median",)
     write_beside(axes, -0.7, *heads, va="bottom", fontsize=6, color="#666666")
     if is_log:
         style.log_scale(axes, "x")

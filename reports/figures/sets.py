@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import published, style
@@ -21,6 +22,9 @@ METHOD = (
 )
 INFLUENCES = {"exact": (OURS, "o", DASHES[0]), "collapsed": ("#666666", "s", DASHES[1])}
 """Colour, marker and dashes."""
+
+BEYOND = 1.6
+"""Where the axis of losses ends at the latest, over the highest median."""
 
 
 def estimate(tables: Tables) -> RunEstimates:
@@ -45,15 +49,13 @@ def draw(estimates: RunEstimates) -> Figure:
         summary = estimates.summary[estimates.summary["influence"] == influence].sort_values("sets")
         axes.plot(runs["counted_seconds"], runs["test_loss"], ls="none", marker=marker, color=colour, ms=3, alpha=0.45, mew=0)
         shown = summary[np.isfinite(summary["median"])]
-        axes.plot(shown["seconds"], shown["median"], marker=marker, ls=dashes, color=colour, lw=1, ms=10, mec="white",
+        axes.plot(shown["seconds"], shown["median"], marker=marker, ls=dashes, color=colour, lw=1, ms=9, mec="white",
                   mew=0.6, label=f"{influence} influence", zorder=3)  # fmt: skip
         for row in shown.itertuples():
             axes.annotate(f"{row.sets}", (row.seconds, row.median), va="center_baseline", ha="center", fontsize=6.5,
                           color="white", fontweight="bold", zorder=4)  # fmt: skip
-    finite = estimates.runs["test_loss"][np.isfinite(estimates.runs["test_loss"])]
-    if finite.min() > 0 and finite.max() > 5 * finite.min():
-        style.log_scale(axes, "y")
-    axes.margins(x=0.08, y=0.1)
+    _set_scale(axes, estimates)
+    axes.margins(x=0.08)
     axes.set_xlabel("Counted seconds a run")
     axes.set_ylabel(estimates.about.units.axis("Final test loss"))
     style.legend_above(figure, *axes.get_legend_handles_labels(), columns=2)
@@ -61,12 +63,28 @@ def draw(estimates: RunEstimates) -> Figure:
     return figure
 
 
+def _set_scale(axes: Axes, estimates: RunEstimates) -> None:
+    """Ends the axis above the medians; runs beyond stand at its edge."""
+    runs = estimates.runs[np.isfinite(estimates.runs["test_loss"])]
+    medians = estimates.summary["median"][np.isfinite(estimates.summary["median"])]
+    low, high = runs["test_loss"].min(), runs["test_loss"].max()
+    top = BEYOND * medians.max() if len(medians) and low > 0 else high
+    if low > 0 and min(top, high) > 5 * low:
+        style.log_scale(axes, "y")
+    if top >= high:
+        return
+    axes.set_ylim(0.9 * low, top)
+    for influence, far in runs[runs["test_loss"] > top].groupby("influence"):
+        axes.plot(far["counted_seconds"], [1.0] * len(far), ls="none", marker="^", mfc="none", ms=5, clip_on=False,
+                  mec=INFLUENCES[str(influence)][0], transform=axes.get_xaxis_transform())  # fmt: skip
+
+
 def caption(estimates: RunEstimates) -> str:
     """Says what the figure shows, with n, budget and device."""
     n = estimates.summary["n"].min()
     return (
         f"Final test loss against counted seconds; large points, medians over {n} runs or more with their number of sets, "
-        f"small ones, runs. With one set both kinds of influence are the same. {estimates.about.setting}"
+        f"small ones, runs, with triangles beyond the axis. With one set both kinds of influence are the same. {estimates.about.setting}"
     )
 
 
