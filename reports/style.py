@@ -164,6 +164,11 @@ def decimal(value: float, position: float | None = None) -> str:
     return power if mantissa == 1 else f"{mantissa:g}·{power}"
 
 
+def two_digits(value: float) -> str:
+    """Returns a number to two digits, as `decimal` writes it."""
+    return decimal(float(f"{value:.2g}")) if math.isfinite(value) else "∞"
+
+
 def legend_above(
     figure: Figure, handles: Sequence[Any], names: Sequence[str], *, columns: int, size: float | None = None
 ) -> None:  # fmt: skip

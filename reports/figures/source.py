@@ -82,8 +82,8 @@ def draw(estimates: Estimates) -> Figure:
     _draw_panel(left, estimates, training, DASHES[1])
     _draw_panel(right, estimates, shades, "-")
     _draw_panel(right, estimates, fixed, DASHES[2])
-    for letter, axes in zip("AB", (left, right), strict=True):
-        axes.set_title(letter, loc="left")
+    for title, axes in zip(("A  Followed batch", "B  Size of the validation batch"), (left, right), strict=True):
+        axes.set_title(title, loc="left")
         axes.set_xlabel("Epochs")
         style.log_scale(axes, "y")
         _end_above_medians(axes, estimates)

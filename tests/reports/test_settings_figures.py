@@ -69,7 +69,7 @@ def test_tangents_are_medians_and_end_where_they_are_not_finite(tmp_path):
             for seed, norm, late in ((0, 10.0, (None, 1.0)), (1, 20.0, (None, 1.0)), (2, 30.0, (7.0, 1.0)))]  # fmt: skip
     estimates = tangents.estimate(write_oho(tmp_path, "tangents", runs))
     assert estimates.curves.loc[estimates.curves["name"] == "lr", "median"].tolist() == [20.0, np.inf]
-    assert "2e+01 to 2e+01 with respect to the learning rate" in tangents.findings(estimates)[0]
+    assert "20 to 20 with respect to the learning rate" in tangents.findings(estimates)[0]
     tangents.draw(estimates)
 
 
