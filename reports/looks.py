@@ -27,8 +27,8 @@ PALETTES: Mapping[str, Sequence[str]] = {
 """After Okabe and Ito, and Tol, for colour-blind readers: in a palette, neighbours differ in lightness as well as in hue.
 
 The warm colours are of the methods under test alone.  The last palette is of families that have none."""
-OURS, OURS_BESIDE = PALETTES["online"][2], PALETTES["online"][5]
-"""The colours of figures about one setting of a method under test, and about two."""
+OURS = PALETTES["online"][2]
+"""The colour of figures about one setting of a method under test."""
 GREY = "#9A9A9A"
 """What stands in a figure to be compared with, and is neither under test nor best."""
 MOST_COLOURS = 5
@@ -113,8 +113,7 @@ def look(label: str) -> Look:
 
 
 def emphasised(labels: Sequence[str], methods: Sequence[str], *, first: Sequence[str] = ()) -> dict[str, Look]:
-    """Returns looks of a figure's labels, given their methods': the first few of `first` keep their colour, others are grey.
-    """
+    """Returns looks of a figure's labels, given their methods': a few of `first` keep their colour, others are grey."""
     coloured = list(dict.fromkeys(first))[:MOST_COLOURS]
     return {
         label: own if label in coloured else own._replace(colour=GREY)

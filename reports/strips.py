@@ -123,4 +123,5 @@ def _join(axes: Axes, strips: Sequence[Strip], *, above: float) -> None:
         return
     table = pd.concat([strip.values for strip in strips], axis=1).to_numpy()
     for row in table:
-        axes.plot(np.where(np.isfinite(row) & (row > above), row, np.nan), range(len(strips)), color=THREAD, lw=0.6, zorder=1)
+        shown = np.where(np.isfinite(row) & (row > above), row, np.nan)
+        axes.plot(shown, range(len(strips)), color=THREAD, lw=0.6, zorder=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -80,7 +79,7 @@ def estimate(tables: Tables) -> Estimates:
     if not np.isfinite(curves["median"]).any():
         raise NoData("In no method did half of the runs select a model with a finite loss, so this figure is not drawn.")
     counts = runs.groupby("label").size()
-    return Estimates(curves, runs["unit"].iloc[0], int(counts.min()), int(counts.max()), about(tables, runs))
+    return Estimates(curves, runs["unit"].iloc[0], int(counts.min()), int(counts.max()), about(runs))
 
 
 def _selected(incumbents: pd.DataFrame | None, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -140,9 +139,10 @@ def _row(table: pd.DataFrame, used: float) -> pd.Series:
 
 
 def _draw_line(axes: Axes, curve: pd.DataFrame, own: Look, *, is_coloured: bool) -> None:
-    is_point = len(curve) == 1
-    axes.plot(curve["used"], curve["median"], color=own.colour, ls=own.dashes if is_coloured else SOLID,
-              lw=1.6 if is_coloured else 0.7, drawstyle="steps-post", ms=5, marker=own.marker if is_point else None)  # fmt: skip
+    dashes, width = (own.dashes, 1.6) if is_coloured else (SOLID, 0.7)
+    marker = own.marker if len(curve) == 1 else None
+    axes.plot(curve["used"], curve["median"], color=own.colour, ls=dashes, lw=width, drawstyle="steps-post", ms=5,
+              marker=marker)  # fmt: skip
 
 
 def _draw_ranges(axes: Axes, curve: pd.DataFrame, own: Look, *, shift: float) -> None:
@@ -243,7 +243,8 @@ def _interval(low: float, high: float) -> str:
 
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
-    others = " Others are grey; a name tied to no line ends above the axis, a decade high." if _has_others(estimates) else ""
+    grey = " Others are grey; a name tied to no line ends above the axis, a decade high."
+    others = grey if _has_others(estimates) else ""
     return (
         f"Test loss of the model selected by then, medians over {estimates.n} seeds or more; in colour, OHO and the best "
         f"methods at five budgets, there with {spread(estimates.n, estimates.most)}.{others} {estimates.about.setting}"

@@ -33,8 +33,8 @@ SHADES = ("#000000", "#0072B2", "#D55E00", "#E69F00", "#56B4E9")
 
 @dataclass(frozen=True)
 class Estimates:
-    """`paths` has a row for each run, evaluation and group of layers, `losses` one for each method, meta-rate and evaluation,
-    and `rates` one for each method and meta-rate."""
+    """`paths` has a row for each run, evaluation and group of layers, `losses` one for each method, meta-rate and
+    evaluation, and `rates` one for each method and meta-rate."""
 
     paths: pd.DataFrame
     losses: pd.DataFrame
@@ -60,7 +60,7 @@ def estimate(tables: Tables) -> Estimates:
     rates = summarise(swept, ["method", "meta_rate"])
     recorded = tables.evaluations[["run", "epoch", "test_loss"]].merge(swept[["run", "method", "meta_rate"]], on="run")
     losses = median_curves(recorded, ["method", "meta_rate"], "test_loss")
-    return Estimates(paths, losses, rates, about(tables, runs))
+    return Estimates(paths, losses, rates, about(runs))
 
 
 def _paths(runs: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFrame:

@@ -45,7 +45,7 @@ def estimate(tables: Tables) -> RunEstimates:
             "published": _published(runs.loc[group.index[0]]),
         })  # fmt: skip
     summary = pd.DataFrame(rows).sort_values(["place", "label"], ignore_index=True)
-    return RunEstimates(data, summary, about(tables, runs))
+    return RunEstimates(data, summary, about(runs))
 
 
 def _published(run: pd.Series) -> float | None:

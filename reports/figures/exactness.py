@@ -70,7 +70,7 @@ def estimate(tables: Tables) -> Estimates:
     kept = runs[["run", "label", "method", "seed", "incumbent_test_loss"]]
     kept = kept.assign(wrong_sign=runs["run"].map(wide.groupby("run")[WRONG].mean()))
     summary["wrong_sign"] = summary["label"].map(kept.groupby("label")["wrong_sign"].median())
-    return Estimates(curves, kept, summary, about(tables, runs))
+    return Estimates(curves, kept, summary, about(runs))
 
 
 def draw(estimates: Estimates) -> Figure:
@@ -85,8 +85,10 @@ def draw(estimates: Estimates) -> Figure:
     runs = dict(iter(estimates.runs.groupby("label")))
     for letter, column in (("C", "wrong_sign"), ("D", "incumbent_test_loss")):
         strips = [Strip(label, by_seed(runs[label], column), looks[label].colour) for label in labels]
-        options = {"scale": "linear", "text": "{:.0%}".format} if letter == "C" else {}
-        draw_strips(panels[letter], strips, **options)
+        if letter == "C":
+            draw_strips(panels[letter], strips, scale="linear", text="{:.0%}".format)
+        else:
+            draw_strips(panels[letter], strips)
         panels[letter].set_title(letter, loc="left")
     panels["C"].xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     panels["C"].set_xlabel("Wrong signs,\nof the learning rate")
@@ -94,7 +96,8 @@ def draw(estimates: Estimates) -> Figure:
     if not style.in_column():
         panels["D"].set_yticklabels([])
     drawn = [label for label in labels if label in set(_wrong(estimates.curves)["label"])]
-    handles = [Line2D([], [], color=own.colour, ls=own.dashes, marker=own.marker, ms=3.5) for own in map(looks.get, drawn)]
+    own = [looks[label] for label in drawn]
+    handles = [Line2D([], [], color=each.colour, ls=each.dashes, marker=each.marker, ms=3.5) for each in own]
     if drawn:
         style.legend_above(figure, handles, drawn, columns=3, size=6.5)
     style.stamp(figure, estimates.about.stamp)
@@ -146,8 +149,8 @@ def caption(estimates: Estimates) -> str:
     n = estimates.curves["n"].min()
     return (
         f"A, B: relative error of the hypergradient, medians over {n} seeds or more; methods without error are not on a "
-        f"logarithmic axis. C: share of steps and sets in which its sign is wrong. D: final test loss. Points are runs, thin "
-        f"lines join those of a seed, bars are medians. {estimates.about.setting}"
+        "logarithmic axis. C: share of steps and sets in which its sign is wrong. D: final test loss. Points are runs, "
+        f"thin lines join those of a seed, bars are medians. {estimates.about.setting}"
     )
 
 
@@ -171,6 +174,6 @@ def _first(summary: pd.DataFrame) -> str:
     beside = " and ".join(f"{loss_text(row.median)} ({row.label})" for row in exact.itertuples())
     return (
         f"Hypergradients of {worst['label']} with respect to the learning rate are off by {worst['error_lr']:.0%} of the "
-        f"exact ones and have the wrong sign in {worst['wrong_sign']:.0%} of cases (medians); its median final test loss is "
-        f"{loss_text(worst['median'])}{f', and with exact ones it is {beside}' if beside else ''}."
+        f"exact ones and have the wrong sign in {worst['wrong_sign']:.0%} of cases (medians); its median final test loss "
+        f"is {loss_text(worst['median'])}{f', and with exact ones it is {beside}' if beside else ''}."
     )

@@ -90,7 +90,7 @@ def estimate(tables: Tables) -> Estimates:
     groups = data.groupby(["label", "target"], sort=False)
     summary = pd.DataFrame([_summary_row(label, target, group) for (label, target), group in groups])
     summary = summary.merge(_groups(tables, runs), on="label").sort_values("place", kind="stable", ignore_index=True)
-    return Estimates(data, summary, targets, about(tables, runs))
+    return Estimates(data, summary, targets, about(runs))
 
 
 def _textbook(runs: pd.DataFrame) -> dict[str, Target]:

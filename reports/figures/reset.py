@@ -32,7 +32,7 @@ def estimate(tables: Tables) -> RunEstimates:
     data = data[["run", "task", "seed", "label", "every", "test_loss", "counted_seconds", "selected_step"]]
     summary = summarise(data, ["every"])
     order = summary["every"].replace(0, np.inf).sort_values().index
-    return RunEstimates(data, summary.loc[order].reset_index(drop=True), about(tables, runs))
+    return RunEstimates(data, summary.loc[order].reset_index(drop=True), about(runs))
 
 
 def _name(every: float) -> str:

@@ -74,7 +74,7 @@ def estimate(tables: Tables) -> Estimates:
     groups = found.groupby(["shock", "method_label"], sort=False)
     summary = pd.DataFrame([_summary_row(key, group) for key, group in groups])
     found = found.drop(columns=["which", "place", "is_ours", "task", "sets_rate"])
-    return Estimates(_curves(ratios), found, summary, about(tables, runs))
+    return Estimates(_curves(ratios), found, summary, about(runs))
 
 
 def _recoveries(
@@ -146,7 +146,7 @@ def draw(estimates: Estimates) -> Figure:
         _draw_panel(axes, estimates, shock, looks)
         if axes.xaxis.get_tick_params()["labelbottom"]:
             axes.set_xlabel("Epochs since the shock")
-    figure.supylabel("Validation loss over the twin's", fontsize=8)
+    figure.supylabel("Loss over the twin's", fontsize=8)
     handles = [Line2D([], [], color=own.colour, marker=own.marker, ls=own.dashes, ms=4) for own in looks.values()]
     style.legend_above(figure, handles, labels, columns=len(labels))
     style.stamp(figure, estimates.about.stamp)

@@ -38,7 +38,7 @@ def estimate(tables: Tables) -> RunEstimates:
         raise NoData("This figure needs OHO runs with two or more numbers of sets, so it is not drawn.")
     require_finite(data["test_loss"])
     data = data[["run", "task", "seed", "label", "sets", "influence", "test_loss", "counted_seconds", "selected_step"]]
-    return RunEstimates(data, summarise(data, ["sets", "influence"]), about(tables, runs))
+    return RunEstimates(data, summarise(data, ["sets", "influence"]), about(runs))
 
 
 def draw(estimates: RunEstimates) -> Figure:
@@ -47,7 +47,8 @@ def draw(estimates: RunEstimates) -> Figure:
     for influence, (colour, marker, dashes) in INFLUENCES.items():
         runs = estimates.runs[estimates.runs["influence"] == influence]
         summary = estimates.summary[estimates.summary["influence"] == influence].sort_values("sets")
-        axes.plot(runs["counted_seconds"], runs["test_loss"], ls="none", marker=marker, color=colour, ms=3, alpha=0.45, mew=0)
+        axes.plot(runs["counted_seconds"], runs["test_loss"], ls="none", marker=marker, color=colour, ms=3, alpha=0.45,
+                  mew=0)  # fmt: skip
         shown = summary[np.isfinite(summary["median"])]
         axes.plot(shown["seconds"], shown["median"], marker=marker, ls=dashes, color=colour, lw=1, ms=9, mec="white",
                   mew=0.6, label=f"{influence} influence", zorder=3)  # fmt: skip
@@ -84,7 +85,8 @@ def caption(estimates: RunEstimates) -> str:
     n = estimates.summary["n"].min()
     return (
         f"Final test loss against counted seconds; large points, medians over {n} runs or more with their number of sets, "
-        f"small ones, runs, with triangles beyond the axis. With one set both kinds of influence are the same. {estimates.about.setting}"
+        "small ones, runs, with triangles beyond the axis. With one set both kinds of influence are the same. "
+        f"{estimates.about.setting}"
     )
 
 

@@ -67,7 +67,7 @@ def estimate(tables: Tables) -> Estimates:
     sizes = runs.drop_duplicates("label").set_index("label")["size"]
     summary = summarise(runs, ["label"]).assign(size=lambda rows: rows["label"].map(sizes))
     summary = summary.sort_values(["size", "label"], ignore_index=True)
-    return Estimates(data[["run", "label", "epoch", "test_loss"]], curves, summary, about(tables, runs))
+    return Estimates(data[["run", "label", "epoch", "test_loss"]], curves, summary, about(runs))
 
 
 def draw(estimates: Estimates) -> Figure:

@@ -65,7 +65,7 @@ def estimate(tables: Tables) -> Estimates:
         raise NoData("This figure needs OHO runs at given learning rates, at meta-rate 0 and above, so it is not drawn.")
     require_finite(summary["median"], "norm")
     runs = measured(tables.runs)
-    return Estimates(pd.DataFrame(cells), summary, about(tables, runs))
+    return Estimates(pd.DataFrame(cells), summary, about(runs))
 
 
 def _largest(group: pd.DataFrame) -> dict[str, float]:

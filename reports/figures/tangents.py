@@ -53,7 +53,7 @@ def estimate(tables: Tables) -> Estimates:
     runs = measured(tables.runs)
     return Estimates(
         median_curves(data, ["label", "method_label", "name"], "norm"), _correlations(runs, tables.evaluations),
-        about(tables, runs),
+        about(runs),
     )  # fmt: skip
 
 

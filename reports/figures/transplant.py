@@ -49,13 +49,13 @@ def estimate(tables: Tables) -> RunEstimates:
     data = data.assign(difference=data["test_loss"] - own.reindex(keys).to_numpy())
     columns = ["run", "seed", "label", "donor", "order", "test_loss", "difference", "counted_seconds", "selected_step"]
     data = data[columns]
-    return RunEstimates(data, summary, about(tables, runs))
+    return RunEstimates(data, summary, about(runs))
 
 
 def draw(estimates: RunEstimates) -> Figure:
     """Draws a panel for each method: for each seed, how far from OHO itself its schedule ends on another seed."""
     donors = list(dict.fromkeys(estimates.summary["donor"]))
-    figure, panels = style.small_panels(len(donors), height=1.9, across=3, sharey=True)
+    figure, panels = style.small_panels(len(donors), height=1.5, across=3, sharey=True)
     for axes, donor in zip(panels, donors, strict=True):
         _draw_panel(axes, estimates.runs[estimates.runs["donor"] == donor], look(donor).colour)
         own = estimates.summary.query("donor == @donor and order == 'oho'")["median"]
@@ -81,7 +81,8 @@ def _draw_panel(axes: Axes, runs: pd.DataFrame, colour: str) -> None:
         if np.isfinite(middle := median_of(own).value):
             axes.plot([place - 0.25, place + 0.25], [middle] * 2, color="black", lw=1.8, solid_capstyle="butt", zorder=4)
         if lost := int(own.isna().sum()):
-            axes.annotate(f"{lost} lost", (place, 0.99), xycoords=("data", "axes fraction"), ha="center", va="top", fontsize=6)
+            top = (place, 0.99)
+            axes.annotate(f"{lost} lost", top, xycoords=("data", "axes fraction"), ha="center", va="top", fontsize=6)
     axes.set_xticks(range(len(orders)), orders)
     axes.set_xlim(-0.5, len(orders) - 0.5)
 
@@ -101,7 +102,8 @@ def caption(estimates: RunEstimates) -> str:
     """Says what the figure shows, with n, budget and device."""
     return (
         "Test loss of the update rule along the schedule that OHO found on another seed, less that of OHO itself on "
-        f"the same seed, whose median stands above; {estimates.summary['n'].min()} runs or more each, bars are medians. {estimates.about.setting}"
+        f"the same seed, whose median stands above; {estimates.summary['n'].min()} runs or more each, bars are medians. "
+        f"{estimates.about.setting}"
     )
 
 
