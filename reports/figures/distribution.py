@@ -85,7 +85,7 @@ def caption(estimates: RunEstimates) -> str:
     seeds = estimates.summary["n"]
     runs = plural(seeds.max(), "run") if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()} runs"
     count = int(estimates.summary["diverged"].sum())
-    diverged = f" {plural(count, 'run')} diverged, and what was selected before is shown." if count else ""
+    diverged = f" Of {plural(count, 'diverged run')}, what was selected before is shown." if count else ""
     return (
         f"Final test loss of {runs} a method, each a point; thin lines join the runs of a seed, bars are medians; in bold, "
         f"OHO.{diverged} {estimates.about.setting}"
@@ -107,7 +107,7 @@ def findings(estimates: RunEstimates) -> list[str]:
             f"{_interval(best)}, the best of the others{_intervals(ours, best)}."
         )
     sentences += untrained_sentences(list(summary.loc[summary["untrained"], "label"]))
-    spread = summary[~summary["untrained"]]
+    spread = summary[~summary["untrained"] & np.isfinite(summary["median"])]
     spread = spread.assign(ratio=spread["highest"] / spread["lowest"]).dropna(subset="ratio").sort_values("ratio")
     if len(spread) > 1 and summary["n"].min() > 1:
         least, most = spread.iloc[0], spread.iloc[-1]

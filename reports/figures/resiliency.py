@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator
 
 from reports import published, style
 from reports.curves import draw_curve, median_curves
@@ -36,6 +37,8 @@ METHOD = (
 PLOTLY_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 HIGHEST, LOWEST = 100.0, 0.5
 """The ratios at which panels end at the latest: a loss that explodes leaves them."""
+CLOSE = 4
+"""Up to which ratio of its ends an axis has ticks between 1 and 2."""
 WRAPPED = 24
 """How many characters a line of a panel's title has."""
 MEASURES = ("epochs", "excess")
@@ -166,7 +169,10 @@ def _draw_panel(axes: Axes, estimates: Estimates, shock: str, looks: dict[str, L
                       xycoords="axes fraction", textcoords="offset points", ha="left", va="top", fontsize=6,
                       color=own.colour)  # fmt: skip
     style.log_scale(axes, "y")
-    axes.set_ylim(*_limits(estimates.curves[estimates.curves["shock"] == shock]))
+    low, high = _limits(estimates.curves[estimates.curves["shock"] == shock])
+    axes.set_ylim(low, high)
+    if high < CLOSE * low:
+        axes.yaxis.set_major_locator(FixedLocator([0.5, 0.7, 1.0, 1.4, 2.0]))
 
 
 def _limits(curves: pd.DataFrame) -> tuple[float, float]:
