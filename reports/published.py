@@ -52,7 +52,7 @@ SOURCES = (
 RECOVERY = {"cifar10-resnet18": "20 to 60 epochs"}
 """How soon OHO recovers from a kick of the learning rate, by task (figure 7, in words)."""
 
-NORMS = {"lr": "1e2 to 1e4", "weight_decay": "1e3 to 4e5"}
+NORMS = {"lr": "100 to 10000", "weight_decay": "1000 to 4·10⁵"}
 """Ranges of the influence's norm by hyperparameter, over both tasks (figure 8)."""
 
 RESET: dict[str, dict[int, float]] = {"cifar10-resnet18": {1: 0.46, 100: 0.44, 1000: 0.425, 0: 0.39}}
