@@ -21,7 +21,7 @@ MISTAKES = {
     "unknown method": ("name: fixed", "name: fixd", r":11:6: unknown method 'fixd'; did you mean 'fixed'\?"),
     "negative budget": ("steps: 60", "steps: -60", r":4:10: budget.steps: a number of at least 1 is expected"),
     "unknown unit": ("steps: 60", "hours: 1", r":4:10: unknown key"),
-    "two budgets": ("steps: 60", "steps: 60, epochs: 1", r":4:1: .*exactly one of seconds, steps, epochs"),
+    "two budgets": ("steps: 60", "steps: 60, epochs: 1", r":4:1: .*exactly one of seconds, plain_steps, steps, epochs"),
     "unknown task": ("digits-mlp", "digit-mlp", r":3:8: unknown task 'digit-mlp'; did you mean 'digits-mlp'"),
     "unknown figure": ("[distribution]", "[violins]", r":2:11: unknown figure 'violins'"),
     "missing space": ("spaces/fair", "spaces/unfair", r":6:1: space: no file"),
