@@ -81,7 +81,7 @@ def _in_seconds(runs: pd.DataFrame) -> str:
     if "plain_step_seconds" not in runs or (seconds := (runs["budget"] * runs["plain_step_seconds"]).dropna()).empty:
         return ""
     low, high = f"{seconds.min():.3g}", f"{seconds.max():.3g}"
-    return f" ({low if low == high else f'{low} to {high}'} counted seconds)"
+    return f" ({low} counted seconds)" if low == high else f" ({low} to {high} counted seconds, by machine)"
 
 
 def budget_unit(unit: str) -> str:
