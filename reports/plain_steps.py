@@ -28,7 +28,8 @@ def second_axis(axes: Axes, per_unit: float | None, label: str) -> None:
     if per_unit is None:
         return
     above = axes.twiny()
-    above.set_xlim([per_unit * limit for limit in axes.get_xlim()])
+    left, right = axes.get_xlim()
+    above.set_xlim(per_unit * left, per_unit * right)
     log_scale(above, "x")
     above.grid(visible=False)
     above.set_xlabel(label, fontsize="small")

@@ -22,11 +22,12 @@ from bench.records import run_id
 from bench.run.disturbances import LEAST_RUNNING, processor_clock
 
 TRAININGS, ROUNDS = 3, 5
-BLOCK_SECONDS = 0.02
-"""The least length of a block: 15 of them, and the first steps before them, take 0.4 s, or 30 steps where one is longer."""
-WARM_UP_STEPS = 3
-TRIES = 3
-"""How often all is measured if the process is not given a processor."""
+BLOCK_SECONDS = (0.02, 0.1)
+"""The least length of a block: 15 of them, and the first steps before them, take 0.4 s, or 30 steps where one is longer.
+
+A process that is not given the processor measures again in longer blocks, each of which has its part of the pauses.
+"""
+WARM_UP_STEPS, TIMED_STEPS = 3, 5
 LR = 0.01
 
 
@@ -52,18 +53,17 @@ _known: dict[tuple[str, str, int, Clock], PlainStep] = {}
 def plain_step(task: Task, spec: dict, now: Clock = time.perf_counter) -> dict[str, float]:
     """Returns the time of a plain step of a spec's task as `PlainStep` has it, measured once for all runs of the process.
 
-    A measurement that was disturbed is not used again: the next run makes its own.
+    A measurement that was disturbed is not shared: the next run makes its own.
     """
     key = run_id(spec["task"]), spec["device"], torch.get_num_threads(), now
     if key in _known:
         return asdict(_known[key])
-    tries: list[PlainStep] = []
-    while len(tries) < TRIES and not any(each.running >= LEAST_RUNNING for each in tries):
-        tries.append(measured(task, now))
-    best = max(tries, key=lambda each: each.running)
-    if best.running >= LEAST_RUNNING:
-        _known[key] = best
-    return asdict(best)
+    for block_seconds in BLOCK_SECONDS:
+        found = measured(task, block_seconds, now)
+        if found.running >= LEAST_RUNNING:
+            _known[key] = found
+            break
+    return asdict(found)
 
 
 def disturbed_calibration(found: dict[str, float] | None) -> list[str]:
@@ -73,19 +73,19 @@ def disturbed_calibration(found: dict[str, float] | None) -> list[str]:
     return [f"it had a processor for {found['running']:.0%} of the time in which its budget was calibrated"]
 
 
-def measured(task: Task, now: Clock = time.perf_counter) -> PlainStep:
+def measured(task: Task, block_seconds: float = BLOCK_SECONDS[0], now: Clock = time.perf_counter) -> PlainStep:
     """Measures the time of a plain step on the task's device."""
     ledger = Ledger(Cuda() if task.device.type == "cuda" else None, now)
     trainings = [_training(task, seed) for seed in range(TRAININGS)]
     for training in trainings:
         _seconds(training, WARM_UP_STEPS, ledger)
-    one = _seconds(trainings[0], WARM_UP_STEPS, ledger) / WARM_UP_STEPS
-    steps = max(1, math.ceil(BLOCK_SECONDS / one)) if one else 1
-    processor, clock = processor_clock(task.device), time.perf_counter
-    started, begun = processor(), clock()
-    blocks = [_seconds(training, steps, ledger) / steps for _ in range(ROUNDS) for training in trainings]
-    running = min(1.0, (processor() - started) / (clock() - begun))
-    lower, median, upper = quantiles(blocks, n=4, method="inclusive")
+    shortest = min(_seconds(trainings[0], 1, ledger) for _ in range(TIMED_STEPS))
+    steps = max(1, math.ceil(block_seconds / shortest)) if shortest else 1
+    processor = processor_clock(task.device)
+    started = processor()
+    blocks = [_seconds(training, steps, ledger) for _ in range(ROUNDS) for training in trainings]
+    running = min(1.0, (processor() - started) / sum(blocks))
+    lower, median, upper = (seconds / steps for seconds in quantiles(blocks, n=4, method="inclusive"))
     return PlainStep(median, lower, upper, len(blocks), steps, running)
 
 
