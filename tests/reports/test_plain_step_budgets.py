@@ -2,10 +2,11 @@
 
 import pandas as pd
 import pytest
-from made_up_runs import evaluation, incumbent, spec_of, write_run
+from made_up_runs import ENVIRONMENT, evaluation, incumbent, spec_of, write_run
 
 from bench.records import Manifest, write_manifest
 from reports import words
+from reports.clocks import unlike_devices
 from reports.figures import anytime, performance
 from reports.replay import at_budgets, describe
 from reports.selection import comparable, void
@@ -27,13 +28,16 @@ def results(tmp_path_factory):
                 {**make(used, loss), "used": used, "counted_seconds": used * seconds}
                 for used, loss in ((100, 0.9), (200, 0.4)) for make in (incumbent, evaluation)
             ]  # fmt: skip
-            ids.append(write_run(root, spec, records, plain_step={"seconds": seconds}))
+            environment = {**ENVIRONMENT, "node": name, "device_name": f"the {name} machine"}
+            ids.append(write_run(root, spec, records, plain_step={"seconds": seconds}, environment=environment))
     write_manifest(root, Manifest("timed", ("performance", "anytime"), {}, tuple(ids)))
     return root
 
 
 def test_runs_of_unlike_machines_are_compared_in_plain_steps(results):
     runs = comparable(read_tables(results).runs)
+    assert unlike_devices(runs, in_seconds=True) == ""
+    assert unlike_devices(runs.assign(unit="seconds"))
     assert words.budgets(runs) == "200 plain steps (0.4 to 0.8 counted seconds, by machine)"
     rows = performance.estimate(read_tables(results)).of("own").set_index("method")
     assert rows["seconds"].to_dict() == pytest.approx(dict.fromkeys(SECONDS, 200 * 0.003))
