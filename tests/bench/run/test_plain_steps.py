@@ -102,10 +102,9 @@ def test_half_of_the_processor_names_the_same_order(tmp_path, monkeypatch):
     The clock is that of the processor, so that other processes have no part in it.
     """
     monkeypatch.setattr(plain_steps, "_known", {})
-    values = ("methods.0.lr=0.3", "methods.1.lr=1e-3", "methods.2.lr=0.03")
-    specs = experiment(
-        tmp_path, "fixed", "adam", "oho-global", overrides=["budget.plain_steps=2000", *values], seeds=[0, 1, 2]
-    ).specs
+    values = ("methods.0.lr=0.3", "methods.1.lr=3e-4", "methods.2.lr=3e-3")
+    overrides = ["budget.plain_steps=1000", *values, *(f"methods.{place}.weight_decay=0" for place in range(3))]
+    specs = experiment(tmp_path, "fixed", "adam", "oho-global", overrides=overrides, seeds=[0, 1, 2]).specs
     whole = _measured(specs, tmp_path / "whole", time.thread_time)
     half = _measured(specs, tmp_path / "half", _halved)
     print(whole, half, sep="\n")
