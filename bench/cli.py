@@ -375,7 +375,7 @@ def figure(
 @app.command()
 def replay(
     directory: Results,
-    budget: Annotated[float, typer.Option(help="In the runs' own unit: counted seconds, steps or epochs.")],
+    budget: Annotated[float, typer.Option(help="In the runs' own unit: counted seconds, plain steps, steps or epochs.")],
     period: Annotated[Optional[float], typer.Option(help="Also use every multiple of this up to the budget.")] = None,
     output: Annotated[
         Optional[Path],

@@ -22,11 +22,11 @@ LONGEST_NAME = 60
 def unlike_devices(runs: pd.DataFrame, *, in_seconds: bool = False) -> str:
     """Returns the devices whose seconds would be compared though they are unlike, with how many runs each has.
 
-    Empty where there are none.  Only budgets of seconds count or, with `in_seconds`, all, since seconds are shown.  Runs of
-    different tasks are not compared with each other.
+    Empty where there are none.  Only budgets of seconds count or, with `in_seconds`, all, since seconds are shown; budgets
+    of plain steps are the device's own, and compare anywhere.  Runs of different tasks are not compared with each other.
     """
     known = runs[runs["status"].isin(MEASURED)].drop_duplicates("run")
-    known = known[known["node"].notna() & ((known["unit"] == "seconds") | in_seconds)]
+    known = known[known["node"].notna() & ((known["unit"] == "seconds") | (in_seconds & (known["unit"] != "plain_steps")))]
     for _, group in known.groupby("task_id", sort=False):
         if len(devices := _devices(group)) > 1:
             return listed(devices)

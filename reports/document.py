@@ -13,6 +13,7 @@ import typst
 
 from bench.records import ReportError
 from bench.records.files import write_output
+from bench.records.schema import TIMED
 from reports import published
 from reports.clocks import mixed_experiments, unlike_devices
 from reports.comparisons import compare, to_separate
@@ -280,7 +281,7 @@ def _problems(runs: pd.DataFrame) -> list[str]:
             status = row["status"].replace("_", " ") + said
             problems.append(f"{experiment}, {row['label']}, seed {row['seed']:.0f} ({row['run']}): {status}")
     measured = runs[runs["status"].isin(MEASURED)].drop_duplicates("run")
-    is_timed = measured["unit"] == "seconds"
+    is_timed = measured["unit"].isin(TIMED)
     return [
         *problems,
         *_named(measured[is_timed], "disturbed_because", "not valid"),

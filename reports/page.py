@@ -18,6 +18,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from bench.records.durations import unit_name
 from bench.records.files import write_output
 from reports.document import opening
 from reports.section import Section
@@ -102,7 +103,7 @@ def _cell(name: str, row: Mapping[str, Any], is_one_unit: bool) -> Any:
     if name == "status":
         return _status(row)
     if name == "budget":
-        return [rounded(value), f"{value:g} {row['unit']}"]
+        return [rounded(value), f"{value:g} {unit_name(row['unit'])}"]
     if name in COUNTS:
         return int(value)
     if name not in MEASURES:
@@ -191,7 +192,7 @@ def log(evaluations: Mapping[str, list[Any]], unit: str, units: Units) -> dict[s
         shown.pop("trial", None)
     if "test_error" in shown:
         shown["test_error"] = [None if value is None else units.shown(value) for value in shown["test_error"]]
-    titled = {LOG[name].format(unit=unit, metric=units.metric_title): values for name, values in shown.items()}
+    titled = {LOG[name].format(unit=unit_name(unit), metric=units.metric_title): values for name, values in shown.items()}
     for name, values in found.items():
         if name.startswith("hyper_"):
             titled[hyperparameter(name.removeprefix("hyper_"))] = [_setting(value) for value in values]

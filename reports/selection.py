@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from bench.records import Status
-from bench.records.schema import option_fits
+from bench.records.schema import TIMED, option_fits
 from reports import words
 
 MEASURED = tuple(str(status) for status in Status if status.is_result)
@@ -61,11 +61,11 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def void(runs: pd.DataFrame) -> list[str]:
-    """Returns a sentence for each experiment under budgets of seconds in which too many runs had their clock disturbed.
+    """Returns a sentence for each experiment under budgets of time in which too many runs had their clock disturbed.
 
     Its runs were not given equal budgets: no ranking is written of it.
     """
-    timed = runs[runs["status"].isin(MEASURED) & (runs["unit"] == "seconds")].drop_duplicates(["experiment", "run"])
+    timed = runs[runs["status"].isin(MEASURED) & runs["unit"].isin(TIMED)].drop_duplicates(["experiment", "run"])
     sentences = []
     for experiment, group in timed.groupby("experiment", sort=True):
         disturbed = int((group["disturbed_because"] != "").sum())

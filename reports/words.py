@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from bench.records.durations import unit_name
+from bench.records.schema import TIMED
 from reports.statistics import FEWEST_WITH_INTERVAL
 
 LONG_WORD, BREAK_AFTER = re.compile(r"\S{24,}"), 8
@@ -61,22 +63,30 @@ def disturbed_runs(runs: pd.DataFrame) -> str:
     if disturbed.empty:
         return ""
     count = f"in {disturbed['run'].nunique()} of {runs['run'].nunique()} runs the clock was disturbed"
-    return count if (disturbed["unit"] == "seconds").any() else f"{count}: losses are valid, seconds are not"
+    return count if disturbed["unit"].isin(TIMED).any() else f"{count}: losses are valid, seconds are not"
 
 
 def budgets(runs: pd.DataFrame) -> str:
     """Returns the runs' budgets: `30, 60 or 80 epochs or 2 counted seconds`."""
     parts = []
-    for unit, amounts in runs.groupby("unit")["budget"]:
-        *most, last = [f"{amount:g}" for amount in sorted(amounts.unique())]
+    for unit, group in runs.groupby("unit"):
+        *most, last = [f"{amount:g}" for amount in sorted(group["budget"].unique())]
         listed = f"{', '.join(most)} or {last}" if most else last
-        parts.append(f"{listed} {budget_unit(str(unit))}")
+        parts.append(f"{listed} {budget_unit(str(unit))}{_in_seconds(group)}")
     return " or ".join(parts)
+
+
+def _in_seconds(runs: pd.DataFrame) -> str:
+    """Returns, in brackets, the counted seconds that budgets of plain steps were; empty for all other budgets."""
+    if "plain_step_seconds" not in runs or (seconds := (runs["budget"] * runs["plain_step_seconds"]).dropna()).empty:
+        return ""
+    low, high = f"{seconds.min():.3g}", f"{seconds.max():.3g}"
+    return f" ({low} counted seconds)" if low == high else f" ({low} to {high} counted seconds, by machine)"
 
 
 def budget_unit(unit: str) -> str:
     """Returns a budget's unit: seconds are counted ones."""
-    return "counted seconds" if unit == "seconds" else unit
+    return "counted seconds" if unit == "seconds" else unit_name(unit)
 
 
 def spaces(runs: pd.DataFrame) -> str:

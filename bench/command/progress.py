@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from bench.process.signals import tell
 from bench.protocol import State
 from bench.records import Outcome, run_id, title_of
-from bench.records.durations import format_seconds
+from bench.records.durations import format_seconds, unit_name
 
 
 def in_words(outcome: Outcome) -> list[str]:
@@ -83,7 +83,7 @@ class Display:
         if self._bar is None or self._task is None:
             return
         budget = self._spec["budget"]
-        used = f"{fraction * budget['amount']:.3g} of {budget['amount']:g} {budget['unit']}"
+        used = f"{fraction * budget['amount']:.3g} of {budget['amount']:g} {unit_name(budget['unit'])}"
         best = f"best validation {state.incumbent.validation_loss:.4f}" if state.incumbent else ""
         trial = f"trial {state.trial + 1}" if state.trials else ""
         parts = [part for part in (trial, used, best, self._remaining(fraction)) if part]

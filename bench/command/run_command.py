@@ -19,6 +19,7 @@ from bench.experiment.spec import data_set_of
 from bench.experiment.yaml_file import ConfigError
 from bench.process.standard_streams import say
 from bench.records import Status, title_of
+from bench.records.durations import unit_name
 from bench.tasks.data_sets import load
 
 log = logging.getLogger("oho-bench")
@@ -101,9 +102,9 @@ def _print_plan(planned: Sequence[Planned], *, every_run: bool) -> None:
             spec = item.spec
             print(
                 f"{item.id}  {item.experiment.name}: {spec['task']['name']}, {title_of(spec)}, "
-                f"seed {spec['seed']}, {budget['amount']:g} {budget['unit']}, {spec['device']}"
+                f"seed {spec['seed']}, {budget['amount']:g} {unit_name(budget['unit'])}, {spec['device']}"
             )
-    total = " and ".join(f"{amount:g} {unit}" for unit, amount in totals.items()) or "nothing"
+    total = " and ".join(f"{amount:g} {unit_name(unit)}" for unit, amount in totals.items()) or "nothing"
     runs = "run" if len(todo) == 1 else "runs"
     show = print if every_run else say
     show(f"{len(todo)} {runs} to do, {len(planned) - len(todo)} done already; budget to spend: {total}")

@@ -17,8 +17,10 @@ from bench.experiment.shipped import experiment_file
 from bench.experiment.spec import method_of, task_of
 from bench.experiment.yaml_file import ConfigError
 from bench.protocol import Task
+from bench.records.durations import unit_name
 from bench.records.errors import StorageError
 from bench.records.files import reason, replacing_shared
+from bench.records.schema import TIMED
 from bench.records.wandb_names import BEST_VALIDATION_LOSS, LONGEST_NAME, plain
 from bench.tracking.sweep_parameters import Parameter, SweepError, parameters_of
 
@@ -128,8 +130,8 @@ def _shortest_trial(search: Search, task: Task) -> int:
 def _trials_in_budget(search: Search, task: Task) -> int:
     """Returns how many whole trials the search's budget holds, and at least one."""
     unit, amount = search.spec["budget"]["unit"], search.spec["budget"]["amount"]
-    if unit == "seconds" or search.trial_epochs is None:
-        why = "is in seconds" if unit == "seconds" else "may hold few long trials or many short ones"
+    if unit in TIMED or search.trial_epochs is None:
+        why = f"is in {unit_name(unit)}" if unit in TIMED else "may hold few long trials or many short ones"
         raise ConfigError(f"the search's budget {why}, so how many trials W&B may start is yours to say: give --trials N")
     steps = amount * (task.steps_per_epoch if unit == "epochs" else 1)
     return max(1, math.floor(steps / (search.trial_epochs * task.steps_per_epoch) + 1e-9))

@@ -8,6 +8,7 @@ from bench.experiment.plugins import entry_of
 from bench.experiment.schema import Budget
 from bench.experiment.spec import Spec, options_in
 from bench.experiment.tasks import TaskRead
+from bench.records.durations import unit_name
 from bench.records.names import shown
 
 LISTED = 5
@@ -17,7 +18,8 @@ LISTED = 5
 def too_short(task: TaskRead, budget: Budget, methods: Sequence[Spec]) -> Iterator[str]:
     """Yields a line for the methods whose first selection, at the same step, comes after a budget in steps or epochs ends.
 
-    When a timed run first selects is only known at its end, so the run itself warns.
+    A budget of plain steps holds no more steps than it names.  When a timed run first selects is only known at its end, so
+    the run itself warns.
     """
     if budget.unit == "seconds":
         return
@@ -25,12 +27,13 @@ def too_short(task: TaskRead, budget: Budget, methods: Sequence[Spec]) -> Iterat
     labels: dict[int, list[str]] = {}
     for method in methods:
         labels.setdefault(first_selection(task, method), []).append(method["label"])
+    amount = f"{budget.amount:g} {unit_name(budget.unit)}"
     for first, those in labels.items():
         if first > steps + 1e-9:
             epochs = first // task.steps_per_epoch
             length = f"{epochs} epoch{'s' if epochs > 1 else ''}"
             yield (
-                f"{_listed(those)} the untrained model in every run: the budget of {budget.amount:g} {budget.unit} ends"
+                f"{_listed(those)} the untrained model in every run: the budget of {amount} ends"
                 f" before the first selection, after {first:,} steps ({length})"
             )
 

@@ -22,9 +22,13 @@ LONGEST_PROJECT = 128
 
 
 class Budget(Settings):
-    """What every run of an experiment gets: exactly one of counted seconds, steps, epochs."""
+    """What every run of an experiment gets: exactly one of counted seconds, plain steps, steps, epochs.
+
+    N plain steps are the counted seconds that N steps of plain SGD take on the run's device.
+    """
 
     seconds: float | None = Field(default=None, gt=0)
+    plain_steps: int | None = Field(default=None, ge=1)
     steps: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
 
@@ -33,17 +37,17 @@ class Budget(Settings):
     def _mapping(cls, given: Any) -> Any:
         if isinstance(given, Mapping):
             return given
-        raise ValueError("{seconds: 20}, {steps: 400} or {epochs: 10} is expected")
+        raise ValueError("{seconds: 20}, {plain_steps: 20000}, {steps: 400} or {epochs: 10} is expected")
 
     @model_validator(mode="after")
     def _one_unit(self) -> Budget:
         if len(self.model_dump(exclude_none=True)) != 1:
-            raise ValueError("exactly one of seconds, steps, epochs is needed")
+            raise ValueError("exactly one of seconds, plain_steps, steps, epochs is needed")
         return self
 
     @property
     def unit(self) -> str:
-        """seconds | steps | epochs."""
+        """seconds | plain_steps | steps | epochs."""
         return next(iter(self.model_dump(exclude_none=True)))
 
     @property
@@ -94,7 +98,10 @@ class ExperimentFields(Options):
         default=(), description="files (./NAME.py) and modules that register methods, tasks, data sets or figures"
     )
     task: Named = Field(description="what is trained: the name of a task, or {name: ..., and its options}")
-    budget: Budget = Field(description="what each run may spend: {seconds: ...} as counted, {steps: ...} or {epochs: ...}")
+    budget: Budget = Field(
+        description="what each run may spend: {seconds: ...} as counted, {plain_steps: ...} as long as so many steps of "
+        "plain SGD take on this machine, {steps: ...} or {epochs: ...}"
+    )
     seeds: tuple[int, ...] = Field(description="each method runs once with each seed: 3, 0-4, `0-2,7` or [0, 1, 4]")
     space: str = Field(
         description="the laws that initial values and searches draw from: a file beside this one, or a shipped space"

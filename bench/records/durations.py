@@ -1,4 +1,4 @@
-"""Durations in words."""
+"""Durations and budgets in words."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ def format_seconds(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def unit_name(unit: str) -> str:
+    """Returns what a budget's unit is called: `plain steps`."""
+    return unit.replace("_", " ")

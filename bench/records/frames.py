@@ -65,7 +65,8 @@ def results(folder: str | Path, *, records: bool = False) -> pd.DataFrame:
         label, method_label     what figures call the run, its shock included, and what they call its method
         over, over_family, over_label     of a search, a population or a transplant: the method that it repeats
         shock                   the label of the run's shock; empty where it has none
-        budget, unit, space     the budget and its unit (seconds, steps or epochs), the space of initial values
+        budget, unit, space     the budget and its unit (seconds, plain_steps, steps or epochs), the space of initial values
+        plain_step_seconds      of a budget of plain steps: the seconds of one on the run's device
         status, message         how the run ended; "not finished" or "missing" where it has not
         invalid_because         why the run is void: what disturbed its clock, if seconds are its budget; mostly empty
         disturbed_because       why its seconds are void, whatever its budget; empty where nothing disturbed its clock
@@ -271,6 +272,7 @@ def _outcome_columns(outcome: Outcome, incumbents: Sequence[Mapping[str, Any]]) 
         "message": outcome.message,
         "last_line": outcome.last_line,
         "spans_budget": outcome.spans_budget,
+        "plain_step_seconds": _number((outcome.plain_step or {}).get("seconds")),
         "invalid_because": "; ".join(outcome.invalid_because),
         "disturbed_because": "; ".join(outcome.disturbed_because),
         "resumed_with": ", ".join(outcome.changes),

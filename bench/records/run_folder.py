@@ -58,7 +58,8 @@ class Outcome:
     `final` is the last evaluation with `selected_step`, the step at which the returned model was found: 0 is the untrained
     model.  `record_bytes` is the length of the records, set when they are closed.  It is None in results of older versions,
     and if the process died, in which case the accounts are unknown as well.  `spans_budget` says that the method's schedule
-    depends on the budget, so that no smaller one can be read off the records.
+    depends on the budget, so that no smaller one can be read off the records.  `plain_step` is set where the budget is
+    in plain steps: the `seconds` of one on the run's device, with their spread (see `bench.run.plain_steps`).
     """
 
     status: Status
@@ -75,6 +76,7 @@ class Outcome:
     disturbed_because: Sequence[str] = ()
     earlier: Sequence[Process] = ()
     spans_budget: bool = False
+    plain_step: Mapping[str, float] | None = None
     record_bytes: int | None = None
     protocol: int = PROTOCOL
     schema: int = SCHEMA

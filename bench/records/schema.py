@@ -14,6 +14,10 @@ from bench.records.errors import RecordError
 from bench.records.json_files import read_object
 
 MOMENT = ("used", "step", "epoch", "trial", "counted_seconds", "wall_seconds")
+UNITS = ("seconds", "plain_steps", "steps", "epochs")
+"""What a budget is measured in."""
+TIMED = ("seconds", "plain_steps")
+"""Units of time: a disturbed clock voids such a run."""
 KINDS = {
     "evaluation": (
         *MOMENT, "train_loss", "validation_loss", "test_loss", "test_error", "incumbent_validation_loss",
@@ -163,9 +167,13 @@ def _is_shock(value: Any) -> bool:
 
 def _is_budget(value: Any) -> bool:
     return (
-        isinstance(value, dict) and value.get("unit") in ("seconds", "steps", "epochs")
+        isinstance(value, dict) and value.get("unit") in UNITS
         and _is_number(value.get("amount")) and value["amount"] > 0
     )  # fmt: skip
+
+
+def _is_plain_step(value: Any) -> bool:
+    return value is None or (_are_numbers(value) and value.get("seconds", 0) > 0)
 
 
 def _is_final(value: Any) -> bool:
@@ -218,6 +226,7 @@ OUTCOME: Shape = {
     "earlier": (_are_processes, "a list of mappings with `environment`, `conditions` and `disturbed_because`"),
     "spans_budget": (lambda value: isinstance(value, bool), "true or false"), "protocol": (_is_count, "a whole number"),
     "record_bytes": (lambda value: value is None or _is_count(value), "a whole number of at least 0, or null"),
+    "plain_step": (_is_plain_step, "numbers by name, of which `seconds` is above 0, or null"),
 }  # fmt: skip
 """The content that reports need in the files of a results folder: by key, a check and what it expects."""
 

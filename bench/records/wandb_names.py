@@ -43,7 +43,7 @@ CONFIG = {
     "meta_rate": "the rate of hyperparameters, for methods that have one",
     "shock": "the shock's label, for runs with a shock",
     "budget": "the amount of the budget, in `budget_unit`",
-    "budget_unit": "seconds, steps or epochs",
+    "budget_unit": "seconds, plain_steps, steps or epochs",
     "device": "cpu or cuda",
     "protocol": "the version of the measuring protocol",
     "commit": "the commit that the run was made with, known at its end",
@@ -57,7 +57,9 @@ PLAN, RECORDS, OUTCOME = "plan", "records", "outcome"
 the row before, in the summary the outcome."""
 
 COUNTED_SECONDS, WALL_SECONDS, STEP, EPOCH = "counted_seconds", "wall_seconds", "step", "epoch"
-AXES = {"seconds": COUNTED_SECONDS, "steps": STEP, "epochs": EPOCH}
+USED = "used"
+"""How much of the budget has been used, in its unit."""
+AXES = {"seconds": COUNTED_SECONDS, "plain_steps": USED, "steps": STEP, "epochs": EPOCH}
 """The default x-axis by the budget's unit; every row has all of them."""
 
 BEST_VALIDATION_LOSS, SELECTED_TEST_LOSS, SELECTED_TEST_ERROR = (

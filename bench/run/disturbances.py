@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,14 @@ class Verdict(NamedTuple):
     reasons: list[str]
 
 
+def processor_clock(device: torch.device) -> Callable[[], float]:
+    """Returns the clock of the time for which work has had a processor.
+
+    On a GPU the main thread sleeps while others queue its work, so all threads are counted.
+    """
+    return time.process_time if device.type == "cuda" else time.thread_time
+
+
 class Conditions:
     """A watcher of one process's work on a run, made before that begins, and asked at checkpoints and after its end.
 
@@ -41,8 +49,7 @@ class Conditions:
 
     def __init__(self, device: torch.device):
         self._device = device
-        # On a GPU the main thread sleeps while others queue its work, so all threads are counted.
-        self._processor_time = time.process_time if device.type == "cuda" else time.thread_time
+        self._processor_time = processor_clock(device)
         self._running = self._elapsed = 0.0
         self.stopped_seconds = 0.0
         self._before = speed_probe(device)

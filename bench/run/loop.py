@@ -16,7 +16,9 @@ from bench.protocol import Incumbent, Method, Split, State, Task, judged_anew, s
 from bench.protocol.ledger import Ledger
 from bench.records import Outcome, RunWriter, Status
 from bench.records.checkpoints import packed, write_checkpoint
+from bench.records.durations import unit_name
 from bench.records.processes import Process
+from bench.records.schema import TIMED
 from bench.run.disturbances import Conditions
 from bench.run.environment import finished_now
 from bench.run.gradient_correlations import gradient_correlations
@@ -58,10 +60,15 @@ class Loop:
     """One run in progress."""
 
     def __init__(self, method: Method, task: Task, test: Split, spec: Spec, ledger: Ledger, writer: RunWriter,
-                 sink: Sink, progress: Progress, environment: Mapping[str, Any]):  # fmt: skip
+                 sink: Sink, progress: Progress, environment: Mapping[str, Any],
+                 plain_step: dict[str, float] | None = None):  # fmt: skip
         self.method, self.task, self.test, self.spec, self.ledger = method, task, test, spec, ledger
         self.writer, self.sink, self.progress, self.environment = writer, sink, progress, environment
         self.unit, self.amount = spec["budget"]["unit"], spec["budget"]["amount"]
+        self.plain_step = plain_step
+        """What a step of plain SGD takes on this device, if the budget is in such steps: see `bench.run.plain_steps`."""
+        self.unit_seconds = 1.0 if plain_step is None else plain_step["seconds"]
+        """The counted seconds in a unit of a timed budget."""
         self.model = task.model(spec["seed"])
         self.state: Any = None
         self.selected: Incumbent | None = None
@@ -111,7 +118,7 @@ class Loop:
         content = {
             "version": CHECKPOINT_VERSION, "method": self.state.saved(), "events": len(self.events),
             "records": self.writer.durable(), "seconds": dict(self.ledger.seconds),
-            "processes": [*self.earlier, self.process(has_ended=False)],
+            "processes": [*self.earlier, self.process(has_ended=False)], "plain_step": self.plain_step,
             **{name: packed(getattr(self, name)) for name in SAVED},
         }  # fmt: skip
         try:
@@ -149,11 +156,11 @@ class Loop:
 
     def warn_at_end(self) -> None:
         """Says what the run's budget ended before: its first selection, events of its shock."""
-        if self.unit == "seconds" and not self.has_selected():
+        if self.unit in TIMED and not self.has_selected():
             log.warning(
-                "%s: returns the untrained model: the budget of %g seconds ended after %d steps, before the first"
-                " selection; the task selects every %d steps", self.writer.folder, self.amount, self.state.step,
-                self.task.selection_period,
+                "%s: returns the untrained model: the budget of %g %s ended after %d steps, before the first"
+                " selection; the task selects every %d steps", self.writer.folder, self.amount, unit_name(self.unit),
+                self.state.step, self.task.selection_period,
             )  # fmt: skip
         for event in self.events:
             log.warning("%s: ended before %s", self.writer.folder, event)
@@ -182,8 +189,8 @@ class Loop:
 
     def used(self) -> float:
         """Returns how much of the budget has been used, in its unit."""
-        if self.unit == "seconds":
-            return self.ledger.counted()
+        if self.unit in TIMED:
+            return self.ledger.counted() / self.unit_seconds
         return self.state.step / (self.task.steps_per_epoch if self.unit == "epochs" else 1)
 
     def chunk(self, used: float, due: float) -> int:
@@ -199,9 +206,9 @@ class Loop:
     def steps_to_look(self, used: float, due: float) -> int:
         """Returns the steps until the next look at the clock; near the deadline of a timed run it is one step."""
         remaining = min(due, self.amount) - used
-        if self.unit == "seconds":
-            per_step = used / max(1, self.state.step) or CHUNK_SECONDS
-            return max(1, int(min(CHUNK_SECONDS, 0.5 * remaining) / per_step))
+        if self.unit in TIMED:
+            per_step = used * self.unit_seconds / max(1, self.state.step) or CHUNK_SECONDS
+            return max(1, int(min(CHUNK_SECONDS, 0.5 * remaining * self.unit_seconds) / per_step))
         if self.state.spans_budget:
             return 1  # the method needs the fraction of the budget used before each step
         per_step = 1 if self.unit == "steps" else 1 / self.task.steps_per_epoch

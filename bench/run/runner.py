@@ -21,8 +21,10 @@ from bench.protocol.ledger import COUNTED, Cuda, Ledger
 from bench.records import Outcome, RunWriter, Status, StorageError, read_outcome, read_run, run_id
 from bench.records.checkpoints import Earlier, discard_checkpoint, resumable
 from bench.records.processes import Process, disturbances
+from bench.records.schema import TIMED
 from bench.run.environment import describe_environment, finished_now
 from bench.run.loop import CHECKPOINT_VERSION, Loop, Progress, Sink
+from bench.run.plain_steps import disturbed_calibration, plain_step
 from bench.tracking.wandb_runs import forget_identity
 from oho.freed_memory import keep_freed_memory
 
@@ -73,7 +75,8 @@ def run(
                 method = method_of(spec)
                 environment = describe_environment(device, threads, data=task.data, packages=packages_of(spec))
                 _warm_up(method, task, spec["seed"])
-                loop = Loop(method, task, test, spec, ledger, writer, sink, progress, environment)
+                plain = _plain_step(task, spec, earlier, now)
+                loop = Loop(method, task, test, spec, ledger, writer, sink, progress, environment, plain)
                 loop.start(earlier.content if earlier else None)
             status = loop.until_budget(stopper, checkpoint_seconds)
         except (Interrupted, KeyboardInterrupt) as signal:
@@ -147,6 +150,15 @@ def _warm_up(method: Method, task: Task, seed: int) -> None:
     task.evaluate(state.model, task.validation)
 
 
+def _plain_step(
+    task: Task, spec: Spec, earlier: Earlier | None, now: Callable[[], float]
+) -> dict[str, float] | None:
+    """Returns what a plain step takes, if the budget is in plain steps; a run that continues keeps what it began with."""
+    if spec["budget"]["unit"] != "plain_steps":
+        return None
+    return earlier.content["plain_step"] if earlier else plain_step(task, spec, now)
+
+
 def _traceback_of(error: BaseException) -> str:
     """Returns the traceback without the home folder.  Its last line is the error, in one line whatever it was."""
     raised = "".join(traceback.format_exception_only(error))
@@ -165,7 +177,8 @@ def _outcome(
         wall = ledger.wall()
         accounts = dict(ledger.seconds)
         process = loop.process(has_ended=True) if loop else None
-    reasons = disturbances([*earlier, process] if process else earlier)
+    plain = loop.plain_step if loop else None
+    reasons = [*disturbed_calibration(plain), *disturbances([*earlier, process] if process else earlier)]
     return Outcome(
         status=status,
         message=message,
@@ -177,8 +190,9 @@ def _outcome(
         final=loop.final if loop else {},
         environment=finished_now(environment),
         conditions={**(process["conditions"] if process else {}), "resumptions": len(earlier)},
-        invalid_because=reasons if spec["budget"]["unit"] == "seconds" else [],
+        invalid_because=reasons if spec["budget"]["unit"] in TIMED else [],
         disturbed_because=reasons,
         earlier=earlier,
         spans_budget=state.spans_budget if state else False,
+        plain_step=plain,
     )

@@ -31,6 +31,7 @@ from bench.records.wandb_names import (
     STATUS,
     STEP,
     TRIAL_NUMBER,
+    USED,
     WALL_SECONDS,
     hyper_metrics,
     metrics,
@@ -105,7 +106,7 @@ def drawn(spec: Mapping[str, Any], record: Mapping[str, Any]) -> Row:
 
 def moment(record: Mapping[str, Any]) -> Row:
     """Returns where a record stands on all axes."""
-    return {name: record[name] for name in (COUNTED_SECONDS, WALL_SECONDS, STEP, EPOCH)}
+    return {name: record[name] for name in (COUNTED_SECONDS, WALL_SECONDS, STEP, EPOCH, USED)}
 
 
 def evaluation_row(record: Mapping[str, Any]) -> Row:

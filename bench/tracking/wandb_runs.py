@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from bench.records.errors import RecordError
 from bench.records.json_files import read_object, write_json
 from bench.records.names import clipped
-from bench.records.wandb_names import COUNTED_SECONDS, EPOCH, STEP, TRIALS, WALL_SECONDS
+from bench.records.wandb_names import COUNTED_SECONDS, EPOCH, STEP, TRIALS, USED, WALL_SECONDS
 from bench.tracking.wandb_settings import keep_to_folder, online_patience, without_files
 from bench.tracking.wandb_words import in_own_words, refusals_raised
 
@@ -183,7 +183,7 @@ def begin_run(
     """
     settings = {"sweep_id": _sweep_of(folder)}
     run = plain_run(folder, mode=mode, identity=f"{identity}{part}", settings=settings, **fields)
-    for name in (COUNTED_SECONDS, WALL_SECONDS, STEP, EPOCH):
+    for name in (COUNTED_SECONDS, WALL_SECONDS, STEP, EPOCH, USED):
         run.define_metric(name, hidden=True)  # axes are no charts
     run.define_metric("*", step_metric=axis)
     return WandbRun(run)

@@ -18,6 +18,7 @@ from reports.curves import held
 from reports.ends import name_ends
 from reports.estimates import NONE_TRAINED, About, about, untrained_sentences
 from reports.looks import GREY, MOST_COLOURS, SOLID, Look, emphasised, look
+from reports.plain_steps import in_seconds, second_axis, seconds_per_step
 from reports.selection import ONLINE, NoData, comparable
 from reports.statistics import medians_of
 from reports.tables import Tables
@@ -50,6 +51,8 @@ class Estimates:
     n: int
     most: int
     about: About
+    seconds_per_step: float | None = None
+    """Counted seconds of a plain step, where the budget is in such steps."""
 
     @property
     def csv(self) -> pd.DataFrame:
@@ -79,7 +82,8 @@ def estimate(tables: Tables) -> Estimates:
     if not np.isfinite(curves["median"]).any():
         raise NoData("In no method did half of the runs select a model with a finite loss, so this figure is not drawn.")
     counts = runs.groupby("label").size()
-    return Estimates(curves, runs["unit"].iloc[0], int(counts.min()), int(counts.max()), about(runs))
+    return Estimates(curves, runs["unit"].iloc[0], int(counts.min()), int(counts.max()), about(runs),
+                     seconds_per_step(runs))  # fmt: skip
 
 
 def _selected(incumbents: pd.DataFrame | None, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -107,6 +111,7 @@ def draw(estimates: Estimates) -> Figure:
         _draw_ranges(axes, curves[label], looks[label], shift=1 + 0.03 * (place - (len(coloured) - 1) / 2))
     _set_scales(axes, estimates.curves, table)
     axes.set_xlabel(f"Budget used ({budget_unit(estimates.unit)})")
+    second_axis(axes, estimates.seconds_per_step, "the same in counted seconds")
     axes.set_ylabel(estimates.about.units.axis("Test loss of the selected model"))
     axes.grid(visible=True, which="both", axis="both")
     ends = [(curve["median"].iloc[-1], label, looks[label].colour) for label, curve in curves.items()]
@@ -191,7 +196,7 @@ def interactive(estimates: Estimates) -> go.Figure:
     """
     curves = [(str(label), curve) for label, curve in estimates.curves.groupby("label")]
     curves = sorted(curves, key=lambda item: (item[1]["median"].iloc[-1], item[0]))
-    unit = budget_unit(estimates.unit)
+    unit, note = budget_unit(estimates.unit), in_seconds(estimates.seconds_per_step)
     opacity = min(0.12, 1 / len(curves))
     bands = [edge for label, curve in curves for edge in _band(label, curve, opacity)]
     chart = go.Figure([*bands, *(_line(label, curve, unit) for label, curve in curves)])
@@ -199,7 +204,8 @@ def interactive(estimates: Estimates) -> go.Figure:
     loss_unit = escape(estimates.about.units.loss_unit, quote=False)
     budget = estimates.curves["used"].max()
     chart.update_xaxes(
-        type="log", range=np.log10([FIRST_FRACTION * budget, 1.01 * budget]).tolist(), title=f"Budget used ({unit})",
+        type="log", range=np.log10([FIRST_FRACTION * budget, 1.01 * budget]).tolist(),
+        title=f"Budget used ({unit}{note})",
         nticks=6, tickformat="~g",
     )  # fmt: skip
     chart.update_yaxes(

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from reports import published, style
 from reports.estimates import About, about, untrained_sentences
 from reports.looks import look
+from reports.plain_steps import second_axis, seconds_per_step
 from reports.selection import NoData, comparable, option, untrained
 from reports.statistics import at_most_from, median_of
 from reports.strips import write_beside
@@ -53,6 +54,8 @@ class Estimates:
     summary: pd.DataFrame
     targets: dict[str, Target]
     about: About
+    seconds_per_step: float | None = None
+    """Counted seconds of a plain step, where the budget is in such steps: `seconds` are then those of that many steps."""
 
     @property
     def csv(self) -> pd.DataFrame:
@@ -75,12 +78,12 @@ def estimate(tables: Tables) -> Estimates:
     if untrained(reference):
         raise NoData("Most Global OHO runs return the untrained model, and set no target, so it is not drawn.")
     targets = {OWN: Target(own, str(reference["label"].iloc[0])), **_textbook(runs)}
-    incumbents = dict(iter(tables.incumbents.groupby("run")))
+    incumbents, per_step = dict(iter(tables.incumbents.groupby("run"))), seconds_per_step(runs)
     members = option(runs, "members").astype(float)
     parts = []
     for name, target in targets.items():
         part = runs[["run", "method", "label", "method_label", "over", "over_label", "seed"]].assign(target=name)
-        reached = [_reach(incumbents.get(run), target.loss) for run in runs["run"]]
+        reached = [_reach(incumbents.get(run), target.loss, per_step) for run in runs["run"]]
         part["trials"], part["seconds"] = zip(*reached, strict=True)
         part["members"] = members
         begun = part[["trials", "members"]].min(axis=1)  # a population begins its members once
@@ -90,7 +93,7 @@ def estimate(tables: Tables) -> Estimates:
     groups = data.groupby(["label", "target"], sort=False)
     summary = pd.DataFrame([_summary_row(label, target, group) for (label, target), group in groups])
     summary = summary.merge(_groups(tables, runs), on="label").sort_values("place", kind="stable", ignore_index=True)
-    return Estimates(data, summary, targets, about(runs))
+    return Estimates(data, summary, targets, about(runs), per_step)
 
 
 def _textbook(runs: pd.DataFrame) -> dict[str, Target]:
@@ -132,15 +135,18 @@ def _upper_median(losses: pd.Series) -> float:
     return float(ordered[len(ordered) // 2]) if len(ordered) else np.inf
 
 
-def _reach(incumbents: pd.DataFrame | None, target: float) -> tuple[float, float]:
-    """Returns trials and seconds; infinite where no model was selected, or none that is as good."""
+def _reach(incumbents: pd.DataFrame | None, target: float, per_step: float | None) -> tuple[float, float]:
+    """Returns trials and seconds; infinite where no model was selected, or none that is as good.
+
+    Under a budget of plain steps, the seconds are those of the plain steps used, so that unlike machines share an axis.
+    """
     if incumbents is None:
         return np.inf, np.inf
     index = at_most_from(incumbents["validation_loss"].to_numpy(float), target)
     if index is None:
         return np.inf, np.inf
     row = incumbents.iloc[index]
-    return row["trial"] + 1, row["counted_seconds"]
+    return row["trial"] + 1, row["counted_seconds"] if per_step is None else per_step * row["used"]
 
 
 def _summary_row(label: str, target: str, group: pd.DataFrame) -> dict[str, Any]:
@@ -162,6 +168,7 @@ def draw(estimates: Estimates) -> Figure:
     for letter, axes, name in zip("AB", panels.flat, names, strict=False):
         own = {row["label"]: row for row in estimates.of(name).to_dict("records")}
         _draw_dots(axes, [line if isinstance(line, str) else own[line["label"]] for line in lines])
+        second_axis(axes, estimates.seconds_per_step and 1 / estimates.seconds_per_step, "the same in plain steps")
         axes.set_title(f"{letter}  as good as {estimates.targets[name].label}", loc="left")
         axes.set_xlabel(f"Counted seconds to a validation loss of {loss_text(estimates.targets[name].loss)}")
     for axes in panels.flat if style.in_column() else panels.flat[:1]:

@@ -25,7 +25,9 @@ ABOUT = {
     "shakespeare": ["shakespeare (data set): ", "shakespeare-transformer"],
     "distribution": ["distribution (figure): ", "quick/distribution", "oho-bench figure distribution DIR"],
     "fair": ["fair (space): ", "  lr   ", "0.0001 to 0.2, logarithmic", "100 to 100000, logarithmic, whole numbers"],
-    "quick/distribution": ["quick/distribution (configuration): Final test loss", "digits-mlp", "1.2 seconds", "profiles"],
+    "quick/distribution": [
+        "quick/distribution (configuration): Final test loss", "digits-mlp", "5000 plain steps", "profiles",
+    ],
     "transplant": ["transplant (method): ", "  donor_offset ", "transplant (figure): "],
 }
 

@@ -13,6 +13,7 @@ TOO_SHORT = {
     ("fixed", "steps=9"): "'Fixed' returns the untrained model in every run: the budget of 9 steps ends before the first "
     "selection, after 10 steps (1 epoch)",
     ("fixed", "epochs=0.5"): "the budget of 0.5 epochs ends before the first selection, after 10 steps",
+    ("fixed", "plain_steps=9"): "the budget of 9 plain steps ends before the first selection, after 10 steps",
     ("random-search", "steps=9"): "'Random search: Fixed' returns the untrained model",
 }
 LONG_ENOUGH = [("fixed", "steps=10", 1), ("fixed", "steps=14", 0.5), ("random-search", "steps=10", 5),

@@ -1,0 +1,111 @@
+"""How long a plain step takes on this device, by which a budget of plain steps is a budget of counted seconds.
+
+A plain step is one of SGD, without momentum or schedule, on the task's own batches, network and loss.  Several trainings
+take turns with blocks of such steps, so that neither the place of one in memory nor one slow moment decides; the time of a
+step is the median of the blocks.  Runs of one process share it, whatever their seeds and methods.  None of this is counted.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import count
+from statistics import quantiles
+
+import torch
+
+from bench.protocol import Task
+from bench.protocol.ledger import Cuda, Ledger
+from bench.records import run_id
+from bench.run.disturbances import LEAST_RUNNING, processor_clock
+
+TRAININGS, ROUNDS = 3, 5
+BLOCK_SECONDS = (0.02, 0.1)
+"""The least length of a block: 15 of them, and the first steps before them, take 0.4 s, or 30 steps where one is longer.
+
+A process that is not given the processor measures again in longer blocks, each of which has its part of the pauses.
+"""
+WARM_UP_STEPS, TIMED_STEPS = 3, 5
+LR = 0.01
+
+
+@dataclass(frozen=True)
+class PlainStep:
+    """The time of a plain step: the blocks' median and quartiles, in seconds a step, and how they were measured.
+
+    `running` is the fraction of the time for which the process had a processor.
+    """
+
+    seconds: float
+    lower_quartile: float
+    upper_quartile: float
+    blocks: int
+    steps_per_block: int
+    running: float
+
+
+Clock = Callable[[], float]
+_known: dict[tuple[str, str, int, Clock], PlainStep] = {}
+
+
+def plain_step(task: Task, spec: dict, now: Clock = time.perf_counter) -> dict[str, float]:
+    """Returns the time of a plain step of a spec's task as `PlainStep` has it, measured once for all runs of the process.
+
+    A measurement that was disturbed is not shared: the next run makes its own.
+    """
+    key = run_id(spec["task"]), spec["device"], torch.get_num_threads(), now
+    if key in _known:
+        return asdict(_known[key])
+    for block_seconds in BLOCK_SECONDS:
+        found = measured(task, block_seconds, now)
+        if found.running >= LEAST_RUNNING:
+            _known[key] = found
+            break
+    return asdict(found)
+
+
+def disturbed_calibration(found: dict[str, float] | None) -> list[str]:
+    """Returns, as a sentence, why a budget of plain steps is void; nothing if it is not."""
+    if found is None or found["running"] >= LEAST_RUNNING:
+        return []
+    return [f"it had a processor for {found['running']:.0%} of the time in which its budget was calibrated"]
+
+
+def measured(task: Task, block_seconds: float = BLOCK_SECONDS[0], now: Clock = time.perf_counter) -> PlainStep:
+    """Measures the time of a plain step on the task's device."""
+    ledger = Ledger(Cuda() if task.device.type == "cuda" else None, now)
+    trainings = [_training(task, seed) for seed in range(TRAININGS)]
+    for training in trainings:
+        _seconds(training, WARM_UP_STEPS, ledger)
+    shortest = min(_seconds(trainings[0], 1, ledger) for _ in range(TIMED_STEPS))
+    steps = max(1, math.ceil(block_seconds / shortest)) if shortest else 1
+    processor = processor_clock(task.device)
+    started = processor()
+    blocks = [_seconds(training, steps, ledger) for _ in range(ROUNDS) for training in trainings]
+    running = min(1.0, (processor() - started) / sum(blocks))
+    lower, median, upper = (seconds / steps for seconds in quantiles(blocks, n=4, method="inclusive"))
+    return PlainStep(median, lower, upper, len(blocks), steps, running)
+
+
+def _training(task: Task, seed: int) -> Callable[[], None]:
+    """Returns a function that makes the next step of a training of its own."""
+    model, batches, steps = task.model(seed), task.train_batches(seed), count()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        task.training_loss(model, batches.at(next(steps))).backward()
+        optimizer.step()
+
+    return step
+
+
+def _seconds(step: Callable[[], None], count: int, ledger: Ledger) -> float:
+    """Returns the seconds that so many steps take."""
+    before = ledger.seconds["train"]
+    with ledger.account("train"):
+        for _ in range(count):
+            step()
+    return ledger.seconds["train"] - before
