@@ -58,7 +58,8 @@ class Outcome:
     `final` is the last evaluation with `selected_step`, the step at which the returned model was found: 0 is the untrained
     model.  `record_bytes` is the length of the records, set when they are closed.  It is None in results of older versions,
     and if the process died, in which case the accounts are unknown as well.  `spans_budget` says that the method's schedule
-    depends on the budget, so that no smaller one can be read off the records.
+    depends on the budget, so that no smaller one can be read off the records.  `shared_by` is the number of runs that were
+    trained as one batch, if not 1: then the seconds are those of all of them, and are nobody's own.
     """
 
     status: Status
@@ -75,6 +76,7 @@ class Outcome:
     disturbed_because: Sequence[str] = ()
     earlier: Sequence[Process] = ()
     spans_budget: bool = False
+    shared_by: int = 1
     record_bytes: int | None = None
     protocol: int = PROTOCOL
     schema: int = SCHEMA
@@ -303,7 +305,7 @@ def read_outcome(folder: Path) -> Outcome | None:
         raise RecordError(
             f"{path}:1:1: has schema {content.get('schema')!r}, but this version reads {versions}; use another folder"
         )
-    content = {"disturbed_because": content.get("invalid_because"), "earlier": [], **content}
+    content = {"disturbed_because": content.get("invalid_because"), "earlier": [], "shared_by": 1, **content}
     check(path, content, OUTCOME, remedy)
     try:
         content.pop("valid", None)

@@ -53,11 +53,9 @@ def run(
     """
     device, stopper = torch.device(spec["device"]), stopper or Stopper()
     ledger = Ledger(Cuda() if device.type == "cuda" else None, now)
-    threads = set_threads(spec)
-    torch.backends.cudnn.deterministic = True  # same seed, same run
-    keep_freed_memory()
+    threads = prepare_process(spec)
     with stopper.patience():  # leaving at once would lose work, except during the set-up
-        writer, sink, earlier = _opened(root, spec, ledger, open_sink)
+        writer, sink, earlier = open_run(root, spec, ledger, open_sink)
         loop: Loop | None = None
         status, message = Status.FAILED, ""
         processes: list[Process] = earlier.content["processes"] if earlier else []
@@ -65,14 +63,14 @@ def run(
         stop: BaseException | None = None
 
         def ended(status: Status, message: str) -> Outcome:
-            return _outcome(status, message, spec, loop=loop, ledger=ledger, environment=environment, earlier=processes)
+            return outcome_of(status, message, spec, loop=loop, ledger=ledger, environment=environment, earlier=processes)
 
         try:
             with stopper.impatience():
                 task, test = task_of(spec, device, data_root)
                 method = method_of(spec)
                 environment = describe_environment(device, threads, data=task.data, packages=packages_of(spec))
-                _warm_up(method, task, spec["seed"])
+                warm_up(method, task, spec["seed"])
                 loop = Loop(method, task, test, spec, ledger, writer, sink, progress, environment)
                 loop.start(earlier.content if earlier else None)
             status = loop.until_budget(stopper, checkpoint_seconds)
@@ -84,7 +82,7 @@ def run(
             writer.close()
             raise
         except (Exception, SystemExit) as error:
-            message = _traceback_of(error)
+            message = traceback_of(error)
         outcome = ended(status, message)
         try:
             writer.close(outcome)
@@ -97,7 +95,14 @@ def run(
     return outcome
 
 
-def _opened(
+def prepare_process(spec: Spec) -> int:
+    """Sets what is the same for all of a process's work on a run, and returns the number of threads."""
+    torch.backends.cudnn.deterministic = True  # same seed, same run
+    keep_freed_memory()
+    return set_threads(spec)
+
+
+def open_run(
     root: Path, spec: Spec, ledger: Ledger, open_sink: Callable[[str, Spec, Path], Sink]
 ) -> tuple[RunWriter, Sink, Earlier | None]:
     """Opens the run's folder and its tracker, and returns them with the checkpoint to continue from."""
@@ -140,14 +145,14 @@ def _sink(
     return sink
 
 
-def _warm_up(method: Method, task: Task, seed: int) -> None:
+def warm_up(method: Method, task: Task, seed: int) -> None:
     """Makes a process's first steps, which are slow (thread pools, kernels), so that no budget pays for them."""
     state = method.init(task, seed)
     method.advance(state, steps=WARM_UP_STEPS, progress=0.0, ledger=Ledger())
     task.evaluate(state.model, task.validation)
 
 
-def _traceback_of(error: BaseException) -> str:
+def traceback_of(error: BaseException) -> str:
     """Returns the traceback without the home folder.  Its last line is the error, in one line whatever it was."""
     raised = "".join(traceback.format_exception_only(error))
     frames = "".join(traceback.format_exception(error)).removesuffix(raised)
@@ -155,10 +160,11 @@ def _traceback_of(error: BaseException) -> str:
     return f"{frames}{' '.join(raised.split())}\n".replace(f"{home}/", "~/")
 
 
-def _outcome(
+def outcome_of(
     status: Status, message: str, spec: Spec, *, loop: Loop | None, ledger: Ledger, environment: dict[str, Any],
     earlier: list[Process],
 ) -> Outcome:  # fmt: skip
+    """Returns how a run ended, with what is known of it by then."""
     state, process, accounts = loop.state if loop else None, None, dict(ledger.seconds)
     wall = sum(accounts.values())
     with contextlib.suppress(RuntimeError):  # after one failure, a device fails at everything
@@ -180,5 +186,6 @@ def _outcome(
         invalid_because=reasons if spec["budget"]["unit"] == "seconds" else [],
         disturbed_because=reasons,
         earlier=earlier,
+        shared_by=loop.shared_by if loop else 1,
         spans_budget=state.spans_budget if state else False,
     )
