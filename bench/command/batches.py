@@ -96,6 +96,8 @@ class _Most:
                 self._known[key] = most_members(spec, self._data_root) if is_there else MOST_MEMBERS
             except CannotStackError as error:
                 self._known[key] = error
+            except Exception:  # the run reports it
+                self._known[key] = CannotStackError("its task cannot be made")
         found = self._known[key]
         if isinstance(found, CannotStackError):
             raise found
@@ -123,7 +125,8 @@ class Together:
     def make(self, waiting: Sequence[tuple[int, Planned]]) -> list[tuple[int, Planned]]:
         """Makes all batches of the runs that wait, and returns the runs that are left, with their numbers."""
         numbers = {item.id: number for number, item in waiting}
-        batches = batches_of([item for _, item in waiting], self.data_root, apart=self.journal.apart)
+        with self.journal.within_batch(list(numbers)):  # networks are made, for which memory may not suffice
+            batches = batches_of([item for _, item in waiting], self.data_root, apart=self.journal.apart)
         for batch in batches.together:
             self.stopper.rest()
             self.stopper.check()

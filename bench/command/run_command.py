@@ -51,7 +51,9 @@ def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
     experiments = _experiments(order, device)
     planned = plan(experiments, order.out, again_invalid=order.again_invalid, tried=journal.tried)
     if begun is None:
-        _print_plan(planned, order.data_root, every_run=dry_run)
+        todo = [item for item in planned if not item.is_done]
+        is_told = dry_run and order.launcher == "local"  # on a cluster, each run is made alone
+        _print_plan(planned, batches_of(todo, order.data_root) if is_told else Batches((), {}), every_run=dry_run)
         for experiment in experiments:
             for warning in experiment.warnings:
                 log.warning("experiment %s: %s", experiment.name, warning)
@@ -92,9 +94,8 @@ def _digest(planned: Sequence[Planned]) -> str:
     return hashlib.sha256("\n".join(item.id for item in planned).encode()).hexdigest()
 
 
-def _print_plan(planned: Sequence[Planned], data_root: Path | None, *, every_run: bool) -> None:
+def _print_plan(planned: Sequence[Planned], batches: Batches, *, every_run: bool) -> None:
     todo = [item for item in planned if not item.is_done]
-    batches = batches_of(todo, data_root) if every_run else Batches((), {})
     totals: dict[str, float] = {}
     for item in todo:
         budget = item.spec["budget"]
