@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from bench.command.handover import Journal
 from bench.command.one_run import Assignment, opener
@@ -21,7 +24,7 @@ from bench.process.run_lock import claimed
 from bench.process.signals import Stopper
 from bench.protocol import CannotStackError
 from bench.records import Outcome, Status, read_outcome
-from bench.records.files import storing
+from bench.records.files import check_in_place, storing
 from bench.run.population import MOST_MEMBERS, batch_key, most_members, run_together
 from bench.tasks.data_sets import data_root as folder_of_data
 
@@ -36,15 +39,16 @@ class Batches:
     together: tuple[tuple[Planned, ...], ...]
     alone: dict[str, str]
 
-    def place_of(self, identity: str) -> str:
-        """Returns where a run is made, in a word or two."""
-        found = (n for n, batch in enumerate(self.together, start=1) if any(item.id == identity for item in batch))
-        return next((f"batch {number}" for number in found), "alone")
+    @cached_property
+    def places(self) -> dict[str, str]:
+        """Returns where a run is made, in a word or two; without an entry it is made alone."""
+        return {item.id: f"batch {number}" for number, batch in enumerate(self.together, start=1) for item in batch}
 
     def describe(self) -> list[str]:
         """Returns lines that say how many runs are made together, and why the others are not."""
-        sizes = ", ".join(str(len(batch)) for batch in self.together)
-        lines = [f"trained together: batches of {sizes} runs, which share their seconds"] if sizes else []
+        sizes = Counter(len(batch) for batch in self.together)
+        told = ", ".join(f"{count} × {size}" for size, count in sorted(sizes.items(), reverse=True))
+        lines = [f"trained together, with seconds in common: {told} runs"] if told else []
         counts = Counter(self.alone.values())
         return lines + [f"trained alone: {count} {'run' if count == 1 else 'runs'}: {why}" for why, count in counts.items()]
 
@@ -53,14 +57,14 @@ def batches_of(todo: Sequence[Planned], data_root: Path | None, *, apart: Collec
     """Returns the batches of runs that are to be made; runs in `apart` died in one, and are made alone."""
     alike: dict[str, list[Planned]] = {}
     alone: dict[str, str] = {}
+    keys = _Keys()
     for item in todo:
         try:
             if item.experiment.population == "off":
                 raise CannotStackError("as `population: off` says")
             if item.id in apart:
                 raise CannotStackError("the process of its batch died")
-            key = json.dumps([item.experiment.name, batch_key(item.spec)], sort_keys=True, default=str)
-            alike.setdefault(key, []).append(item)
+            alike.setdefault(f"{item.experiment.name} {keys.of(item.spec)}", []).append(item)
         except CannotStackError as error:
             alone[item.id] = str(error)
     together: list[tuple[Planned, ...]] = []
@@ -78,6 +82,26 @@ def batches_of(todo: Sequence[Planned], data_root: Path | None, *, apart: Collec
         except CannotStackError as error:
             alone |= dict.fromkeys([item.id for item in items], str(error))
     return Batches(tuple(together), alone)
+
+
+class _Keys:
+    """What runs have to share, worked out once for specs whose parts are the same objects, as an experiment's are."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], str | CannotStackError] = {}
+
+    def of(self, spec: Spec) -> str:
+        """Returns the run's key as a text, or raises CannotStackError."""
+        parts = tuple(
+            id(value) if isinstance(value, dict | list) else value
+            for name, value in spec.items() if name not in ("seed", "shock")
+        )  # fmt: skip
+        if parts not in self._known:
+            try:
+                self._known[parts] = json.dumps(batch_key(spec), sort_keys=True)
+            except CannotStackError as error:
+                self._known[parts] = error
+        return _found(self._known[parts])
 
 
 class _Most:
@@ -98,10 +122,13 @@ class _Most:
                 self._known[key] = error
             except Exception:  # the run reports it
                 self._known[key] = CannotStackError("its task cannot be made")
-        found = self._known[key]
-        if isinstance(found, CannotStackError):
-            raise found
-        return found
+        return _found(self._known[key])
+
+
+def _found(known: Any) -> Any:
+    if isinstance(known, CannotStackError):
+        raise known
+    return known
 
 
 def _divided(items: Sequence[Planned], limit: int) -> list[tuple[Planned, ...]]:
@@ -116,6 +143,8 @@ class Together:
     """What making batches takes, and what has become of their runs."""
 
     root: Path
+    was: os.stat_result
+    """The results folder as the command found it."""
     data_root: Path | None
     journal: Journal
     stopper: Stopper
@@ -130,6 +159,8 @@ class Together:
         for batch in batches.together:
             self.stopper.rest()
             self.stopper.check()
+            with storing(self.root):
+                check_in_place(self.was, self.root)  # a claim would make a folder that was moved away anew
             with ExitStack() as claims, storing(self.root):
                 claimed_ones = [item for item in batch if claims.enter_context(claimed(self.root / item.id))]
                 ours = [item for item in claimed_ones if self._is_open(item)]

@@ -105,7 +105,7 @@ def _print_plan(planned: Sequence[Planned], batches: Batches, *, every_run: bool
             print(
                 f"{item.id}  {item.experiment.name}: {spec['task']['name']}, {title_of(spec)}, "
                 f"seed {spec['seed']}, {budget['amount']:g} {budget['unit']}, {spec['device']}, "
-                f"{batches.place_of(item.id)}"
+                f"{batches.places.get(item.id, 'alone')}"
             )
     total = " and ".join(f"{amount:g} {unit}" for unit, amount in totals.items()) or "nothing"
     runs = "run" if len(todo) == 1 else "runs"

@@ -51,7 +51,7 @@ def test_a_dry_run_says_what_is_trained_together_and_why_the_rest_is_not(tmp_pat
     answer = command("run", path, "--seeds", "0-1", "--dry-run", "--out", tmp_path / "runs")
     lines = answer.stdout.splitlines()
     assert [line.rsplit(", ", 1)[1] for line in lines[:4]] == ["batch 1", "alone", "batch 1", "alone"]
-    assert "trained together: batches of 2 runs, which share their seconds" in lines
+    assert "trained together, with seconds in common: 1 × 2 runs" in lines
     assert "trained alone: 2 runs: its method has no batch" in lines
 
 
