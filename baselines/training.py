@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from baselines import schedules
+from baselines.batched_training import BATCHING
 from baselines.optimizers import AveragedStepper, Stepper, TorchStepper, torch_optimizer
 from baselines.schedules import Place
 from bench.protocol import Batches, Kick, Ledger, MethodEntry, Space, State, Task, draw, remade, train
@@ -201,8 +202,9 @@ class Training:
 
 def _entry(description: str, label: str, options: type[ScheduledOptions]) -> MethodEntry:
     return MethodEntry(
-        description=description, label=label, family="training", options=options, build=Training, takes_kicks=True
-    )
+        description=description, label=label, family="training", options=options, build=Training, takes_kicks=True,
+        batching=BATCHING,
+    )  # fmt: skip
 
 
 FIXED = _entry("constant learning rate, SGD by default", "Fixed", FixedOptions)

@@ -15,10 +15,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from baselines import schedules
+from baselines.batched_hypergradient import DESCENT, HEAVY_BALL
 from baselines.hypergradient import HeavyBallHypergradient, HypergradientDescent, Scaling, UltimateStepper
 from baselines.optimizers import Closure, Stepper, TorchStepper
 from baselines.training import Training
-from bench.protocol import MethodEntry, Package, packed, unpacked
+from bench.protocol import Batching, MethodEntry, Package, packed, unpacked
 
 
 def _package(distribution: str, module: str) -> Package:
@@ -313,10 +314,13 @@ class HeavyBallOptions(TuningFreeOptions):
         return HeavyBallHypergradient(model, meta_rate=self.meta_rate, scaling=self.scaling, **self._filled())
 
 
-def _entry(description: str, label: str, options: type[TuningFreeOptions], family: str = "tuning-free") -> MethodEntry:
+def _entry(
+    description: str, label: str, options: type[TuningFreeOptions], family: str = "tuning-free",
+    batching: Batching | None = None,
+) -> MethodEntry:  # fmt: skip
     return MethodEntry(
         description=description, label=label, family=family, options=options, build=Training, takes_kicks=True,
-        package=options.package,
+        package=options.package, batching=batching,
     )  # fmt: skip
 
 
@@ -332,8 +336,9 @@ GDTUO = _entry(
     "gradient descent, the ultimate optimizer: SGD tunes Adam or SGD", "GDTUO", UltimateOptions, "one-step"
 )
 HYPERGRADIENT_DESCENT = _entry(
-    "SGD-HD, one-step hypergradients", "Hypergradient descent", HypergradientDescentOptions, "one-step"
+    "SGD-HD, one-step hypergradients", "Hypergradient descent", HypergradientDescentOptions, "one-step", DESCENT
 )
 HDM = _entry(
-    "HDM with a heavy ball and normalised hypergradients on each batch", "HDM", HeavyBallOptions, "one-step"
+    "HDM with a heavy ball and normalised hypergradients on each batch", "HDM", HeavyBallOptions, "one-step",
+    HEAVY_BALL,
 )

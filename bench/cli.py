@@ -73,6 +73,9 @@ def run(
         Optional[str], typer.Option(metavar="NAME", help="Run only the experiments that feed this figure.")
     ] = None,
     root: Root = None,
+    population: Annotated[
+        Optional[str], typer.Option(metavar="N", help="Train at most N runs as one batch; or auto, off.")
+    ] = None,
     again_invalid: Annotated[
         bool, typer.Option("--again-invalid", help="Also rerun runs whose clock was disturbed.")
     ] = False,
@@ -110,8 +113,9 @@ def run(
         from bench.command.run_command import Nodes, Order, work
         from bench.process.signals import Interrupted
 
+        overrides = [*(set_ or ()), *([f"population={population}"] if population else [])]
         nodes = Nodes(address, per_gpu, cpus_per_run)
-        order = Order(configs, set_ or (), chosen, device, out, root, again_invalid, figure, launcher, nodes)
+        order = Order(configs, overrides, chosen, device, out, root, again_invalid, figure, launcher, nodes)
         try:
             failed = work(order, journal=journal, dry_run=dry_run)
         except Interrupted:

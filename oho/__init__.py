@@ -6,7 +6,7 @@
 Source: Im, Savin, Cho, "Online hyperparameter optimization by real-time recurrent learning", arXiv 2102.07813.
 """
 
-from oho import losses
+from oho import losses, members
 from oho.audit import Audit, audit
 from oho.averages import Exponential, ScheduleFree, Uniform
 from oho.check import Check, Checked, check
@@ -48,5 +48,6 @@ __all__ = [
     "finite_difference",
     "forward_over_reverse",
     "losses",
+    "members",
     "pearlmutter",
 ]

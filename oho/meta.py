@@ -8,7 +8,8 @@
     m       meta-rate       ()       step length in u
 
 A meta-step moves u along c and projects h = T⁻¹(u) onto its bounds.  Options all meta-rules share
-    rate       one number, or one for each hyperparameter (a mapping by name)
+    rate       one number, or one for each hyperparameter (a mapping by name); with members, a tensor (M, 1) in its place
+               gives each its own
     transform  "raw", "log" or "logit", or a mapping by name (names it lacks are raw)
     bounds     mapping from name to (low, high); names it lacks have DEFAULT_BOUNDS
     clip       largest absolute entry of the gradient with respect to u; None for no clipping
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 
 Bounds = tuple[float, float]
-PerName = float | Mapping[str, float]
+PerName = float | Tensor | Mapping[str, float | Tensor]
 Memory = dict[str, Tensor]
 
 LOSS_BOUNDS: dict[str, Bounds] = {
@@ -147,7 +148,7 @@ def default_meta() -> MetaAdam:
     return MetaAdam(0.01, transform=transform)
 
 
-def per_name(value: PerName, name: str) -> float:
+def per_name(value: PerName, name: str) -> float | Tensor:
     """Returns the entry of `name`, or the one value for all names."""
     if not isinstance(value, Mapping):
         return value
@@ -179,7 +180,8 @@ def bounds_of(meta: MetaRule, name: str) -> Bounds:
 def check_meta(meta: MetaRule, names: tuple[str, ...]) -> None:
     """Raises ValueError if the options do not cover these hyperparameters."""
     for name in names:
-        if not (isinstance(rate := per_name(meta.rate, name), int | float) and rate >= 0):
+        rate = per_name(meta.rate, name)
+        if not (isinstance(rate, int | float | Tensor) and bool(torch.as_tensor(rate >= 0).all())):
             raise ValueError(f"rate={rate!r} of {name}: must be a number, 0 or more")
         bounds_of(meta, name)
 

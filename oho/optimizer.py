@@ -33,6 +33,7 @@ from oho.flat_parameters import Given, flat_parameters
 from oho.freed_memory import keep_freed_memory
 from oho.hyper_view import HyperView, flat_values
 from oho.loss_hyper import LossHyper
+from oho.member import Member, joined
 from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, MetaRule, default_meta
 from oho.micro_batches import Closures, listed
 from oho.parameter_groups import ParameterGroup, given_groups, groups_of_sets, groups_of_tensors, shown_groups, tuned_by_any
@@ -297,6 +298,25 @@ class OHO(torch.optim.Optimizer):
         for after in self._optimizer_state_dict_post_hooks.values():
             state = after(self, state) or state
         return state
+
+    def member(self, index: int) -> Member:
+        """Returns one member of a population, which shows and saves what its own optimizer would.
+
+        Raises:
+            ValueError: without a population, or for an index outside it.
+        """
+        if self._flat.members is None or not 0 <= index < self._flat.members:
+            members = self._flat.members
+            raise ValueError(f"member({index}): allowed are 0 to members - 1, and this optimizer has members={members}")
+        return Member(self, index)
+
+    def load_members(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Continues from the `state_dict`s of the members' own optimizers, made with the same arguments but one value each.
+
+        Raises:
+            ValueError: if they made different numbers of steps, or as `load_state_dict`.
+        """
+        self.load_state_dict(joined(states))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues, bit for bit, from the `state_dict` of an optimizer built with the same arguments.

@@ -38,6 +38,7 @@ STATE_KEYS = (
     "generators",
 )  # fmt: skip
 AVERAGED_KEYS = ("averaged", "averaged_influence")
+ALL = slice(None)
 
 
 class Recursion:
@@ -169,11 +170,11 @@ class Recursion:
             for tangent in tensors:
                 tangent[:, broken] = 0
 
-    def influence_norm(self) -> dict[str, Tensor]:
-        """Returns the norm of dθ/dh by name, over all its rows, (M,)."""
+    def influence_norm(self, members: slice = ALL) -> dict[str, Tensor]:
+        """Returns the norm of dθ/dh by name, over all its rows, (M,), or of some of the members."""
         if not self.directions.names:
             return {}
-        named = zip(self.directions.names, self.influence.theta.split(self.directions.counts), strict=True)
+        named = zip(self.directions.names, self.influence.theta[:, members].split(self.directions.counts), strict=True)
         return {name: torch.linalg.vector_norm(rows, dim=(0, 2)) for name, rows in named}
 
     def noise(self, theta: Tensor) -> Tensor | None:

@@ -134,7 +134,7 @@ def _group_table(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
             _interval(estimate, len(runs)),
             loss_text(float(interquartile_mean(finite))) if len(finite) else "—",
             _metric(units.shown(runs["incumbent_test_error"].median()), units.metric_unit) if len(finite) else "—",
-            f"{runs['counted_seconds'].median():.3g}{_mark(runs)}", f"{runs['steps'].median():,.0f}",
+            _seconds(runs), f"{runs['steps'].median():,.0f}",
             str(int((runs["status"] == "diverged").sum())),
         ])  # fmt: skip
     errors = "" if is_fraction else f", errors in {units.metric_unit}"
@@ -152,6 +152,12 @@ def _interval(estimate: Estimate, count: int) -> str:
         return "—"
     ends = f"{loss_text(estimate.low)}, {loss_text(estimate.high)}"
     return f"[{ends}]" if count >= FEWEST_WITH_INTERVAL else f"({ends})"
+
+
+def _seconds(runs: pd.DataFrame) -> str:
+    """Returns the median of counted seconds, of runs that did not share theirs with others."""
+    median = runs["counted_seconds"].median()
+    return "shared" if np.isnan(median) else f"{median:.3g}{_mark(runs)}"
 
 
 def _mark(runs: pd.DataFrame) -> str:
@@ -240,7 +246,7 @@ def _power(losses: dict[str, dict[int, float]], reference: str, ordered: list[st
 
 def _ledger(done: pd.DataFrame) -> list[list[str]]:
     rows = []
-    groups = done.groupby(["experiment", "label"])
+    groups = done[done["shared_by"] <= 1].groupby(["experiment", "label"])
     for (experiment, label), group in sorted(groups, key=lambda item: (item[0][0], _order(item[1]))):
         seconds = [group[f"seconds_{account}"].mean() for account in ACCOUNTS]
         several = done.loc[done["label"] == label, "experiment"].nunique() > 1

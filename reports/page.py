@@ -122,6 +122,7 @@ def _status(row: Mapping[str, Any]) -> str:
     notes = []
     if row["status"] in MEASURED:
         notes += ["clock disturbed"] if row["disturbed_because"] != "" else []
+        notes += ["seconds shared"] if row["shared_by"] > 1 else []
         notes += ["changed when resumed"] if row["resumed_with"] != "" else []
         notes += ["untrained model"] if row["selected_step"] == 0 else []
     return row["status"].replace("_", " ") + "".join(f" ({note})" for note in notes)
@@ -160,7 +161,8 @@ def _detail(identity: str, tables: Tables, evaluations: Mapping[str, list[Any]],
     outcome, spec = tables.outcomes.get(identity), tables.specs[identity]
     ended = {} if outcome is None else {
         "message": outcome.message.strip(), "disturbed": list(outcome.disturbed_because), "changes": outcome.changes,
-        "accounts": rounded(outcome.accounts), "wall_seconds": rounded(outcome.wall_seconds),
+        "accounts": rounded(outcome.accounts) if outcome.shared_by == 1 else {},
+        "wall_seconds": rounded(outcome.wall_seconds),
     }  # fmt: skip
     count = len(evaluations.get("step", ()))
     return {"spec": spec, "evaluations": count, "log": log(evaluations, spec["budget"]["unit"], units), **ended}

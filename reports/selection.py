@@ -83,6 +83,16 @@ def require_finite(values: pd.Series, what: str = "loss") -> None:
         raise NoData(f"No run of this figure has a finite {what}, so it is not drawn.")
 
 
+def require_own_seconds(runs: pd.DataFrame) -> None:
+    """Raises `NoData` where seconds are not each run's own."""
+    shared = int((runs["shared_by"] > 1).sum())
+    if shared:
+        raise NoData(
+            f"{shared} of its {len(runs)} runs were trained together with others, and their seconds cannot be compared, so "
+            "it is not drawn; `population: off` in the experiment makes each run alone."
+        )
+
+
 def online(runs: pd.DataFrame) -> pd.Series:
     """Returns which runs are of a method under test."""
     return runs["family"] == ONLINE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ class Tables:
 
     runs: one row per planned run of each experiment, with `status` ("missing" and "not finished" included); the columns
         are those of `bench.results`, and `options`, `events`, `units` (a `Units`) and `place`, which orders methods.
+        Here and below, seconds that a run shared with others are NaN: nothing can be compared with them.
     evaluations: one row per evaluation record, keyed by `run`; times in counted seconds, losses in the task's unit;
         `hyper_*` one value or a list with one a set, `scalar_*` what the method finds worth plotting.
     incumbents: one row per selected model, keyed by `run`, with when and where it was found and its losses.
@@ -60,8 +61,12 @@ def read_tables(root: Path) -> Tables:
         raise ReportError(f"{root}: runs of protocols {sorted(protocols)} cannot be compared; use one folder for each")
     runs, names, methods = named(frames.runs, frames.manifests)
     environments = tuple(each for outcome in frames.outcomes.values() for each in outcome.environments)
+    shared = {identity for identity, outcome in frames.outcomes.items() if outcome.shared_by > 1}
+    runs, evaluations, incumbents, trials = (
+        _without_shared_seconds(table, shared) for table in (runs, frames.evaluations, frames.incumbents, frames.trials)
+    )
     return Tables(
-        runs, frames.evaluations, frames.incumbents, frames.trials, methods, frames.specs, frames.outcomes,
+        runs, evaluations, incumbents, trials, methods, frames.specs, frames.outcomes,
         frames.manifests, environments, protocols.pop(), names,
     )  # fmt: skip
 
@@ -73,6 +78,13 @@ def named(runs: pd.DataFrame, manifests: Sequence[Manifest]) -> tuple[pd.DataFra
     methods = in_order(names.with_kinds(_methods(runs, manifests)))
     places = {method.label: place for place, method in enumerate(methods)}
     return runs.assign(place=runs["method_label"].map(places)), names, methods
+
+
+def _without_shared_seconds(table: pd.DataFrame, shared: Collection[str]) -> pd.DataFrame:
+    names = [name for name in table if str(name).endswith("_seconds") or str(name).startswith("seconds_")]
+    if not shared or not names:
+        return table
+    return table.assign(**{name: table[name].astype(float).mask(table["run"].isin(shared)) for name in names})
 
 
 def _methods(runs: pd.DataFrame, manifests: Sequence[Manifest]) -> list[Method]:

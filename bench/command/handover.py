@@ -6,6 +6,8 @@ It consists of lines in a file that only these processes have, which is in memor
     device cuda          the device that `auto` meant when the command began
     planned DIGEST       the digest of the planned runs
     in ID SINCE, out     the process starts or stops working on a run; SINCE is the time of the run's last outcome
+    batch ID ID ..., out the process starts or stops working on runs that are made together
+    apart ID ID ...      the process died in the batch of these runs, which are now made alone
     tried ID             a run has ended, successfully or not, and the command does not try it again
     died ID 9            the process died of this signal within the run
     settled ID           the run's outcome says that its process died, or another runner has taken it over
@@ -17,7 +19,7 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO
 
@@ -50,6 +52,26 @@ class Journal:
             yield
         finally:
             self.note("out")
+
+    @contextmanager
+    def within_batch(self, identities: Sequence[str]) -> Iterator[None]:
+        """Attributes to a batch of runs what kills the process inside the block."""
+        self.note("batch", *identities)
+        try:
+            yield
+        finally:
+            self.note("out")
+
+    @property
+    def batch(self) -> list[str]:
+        """Returns the runs of the batch that the process works on, or worked on when it died; mostly none."""
+        entered = [line for line in self._lines() if line[0] in ("in", "batch", "out")]
+        return entered[-1][1:] if entered and entered[-1][0] == "batch" else []
+
+    @property
+    def apart(self) -> set[str]:
+        """Returns the runs of batches in which a process died."""
+        return {identity for line in self._lines() if line[0] == "apart" for identity in line[1:]}
 
     @property
     def present(self) -> str | None:

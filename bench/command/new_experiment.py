@@ -34,6 +34,7 @@ EXAMPLES = {
   - {label: Noise, events: [{epoch: 5, label_noise: 0.3}]}""",
     "evaluations": "40",
     "gradient_batches": "4",
+    "population": "auto",
     "threads": "1",
     "tracking": "{sinks: [wandb], mode: offline, project: oho-bench}",
 }

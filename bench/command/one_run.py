@@ -18,7 +18,7 @@ from bench.process.run_lock import claimed
 from bench.process.signals import Stopper
 from bench.records import Outcome, Status, read_outcome
 from bench.records.files import check_in_place, storing
-from bench.run.loop import Progress
+from bench.run.loop import Progress, Sink
 from bench.run.runner import run
 from bench.tracking.sinks import open_sinks
 
@@ -83,6 +83,10 @@ def make(
     progress: Progress | Callable = lambda fraction, state: None,
 ) -> Outcome:  # fmt: skip
     """Makes a run that this process has claimed.  Raises as `bench.run.runner.run` does."""
+    return run(given.spec, root, data_root=data_root, open_sink=opener(given), progress=progress, stopper=stopper)
+
+
+def opener(given: Assignment) -> Callable[[str, Spec, Path], Sink]:
+    """Returns what opens the trackers of a run of the experiment."""
     tracking = Tracking.model_validate(given.tracking)
-    sink = partial(open_sinks, experiment=given.experiment, tracking=tracking, plan=given.plan)
-    return run(given.spec, root, data_root=data_root, open_sink=sink, progress=progress, stopper=stopper)
+    return partial(open_sinks, experiment=given.experiment, tracking=tracking, plan=given.plan)

@@ -23,6 +23,8 @@ def in_words(outcome: Outcome) -> list[str]:
     """Returns how a run ended, in a few words each."""
     best = outcome.final.get("incumbent_validation_loss")
     parts = [str(outcome.status).replace("_", " "), f"{outcome.counted_seconds:.1f} s counted"]
+    if outcome.shared_by > 1:
+        parts[-1] += f" by {outcome.shared_by} runs"
     if outcome.valid and outcome.disturbed_because:
         parts[-1] += " (clock disturbed)"
     parts += [f"{outcome.trials} trials"] if outcome.trials else []
@@ -66,10 +68,11 @@ class Display:
             with contextlib.suppress(OSError):  # a terminal that has been closed
                 self._bar.stop()
 
-    def start(self, number: int, spec: Mapping[str, Any]) -> None:
-        """Shows that a run begins."""
-        self._spec, self._number, self._started = spec, number, time.monotonic()
+    def start(self, number: int, spec: Mapping[str, Any], *, beside: int = 0, begun: float | None = None) -> None:
+        """Shows that a run begins, or that it began at another moment; `beside` is how many others are made with it."""
+        self._spec, self._number, self._started = spec, number, time.monotonic() if begun is None else begun
         what = f"{spec['task']['name']}, {title_of(spec)}, seed {spec['seed']}"
+        what += f", and {beside} more runs" if beside else ""
         self._line = f"[{number}/{self._total}] {run_id(spec)} {what}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=escape(self._line), completed=0.0, detail="")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.command.batches import Batches, batches_of
 from bench.command.crashed_runs import book_killed
 from bench.command.handover import Journal
 from bench.command.launcher import Nodes, launcher
@@ -51,7 +52,9 @@ def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
     experiments = _experiments(order, device)
     planned = plan(experiments, order.out, again_invalid=order.again_invalid, tried=journal.tried)
     if begun is None:
-        _print_plan(planned, every_run=dry_run)
+        todo = [item for item in planned if not item.is_done]
+        is_told = dry_run and order.launcher == "local"  # on a cluster, each run is made alone
+        _print_plan(planned, batches_of(todo, order.data_root) if is_told else Batches((), {}), every_run=dry_run)
         for experiment in experiments:
             for warning in experiment.warnings:
                 log.warning("experiment %s: %s", experiment.name, warning)
@@ -92,7 +95,7 @@ def _digest(planned: Sequence[Planned]) -> str:
     return hashlib.sha256("\n".join(item.id for item in planned).encode()).hexdigest()
 
 
-def _print_plan(planned: Sequence[Planned], *, every_run: bool) -> None:
+def _print_plan(planned: Sequence[Planned], batches: Batches, *, every_run: bool) -> None:
     todo = [item for item in planned if not item.is_done]
     totals: dict[str, float] = {}
     for item in todo:
@@ -102,9 +105,12 @@ def _print_plan(planned: Sequence[Planned], *, every_run: bool) -> None:
             spec = item.spec
             print(
                 f"{item.id}  {item.experiment.name}: {spec['task']['name']}, {title_of(spec)}, "
-                f"seed {spec['seed']}, {budget['amount']:g} {unit_name(budget['unit'])}, {spec['device']}"
+                f"seed {spec['seed']}, {budget['amount']:g} {unit_name(budget['unit'])}, {spec['device']}, "
+                f"{batches.places.get(item.id, 'alone')}"
             )
     total = " and ".join(f"{amount:g} {unit_name(unit)}" for unit, amount in totals.items()) or "nothing"
     runs = "run" if len(todo) == 1 else "runs"
     show = print if every_run else say
     show(f"{len(todo)} {runs} to do, {len(planned) - len(todo)} done already; budget to spend: {total}")
+    for line in batches.describe():
+        print(line)

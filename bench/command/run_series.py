@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from bench.command.batches import Together
 from bench.command.handover import Journal
 from bench.command.one_run import Assignment, Turn, make, turn
 from bench.command.planning import Planned, check_methods, write_plan
@@ -41,7 +42,8 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
     stopper, before = Stopper(int(parent) if parent else None), len(journal.tried)
     with stopper.listening(), Display([item.spec for item in todo], before) as display:
         series = _Series(root, root.stat(), data_root, journal, stopper, display)
-        waiting = list(enumerate(todo, start=before + 1))
+        together = Together(root, series.was, data_root, journal, stopper, display, series.counts)
+        waiting = together.make(list(enumerate(todo, start=before + 1)))
         while taken := [(number, item) for number, item in waiting if not series.take(number, item)]:
             if len(taken) == len(waiting):  # the runners that took them are working on them
                 for number, item in taken:

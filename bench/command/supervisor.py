@@ -54,6 +54,11 @@ def supervise(words: Sequence[str], out: Path) -> int:
 
 def _is_laid_to_a_run(journal: Journal, number: int, out: Path) -> bool:
     """Reports and notes in which run the process died; returns whether it was in one."""
+    if batch := journal.batch:
+        tell(f"oho-bench: {death_by(number)}; the {len(batch)} runs that were made together are now made alone")
+        journal.note("out")
+        journal.note("apart", *batch)
+        return True
     run = journal.present
     if run is None:
         tell(f"oho-bench: {death_by(number)}; no run was in progress; repeat the command to continue")

@@ -15,7 +15,7 @@ from bench.experiment.first_selection import too_short
 from bench.experiment.methods import MethodReader, check_kick, refuse_twins
 from bench.experiment.mistakes import found, validate
 from bench.experiment.plugins import Catalogue
-from bench.experiment.schema import Budget, ExperimentFields, Tracking
+from bench.experiment.schema import Budget, ExperimentFields, Population, Tracking
 from bench.experiment.size_checks import classless_events, late_events, misfits, untunable
 from bench.experiment.spaces import check_names, read_space
 from bench.experiment.spec import Spec
@@ -42,6 +42,8 @@ class Experiment:
     specs: tuple[Spec, ...]
     resolved: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
+    population: Population = "auto"
+    """How many runs are made together at most: no part of the specs, since results do not depend on it."""
 
     @cached_property
     def ids(self) -> list[str]:
@@ -85,7 +87,7 @@ def load_experiment(
         resolved["figures"] = origins
     return Experiment(
         fields.experiment, tuple(figure.name for figure in figures), fields.tracking, fields.budget, specs, resolved,
-        warnings=tuple(too_short(task, fields.budget, methods)),
+        warnings=tuple(too_short(task, fields.budget, methods)), population=fields.population,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from bench.records.names import checked_experiment
 from bench.records.wandb_names import TRIAL_RUNS
 
 MOST_THREADS = 512
+MOST_MEMBERS = 1_000
 MOST_TRIAL_RUNS = 10_000
 LONGEST_PROJECT = 128
 """What Weights & Biases takes."""
@@ -86,6 +87,15 @@ def _with_a_name(given: Any) -> Any:
 Named = Annotated[Mapping[str, Any], BeforeValidator(_with_a_name)]
 """A task or a method: its name, its label and its options."""
 
+def _as_many(given: Any) -> Any:
+    if given in ("auto", "off") or (type(given) is int and 2 <= given <= MOST_MEMBERS):
+        return given
+    raise ValueError(f"auto, off or a whole number from 2 to {MOST_MEMBERS} is expected")
+
+
+Population = Annotated[Literal["auto", "off"] | int, BeforeValidator(_as_many)]
+"""How many runs are made together at most."""
+
 
 class ExperimentFields(Options):
     """The keys of an experiment's file.  The descriptions stand in the files that `oho-bench new` writes."""
@@ -120,6 +130,11 @@ class ExperimentFields(Options):
     )
     threads: int | None = Field(
         default=None, ge=1, le=MOST_THREADS, description="threads of PyTorch on a CPU; null takes all cores"
+    )
+    population: Population = Field(
+        default="auto",
+        description="runs in steps or epochs that differ in seed, values, schedule or shock alone are trained together: "
+        "auto, off, or at most so many; they then share their seconds, and results are the same to rounding",
     )
     tracking: Tracking = Field(
         default=Tracking(),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import oho
 from bench.online.averaged_state import AveragedState, Optimizer
+from bench.online.batched import BATCHING
 from bench.online.exact_twin import ExactTwin
 from bench.online.options import (
     DefaultOptions,
@@ -25,6 +26,7 @@ from bench.online.options import (
 from bench.protocol import (
     Batch,
     Batches,
+    Batching,
     Kick,
     Ledger,
     Method,
@@ -234,10 +236,13 @@ def published_recursion(
     )
 
 
-def _entry(description: str, label: str, options: type[OnlineOptions], optimize: Callable[..., Optimizer]) -> MethodEntry:
+def _entry(
+    description: str, label: str, options: type[OnlineOptions], optimize: Callable[..., Optimizer],
+    batching: Batching | None = BATCHING,
+) -> MethodEntry:  # fmt: skip
     return MethodEntry(
         description=description, label=label, family="online", options=options,
-        build=partial(Online, optimize=optimize), takes_kicks=True,
+        build=partial(Online, optimize=optimize), takes_kicks=True, batching=batching,
     )  # fmt: skip
 
 
@@ -253,7 +258,7 @@ LAYERWISE = _entry(
 FULL = _entry("one value for every parameter tensor", "Full OHO", FullOptions, published_meta)
 DEFAULT = _entry("the defaults of the library, over any optimizer", "Default OHO", DefaultOptions, defaults)
 PUBLISHED = _entry(
-    "the published recursion, defect by defect", "Published OHO", PublishedOptions, published_recursion
+    "the published recursion, defect by defect", "Published OHO", PublishedOptions, published_recursion, batching=None
 )
 
 

@@ -1,5 +1,6 @@
 """The protocol of methods: a method's module can import all that it needs from here."""
 
+from bench.protocol.batched import Batched, Batching, train_together
 from bench.protocol.entry import MethodEntry, Package
 from bench.protocol.ledger import Ledger
 from bench.protocol.loss_hyper import LossHyperparameter, not_offered
@@ -20,6 +21,7 @@ from bench.protocol.objective import Evaluation, Objective
 from bench.protocol.optimizers import OPTIMIZERS, AnyOptimizer, InitialValues, WithOptimizer
 from bench.protocol.settings import Settings
 from bench.protocol.space import Dimension, Space, draw
+from bench.protocol.stacked import CannotStackError, Stacked, StackedBatches
 from bench.protocol.streams import stream, stream_seed
 from bench.protocol.task import Batch, Batches, Split, Task
 from bench.protocol.world import World
@@ -29,7 +31,10 @@ __all__ = [
     "OPTIMIZERS",
     "AnyOptimizer",
     "Batch",
+    "Batched",
     "Batches",
+    "Batching",
+    "CannotStackError",
     "Dimension",
     "Evaluation",
     "Incumbent",
@@ -45,6 +50,8 @@ __all__ = [
     "Settings",
     "Space",
     "Split",
+    "Stacked",
+    "StackedBatches",
     "State",
     "Task",
     "Trial",
@@ -60,5 +67,6 @@ __all__ = [
     "stream",
     "stream_seed",
     "train",
+    "train_together",
     "unpacked",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from bench.protocol.batched import Batching
 from bench.protocol.method import Method, Options
 from bench.records.schema import RESERVED
 
@@ -34,7 +35,8 @@ class MethodEntry:
 
     `label` is the method's name in figures, and `family` decides how they draw it: training, search, population, online,
     one-step, tuning-free, transplant, or one of your own.  `repeats` says which entries the option `over` may name.  If
-    `takes_kicks` is true, shocks may change the method's hyperparameters, or those of the method that it repeats.
+    `takes_kicks` is true, shocks may change the method's hyperparameters, or those of the method that it repeats.  With
+    `batching`, the runner can train several runs as one batch.
     """
 
     description: str
@@ -45,6 +47,7 @@ class MethodEntry:
     repeats: Callable[[MethodEntry], bool] | None = None
     takes_kicks: bool = False
     package: Package | None = None
+    batching: Batching | None = None
 
     def __post_init__(self) -> None:
         reserved = RESERVED if self.repeats else (*RESERVED, "over")

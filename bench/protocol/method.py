@@ -10,7 +10,6 @@ The runner owns the loop, the clock and the decision to stop.  A method owns its
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -240,17 +239,21 @@ def select(state: State) -> float:
     Returns the validation loss.  A loss that is not finite never becomes the incumbent's; ties keep the older model.  In a
     world that drifts, the older model is validated again, so that both are judged in the present world.
     """
-    task = state.task
-    (validation,) = task.evaluate(state.model, task.validation)
-    loss = validation.loss
+    (validation,) = state.task.evaluate(state.model, state.task.validation)
+    keep_if_best(state, validation.loss)
+    return validation.loss
+
+
+def keep_if_best(state: State, loss: float) -> None:
+    """Keeps the current model, of this validation loss, if it is the run's best so far: see `select`."""
+    world = state.task.world
     state.curve.append(loss)
-    if state.incumbent and task.world.drifts:
+    if state.incumbent and world.drifts:
         state.incumbent = judged_anew(state, state.incumbent)
     best = state.incumbent.validation_loss if state.incumbent else math.inf
     if loss < best:
-        weights = copy.deepcopy(state.model.state_dict())
-        state.incumbent = Incumbent(loss, weights, state.step, state.trial, task.world.step, task.world.step)
-    return loss
+        weights = packed(state.model.state_dict())
+        state.incumbent = Incumbent(loss, weights, state.step, state.trial, world.step, world.step)
 
 
 def judged_anew(state: State, incumbent: Incumbent) -> Incumbent:

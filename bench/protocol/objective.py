@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
+from torch.func import vmap
 
 from bench.protocol.loss_hyper import LossHyperparameter
 
@@ -48,6 +49,8 @@ class Objective:
     metric_unit: str
     tunable: tuple[LossHyperparameter, ...] = ()
     tuned_loss: Callable[..., Tensor] | None = None
+    members: Callable[[Tensor, Tensor], Tensor] | None = None
+    """The mean losses (M,) of outputs (M, n, ...) and targets (M, n, ...) of M trainings; None maps `loss` over them."""
     standardises_targets: bool = False
     """Whether targets are standardised by the mean and the deviation of the examples left for training."""
 
@@ -72,6 +75,15 @@ class Objective:
     def totals(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the sums of losses and of errors over one batch, each a scalar."""
         return self.loss(outputs, targets, reduction="sum"), self.errors(outputs, targets).sum()
+
+    def member_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Returns the mean losses (M,) of outputs (M, n, ...) and targets (M, n, ...), differentiable."""
+        return (self.members or vmap(self.loss))(outputs, targets)
+
+    def member_totals(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what `totals` does for each of M trainings, (M,) and (M,)."""
+        errors = self.errors(outputs.flatten(0, 1), targets.flatten(0, 1)).view(len(targets), -1).sum(1)
+        return self.member_losses(outputs, targets) * targets[0].numel(), errors
 
     def evaluation(self, loss: float, error: float, count: int) -> Evaluation:
         """Returns the evaluation that follows from the totals over `count` elements of targets."""

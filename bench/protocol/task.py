@@ -149,28 +149,41 @@ class Batches:
         self, split: Split, size: int, seed: int, purpose: str, *, augmentation: CropAndFlip | None = None,
         world: World | None = None,
     ):  # fmt: skip
-        self._split, self._size, self._seed, self._purpose = split, size, seed, purpose
+        self.split, self._size, self._seed, self._purpose = split, size, seed, purpose
         self._augmentation, self._world = augmentation, world or World()
         self._per_epoch = len(split.targets) // size
         self._epoch, self._order, self._choices = -1, torch.empty(0), torch.empty(0)
 
     def at(self, step: int) -> Batch:
         """Returns the batch of step `step` (0-based) in the current world: inputs (batch, ...), targets (batch, ...)."""
-        epoch, position = divmod(step, self._per_epoch)
+        epoch, place = self.place(step)
         if epoch != self._epoch:
             self._open(epoch)
-        place = slice(position * self._size, (position + 1) * self._size)
         chosen = self._order[place]
-        inputs = self._world.seen(self._split.inputs[chosen])
+        inputs = self._world.seen(self.split.inputs[chosen])
         if self._augmentation:
             inputs = self._augmentation.apply(inputs, self._choices[place])
-        return Batch(inputs, self._split.targets[chosen], stream_seed(self._seed, f"{self._purpose}: noise", step))
+        return Batch(inputs, self.split.targets[chosen], stream_seed(self._seed, f"{self._purpose}: noise", step))
+
+    @property
+    def is_plain(self) -> bool:
+        """Returns whether batches are examples of the split as they are, with nothing done to their inputs."""
+        return self._augmentation is None and not self._world.drifts
+
+    def place(self, step: int) -> tuple[int, slice]:
+        """Returns a step's epoch, and where its examples stand in the epoch's order."""
+        epoch, position = divmod(step, self._per_epoch)
+        return epoch, slice(position * self._size, (position + 1) * self._size)
+
+    def order(self, epoch: int) -> Tensor:
+        """Returns an epoch's order (n,), on the device."""
+        count = len(self.split.targets)
+        return torch.randperm(count, generator=stream(self._seed, self._purpose, epoch)).to(self.split.targets.device)
 
     def _open(self, epoch: int) -> None:
         """Draws an epoch's order and augmentation at once, so that a step waits for no copy to the device."""
-        count, device = len(self._split.targets), self._split.targets.device
-        self._epoch = epoch
-        self._order = torch.randperm(count, generator=stream(self._seed, self._purpose, epoch)).to(device)
+        count, device = len(self.split.targets), self.split.targets.device
+        self._epoch, self._order = epoch, self.order(epoch)
         if self._augmentation:
             generator = stream(self._seed, f"{self._purpose}: augmentation", epoch)
             self._choices = self._augmentation.draw(count, generator).to(device)

@@ -77,6 +77,7 @@ def results(folder: str | Path, *, records: bool = False) -> pd.DataFrame:
         calibration_seconds     the time of a fixed piece of work when the device was quickest, before or after the run
         steps, trials           parameter updates, and trials begun
         counted_seconds, wall_seconds, seconds_ACCOUNT     times, in all and by account of the ledger
+        shared_by               the number of runs that were trained as one batch, whose common times these are; mostly 1
         test_loss, test_error   of the last model
         incumbent_validation_loss, incumbent_test_loss, incumbent_test_error     of the model selected on validation
         selected_step           the step at which that model was found; 0 is the untrained one
@@ -273,6 +274,7 @@ def _outcome_columns(outcome: Outcome, incumbents: Sequence[Mapping[str, Any]]) 
         "last_line": outcome.last_line,
         "spans_budget": outcome.spans_budget,
         "plain_step_seconds": _number((outcome.plain_step or {}).get("seconds")),
+        "shared_by": outcome.shared_by,
         "invalid_because": "; ".join(outcome.invalid_because),
         "disturbed_because": "; ".join(outcome.disturbed_because),
         "resumed_with": ", ".join(outcome.changes),

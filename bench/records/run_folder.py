@@ -59,7 +59,9 @@ class Outcome:
     model.  `record_bytes` is the length of the records, set when they are closed.  It is None in results of older versions,
     and if the process died, in which case the accounts are unknown as well.  `spans_budget` says that the method's schedule
     depends on the budget, so that no smaller one can be read off the records.  `plain_step` is set where the budget is
-    in plain steps: the `seconds` of one on the run's device, with their spread (see `bench.run.plain_steps`).
+    in plain steps: the `seconds` of one on the run's device, with their spread (see `bench.run.plain_steps`).  `shared_by`
+    is the number of runs that were trained as one batch, if not 1: then the seconds are those of all of them, and are
+    nobody's own.
     """
 
     status: Status
@@ -77,6 +79,7 @@ class Outcome:
     earlier: Sequence[Process] = ()
     spans_budget: bool = False
     plain_step: Mapping[str, float] | None = None
+    shared_by: int = 1
     record_bytes: int | None = None
     protocol: int = PROTOCOL
     schema: int = SCHEMA
@@ -305,7 +308,7 @@ def read_outcome(folder: Path) -> Outcome | None:
         raise RecordError(
             f"{path}:1:1: has schema {content.get('schema')!r}, but this version reads {versions}; use another folder"
         )
-    content = {"disturbed_because": content.get("invalid_because"), "earlier": [], **content}
+    content = {"disturbed_because": content.get("invalid_because"), "earlier": [], "shared_by": 1, **content}
     check(path, content, OUTCOME, remedy)
     try:
         content.pop("valid", None)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
 from bench.experiment.shocks import Event, change_data
 from bench.experiment.spec import Spec
 from bench.process.signals import Stopper
-from bench.protocol import Incumbent, Method, Split, State, Task, judged_anew, select
+from bench.protocol import Evaluation, Incumbent, Method, Split, State, Task, judged_anew, select
 from bench.protocol.ledger import Ledger
 from bench.records import Outcome, RunWriter, Status
 from bench.records.checkpoints import packed, write_checkpoint
@@ -32,6 +32,8 @@ CHUNK_SECONDS = 0.02
 """The time between two looks at the clock, so that neither reading it nor a late deadline matters."""
 CHUNK_STEPS = 10
 """The same in steps, for budgets in steps or epochs: fixed, so that a run does not depend on the machine's speed."""
+SHOWN_EVERY_SECONDS = 0.1
+"""The time between two looks of the display at a run."""
 RESULT = ("incumbent_validation_loss", "incumbent_test_loss", "incumbent_test_error")
 log = logging.getLogger("oho-bench")
 
@@ -56,11 +58,40 @@ Progress = Callable[[float, State], None]
 """Called a few times a second with the fraction of the budget used and the state."""
 
 
+class Pace:
+    """Says when checkpoints are due, and when progress is to be shown."""
+
+    def __init__(self, ledger: Ledger, checkpoint_seconds: float):
+        self._ledger, self._least = ledger, checkpoint_seconds
+        self._shown, self._saved, self._pause = -1.0, ledger.wall(), checkpoint_seconds
+
+    def checkpoint(self, stopper: Stopper, loops: Sequence[Loop]) -> None:
+        """Writes checkpoints if they are due or a signal came, and raises `Interrupted` in the second case."""
+        if stopper.asked is None and self._ledger.wall() - self._saved <= self._pause:
+            return
+        begun = self._ledger.wall()
+        with self._ledger.account("checkpoint"):
+            for loop in loops:
+                loop.checkpoint(is_last=stopper.asked is not None)
+        self._saved = self._ledger.wall()
+        self._pause = max(self._least, (self._saved - begun) / CHECKPOINT_SHARE)
+        stopper.check()
+
+    def is_time_to_show(self) -> bool:
+        """Returns whether some time has passed since this was last true."""
+        moment = self._ledger.wall()
+        if moment - self._shown <= SHOWN_EVERY_SECONDS:
+            return False
+        self._shown = moment
+        return True
+
+
 class Loop:
     """One run in progress."""
 
     def __init__(self, method: Method, task: Task, test: Split, spec: Spec, ledger: Ledger, writer: RunWriter,
                  sink: Sink, progress: Progress, environment: Mapping[str, Any],
+                 conditions: Conditions | None = None,
                  plain_step: dict[str, float] | None = None):  # fmt: skip
         self.method, self.task, self.test, self.spec, self.ledger = method, task, test, spec, ledger
         self.writer, self.sink, self.progress, self.environment = writer, sink, progress, environment
@@ -83,7 +114,9 @@ class Loop:
         """The processes that worked on the run before this one."""
         self.is_told = False
         """Whether a failure to write a checkpoint has been reported."""
-        self.conditions = Conditions(task.device)
+        self.conditions = conditions or Conditions(task.device)
+        self.shared_by = 1
+        """The number of runs whose common seconds these are: see `bench.run.population`."""
 
     def start(self, earlier: dict[str, Any] | None) -> None:
         """Makes the first evaluation, or restores what an earlier process saved."""
@@ -106,6 +139,7 @@ class Loop:
         for name in SAVED:
             setattr(self, name, earlier[name])
         self.earlier = earlier["processes"]
+        self.shared_by = max(self.shared_by, earlier.get("shared_by", 1))
         self.ledger.switch("runner")
 
     def process(self, *, has_ended: bool) -> Process:
@@ -119,6 +153,7 @@ class Loop:
             "version": CHECKPOINT_VERSION, "method": self.state.saved(), "events": len(self.events),
             "records": self.writer.durable(), "seconds": dict(self.ledger.seconds),
             "processes": [*self.earlier, self.process(has_ended=False)], "plain_step": self.plain_step,
+            "shared_by": self.shared_by,
             **{name: packed(getattr(self, name)) for name in SAVED},
         }  # fmt: skip
         try:
@@ -131,21 +166,28 @@ class Loop:
 
     def until_budget(self, stopper: Stopper, checkpoint_seconds: float) -> Status:
         """Advances and evaluates until the budget is used or the training has diverged."""
-        shown, saved, pause = -1.0, self.ledger.wall(), checkpoint_seconds
-        while (used := self.used()) < self.amount and not self.state.diverged:
-            if stopper.asked is not None or self.ledger.wall() - saved > pause:
-                begun = self.ledger.wall()
-                with self.ledger.account("checkpoint"):
-                    self.checkpoint(is_last=stopper.asked is not None)
-                saved = self.ledger.wall()
-                pause = max(checkpoint_seconds, (saved - begun) / CHECKPOINT_SHARE)
-                stopper.check()
-            used = self.advance(used)
-            if (moment := self.ledger.wall()) - shown > 0.1:
-                self.progress(min(1.0, used / self.amount), self.state)
-                self.conditions.stopped_seconds += stopper.rest()  # on the runner's account, which is not counted
-                self.writer.check_in_place()
-                shown = moment
+        pace = Pace(self.ledger, checkpoint_seconds)
+        while not self.is_over:
+            pace.checkpoint(stopper, [self])
+            used = self.advance(self.used())
+            if pace.is_time_to_show():
+                self.show(used, stopper)
+        return self.conclude()
+
+    @property
+    def is_over(self) -> bool:
+        """Returns whether the budget is used or the training has diverged."""
+        return self.used() >= self.amount or self.state.diverged
+
+    def show(self, used: float, stopper: Stopper) -> None:
+        """Shows the progress, waits while the command is stopped, and checks that the records have not been moved."""
+        self.progress(min(1.0, used / self.amount), self.state)
+        self.conditions.stopped_seconds += stopper.rest()  # on the runner's account, which is not counted
+        self.writer.check_in_place()
+
+    def conclude(self) -> Status:
+        """Evaluates the last model, unless that has been done, and returns how the run ended."""
+        used = self.used()
         self.state.finish()
         self.record_trials(used)
         if self.final["step"] < self.state.step:
@@ -176,6 +218,10 @@ class Loop:
         steps = self.chunk(used, self.due)
         with self.ledger.account("train"), self.conditions.working():
             self.method.advance(self.state, steps=steps, progress=used / self.amount, ledger=self.ledger)
+        return self.follow()
+
+    def follow(self) -> float:
+        """Records what is due after the method has advanced, applies shocks, and returns the budget used."""
         self.task.world.step = self.state.step
         used = self.used()
         self.record_trials(used)
@@ -244,19 +290,27 @@ class Loop:
             return
         moment = self.moment("incumbent", used)
         with self.ledger.account("evaluation"):
-            self.model.load_state_dict(incumbent.weights)
-            loss, error = self.task.evaluate_as_is(self.model, self.test)
+            loss, error = self.test_of(incumbent)
         self.selected = incumbent
         self.result = dict(zip(RESULT, (incumbent.validation_loss, loss, error), strict=True))
         self.write({**moment, "trial": incumbent.trial, "validation_loss": incumbent.validation_loss,
                     "test_loss": loss, "test_error": error})  # fmt: skip
+
+    def test_of(self, incumbent: Incumbent) -> Evaluation:
+        """Evaluates a selected model on the test split."""
+        self.model.load_state_dict(incumbent.weights)
+        return self.task.evaluate_as_is(self.model, self.test)
+
+    def evaluations(self) -> Sequence[Evaluation]:
+        """Evaluates the current model on the validation and the test split."""
+        return self.task.evaluate(self.state.model, self.task.validation, self.test)
 
     def evaluate(self, used: float) -> None:
         """Evaluates the current model on validation and test, on the runner's account, and writes a record."""
         self.conditions.look()
         state, moment = self.state, self.moment("evaluation", used)
         with self.ledger.account("evaluation"):
-            validation, test = self.task.evaluate(state.model, self.task.validation, self.test)
+            validation, test = self.evaluations()
             scalars = state.scalars()
             if count := self.spec.get("gradient_batches"):
                 seed = self.spec["seed"]

@@ -55,11 +55,9 @@ def run(
     """
     device, stopper = torch.device(spec["device"]), stopper or Stopper()
     ledger = Ledger(Cuda() if device.type == "cuda" else None, now)
-    threads = set_threads(spec)
-    torch.backends.cudnn.deterministic = True  # same seed, same run
-    keep_freed_memory()
+    threads = prepare_process(spec)
     with stopper.patience():  # leaving at once would lose work, except during the set-up
-        writer, sink, earlier = _opened(root, spec, ledger, open_sink)
+        writer, sink, earlier = open_run(root, spec, ledger, open_sink)
         loop: Loop | None = None
         status, message = Status.FAILED, ""
         processes: list[Process] = earlier.content["processes"] if earlier else []
@@ -67,16 +65,18 @@ def run(
         stop: BaseException | None = None
 
         def ended(status: Status, message: str) -> Outcome:
-            return _outcome(status, message, spec, loop=loop, ledger=ledger, environment=environment, earlier=processes)
+            return outcome_of(status, message, spec, loop=loop, ledger=ledger, environment=environment, earlier=processes)
 
         try:
             with stopper.impatience():
                 task, test = task_of(spec, device, data_root)
                 method = method_of(spec)
                 environment = describe_environment(device, threads, data=task.data, packages=packages_of(spec))
-                _warm_up(method, task, spec["seed"])
+                warm_up(method, task, spec["seed"])
                 plain = _plain_step(task, spec, earlier, now)
-                loop = Loop(method, task, test, spec, ledger, writer, sink, progress, environment, plain)
+                loop = Loop(
+                    method, task, test, spec, ledger, writer, sink, progress, environment, plain_step=plain
+                )  # fmt: skip
                 loop.start(earlier.content if earlier else None)
             status = loop.until_budget(stopper, checkpoint_seconds)
         except (Interrupted, KeyboardInterrupt) as signal:
@@ -87,7 +87,7 @@ def run(
             writer.close()
             raise
         except (Exception, SystemExit) as error:
-            message = _traceback_of(error)
+            message = traceback_of(error)
         outcome = ended(status, message)
         try:
             writer.close(outcome)
@@ -100,7 +100,14 @@ def run(
     return outcome
 
 
-def _opened(
+def prepare_process(spec: Spec) -> int:
+    """Sets what is the same for all of a process's work on a run, and returns the number of threads."""
+    torch.backends.cudnn.deterministic = True  # same seed, same run
+    keep_freed_memory()
+    return set_threads(spec)
+
+
+def open_run(
     root: Path, spec: Spec, ledger: Ledger, open_sink: Callable[[str, Spec, Path], Sink]
 ) -> tuple[RunWriter, Sink, Earlier | None]:
     """Opens the run's folder and its tracker, and returns them with the checkpoint to continue from."""
@@ -143,7 +150,7 @@ def _sink(
     return sink
 
 
-def _warm_up(method: Method, task: Task, seed: int) -> None:
+def warm_up(method: Method, task: Task, seed: int) -> None:
     """Makes a process's first steps, which are slow (thread pools, kernels), so that no budget pays for them."""
     state = method.init(task, seed)
     method.advance(state, steps=WARM_UP_STEPS, progress=0.0, ledger=Ledger())
@@ -159,7 +166,7 @@ def _plain_step(
     return earlier.content["plain_step"] if earlier else plain_step(task, spec, now)
 
 
-def _traceback_of(error: BaseException) -> str:
+def traceback_of(error: BaseException) -> str:
     """Returns the traceback without the home folder.  Its last line is the error, in one line whatever it was."""
     raised = "".join(traceback.format_exception_only(error))
     frames = "".join(traceback.format_exception(error)).removesuffix(raised)
@@ -167,10 +174,11 @@ def _traceback_of(error: BaseException) -> str:
     return f"{frames}{' '.join(raised.split())}\n".replace(f"{home}/", "~/")
 
 
-def _outcome(
+def outcome_of(
     status: Status, message: str, spec: Spec, *, loop: Loop | None, ledger: Ledger, environment: dict[str, Any],
     earlier: list[Process],
 ) -> Outcome:  # fmt: skip
+    """Returns how a run ended, with what is known of it by then."""
     state, process, accounts = loop.state if loop else None, None, dict(ledger.seconds)
     wall = sum(accounts.values())
     with contextlib.suppress(RuntimeError):  # after one failure, a device fails at everything
@@ -193,6 +201,7 @@ def _outcome(
         invalid_because=reasons if spec["budget"]["unit"] in TIMED else [],
         disturbed_because=reasons,
         earlier=earlier,
+        shared_by=loop.shared_by if loop else 1,
         spans_budget=state.spans_budget if state else False,
         plain_step=plain,
     )

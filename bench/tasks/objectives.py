@@ -11,6 +11,7 @@ from torch.nn import functional
 import oho
 from bench.protocol.loss_hyper import LossHyperparameter
 from bench.protocol.objective import Objective
+from oho import members
 
 
 def wrong_answers(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -54,9 +55,22 @@ INPUT_NOISE = LossHyperparameter(
     bounds=(0.0, 1.0),
     of_inputs=noisy,
 )
+
+
+def member_squared_errors(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Returns the mean squared error of each member (M,), of outputs (M, n, ...) and as many targets."""
+    return members.squared_error(outputs, targets.reshape(outputs.shape))
+
+
+def member_character_entropies(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Returns the cross-entropy of each member (M,), of logits (M, n, length, characters) and characters (M, n, length)."""
+    return members.cross_entropy(outputs.flatten(1, 2), targets.flatten(1))
+
+
 CLASSIFICATION = Objective(
     kind="classification",
     loss=functional.cross_entropy,
+    members=members.cross_entropy,
     errors=wrong_answers,
     loss_name="cross-entropy",
     loss_unit="nats per example",
@@ -68,6 +82,7 @@ CLASSIFICATION = Objective(
 REGRESSION = Objective(
     kind="regression",
     loss=squared_error,
+    members=member_squared_errors,
     errors=lambda outputs, targets: squared_error(outputs, targets, reduction="none"),
     finish=math.sqrt,
     loss_name="mean squared error",
@@ -79,6 +94,7 @@ REGRESSION = Objective(
 LANGUAGE = Objective(
     kind="language",
     loss=character_entropy,
+    members=member_character_entropies,
     errors=lambda outputs, targets: character_entropy(outputs, targets, reduction="none") / math.log(2),
     loss_name="cross-entropy",
     loss_unit="nats per character",

@@ -178,6 +178,7 @@ def summary_of(outcome: Outcome, nonfinite: int) -> Row:
         ENDED_TRIALS: outcome.trials or None,
         "selected_step": final.get("selected_step"),
         COUNTED_SECONDS: outcome.counted_seconds,
+        "shared_by": outcome.shared_by if outcome.shared_by > 1 else None,
         OUTCOME: as_text({**asdict(outcome), "message": outcome.message.strip().rpartition("\n")[2]}),
     }
     found |= {metric: final.get(column) for metric, column in LAST.items()}

@@ -104,6 +104,73 @@ class Linear:
         return pieces
 
 
+class MemberLinear:
+    """The same for each of M members: y = x Wᵀ + b; x (M, B, I), W (M, O, I), b (M, O).
+
+    Tangents (K, M, B, ...) lie in memory as (M, B, K, ...), so that one product serves all directions of a member.
+    """
+
+    def __init__(self, x: Tensor, weight: Tensor):
+        self.x, self.weight = x, weight
+
+    def pull(self, adjoint: Tensor, moves: Sequence[bool], room: Room) -> Pieces:
+        """x̄ = ȳ W, W̄ = ȳᵀ x, b̄ = Σ ȳ."""
+        return (
+            torch.bmm(adjoint, self.weight) if moves[0] else None,
+            torch.bmm(adjoint.transpose(1, 2), self.x) if moves[1] else None,
+            adjoint.sum(1) if moves[2] else None,
+        )
+
+    def push(self, tangents: Pieces) -> Tensor:
+        """ẏ = ẋ Wᵀ + x Ẇᵀ + ḃ."""
+        of_x, of_weight, of_bias = tangents
+        (members, examples, _), outputs = self.x.shape, self.weight.shape[1]
+        rows = next(len(tangent) for tangent in tangents if tangent is not None)
+        result = self.x.new_zeros(()) if of_bias is None else of_bias.transpose(0, 1).reshape(members, 1, -1)
+        if of_weight is not None:
+            weight = of_weight.transpose(0, 1).reshape(members, rows * outputs, -1)
+            result = torch.baddbmm(result, self.x, weight.transpose(1, 2))
+        result = result.expand(members, examples, rows * outputs).reshape(members, examples * rows, outputs)
+        if of_x is not None:
+            result = torch.baddbmm(result, _joined(of_x), self.weight.transpose(1, 2))
+        return _apart(result, examples)
+
+    def pull_swing(self, adjoint: Tensor, swing: Tensor, tangents: Pieces, tangent: Tensor, room: Room) -> Pieces:
+        """x̄̇ = ȳ̇ W + ȳ Ẇ, W̄̇ = ȳ̇ᵀ x + ȳᵀ ẋ, b̄̇ = Σ ȳ̇."""
+        of_x, of_weight, of_bias = tangents
+        members, examples, inputs = self.x.shape
+        rows, pieces = len(swing), [None, None, None]  # type: tuple[int, list[Tensor | None]]
+        if of_x is not None:
+            product = torch.bmm(_joined(swing), self.weight)
+            if of_weight is not None:
+                weight = of_weight.permute(1, 2, 0, 3).reshape(members, -1, rows * inputs)
+                product.view(members, examples, rows * inputs).baddbmm_(adjoint, weight)
+            pieces[0] = _apart(product, examples)
+        if of_weight is not None:
+            wide = _joined(swing).view(members, examples, -1)
+            product = torch.bmm(wide.transpose(1, 2), self.x).view(members, rows, -1, inputs).transpose(0, 1)
+            if of_x is not None:
+                wide = _joined(of_x).view(members, examples, -1)
+                rest = torch.bmm(adjoint.transpose(1, 2), wide).view(members, -1, rows, inputs)
+                product = product + rest.permute(2, 0, 1, 3)
+            pieces[1] = product
+        if of_bias is not None:
+            pieces[2] = swing.sum(2)
+        return pieces
+
+
+def _joined(tangents: Tensor) -> Tensor:
+    """Returns tangents (K, M, B, ·) as (M, B K, ·), without a copy if they lie in memory as `MemberLinear` leaves them."""
+    rows, members, examples, width = tangents.shape
+    return tangents.permute(1, 2, 0, 3).reshape(members, examples * rows, width)
+
+
+def _apart(joined: Tensor, examples: int) -> Tensor:
+    """Inverts `_joined`."""
+    members, _, width = joined.shape
+    return joined.view(members, examples, -1, width).permute(2, 0, 1, 3)
+
+
 class Elementwise:
     """y = φ(x), of which `slope` is φ' and φ'' / φ' is `factor` times `bend`; no `bend` where φ'' is 0."""
 

@@ -2,9 +2,12 @@
 
     symbol  name       shape       meaning
     K       rows       ()          directions
-    N       size       ()          tuned elements
-    g       gradient   (1, N)      adjoints of the parameters
-    H Z     products   (K, 1, N)   swings of the parameters: Hessian of the loss times each direction
+    M       members    ()          independent trainings side by side; 1 without a population
+    N       size       ()          tuned elements of one member
+    g       gradient   (M, N)      adjoints of the parameters
+    H Z     products   (K, M, N)   swings of the parameters: Hessian of the loss times each direction
+
+With members, the loss that is differentiated is the sum of theirs.
 
 Autograd builds its graph beside the tape, so that a tape which cannot answer costs nothing but the noting: one that met an
 operation without a recipe, a value changed in place, a tensor's hook, another dtype, or a loss that is not the last
@@ -21,12 +24,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from oho import members
 from oho.engines.pearlmutter import (
     CrossEntropy,
     Elementwise,
     Linear,
     LogSoftmax,
     Loss,
+    MemberLinear,
     NegativeLogLikelihood,
     Operation,
     Reshape,
@@ -58,7 +63,7 @@ class Tape(TwiceDifferentiable):
         self._dtype = parameters.tensors[0].dtype
         self._moving: dict[int, Tensor] = {id(tensor): tensor for tensor in parameters.tensors}
         self._versions: list[tuple[Tensor, int]] = []
-        self._dropped = parameters.members is not None or parameters.is_narrow or any(map(_is_hooked, parameters.tensors))
+        self._dropped = parameters.is_narrow or any(map(_is_hooked, parameters.tensors))
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """PyTorch calls this for each of its functions."""
@@ -111,7 +116,7 @@ SWEEP_ELEMENTS = 1 << 24
 def sweep(
     tape: Tape, parameters: FlatParameters, tangents: Tensor, on_products: Callable[[], None]
 ) -> tuple[Tensor, tuple[int, ...], Tensor]:
-    """Returns the gradient (1, N), the places of parameters that the loss does not use, and products (K, 1, N)."""
+    """Returns the gradient (M, N), the places of parameters that the loss does not use, and products (K, M, N)."""
     *notes, last = tape.notes
     gradient, products = tangents.new_empty(tangents.shape[1:]), torch.empty_like(tangents)
     adjoints = _Sums(parameters, gradient)
@@ -262,6 +267,22 @@ def _squared_error(
     return SquaredError(input.detach() - target, 1 / input.numel() if reduction == "mean" else 1.0), (input,)
 
 
+def _member_linear(output: Tensor, input: Tensor, weight: Tensor, bias: Tensor):
+    return MemberLinear(input.detach(), weight.detach()), (input, weight, bias)
+
+
+def _member_class_loss(output: Tensor, input: Tensor, target: Tensor):
+    x = input.detach()
+    hit = torch.zeros_like(x).scatter_(2, target.unsqueeze(2), 1.0)
+    return CrossEntropy(x.softmax(2), hit, x.new_tensor(1 / x.shape[1])), (input,)
+
+
+def _member_squared_error(output: Tensor, input: Tensor, target: Tensor):
+    if input.shape != target.shape or target.requires_grad or input.numel() == 0:
+        return None
+    return SquaredError(input.detach() - target, len(input) / input.numel()), (input,)
+
+
 LOSSES = (CrossEntropy, NegativeLogLikelihood, SquaredError)
 RECIPES: dict[Any, Recipe] = {
     functional.linear: _linear,
@@ -273,4 +294,7 @@ RECIPES: dict[Any, Recipe] = {
     functional.cross_entropy: partial(_class_loss, of_logits=True),
     functional.nll_loss: partial(_class_loss, of_logits=False),
     functional.mse_loss: _squared_error,
+    members.linear: _member_linear,
+    members.cross_entropy: _member_class_loss,
+    members.squared_error: _member_squared_error,
 }

@@ -118,8 +118,8 @@ def _with_drawn(runs: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFrame:
 
 
 def _axes(runs: pd.DataFrame) -> list[Quantity]:
-    """Returns what lines are drawn against: what the budget is measured in, and counted seconds."""
-    units = [*dict.fromkeys(runs["unit"]), "seconds"]
+    """Returns what lines are drawn against: what the budget is measured in, and counted seconds that are each run's own."""
+    units = [*dict.fromkeys(runs["unit"]), *([] if (runs["shared_by"] > 1).any() else ["seconds"])]
     return [Quantity(AXES[unit], budget_unit(unit).removesuffix("s") + "s") for unit in dict.fromkeys(units)]
 
 

@@ -14,7 +14,7 @@ from reports import published, style
 from reports.estimates import About, about, untrained_sentences
 from reports.looks import look
 from reports.plain_steps import second_axis, seconds_per_step
-from reports.selection import NoData, comparable, option, untrained
+from reports.selection import NoData, comparable, option, require_own_seconds, untrained
 from reports.statistics import at_most_from, median_of
 from reports.strips import write_beside
 from reports.tables import Tables
@@ -70,6 +70,7 @@ class Estimates:
 def estimate(tables: Tables) -> Estimates:
     """Returns trials and counted seconds of each method to the validation losses of Global OHO and of textbook training."""
     runs = comparable(tables.runs)
+    require_own_seconds(runs)
     is_reference = runs["method"] == REFERENCE
     reference = runs[is_reference]
     own = _upper_median(reference["incumbent_validation_loss"])

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from reports import published, style
 from reports.estimates import NONE_TRAINED, RunEstimates, about, lowest
 from reports.looks import DASHES, OURS
-from reports.selection import NoData, measured, online, option, require_finite
+from reports.selection import NoData, measured, online, option, require_finite, require_own_seconds
 from reports.strips import summarise
 from reports.tables import Tables
 from reports.words import loss_text, plural
@@ -30,6 +30,7 @@ BEYOND = 1.6
 def estimate(tables: Tables) -> RunEstimates:
     """Returns final test losses and counted seconds by number of sets and kind of influence."""
     runs = measured(tables.runs)
+    require_own_seconds(runs)
     sets = tables.evaluations.drop_duplicates("run", keep="last").set_index("run")["hyper_lr"].map(np.size)
     influence = option(runs, "influence").fillna("exact")
     data = runs.assign(sets=runs["run"].map(sets), influence=influence, test_loss=runs["incumbent_test_loss"])

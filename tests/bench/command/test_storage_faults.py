@@ -194,7 +194,7 @@ def test_a_folder_that_becomes_read_only_between_two_runs(tmp_path, disk, monkey
 
     for module in (run_series, launching):
         monkeypatch.setattr(module, "claimed", claimed)
-    both = experiment(tmp_path, "fixed", seeds=[0, 1])
+    both = experiment(tmp_path, "fixed", overrides=["population=off"], seeds=[0, 1])
     kept = "all records are kept; repeat the command once the folder is writable"
     with pytest.raises(StorageError, match=rf"cannot be written \(Read-only file system\); {kept}$"):
         outcome_of([both], disk)
@@ -252,7 +252,8 @@ def test_a_folder_that_is_moved_away_stops_its_run_at_once(again, tmp_path):
 
 
 def test_a_folder_that_is_moved_away_between_two_runs_is_not_made_again(tmp_path, monkeypatch):
-    both, out = experiment(tmp_path, "fixed", overrides=["budget.steps=10"], seeds=[0, 1]), tmp_path / "runs"
+    overrides = ["budget.steps=10", "population=off"]
+    both, out = experiment(tmp_path, "fixed", overrides=overrides, seeds=[0, 1]), tmp_path / "runs"
     plain = launching.run
 
     def moves(*arguments, **options):

@@ -61,7 +61,8 @@ def test_cuda_out_of_memory_is_a_failed_run_whose_memory_is_free_again(tmp_path,
     monkeypatch.setattr("bench.command.progress.Display.end", lambda *arguments: None)
     gc.disable()  # what only a search for cycles would free is not free when the next run begins
     try:
-        counts = outcome_of([experiment(tmp_path, "adam", seeds=[0, 1, 2])], tmp_path / "runs")
+        alone = experiment(tmp_path, "adam", seeds=[0, 1, 2], overrides=["population=off"])
+        counts = outcome_of([alone], tmp_path / "runs")
     finally:
         gc.enable()
     assert counts == {Status.BUDGET_REACHED: 2, Status.FAILED: 1}

@@ -1,0 +1,141 @@
+"""Trainings with a torch optimizer as one batch: the same updates for all members at once, each at its own values.
+
+    symbol  name        shape    meaning
+    M       members     ()       trainings side by side
+    N       size        ()       elements of one member
+    θ       parameters  (M, N)
+    g       gradient    (M, N)
+    h       value       (M, 1)   one hyperparameter of each member
+
+Updates are those of `torch.optim`, and what depends on a member's values alone is computed in float64, as there.  Schedules
+may differ between members, optimizers may not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from baselines.member_stepper import MemberStepper, alone
+from baselines.optimizers import TorchStepper
+from baselines.schedules import Place
+from bench.protocol import Batching, CannotStackError, Ledger, Stacked, StackedBatches, train_together
+from bench.protocol.optimizers import Momentum
+
+EPSILON = 1e-8
+"""That of torch.optim's Adam and AdamW."""
+SLOTS: Mapping[str, tuple[str, ...]] = {
+    "sgd": (), "momentum": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq"), "adamw": ("exp_avg", "exp_avg_sq"),
+}  # fmt: skip
+"""What torch.optim keeps for each element, by optimizer."""
+
+
+class TrainingBatch:
+    """Trainings of `baselines.training`, all with one kind of optimizer."""
+
+    def __init__(self, states: Sequence[Any], stacked: Stacked):
+        self.states, self._stacked = states, stacked
+        self._batches = StackedBatches([state.batches for state in states])
+        self._kind = states[0].options.optimizer_name
+        self._nesterov = getattr(states[0].options.optimizer, "nesterov", False)
+        self._own: list[TorchStepper] = [alone(state.stepper) for state in states]
+        self.steps = states[0].step
+        self._slots = {
+            name: torch.stack([_slot(own, name, like) for own, like in zip(self._own, stacked.theta, strict=True)])
+            for name in SLOTS[self._kind]
+        }
+        for index, (state, own) in enumerate(zip(states, self._own, strict=True)):
+            state.stepper = MemberStepper(own, self, index)
+        self._read_values()
+
+    def read_state(self, index: int) -> None:
+        """Reads what a member's own optimizer was given from outside: hyperparameters alone."""
+        self._read_values()
+
+    def _read_values(self) -> None:
+        groups = [own.optimizer.param_groups[0] for own in self._own]
+        betas = [group.get("betas", (0.0, 0.0)) for group in groups]
+        self._decay = self._column([group["weight_decay"] for group in groups])
+        self._momentum = self._column([group.get("momentum", 0.0) for group in groups])
+        self._betas = torch.tensor(betas, dtype=torch.float64)
+
+    def advance(self, *, steps: int, progress: float, ledger: Ledger) -> None:
+        """Updates the parameters of all members at their schedules' learning rates."""
+        lrs: list[float] = []
+        schedules = [(state.options.initial_lr, state.options.factor) for state in self.states]
+        steps_per_epoch = self.states[0].task.steps_per_epoch
+
+        def update(step: int) -> Tensor:
+            place = Place(progress, step, steps_per_epoch)
+            lrs[:] = [initial * factor(place) for initial, factor in schedules]
+            losses = self._stacked.losses(self._batches.at(step))
+            gradients = torch.autograd.grad(losses.sum(), list(self._stacked.tensors.values()))
+            gradient = torch.cat([each.flatten(1) for each in gradients], 1)
+            self.steps += 1
+            (self._adam if self._kind in ("adam", "adamw") else self._sgd)(gradient, lrs)
+            return losses.detach()
+
+        train_together(self.states, self._stacked, steps, ledger, update=update)
+        for state, own, lr in zip(self.states, self._own, lrs, strict=True):
+            state.hyper["lr"] = lr
+            own.assign("lr", lr)
+
+    def _sgd(self, gradient: Tensor, lrs: list[float]) -> None:
+        theta = self._stacked.theta
+        gradient.addcmul_(self._decay, theta)
+        if self._kind == "momentum":
+            average = self._slots["momentum_buffer"]
+            if self.steps == 1:
+                average.copy_(gradient)
+            else:
+                average.mul_(self._momentum).add_(gradient)
+            gradient = gradient.addcmul_(self._momentum, average) if self._nesterov else average
+        theta.addcmul_(self._column(lrs), gradient, value=-1)
+
+    def _adam(self, gradient: Tensor, lrs: list[float]) -> None:
+        theta, (mean, square) = self._stacked.theta, self._slots.values()
+        rates, (beta1, beta2) = torch.tensor(lrs, dtype=torch.float64), self._betas.unbind(1)
+        if self._kind == "adamw":
+            theta.mul_(1 - self._column(lrs) * self._decay)
+        else:
+            gradient.addcmul_(self._decay, theta)
+        mean.lerp_(gradient, self._column(1 - beta1))
+        square.mul_(self._column(beta2)).addcmul_(self._column(1 - beta2) * gradient, gradient)
+        root = (square.sqrt() / self._column((1 - beta2**self.steps).sqrt())).add_(EPSILON)
+        theta.addcdiv_(self._column(rates / (1 - beta1**self.steps)) * mean, root, value=-1)
+
+    def _column(self, values: list[float] | Tensor) -> Tensor:
+        """Returns one number of each member as (M, 1), in the parameters' type."""
+        theta = self._stacked.theta
+        return torch.as_tensor(values, dtype=torch.float64).to(theta.device, theta.dtype).unsqueeze(1)
+
+    def write_state(self, index: int) -> None:
+        """Writes a member's part of the state into its own optimizer."""
+        optimizer = self._own[index].optimizer
+        parameters = optimizer.param_groups[0]["params"]
+        sizes = [parameter.numel() for parameter in parameters]
+        for name, slots in self._slots.items():
+            for parameter, part in zip(parameters, slots[index].split(sizes), strict=True):
+                optimizer.state[parameter][name] = part.view_as(parameter).clone()
+        if self._kind in ("adam", "adamw"):
+            for parameter in parameters:
+                optimizer.state[parameter]["step"] = torch.tensor(float(self.steps))
+
+
+def _slot(own: TorchStepper, name: str, like: Tensor) -> Tensor:
+    """Returns what an optimizer keeps under this name, flattened (N,); zeros before its first step."""
+    kept = [own.optimizer.state.get(parameter, {}).get(name) for parameter in own.optimizer.param_groups[0]["params"]]
+    return torch.cat([part.flatten() for part in kept]) if kept[0] is not None else torch.zeros_like(like)
+
+
+def _alike(options: Any) -> dict[str, Any]:
+    if options.average is not None:
+        raise CannotStackError("it averages its weights")
+    optimizer = options.optimizer
+    return {"optimizer": options.optimizer_name, "nesterov": isinstance(optimizer, Momentum) and optimizer.nesterov}
+
+
+BATCHING = Batching(TrainingBatch, _alike)

@@ -1,0 +1,306 @@
+"""Makes several runs at once, as members of one batch, which takes little longer than one of them alone.
+
+Only their steps and their evaluations are made together.  Each member has its own records, checkpoint, tracker, shocks and
+end, as if it were alone; one that diverges leaves, and the others go on.  Their seconds are common: `Outcome.shared_by`
+says so.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.experiment.plugins import entry_of
+from bench.experiment.shocks import Event
+from bench.experiment.spec import Spec, method_of, options_in, packages_of, task_of
+from bench.process.signals import Interrupted, Stopper
+from bench.protocol import CannotStackError, Evaluation, Incumbent, MethodEntry, Split, Stacked, Task
+from bench.protocol.batched import Batched
+from bench.protocol.ledger import COUNTED, Cuda, Ledger
+from bench.records import Outcome, Status, StorageError
+from bench.records.checkpoints import discard_checkpoint
+from bench.records.processes import Process
+from bench.run.disturbances import Conditions
+from bench.run.environment import describe_environment
+from bench.run.loop import Loop, Pace, Progress, Sink
+from bench.run.runner import CHECKPOINT_SECONDS, open_run, outcome_of, prepare_process, warm_up
+
+MOST_MEMBERS = 32
+MOST_ELEMENTS = 1 << 20
+"""Of one batch, parameters in all: with larger networks a batch gains nothing, and its temporaries leave the caches."""
+
+log = logging.getLogger("oho-bench")
+
+
+def batch_key(spec: Spec) -> Mapping[str, Any]:
+    """Returns what a run has to share with others to be trained with them.
+
+    Raises:
+        CannotStackError: for a run that is trained alone, with the reason.
+    """
+    if spec["budget"]["unit"] == "seconds":
+        raise CannotStackError("its budget is in seconds, which are each run's own")
+    entry: MethodEntry = entry_of("method", spec["method"])
+    if entry.batching is None:
+        raise CannotStackError("its method has no batch")
+    build = entry.batching.build
+    alike = entry.batching.alike(entry.options.model_validate(options_in(spec["method"])))
+    common = {key: value for key, value in spec.items() if key not in ("method", "seed", "shock")}
+    return {**common, "batch": f"{build.__module__}.{build.__qualname__}", "alike": alike}  # type: ignore[attr-defined]
+
+
+def most_members(spec: Spec, data_root: Path | None) -> int:
+    """Returns how many runs of one network are worth a batch.
+
+    Raises:
+        CannotStackError: for a network that cannot be stacked, with the reason.
+    """
+    task, _ = task_of(spec, torch.device(spec["device"]), data_root)
+    models = [task.model(seed) for seed in (0, 1)]
+    Stacked([task, task], models)
+    return max(2, min(MOST_MEMBERS, MOST_ELEMENTS // sum(parameter.numel() for parameter in models[0].parameters())))
+
+
+class MemberLedger(Ledger):
+    """The common ledger of a batch, as one of its members sees it: with the seconds of its own earlier processes."""
+
+    def __init__(self, common: Ledger):
+        self._common = common
+        self._earlier = dict.fromkeys(common.seconds, 0.0)
+
+    @property
+    def seconds(self) -> dict[str, float]:  # type: ignore[override]
+        """Returns each account's total so far."""
+        return {account: spent + self._earlier[account] for account, spent in self._common.seconds.items()}
+
+    def resume(self, seconds: Mapping[str, float], lost: float) -> None:
+        """Continues from the accounts of an earlier process, which had worked `lost` seconds more than they say."""
+        for account, spent in {**seconds, "lost": seconds["lost"] + lost}.items():
+            self._earlier[account] += spent
+
+    def switch(self, account: str) -> str:
+        """Switches the common ledger."""
+        return self._common.switch(account)
+
+    def counted(self) -> float:
+        """Returns the seconds billed so far, including the running account."""
+        return self._common.counted() + sum(self._earlier[account] for account in COUNTED)
+
+    def wall(self) -> float:
+        """Returns the seconds since the first process opened its ledger."""
+        return self._common.wall() + sum(self._earlier.values())
+
+
+class MemberLoop(Loop):
+    """One run in progress, whose steps and evaluations its batch makes."""
+
+    batch: Batch | None = None
+    has_changed_data_at = -1
+    """The step at which a shock changed the member's data, so that evaluations made together before are not its own."""
+
+    def process(self, *, has_ended: bool) -> Process:
+        """Describes this process's part in the run; nothing disturbs seconds that are not the run's own."""
+        return {**super().process(has_ended=False), "disturbed_because": []}
+
+    def shock(self, event: Event, used: float) -> None:
+        """Applies an event; evaluations of the same step that follow are the member's own."""
+        if self.final["step"] < self.state.step:
+            self.evaluate(used)
+        self.has_changed_data_at = self.state.step
+        super().shock(event, used)
+
+    def test_of(self, incumbent: Incumbent) -> Evaluation:
+        """Evaluates a selected model on the test split, with those of the other members if it is the current one."""
+        if self._is_common and incumbent.step == incumbent.judged == self.state.step:
+            assert self.batch is not None
+            return self.batch.evaluation(self, "test")
+        return super().test_of(incumbent)
+
+    def evaluations(self) -> Sequence[Evaluation]:
+        """Evaluates the current model on the validation and the test split, with those of the other members."""
+        if self._is_common:
+            assert self.batch is not None
+            return [self.batch.evaluation(self, name) for name in ("validation", "test")]
+        return super().evaluations()
+
+    @property
+    def _is_common(self) -> bool:
+        return self.batch is not None and self.has_changed_data_at < self.state.step
+
+
+class Batch:
+    """Runs at one step, which advance together."""
+
+    def __init__(self, loops: Sequence[MemberLoop]):
+        self._loops = list(loops)
+        states = [loop.state for loop in loops]
+        self._stacked = Stacked([state.task for state in states], [state.model for state in states])
+        entry: MethodEntry = entry_of("method", loops[0].spec["method"])
+        assert entry.batching is not None
+        self._trainings: Batched = entry.batching.build(states, self._stacked)
+        self._evaluations: dict[str, list[Evaluation]] = {}
+        for loop in loops:
+            loop.batch = self
+
+    def advance(self) -> None:
+        """Advances all members by some steps, then records what is due after them."""
+        first, used = self._loops[0], self._loops[0].used()
+        steps = min(loop.chunk(used, loop.due) for loop in self._loops)
+        with first.ledger.account("train"), first.conditions.working():
+            self._trainings.advance(steps=steps, progress=used / first.amount, ledger=first.ledger)
+        self._evaluations.clear()
+        for loop in self._loops:
+            loop.follow()
+
+    def evaluation(self, loop: MemberLoop, name: str) -> Evaluation:
+        """Returns a member's evaluation on its validation or its test split; the first one who asks has all made."""
+        if name not in self._evaluations:
+            splits = [each.test if name == "test" else each.task.validation for each in self._loops]
+            self._evaluations[name] = self._stacked.evaluate(splits)
+        return self._evaluations[name][self._loops.index(loop)]
+
+
+class Population:
+    """The runs of one batch, from their folders to their outcomes."""
+
+    def __init__(self, specs: Sequence[Spec], root: Path, data_root: Path | None, *, stopper: Stopper, progress: Progress):
+        self.specs, self._stopper, self._progress = specs, stopper, progress
+        self._root, self._data_root = root, data_root
+        self._device = torch.device(specs[0]["device"])
+        self.ledger = Ledger(Cuda() if self._device.type == "cuda" else None)
+        self._threads = prepare_process(specs[0])
+        self._open: dict[int, MemberLoop] = {}
+        self.outcomes: dict[int, Outcome] = {}
+        """How runs ended, by their place among the specs."""
+
+    def run(self, open_sink: Callable[[str, Spec, Path], Sink], checkpoint_seconds: float) -> None:
+        """Makes all runs.
+
+        Raises:
+            Interrupted: after a signal; outcomes are written, and the runs can continue from their checkpoints.
+            StorageError: if a folder cannot be written.
+            Exception: whatever else ends the batch; the runs without an outcome can be made alone.
+        """
+        with self._stopper.patience(), self._closing():
+            with self._stopper.impatience():
+                self._set_up(open_sink)
+            pace = Pace(self.ledger, checkpoint_seconds)
+            by_step: dict[int, list[MemberLoop]] = {}
+            for loop in self._open.values():  # those that were killed between two checkpoints differ
+                by_step.setdefault(loop.state.step, []).append(loop)
+            for loops in by_step.values():
+                self._until_budget(loops, pace)
+
+    def _set_up(self, open_sink: Callable[[str, Spec, Path], Sink]) -> None:
+        first = self.specs[0]
+        task, test = task_of(first, self._device, self._data_root)
+        environment = describe_environment(self._device, self._threads, data=task.data, packages=packages_of(first))
+        warm_up(method_of(first), _of_its_own(task, first), first["seed"])
+        conditions = Conditions(self._device)
+        for place, spec in enumerate(self.specs):
+            ledger = MemberLedger(self.ledger)
+            writer, sink, earlier = open_run(self._root, spec, ledger, open_sink)
+            own = _of_its_own(task, spec)
+            loop = MemberLoop(
+                method_of(spec), own, test, spec, ledger, writer, sink, self._progress, environment, conditions
+            )  # fmt: skip
+            loop.shared_by = len(self.specs)
+            self._open[place] = loop
+            loop.start(earlier.content if earlier else None)
+
+    def _until_budget(self, loops: list[MemberLoop], pace: Pace) -> None:
+        batch = None
+        while loops:
+            if over := [loop for loop in loops if loop.is_over]:
+                for loop in over:
+                    self._end(loop, loop.conclude())
+                    loops.remove(loop)
+                batch = None
+                continue
+            pace.checkpoint(self._stopper, list(self._open.values()))
+            batch = batch or Batch(loops)
+            batch.advance()
+            if pace.is_time_to_show():
+                for loop in loops:
+                    loop.writer.check_in_place()
+                loops[0].show(loops[0].used(), self._stopper)
+
+    def _end(self, loop: MemberLoop, status: Status, message: str = "") -> None:
+        """Writes how a run ended."""
+        place = next(place for place, each in self._open.items() if each is loop)
+        self.outcomes[place] = outcome = self._outcome(loop, status, message)
+        try:
+            loop.writer.close(outcome)
+            if status is not Status.INTERRUPTED:
+                discard_checkpoint(loop.writer.folder)
+        finally:
+            del self._open[place]
+            loop.sink.close(outcome)
+
+    def _outcome(self, loop: MemberLoop, status: Status, message: str) -> Outcome:
+        environment = dict(loop.environment)
+        return outcome_of(
+            status, message, loop.spec, loop=loop, ledger=loop.ledger, environment=environment, earlier=loop.earlier
+        )  # fmt: skip
+
+    @contextmanager
+    def _closing(self) -> Iterator[None]:
+        """Closes the runs that are open at the end of the block: those of a batch that was stopped or has failed."""
+        try:
+            yield
+        except (Interrupted, KeyboardInterrupt):
+            for loop in list(self._open.values()):
+                self._end(loop, Status.INTERRUPTED, "stopped by a signal; repeat the command to continue")
+            raise
+        finally:
+            for loop in self._open.values():
+                status = Status.INTERRUPTED
+                loop.sink.close(self._outcome(loop, status, "its batch ended early"))
+                loop.writer.close()
+
+
+def _of_its_own(task: Task, spec: Spec) -> Task:
+    """Returns the task with a world of its own and, if shocks write into the examples, with examples of its own."""
+    events = [Event(**event) for event in spec.get("shock", {}).get("events", [])]
+    world = replace(task.world)
+    if not any(event.changes_data for event in events):
+        return replace(task, world=world)
+    train, validation = (Split(*(part.clone() for part in split)) for split in (task.train, task.validation))
+    return replace(task, world=world, train=train, validation=validation)
+
+
+def run_together(
+    specs: Sequence[Spec], root: Path, *, data_root: Path | None, open_sink: Callable[[str, Spec, Path], Sink],
+    progress: Progress = lambda fraction, state: None, stopper: Stopper | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> list[Outcome | None]:  # fmt: skip
+    """Makes runs as members of one batch and writes their folders; see `bench.run.runner.run`.
+
+    Returns the outcome of each, or None for runs that are left to be made alone because the batch failed; why it did is
+    then logged.
+
+    Raises:
+        Interrupted: after a signal; outcomes are written, and the runs can continue from their checkpoints.
+        StorageError: if a folder cannot be written.
+    """
+    stopper = stopper or Stopper()
+    population = Population(specs, root, data_root, stopper=stopper, progress=progress)
+    try:
+        population.run(open_sink, checkpoint_seconds)
+    except StorageError:
+        raise
+    except (Exception, SystemExit) as error:
+        what = " ".join("".join(traceback.format_exception_only(error)).split())
+        log.warning("%s: a batch of %d runs ended early, they continue alone (%s)", root, len(specs), what)
+    outcomes = population.outcomes
+    del population
+    gc.collect()  # a batch and its members refer to one another, and would keep their memory for long
+    return [outcomes.get(place) for place in range(len(specs))]

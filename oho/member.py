@@ -1,0 +1,118 @@
+"""One member of a population: what its own optimizer would show, read from and written to the population's.
+
+    symbol  name     shape    meaning
+    M       members  ()       independent trainings side by side
+    S       sets     ()       values of one hyperparameter
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from oho.optimizer import OHO
+
+AXES = {"influence": 1, "slot_influence": 1}
+"""Keys of a state whose tensors have the axis of members there; that of all others is the first."""
+
+
+class Member:
+    """Member `index` of `optimizer`, which is a population; `parameters` are the member's own, views or copies.
+
+    All that it shows is as it is now, in the shapes that an optimizer without members has.
+    """
+
+    def __init__(self, optimizer: OHO, index: int):
+        self.population, self._index = optimizer, index
+        self.set_map, self.update_every = optimizer.set_map, optimizer.update_every
+
+    @property
+    def steps(self) -> int:
+        """Steps made."""
+        return self.population.steps
+
+    @property
+    def hyper(self) -> dict[str, Tensor]:
+        """Present values by name, (S,)."""
+        tuning = self.population._recursion.tuning
+        return {name: value[self._index].clone() for name, value in tuning.shown(tuning.values).items()}
+
+    @property
+    def hypergradient(self) -> dict[str, Tensor]:
+        """d(validation loss)/d(value) at the last meta-step, by tuned name, (S,)."""
+        tuning = self.population._recursion.tuning
+        return {name: value[self._index].clone() for name, value in tuning.shown(tuning.hypergradients).items()}
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Meta-steps skipped, by reason."""
+        return {reason: int(count[self._index]) for reason, count in self.population.skipped.items()}
+
+    @property
+    def shortened(self) -> int:
+        """Steps in which the limit of the influence acted."""
+        return int(self.population.shortened[self._index])
+
+    @torch.no_grad()
+    def influence_norm(self) -> dict[str, Tensor]:
+        """Returns the norm of dθ/dh for each tuned hyperparameter, over all its sets, ()."""
+        found = self.population._recursion.influence_norm(slice(self._index, self._index + 1))
+        return {name: norm[0] for name, norm in found.items()}
+
+    @torch.no_grad()
+    def set_hyper(self, name: str, value: float | Tensor | Mapping[Hashable, float]) -> None:
+        """Sets a hyperparameter of this member alone: one number, or one for each set (S,).  Raises as `OHO.set_hyper`."""
+        values = self.population._recursion.tuning.values[name].clone()
+        if isinstance(value, Mapping):
+            for label, number in value.items():
+                values[self._index, self.set_map.labels.index(label)] = number
+        else:
+            values[self._index] = torch.as_tensor(value, dtype=values.dtype, device=values.device)
+        self.population.set_hyper(name, values)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state that the member's own optimizer would have."""
+        width = slice(self._index, self._index + 1)
+
+        def own(axis: int, tensors: list[Tensor]) -> Tensor:
+            return tensors[0][(slice(None),) * axis + (width,)].clone()
+
+        return _mapped(own, [self.population.state_dict()], width)
+
+
+def joined(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the state of a population from those of its members' own optimizers, which made equally many steps.
+
+    Raises:
+        ValueError: if they did not.
+    """
+    if len({state["steps"] for state in states}) > 1:
+        made = ", ".join(str(state["steps"]) for state in states)
+        raise ValueError(f"members made {made} steps; all must have made equally many")
+    return _mapped(lambda axis, tensors: torch.cat(tensors, axis), states, slice(None))
+
+
+def _mapped(
+    join: Callable[[int, list[Tensor]], Tensor], states: Sequence[Mapping[str, Any]], width: slice
+) -> dict[str, Any]:
+    """Returns a state whose tensors are `join(axis of members, tensors)` of those of all states."""
+
+    def walk(axis: int, values: list[Any]) -> Any:
+        if isinstance(values[0], Mapping):
+            return {key: walk(axis, [value[key] for value in values]) for key in values[0]}
+        return join(axis, _of_one_width(values))
+
+    found: dict[str, Any] = {"steps": states[0]["steps"]}
+    found["generators"] = [state for each in states for state in each["generators"]][width]
+    rest = [key for key in states[0] if key not in found]
+    return found | {key: walk(AXES.get(key, 0), [state[key] for state in states]) for key in rest}
+
+
+def _of_one_width(tensors: list[Tensor]) -> list[Tensor]:
+    """Returns them with one length of the last axis: a count is one for all elements, or one for each."""
+    widest = max(tensor.shape[-1] for tensor in tensors)
+    return [tensor.expand(*tensor.shape[:-1], widest) for tensor in tensors]

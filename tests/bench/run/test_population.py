@@ -1,0 +1,199 @@
+"""Runs that are trained together are what they would have been alone, to rounding."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from helpers import METHOD_LINES, StoppedAfter, experiment, run_one
+from ruamel.yaml import YAML
+
+from bench.experiment.plugins import entry_of
+from bench.experiment.spec import method_of, options_in, task_of
+from bench.process.signals import Interrupted
+from bench.protocol import CannotStackError, Ledger, Split, Stacked, World
+from bench.records import Status, read_run, run_id
+from bench.run import population
+from bench.run.population import batch_key, most_members, run_together
+from bench.tracking.wandb_sink import NoSink
+
+SMALL = ["task.width=8", "task.batch_size=60"]
+LINES = {name: line for name, line in METHOD_LINES.items() if entry_of("method", {"name": name}).batching} | {
+    "collapsed": "{name: oho-layerwise, groups: 2, influence: collapsed, meta_rate: 1e-3}",
+    "noisy": "{name: oho-global, meta_rate: 1e-3, temperature: 1e-6, reset_every: 7, discount: 0.9, update_every: 2}",
+    "own-source": "{name: oho-default, optimizer: adamw, lr: 1e-3, source: training}",
+}
+
+
+STEPS = 20
+
+
+def advance_to(steps, states, advance):
+    """Advances trainings up to so many steps in chunks, as the runner does."""
+    while (made := states[0].step) < steps:
+        advance(steps=1 if states[0].spans_budget else 5, progress=made / STEPS, ledger=Ledger())
+
+
+def trainings(line, folder, double):
+    spec = experiment(folder, "fixed", overrides=SMALL).specs[0]
+    options = YAML(typ="safe").load(line)
+    entry = entry_of("method", {"name": options["name"]})
+    spec = spec | {"method": entry.options.model_validate(options_in(options)).model_dump(mode="json") | options}
+    task, _ = task_of(spec, torch.device("cpu"), None)
+    if double:
+        train, validation = (Split(part.inputs.double(), part.targets) for part in (task.train, task.validation))
+        task = replace(task, train=train, validation=validation)
+    method = method_of(spec)
+    return entry, method, lambda: [method.init(replace(task, world=World()), seed) for seed in (0, 1)]
+
+
+def compare(line, folder, *, double, tolerance):
+    """Makes two trainings alone and together, the latter saved and restored half-way, and compares them."""
+    entry, method, begun = trainings(line, folder, double)
+    alone, together = begun(), begun()
+    for state in alone:
+        advance_to(STEPS, [state], partial(method.advance, state))
+    for steps in (STEPS // 2, STEPS):
+        saved = [state.saved() for state in together]
+        together = [method.restored(state.task, state.seed, kept) for state, kept in zip(together, saved, strict=True)]
+        stacked = Stacked([state.task for state in together], [state.model for state in together])
+        batch = entry.batching.build(together, stacked)
+        advance_to(steps, together, batch.advance)
+    for ours, theirs in zip(together, alone, strict=True):
+        torch.testing.assert_close(
+            dict(ours.model.state_dict()), dict(theirs.model.state_dict()), rtol=tolerance, atol=tolerance
+        )
+        torch.testing.assert_close(ours.curve, theirs.curve, rtol=tolerance, atol=0)
+        assert (ours.step, ours.trial_step, ours.incumbent.step) == (theirs.step, theirs.trial_step, theirs.incumbent.step)
+        for shown in ("hyper", "scalars"):
+            found, expected = ({**(s.hyper if shown == "hyper" else s.scalars())} for s in (ours, theirs))
+            torch.testing.assert_close(found, expected, rtol=300 * tolerance, atol=tolerance)
+
+
+QUICK = ("multistep", "warmup-cosine", "hdm", "oho-default", "collapsed")
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in LINES])
+def test_members_are_the_separate_trainings(name, tmp_path):
+    torch.set_default_dtype(torch.float64)
+    try:
+        compare(LINES[name], tmp_path, double=True, tolerance=1e-10)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LINES)
+def test_members_are_the_separate_trainings_in_single_precision(name, tmp_path):
+    compare(LINES[name], tmp_path, double=False, tolerance=2e-5)
+
+
+def make_together(specs, folder, **options):
+    return run_together(specs, folder, data_root=None, open_sink=lambda *a: NoSink(), **options)
+
+
+def assert_same(specs, folder, alone):
+    """Records of runs made together against those of runs made alone: the same, but for rounding and seconds."""
+    for spec in specs:
+        ours, theirs = (read_run(root / run_id(spec)) for root in (folder, alone))
+        assert ours.outcome.status is theirs.outcome.status
+        assert (ours.outcome.steps, ours.outcome.shared_by) == (theirs.outcome.steps, len(specs))
+        assert len(ours.records) == len(theirs.records)
+        for found, expected in zip(ours.records, theirs.records, strict=True):
+            assert found.keys() == expected.keys()
+            for name in found.keys() - {"counted_seconds", "wall_seconds", "scalars", "crc"}:
+                torch.testing.assert_close(_plain(found[name]), _plain(expected[name]), rtol=2e-4, atol=1e-7, msg=name)
+
+
+def _plain(value):
+    if isinstance(value, str | None):
+        return 0.0
+    return value if not isinstance(value, dict) else {key: torch.tensor(item) for key, item in value.items()}
+
+
+SHOCKS = (
+    "shocks=[{events: [{epoch: 0.5, shift_labels: 1}, {epoch: 1.5, set: {lr: 0.2}}]},"
+    " {events: [{epoch: 1, label_noise: 0.5}]}]"
+)
+
+
+@pytest.fixture(scope="module")
+def shocked(tmp_path_factory):
+    """Specs of which one diverges and others have shocks, and a folder with their runs made alone."""
+    folder = tmp_path_factory.mktemp("alone")
+    overrides = [*SMALL, "budget.steps=40", "evaluations=4", SHOCKS, "methods.0.lr=0.1"]
+    specs = list(experiment(folder, "oho-global", overrides=overrides).specs)
+    specs.append({**specs[0], "seed": 5, "method": specs[0]["method"] | {"lr": 3e38}})
+    for spec in specs:
+        run_one(spec, folder)
+    return specs, folder
+
+
+def test_records_of_runs_made_together_are_those_of_separate_ones(shocked, tmp_path):
+    """With shocks, and with one that diverges and leaves the others."""
+    specs, alone = shocked
+    outcomes = make_together(specs, tmp_path)
+    assert [outcome.status for outcome in outcomes] == [Status.BUDGET_REACHED] * 3 + [Status.DIVERGED]
+    assert_same(specs, tmp_path, alone)
+
+
+def test_a_stopped_batch_goes_on_together_or_alone(shocked, tmp_path):
+    specs, alone = shocked
+    specs = specs[:3]
+    with pytest.raises(Interrupted):
+        make_together(specs, tmp_path, stopper=StoppedAfter(8))
+    runs = [read_run(tmp_path / run_id(spec)) for spec in specs]
+    assert {run.outcome.status for run in runs} == {Status.INTERRUPTED}
+    assert {0 < run.outcome.steps < 40 for run in runs} == {True}
+    outcome = run_one(specs[0], tmp_path)
+    assert (outcome.status, outcome.shared_by) == (Status.BUDGET_REACHED, 3)
+    make_together(specs[1:], tmp_path)
+    assert_same(specs, tmp_path, alone)
+
+
+def test_a_batch_that_fails_leaves_its_runs_to_be_made_alone(shocked, tmp_path, monkeypatch, caplog):
+    specs, _ = shocked
+
+    class Broken(population.Batch):
+        def advance(self):
+            raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(population, "Batch", Broken)
+    assert make_together(specs[:2], tmp_path) == [None, None]
+    assert "a batch of 2 runs ended early, they continue alone (RuntimeError: no such luck)" in caplog.text
+    assert run_one(specs[0], tmp_path).status is Status.BUDGET_REACHED
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides", "why"),
+    [
+        ("fixed", ["budget={seconds: 1}"], "its budget is in seconds"),
+        ("oho-published", [], "its method has no batch"),
+        ("oho-global", ["methods.0.compare_exact=true"], "it is compared with an exact influence"),
+        ("oho-default", ["methods.0.average=uniform"], "it averages its weights"),
+        ("fixed", ["methods.0.average=uniform"], "it averages its weights"),
+        ("oho-default", ["methods.0.tune_loss=[label_smoothing]"], "it tunes its loss"),
+        ("oho-default", ["methods.0.curvature_fraction=0.5"], "it takes products from parts of batches"),
+    ],
+)
+def test_what_is_trained_alone_says_why(method, overrides, why, tmp_path):
+    with pytest.raises(CannotStackError, match=why):
+        batch_key(experiment(tmp_path, method, overrides=overrides).specs[0])
+
+
+def test_runs_that_differ_in_more_than_values_have_other_batches(tmp_path):
+    overrides = ["methods=[{name: fixed}, {name: cosine, lr: 1}, {name: fixed, optimizer: adam, label: a}, "
+                 "{name: oho-global}, {name: oho-global, meta_rate: 1, label: b}, "
+                 "{name: oho-global, discount: 0.5, label: c}]"]  # fmt: skip
+    fixed, cosine, adam, first, second, third = map(batch_key, experiment(tmp_path, "fixed", overrides=overrides).specs)
+    assert fixed == cosine
+    assert first == second
+    assert fixed != adam
+    assert first != third
+
+
+def test_networks_that_cannot_be_stacked_are_trained_alone(tmp_path):
+    drifting = "task={name: digits-mlp, drift: {rotate: 90, over_epochs: 2}}"
+    spec = experiment(tmp_path, "fixed", overrides=[drifting]).specs[0]
+    with pytest.raises(CannotStackError, match="its inputs drift"):
+        most_members(spec, None)
