@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
+from bench.records.schema import TIMED
+
 MOST_DEATHS = 3
 """A run has failed if so many of its processes in succession have died without progress."""
 RETRY_SECONDS = 2.0
@@ -68,7 +70,7 @@ def demand_of(spec: Mapping[str, Any], *, per_gpu: int, cpus: float | None, need
     """Returns what a run asks for; without `cpus`, a run on the CPU asks for as many processors as it has threads."""
     on_gpu = spec["device"] != "cpu"
     processors = cpus or (None if on_gpu else spec["threads"])
-    return Demand(on_gpu, spec["budget"]["unit"] == "seconds", processors, per_gpu, needs)
+    return Demand(on_gpu, spec["budget"]["unit"] in TIMED, processors, per_gpu, needs)
 
 
 class End(Enum):

@@ -28,6 +28,7 @@ from bench.protocol.ledger import COUNTED, Cuda, Ledger
 from bench.records import Outcome, Status, StorageError
 from bench.records.checkpoints import discard_checkpoint
 from bench.records.processes import Process
+from bench.records.schema import TIMED
 from bench.run.disturbances import Conditions
 from bench.run.environment import describe_environment
 from bench.run.loop import Loop, Pace, Progress, Sink
@@ -46,7 +47,7 @@ def batch_key(spec: Spec) -> Mapping[str, Any]:
     Raises:
         CannotStackError: for a run that is trained alone, with the reason.
     """
-    if spec["budget"]["unit"] == "seconds":
+    if spec["budget"]["unit"] in TIMED:
         raise CannotStackError("its budget is in seconds, which are each run's own")
     entry: MethodEntry = entry_of("method", spec["method"])
     if entry.batching is None:

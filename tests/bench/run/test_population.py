@@ -168,6 +168,7 @@ def test_a_batch_that_fails_leaves_its_runs_to_be_made_alone(shocked, tmp_path, 
     ("method", "overrides", "why"),
     [
         ("fixed", ["budget={seconds: 1}"], "its budget is in seconds"),
+        ("fixed", ["budget={plain_steps: 100}"], "its budget is in seconds"),
         ("oho-published", [], "its method has no batch"),
         ("oho-global", ["methods.0.compare_exact=true"], "it is compared with an exact influence"),
         ("oho-default", ["methods.0.average=uniform"], "it averages its weights"),
