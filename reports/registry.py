@@ -31,6 +31,8 @@ class FigureEntry:
         published_rows(estimates)   returns header and rows of a table with the published values beside ours
         interactive(estimates)      returns a Plotly chart for the page, or None
 
+    and one of ours `verdicts(estimates)`, which returns a verdict for each of the claims that `reports.claims` has of it.
+
     Where it cannot be drawn, `estimate` raises `reports.selection.NoData` with the sentence to print.
     """
 
@@ -40,6 +42,8 @@ class FigureEntry:
     headline: bool = False
     in_seconds: bool = False
     """Whether it shows seconds, whatever the budget: it is then not drawn of unlike devices (`reports.clocks`)."""
+    compares: bool = False
+    """Whether methods are compared in it as they are, so that the first page says which was best in its experiments."""
 
 
 FIGURES: dict[str, FigureEntry] = {
@@ -48,6 +52,7 @@ FIGURES: dict[str, FigureEntry] = {
         "Final test loss over random initial hyperparameters",
         "reports.figures.distribution",
         headline=True,
+        compares=True,
     ),
     "performance": FigureEntry(
         "trials and counted time a search needs to reach Global OHO (paper, figure 2)",
@@ -55,6 +60,7 @@ FIGURES: dict[str, FigureEntry] = {
         "reports.figures.performance",
         headline=True,
         in_seconds=True,
+        compares=True,
     ),
     "convergence": FigureEntry(
         "learning rates from several starts, test loss at several meta-rates (paper, figure 3)",
@@ -77,6 +83,7 @@ FIGURES: dict[str, FigureEntry] = {
         "Recovering from shocks",
         "reports.figures.resiliency",
         headline=True,
+        compares=True,
     ),
     "tangents": FigureEntry(
         "norms of the influence and correlations of gradients over training (paper, figure 8)",
@@ -98,11 +105,13 @@ FIGURES: dict[str, FigureEntry] = {
         "What each method returns at any budget",
         "reports.figures.anytime",
         headline=True,
+        compares=True,
     ),
     "profiles": FigureEntry(
         "how often each method is within a factor of the best, over tasks and seeds",
         "How often each method is near the best",
         "reports.figures.profiles",
+        compares=True,
     ),
     "exactness": FigureEntry(
         "errors of published and exact hypergradients, and what they do to the loss",

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from reports import style
 from reports.boxes import summarise
+from reports.claims import Verdict, decided, not_tested
 from reports.estimates import About, about, lowest
 from reports.looks import DASHES, MARKERS, PALETTES
 from reports.selection import NoData, measured, online, option, require_finite
@@ -24,6 +25,8 @@ METHOD = (
 STARTS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"]
 OF_METHODS = [PALETTES["online"][place] for place in (2, 0, 3)]
 """Colours of methods at several meta-rates, which have a label for each rate."""
+TOGETHER = 2.0
+"""Within which factor learning rates have ended at the same value."""
 
 
 @dataclass(frozen=True)
@@ -121,3 +124,16 @@ def findings(estimates: Estimates) -> list[str]:
             found = f"lowest median {loss_text(best['median'])} at a meta-rate of {best['meta_rate']:g}"
             sentences.append(f"{method}: {found}.")
     return sentences
+
+
+def verdicts(estimates: Estimates) -> list[Verdict]:
+    """Decides whether learning rates from all starts end together, in each group of layers and for each seed."""
+    paths = estimates.paths
+    if paths["start"].nunique() < 2:
+        return [not_tested("all runs have one start")]
+    last = paths.loc[paths.groupby(["run", "group"])["step"].idxmax()]
+    ends = last.groupby(["seed", "group"])["lr"].agg(["min", "max"])
+    apart = float((ends["max"] / ends["min"].where(ends["min"] > 0, np.nan)).fillna(np.inf).max())
+    starts = paths["start"].max() / paths["start"].min()
+    told = f"starts a factor of {starts:.3g} apart end within factors of up to {apart:.3g}".replace("inf", "∞")
+    return [decided(apart <= TOGETHER, told)]

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from reports import published, style
 from reports.boxes import Box, draw_boxes, summarise
+from reports.claims import Measured, Verdict, below
 from reports.estimates import NONE_TRAINED, RunEstimates, about, lowest
 from reports.looks import OURS
 from reports.selection import NoData, measured, option, require_finite
@@ -83,3 +84,12 @@ def published_rows(estimates: RunEstimates) -> list[list[str]]:
         if int(row.every) in known
     ]
     return [["Steps", "Median test loss", "Published median"], *rows] if rows else []
+
+
+def verdicts(estimates: RunEstimates) -> list[Verdict]:
+    """Decides whether runs that never forget end lower than those that forget most often."""
+    rows = {row["every"]: row for row in estimates.summary.to_dict("records")}
+    often = min((every for every in rows if every > 0), default=0)
+    never = Measured.of("never", rows[0]) if 0 in rows else None
+    others = [Measured.of(f"every {often:g}", rows[often])] if often else []
+    return [below(never, others, missing="runs without resets, or with, were")]

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import SymmetricalLogLocator
 
 from reports import published, style
+from reports.claims import Measured, Verdict, below, not_tested, worst
 from reports.curves import draw_curve, median_curves
 from reports.estimates import About, about
 from reports.looks import DASHES, look
@@ -110,7 +111,7 @@ def _beside(run: pd.DataFrame, twin: pd.DataFrame, shock: float) -> tuple[np.nda
 def _summary_row(key: tuple[str, str], group: pd.DataFrame) -> dict[str, Any]:
     first = group.iloc[0]
     row: dict[str, Any] = {"shock": key[0], "label": key[1], "n": len(group)}
-    row |= {name: first[name] for name in ("place", "is_ours", "task", "sets_rate")}
+    row |= {name: first[name] for name in ("place", "method", "is_ours", "task", "sets_rate")}
     for name in MEASURES:
         row |= dict(zip((name, f"{name}_low", f"{name}_high"), median_of(group[name]), strict=True))
     return row | {"recovered": int(np.isfinite(group["epochs"]).sum())}
@@ -281,3 +282,19 @@ def published_rows(estimates: Estimates) -> list[list[str]]:
     if all(row[-1] == "—" for row in rows):
         return [row[:-1] for row in (header, *rows)]
     return [header, *rows]
+
+
+def verdicts(estimates: Estimates) -> list[Verdict]:
+    """Decides whether Global OHO recovers sooner than fixed settings from each kick of the learning rate."""
+    kicks = estimates.summary[estimates.summary["sets_rate"]]
+    if kicks.empty:
+        return [not_tested("no kick of the learning rate was run")]
+    found = []
+    for shock, group in kicks.groupby("shock", sort=False):
+        rows = {method: group[group["method"] == method].to_dict("records") for method in ("oho-global", "fixed")}
+        ours, theirs = (
+            [Measured.of(row["label"], row, "epochs", "epochs_") for row in rows[method]] for method in rows
+        )
+        verdict = below(ours[0] if ours else None, theirs, missing="Global OHO or Fixed was")
+        found.append(verdict._replace(evidence=f"{_words(str(shock))}: {verdict.evidence}"))
+    return [worst(found)]

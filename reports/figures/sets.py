@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from reports import published, style
 from reports.boxes import Box, draw_boxes, summarise
+from reports.claims import Measured, Verdict, below
 from reports.estimates import NONE_TRAINED, RunEstimates, about, lowest
 from reports.looks import OURS, OURS_BESIDE
 from reports.selection import NoData, measured, online, option, require_finite
@@ -97,3 +98,15 @@ def published_rows(estimates: RunEstimates) -> list[list[str]]:
         if row.sets in known
     ]
     return [["Sets", "Median test loss", "Counted hours", "Published median"], *rows] if rows else []
+
+
+def verdicts(estimates: RunEstimates) -> list[Verdict]:
+    """Decides whether the most sets end lower than the fewest, with the paper's influence."""
+    summary = estimates.summary
+    rows = summary[summary["influence"] == "collapsed"].sort_values("sets")
+    one = summary[summary["sets"] == summary["sets"].min()]  # with one set, both kinds of influence are the same
+    if rows["sets"].nunique() == 0 or rows["sets"].iloc[-1] == one["sets"].iloc[0]:
+        return [below(None, [], missing="collapsed influence with several sets was")]
+    most = rows.iloc[-1]
+    fewest = Measured.of(plural(one["sets"].iloc[0], "set"), one.iloc[0])
+    return [below(Measured.of(plural(most["sets"], "set"), most), [fewest], missing="")]

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from reports import published, style
 from reports.boxes import summarise
+from reports.claims import Measured, Verdict, below
 from reports.curves import draw_curve, median_curves
 from reports.estimates import About, about
 from reports.looks import DASHES
@@ -132,3 +133,14 @@ def findings(estimates: Estimates) -> list[str]:
 def published_rows(estimates: Estimates) -> list[list[str]]:
     """Returns what can be read off the paper's figure: an order, no number."""
     return [["Comparison", "Published"], *map(list, published.SOURCES)]
+
+
+def verdicts(estimates: Estimates) -> list[Verdict]:
+    """Decides whether validation batches end lower than the training batch, and large ones lower than small ones."""
+    summary = estimates.summary
+    training = [Measured.of("training batch", row) for _, row in summary[summary["size"].isna()].iterrows()]
+    sizes = [Measured.of(f"batch of {row['size']:.0f}", row) for _, row in summary[summary["size"] > 0].iterrows()]
+    return [
+        below(sizes[0] if sizes else None, training, missing="one of the two was"),
+        below(sizes[-1] if sizes else None, sizes[:1] if len(sizes) > 1 else [], missing="a second size was"),
+    ]

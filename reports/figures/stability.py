@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
+from reports.claims import Measured, Verdict, below, not_tested
 from reports.estimates import About, about
 from reports.influence_norms import norms
 from reports.looks import DASHES, OURS
@@ -25,6 +26,8 @@ METHOD = (
 )
 LINES = {"lr": (OURS, "o", DASHES[0]), "weight_decay": ("#0072B2", "s", DASHES[1])}
 """Colour, marker and dashes by hyperparameter."""
+FAR_LONGER = 10.0
+"""How many times as long an influence is that has exploded."""
 
 
 @dataclass(frozen=True)
@@ -113,3 +116,13 @@ def findings(estimates: Estimates) -> list[str]:
             f"{first['median']:.2g} to {last['median']:.2g}{end}.".replace(" inf", " ∞")
         )
     return sentences
+
+
+def verdicts(estimates: Estimates) -> list[Verdict]:
+    """Decides whether the influence of the learning rate is far longer at the largest meta-rate than at the smallest."""
+    rows = estimates.summary[(estimates.summary["panel"] == "B") & (estimates.summary["name"] == "lr")]
+    if rows["rate"].nunique() < 2:
+        return [not_tested("there is one meta-rate")]
+    ordered = rows.sort_values("rate")
+    small, large = (Measured.of(f"meta-rate {row['rate']:g}", row) for _, row in ordered.iloc[[0, -1]].iterrows())
+    return [below(small, [large], missing="", factor=FAR_LONGER)]
