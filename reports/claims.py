@@ -105,6 +105,9 @@ CLAIMS: Mapping[str, Sequence[Claim]] = {
 """By the figure that decides them."""
 
 
+NOT_VALID = "the clock of too many runs was disturbed"
+
+
 class Measured(NamedTuple):
     """A median of `n` runs with the ends of its interval."""
 
@@ -144,7 +147,7 @@ def below(ours: Measured | None, others: Sequence[Measured], *, missing: str, fa
 def too_few(counts: Iterable[int]) -> Verdict | None:
     """Returns the verdict on estimates of which one is of too few runs; None where there are enough."""
     fewest = min(counts)
-    return not_tested(f"too few runs ({fewest}, and {FEWEST_WITH_INTERVAL} are needed)") if fewest < FEWEST_WITH_INTERVAL else None
+    return not_tested(f"too few runs: {fewest}, where {FEWEST_WITH_INTERVAL} are needed") if fewest < FEWEST_WITH_INTERVAL else None
 
 
 def decided(holds: bool, evidence: str) -> Verdict:

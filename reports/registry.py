@@ -27,7 +27,7 @@ class FigureEntry:
 
         QUESTION, METHOD            what the figure asks, and how that is measured: the first sentences of its section
         caption(estimates)          returns what stands below the figure
-        findings(estimates)         returns sentences on what is seen; the first of each `headline` stands in the abstract
+        findings(estimates)         returns sentences on what is seen
         published_rows(estimates)   returns header and rows of a table with the published values beside ours
         interactive(estimates)      returns a Plotly chart for the page, or None
 
@@ -39,7 +39,6 @@ class FigureEntry:
     description: str
     title: str
     module: str
-    headline: bool = False
     in_seconds: bool = False
     """Whether it shows seconds, whatever the budget: it is then not drawn of unlike devices (`reports.clocks`)."""
     compares: bool = False
@@ -51,14 +50,12 @@ FIGURES: dict[str, FigureEntry] = {
         "final test loss over random initial hyperparameters (paper, figure 1)",
         "Final test loss over random initial hyperparameters",
         "reports.figures.distribution",
-        headline=True,
         compares=True,
     ),
     "performance": FigureEntry(
         "trials and counted time a search needs to reach Global OHO (paper, figure 2)",
         "Trials and counted time to reach Global OHO",
         "reports.figures.performance",
-        headline=True,
         in_seconds=True,
         compares=True,
     ),
@@ -82,7 +79,6 @@ FIGURES: dict[str, FigureEntry] = {
         "what shocks in the middle of training do, and how long it takes to recover (paper, figure 7)",
         "Recovering from shocks",
         "reports.figures.resiliency",
-        headline=True,
         compares=True,
     ),
     "tangents": FigureEntry(
@@ -104,7 +100,6 @@ FIGURES: dict[str, FigureEntry] = {
         "test loss of the selected model against the budget used, all methods",
         "What each method returns at any budget",
         "reports.figures.anytime",
-        headline=True,
         compares=True,
     ),
     "profiles": FigureEntry(
@@ -117,12 +112,10 @@ FIGURES: dict[str, FigureEntry] = {
         "errors of published and exact hypergradients, and what they do to the loss",
         "What exactness is worth",
         "reports.figures.exactness",
-        headline=True,
     ),
     "transplant": FigureEntry(
         "OHO's schedule on other seeds: kept, shuffled, averaged",
         "How much is schedule, how much is following the run",
         "reports.figures.transplant",
-        headline=True,
     ),
 }

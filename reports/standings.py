@@ -18,7 +18,6 @@ from reports.selection import MEASURED, ONLINE, void
 from reports.statistics import Estimate, median_of
 from reports.tables import Tables
 from reports.units import Units
-from reports.words import budget_unit
 
 SAME = ["unit", "task", "data", "task_id", "space"]
 """What runs have in common that are compared; their budgets may differ."""
@@ -61,11 +60,6 @@ class Standing(NamedTuple):
     def is_timed(self) -> bool:
         """Whether methods are given equal time, and not an equal number of steps."""
         return self.unit not in STEPS
-
-    @property
-    def budget_text(self) -> str:
-        """The budget with its unit."""
-        return f"{self.budget:.3g} {budget_unit(self.unit)}"
 
 
 def under_test(runs: pd.DataFrame) -> str:
@@ -152,7 +146,7 @@ def _at(budget: float, runs: pd.DataFrame, incumbents: Mapping[str, pd.DataFrame
     """
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     given = runs[np.isclose(runs["budget"], budget, rtol=1e-9)]
-    larger = runs[runs["budget"] == max(runs["budget"].max(), budget * (1 + 1e-6))] if len(runs) else runs
+    larger = runs[runs["budget"] == runs["budget"].max()]
     is_whole = (given["family"] == ONLINE).nunique() == 2
     for run in (given if is_whole else pd.concat([given, larger])).itertuples():
         is_replayed = run.budget > budget * (1 + 1e-9)
