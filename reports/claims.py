@@ -52,7 +52,7 @@ CLAIMS: Mapping[str, Sequence[Claim]] = {
     "performance": (
         Claim(
             "Random search and Bayesian optimization need longer than one Global OHO run to be as good.",
-            "The interval of the time to Global OHO's loss lies, for each search over the paper's trainings, above its own.",
+            "For each search over the paper's trainings, the interval of the time to Global OHO's loss lies above its own.",
         ),
     ),
     "convergence": (
@@ -86,7 +86,7 @@ CLAIMS: Mapping[str, Sequence[Claim]] = {
     "tangents": (
         Claim(
             "The norms of the influence stay bounded.",
-            "In the second half of training, no interval of a median norm reaches above ten times its highest end in the first.",
+            "Later than halfway, no interval of a median norm reaches above ten times its highest end before.",
         ),
     ),
     "stability": (
@@ -147,7 +147,8 @@ def below(ours: Measured | None, others: Sequence[Measured], *, missing: str, fa
 def too_few(counts: Iterable[int]) -> Verdict | None:
     """Returns the verdict on estimates of which one is of too few runs; None where there are enough."""
     fewest = min(counts)
-    return not_tested(f"too few runs: {fewest}, where {FEWEST_WITH_INTERVAL} are needed") if fewest < FEWEST_WITH_INTERVAL else None
+    enough = fewest >= FEWEST_WITH_INTERVAL
+    return None if enough else not_tested(f"too few runs: {fewest}, where {FEWEST_WITH_INTERVAL} are needed")
 
 
 def decided(holds: bool, evidence: str) -> Verdict:

@@ -88,12 +88,14 @@ def _content(tables: Tables, sections: list[Section]) -> dict[str, Any]:
         "sections": [_section(index, section) for index, section in enumerate(sections)],
         "results": [_group_table(experiment, group) for experiment, group in spared.groupby("experiment", sort=True)],
         "comparisons": [_comparison(name, group) for name, group in _asked(tables, spared)],
-        "ledger": _ledger(spared), "ledger_marked": _marked(spared),
+        "ledger": _ledger(spared),
+        "ledger_marked": _marked(spared),
         "provenance": _provenance(tables),
         "source": published.SOURCE,
         "problems": _problems(runs),
         "absent": _absent(tables),
-        "names": tables.names.listed(), "has_code_points": bool(tables.names.fonts.missing),
+        "names": tables.names.listed(),
+        "has_code_points": bool(tables.names.fonts.missing),
     }
 
 

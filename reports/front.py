@@ -1,4 +1,4 @@
-"""The first page in words, the same for the PDF and the page: who is best at which budget, and what became of each claim."""
+"""The first page in words, for PDF and page: who is best at which budget, and what becomes of each claim."""
 
 from __future__ import annotations
 
@@ -51,8 +51,10 @@ def tables_of(tables: Tables) -> list[Table]:
 def _table(title: str, rows: Sequence[Standing], note: str) -> list[Table]:
     if not rows:
         return []
-    notes = ["Loss: the median over seeds with its 95 % interval in brackets or, of fewer than six, its range in parentheses."]
-    notes.append("Seeds won: those on which no other method is lower.")
+    notes = [
+        "Loss: the median over seeds, with its 95 % interval in brackets or, of fewer than six, its range in parentheses.",
+        "Seeds won: those on which no other method is as low.",
+    ]
     if any(row.replayed for row in rows):
         notes.append(f"{REPLAYED}: read off runs of a larger budget, without schedules that span it.")
     return [Table(title, [_row(row) for row in rows], " ".join([*notes, note]).strip())]

@@ -53,8 +53,8 @@ FILES = ("spec.json", "records.jsonl", "outcome.json")
 """What the results folder keeps of a run."""
 CLAIM_HEADER = ("Claim of the paper", "Reproduced if", "Verdict", "Evidence", "Figure")
 CLAIM_NOTE = (
-    "Each is decided by the rule beside it: a claim is not reproduced if the rule does not hold, and not tested where the runs "
-    "cannot tell. Intervals are of 95 %, over seeds; below six runs there is none."
+    "Each is decided by the rule beside it: a claim is not reproduced if the rule does not hold, and not tested where the "
+    "runs cannot tell. Intervals are of 95 %, over seeds; below six runs there is none."
 )
 UNQUOTED = " <>/=:;,!?()[]{}*+-_.~@$|'"
 """What an address of data may hold as it is, within quotation marks."""
@@ -259,7 +259,7 @@ def chart_content(figure: go.Figure) -> dict[str, Any]:
 
 
 def compressed(text: str) -> str:
-    """Returns a text as gzip in base64, which the page's script unpacks: a third of its size.  The same text gives the same."""
+    """Returns a text as gzip in base64, a third of its size, which the page's script unpacks."""
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 

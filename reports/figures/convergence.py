@@ -15,7 +15,7 @@ from reports.estimates import About, about, lowest
 from reports.looks import DASHES, MARKERS, PALETTES
 from reports.selection import NoData, measured, online, option, require_finite
 from reports.tables import Tables
-from reports.words import loss_text, spread
+from reports.words import listed, loss_text, spread
 
 QUESTION = "Do learning rates forget where they started, and how much does the rate of their own steps matter?"
 METHOD = (
@@ -112,17 +112,17 @@ def findings(estimates: Estimates) -> list[str]:
     starts = estimates.paths["start"]
     last = estimates.paths[estimates.paths["step"] == estimates.paths["step"].max()]
     spreads = last.groupby("group")["lr"].agg(lambda rates: rates.max() / rates.min() if rates.min() > 0 else np.inf)
+    ends = listed([f"{spread:.3g} in group {group}" for group, spread in spreads.items()])
     sentences = [
-        f"Learning rates that start a factor of {starts.max() / starts.min():.3g} apart end within factors of "
-        f"{', '.join(f'{spread:.3g}' for spread in spreads)} in groups {', '.join(map(str, spreads.index))}."
+        f"Learning rates that start a factor of {starts.max() / starts.min():.3g} apart end within a factor of {ends}."
     ]
     for method, group in estimates.rates.groupby("method"):
         best = lowest(group)
         if best is None:
-            sentences.append(f"{method}: no meta-rate gives a trained model within the budget.")
+            sentences.append(f"With {method}, no meta-rate gives a trained model within the budget.")
         else:
-            found = f"lowest median {loss_text(best['median'])} at a meta-rate of {best['meta_rate']:g}"
-            sentences.append(f"{method}: {found}.")
+            found = f"is lowest, {loss_text(best['median'])}, at a meta-rate of {best['meta_rate']:g}"
+            sentences.append(f"With {method}, the median test loss {found}.")
     return sentences
 
 

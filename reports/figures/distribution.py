@@ -42,7 +42,8 @@ def estimate(tables: Tables) -> RunEstimates:
         finite = group["test_loss"].dropna()
         first = group.iloc[0]
         rows.append({
-            "label": label, "method": first["method"], "method_label": first["method_label"], "family": first["family"], "place": first["place"],
+            "label": label, "method": first["method"], "method_label": first["method_label"],
+            "family": first["family"], "place": first["place"],
             "n": len(group), "diverged": int((group["status"] == "diverged").sum()),
             "median": interval.value, "low": interval.low, "high": interval.high,
             "interquartile_mean": float(interquartile_mean(finite.to_numpy())) if len(finite) else float("nan"),
@@ -134,10 +135,10 @@ def findings(estimates: RunEstimates) -> list[str]:
         return [NONE_TRAINED]
     sentences = []
     if ours is not None and best is not None:
-        order = "lower than" if ours["median"] < best["median"] else "not lower than"
+        order = "less than" if ours["median"] < best["median"] else "no less than"
         sentences.append(
-            f"{_subject(ours['label'], int(is_ours.sum()))} {_interval(ours)}, {order} that of {best['label']}, "
-            f"{_interval(best)}, the best of the others{_intervals(ours, best)}."
+            f"{_subject(ours['label'], int(is_ours.sum()))} ends at a median test loss of {_interval(ours)}, {order} "
+            f"{best['label']}, the best of the others, with {_interval(best)}{_intervals(ours, best)}."
         )
     sentences += untrained_sentences(list(summary.loc[summary["untrained"], "label"]))
     spread = summary[~summary["untrained"]]
@@ -164,8 +165,8 @@ def published_rows(estimates: RunEstimates) -> list[list[str]]:
 def _subject(label: str, count: int) -> str:
     """Says where the method is the best of several: it was picked after the fact, and its median flatters it."""
     if count == 1:
-        return f"The median final test loss of {label} is"
-    return f"Of {count} OHO methods {label} has the lowest median final test loss,"
+        return label
+    return f"The best of {count} OHO methods, {label},"
 
 
 def _intervals(ours: pd.Series, best: pd.Series) -> str:

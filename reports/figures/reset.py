@@ -12,7 +12,7 @@ from reports.estimates import NONE_TRAINED, RunEstimates, about, lowest
 from reports.looks import OURS
 from reports.selection import NoData, measured, option, require_finite
 from reports.tables import Tables
-from reports.words import loss_text
+from reports.words import listed, loss_text
 
 QUESTION = "Does it matter that the influence is carried through the whole of training?"
 METHOD = (
@@ -71,8 +71,8 @@ def findings(estimates: RunEstimates) -> list[str]:
     best = lowest(estimates.summary)
     if best is None:
         return [NONE_TRAINED]
-    medians = f"By steps between two resets, the median test loss is {', '.join(parts)}"
-    return [f"{medians}; it is lowest at {_name(best['every'])}."]
+    medians = f"By the number of steps between two resets, the median test loss is {listed(parts)}"
+    return [f"{medians}. It is lowest at {_name(best['every'])}."]
 
 
 def published_rows(estimates: RunEstimates) -> list[list[str]]:

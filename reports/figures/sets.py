@@ -81,10 +81,11 @@ def findings(estimates: RunEstimates) -> list[str]:
         if best is None:
             continue
         at = plural(best["sets"], "set")
-        sentence = f"With {influence} influence the lowest median is {loss_text(best['median'])} at {at}"
+        sentence = f"With {influence} influence the median loss is lowest, {loss_text(best['median'])}, with {at}"
         if best["sets"] != one["sets"]:
             times = best["seconds"] / one["seconds"]
-            sentence += f", in {times:.2g} times the time of {one['sets']}, where it is {loss_text(one['median'])}"
+            beside = f"{plural(one['sets'], 'set')}, whose median is {loss_text(one['median'])}"
+            sentence += f", which take {times:.2g} times the time of {beside}"
         sentences.append(f"{sentence}.")
     return sentences or [NONE_TRAINED]
 

@@ -18,7 +18,7 @@ from reports.estimates import About, about
 from reports.looks import DASHES
 from reports.selection import NoData, comparable, online, option, require_finite
 from reports.tables import Tables
-from reports.words import loss_text, spread
+from reports.words import listed, loss_text, spread
 
 QUESTION = "Does it matter that the hypergradient is of the validation loss, and how large must the validation batch be?"
 METHOD = (
@@ -125,14 +125,14 @@ def findings(estimates: Estimates) -> list[str]:
     ]
     if len(sizes) > 1:
         parts = [f"{loss_text(row.median)} ({row.size:.0f})" for row in sizes.itertuples(index=False)]
-        steady = "" if (np.diff(sizes["median"]) < 0).all() else "not "
-        sentences.append(f"By size of the validation batch: {', '.join(parts)}; {steady}falling throughout.")
+        steady = "falls" if (np.diff(sizes["median"]) < 0).all() else "does not fall"
+        sentences.append(f"By size of the validation batch it is {listed(parts)}: it {steady} throughout.")
     return sentences
 
 
 def published_rows(estimates: Estimates) -> list[list[str]]:
-    """Returns what can be read off the paper's figure: an order, no number."""
-    return [["Comparison", "Published"], *map(list, published.SOURCES)]
+    """Returns what can be read off the paper's figure, an order and no number; none where the task is another."""
+    return [["Comparison", "Published"], *map(list, published.SOURCES)] if estimates.about.papers_tasks else []
 
 
 def verdicts(estimates: Estimates) -> list[Verdict]:
