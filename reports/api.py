@@ -15,8 +15,8 @@ from bench.records.errors import BrokenFigureError
 from bench.records.files import ELSEWHERE, check_output, write_output
 from bench.records.spreadsheets import for_spreadsheets
 from reports import loading
-from reports.clocks import unlike_devices
 from reports.claims import CLAIMS, NOT_VALID, Verdict, not_tested
+from reports.clocks import unlike_devices
 from reports.document import write_pdf
 from reports.loading import Figure, UnknownFigureError
 from reports.output import check_writable

@@ -63,7 +63,7 @@ def _table(title: str, rows: Sequence[Standing], note: str) -> list[Table]:
 def _row(row: Standing) -> list[str]:
     budget = f"{row.budget:.3g} {UNITS.get(row.unit, row.unit)}{f' {REPLAYED}' if row.replayed else ''}"
     if row.is_void:
-        return [budget, row.task, "not valid: clocks disturbed", *["—"] * 4]
+        return [budget, row.task, "not valid", *["—"] * 4]
     if row.best is None:
         return [budget, row.task, "none returns a trained model", *["—"] * 4]
     best = row.best

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from reports.clocks import unlike_devices
 from reports.registry import FIGURES
 from reports.selection import MEASURED, ONLINE, void
 from reports.statistics import Estimate, median_of
@@ -80,6 +81,8 @@ def standings(tables: Tables) -> list[Standing]:
     found = []
     for key, group in runs.groupby(SAME, sort=True, dropna=False):
         valid = group[~group["experiment"].map(is_void)].drop_duplicates("run")
+        if unlike_devices(valid):  # seconds of one are not those of another
+            valid = valid[:0]
         found += [_standing(titles[key[3]], budget, group, valid, incumbents) for budget in _budgets(group)]
     return sorted(found, key=lambda row: (not row.is_timed, row.task, row.unit, row.budget))
 
