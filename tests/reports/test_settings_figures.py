@@ -60,7 +60,7 @@ def test_convergence_takes_the_weights_of_each_group(tmp_path):
     assert set(last["group"]) == {1, 2}
     text = " ".join(convergence.findings(estimates))
     assert "a factor of 100 apart end within a factor of 2 in group 1 and 2 in group 2" in text
-    assert "lowest median 0.1 at a meta-rate of 0.001" in text
+    assert "is lowest, 0.1, at a meta-rate of 0.001" in text
     convergence.draw(estimates)
 
 
