@@ -40,11 +40,13 @@ def held(moments: np.ndarray, values: np.ndarray, grid: np.ndarray, *, before: f
 
 
 def draw_curve(
-    axes: Axes, curve: pd.DataFrame, *, colour: str, marker: str = "", dashes: Any = "-", label: str | None = None
-) -> None:
-    """Draws one line with its band and a few marks, which tell lines apart in print; it has gaps where not finite."""
+    axes: Axes, curve: pd.DataFrame, *, colour: str, marker: str = "", dashes: Any = "-", label: str | None = None,
+    has_band: bool = True,
+) -> None:  # fmt: skip
+    """Draws one line, its band and a few marks, which tell lines apart in print; it has gaps where not finite."""
     curve = curve.replace(np.inf, np.nan)
     marks = (0.07, 0.23) if curve["median"].notna().any() else None  # of a line without points, matplotlib marks none
     axes.plot(curve["epoch"], curve["median"], color=colour, ls=dashes, lw=1.2, marker=marker, ms=3.5, mew=0.6,
               markevery=marks, label=label)  # fmt: skip
-    axes.fill_between(curve["epoch"], curve["low"], curve["high"], color=colour, alpha=0.12, lw=0)
+    if has_band:
+        axes.fill_between(curve["epoch"], curve["low"], curve["high"], color=colour, alpha=0.12, lw=0)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import pandas as pd
 
 from reports import published, words
-from reports.tables import Tables
 from reports.units import Units, units_of
 
 NONE_TRAINED = "No method selected a trained model within the budget."
@@ -25,10 +24,10 @@ class About(NamedTuple):
     """The runs' tasks, if all are the paper's own."""
 
 
-def about(tables: Tables, runs: pd.DataFrame) -> About:
+def about(runs: pd.DataFrame) -> About:
     """Describes the runs of a figure.  Raises `NoData` where they measure different things, which share no axis."""
     units = units_of(runs)
-    return About(words.setting(runs, tables.environments), words.stamp(runs), units, published.own_tasks(runs))
+    return About(words.setting(runs), words.stamp(runs), units, published.own_tasks(runs))
 
 
 @dataclass(frozen=True)

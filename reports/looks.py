@@ -27,8 +27,12 @@ PALETTES: Mapping[str, Sequence[str]] = {
 """After Okabe and Ito, and Tol, for colour-blind readers: in a palette, neighbours differ in lightness as well as in hue.
 
 The warm colours are of the methods under test alone.  The last palette is of families that have none."""
-OURS, OURS_BESIDE = PALETTES["online"][2], PALETTES["online"][5]
-"""The colours of figures about one setting of a method under test, and about two."""
+OURS = PALETTES["online"][2]
+"""The colour of figures about one setting of a method under test."""
+GREY = "#9A9A9A"
+"""What stands in a figure to be compared with, and is neither under test nor best."""
+MOST_COLOURS = 5
+"""How many methods of a figure have a colour at most; the others are grey."""
 MARKERS = ("o", "s", "^", "D", "v", "*", "P", "X", "h", "p", "d", "<", ">", "H", "8")
 SOLID: Any = "-"
 DASHES = (SOLID, (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (6, 1, 1, 1, 1, 1)))
@@ -106,6 +110,15 @@ def looks_of(methods: Iterable[Method]) -> Iterator[None]:
 def look(label: str) -> Look:
     """Returns the look of a method; outside of `looks_of`, or of an unknown one, what its label picks in no family."""
     return _looks.get().get(label) or assigned([Method(label, "")])[label]
+
+
+def emphasised(labels: Sequence[str], methods: Sequence[str], *, first: Sequence[str] = ()) -> dict[str, Look]:
+    """Returns looks of a figure's labels, given their methods': a few of `first` keep their colour, others are grey."""
+    coloured = list(dict.fromkeys(first))[:MOST_COLOURS]
+    return {
+        label: own if label in coloured else own._replace(colour=GREY)
+        for label, own in zip(labels, map(look, methods), strict=True)
+    }
 
 
 def assigned(methods: Iterable[Method]) -> dict[str, Look]:

@@ -55,7 +55,7 @@ RECOVERY = {"cifar10-resnet18": "20 to 60 epochs"}
 KICKED_TO, KICKED_AT = {"lr": 0.2}, (30, 50, 90, 180, 270)
 """What that kick sets, and at which epochs."""
 
-NORMS = {"lr": "1e2 to 1e4", "weight_decay": "1e3 to 4e5"}
+NORMS = {"lr": "100 to 10000", "weight_decay": "1000 to 4·10⁵"}
 """Ranges of the influence's norm by hyperparameter, over both tasks (figure 8)."""
 
 RESET: dict[str, dict[int, float]] = {"cifar10-resnet18": {1: 0.46, 100: 0.44, 1000: 0.425, 0: 0.39}}

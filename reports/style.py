@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import io
-import itertools
 import math
 import textwrap
 import warnings
@@ -29,10 +28,6 @@ from reports.selection import NoData
 
 LOG_MARGIN = 2.0
 COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
-COLUMN_BOXES, PAGE_BOXES = 12, 24
-"""How many boxes with names below them stand beside each other at most."""
-UPRIGHT_FROM, USUAL_BELOW = 1.5, 1.3
-"""From which length on names stand upright below boxes in a column, and how much a panel's height allows for, in inches."""
 STAMP = 6.0
 """The size of the line below a figure."""
 HANDLE, GAP, LINE, USUAL_ROWS = 2.8, 2.0, 1.75, 5
@@ -115,6 +110,23 @@ def panels(rows: int, columns: int, *, height: float, **options: Any) -> tuple[F
     return figure, stacked.reshape(rows, columns) if rows > 1 or options.get("squeeze") is False else stacked
 
 
+def small_panels(count: int, *, height: float, across: int = 4, **options: Any) -> tuple[Figure, list[Axes]]:
+    """Makes a figure of so many small panels, each about `height` inches high, `across` in a row; in a column, two at most.
+
+    A panel with others below it has no labels along x where these are shared, and a row that is not full ends early.
+    """
+    across = min(count, 2 if in_column() else across)
+    rows = math.ceil(count / across)
+    figure = Figure(figsize=(COLUMN_INCHES if in_column() else PAGE_INCHES, rows * height + 0.5))
+    grid = figure.subplots(rows, across, squeeze=False, **options)
+    found = list(grid.flat)
+    for axes in found[count:]:
+        axes.remove()
+    for axes in found[max(0, count - across) : count]:
+        axes.tick_params(axis="x", labelbottom=True)
+    return figure, found[:count]
+
+
 def log_scale(axes: Axes, *names: str) -> None:
     """Makes axes "x" or "y" logarithmic, with ticks at 1, 2, 5 where there is room, at powers of ten elsewhere.
 
@@ -145,6 +157,11 @@ def decimal(value: float, position: float | None = None) -> str:
     mantissa, exponent = map(float, f"{value:.2e}".split("e"))
     power = f"10{f'{exponent:.0f}'.translate(RAISED)}"
     return power if mantissa == 1 else f"{mantissa:g}·{power}"
+
+
+def two_digits(value: float) -> str:
+    """Returns a number to two digits, as `decimal` writes it."""
+    return decimal(float(f"{value:.2g}")) if math.isfinite(value) else "∞"
 
 
 def legend_above(
@@ -178,20 +195,6 @@ def widest(names: Iterable[str], size: float) -> float:
     """Returns the width of the widest of these names, in points."""
     font = FontProperties(family=plt.rcParams["font.family"], size=size)
     return max((text_to_path.get_text_width_height_descent(name, font, ismath=False)[0] for name in names), default=0.0)
-
-
-def below_boxes(names: Sequence[str], size: float | None = None) -> tuple[int, float]:
-    """Returns the angle of names below boxes, and how many inches higher than usual the panel has to be for them."""
-    long = widest(names, _points(size or plt.rcParams["xtick.labelsize"])) / 72
-    angle = 90 if in_column() and long > UPRIGHT_FROM else 30
-    return angle, max(0.0, long * math.sin(math.radians(angle)) - USUAL_BELOW)
-
-
-def rows_of(count: int) -> list[range]:
-    """Returns which of so many boxes stand in each row of a figure: as many in each, and no more than can be read."""
-    rows = math.ceil(count / (COLUMN_BOXES if in_column() else PAGE_BOXES))
-    bounds = [round(count * row / rows) for row in range(rows + 1)]
-    return [range(*pair) for pair in itertools.pairwise(bounds)]
 
 
 def stamp(figure: Figure, text: str) -> None:

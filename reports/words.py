@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -38,13 +37,14 @@ def differing_tasks(runs: pd.DataFrame) -> str:
     return f"{task_names(runs)} with different {listed(differing)}"
 
 
-def setting(runs: pd.DataFrame, environments: Sequence[Mapping[str, Any]]) -> str:
-    """Returns task, budget, search space, device and disturbed runs, for a caption."""
-    devices = ", ".join(sorted({str(environment.get("device_name")) for environment in environments}))
+def setting(runs: pd.DataFrame) -> str:
+    """Returns how much each run had, and disturbed runs, for a caption.
+
+    Task and space stand below every figure, and devices once in a report.
+    """
     disturbed = disturbed_runs(runs)
     note = f" {disturbed.capitalize()} (last page)." if disturbed else ""
-    start = f"initial values from the space “{spaces(runs)}”"
-    return f"Task {task_names(runs)}; {budgets(runs)} a run; {start}; device: {devices}.{note}"
+    return f"{budgets(runs)} a run.{note}"
 
 
 def stamp(runs: pd.DataFrame) -> str:

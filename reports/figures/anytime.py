@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,12 +15,13 @@ from matplotlib.lines import Line2D
 
 from reports import style
 from reports.curves import held
+from reports.ends import name_ends
 from reports.estimates import NONE_TRAINED, About, about, untrained_sentences
-from reports.looks import SOLID, Look, look
+from reports.looks import GREY, MOST_COLOURS, SOLID, Look, emphasised, look
 from reports.selection import ONLINE, NoData, comparable
 from reports.statistics import medians_of
 from reports.tables import Tables
-from reports.words import budget_unit, loss_text, spread
+from reports.words import budget_unit, loss_text, plural, spread
 
 QUESTION = "Which method should be used at which budget?"
 METHOD = (
@@ -31,6 +31,12 @@ METHOD = (
 POINTS = 200
 FIRST_FRACTION = 0.01
 """The part of the budget at which the axis begins."""
+RANGES_AT = (0.05, 0.1, 0.25, 0.5, 1.0)
+"""The parts of the budget at which intervals are drawn, and winners are found."""
+BEYOND = 1.08
+"""Where the axis ends, in budgets, so that intervals at the end are seen."""
+DECADE = 10
+"""The highest loss that is drawn over the lowest."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ def estimate(tables: Tables) -> Estimates:
     if not np.isfinite(curves["median"]).any():
         raise NoData("In no method did half of the runs select a model with a finite loss, so this figure is not drawn.")
     counts = runs.groupby("label").size()
-    return Estimates(curves, runs["unit"].iloc[0], int(counts.min()), int(counts.max()), about(tables, runs))
+    return Estimates(curves, runs["unit"].iloc[0], int(counts.min()), int(counts.max()), about(runs))
 
 
 def _selected(incumbents: pd.DataFrame | None, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -85,67 +91,97 @@ def _selected(incumbents: pd.DataFrame | None, grid: np.ndarray) -> tuple[np.nda
 
 
 def draw(estimates: Estimates) -> Figure:
-    """Draws a line for each method with its band; names stand beside where the lines end, the best below."""
-    count = estimates.curves["label"].nunique()
-    figure, axes = style.panels(1, 1, height=3.6 if style.in_column() else max(3.6, 0.125 * count + 0.6))
-    ends: list[tuple[float, str, str]] = []
-    kinds: dict[str, Any] = {}
-    for label, curve in estimates.curves.groupby("label"):
-        colour, marker, dashes, kind = _look(curve)
-        kinds.setdefault(kind, dashes)
-        axes.plot(curve["used"], curve["median"], color=colour, ls=dashes, lw=1.3, drawstyle="steps-post", ms=5,
-                  marker=marker if len(curve) == 1 else None)  # fmt: skip
-        axes.fill_between(curve["used"], curve["low"], curve["high"], color=colour, alpha=0.1, lw=0, step="post")
-        ends.append((curve["median"].iloc[-1], str(label), colour))
-    style.log_scale(axes, "x", "y")
-    finite = estimates.curves["median"].replace(np.inf, np.nan).dropna()
-    axes.set_ylim(0.93 * finite.min(), 1.05 * finite.max())
-    budget = estimates.curves["used"].max()
-    axes.set_xlim(FIRST_FRACTION * budget, budget)
+    """Draws a line for each method within the decade above the lowest loss; OHO and the winners in colour, with ranges at a
+    few budgets; names stand beside where the lines end, the best below.
+    """
+    table = _trained(estimates.curves)
+    curves = {str(label): curve for label, curve in estimates.curves.groupby("label")}
+    first = _first(table, estimates.curves)
+    looks = emphasised(list(curves), [curve["method_label"].iloc[0] for curve in curves.values()], first=first)
+    coloured = [label for label in first if looks[label].colour != GREY]
+    high = max(3.6, 0.125 * len(curves) + 0.6)
+    figure, axes = style.panels(1, 1, height=2.9 if style.in_column() else high)
+    for label in sorted(curves, key=coloured.__contains__):
+        _draw_line(axes, curves[label], looks[label], is_coloured=label in coloured)
+    for place, label in enumerate(coloured):
+        _draw_ranges(axes, curves[label], looks[label], shift=1 + 0.03 * (place - (len(coloured) - 1) / 2))
+    _set_scales(axes, estimates.curves, table)
     axes.set_xlabel(f"Budget used ({budget_unit(estimates.unit)})")
     axes.set_ylabel(estimates.about.units.axis("Test loss of the selected model"))
     axes.grid(visible=True, which="both", axis="both")
+    ends = [(curve["median"].iloc[-1], label, looks[label].colour) for label, curve in curves.items()]
     if style.in_column():
-        handles = [Line2D([], [], color=colour) for _, _, colour in sorted(ends)]
-        style.legend_above(figure, handles, [label for _, label, _ in sorted(ends)], columns=2, size=5)
+        _name_above(figure, [label for _, label, _ in sorted(ends) if label in coloured], looks)
     else:
-        _name_lines(axes, ends)
-    if len(kinds) > 1:
-        for kind, dashes in sorted(kinds.items()):
-            axes.plot([], [], color="black", ls=dashes, lw=1, label=kind)
-        axes.legend(loc="lower left", fontsize=6)
+        name_ends(axes, ends)
     style.stamp(figure, estimates.about.stamp)
     return figure
 
 
+def _trained(curves: pd.DataFrame) -> pd.DataFrame:
+    """Returns medians by budget (rows) and method, infinite where most runs had only the untrained model."""
+    trained = curves.assign(median=curves["median"].mask(curves["untrained"], np.inf))
+    return trained.pivot(index="used", columns="label", values="median")
+
+
+def _first(table: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
+    """Returns the methods that have a colour first: the winner at the end, the best of OHO, the other winners, all OHO."""
+    ended = table.iloc[-1].sort_values(kind="stable")
+    families = curves.drop_duplicates("label").set_index("label")["family"]
+    ours = [label for label in ended.index if families[label] == ONLINE]
+    rows = [_row(table, fraction * table.index[-1]) for fraction in reversed(RANGES_AT)]
+    winners = [str(row.idxmin()) for row in rows if np.isfinite(row).any()]
+    return list(dict.fromkeys([*winners[:1], *ours[:1], *winners, *ours]))[:MOST_COLOURS]
+
+
+def _row(table: pd.DataFrame, used: float) -> pd.Series:
+    return table.loc[table.index[np.searchsorted(table.index, used * (1 - 1e-9))]]
+
+
+def _draw_line(axes: Axes, curve: pd.DataFrame, own: Look, *, is_coloured: bool) -> None:
+    dashes, width = (own.dashes, 1.6) if is_coloured else (SOLID, 0.7)
+    marker = own.marker if len(curve) == 1 else None
+    axes.plot(curve["used"], curve["median"], color=own.colour, ls=dashes, lw=width, drawstyle="steps-post", ms=5,
+              marker=marker)  # fmt: skip
+
+
+def _draw_ranges(axes: Axes, curve: pd.DataFrame, own: Look, *, shift: float) -> None:
+    """Draws the interval at a few budgets, a little apart from those of other methods."""
+    budget = curve["used"].iloc[-1]
+    for fraction in RANGES_AT:
+        reached = curve[curve["used"] >= fraction * budget * (1 - 1e-9)]
+        row = reached.iloc[0]
+        if row["used"] > 1.05 * fraction * budget or not np.isfinite(row["median"]):
+            continue
+        place = fraction * shift * budget
+        axes.plot(place, row["median"], marker=own.marker, color=own.colour, ms=4, mec="white", mew=0.4, zorder=4)
+        if np.isfinite(row["low"]):
+            axes.vlines(place, row["low"], row["high"], color=own.colour, lw=0.9, zorder=3)
+
+
+def _set_scales(axes: Axes, curves: pd.DataFrame, table: pd.DataFrame) -> None:
+    """Shows the whole budget, and losses up to ten times the lowest."""
+    style.log_scale(axes, "x", "y")
+    finite = curves["median"].replace(np.inf, np.nan).dropna()
+    trained = table.to_numpy()[np.isfinite(table.to_numpy())]
+    lowest = trained.min() if len(trained) and trained.min() > 0 else finite.min()
+    axes.set_ylim(0.85 * min(lowest, finite.min()), min(DECADE * lowest, 1.05 * finite.max()))
+    budget = curves["used"].max()
+    axes.set_xlim(FIRST_FRACTION * budget, BEYOND * budget)
+
+
+def _name_above(figure: Figure, labels: list[str], looks: dict[str, Look]) -> None:
+    """Names the lines in colour, the best first, and says what the grey ones are."""
+    own = [looks[label] for label in labels]
+    handles = [Line2D([], [], color=o.colour, ls=o.dashes, lw=1.6, marker=o.marker, ms=4) for o in own]
+    if others := len(looks) - len(labels):
+        handles.append(Line2D([], [], color=GREY, lw=0.7))
+        labels = [*labels, plural(others, "other method")]
+    style.legend_above(figure, handles, labels, columns=2, size=6)
+
+
 def _look(curve: pd.DataFrame) -> Look:
     return look(curve["method_label"].iloc[0])
-
-
-def _name_lines(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
-    """Writes names in the order of the lines' ends, apart enough to be read, each tied to its line's end."""
-    low, high = np.log(axes.get_ylim())
-    ordered = sorted(ends)
-    wanted = [(np.log(end) - low) / (high - low) if 0 < end < np.inf else float(end > 0) for end, _, _ in ordered]
-    places = _apart(wanted, gap=min(0.062, 1 / max(1, len(ordered) - 1)))
-    for (_, label, colour), end, place in zip(ordered, wanted, places, strict=True):
-        tie = {"arrowstyle": "-", "color": colour, "lw": 0.5, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
-        axes.annotate(
-            label, (1, end), (1.04, place), xycoords="axes fraction", textcoords="axes fraction", va="center",
-            fontsize=6.5, color=colour, arrowprops=tie,
-        )  # fmt: skip
-
-
-def _apart(wanted: list[float], gap: float) -> list[float]:
-    """Returns places in [0, 1] in the same order, at least `gap` apart and otherwise near where they were wanted."""
-    places: list[float] = []
-    for want in wanted:
-        places.append(max(want, places[-1] + gap) if places else max(want, 0.0))
-    ceiling = 1.0
-    for index in reversed(range(len(places))):
-        places[index] = min(places[index], ceiling)
-        ceiling = places[index] - gap
-    return places
 
 
 def interactive(estimates: Estimates) -> go.Figure:
@@ -207,17 +243,22 @@ def _interval(low: float, high: float) -> str:
 
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
+    grey = " Others are grey; a name tied to no line ends above the axis, a decade high."
+    others = grey if _has_others(estimates) else ""
     return (
-        f"Test loss of the model each method has selected on validation by then: medians over {estimates.n} seeds or more, "
-        f"bands {spread(estimates.n, estimates.most, pointwise=True)}. {estimates.about.setting}"
+        f"Test loss of the model selected by then, medians over {estimates.n} seeds or more; in colour, OHO and the best "
+        f"methods at five budgets, there with {spread(estimates.n, estimates.most)}.{others} {estimates.about.setting}"
     )
+
+
+def _has_others(estimates: Estimates) -> bool:
+    return estimates.curves["label"].nunique() > len(_first(_trained(estimates.curves), estimates.curves))
 
 
 def findings(estimates: Estimates) -> list[str]:
     """Names the leader at a few budgets, and tells where the best of OHO is ahead of the best of the others."""
-    trained = estimates.curves.assign(median=estimates.curves["median"].mask(estimates.curves["untrained"], np.inf))
-    table = trained.pivot(index="used", columns="label", values="median")
-    families = trained.drop_duplicates("label").set_index("label")["family"]
+    table = _trained(estimates.curves)
+    families = estimates.curves.drop_duplicates("label").set_index("label")["family"]
     ours = [label for label in table if families[label] == ONLINE]
     others = [label for label in table if label not in ours]
     unit, last = budget_unit(estimates.unit), table.index[-1]
@@ -234,7 +275,7 @@ def findings(estimates: Estimates) -> list[str]:
 
 def _leader(table: pd.DataFrame, used: float, unit: str) -> str:
     """Names the two methods with the lowest losses of trained models at a budget; empty where one stands alone."""
-    row = table.loc[table.index[np.searchsorted(table.index, used * (1 - 1e-9))]]
+    row = _row(table, used)
     ordered = row[np.isfinite(row)].sort_values()
     if ordered.empty:
         return f"At {used:.3g} {unit} no method had selected a trained model."

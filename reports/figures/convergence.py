@@ -2,45 +2,52 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from reports import style
-from reports.boxes import summarise
 from reports.claims import Verdict, decided, not_tested
+from reports.curves import draw_curve, median_curves
 from reports.estimates import About, about, lowest
-from reports.looks import DASHES, MARKERS, PALETTES
+from reports.looks import DASHES
 from reports.selection import NoData, measured, online, option, require_finite
+from reports.strips import summarise
 from reports.tables import Tables
-from reports.words import listed, loss_text, spread
+from reports.words import listed, loss_text
 
 QUESTION = "Do learning rates forget where they started, and how much does the rate of their own steps matter?"
 METHOD = (
-    "A shows the learning rates of the weights of each group of layers where OHO starts from given ones. B shows the "
-    "test loss of the selected model where OHO starts from drawn values, at several meta-rates."
+    "The upper panels show the learning rates of the weights of each group of layers where OHO starts from given ones; the "
+    "lower ones the test loss of the present model where OHO starts from drawn values, at several meta-rates. The best "
+    "meta-rate is the one whose runs select the models with the lowest median test loss."
 )
-STARTS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"]
-OF_METHODS = [PALETTES["online"][place] for place in (2, 0, 3)]
-"""Colours of methods at several meta-rates, which have a label for each rate."""
+SHADES = ("#000000", "#0072B2", "#D55E00", "#E69F00", "#56B4E9")
+"""From the lowest to the highest start or meta-rate; of more than five, the inner ones share colours."""
 TOGETHER = 2.0
 """Within which factor learning rates have ended at the same value."""
 
 
 @dataclass(frozen=True)
 class Estimates:
-    """`paths` has a row for each run, evaluation and group of layers, `rates` one for each method and meta-rate."""
+    """`paths` has a row for each run, evaluation and group of layers, `losses` one for each method, meta-rate and
+    evaluation, and `rates` one for each method and meta-rate."""
 
     paths: pd.DataFrame
+    losses: pd.DataFrame
     rates: pd.DataFrame
     about: About
 
     @property
     def csv(self) -> pd.DataFrame:
-        """The data behind the figure: panel A, then panel B."""
-        return pd.concat([self.paths, self.rates], ignore_index=True)
+        """The data behind the figure: learning rates, loss curves, then final losses by meta-rate."""
+        return pd.concat([self.paths, self.losses, self.rates], ignore_index=True)
 
 
 def estimate(tables: Tables) -> Estimates:
@@ -54,56 +61,102 @@ def estimate(tables: Tables) -> Estimates:
         raise NoData("This figure needs OHO from given starts and OHO at several meta-rates, so it is not drawn.")
     require_finite(swept["test_loss"])
     rates = summarise(swept, ["method", "meta_rate"])
-    return Estimates(paths, rates, about(tables, runs))
+    recorded = tables.evaluations[["run", "epoch", "test_loss"]].merge(swept[["run", "method", "meta_rate"]], on="run")
+    losses = median_curves(recorded, ["method", "meta_rate"], "test_loss")
+    return Estimates(paths, losses, rates, about(runs))
 
 
 def _paths(runs: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFrame:
-    """Takes the weights of each group: sets are ordered weights and biases of group 0, of group 1, and so on."""
-    rows = [
-        {"run": run.run, "seed": run.seed, "start": run.start, "group": group, "step": record.step, "lr": rate}
-        for run in runs.itertuples()
-        for record in evaluations[evaluations["run"] == run.run].itertuples()
-        for group, rate in enumerate(np.atleast_1d(record.hyper_lr)[::2], start=1)
-    ]
+    """Takes the weights of each group: sets are ordered weights and biases of group 0, of group 1, and so on.
+
+    Before its first step, a run may have recorded one rate, which is that of all its sets.
+    """
+    rows = []
+    for run in runs.itertuples():
+        own = evaluations[evaluations["run"] == run.run]
+        rates = [np.atleast_1d(rate) for rate in own["hyper_lr"]]
+        sets = max(map(len, rates), default=0)
+        for step, found in zip(own["step"], rates, strict=True):
+            of_groups = (np.repeat(found, sets) if len(found) == 1 else found)[::2]
+            rows += [
+                {"run": run.run, "seed": run.seed, "start": run.start, "group": group, "step": step, "lr": rate}
+                for group, rate in enumerate(of_groups, start=1)
+            ]
     return pd.DataFrame(rows)
 
 
 def draw(estimates: Estimates) -> Figure:
-    """Draws learning rates over steps (A), and test loss over meta-rates (B)."""
-    figure, (left, right) = style.panels(1, 2, height=2.8, width_ratios=[1.5, 1])
-    starts = sorted(estimates.paths["start"].unique())
-    for (start, group, _), path in estimates.paths.groupby(["start", "group", "run"]):
-        colour, dashes = STARTS[starts.index(start) % len(STARTS)], DASHES[(group - 1) % len(DASHES)]
-        left.plot(path["step"], path["lr"], color=colour, ls=dashes, lw=1)
-    for start in starts:
-        left.plot([], [], color=STARTS[starts.index(start) % len(STARTS)], label=f"from {start:g}")
-    for group in sorted(estimates.paths["group"].unique()):
-        left.plot([], [], color="black", ls=DASHES[(group - 1) % len(DASHES)], lw=1, label=f"group {group}")
-    style.log_scale(left, "y")
-    left.set_xlabel("Steps")
-    left.set_ylabel("Learning rate of the weights")
-    left.set_title("A", loc="left")
-    left.legend(fontsize=6, ncols=2)
-    for place, (method, group) in enumerate(estimates.rates.groupby("method")):
-        colour = OF_METHODS[place % len(OF_METHODS)]
-        marker = MARKERS[place % len(MARKERS)]
-        right.plot(group["meta_rate"], group["median"], marker=marker, color=colour, lw=1, label=str(method))
-        right.vlines(group["meta_rate"], group["low"], group["high"], color=colour, lw=0.9)
-    style.log_scale(right, "x", "y")
-    right.set_xlabel("Meta-rate")
-    right.set_ylabel(estimates.about.units.axis("Final test loss"))
-    right.set_title("B", loc="left")
-    right.legend(fontsize=6)
+    """Draws learning rates over steps, a panel for each group of layers, above losses, a panel for each method."""
+    groups = sorted(estimates.paths["group"].unique())
+    methods = list(dict.fromkeys(estimates.rates["method"]))
+    figure, (above, below) = _panels(len(groups), len(methods))
+    starts, rates = (_looks(values) for values in (estimates.paths["start"], estimates.rates["meta_rate"]))
+    _draw_groups(above, estimates.paths, groups, starts)
+    _draw_methods(below, estimates, methods, rates)
+    handles = [Line2D([], [], color=colour, ls=dashes) for colour, dashes in (*starts.values(), *rates.values())]
+    names = [f"from {start:g}" for start in starts] + [f"meta-rate {style.decimal(rate)}" for rate in rates]
+    style.legend_above(figure, handles, names, columns=len(names), size=6.5)
     style.stamp(figure, estimates.about.stamp)
     return figure
 
 
+def _panels(*counts: int) -> tuple[Figure, list[list[Axes]]]:
+    """Returns two blocks of small panels, which share their axes within a block."""
+    across = min(max(counts), 2 if style.in_column() else 4)
+    rows = [math.ceil(count / across) for count in counts]
+    figure = Figure(figsize=(style.COLUMN_INCHES if style.in_column() else style.PAGE_INCHES, 1.65 * sum(rows) + 0.2))
+    grid = figure.subplots(sum(rows), across, squeeze=False)
+    blocks, start = [], 0
+    for count, height in zip(counts, rows, strict=True):
+        block = list(grid[start : start + height].flat)
+        for axes in block[count:]:
+            axes.remove()
+        for axes in block[1:count]:
+            axes.sharey(block[0])
+        blocks.append(block[:count])
+        start += height
+    return figure, blocks
+
+
+def _looks(values: pd.Series) -> dict[float, tuple[str, Any]]:
+    """Returns colour and dashes for each value, solid and black for the lowest."""
+    found = sorted(values.unique())
+    places = np.linspace(0, len(SHADES) - 1, len(found)) if len(found) > 1 else [0]
+    looks = enumerate(zip(found, places, strict=True))
+    return {value: (SHADES[round(place)], DASHES[number % len(DASHES)]) for number, (value, place) in looks}
+
+
+def _draw_groups(panels: list[Axes], paths: pd.DataFrame, groups: list[int], looks: dict[float, tuple[str, Any]]) -> None:
+    """Draws a thin line for each run."""
+    for axes, group in zip(panels, groups, strict=True):
+        for (start, _), path in paths[paths["group"] == group].groupby(["start", "run"]):
+            colour, dashes = looks[start]
+            axes.plot(path["step"], path["lr"], color=colour, ls=dashes, lw=0.9)
+        axes.set_title(f"Group {group}", fontsize=7.5, loc="left")
+        axes.set_xlabel("Steps")
+        style.log_scale(axes, "y")
+    panels[0].set_ylabel("Learning rate\nof the weights")
+
+
+def _draw_methods(
+    panels: list[Axes], estimates: Estimates, methods: list[str], looks: dict[float, tuple[str, Any]]
+) -> None:  # fmt: skip
+    """Draws medians over seeds."""
+    for axes, method in zip(panels, methods, strict=True):
+        for rate, curve in estimates.losses[estimates.losses["method"] == method].groupby("meta_rate"):
+            colour, dashes = looks[rate]
+            draw_curve(axes, curve, colour=colour, dashes=dashes, has_band=False)
+        axes.set_title(method, fontsize=7.5, loc="left")
+        axes.set_xlabel("Epochs")
+        style.log_scale(axes, "y")
+    panels[0].set_ylabel(estimates.about.units.axis("Test loss"))
+
+
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
-    runs = estimates.rates["n"]
     return (
-        f"A: learning rates of the weights of each group of layers over steps, one line per run. B: medians over "
-        f"{runs.min()} runs or more, with {spread(runs.min(), runs.max())}. {estimates.about.setting}"
+        "Above: learning rates of the weights of each group of layers, one line a run. Below: test loss of the present "
+        f"model, medians over {estimates.rates['n'].min()} runs or more. {estimates.about.setting}"
     )
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import published, style
 from reports.claims import Measured, Verdict, below, decided, not_tested, too_few
 from reports.estimates import NONE_TRAINED, RunEstimates, about, lowest, untrained_sentences
-from reports.looks import look
+from reports.looks import emphasised
 from reports.selection import NoData, comparable, online, untrained
 from reports.statistics import FEWEST_WITH_INTERVAL, interquartile_mean, median_of
+from reports.strips import Strip, by_seed, draw_strips, room
 from reports.tables import Tables
 from reports.words import loss_text, plural
 
@@ -53,7 +50,7 @@ def estimate(tables: Tables) -> RunEstimates:
             "is_papers": first["method"] in OF_CLAIM and published.has_training(runs.loc[group.index[0], "options"]),
         })  # fmt: skip
     summary = pd.DataFrame(rows).sort_values(["place", "label"], ignore_index=True)
-    return RunEstimates(data, summary, about(tables, runs))
+    return RunEstimates(data, summary, about(runs))
 
 
 def _published(run: pd.Series) -> float | None:
@@ -63,66 +60,40 @@ def _published(run: pd.Series) -> float | None:
 
 
 def draw(estimates: RunEstimates) -> Figure:
-    """Draws violins with every run as a point; the bar is the median, the hollow diamond the published median."""
-    summary = estimates.summary
-    rows = style.rows_of(len(summary))
-    angle, more = style.below_boxes(summary["label"])
-    figure, panels = style.panels(len(rows), 1, height=(2.9 + more) * len(rows), sharey=True, squeeze=False)
-    for axes, row in zip(panels.flat, rows, strict=True):
-        _draw_row(axes, summary.iloc[row.start : row.stop], estimates, angle)
+    """Draws every run as a point, the lowest medians on top, over a band from the lowest to the highest published one."""
+    summary = estimates.summary.sort_values(["median", "place", "label"])
+    looks = emphasised(list(summary["label"]), list(summary["method_label"]), first=_first(summary))
+    runs = dict(iter(estimates.runs.groupby("label")))
+    strips = [Strip(label, by_seed(runs[label], "test_loss"), looks[label].colour) for label in summary["label"]]
+    figure, axes = style.panels(1, 1, height=0.85 + room(len(strips)))
+    draw_strips(axes, strips)
+    for label, is_ours in zip(axes.get_yticklabels(), online(summary), strict=True):
+        label.set_fontweight("bold" if is_ours else "normal")
     if summary["published"].notna().any():
-        first = panels.flat[0]
-        first.plot([], [], "D", mfc="none", color="black", ms=5, label="published median (read by eye)")
-        first.legend(loc="upper right")
+        low, high = summary["published"].min(), summary["published"].max()
+        axes.axvspan(low, high, color="#E4E4E4", lw=0, zorder=0)
+        axes.annotate("published medians", (high, 1.0), (2, 1), xycoords=("data", "axes fraction"), va="bottom", ha="right",
+                      textcoords="offset points", fontsize=6, color="#666666")  # fmt: skip
+    axes.set_xlabel(estimates.about.units.axis("Final test loss"))
     style.stamp(figure, estimates.about.stamp)
     return figure
 
 
-def _draw_row(axes: Axes, methods: pd.DataFrame, estimates: RunEstimates, angle: int) -> None:
-    """Draws as many methods as stand beside each other, with the scale of all."""
-    summary = estimates.summary
-    log = summary["highest"].max() > 5 * summary["lowest"].min()
-    if log:
-        style.log_scale(axes, "y")
-    upright = {"rotation": 90} if len(methods) > 14 else {}
-    for position, row in enumerate(methods.itertuples()):
-        values = estimates.runs.loc[estimates.runs["label"] == row.label, "test_loss"].to_numpy(float)
-        _draw_method(axes, position, values, row, upright)
-    labels = [row.label for row in methods.itertuples()]
-    axes.set_xticks(range(len(methods)), labels, rotation=angle, ha="right", rotation_mode="anchor")
-    axes.margins(y=0.25 if upright else 0.1)
-    axes.set_ylabel(estimates.about.units.axis("Final test loss"))
-    axes.set_xlim(-0.6, len(methods) - 0.4)
-    axes.grid(visible=True, axis="y", which="both" if log else "major")
-
-
-def _draw_method(axes: Axes, position: int, values: np.ndarray, row: Any, text: dict[str, Any]) -> None:
-    finite, (colour, marker, *_) = values[np.isfinite(values)], look(row.method_label)
-    if len(np.unique(finite)) > 2:
-        sns.violinplot(
-            x=np.full(len(finite), position), y=finite, color=colour, alpha=0.3, inner=None, cut=0, width=0.75,
-            linewidth=0.8, native_scale=True, ax=axes,
-        )  # fmt: skip
-    offsets = np.linspace(-0.12, 0.12, len(finite)) if len(finite) > 1 else np.zeros(len(finite))
-    axes.plot(position + offsets, finite, marker=marker, ls="none", color=colour, ms=3, alpha=0.8, mew=0.4)
-    if np.isfinite(row.median):
-        axes.plot([position - 0.25, position + 0.25], [row.median] * 2, color="black", lw=1.6, solid_capstyle="butt")
-        top = (position, finite.max())
-        axes.annotate(loss_text(row.median), top, (0, 3), textcoords="offset points", ha="center", fontsize=6.5, **text)
-    if row.published is not None and np.isfinite(row.published):
-        axes.plot(position - 0.36, row.published, "D", mfc="none", color="black", ms=5)
-    if row.diverged:
-        top = (position, 1.0)
-        axes.annotate(f"{row.diverged} diverged", top, xycoords=("data", "axes fraction"), ha="center", fontsize=6.5)
+def _first(summary: pd.DataFrame) -> list[str]:
+    """Returns the methods that have a colour first: the best of the others, then those under test."""
+    is_ours = online(summary)
+    return [*summary.loc[~is_ours, "label"].head(1), *summary.loc[is_ours, "label"]]
 
 
 def caption(estimates: RunEstimates) -> str:
     """Says what the figure shows, with n, budget and device."""
     seeds = estimates.summary["n"]
     runs = plural(seeds.max(), "run") if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()} runs"
+    count = int(estimates.summary["diverged"].sum())
+    diverged = f" Of {plural(count, 'diverged run')}, what was selected before is shown." if count else ""
     return (
-        f"Final test loss of {runs} a method; each point is a run, the bar and the number above are its method's"
-        f" median. {estimates.about.setting}"
+        f"Final test loss of {runs} a method, each a point; thin lines join the runs of a seed, bars are medians; in bold, "
+        f"OHO.{diverged} {estimates.about.setting}"
     )
 
 
@@ -141,7 +112,7 @@ def findings(estimates: RunEstimates) -> list[str]:
             f"{best['label']}, the best of the others, with {_interval(best)}{_intervals(ours, best)}."
         )
     sentences += untrained_sentences(list(summary.loc[summary["untrained"], "label"]))
-    spread = summary[~summary["untrained"]]
+    spread = summary[~summary["untrained"] & np.isfinite(summary["median"])]
     spread = spread.assign(ratio=spread["highest"] / spread["lowest"]).dropna(subset="ratio").sort_values("ratio")
     if len(spread) > 1 and summary["n"].min() > 1:
         least, most = spread.iloc[0], spread.iloc[-1]

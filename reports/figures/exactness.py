@@ -8,15 +8,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
 
 from reports import style
-from reports.boxes import Box, draw_boxes, summarise
 from reports.curves import draw_curve, median_curves
 from reports.estimates import About, about, untrained_sentences
-from reports.looks import look
+from reports.looks import DASHES, Look, look
 from reports.selection import NoData, comparable, require_finite
+from reports.strips import Strip, by_seed, draw_strips, room, summarise
 from reports.tables import Tables
-from reports.words import HYPERPARAMETERS, MOST_LISTED, loss_text, spread
+from reports.words import HYPERPARAMETERS, MOST_LISTED, loss_text
 
 QUESTION = "How far are published and collapsed hypergradients from the derivative, and does it change the outcome?"
 METHOD = (
@@ -26,10 +28,7 @@ METHOD = (
     "checked against reverse-mode differentiation."
 )
 PREFIX = "scalar_hypergradient_error_"
-NAME = 6.0
-"""The size of names below boxes."""
-BESIDE_CURVES = 8
-"""How many boxes stand beside the panels of curves at most."""
+WRONG = "scalar_hypergradient_wrong_sign_lr"
 ROUNDING = 1e-12
 """Errors of methods that never exceed this are not drawn: they are exact."""
 
@@ -64,64 +63,94 @@ def estimate(tables: Tables) -> Estimates:
     data["name"] = data["name"].str.removeprefix(PREFIX)
     require_finite(data["error"], "error of its hypergradients")
     curves = median_curves(data, ["label", "method_label", "name"], "error")
-    wrong = wide.groupby("label")["scalar_hypergradient_wrong_sign_lr"].mean()
     summary = summarise(runs.assign(test_loss=runs["incumbent_test_loss"]), ["place", "method_label", "label"])
-    summary["wrong_sign"] = summary["label"].map(wrong)
     for name in HYPERPARAMETERS:
         errors = data[data["name"] == name].fillna({"error": np.inf}).groupby("label")["error"].median()
         summary[f"error_{name}"] = summary["label"].map(errors)
     kept = runs[["run", "label", "method", "seed", "incumbent_test_loss"]]
-    return Estimates(curves, kept, summary, about(tables, runs))
+    kept = kept.assign(wrong_sign=runs["run"].map(wide.groupby("run")[WRONG].mean()))
+    summary["wrong_sign"] = summary["label"].map(kept.groupby("label")["wrong_sign"].median())
+    return Estimates(curves, kept, summary, about(runs))
 
 
 def draw(estimates: Estimates) -> Figure:
-    """Draws errors over epochs by hyperparameter, and boxes of final losses."""
+    """Draws median errors over epochs by hyperparameter; shares of wrong signs and final losses as points."""
     labels = list(estimates.summary["label"])
-    is_wide = len(labels) > BESIDE_CURVES and not style.in_column()
-    angle, more = style.below_boxes(labels, size=NAME)
-    size = NAME if len(labels) <= style.PAGE_BOXES else 4.0
-    if is_wide:
-        angle, more = 90, style.widest(labels, size) / 72
-    height = 2.7 + more
-    figure, panels = _wide_panels(height) if is_wide else style.panels(1, 3, height=height, width_ratios=[1, 1, 1])
-    for letter, axes, (name, words) in zip("AB", panels, HYPERPARAMETERS.items(), strict=False):
-        of_name = estimates.curves[estimates.curves["name"] == name]
-        for (label, method_label), curve in of_name.groupby(["label", "method_label"], sort=False):
-            if curve["median"].max() > ROUNDING:
-                own = look(method_label)
-                draw_curve(axes, curve, colour=own.colour, marker=own.marker, dashes=own.dashes, label=str(label))
-        style.log_scale(axes, "y")
-        axes.set_title(f"{letter}  Of the {words}", loc="left")
-        axes.set_xlabel("Epochs")
-    panels[0].set_ylabel("Relative error of the hypergradient")
-    boxes = []
-    for place, row in enumerate(estimates.summary.itertuples()):
-        losses = estimates.runs.loc[estimates.runs["label"] == row.label, "incumbent_test_loss"].to_numpy(float)
-        own = look(row.method_label)
-        boxes.append(Box(place, losses, own.colour, own.marker))
-    draw_boxes(panels[2], boxes)
-    panels[2].set_xticks(range(len(labels)), labels, rotation=angle, ha="right", rotation_mode="anchor", fontsize=size)
-    panels[2].set_ylabel(estimates.about.units.axis("Final test loss"))
-    panels[2].set_title("C", loc="left")
-    style.legend_above(figure, *panels[0].get_legend_handles_labels(), columns=3, size=6.5)
+    looks = _looks(estimates)
+    figure, panels = _panels(len(labels))
+    for letter, (name, words) in zip("AB", HYPERPARAMETERS.items(), strict=False):
+        _draw_errors(panels[letter], estimates.curves[estimates.curves["name"] == name], looks)
+        panels[letter].set_title(f"{letter}  Of the {words}", loc="left")
+    panels["A"].set_ylabel("Relative error of\nthe hypergradient")
+    runs = dict(iter(estimates.runs.groupby("label")))
+    for letter, column in (("C", "wrong_sign"), ("D", "incumbent_test_loss")):
+        strips = [Strip(label, by_seed(runs[label], column), looks[label].colour) for label in labels]
+        if letter == "C":
+            draw_strips(panels[letter], strips, scale="linear", text="{:.0%}".format)
+        else:
+            draw_strips(panels[letter], strips)
+        panels[letter].set_title(letter, loc="left")
+    panels["C"].xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    panels["C"].set_xlabel("Wrong signs,\nof the learning rate")
+    panels["D"].set_xlabel(estimates.about.units.axis("Final test loss"))
+    if not style.in_column():
+        panels["D"].set_yticklabels([])
+    drawn = [label for label in labels if label in set(_wrong(estimates.curves)["label"])]
+    own = [looks[label] for label in drawn]
+    handles = [Line2D([], [], color=each.colour, ls=each.dashes, marker=each.marker, ms=3.5) for each in own]
+    if drawn:
+        style.legend_above(figure, handles, drawn, columns=3, size=6.5)
     style.stamp(figure, estimates.about.stamp)
     return figure
 
 
-def _wide_panels(height: float) -> tuple[Figure, list[Axes]]:
-    """Returns panels of which the third, with many boxes, has a row of its own of that height."""
-    figure = Figure(figsize=(style.PAGE_INCHES, 2.7 + height))
-    panels = figure.subplot_mosaic([["A", "B"], ["C", "C"]], height_ratios=[2.7, height])
-    return figure, [panels[letter] for letter in "ABC"]
+def _looks(estimates: Estimates) -> dict[str, Look]:
+    """Returns looks in which variants of one method share its colour and differ in dashes and marker."""
+    methods = estimates.runs.drop_duplicates("label").set_index("label")["method"]
+    found: dict[str, Look] = {}
+    for row in estimates.summary.itertuples():
+        before = [own for label, own in found.items() if methods[label] == methods[row.label]]
+        own = look(row.method_label)
+        if before:
+            own = own._replace(colour=before[0].colour, dashes=DASHES[len(before) % len(DASHES)])
+        found[row.label] = own
+    return found
+
+
+def _wrong(curves: pd.DataFrame) -> pd.DataFrame:
+    """Returns the curves of methods that are not exact."""
+    return curves[curves.groupby("label")["median"].transform("max") > ROUNDING]
+
+
+def _draw_errors(axes: Axes, curves: pd.DataFrame, looks: dict[str, Look]) -> None:
+    shown = _wrong(curves)
+    for label, curve in shown.groupby("label", sort=False):
+        own = looks[str(label)]
+        draw_curve(axes, curve, colour=own.colour, marker=own.marker, dashes=own.dashes, has_band=False)
+    if shown.empty:
+        axes.text(0.5, 0.5, "no error above rounding", transform=axes.transAxes, ha="center", va="center", fontsize=7)
+    else:
+        style.log_scale(axes, "y")
+    axes.set_xlabel("Epochs")
+
+
+def _panels(count: int) -> tuple[Figure, dict[str, Axes]]:
+    """Returns two panels of curves above two with a line for each of so many methods; in a column, all below each other."""
+    lines = 0.75 + room(count)
+    if style.in_column():
+        figure = Figure(figsize=(style.COLUMN_INCHES, 4.4 + 2 * lines))
+        return figure, figure.subplot_mosaic([[letter] for letter in "ABCD"], height_ratios=[1.9, 1.9, lines, lines])
+    figure = Figure(figsize=(style.PAGE_INCHES, 2.6 + lines))
+    return figure, figure.subplot_mosaic([["A", "B"], ["C", "D"]], height_ratios=[2.1, lines])
 
 
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
-    n, most = estimates.curves["n"].min(), estimates.curves["n"].max()
+    n = estimates.curves["n"].min()
     return (
-        f"A, B: relative error of the hypergradient over epochs, medians over {n} seeds or more "
-        f"with {spread(n, most, pointwise=True)}; methods without error are not on a logarithmic axis. C: final test "
-        f"loss: quartiles, median, and every run. {estimates.about.setting}"
+        f"A, B: relative error of the hypergradient, medians over {n} seeds or more; methods without error are not on a "
+        "logarithmic axis. C: share of steps and sets in which its sign is wrong. D: final test loss. Points are runs, "
+        f"thin lines join those of a seed, bars are medians. {estimates.about.setting}"
     )
 
 
@@ -145,6 +174,6 @@ def _first(summary: pd.DataFrame) -> str:
     beside = " and ".join(f"{loss_text(row.median)} ({row.label})" for row in exact.itertuples())
     return (
         f"Hypergradients of {worst['label']} with respect to the learning rate are off by {worst['error_lr']:.0%} of the "
-        f"exact ones (median) and have the wrong sign in {worst['wrong_sign']:.0%} of cases; its median final test loss is "
-        f"{loss_text(worst['median'])}{f', and with exact ones it is {beside}' if beside else ''}."
+        f"exact ones and have the wrong sign in {worst['wrong_sign']:.0%} of cases (medians); its median final test loss "
+        f"is {loss_text(worst['median'])}{f', and with exact ones it is {beside}' if beside else ''}."
     )

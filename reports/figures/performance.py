@@ -16,6 +16,7 @@ from reports.estimates import About, about, untrained_sentences
 from reports.looks import look
 from reports.selection import NoData, comparable, option, untrained
 from reports.statistics import at_most_from, median_of
+from reports.strips import write_beside
 from reports.tables import Tables
 from reports.words import listed, loss_text, plural, spread
 
@@ -90,7 +91,7 @@ def estimate(tables: Tables) -> Estimates:
     groups = data.groupby(["label", "target"], sort=False)
     summary = pd.DataFrame([_summary_row(label, target, group) for (label, target), group in groups])
     summary = summary.merge(_groups(tables, runs), on="label").sort_values("place", kind="stable", ignore_index=True)
-    return Estimates(data, summary, targets, about(tables, runs))
+    return Estimates(data, summary, targets, about(runs))
 
 
 def _textbook(runs: pd.DataFrame) -> dict[str, Target]:
@@ -201,19 +202,12 @@ def _draw_dots(axes: Axes, lines: list[str | dict[str, Any]]) -> None:
         axes.plot(min(row["seconds"], edge), place, ls="none", marker=">" if is_missed else marker, color=colour, ms=5,
                   mfc="none" if is_missed else colour, clip_on=False)  # fmt: skip
         trials = "–" if np.isinf(row["trials"]) else f"{row['trials']:.3g}"
-        _write_beside(axes, place, trials, f"{row['n'] - row['misses']}/{row['n']}", va="center", fontsize=6.5)
-    _write_beside(axes, -0.7, "trials", "runs", va="bottom", fontsize=6, color="#666666")
+        write_beside(axes, place, trials, f"{row['n'] - row['misses']}/{row['n']}", va="center", fontsize=6.5)
+    write_beside(axes, -0.7, "trials", "runs", va="bottom", fontsize=6, color="#666666")
     style.log_scale(axes, "x")
     axes.grid(visible=True, axis="x")
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
-
-
-def _write_beside(axes: Axes, place: float, *columns: str, **text: Any) -> None:
-    """Writes a line of columns at the right of a panel."""
-    for points, column in zip((28, 54), columns, strict=True):
-        axes.annotate(column, (1.0, place), (points, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
-                      ha="right", **text)  # fmt: skip
 
 
 def caption(estimates: Estimates) -> str:

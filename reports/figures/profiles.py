@@ -83,7 +83,7 @@ def estimate(tables: Tables) -> Estimates:
     tidy = ratios.stack().rename("ratio").reset_index()
     curves = pd.concat(rows, ignore_index=True)
     bad = [str(label) for label, group in runs.groupby("label", sort=False) if untrained(group)]
-    return Estimates(tidy, curves, bad, setting(runs, tables.environments), stamp(runs))
+    return Estimates(tidy, curves, bad, setting(runs), stamp(runs))
 
 
 def draw(estimates: Estimates) -> Figure:

@@ -6,11 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from reports import published, style
-from reports.boxes import Box, draw_boxes, summarise
 from reports.claims import Measured, Verdict, below
 from reports.estimates import NONE_TRAINED, RunEstimates, about, lowest
-from reports.looks import OURS
+from reports.looks import GREY, OURS
 from reports.selection import NoData, measured, option, require_finite
+from reports.strips import Strip, by_seed, draw_strips, room, summarise
 from reports.tables import Tables
 from reports.words import listed, loss_text
 
@@ -33,7 +33,7 @@ def estimate(tables: Tables) -> RunEstimates:
     data = data[["run", "task", "seed", "label", "every", "test_loss", "counted_seconds", "selected_step"]]
     summary = summarise(data, ["every"])
     order = summary["every"].replace(0, np.inf).sort_values().index
-    return RunEstimates(data, summary.loc[order].reset_index(drop=True), about(tables, runs))
+    return RunEstimates(data, summary.loc[order].reset_index(drop=True), about(runs))
 
 
 def _name(every: float) -> str:
@@ -41,17 +41,17 @@ def _name(every: float) -> str:
 
 
 def draw(estimates: RunEstimates) -> Figure:
-    """Draws a box for each number of steps."""
-    figure, axes = style.panels(1, 1, height=2.4)
-    every = estimates.summary["every"]
-    boxes = [
-        Box(place, estimates.runs.loc[estimates.runs["every"] == value, "test_loss"].to_numpy(float), OURS, "o")
-        for place, value in enumerate(every)
+    """Draws a line of points for each number of steps, the longest below."""
+    best = lowest(estimates.summary)
+    runs = dict(iter(estimates.runs.groupby("every")))
+    strips = [
+        Strip(_name(every), by_seed(runs[every], "test_loss"), GREY if best is None or every != best["every"] else OURS)
+        for every in estimates.summary["every"]
     ]
-    draw_boxes(axes, boxes)
-    axes.set_xticks(range(len(every)), [_name(value) for value in every])
-    axes.set_xlabel("Steps between two resets of the influence")
-    axes.set_ylabel(estimates.about.units.axis("Final test loss"))
+    figure, axes = style.panels(1, 1, height=1.0 + 1.3 * room(len(strips)))
+    draw_strips(axes, strips)
+    axes.set_xlabel(estimates.about.units.axis("Final test loss"))
+    axes.set_ylabel("Steps between resets")
     style.stamp(figure, estimates.about.stamp)
     return figure
 
@@ -60,8 +60,8 @@ def caption(estimates: RunEstimates) -> str:
     """Says what the figure shows, with n, budget and device."""
     n = estimates.summary["n"].min()
     return (
-        f"Final test loss by the number of steps after which the influence is forgotten, {n} runs or more each: quartiles, "
-        f"median, and every run. {estimates.about.setting}"
+        f"Final test loss by the number of steps after which the influence is forgotten, {n} runs or more each; thin lines "
+        f"join the runs of a seed, bars are medians, the lowest in colour. {estimates.about.setting}"
     )
 
 

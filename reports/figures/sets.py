@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import published, style
-from reports.boxes import Box, draw_boxes, summarise
 from reports.claims import Measured, Verdict, below
 from reports.estimates import NONE_TRAINED, RunEstimates, about, lowest
-from reports.looks import OURS, OURS_BESIDE
+from reports.looks import DASHES, OURS
 from reports.selection import NoData, measured, online, option, require_finite
+from reports.strips import summarise
 from reports.tables import Tables
 from reports.words import loss_text, plural
 
@@ -18,10 +19,13 @@ QUESTION = "Does it pay to give every layer, or every tensor, hyperparameters of
 METHOD = (
     "The runs differ in the number of sets that share a learning rate and an L2 coefficient; all take the same number "
     "of steps. Exact influence carries a tangent for each value; collapsed influence, the paper's, carries one for all, "
-    "which is cheap and biased. Boxes show losses, and the lines show counted seconds a run, on the right axis."
+    "which is cheap and biased."
 )
-INFLUENCES = {"exact": (OURS, -0.17, "o"), "collapsed": (OURS_BESIDE, 0.17, "s")}
-"""Colour, place beside the tick, and marker."""
+INFLUENCES = {"exact": (OURS, "o", DASHES[0]), "collapsed": ("#666666", "s", DASHES[1])}
+"""Colour, marker and dashes."""
+
+BEYOND = 1.6
+"""Where the axis of losses ends at the latest, over the highest median."""
 
 
 def estimate(tables: Tables) -> RunEstimates:
@@ -35,41 +39,55 @@ def estimate(tables: Tables) -> RunEstimates:
         raise NoData("This figure needs OHO runs with two or more numbers of sets, so it is not drawn.")
     require_finite(data["test_loss"])
     data = data[["run", "task", "seed", "label", "sets", "influence", "test_loss", "counted_seconds", "selected_step"]]
-    return RunEstimates(data, summarise(data, ["sets", "influence"]), about(tables, runs))
+    return RunEstimates(data, summarise(data, ["sets", "influence"]), about(runs))
 
 
 def draw(estimates: RunEstimates) -> Figure:
-    """Draws two boxes for each number of sets, and two lines of counted time."""
-    figure, axes = style.panels(1, 1, height=2.9)
-    clock = axes.twinx()
-    counts = sorted(estimates.runs["sets"].unique())
-    for influence, (colour, offset, marker) in INFLUENCES.items():
-        own = estimates.runs[estimates.runs["influence"] == influence]
-        places = {count: counts.index(count) + offset for count in sorted(own["sets"].unique())}
-        losses = {count: own.loc[own["sets"] == count, "test_loss"].to_numpy(float) for count in places}
-        draw_boxes(axes, [Box(places[count], losses[count], colour, marker) for count in places], width=0.28)
-        seconds = estimates.summary[estimates.summary["influence"] == influence].set_index("sets")["seconds"]
-        clock.plot(list(places.values()), [seconds[count] for count in places], "--", color=colour, lw=0.9)
-        axes.plot([], [], marker, color=colour, label=f"{influence} influence")
-    axes.plot([], [], "--", color="black", lw=0.9, label="counted seconds (right)")
-    clock.set_ylim(bottom=0)
-    clock.set_ylabel("Counted seconds a run")
-    clock.grid(visible=False)
-    clock.spines["right"].set_visible(True)
-    axes.set_xticks(range(len(counts)), [f"{count}" for count in counts])
-    axes.set_xlabel("Number of sets")
+    """Draws medians of loss against counted seconds, a line for each kind of influence, over every run as a small point."""
+    figure, axes = style.panels(1, 1, height=2.7)
+    for influence, (colour, marker, dashes) in INFLUENCES.items():
+        runs = estimates.runs[estimates.runs["influence"] == influence]
+        summary = estimates.summary[estimates.summary["influence"] == influence].sort_values("sets")
+        axes.plot(runs["counted_seconds"], runs["test_loss"], ls="none", marker=marker, color=colour, ms=3, alpha=0.45,
+                  mew=0)  # fmt: skip
+        shown = summary[np.isfinite(summary["median"])]
+        axes.plot(shown["seconds"], shown["median"], marker=marker, ls=dashes, color=colour, lw=1, ms=9, mec="white",
+                  mew=0.6, label=f"{influence} influence", zorder=3)  # fmt: skip
+        for row in shown.itertuples():
+            axes.annotate(f"{row.sets}", (row.seconds, row.median), va="center_baseline", ha="center", fontsize=6.5,
+                          color="white", fontweight="bold", zorder=4)  # fmt: skip
+    _set_scale(axes, estimates)
+    axes.margins(x=0.08)
+    axes.set_xlabel("Counted seconds a run")
     axes.set_ylabel(estimates.about.units.axis("Final test loss"))
-    style.legend_above(figure, *axes.get_legend_handles_labels(), columns=3)
+    style.legend_above(figure, *axes.get_legend_handles_labels(), columns=2)
     style.stamp(figure, estimates.about.stamp)
     return figure
+
+
+def _set_scale(axes: Axes, estimates: RunEstimates) -> None:
+    """Ends the axis above the medians; runs beyond stand at its edge."""
+    runs = estimates.runs[np.isfinite(estimates.runs["test_loss"])]
+    medians = estimates.summary["median"][np.isfinite(estimates.summary["median"])]
+    low, high = runs["test_loss"].min(), runs["test_loss"].max()
+    top = BEYOND * medians.max() if len(medians) and low > 0 else high
+    if low > 0 and min(top, high) > 5 * low:
+        style.log_scale(axes, "y")
+    if top >= high:
+        return
+    axes.set_ylim(0.9 * low, top)
+    for influence, far in runs[runs["test_loss"] > top].groupby("influence"):
+        axes.plot(far["counted_seconds"], [1.0] * len(far), ls="none", marker="^", mfc="none", ms=5, clip_on=False,
+                  mec=INFLUENCES[str(influence)][0], transform=axes.get_xaxis_transform())  # fmt: skip
 
 
 def caption(estimates: RunEstimates) -> str:
     """Says what the figure shows, with n, budget and device."""
     n = estimates.summary["n"].min()
     return (
-        f"Final test loss by number of sets, {n} runs or more each: quartiles, median, and every run; dashed, median "
-        f"counted seconds a run. With one set both kinds of influence are the same. {estimates.about.setting}"
+        f"Final test loss against counted seconds; large points, medians over {n} runs or more with their number of sets, "
+        "small ones, runs, with triangles beyond the axis. With one set both kinds of influence are the same. "
+        f"{estimates.about.setting}"
     )
 
 

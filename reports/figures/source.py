@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import published, style
-from reports.boxes import summarise
 from reports.claims import Measured, Verdict, below
 from reports.curves import draw_curve, median_curves
 from reports.estimates import About, about
 from reports.looks import DASHES
 from reports.selection import NoData, comparable, online, option, require_finite
+from reports.strips import summarise
 from reports.tables import Tables
-from reports.words import listed, loss_text, spread
+from reports.words import listed, loss_text
 
 QUESTION = "Does it matter that the hypergradient is of the validation loss, and how large must the validation batch be?"
 METHOD = (
@@ -30,17 +30,21 @@ SHADES = ["#F4A582", "#D6604D", "#B2182B", "#67001F"]
 """The larger the validation batch, the darker."""
 MOST_OF_A_PANEL, MOST_NAMES = 1.9, 7
 """How wide names may be within a panel, in inches, and how many."""
+OVERFITS, LAST = 1.1, 3
+"""A training overfits whose median loss is so many times its lowest at each of its last evaluations."""
 FIXED = ["#0072B2", "#56B4E9"]
 TRAINING = "#000000"
 
 
 @dataclass(frozen=True)
 class Estimates:
-    """`curves` has a row for each setting and evaluation, `summary` one for each setting with its final test loss.
+    """`lines` has a row for each run and evaluation, `curves` one for each setting and evaluation, with the median, and
+    `summary` one for each setting with its final test loss.
 
     Size 0 is a fixed setting, and NaN the training batch.
     """
 
+    lines: pd.DataFrame
     curves: pd.DataFrame
     summary: pd.DataFrame
     about: About
@@ -64,7 +68,7 @@ def estimate(tables: Tables) -> Estimates:
     sizes = runs.drop_duplicates("label").set_index("label")["size"]
     summary = summarise(runs, ["label"]).assign(size=lambda rows: rows["label"].map(sizes))
     summary = summary.sort_values(["size", "label"], ignore_index=True)
-    return Estimates(curves, summary, about(tables, runs))
+    return Estimates(data[["run", "label", "epoch", "test_loss"]], curves, summary, about(runs))
 
 
 def draw(estimates: Estimates) -> Figure:
@@ -75,14 +79,15 @@ def draw(estimates: Estimates) -> Figure:
     shades = dict(zip(sizes, itertools.cycle(SHADES[-len(sizes) :]), strict=False))
     fixed = dict(zip(summary.loc[summary["size"] == 0, "label"], itertools.cycle(FIXED), strict=False))
     training = dict.fromkeys(summary.loc[summary["size"].isna(), "label"], TRAINING)
-    _draw_panel(left, estimates.curves, dict(list(shades.items())[:1]), "-")
-    _draw_panel(left, estimates.curves, training, DASHES[1])
-    _draw_panel(right, estimates.curves, shades, "-")
-    _draw_panel(right, estimates.curves, fixed, DASHES[2])
-    for letter, axes in zip("AB", (left, right), strict=True):
-        axes.set_title(letter, loc="left")
+    _draw_panel(left, estimates, dict(list(shades.items())[:1]), "-")
+    _draw_panel(left, estimates, training, DASHES[1])
+    _draw_panel(right, estimates, shades, "-")
+    _draw_panel(right, estimates, fixed, DASHES[2])
+    for title, axes in zip(("A  Followed batch", "B  Size of the validation batch"), (left, right), strict=True):
+        axes.set_title(title, loc="left")
         axes.set_xlabel("Epochs")
         style.log_scale(axes, "y")
+        _end_above_medians(axes, estimates)
     _add_legends(figure, (left, right))
     left.set_ylabel(estimates.about.units.axis("Test loss of the present model"))
     style.stamp(figure, estimates.about.stamp)
@@ -100,16 +105,30 @@ def _add_legends(figure: Figure, panels: tuple[Axes, Axes]) -> None:
         style.legend_above(figure, list(handles.values()), list(handles), columns=4, size=6)
 
 
-def _draw_panel(axes: Axes, curves: pd.DataFrame, colours: dict[str, str], dashes: object) -> None:
+def _draw_panel(axes: Axes, estimates: Estimates, colours: dict[str, str], dashes: object) -> None:
+    """Draws every run as a thin line, and medians as thick ones."""
     for label, colour in colours.items():
-        draw_curve(axes, curves[curves["label"] == label], colour=colour, dashes=dashes, label=label)
+        for _, line in estimates.lines[estimates.lines["label"] == label].groupby("run"):
+            axes.plot(line["epoch"], line["test_loss"], color=colour, ls=dashes, lw=0.5, alpha=0.45)
+        curve = estimates.curves[estimates.curves["label"] == label]
+        draw_curve(axes, curve, colour=colour, dashes=dashes, label=label, has_band=False)
+
+
+def _end_above_medians(axes: Axes, estimates: Estimates) -> None:
+    """Ends the axis above the highest median, so that a run that diverges leaves it."""
+    medians, runs = estimates.curves["median"], estimates.lines["test_loss"].astype(float)
+    medians, runs = medians[np.isfinite(medians) & (medians > 0)], runs[np.isfinite(runs) & (runs > 0)]
+    if len(medians):
+        axes.set_ylim(0.9 * runs.min(), 1.6 * medians.max())
 
 
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
-    n, most = estimates.curves["n"].min(), estimates.curves["n"].max()
-    bands = spread(n, most, pointwise=True)
-    return f"Test loss over epochs: medians over {n} seeds or more, bands {bands}. {estimates.about.setting}"
+    n = estimates.curves["n"].min()
+    return (
+        f"Test loss of the present model: thin lines are runs, of which some leave the axis, thick ones medians over {n} "
+        f"seeds or more. {estimates.about.setting}"
+    )
 
 
 def findings(estimates: Estimates) -> list[str]:
@@ -127,7 +146,16 @@ def findings(estimates: Estimates) -> list[str]:
         parts = [f"{loss_text(row.median)} ({row.size:.0f})" for row in sizes.itertuples(index=False)]
         steady = "falls" if (np.diff(sizes["median"]) < 0).all() else "does not fall"
         sentences.append(f"By size of the validation batch it is {listed(parts)}: it {steady} throughout.")
-    return sentences
+    return sentences + _not_tested(estimates.curves)
+
+
+def _not_tested(curves: pd.DataFrame) -> list[str]:
+    """Says so where no training is long enough to overfit, which a hypergradient of the validation loss might prevent."""
+    lowest = curves.groupby("label")["median"].transform("min")
+    is_above = (curves["median"] > OVERFITS * lowest).groupby(curves["label"]).agg(lambda above: above.tail(LAST).all())
+    if is_above.any():
+        return []
+    return ["No training here overfits, so that whether a validation batch prevents it is not tested."]
 
 
 def published_rows(estimates: Estimates) -> list[list[str]]:

@@ -18,13 +18,13 @@ from reports.looks import look
 from reports.selection import measured, require_finite
 from reports.statistics import median
 from reports.tables import Tables
-from reports.words import HYPERPARAMETERS, first_few, spread
+from reports.words import HYPERPARAMETERS, first_few
 
 QUESTION = "How long is the derivative of the parameters with respect to a hyperparameter, and does it stay bounded?"
 METHOD = (
     "A and B show the Frobenius norm of the influence at each evaluation, over all sets. C, where it was recorded, shows "
-    "the cosines between the gradients of all pairs of some training batches at each evaluation, their mean against their "
-    "standard deviation; each line is a training, from its hollow mark to its full one."
+    "the cosines between the gradients of all pairs of some training batches, their mean against their standard deviation, "
+    "from the first evaluation to the last."
 )
 CORRELATIONS = {"mean": "scalar_gradient_correlation_mean", "deviation": "scalar_gradient_correlation_deviation"}
 BOUNDED = 10.0
@@ -56,7 +56,7 @@ def estimate(tables: Tables) -> Estimates:
     runs = measured(tables.runs)
     return Estimates(
         median_curves(data, ["label", "method_label", "name"], "norm"), _correlations(runs, tables.evaluations),
-        about(tables, runs),
+        about(runs),
     )  # fmt: skip
 
 
@@ -78,7 +78,8 @@ def draw(estimates: Estimates) -> Figure:
         of_name = estimates.curves[estimates.curves["name"] == name]
         for (label, method_label), curve in of_name.groupby(["label", "method_label"]):
             own = look(method_label)
-            draw_curve(axes, curve, colour=own.colour, marker=own.marker, dashes=own.dashes, label=str(label))
+            draw_curve(axes, curve, colour=own.colour, marker=own.marker, dashes=own.dashes, label=str(label),
+                       has_band=False)  # fmt: skip
         style.log_scale(axes, "y")
         axes.set_title(f"{letter}  By the {words}", loc="left")
         axes.set_xlabel("Epochs")
@@ -92,13 +93,16 @@ def draw(estimates: Estimates) -> Figure:
 
 
 def _draw_correlations(axes: Axes, correlations: pd.DataFrame) -> None:
+    """Draws an arrow for each method, from the first evaluation to the last."""
     for (label, method_label), path in correlations.groupby(["label", "method_label"]):
         colour, marker, *_ = look(method_label)
-        axes.plot(path["mean"], path["deviation"], color=colour, lw=0.5, alpha=0.35)
-        for place, face in ((0, "none"), (-1, colour)):
-            axes.plot(path["mean"].iloc[place], path["deviation"].iloc[place], marker=marker, mfc=face, mec=colour, ms=6,
-                      ls="none", label=str(label) if place else None)  # fmt: skip
-    axes.set_title("C", loc="left")
+        start, end = path.iloc[0], path.iloc[-1]
+        arrow = {"arrowstyle": "-|>", "color": colour, "lw": 1, "shrinkA": 0, "shrinkB": 3, "mutation_scale": 7}
+        axes.annotate("", (end["mean"], end["deviation"]), (start["mean"], start["deviation"]), arrowprops=arrow)
+        axes.plot(start["mean"], start["deviation"], marker=marker, mfc="none", mec=colour, ms=5, ls="none")
+        axes.plot(end["mean"], end["deviation"], marker=marker, color=colour, ms=5, ls="none", label=str(label))
+    axes.margins(0.15)
+    axes.set_title("C  Gradients alike", loc="left")
     axes.set_xlabel("Mean of the cosines")
     axes.set_ylabel("Standard deviation")
     axes.grid(visible=True, axis="both")
@@ -106,11 +110,11 @@ def _draw_correlations(axes: Axes, correlations: pd.DataFrame) -> None:
 
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
-    n, most = estimates.curves["n"].min(), estimates.curves["n"].max()
-    third = " C: medians over the same seeds." if len(estimates.correlations) else ""
+    n = estimates.curves["n"].min()
+    third = " C: medians over the same seeds, from first to last evaluation." if len(estimates.correlations) else ""
     return (
-        f"Norm of the influence over training: medians over {n} seeds or more, bands {spread(n, most, pointwise=True)}; a "
-        f"line ends where the norm is not finite.{third} {estimates.about.setting}"
+        f"Norm of the influence over training: medians over {n} seeds or more; a line ends where the norm is not finite."
+        f"{third} {estimates.about.setting}"
     )
 
 
@@ -132,7 +136,7 @@ def findings(estimates: Estimates) -> list[str]:
 def _range(estimates: Estimates, name: str) -> str:
     medians = estimates.curves.loc[estimates.curves["name"] == name, "median"]
     finite = medians[np.isfinite(medians)]
-    return f"{finite.min():.0e} to {finite.max():.0e}" if len(finite) else "not finite"
+    return f"{style.two_digits(finite.min())} to {style.two_digits(finite.max())}" if len(finite) else "not finite"
 
 
 def published_rows(estimates: Estimates) -> list[list[str]]:

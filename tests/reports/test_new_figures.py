@@ -9,6 +9,7 @@ from reports.api import build_figure
 from reports.figures import exactness, profiles, resiliency, source, tangents, transplant
 from reports.recovery import recovery
 from reports.statistics import performance_profile
+from reports.style import beyond_log_axes
 
 RECOVERIES = {
     "never outside": ([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], (0.0, 0.0)),
@@ -39,8 +40,10 @@ def test_resiliency_estimates(tmp_path):
     text = " ".join(resiliency.findings(estimates))
     assert "the median run recovers with fixed from none, with oho-global from 1, the slowest after 2 epochs." in text
     assert "lowest with oho-global in 1 of 1 shock" in text
-    assert set(estimates.curves["kick"]) == {"lr"}
-    assert len(resiliency.draw(estimates).axes) == 4
+    ratios = {label: curve["median"].tolist() for label, curve in estimates.curves.groupby("method_label")}
+    assert ratios == {"fixed": [1.0, *[3.0] * 6], "oho-global": [1.0, 3.0, *[1.0] * 5]}
+    (axes,) = resiliency.draw(estimates).axes
+    assert [text.get_text() for text in axes.texts] == ["0/3", "3/3"]
     assert len(resiliency.interactive(estimates).data) == 2
 
 
@@ -75,6 +78,7 @@ def test_source_orders_batch_sizes_and_tells_the_training_batch(tmp_path):
     text = " ".join(source.findings(estimates))
     assert "training batch, the median final test loss of the present model is 0.5, above that" in text
     assert "0.4 (20) and 0.3 (100): it falls throughout" in text
+    assert "No training here overfits" in text
     source.draw(estimates)
 
 
@@ -91,6 +95,24 @@ def test_exactness_tells_errors_and_losses(tmp_path):
     exactness.draw(estimates)
 
 
+def test_where_no_method_errs_the_figure_says_so(tmp_path):
+    points = [(0, 2.3, 0.1), (50, 0.5, 0.1), (100, 0.2, 0.1)]
+    runs = [("oho-global", {}, seed, None, points, errors(0.0, 0.0, 0.0)) for seed in (0, 1, 2)]
+    figure = exactness.draw(exactness.estimate(write_curves(tmp_path, "exactness", runs)))
+    assert [axes.texts[0].get_text() for axes in figure.axes[:2]] == ["no error above rounding"] * 2
+    assert beyond_log_axes(figure) == 0
+
+
+def test_variants_of_one_method_differ_in_dashes(tmp_path):
+    points = [(0, 2.3, 0.1), (100, 0.2, 0.1)]
+    runs = [("oho-published", {"label": label, "meta_rate": size}, 0, None, points, errors(size, size, 0.1))
+            for label, size in (("Published", 0.1), ("Published, full", 0.2))]  # fmt: skip
+    figure = exactness.draw(exactness.estimate(write_curves(tmp_path, "exactness", runs)))
+    one, other = figure.axes[0].get_lines()
+    assert one.get_color() == other.get_color()
+    assert one.get_linestyle() != other.get_linestyle()
+
+
 def test_transplant_groups_by_donor(tmp_path):
     def over(order):
         return {"order": order, "over": {**part_of("oho-global"), "label": "oho-global"}}
@@ -103,6 +125,8 @@ def test_transplant_groups_by_donor(tmp_path):
     assert estimates.summary[["order", "median"]].to_numpy().tolist() == [
         ["oho", 1.1], ["kept", 0.2], ["shuffled", 0.4], ["mean", 0.3],
     ]  # fmt: skip
+    kept = estimates.runs[estimates.runs["order"] == "kept"].sort_values("seed")
+    assert kept["difference"].tolist() == pytest.approx([0.1, -0.9, -1.9])
     transplant.draw(estimates)
 
 

@@ -17,6 +17,8 @@ from reports.statistics import at_most_from, interquartile_mean, median, median_
 from reports.tables import read_tables
 from reports.words import setting, stamp
 
+WORSE = ("step", "cosine", "exponential", "adam", "adamw", "momentum")
+
 
 def test_median_and_interquartile_mean_are_exact():
     assert median(np.array([3.0, 1.0, 2.0])) == 2.0
@@ -173,6 +175,16 @@ def test_anytime_estimates(tmp_path):
     assert "OHO is ahead of the best of 3 other methods at budgets of 1" in text
 
 
+def test_anytime_has_colours_for_oho_and_the_winners_alone(tmp_path):
+    """Of eight methods the best at the end and OHO; the axis ends a decade above the lowest loss."""
+    others = {("fixed", None): [[0.9, 0.1]]} | {(name, None): [[2.0, 1.5]] for name in WORSE}
+    write_folder(tmp_path, {("oho-global", None): [[0.8, 0.2]], **others})
+    axes = anytime.draw(anytime.estimate(read_tables(tmp_path))).axes[0]
+    bold = {text.get_text() for text in axes.texts if text.get_fontweight() == "bold"}
+    assert bold == {"Fixed", "Global OHO"}
+    assert axes.get_ylim()[1] == pytest.approx(1.0)
+
+
 def test_a_schedule_that_spans_the_budget_is_a_point(tmp_path):
     write_folder(tmp_path, LOSSES, spans_budget=True)
     estimates = anytime.estimate(read_tables(tmp_path))
@@ -184,7 +196,7 @@ def test_a_disturbed_run_is_shown_and_told(tmp_path):
     write_folder(tmp_path / "runs", LOSSES)
     ids = write_folder(tmp_path / "runs", {("fixed", None): LOSSES["fixed", None]}, invalid_because=["it slept"])
     tables = read_tables(tmp_path / "runs")
-    assert "In 3 of 3 runs the clock was disturbed" in setting(measured(tables.runs), tables.environments)
+    assert "In 3 of 3 runs the clock was disturbed" in setting(measured(tables.runs))
     problems = document._problems(tables.runs)
     assert all(identity in line for identity, line in zip(ids, problems, strict=True))
     assert all("not valid: it slept" in line for line in problems)
@@ -223,7 +235,7 @@ def test_where_seconds_are_not_the_budget_their_disturbance_is_told_wherever_the
     write_manifest(tmp_path, Manifest("both", (), {}, (identity,)))
     tables = read_tables(tmp_path)
     told = "In 1 of 1 runs the clock was disturbed: losses are valid, seconds are not (last page)."
-    assert told in setting(measured(tables.runs), tables.environments)
+    assert told in setting(measured(tables.runs))
     slept, changed = document._problems(tables.runs)
     assert slept.endswith("losses valid, seconds not: it slept")
     assert changed.endswith("resumed with: another commit (before, then abc)")
@@ -324,7 +336,7 @@ def test_a_copy_of_a_data_set_is_named_as_such(tmp_path):
     losses = {("fixed", None): [[0.3]], ("oho-global", None): [[0.2]]}
     write_folder(tmp_path, losses, environment={**ENVIRONMENT, "data": "CIFAR-10 (JPEG)"})
     tables = read_tables(tmp_path)
-    assert "Task digits-mlp on CIFAR-10 (JPEG);" in setting(measured(tables.runs), tables.environments)
+    assert stamp(measured(tables.runs)).startswith("digits-mlp on CIFAR-10 (JPEG);")
 
 
 def test_two_protocols_are_not_mixed(tmp_path):

@@ -58,6 +58,10 @@ def test_convergence_takes_the_weights_of_each_group(tmp_path):
     last = estimates.paths[estimates.paths["step"] == 100]
     assert sorted(last["lr"].round(6)) == [0.2, 0.4, 0.6, 1.2]
     assert set(last["group"]) == {1, 2}
+    first = estimates.paths[estimates.paths["step"] == 0]
+    assert len(first) == len(last)  # one recorded rate is that of all groups
+    curve = estimates.losses[(estimates.losses["method"] == "oho-global") & (estimates.losses["meta_rate"] == 1e-3)]
+    assert curve["median"].tolist() == [2.3, 0.1]
     text = " ".join(convergence.findings(estimates))
     assert "a factor of 100 apart end within a factor of 2 in group 1 and 2 in group 2" in text
     assert "is lowest, 0.1, at a meta-rate of 0.001" in text
@@ -69,7 +73,7 @@ def test_tangents_are_medians_and_end_where_they_are_not_finite(tmp_path):
             for seed, norm, late in ((0, 10.0, (None, 1.0)), (1, 20.0, (None, 1.0)), (2, 30.0, (7.0, 1.0)))]  # fmt: skip
     estimates = tangents.estimate(write_oho(tmp_path, "tangents", runs))
     assert estimates.curves.loc[estimates.curves["name"] == "lr", "median"].tolist() == [20.0, np.inf]
-    assert "2e+01 to 2e+01 with respect to the learning rate" in tangents.findings(estimates)[0]
+    assert "20 to 20 with respect to the learning rate" in tangents.findings(estimates)[0]
     tangents.draw(estimates)
 
 
@@ -85,7 +89,9 @@ def test_stability_takes_the_largest_norm_and_counts_explosions(tmp_path):
     assert line["median"].tolist() == [4.0, np.inf]
     assert line["exploded"].tolist() == [0, 2]
     assert "it is not finite in some runs from 1 on" in stability.findings(estimates)[0]
-    stability.draw(estimates)
+    axes = stability.draw(estimates).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["4", "1", "2/3"]
+    assert len(axes.get_lines()) == 2  # the cross
 
 
 @pytest.mark.parametrize("figure", ["convergence", "sets", "tangents", "stability", "reset"])

@@ -68,7 +68,7 @@ def test_values_that_an_axis_cannot_show_are_counted_below_it(tmp_path, monkeypa
     with figure_style(methods=tables.methods):
         drawn = figure.of("draw", figure.of("estimate", replace(tables, runs=one_below(tables.runs))))
         assert beyond_log_axes(drawn) == 1
-        low, high = drawn.axes[0].get_ylim()
+        low, high = drawn.axes[0].get_xlim()
     assert 0.04 < low < 0.1 < 0.8 < high < 2
     changed(monkeypatch, runs=one_below)
     build_report(results, tmp_path / "x.pdf")

@@ -33,7 +33,7 @@ def test_axes_and_tables_have_the_tasks_units(tmp_path):
     ids = [write_run(tmp_path, one, [incumbent(100, 0.5), evaluation(100, 0.5)]) for one in (spec, other)]
     write_manifest(tmp_path, Manifest("depth", ("distribution", "anytime"), {}, tuple(ids)))
     tables = read_tables(tmp_path)
-    assert distribution.draw(distribution.estimate(tables)).axes[0].get_ylabel() == "Final test loss\n(m²)"
+    assert distribution.draw(distribution.estimate(tables)).axes[0].get_xlabel() == "Final test loss\n(m²)"
     chart = anytime.interactive(anytime.estimate(tables))
     assert chart.layout.yaxis.title.text == "Test loss of the selected model (m²)"
     (table,) = _content(tables, [])["results"]
