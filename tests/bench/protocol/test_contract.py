@@ -15,7 +15,7 @@ ASKED_OF_ALL = {"test_a_saved_state_goes_on_bit_for_bit", "test_a_smaller_budget
 
 AVERAGED = {
     "fixed": "{name: fixed, average: 20}",
-    "population": "{name: population, members: 3, over: {name: fixed, optimizer: adam, average: {name: uniform, start: 5}}}",
+    "population": "{name: population, members: 3, over: {name: fixed, optimizer: adam, average: {name: uniform}}}",
     "oho-full": "{name: oho-full, meta_rate: 1e-3, average: 20, curvature_fraction: 0.25, update_every: 4}",
     "transplant": "{name: transplant, epochs: 4, over: {name: oho-global, meta_rate: 1e-3, average: schedule-free}}",
 }
