@@ -19,7 +19,7 @@ from reports.looks import assigned
 from reports.tables import read_tables
 
 GOLDEN = Path(__file__).parent / "golden" / "dashboard.json"
-HOSTILE = '</script><b>x | "y"'
+HOSTILE = "</script><b>x | \"y\""
 SECTIONS = [
     "Overview", "Any time", "Distributions", "Hyperparameters", "Resiliency", "Influence", "Cost",
     "Runs that failed or were disturbed",
@@ -268,7 +268,7 @@ def test_views_are_those_of_the_tracked_project_unless_another_is_named(everythi
 
 def test_labels_mean_nothing_to_markdown(views):
     trouble = panel_sections(views)[-1]["panels"][0]
-    assert '\\<b\\>x \\| "y"' in trouble["config"]["value"]
+    assert "\\<b\\>x \\| \"y\"" in trouble["config"]["value"]
 
 
 def test_names_of_views_have_no_symbols_and_filters_every_sign(tmp_path):
