@@ -78,7 +78,8 @@ def _largest(group: pd.DataFrame) -> dict[str, float]:
 
 
 def draw(estimates: Estimates) -> Figure:
-    """Draws a heat map for each hyperparameter: the darker, the larger the norm; cells with runs that exploded are crossed."""
+    """Draws a heat map for each hyperparameter: the darker, the larger the norm; cells with runs that exploded are crossed.
+    """
     meta_rates = estimates.cells["meta_rate"].nunique()
     figure, panels = style.panels(1, len(HYPERPARAMETERS), height=1.0 + 0.3 * meta_rates)
     for letter, axes, (name, words) in zip("AB", panels, HYPERPARAMETERS.items(), strict=True):
