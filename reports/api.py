@@ -15,6 +15,7 @@ from bench.records.errors import BrokenFigureError
 from bench.records.files import ELSEWHERE, check_output, write_output
 from bench.records.spreadsheets import for_spreadsheets
 from reports import loading
+from reports.claims import CLAIMS, NOT_VALID, Verdict, not_tested
 from reports.clocks import unlike_devices
 from reports.document import write_pdf
 from reports.loading import Figure, UnknownFigureError
@@ -89,7 +90,7 @@ def build_report(results: Path, output: Path, *, allow_mixed: bool = False) -> R
             failed += [made.section.caption] if made.is_broken else []
             files += _written(made, folder / f"{made.file_name}.pdf")
     write_pdf(tables, sections, output)
-    write_page(page, tables=tables, sections=sections, charts=charts)
+    write_page(page, tables=tables, sections=sections, charts=charts, results=results)
     return Report([output, page, *files], failed)
 
 
@@ -117,7 +118,7 @@ def _section(name: str, tables: Tables, results: Path, *, allow_mixed: bool) -> 
         return _Made(section, charts=[Chart(name, section, None)] if hasattr(figure.module, "interactive") else [])
     except BrokenFigureError as error:
         log.warning("%s", error)
-        section = Section.broken(title, error)
+        section = Section.broken(name, title, error)
         return _Made(section, charts=[Chart(name, section, None)], is_broken=True)
 
 
@@ -134,10 +135,10 @@ def _made(figure: Figure, tables: Tables, *, allow_mixed: bool) -> _Made:
         drawn: Any = figure.of("draw", estimates)
         invalid = void(own.runs)
         section = Section(
-            figure.entry.title, figure.question, figure.method,
+            figure.name, figure.entry.title, figure.question, figure.method,
             invalid or figure.of("findings", estimates, otherwise=[]),
             figure.of("caption", estimates, otherwise=""), None, figure.of("published_rows", estimates, otherwise=[]),
-            figure.entry.headline,
+            _verdicts(figure, estimates, invalid),
         )  # fmt: skip
         chart = figure.of("interactive", estimates)
         if reason := _wrong(drawn, section, chart):
@@ -154,6 +155,12 @@ def _made(figure: Figure, tables: Tables, *, allow_mixed: bool) -> _Made:
         section = replace(section, image=files["svg"].decode(), caption=caption)
         charts = [Chart(figure.name, section, chart_content(chart))] if chart else []
     return _Made(section, figure.file_name, charts, files)
+
+
+def _verdicts(figure: Figure, estimates: Any, invalid: list[str]) -> list[Verdict]:
+    """Returns a figure's verdicts on the paper's claims; of runs that are not valid, that they test none."""
+    claims = CLAIMS.get(figure.name, ())
+    return [not_tested(NOT_VALID)] * len(claims) if invalid else figure.of("verdicts", estimates) if claims else []
 
 
 def _not_shown(values: int) -> str:

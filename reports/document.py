@@ -18,9 +18,11 @@ from reports import published
 from reports.clocks import mixed_experiments, unlike_devices
 from reports.comparisons import compare, to_separate
 from reports.estimates import NONE_TRAINED
+from reports.front import HEADER, counted, decided_claims, tables_of
 from reports.registry import FIGURES
 from reports.section import Section
 from reports.selection import MEASURED, untrained, void
+from reports.standings import under_test
 from reports.statistics import FEWEST_WITH_INTERVAL, Estimate, interquartile_mean, median_of
 from reports.tables import Tables
 from reports.words import breakable, budgets, first_few, loss_text, plural, task_names
@@ -28,10 +30,9 @@ from reports.words import breakable, budgets, first_few, loss_text, plural, task
 TEMPLATE = Path(__file__).with_name("template.typ")
 ACCOUNTS = ("train", "hypergradient", "selection", "search", "setup", "evaluation", "tracking")
 """Accounts that the table of time names; it sums up the others."""
-UNBROKEN = ("provenance", "image", "source")
+UNBROKEN = ("provenance", "image", "source", "name", "figure")
 COMPARED_IN = {"performance", "distribution"}
 """Figures whose experiments ask whether the method under test is better than the others.  No other question is tested."""
-UNDER_TEST = ("oho-default", "oho-global")
 LISTED = 12
 """How many disturbed runs, and how many changed ones, are named one by one."""
 DISTURBED = "†"
@@ -42,13 +43,15 @@ def opening(tables: Tables, sections: list[Section]) -> dict[str, Any]:
     """Returns what PDF and page both begin with: title, date, the abstract's sentences, how many runs were measured."""
     runs = tables.runs.drop_duplicates("run")
     done = runs[runs["status"].isin(MEASURED)]
-    headlines = dict.fromkeys(finding for section in sections if section.headline for finding in section.findings[:1])
+    claims = decided_claims(sections)
     return {
         "title": "Hyperparameter optimization during training under equal budgets",
         "date": _newest(tables)[:10],
-        "abstract": list(dict.fromkeys([*void(tables.runs), *mixed_experiments(tables.runs), _compared(done), *headlines])),
+        "abstract": [*void(tables.runs), *mixed_experiments(tables.runs), _compared(done), counted(claims)],
         "planned": len(runs),
         "measured": len(done),
+        "standings": [table._asdict() for table in tables_of(tables)],
+        "claims": [claim._asdict() for claim in claims],
     }
 
 
@@ -58,17 +61,22 @@ def _newest(tables: Tables) -> str:
 
 def write_pdf(tables: Tables, sections: list[Section], output: Path) -> None:
     """Compiles the template with the report's content.  Raises `ReportError` where the file cannot be written."""
-    inputs = {_image(index): section.image for index, section in enumerate(sections) if section.image is not None}
-    folders: list[Any] = sorted({str(Path(file).parent) for file in tables.names.fonts.files})
     try:
-        pdf = typst.compile(
-            TEMPLATE.read_bytes(), sys_inputs={"content": json.dumps(_with_breaks(_content(tables, sections))), **inputs},
-            ignore_system_fonts=True, font_paths=folders,
-            timestamp=int(datetime.fromisoformat(_newest(tables)).timestamp()),
-        )  # fmt: skip
+        pdf = compiled(tables, sections)
     except typst.TypstError as error:
         raise ReportError(f"{output}: cannot be set ({' '.join(error.message.split())})") from None
     write_output(output, pdf)
+
+
+def compiled(tables: Tables, sections: list[Section], **options: Any) -> Any:
+    """Returns what typst makes of the report: a PDF or, with the options of `typst.compile`, the images of its pages."""
+    inputs = {_image(index): section.image for index, section in enumerate(sections) if section.image is not None}
+    folders: list[Any] = sorted({str(Path(file).parent) for file in tables.names.fonts.files})
+    return typst.compile(
+        TEMPLATE.read_bytes(), sys_inputs={"content": json.dumps(_with_breaks(_content(tables, sections))), **inputs},
+        ignore_system_fonts=True, font_paths=folders, timestamp=int(datetime.fromisoformat(_newest(tables)).timestamp()),
+        **options,
+    )  # fmt: skip
 
 
 def _content(tables: Tables, sections: list[Section]) -> dict[str, Any]:
@@ -77,15 +85,18 @@ def _content(tables: Tables, sections: list[Section]) -> dict[str, Any]:
     spared = done[done["shock"] == ""]  # those with a shock are compared with their twins, in their own section
     return {
         **opening(tables, sections),
+        "standing_header": HEADER,
         "sections": [_section(index, section) for index, section in enumerate(sections)],
         "results": [_group_table(experiment, group) for experiment, group in spared.groupby("experiment", sort=True)],
         "comparisons": [_comparison(name, group) for name, group in _asked(tables, spared)],
-        "ledger": _ledger(spared), "ledger_marked": _marked(spared),
+        "ledger": _ledger(spared),
+        "ledger_marked": _marked(spared),
         "provenance": _provenance(tables),
         "source": published.SOURCE,
         "problems": _problems(runs),
         "absent": _absent(tables),
-        "names": tables.names.listed(), "has_code_points": bool(tables.names.fonts.missing),
+        "names": tables.names.listed(),
+        "has_code_points": bool(tables.names.fonts.missing),
     }
 
 
@@ -118,7 +129,7 @@ def _section(index: int, section: Section) -> dict[str, Any]:
     return {
         "title": section.title, "question": section.question, "method": section.method,
         "findings": section.findings, "caption": section.caption, "image": image, "published": section.published,
-        "is_published": any(title.startswith("Published") for title in (section.published or [[]])[0]),
+        "is_published": section.is_published, "name": section.name,
     }  # fmt: skip
 
 
@@ -190,14 +201,7 @@ def _asked(tables: Tables, runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]
     groups = [(str(name), group) for name, group in runs.groupby("experiment", sort=True)]
     valid = [(name, group) for name, group in groups if not void(group) and not unlike_devices(group)]
     groups = [(name, group) for name, group in valid if name in named]
-    return [(name, group) for name, group in groups if _under_test(group) and group["label"].nunique() > 1]
-
-
-def _under_test(group: pd.DataFrame) -> str:
-    """Returns the label of the method under test: the first of UNDER_TEST that there is; empty where there is none."""
-    ordered = group.sort_values(["place", "label"], kind="stable")
-    candidates = (ordered.loc[ordered["method"] == name, "label"] for name in UNDER_TEST)
-    return next((str(labels.iloc[0]) for labels in candidates if len(labels)), "")
+    return [(name, group) for name, group in groups if under_test(group) and group["label"].nunique() > 1]
 
 
 def _comparison(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
@@ -205,7 +209,7 @@ def _comparison(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
     trained = [label for label, runs in group.groupby("label") if not untrained(runs)]
     if not trained:
         return {"experiment": experiment, "reference": "", "rows": [], "power": NONE_TRAINED, "unit": ""}
-    reference = _under_test(group)
+    reference = under_test(group)
     losses = {
         str(label): dict(zip(runs["seed"], runs["incumbent_test_loss"], strict=True))
         for label, runs in group.groupby("label")

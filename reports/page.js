@@ -11,9 +11,37 @@ const LOOK = {
   height: 540, margin: { l: 70, r: 20, t: 20, b: 60 }, hoverlabel: { bgcolor: "#fff", align: "left" },
   legend: { font: { size: 12 }, tracegroupgap: 0 },
 };
+// On narrow screens the legend is below, a name a line, and the chart is higher by as many lines.
+const NARROW = matchMedia("(max-width: 50rem)");
+const NAME_LINE = 20;
+
+function narrowLook(chart) {
+  const names = chart.data.filter(({ showlegend }) => showlegend !== false).length;
+  const plot = 340;
+  const legend = {
+    font: { size: 10 }, tracegroupgap: 0, orientation: "h", x: 0, y: -70 / plot, yanchor: "top", entrywidth: 1,
+    entrywidthmode: "fraction",
+  };
+  const margin = { l: 55, r: 10, t: 10, b: 80 + NAME_LINE * names };
+  return { ...LOOK, height: plot + 90 + NAME_LINE * names, margin, legend };
+}
 
 function drawCharts() {
-  for (const place of document.querySelectorAll("[data-chart]")) drawChart(place, data.charts[place.dataset.chart], 13, LOOK);
+  for (const place of document.querySelectorAll("[data-chart]")) {
+    const chart = data.charts[place.dataset.chart];
+    drawChart(place, chart, NARROW.matches ? 11 : 13, NARROW.matches ? narrowLook(chart) : LOOK);
+  }
+}
+
+// The library is kept compressed.
+async function loadCharts() {
+  const packed = document.getElementById("plotly").textContent;
+  if (!packed) return;
+  const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  document.head.append(element("script", { textContent: await new Response(stream).text() }));
+  drawCharts();
+  NARROW.addEventListener("change", drawCharts);
 }
 
 // A cell is null, a text, a number, or a pair: what to sort by and what to show.
@@ -109,7 +137,7 @@ function detail(identity) {
   const spec = element("pre", { className: "spec", tabIndex: 0 }, pretty(run.spec));
   return element("div", { className: "parts" },
     ...message(run),
-    element("div", {}, element("h3", {}, "Time"), ...accounts(run)),
+    element("div", {}, element("h3", {}, "Time"), ...accounts(run), records(identity)),
     element("div", {}, element("h3", {}, "Settings"), element("div", { className: "scroll" }, spec)),
     element("div", { className: "wide" }, ...log(run)));
 }
@@ -123,6 +151,12 @@ function message(run) {
   if (!text) return [];
   const lines = element("pre", { className: "message", tabIndex: 0 }, text);
   return [element("div", { className: "wide" }, element("h3", {}, "Message"), element("div", { className: "scroll" }, lines))];
+}
+
+// Links to what the results folder keeps, as long as page and folder keep their places.
+function records(identity) {
+  const links = data.files.map((name) => element("a", { href: `${data.records}/${identity}/${name}` }, name));
+  return element("p", { className: "note" }, "Kept: ", ...links.flatMap((link) => [link, " "]));
 }
 
 function accounts(run) {
@@ -168,5 +202,5 @@ function pretty(value, indent = "") {
   return `${open}\n${parts.map((part) => inner + part).join(",\n")}\n${indent}${close}`;
 }
 
-drawCharts();
 buildTable();
+loadCharts();

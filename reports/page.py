@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import itertools
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -20,7 +23,10 @@ from plotly.offline import get_plotlyjs
 
 from bench.records.durations import unit_name
 from bench.records.files import write_output
+from bench.records.names import file_name
 from reports.document import opening
+from reports.front import HEADER
+from reports.published import SOURCE
 from reports.section import Section
 from reports.selection import MEASURED
 from reports.tables import Tables
@@ -44,6 +50,16 @@ LOSSES = ("incumbent_test_loss", "incumbent_validation_loss")
 MEASURES = frozenset({*LOSSES, METRIC, "counted_seconds"})
 COUNTS = frozenset({"seed", "budget", "steps", "trials"})
 
+FILES = ("spec.json", "records.jsonl", "outcome.json")
+"""What the results folder keeps of a run."""
+CLAIM_HEADER = ("Claim of the paper", "Reproduced if", "Verdict", "Evidence", "Figure")
+CLAIM_NOTE = (
+    "Each is decided by the rule beside it: a claim is not reproduced if the rule does not hold, and not tested where the "
+    "runs cannot tell. Intervals are of 95 %, over seeds; below six runs there is none."
+)
+UNQUOTED = " <>/=:;,!?()[]{}*+-_.~@$|'"
+"""What an address of data may hold as it is, within quotation marks."""
+
 HINT = (
     '<p class="note">A click on a name hides it, a double click shows it alone; drawing a rectangle magnifies it, a double '
     "click in the chart shows all.</p>"
@@ -66,12 +82,15 @@ class Chart:
     content: Mapping[str, Any] | None
 
 
-def write_page(output: Path, *, tables: Tables, sections: list[Section], charts: list[Chart]) -> None:
-    """Writes the page.  Raises `ReportError` where the file cannot be written."""
+def write_page(
+    output: Path, *, tables: Tables, sections: list[Section], charts: list[Chart], results: Path
+) -> None:  # fmt: skip
+    """Writes the page, with links to what the folder of the results keeps of each run.  Raises `ReportError` where the
+    file cannot be written."""
     drawn = {chart.name: chart.content for chart in charts if chart.content is not None}
     data = {
         "digits": DIGITS, "columns": columns(tables.runs), "rows": rows(tables.names.restored(tables.runs)),
-        "runs": details(tables), "charts": drawn,
+        "runs": details(tables), "charts": drawn, "records": _address(results, output.parent), "files": FILES,
     }  # fmt: skip
     start = opening(tables, sections)
     pdf = output.with_suffix(".pdf").name
@@ -79,8 +98,9 @@ def write_page(output: Path, *, tables: Tables, sections: list[Section], charts:
         title=escape(start["title"]), date=escape(start["date"]), pdf=escape(pdf), pdf_address=escape(quote(pdf)),
         abstract=escape(" ".join(start["abstract"])), measured=start["measured"], planned=start["planned"],
         losses=escape(_losses(tables.runs)),
-        charts="\n".join(_chart_element(chart) for chart in charts), data=embedded(data),
-        plotly=get_plotlyjs() if drawn else "",
+        front="\n".join(front_elements(start)), contents="\n".join(_entry(section) for section in sections),
+        figures="\n".join(_element(section, section.name in drawn) for section in sections), data=embedded(data),
+        plotly=compressed(get_plotlyjs()) if drawn else "",
         script="".join(path.read_text(encoding="utf-8") for path in (CHARTS, SCRIPT)),
     )  # fmt: skip
     write_output(output, page.encode())
@@ -241,13 +261,89 @@ def chart_content(figure: go.Figure) -> dict[str, Any]:
     return {"data": rounded(content["data"]), "layout": content["layout"]}
 
 
-def _chart_element(chart: Chart) -> str:
-    section = chart.section
-    heading = f"<h2>{escape(section.title)}</h2>\n<p>{escape(section.question)}</p>"
-    if chart.content is None:
-        body = f'<p class="absent">{escape(section.caption)}</p>'
-    else:
-        name = escape(chart.name)
-        plot = f'<div class="plot" id="chart-{name}" data-chart="{name}"></div>'
-        body = f"<figure>{plot}\n<figcaption>{escape(section.caption)}</figcaption></figure>\n{HINT}"
-    return f"<section>\n{heading}\n{body}\n</section>"
+def compressed(text: str) -> str:
+    """Returns a text as gzip in base64, a third of its size, which the page's script unpacks."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def _address(folder: Path, page: Path) -> str:
+    """Returns the address of a folder as the page has to write it."""
+    return quote(Path(os.path.relpath(folder.resolve(), page.resolve())).as_posix())
+
+
+def front_elements(start: Mapping[str, Any]) -> list[str]:
+    """Returns the tables that the page begins with: who is best, and what becomes of the paper's claims."""
+    titles = {table["title"]: _table(HEADER, table["rows"], f"{table['title']}: which method is best at which budget. "
+                                     f"{table['notes']}") for table in start["standings"]}  # fmt: skip
+    rows = [
+        [each["claim"], each["rule"], each["outcome"], each["evidence"], _link(each["figure"])] for each in start["claims"]
+    ]
+    claims = _table(CLAIM_HEADER, rows, "What becomes of the paper's claims. " + CLAIM_NOTE)
+    return [*titles.values(), claims]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str | Link]], caption: str) -> str:
+    """Returns a table that scrolls by itself where the window is narrow."""
+    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in header)
+    body = "\n".join(f"<tr>{''.join(f'<td>{_html(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    label = escape(caption.split(".")[0])
+    return (
+        f'<figure><figcaption>{escape(caption)}</figcaption>\n<div class="scroll" role="region" aria-label="{label}" '
+        f'tabindex="0"><table class="plain" aria-label="{label}">\n<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>'
+        "</table></div></figure>"
+    )
+
+
+class Link(NamedTuple):
+    """A cell of a table that leads to a figure's section."""
+
+    figure: str
+
+
+def _link(figure: str) -> Link | str:
+    return Link(figure) if figure else "—"
+
+
+def _html(cell: str | Link) -> str:
+    return f'<a href="#{_place(cell.figure)}">{escape(cell.figure)}</a>' if isinstance(cell, Link) else escape(cell)
+
+
+def _place(name: str) -> str:
+    """Returns the id of a section's element."""
+    return escape(f"section-{file_name(name)}")
+
+
+def _entry(section: Section) -> str:
+    return f'<li><a href="#{_place(section.name)}">{escape(section.title)}</a></li>'
+
+
+def _element(section: Section, is_chart: bool) -> str:
+    """Returns a section's element: its sentences and its figure, as a chart where there is one."""
+    place, texts = _place(section.name), []
+    for title, text in (("How measured", section.method), ("What we see", " ".join(section.findings))):
+        texts += [f"<p><strong>{title}.</strong> {escape(text)}</p>"] if text else []
+    table = ""
+    if section.published:
+        caption = f"Ours beside the published values ({SOURCE})." if section.is_published else "The numbers of this figure."
+        table = _table(section.published[0], section.published[1:], caption)
+        if not section.is_published:
+            table = f"<details><summary>Numbers</summary>{table}</details>"
+    body = [f'<h2 id="{place}-title">{escape(section.title)}</h2>', f"<p>{escape(section.question)}</p>",
+            _figure(section, is_chart), *texts, table]  # fmt: skip
+    return f'<section id="{place}" aria-labelledby="{place}-title">\n' + "\n".join(filter(None, body)) + "\n</section>"
+
+
+def _figure(section: Section, is_chart: bool) -> str:
+    if section.image is None:
+        return f'<p class="absent">{escape(section.caption)}</p>'
+    caption = f"<figcaption>{escape(section.caption)}</figcaption>"
+    if is_chart:
+        name = escape(section.name)
+        label = escape(f"Chart: {section.title}")
+        return (
+            f'<figure><div class="plot" id="chart-{escape(file_name(section.name))}" data-chart="{name}" role="group" '
+            f'aria-label="{label}"></div>\n{caption}</figure>\n{HINT}'
+        )
+    drawing = quote(section.image[section.image.index("<svg") :], safe=UNQUOTED)
+    image = f'<img alt="{escape(section.title)}" src="data:image/svg+xml,{drawing}">'
+    return f'<figure><div class="scroll">{image}</div>\n{caption}</figure>'

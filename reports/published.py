@@ -5,7 +5,7 @@ A value stands beside ours only where the task is the paper's own: its network o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -52,6 +52,9 @@ SOURCES = (
 RECOVERY = {"cifar10-resnet18": "20 to 60 epochs"}
 """How soon OHO recovers from a kick of the learning rate, by task (figure 7, in words)."""
 
+KICKED_TO, KICKED_AT = {"lr": 0.2}, (30, 50, 90, 180, 270)
+"""What that kick sets, and at which epochs."""
+
 NORMS = {"lr": "100 to 10000", "weight_decay": "1000 to 4·10⁵"}
 """Ranges of the influence's norm by hyperparameter, over both tasks (figure 8)."""
 
@@ -82,6 +85,11 @@ def has_task(task: Mapping[str, Any], data: object) -> bool:
     if name not in TASKS or task.get("drift") or (isinstance(data, str) and data != TASKS[name]):
         return False
     return all(task.get(option, usual) == usual for option, usual in NETWORKS[name].items())
+
+
+def has_shock(events: Sequence[Mapping[str, Any]]) -> bool:
+    """Returns whether these events are the paper's kick of the learning rate, and nothing else."""
+    return len(events) == 1 and events[0].get("set") == KICKED_TO and events[0]["epoch"] in KICKED_AT
 
 
 def own_tasks(runs: pd.DataFrame) -> frozenset[str]:

@@ -27,9 +27,11 @@ class FigureEntry:
 
         QUESTION, METHOD            what the figure asks, and how that is measured: the first sentences of its section
         caption(estimates)          returns what stands below the figure
-        findings(estimates)         returns sentences on what is seen; the first of each `headline` stands in the abstract
+        findings(estimates)         returns sentences on what is seen
         published_rows(estimates)   returns header and rows of a table with the published values beside ours
         interactive(estimates)      returns a Plotly chart for the page, or None
+
+    and one of ours `verdicts(estimates)`, which returns a verdict for each of the claims that `reports.claims` has of it.
 
     Where it cannot be drawn, `estimate` raises `reports.selection.NoData` with the sentence to print.
     """
@@ -37,9 +39,10 @@ class FigureEntry:
     description: str
     title: str
     module: str
-    headline: bool = False
     in_seconds: bool = False
     """Whether it shows seconds, whatever the budget: it is then not drawn of unlike devices (`reports.clocks`)."""
+    compares: bool = False
+    """Whether methods are compared in it as they are, so that the first page says which was best in its experiments."""
 
 
 FIGURES: dict[str, FigureEntry] = {
@@ -47,14 +50,14 @@ FIGURES: dict[str, FigureEntry] = {
         "final test loss over random initial hyperparameters (paper, figure 1)",
         "Final test loss over random initial hyperparameters",
         "reports.figures.distribution",
-        headline=True,
+        compares=True,
     ),
     "performance": FigureEntry(
         "trials and counted time a search needs to reach Global OHO (paper, figure 2)",
         "Trials and counted time to reach Global OHO",
         "reports.figures.performance",
-        headline=True,
         in_seconds=True,
+        compares=True,
     ),
     "convergence": FigureEntry(
         "learning rates from several starts, test loss at several meta-rates (paper, figure 3)",
@@ -76,7 +79,7 @@ FIGURES: dict[str, FigureEntry] = {
         "what shocks in the middle of training do, and how long it takes to recover (paper, figure 7)",
         "Recovering from shocks",
         "reports.figures.resiliency",
-        headline=True,
+        compares=True,
     ),
     "tangents": FigureEntry(
         "norms of the influence and correlations of gradients over training (paper, figure 8)",
@@ -97,23 +100,22 @@ FIGURES: dict[str, FigureEntry] = {
         "test loss of the selected model against the budget used, all methods",
         "What each method returns at any budget",
         "reports.figures.anytime",
-        headline=True,
+        compares=True,
     ),
     "profiles": FigureEntry(
         "how often each method is within a factor of the best, over tasks and seeds",
         "How often each method is near the best",
         "reports.figures.profiles",
+        compares=True,
     ),
     "exactness": FigureEntry(
         "errors of published and exact hypergradients, and what they do to the loss",
         "What exactness is worth",
         "reports.figures.exactness",
-        headline=True,
     ),
     "transplant": FigureEntry(
         "OHO's schedule on other seeds: kept, shuffled, averaged",
         "How much is schedule, how much is following the run",
         "reports.figures.transplant",
-        headline=True,
     ),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bench.records.errors import BrokenFigureError
+from reports.claims import Verdict
 from reports.loading import Figure
 
 
@@ -12,6 +13,7 @@ from reports.loading import Figure
 class Section:
     """Title, sentences and image (SVG) of a figure.  `image` is None where `caption` says why there is no figure."""
 
+    name: str
     title: str
     question: str
     method: str
@@ -20,15 +22,20 @@ class Section:
     image: str | None
     published: list[list[str]] = field(default_factory=list)
     """Header and rows of ours beside the published values; empty where there are none."""
-    headline: bool = False
-    """Whether its first finding stands in the abstract."""
+    verdicts: list[Verdict] = field(default_factory=list)
+    """Those on the paper's claims, in the order of `reports.claims.CLAIMS`; none where it could not decide them."""
+
+    @property
+    def is_published(self) -> bool:
+        """Whether its table sets the paper's values beside ours."""
+        return any(title.startswith("Published") for title in (self.published or [[]])[0])
 
     @classmethod
     def empty(cls, figure: Figure, reason: str) -> Section:
         """Returns the section of a figure that cannot be drawn."""
-        return cls(figure.entry.title, figure.question, figure.method, [], reason, None)
+        return cls(figure.name, figure.entry.title, figure.question, figure.method, [], reason, None)
 
     @classmethod
-    def broken(cls, title: str, error: BrokenFigureError) -> Section:
+    def broken(cls, name: str, title: str, error: BrokenFigureError) -> Section:
         """Returns the section of a figure that fails."""
-        return cls(title, "", "", [], f"This figure could not be made. {error}", None)
+        return cls(name, title, "", "", [], f"This figure could not be made. {error}", None)

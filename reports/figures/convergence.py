@@ -13,13 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reports import style
+from reports.claims import Verdict, decided, not_tested
 from reports.curves import draw_curve, median_curves
 from reports.estimates import About, about, lowest
 from reports.looks import DASHES
 from reports.selection import NoData, measured, online, option, require_finite
 from reports.strips import summarise
 from reports.tables import Tables
-from reports.words import loss_text
+from reports.words import listed, loss_text
 
 QUESTION = "Do learning rates forget where they started, and how much does the rate of their own steps matter?"
 METHOD = (
@@ -29,6 +30,8 @@ METHOD = (
 )
 SHADES = ("#000000", "#0072B2", "#D55E00", "#E69F00", "#56B4E9")
 """From the lowest to the highest start or meta-rate; of more than five, the inner ones share colours."""
+TOGETHER = 2.0
+"""Within which factor learning rates have ended at the same value."""
 
 
 @dataclass(frozen=True)
@@ -162,15 +165,28 @@ def findings(estimates: Estimates) -> list[str]:
     starts = estimates.paths["start"]
     last = estimates.paths[estimates.paths["step"] == estimates.paths["step"].max()]
     spreads = last.groupby("group")["lr"].agg(lambda rates: rates.max() / rates.min() if rates.min() > 0 else np.inf)
+    ends = listed([f"{spread:.3g} in group {group}" for group, spread in spreads.items()])
     sentences = [
-        f"Learning rates that start a factor of {starts.max() / starts.min():.3g} apart end within factors of "
-        f"{', '.join(f'{spread:.3g}' for spread in spreads)} in groups {', '.join(map(str, spreads.index))}."
+        f"Learning rates that start a factor of {starts.max() / starts.min():.3g} apart end within a factor of {ends}."
     ]
     for method, group in estimates.rates.groupby("method"):
         best = lowest(group)
         if best is None:
-            sentences.append(f"{method}: no meta-rate gives a trained model within the budget.")
+            sentences.append(f"With {method}, no meta-rate gives a trained model within the budget.")
         else:
-            found = f"lowest median {loss_text(best['median'])} at a meta-rate of {best['meta_rate']:g}"
-            sentences.append(f"{method}: {found}.")
+            found = f"is lowest, {loss_text(best['median'])}, at a meta-rate of {best['meta_rate']:g}"
+            sentences.append(f"With {method}, the median test loss {found}.")
     return sentences
+
+
+def verdicts(estimates: Estimates) -> list[Verdict]:
+    """Decides whether learning rates from all starts end together, in each group of layers and for each seed."""
+    paths = estimates.paths
+    if paths["start"].nunique() < 2:
+        return [not_tested("all runs have one start")]
+    last = paths.loc[paths.groupby(["run", "group"])["step"].idxmax()]
+    ends = last.groupby(["seed", "group"])["lr"].agg(["min", "max"])
+    apart = float((ends["max"] / ends["min"].where(ends["min"] > 0, np.nan)).fillna(np.inf).max())
+    starts = paths["start"].max() / paths["start"].min()
+    told = f"starts a factor of {starts:.3g} apart end within factors of up to {apart:.3g}".replace("inf", "∞")
+    return [decided(apart <= TOGETHER, told)]

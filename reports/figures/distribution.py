@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports import published, style
+from reports.claims import Measured, Verdict, below, decided, not_tested, too_few
 from reports.estimates import NONE_TRAINED, RunEstimates, about, lowest, untrained_sentences
 from reports.looks import emphasised
 from reports.selection import NoData, comparable, online, untrained
@@ -20,6 +21,8 @@ METHOD = (
     "Each method is run once for each seed from initial values drawn from the same space; methods of one seed share their "
     "draws. At the end of the budget the model with the lowest validation loss so far is taken to the test split."
 )
+OF_CLAIM = ("oho-global", "fixed", "step", "exponential", "cosine")
+"""The methods that the paper's claim is about."""
 
 
 def estimate(tables: Tables) -> RunEstimates:
@@ -36,13 +39,15 @@ def estimate(tables: Tables) -> RunEstimates:
         finite = group["test_loss"].dropna()
         first = group.iloc[0]
         rows.append({
-            "label": label, "method_label": first["method_label"], "family": first["family"], "place": first["place"],
+            "label": label, "method": first["method"], "method_label": first["method_label"],
+            "family": first["family"], "place": first["place"],
             "n": len(group), "diverged": int((group["status"] == "diverged").sum()),
             "median": interval.value, "low": interval.low, "high": interval.high,
             "interquartile_mean": float(interquartile_mean(finite.to_numpy())) if len(finite) else float("nan"),
             "lowest": finite.min(), "highest": finite.max(),
             "median_error": group["test_error"].median(), "untrained": untrained(group),
             "published": _published(runs.loc[group.index[0]]),
+            "is_papers": first["method"] in OF_CLAIM and published.has_training(runs.loc[group.index[0], "options"]),
         })  # fmt: skip
     summary = pd.DataFrame(rows).sort_values(["place", "label"], ignore_index=True)
     return RunEstimates(data, summary, about(runs))
@@ -101,10 +106,10 @@ def findings(estimates: RunEstimates) -> list[str]:
         return [NONE_TRAINED]
     sentences = []
     if ours is not None and best is not None:
-        order = "lower than" if ours["median"] < best["median"] else "not lower than"
+        order = "less than" if ours["median"] < best["median"] else "no less than"
         sentences.append(
-            f"{_subject(ours['label'], int(is_ours.sum()))} {_interval(ours)}, {order} that of {best['label']}, "
-            f"{_interval(best)}, the best of the others{_intervals(ours, best)}."
+            f"{_subject(ours['label'], int(is_ours.sum()))} ends at a median test loss of {_interval(ours)}, {order} "
+            f"{best['label']}, the best of the others, with {_interval(best)}{_intervals(ours, best)}."
         )
     sentences += untrained_sentences(list(summary.loc[summary["untrained"], "label"]))
     spread = summary[~summary["untrained"] & np.isfinite(summary["median"])]
@@ -131,8 +136,8 @@ def published_rows(estimates: RunEstimates) -> list[list[str]]:
 def _subject(label: str, count: int) -> str:
     """Says where the method is the best of several: it was picked after the fact, and its median flatters it."""
     if count == 1:
-        return f"The median final test loss of {label} is"
-    return f"Of {count} OHO methods {label} has the lowest median final test loss,"
+        return label
+    return f"The best of {count} OHO methods, {label},"
 
 
 def _intervals(ours: pd.Series, best: pd.Series) -> str:
@@ -147,3 +152,21 @@ def _interval(row: pd.Series) -> str:
     if not np.isfinite([row["low"], row["high"]]).all():
         return loss_text(row["median"])
     return f"{loss_text(row['median'])} [{loss_text(row['low'])}, {loss_text(row['high'])}]"
+
+
+def verdicts(estimates: RunEstimates) -> list[Verdict]:
+    """Decides whether Global OHO ends lower than the paper's trainings from random starts, and depends less on them."""
+    summary = estimates.summary[estimates.summary["is_papers"]]
+    is_own = summary["method"] == OF_CLAIM[0]
+    own, others = summary[is_own], summary[~is_own]
+    missing = "Global OHO, or a training of the paper's, was"
+    ours = Measured.of(own.iloc[0]["label"], own.iloc[0]) if len(own) else None
+    lower = below(ours, [Measured.of(row["label"], row) for _, row in others.iterrows()], missing=missing)
+    if own.empty or others.empty:
+        return [lower, not_tested(f"{missing} not run")]
+    if few := too_few([own.iloc[0]["n"], *others["n"]]):
+        return [lower, few]
+    ratios = (summary["highest"] / summary["lowest"]).mask(summary["diverged"] > 0, np.inf)
+    least = ratios[others.index].idxmin()
+    told = f"{own.iloc[0]['label']} {ratios[own.index[0]]:.3g}, {others.loc[least, 'label']} {ratios[least]:.3g}"
+    return [lower, decided(bool(ratios[own.index[0]] < ratios[least]), f"highest over lowest: {told}")]

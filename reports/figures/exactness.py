@@ -160,9 +160,9 @@ def findings(estimates: Estimates) -> list[str]:
     wrong = estimates.summary[estimates.summary["error_lr"] > ROUNDING]
     for row in wrong.head(MOST_LISTED).itertuples():
         sentences.append(
-            f"{row.label}: median error {row.error_lr:.2g} of the learning rate's hypergradient (wrong sign in "
-            f"{row.wrong_sign:.0%} of steps and sets) and {row.error_weight_decay:.2g} of the L2 coefficient's; median "
-            f"test loss {loss_text(row.median)}."
+            f"With {row.label} the median error of the learning rate's hypergradient is {row.error_lr:.2g}, with a wrong "
+            f"sign in {row.wrong_sign:.0%} of steps and sets, and that of the L2 coefficient's "
+            f"{row.error_weight_decay:.2g}; the median test loss is {loss_text(row.median)}."
         )
     return sentences + untrained_sentences(list(estimates.summary.loc[estimates.summary["untrained"], "label"]))
 

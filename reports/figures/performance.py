@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import published, style
+from reports.claims import Measured, Verdict, below
 from reports.estimates import About, about, untrained_sentences
 from reports.looks import look
 from reports.plain_steps import second_axis, seconds_per_step
@@ -120,6 +121,7 @@ def _groups(tables: Tables, runs: pd.DataFrame) -> pd.DataFrame:
         "label": first["label"], "place": first["place"], "group": grouped.fillna(OTHERS),
         "bar": first["over_label"].where(grouped.notna(), first["label"]),
         "published_trials": [trials for trials, _ in values], "published_hours": [hours for _, hours in values],
+        "is_papers_search": [published.has_search(options) for options in first["options"]],
         "untrained": first["label"].map({label: untrained(own) for label, own in runs.groupby("label")}),
     })  # fmt: skip
 
@@ -287,3 +289,13 @@ def published_rows(estimates: Estimates) -> list[list[str]]:
 
 def _number(value: float) -> str:
     return f"{value:.3g}" if np.isfinite(value) else "not reached"
+
+
+def verdicts(estimates: Estimates) -> list[Verdict]:
+    """Decides whether each search over a training of the paper's needs longer than Global OHO."""
+    summary = estimates.of(OWN)
+    own = summary[summary["method"] == REFERENCE].iloc[0]
+    searches = summary[summary["is_papers_search"]]
+    theirs = [Measured.of(row["label"], row, "seconds", "seconds_") for _, row in searches.iterrows()]
+    ours = Measured.of(own["label"], own, "seconds", "seconds_")
+    return [below(ours, theirs, missing="no search over a training of the paper's was")]

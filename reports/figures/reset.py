@@ -6,12 +6,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from reports import published, style
+from reports.claims import Measured, Verdict, below
 from reports.estimates import NONE_TRAINED, RunEstimates, about, lowest
 from reports.looks import GREY, OURS
 from reports.selection import NoData, measured, option, require_finite
 from reports.strips import Strip, by_seed, draw_strips, room, summarise
 from reports.tables import Tables
-from reports.words import loss_text
+from reports.words import listed, loss_text
 
 QUESTION = "Does it matter that the influence is carried through the whole of training?"
 METHOD = (
@@ -70,8 +71,8 @@ def findings(estimates: RunEstimates) -> list[str]:
     best = lowest(estimates.summary)
     if best is None:
         return [NONE_TRAINED]
-    medians = f"By steps between two resets, the median test loss is {', '.join(parts)}"
-    return [f"{medians}; it is lowest at {_name(best['every'])}."]
+    medians = f"By the number of steps between two resets, the median test loss is {listed(parts)}"
+    return [f"{medians}. It is lowest at {_name(best['every'])}."]
 
 
 def published_rows(estimates: RunEstimates) -> list[list[str]]:
@@ -83,3 +84,12 @@ def published_rows(estimates: RunEstimates) -> list[list[str]]:
         if int(row.every) in known
     ]
     return [["Steps", "Median test loss", "Published median"], *rows] if rows else []
+
+
+def verdicts(estimates: RunEstimates) -> list[Verdict]:
+    """Decides whether runs that never forget end lower than those that forget most often."""
+    rows = {row["every"]: row for row in estimates.summary.to_dict("records")}
+    often = min((every for every in rows if every > 0), default=0)
+    never = Measured.of("never", rows[0]) if 0 in rows else None
+    others = [Measured.of(f"every {often:g}", rows[often])] if often else []
+    return [below(never, others, missing="runs without resets, or with, were")]

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 
 from reports import published, style
+from reports.claims import Measured, Verdict, below, not_tested, worst
 from reports.curves import draw_curve, median_curves
 from reports.estimates import About, about
 from reports.looks import Look, emphasised, look
@@ -76,7 +77,7 @@ def estimate(tables: Tables) -> Estimates:
     found = found.sort_values(["which", "place", "seed"], kind="stable", ignore_index=True)
     groups = found.groupby(["shock", "method_label"], sort=False)
     summary = pd.DataFrame([_summary_row(key, group) for key, group in groups])
-    found = found.drop(columns=["which", "place", "is_ours", "task", "sets_rate"])
+    found = found.drop(columns=["which", "place", "is_ours", "task", "sets_rate", "is_papers_shock"])
     return Estimates(_curves(ratios), found, summary, about(runs))
 
 
@@ -101,7 +102,7 @@ def _recoveries(
             "run": run.run, "twin": twin, "method": run.method, "method_label": run.method_label, "seed": run.seed,
             "shock": run.shock, "epoch": run.epoch, "status": run.status, "epochs": found.epochs, "excess": found.excess,
             "place": run.place, "is_ours": run.is_ours, "task": run.task,
-            "sets_rate": _sets_only(run.events, "lr"),
+            "sets_rate": _sets_only(run.events, "lr"), "is_papers_shock": published.has_shock(run.events),
         })  # fmt: skip
     return rows, ratios
 
@@ -123,7 +124,7 @@ def _beside(run: pd.DataFrame, twin: pd.DataFrame, shock: float) -> tuple[np.nda
 def _summary_row(key: tuple[str, str], group: pd.DataFrame) -> dict[str, Any]:
     first = group.iloc[0]
     row: dict[str, Any] = {"shock": key[0], "label": key[1], "n": len(group)}
-    row |= {name: first[name] for name in ("place", "is_ours", "task", "sets_rate")}
+    row |= {name: first[name] for name in ("place", "method", "is_ours", "task", "sets_rate", "is_papers_shock")}
     for name in MEASURES:
         row |= dict(zip((name, f"{name}_low", f"{name}_high"), median_of(group[name]), strict=True))
     return row | {"recovered": int(np.isfinite(group["epochs"]).sum())}
@@ -219,13 +220,9 @@ def caption(estimates: Estimates) -> str:
 
 def findings(estimates: Estimates) -> list[str]:
     """Tells for each method from how many shocks the median run recovers, and how soon, and which has the lowest excess."""
-    parts = []
-    for label, group in estimates.summary.groupby("label", sort=False):
-        back = group[np.isfinite(group["epochs"])]
-        slowest = f" (after at most {back['epochs'].max():.3g} epochs)" if len(back) else ""
-        parts.append(f"{len(back)} with {label}{slowest}")
+    parts = [f"{label} from {_recovered(group)}" for label, group in estimates.summary.groupby("label", sort=False)]
     shocks = plural(estimates.summary["shock"].nunique(), "shock")
-    sentences = [f"Of {shocks}, the median run recovers from {', '.join(first_few(parts))}."]
+    sentences = [f"Of {shocks}, the median run recovers with {', with '.join(first_few(parts))}."]
     table = estimates.summary.pivot(index="shock", columns="label", values="excess")
     if table.shape[1] > 1:
         wins = table.idxmin(axis=1)[np.isfinite(table.min(axis=1))].value_counts()
@@ -236,11 +233,21 @@ def findings(estimates: Estimates) -> list[str]:
     return sentences
 
 
+def _recovered(group: pd.DataFrame) -> str:
+    """Says from how many shocks a method's median run recovers, and how soon."""
+    back = group.loc[np.isfinite(group["epochs"]), "epochs"]
+    if back.empty:
+        return "none"
+    if back.max() == 0:
+        return f"{len(back)}, whose loss never leaves the band"
+    return f"{len(back)}, the slowest after {back.max():.3g} epochs"
+
+
 def published_rows(estimates: Estimates) -> list[list[str]]:
-    """Returns all medians, and where the task is the paper's, what it says of OHO after a kick of the learning rate."""
+    """Returns all medians, and where task and shock are the paper's, what it says of OHO after that kick."""
     rows = []
     for row in estimates.summary.itertuples():
-        is_papers = row.task in estimates.about.papers_tasks and row.is_ours and row.sets_rate
+        is_papers = row.task in estimates.about.papers_tasks and row.is_ours and row.is_papers_shock
         said = published.RECOVERY.get(row.task, "—") if is_papers else "—"
         epochs = f"{row.epochs:.3g}" if np.isfinite(row.epochs) else "∞"
         rows.append([_words(row.shock), row.label, f"{row.recovered} of {row.n}", epochs, loss_text(row.excess), said])
@@ -248,3 +255,17 @@ def published_rows(estimates: Estimates) -> list[list[str]]:
     if all(row[-1] == "—" for row in rows):
         return [row[:-1] for row in (header, *rows)]
     return [header, *rows]
+
+
+def verdicts(estimates: Estimates) -> list[Verdict]:
+    """Decides whether Global OHO recovers sooner than fixed settings from each kick of the learning rate."""
+    kicks = estimates.summary[estimates.summary["sets_rate"]]
+    if kicks.empty:
+        return [not_tested("no kick of the learning rate was run")]
+    found = []
+    for shock, group in kicks.groupby("shock", sort=False):
+        rows = {method: group[group["method"] == method].to_dict("records") for method in ("oho-global", "fixed")}
+        ours, theirs = ([Measured.of(row["label"], row, "epochs", "epochs_") for row in rows[method]] for method in rows)
+        verdict = below(ours[0] if ours else None, theirs, missing="Global OHO or Fixed was")
+        found.append(verdict._replace(evidence=f"{_words(str(shock))}: {verdict.evidence}"))
+    return [worst(found)]

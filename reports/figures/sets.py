@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import published, style
+from reports.claims import Measured, Verdict, below
 from reports.estimates import NONE_TRAINED, RunEstimates, about, lowest
 from reports.looks import DASHES, OURS
 from reports.selection import NoData, measured, online, option, require_finite, require_own_seconds
@@ -99,10 +100,11 @@ def findings(estimates: RunEstimates) -> list[str]:
         if best is None:
             continue
         at = plural(best["sets"], "set")
-        sentence = f"With {influence} influence the lowest median is {loss_text(best['median'])} at {at}"
+        sentence = f"With {influence} influence the median loss is lowest, {loss_text(best['median'])}, with {at}"
         if best["sets"] != one["sets"]:
             times = best["seconds"] / one["seconds"]
-            sentence += f", in {times:.2g} times the time of {one['sets']}, where it is {loss_text(one['median'])}"
+            beside = f"{plural(one['sets'], 'set')}, whose median is {loss_text(one['median'])}"
+            sentence += f", which take {times:.2g} times the time of {beside}"
         sentences.append(f"{sentence}.")
     return sentences or [NONE_TRAINED]
 
@@ -116,3 +118,15 @@ def published_rows(estimates: RunEstimates) -> list[list[str]]:
         if row.sets in known
     ]
     return [["Sets", "Median test loss", "Counted hours", "Published median"], *rows] if rows else []
+
+
+def verdicts(estimates: RunEstimates) -> list[Verdict]:
+    """Decides whether the most sets end lower than the fewest, with the paper's influence."""
+    summary = estimates.summary
+    rows = summary[summary["influence"] == "collapsed"].sort_values("sets")
+    one = summary[summary["sets"] == summary["sets"].min()]  # with one set, both kinds of influence are the same
+    if rows["sets"].nunique() == 0 or rows["sets"].iloc[-1] == one["sets"].iloc[0]:
+        return [below(None, [], missing="collapsed influence with several sets was")]
+    most = rows.iloc[-1]
+    fewest = Measured.of(plural(one["sets"].iloc[0], "set"), one.iloc[0])
+    return [below(Measured.of(plural(most["sets"], "set"), most), [fewest], missing="")]

@@ -11,13 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import published, style
+from reports.claims import Measured, Verdict, below
 from reports.curves import draw_curve, median_curves
 from reports.estimates import About, about
 from reports.looks import DASHES
 from reports.selection import NoData, comparable, online, option, require_finite
 from reports.strips import summarise
 from reports.tables import Tables
-from reports.words import loss_text
+from reports.words import listed, loss_text
 
 QUESTION = "Does it matter that the hypergradient is of the validation loss, and how large must the validation batch be?"
 METHOD = (
@@ -143,8 +144,8 @@ def findings(estimates: Estimates) -> list[str]:
     ]
     if len(sizes) > 1:
         parts = [f"{loss_text(row.median)} ({row.size:.0f})" for row in sizes.itertuples(index=False)]
-        steady = "" if (np.diff(sizes["median"]) < 0).all() else "not "
-        sentences.append(f"By size of the validation batch: {', '.join(parts)}; {steady}falling throughout.")
+        steady = "falls" if (np.diff(sizes["median"]) < 0).all() else "does not fall"
+        sentences.append(f"By size of the validation batch it is {listed(parts)}: it {steady} throughout.")
     return sentences + _not_tested(estimates.curves)
 
 
@@ -158,5 +159,16 @@ def _not_tested(curves: pd.DataFrame) -> list[str]:
 
 
 def published_rows(estimates: Estimates) -> list[list[str]]:
-    """Returns what can be read off the paper's figure: an order, no number."""
-    return [["Comparison", "Published"], *map(list, published.SOURCES)]
+    """Returns what can be read off the paper's figure, an order and no number; none where the task is another."""
+    return [["Comparison", "Published"], *map(list, published.SOURCES)] if estimates.about.papers_tasks else []
+
+
+def verdicts(estimates: Estimates) -> list[Verdict]:
+    """Decides whether validation batches end lower than the training batch, and large ones lower than small ones."""
+    summary = estimates.summary
+    training = [Measured.of("training batch", row) for _, row in summary[summary["size"].isna()].iterrows()]
+    sizes = [Measured.of(f"batch of {row['size']:.0f}", row) for _, row in summary[summary["size"] > 0].iterrows()]
+    return [
+        below(sizes[0] if sizes else None, training, missing="one of the two was"),
+        below(sizes[-1] if sizes else None, sizes[:1] if len(sizes) > 1 else [], missing="a second size was"),
+    ]

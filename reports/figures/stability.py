@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
+from reports.claims import Measured, Verdict, below, not_tested
 from reports.estimates import About, about
 from reports.influence_norms import norms
 from reports.selection import NoData, measured, require_finite
@@ -29,6 +30,8 @@ DECADES = 8
 """How many decades the shades cover at most, from the lowest norm on."""
 DARK = 0.55
 """From which shade on a number is white."""
+FAR_LONGER = 10.0
+"""How many times as long an influence is that has exploded."""
 
 
 @dataclass(frozen=True)
@@ -142,3 +145,13 @@ def findings(estimates: Estimates) -> list[str]:
             f"{style.two_digits(first['median'])} to {style.two_digits(last['median'])}{end}."
         )
     return sentences
+
+
+def verdicts(estimates: Estimates) -> list[Verdict]:
+    """Decides whether the influence of the learning rate is far longer at the largest meta-rate than at the smallest."""
+    rows = estimates.summary[(estimates.summary["panel"] == "B") & (estimates.summary["name"] == "lr")]
+    if rows["rate"].nunique() < 2:
+        return [not_tested("there is one meta-rate")]
+    ordered = rows.sort_values("rate")
+    small, large = (Measured.of(f"meta-rate {row['rate']:g}", row) for _, row in ordered.iloc[[0, -1]].iterrows())
+    return [below(small, [large], missing="", factor=FAR_LONGER)]

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import published, style
+from reports.claims import Verdict, decided, too_few
 from reports.curves import draw_curve, median_curves
 from reports.estimates import About, about
 from reports.influence_norms import norms
@@ -26,6 +27,8 @@ METHOD = (
     "from the first evaluation to the last."
 )
 CORRELATIONS = {"mean": "scalar_gradient_correlation_mean", "deviation": "scalar_gradient_correlation_deviation"}
+BOUNDED = 10.0
+"""By which factor a norm may grow after half of the training and still be called bounded."""
 
 
 @dataclass(frozen=True)
@@ -142,3 +145,22 @@ def published_rows(estimates: Estimates) -> list[list[str]]:
         return []
     rows = [[words, _range(estimates, name), published.NORMS[name]] for name, words in HYPERPARAMETERS.items()]
     return [["With respect to the", "Norm", "Published"], *rows]
+
+
+def verdicts(estimates: Estimates) -> list[Verdict]:
+    """Decides whether the norm of each method and hyperparameter grows no more after the first half of training."""
+    if few := too_few(estimates.curves["n"]):
+        return [few]
+    growth = {
+        (str(label), str(name)): _growth(curve) for (label, name), curve in estimates.curves.groupby(["label", "name"])
+    }
+    (label, name), most = max(growth.items(), key=lambda item: item[1])
+    told = f"at most {most:.2g} times as long later, {label} by the {HYPERPARAMETERS[name]}".replace("inf", "∞")
+    return [decided(most <= BOUNDED, told)]
+
+
+def _growth(curve: pd.DataFrame) -> float:
+    """Returns the highest end of an interval in the second half of training over that in the first."""
+    is_first = curve["epoch"] <= curve["epoch"].max() / 2
+    first, second = curve.loc[is_first, "high"].max(), curve.loc[~is_first, "high"].max()
+    return float(second / first) if np.isfinite(first) and first > 0 else np.inf

@@ -17,7 +17,7 @@ from reports.selection import NoData, comparable, option, require_finite
 from reports.statistics import median_of
 from reports.strips import THREAD, summarise
 from reports.tables import Tables
-from reports.words import MOST_LISTED, loss_text
+from reports.words import MOST_LISTED, listed, loss_text
 
 QUESTION = "Is what OHO gives the schedule that it finds, or that it follows the very run it is in?"
 METHOD = (
@@ -28,6 +28,9 @@ METHOD = (
 FAR = 10
 """From how many times the median size on a difference is far off."""
 ORDERS = {"oho": "OHO itself", "kept": "its schedule", "shuffled": "shuffled in time", "mean": "its mean"}
+IN_SENTENCES = {
+    "oho": "by itself", "kept": "along its schedule", "shuffled": "along that shuffled in time", "mean": "at its mean",
+}  # fmt: skip
 
 
 def estimate(tables: Tables) -> RunEstimates:
@@ -114,7 +117,7 @@ def findings(estimates: RunEstimates) -> list[str]:
     sentences = []
     for donor, group in itertools.islice(estimates.summary.groupby("donor", sort=False), MOST_LISTED):
         own = group.set_index("order")["median"]
-        parts = [f"{loss_text(own[order])} ({words})" for order, words in ORDERS.items() if order in own]
-        sentences.append(f"{donor}: median final test losses {', '.join(parts)}.")
+        parts = [f"{loss_text(own[order])} {words}" for order, words in IN_SENTENCES.items() if order in own]
+        sentences.append(f"The median final test loss of {donor} is {listed(parts)}.")
     bad = estimates.summary[estimates.summary["untrained"]]
     return sentences + untrained_sentences([f"{row.donor} ({ORDERS[row.order]})" for row in bad.itertuples()])

@@ -38,7 +38,7 @@ def test_resiliency_estimates(tmp_path):
     assert summary.loc["fixed", ["n", "epochs", "recovered", "excess"]].tolist() == [3, np.inf, 0, 11.0]
     assert summary.loc["oho-global", ["n", "epochs", "recovered", "excess"]].tolist() == [3, 2.0, 3, 2.0]
     text = " ".join(resiliency.findings(estimates))
-    assert "Of 1 shock, the median run recovers from 0 with fixed, 1 with oho-global (after at most 2 epochs)." in text
+    assert "the median run recovers with fixed from none, with oho-global from 1, the slowest after 2 epochs." in text
     assert "lowest with oho-global in 1 of 1 shock" in text
     ratios = {label: curve["median"].tolist() for label, curve in estimates.curves.groupby("method_label")}
     assert ratios == {"fixed": [1.0, *[3.0] * 6], "oho-global": [1.0, 3.0, *[1.0] * 5]}
@@ -77,7 +77,7 @@ def test_source_orders_batch_sizes_and_tells_the_training_batch(tmp_path):
     assert sorted(last) == [0.3, 0.4, 0.5, 0.6]
     text = " ".join(source.findings(estimates))
     assert "training batch, the median final test loss of the present model is 0.5, above that" in text
-    assert "0.4 (20), 0.3 (100); falling throughout" in text
+    assert "0.4 (20) and 0.3 (100): it falls throughout" in text
     assert "No training here overfits" in text
     source.draw(estimates)
 

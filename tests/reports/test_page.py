@@ -1,8 +1,11 @@
 """The page beside the report: its data exactly, what it does in a browser."""
 
+import base64
+import gzip
 import json
 import re
 import shutil
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from made_up_runs import LOSSES, evaluation, incumbent, spec_of, write_folder, write_run
+from plotly.offline import get_plotlyjs
 
 from bench.records import Manifest, ReportError, RunWriter, Status, write_manifest
 from reports import page
@@ -161,8 +165,13 @@ def test_the_page_holds_its_data_and_loads_nothing(mixed):
     assert HOSTILE in {row[2] for row in data["rows"]}
     assert data["runs"][mixed.ids.failed]["spec"]["method"]["label"] == HOSTILE
     assert len(found.scripts) == 3
+    assert gzip.decompress(base64.b64decode(found.scripts[1])).decode() == get_plotlyjs()
+    assert data["records"] == "runs"
+    assert (mixed.page.parent / data["records"] / mixed.ids.measured[0] / data["files"][0]).exists()
     addresses = [value for _, attributes in found.elements for name, value in attributes.items() if name in ("src", "href")]
-    assert addresses == ["report.pdf"]
+    ids = {attributes["id"] for _, attributes in found.elements if "id" in attributes}
+    assert addresses[:2] == ["#content", "report.pdf"]
+    assert {address.removeprefix("#") for address in addresses if address != "report.pdf"} <= ids
     for name in ("page.html", "page.js", "charts.js"):
         own = Path(page.__file__).with_name(name).read_text(encoding="utf-8")
         assert not re.search(r"https?://|url\(|\bimport\b|\bfetch\b", own)
@@ -172,11 +181,14 @@ def test_the_page_begins_as_the_report_does(mixed):
     words = " ".join("".join(Elements(mixed.page.read_text(encoding="utf-8")).words).split())
     assert "This report compares 13 runs of 5 methods on digits-mlp, 2 counted seconds each." in words
     assert "At 2 counted seconds Global OHO is lowest with 0.15" in words
+    assert "Equal time: which method is best at which budget." in words
+    assert "Of 11 claims of the paper 0 are reproduced, 0 are not reproduced and 11 are not tested by these runs." in words
     assert "13 of 16 planned runs were measured" in words
 
 
 def test_the_page_is_the_same_bytes_for_the_same_records(mixed, tmp_path):
-    _, again, *_ = build_report(mixed.results, tmp_path / "report.pdf").files
+    shutil.copytree(mixed.results, tmp_path / "runs")
+    _, again, *_ = build_report(tmp_path / "runs", tmp_path / "report.pdf").files
     assert again.read_bytes() == mixed.page.read_bytes()
 
 
@@ -253,9 +265,34 @@ def column(browser, name):
     return browser.execute_script(script, name)
 
 
+def wait_for_charts(browser):
+    """The library is unpacked and run once the page is there."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not browser.find_elements("css selector", ".legendtext"):
+        time.sleep(0.1)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "is_below"), [(390, True), (1440, False)])
+def test_the_page_fits_windows_narrow_and_wide(mixed, browser, width, is_below):
+    """Nothing is cut off, and on a narrow one names stand below the chart."""
+    window = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": is_below}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
+    browser.get(mixed.page.as_uri())
+    wait_for_charts(browser)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    plot, legend = (
+        browser.execute_script(f"return document.querySelector('{part}').getBoundingClientRect().toJSON()")
+        for part in (".cartesianlayer", ".legend")
+    )
+    assert (legend["top"] >= plot["bottom"]) == is_below
+    assert browser.execute_script("return [...document.images].every((image) => image.naturalWidth > 0)")
+
+
 @pytest.mark.browser
 def test_the_page_in_a_browser(mixed, browser):
     browser.get(mixed.page.as_uri())
+    wait_for_charts(browser)
     names = browser.execute_script("return [...document.querySelectorAll('.legendtext')].map((text) => text.textContent)")
     assert names[:2] == ["Global OHO", "Fixed"]
     lines = browser.execute_script("return document.querySelectorAll('.scatterlayer .trace path.js-line').length")

@@ -20,7 +20,7 @@ def test_reset_orders_periods_with_never_last(tmp_path):
     estimates = reset.estimate(write_oho(tmp_path, "reset", runs, task="cifar10-resnet18"))
     assert estimates.summary["every"].tolist() == [1, 100, 0]
     assert estimates.summary["median"].tolist() == [1.4, 1.2, 1.1]
-    assert "it is lowest at never" in reset.findings(estimates)[0]
+    assert "It is lowest at never" in reset.findings(estimates)[0]
     assert reset.published_rows(estimates)[1:] == [["1", "1.4", "0.46"], ["100", "1.2", "0.44"], ["never", "1.1", "0.39"]]
     reset.draw(estimates)
 
@@ -46,7 +46,7 @@ def test_sets_are_counted_from_the_records(tmp_path):
     estimates = sets.estimate(write_oho(tmp_path, "sets", runs))
     rows = estimates.summary[["sets", "influence", "median", "seconds"]].to_numpy().tolist()
     assert rows == [[1, "exact", 0.3, 1.0], [2, "collapsed", 0.25, 3.0], [2, "exact", 0.2, 2.0]]
-    assert any("at 2 sets" in sentence for sentence in sets.findings(estimates))
+    assert any("with 2 sets" in sentence for sentence in sets.findings(estimates))
     sets.draw(estimates)
 
 
@@ -63,8 +63,8 @@ def test_convergence_takes_the_weights_of_each_group(tmp_path):
     curve = estimates.losses[(estimates.losses["method"] == "oho-global") & (estimates.losses["meta_rate"] == 1e-3)]
     assert curve["median"].tolist() == [2.3, 0.1]
     text = " ".join(convergence.findings(estimates))
-    assert "a factor of 100 apart end within factors of 2, 2 in groups 1, 2" in text
-    assert "lowest median 0.1 at a meta-rate of 0.001" in text
+    assert "a factor of 100 apart end within a factor of 2 in group 1 and 2 in group 2" in text
+    assert "is lowest, 0.1, at a meta-rate of 0.001" in text
     convergence.draw(estimates)
 
 

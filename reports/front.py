@@ -1,0 +1,112 @@
+"""The first page in words, for PDF and page: who is best at which budget, and what becomes of each claim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from reports.claims import CLAIMS, Outcome, not_tested
+from reports.section import Section
+from reports.standings import Place, Standing, standings
+from reports.statistics import FEWEST_WITH_INTERVAL
+from reports.tables import Tables
+from reports.words import listed, loss_text
+
+HEADER = ["Budget", "Task", "Best method", "Test loss", "Error", "Seeds won", "OHO gets"]
+UNITS = {"seconds": "s"}
+REPLAYED = "‡"
+"""The mark of budgets at which methods are read off runs of a larger one."""
+
+
+class Table(NamedTuple):
+    """The standings under one kind of budget; each row is as long as HEADER."""
+
+    title: str
+    rows: list[list[str]]
+    notes: str
+
+
+class Decided(NamedTuple):
+    """A claim of the paper with its verdict, and the name of the figure that it rests on; empty where that is not drawn."""
+
+    claim: str
+    rule: str
+    outcome: str
+    evidence: str
+    figure: str
+
+
+def tables_of(tables: Tables) -> list[Table]:
+    """Returns the table of timed budgets and, apart, that of equal numbers of steps; each only if it has rows."""
+    rows = standings(tables)
+    timed, stepped = ([row for row in rows if row.is_timed is is_timed] for is_timed in (True, False))
+    return [
+        *_table("Equal time", timed, "Budgets in s are of counted seconds."),
+        *_table("Equal steps", stepped, "A step of OHO takes several times as long as one of the others."),
+    ]
+
+
+def _table(title: str, rows: Sequence[Standing], note: str) -> list[Table]:
+    if not rows:
+        return []
+    notes = [
+        "Loss: the median over seeds, with its 95 % interval in brackets or, of fewer than six, its range in parentheses.",
+        "Seeds won: those on which no other method is as low.",
+    ]
+    if any(row.replayed for row in rows):
+        notes.append(f"{REPLAYED}: read off runs of a larger budget, without schedules that span it.")
+    return [Table(title, [_row(row) for row in rows], " ".join([*notes, note]).strip())]
+
+
+def _row(row: Standing) -> list[str]:
+    budget = f"{row.budget:.3g} {UNITS.get(row.unit, row.unit)}{f' {REPLAYED}' if row.replayed else ''}"
+    if row.is_void:
+        return [budget, row.task, "not valid", *["—"] * 4]
+    if row.best is None:
+        return [budget, row.task, "none returns a trained model", *["—"] * 4]
+    best = row.best
+    shown = row.units.shown(best.error)
+    error = f"{shown:.3g} %" if row.units.metric_unit == "fraction" else f"{shown:.3g} {row.units.metric_unit}"
+    label = f"{best.label}, of {row.methods}"
+    return [budget, row.task, label, _loss(best), error, f"{row.won} of {best.n}", _ours(row)]
+
+
+def _ours(row: Standing) -> str:
+    if row.ours is None:
+        return "no trained model"
+    if row.best is not None and row.ours.label == row.best.label:
+        return "the best"
+    return f"{row.ours.label}: {_loss(row.ours)}, place {row.ours.rank}"
+
+
+def _loss(place: Place) -> str:
+    loss = place.loss
+    if np.isnan(loss.low):
+        return loss_text(loss.value)
+    ends = f"{loss_text(loss.low)}, {loss_text(loss.high)}"
+    return f"{loss_text(loss.value)} {f'[{ends}]' if place.n >= FEWEST_WITH_INTERVAL else f'({ends})'}"
+
+
+def decided_claims(sections: Sequence[Section]) -> list[Decided]:
+    """Returns every claim of the paper with its verdict: one that no figure decides is not tested."""
+    of = {section.name: section for section in sections}
+    found = []
+    for name, claims in CLAIMS.items():
+        section = of.get(name)
+        if section is None:
+            verdicts = [not_tested("no experiment of this report asks it")] * len(claims)
+        else:
+            verdicts = section.verdicts or [not_tested("its figure is not drawn")] * len(claims)
+        figure = name if section is not None and section.image is not None else ""
+        for claim, verdict in zip(claims, verdicts, strict=True):
+            found.append(Decided(claim.text, claim.rule, str(verdict.outcome), verdict.evidence, figure))
+    return found
+
+
+def counted(claims: Sequence[Decided]) -> str:
+    """Returns the sentence on how many claims are reproduced, are not, and are not tested."""
+    counts = [sum(claim.outcome == outcome for claim in claims) for outcome in Outcome]
+    parts = [f"{count} {'is' if count == 1 else 'are'} {outcome}" for outcome, count in zip(Outcome, counts, strict=True)]
+    return f"Of {len(claims)} claims of the paper {listed(parts)} by these runs."

@@ -1,0 +1,186 @@
+"""Who is best at which budget on which task, and what the method under test gets there: the table of the first page.
+
+A budget is one that runs were given or, of counted time, a part of the largest.  A run of a larger budget shows what it
+would have returned at a smaller one, since every model it selects is recorded with the moment it was found; a run whose
+schedule spans its budget does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from reports.clocks import unlike_devices
+from reports.registry import FIGURES
+from reports.selection import MEASURED, ONLINE, void
+from reports.statistics import Estimate, median_of
+from reports.tables import Tables
+from reports.units import Units
+
+SAME = ["unit", "task", "data", "task_id", "space"]
+"""What runs have in common that are compared; their budgets may differ."""
+PARTS = (0.1, 0.3)
+"""The parts of the largest budget of counted time at which methods are compared as well."""
+UNDER_TEST = ("oho-default", "oho-global")
+FEWEST_SEEDS = 0.5
+"""Of the seeds that the method with the most has: a method with a smaller share of them is left out."""
+STEPS = ("steps", "epochs")
+"""Units in which a step of any method costs the same, whatever it takes."""
+
+
+class Place(NamedTuple):
+    """A method at a budget: its median loss with its interval or range, its median metric, and its place, from 1."""
+
+    label: str
+    loss: Estimate
+    error: float
+    n: int
+    rank: int
+
+
+class Standing(NamedTuple):
+    """One budget on one task.  `best` is None where no method returns a trained model, or none may be compared."""
+
+    task: str
+    unit: str
+    budget: float
+    units: Units
+    methods: int
+    replayed: int
+    """How many of the methods are read off runs of a larger budget."""
+    best: Place | None
+    won: int
+    """On how many of the best method's seeds no other method is as low."""
+    ours: Place | None
+    is_void: bool
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether methods are given equal time, and not an equal number of steps."""
+        return self.unit not in STEPS
+
+
+def under_test(runs: pd.DataFrame) -> str:
+    """Returns the label of the method under test: the first of UNDER_TEST that there is; empty where there is none."""
+    ordered = runs.sort_values(["place", "label"], kind="stable")
+    candidates = (ordered.loc[ordered["method"] == name, "label"] for name in UNDER_TEST)
+    return next((str(labels.iloc[0]) for labels in candidates if len(labels)), "")
+
+
+def standings(tables: Tables) -> list[Standing]:
+    """Returns a row for each budget and task on which a method under test was run beside another: timed budgets first,
+    then by task and budget."""
+    runs = tables.runs[tables.runs["status"].isin(MEASURED) & (tables.runs["shock"] == "")]
+    runs = runs[runs["experiment"].isin(_comparing(tables, runs))]
+    is_void = {name: bool(void(own)) for name, own in runs.groupby("experiment")}
+    incumbents = dict(iter(tables.incumbents.groupby("run")))
+    titles = _titles(runs)
+    found = []
+    for key, group in runs.groupby(SAME, sort=True, dropna=False):
+        valid = group[~group["experiment"].map(is_void)].drop_duplicates("run")
+        if unlike_devices(valid):  # seconds of one are not those of another
+            valid = valid[:0]
+        found += [_standing(titles[key[3]], budget, group, valid, incumbents) for budget in _budgets(group)]
+    return sorted(found, key=lambda row: (not row.is_timed, row.task, row.unit, row.budget))
+
+
+def _comparing(tables: Tables, runs: pd.DataFrame) -> list[str]:
+    """Returns the experiments that feed a figure which compares methods, and have a method under test and another one."""
+    both = [str(name) for name, own in runs.groupby("experiment") if (own["family"] == ONLINE).nunique() == 2]
+    return [
+        manifest.experiment
+        for manifest in tables.manifests
+        if manifest.experiment in both and any(name in FIGURES and FIGURES[name].compares for name in manifest.figures)
+    ]
+
+
+def _titles(runs: pd.DataFrame) -> dict[str, str]:
+    """Returns what each task is called: with its data and, where another has its name, the options it differs in."""
+    tasks = runs.drop_duplicates("task_id")
+    titles = {}
+    for task in tasks.itertuples():
+        others = [other.task_options for other in tasks.itertuples() if other.task == task.task]
+        differing = [
+            f"{name} {value}" if isinstance(value, str | int | float) else name
+            for name, value in sorted(task.task_options.items())
+            if name != "units" and any(other.get(name) != value for other in others)
+        ]
+        name = f"{task.task} on {task.data}" if isinstance(task.data, str) else task.task
+        titles[task.task_id] = f"{name} ({', '.join(differing)})" if differing else name
+    return titles
+
+
+def _budgets(runs: pd.DataFrame) -> list[float]:
+    """Returns the budgets that runs were given and, of counted time, parts of the largest."""
+    given = {float(budget) for budget in runs["budget"]}
+    parts = () if runs["unit"].iloc[0] in STEPS else PARTS
+    return sorted(given | {float(f"{part * max(given):.3g}") for part in parts})
+
+
+def _standing(
+    task: str, budget: float, group: pd.DataFrame, runs: pd.DataFrame, incumbents: Mapping[str, pd.DataFrame]
+) -> Standing:
+    units = group["units"].iloc[0]
+    empty = Standing(task, group["unit"].iloc[0], budget, units, 0, 0, None, 0, None, runs.empty)
+    table = _at(budget, runs, incumbents)
+    if table.empty:
+        return empty
+    counts = table.groupby("label")["seed"].nunique()
+    table = table[table["label"].isin(counts.index[counts >= FEWEST_SEEDS * counts.max()])]
+    places = _places(table)
+    methods = table.groupby("label")["is_replayed"].any()
+    known = empty._replace(methods=len(methods), replayed=int(methods.sum()))
+    best = next(iter(places.values()), None)
+    if best is None:
+        return known
+    losses = table.pivot(index="seed", columns="label", values="loss")
+    own = losses[best.label].dropna()
+    won = own < losses.drop(columns=best.label).min(axis=1).fillna(np.inf)[own.index]
+    return known._replace(best=best, won=int(won.sum()), ours=places.get(under_test(runs[runs["label"].isin(places)])))
+
+
+def _at(budget: float, runs: pd.DataFrame, incumbents: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Returns a row for each method and seed: what it returns at this budget.
+
+    Where no method under test, or no other, was given this budget, runs of the largest one tell what theirs are.
+    """
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    given = runs[np.isclose(runs["budget"], budget, rtol=1e-9)]
+    larger = runs[runs["budget"] == runs["budget"].max()]
+    is_whole = (given["family"] == ONLINE).nunique() == 2
+    for run in (given if is_whole else pd.concat([given, larger])).itertuples():
+        is_replayed = run.budget > budget * (1 + 1e-9)
+        key = (run.label, run.seed)
+        if key in rows or (is_replayed and run.spans_budget):
+            continue
+        step, loss, error = run.selected_step, run.incumbent_test_loss, run.incumbent_test_error
+        if is_replayed:
+            step, loss, error = _selected(incumbents.get(run.run), budget)
+        rows[key] = {
+            "label": run.label, "seed": run.seed, "place": run.place, "loss": np.inf if pd.isna(loss) else float(loss),
+            "error": error, "is_untrained": step == 0 or pd.isna(loss), "is_replayed": is_replayed,
+        }  # fmt: skip
+    return pd.DataFrame(list(rows.values()))
+
+
+def _selected(incumbents: pd.DataFrame | None, budget: float) -> tuple[float, float, float]:
+    """Returns step, test loss and metric of the last model selected within a budget; NaN where there is none."""
+    within = None if incumbents is None else incumbents[incumbents["used"] <= budget * (1 + 1e-9)]
+    if within is None or within.empty:
+        return np.nan, np.nan, np.nan
+    last = within.iloc[-1]
+    return last["step"], last["test_loss"], last["test_error"]
+
+
+def _places(table: pd.DataFrame) -> dict[str, Place]:
+    """Returns the methods that return a trained model in at least half of their runs, best first."""
+    found = []
+    for (_, label), own in table.groupby(["place", "label"], sort=True):
+        loss = median_of(own["loss"])
+        if own["is_untrained"].mean() <= 0.5 and np.isfinite(loss.value):
+            found.append(Place(str(label), loss, float(own["error"].median()), len(own), 0))
+    ordered = sorted(found, key=lambda place: place.loss.value)
+    return {place.label: place._replace(rank=rank) for rank, place in enumerate(ordered, start=1)}
