@@ -53,7 +53,7 @@ def test_a_run_whose_processes_die_without_progress_has_failed():
 
 
 def test_runs_in_plain_steps_are_timed():
-    assert demand_of({**UNTIMED, "budget": {"unit": "plain_steps", "amount": 60}}, per_gpu=1, cpus=None, needs="").alone
+    assert demand_of({**UNTIMED, "budget": {"unit": "plain_steps", "amount": 60}}, per_gpu=1, cpus=None, needs="").timed
 
 
 def test_a_run_that_another_runner_keeps_is_left_to_it():
