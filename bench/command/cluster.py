@@ -17,7 +17,7 @@ from bench.command.handover import Journal
 from bench.command.nodes_display import NodesDisplay
 from bench.command.one_run import Assignment
 from bench.command.planning import Planned, origins
-from bench.command.remote_run import Result
+from bench.command.remote_run import Result, places
 from bench.command.run_series import prepare_runs
 from bench.command.scheduling import MOST_DEATHS, Demand, End, Job, Node, Scheduler, Start, Verdict, demand_of
 from bench.experiment.expansion import Experiment
@@ -26,7 +26,6 @@ from bench.process.signals import Stopper
 from bench.records import Status
 from bench.records.errors import ClusterError
 from bench.records.progress import used_in
-from bench.tasks.data_sets import data_root as default_data_root
 
 POLL_SECONDS = 0.25
 """The longest time between two looks at signals."""
@@ -212,10 +211,7 @@ class _Watcher:
         self.counts: Counter[Status] = Counter()
         self._items = {item.id: item for item in todo}
         self._root, self._journal, self._display = root, journal, display
-        given = None if data_root is None else str(data_root.absolute())
-        self._places = {
-            "root": str(root), "given_data_root": given, "data_root": str(default_data_root(data_root).absolute()),
-        }  # fmt: skip
+        self._places = places(root, data_root)
 
     def order(self, job: Job) -> Mapping[str, Any]:
         return {**self._places, "given": dict(vars(Assignment.of(self._items[job.id])))}

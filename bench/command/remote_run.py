@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +25,31 @@ log = logging.getLogger("oho-bench")
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a run on a node: its outcome if it was made, and the warnings that were logged meanwhile."""
+    """What became of a run on a node: its outcome if it was made, and the warnings that were logged meanwhile.
+
+    `signal` is what stopped it.
+    """
 
     end: End
     reason: str = ""
     outcome: Outcome | None = None
     said: tuple[str, ...] = ()
+    signal: int | None = None
+
+
+def places(root: Path, given: Path | None) -> dict[str, str | None]:
+    """Returns the part of an order that is the same for all runs of a command; `given` is the data root it names."""
+    named = None if given is None else str(given.absolute())
+    return {
+        "root": str(root.absolute()), "given_data_root": named, "data_root": str(data_root(given).absolute()),
+    }  # fmt: skip
 
 
 def make_remotely(order: Mapping[str, Any]) -> Result:
-    """Makes the run of an order: the values of an `Assignment`, the results folder and the places of the data."""
+    """Makes the run of an order: the values of an `Assignment`, the results folder and the places of the data.
+
+    Signals in the order's `signals` stop it as SIGTERM does.
+    """
     given = Assignment(**order["given"])
     root, data = Path(order["root"]), _data_root(order)
     with _heard() as said:
@@ -46,16 +61,16 @@ def make_remotely(order: Mapping[str, Any]) -> Result:
         except (DataError, PluginError) as error:
             return Result(End.REFUSED, str(error))
         try:
-            return _made(given, root, data, said)
+            return _made(given, root, data, said, order.get("signals", ()))
         except StorageError as error:
             return Result(End.NODE_REFUSED, f"cannot store its work: {error}", said=tuple(said))
-        except Interrupted:
-            return Result(End.STOPPED, said=tuple(said))
+        except Interrupted as stop:
+            return Result(End.STOPPED, said=tuple(said), signal=stop.number)
 
 
-def _made(given: Assignment, root: Path, data: Path, said: list[str]) -> Result:
+def _made(given: Assignment, root: Path, data: Path, said: list[str], signals: Iterable[int]) -> Result:
     stopper = Stopper()
-    with stopper.listening(), turn(root, root.stat(), given.id, given.before) as whose:
+    with stopper.listening(*signals), turn(root, root.stat(), given.id, given.before) as whose:
         if whose is Turn.TAKEN:
             return Result(End.TAKEN)
         outcome = make(given, root, data_root=data, stopper=stopper) if whose is Turn.OURS else None

@@ -10,9 +10,9 @@ from helpers import experiment, run_one, write_config
 
 from bench.command.cluster import OnNodes
 from bench.command.handover import Journal
+from bench.command.node_task import folder_of_code, hash_of_code, work
 from bench.command.planning import plan
 from bench.command.ray_pool import _check_answers
-from bench.command.ray_task import folder_of_code, hash_of_code, work
 from bench.command.remote_run import Result, make_remotely
 from bench.command.scheduling import MOST_DEATHS, End, Node
 from bench.experiment.yaml_file import ConfigError
@@ -111,8 +111,8 @@ def test_a_pipe_gets_a_line_about_all_runs(tmp_path, capsys, monkeypatch):
     ("words", "line"),
     [
         (["--launcher", "ray"], "--launcher ray: Ray is not installed; pip install 'oho-bench[cluster]'"),
-        (["--launcher", "pbs"], "--launcher pbs: allowed: local, ray"),
-        (["--per-gpu", "2"], "--per-gpu: only --launcher ray has nodes"),
+        (["--launcher", "pbs"], "--launcher pbs: allowed: local, ray, slurm"),
+        (["--per-gpu", "2"], "--per-gpu: is an option of --launcher ray, not of local"),
     ],
 )
 def test_a_launcher_that_is_not_there_is_one_line(words, line, tmp_path, monkeypatch):
