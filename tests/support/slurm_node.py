@@ -52,13 +52,12 @@ class Slurm:
         key, port = self.folder / "munge.key", free_ports(2)
         key.write_bytes(secrets.token_bytes(1024))
         key.chmod(0o400)
-        text = CONFIGURATION.format(folder=self.folder, port=port, next_port=port + 1, host=socket.gethostname().split(".")[0])
+        host = socket.gethostname().split(".")[0]
+        text = CONFIGURATION.format(folder=self.folder, port=port, next_port=port + 1, host=host)
         (self.folder / "slurm.conf").write_text(text)
         self.environment = {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf"), "PYTHONPATH": str(ROOT)}
-        files = [f"--{name}={self.folder}/munge.{name}" for name in ("pid-file", "log-file", "seed-file")]
-        self.servers = [
-            self._server("munged", "--foreground", "--force", f"--socket={self.folder}/munge.socket", f"--key-file={key}", *files)
-        ]
+        files = [f"--{name}={self.folder}/munge.{name}" for name in ("socket", "pid-file", "log-file", "seed-file")]
+        self.servers = [self._server("munged", "--foreground", "--force", f"--key-file={key}", *files)]
         until((self.folder / "munge.socket").exists)
         self.servers += [self._server("slurmctld", "-D"), self._server("slurmd", "-D")]
         until(lambda: "idle" in self.ask("sinfo", "--noheader", "--format=%T"), seconds=60)
