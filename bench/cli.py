@@ -107,6 +107,9 @@ def run(
     wait: Annotated[
         Optional[bool], typer.Option("--wait/--no-wait", help="Slurm: wait for the jobs, or only submit [default: wait].")
     ] = None,
+    storage: Annotated[
+        Optional[str], typer.Option(metavar="URL", help="Keep the runs of ray or slurm there, such as s3://bucket/folder.")
+    ] = None,
     descriptor: Annotated[Optional[int], typer.Option("--journal", hidden=True)] = None,
 ) -> None:
     """Run experiments, except for runs that the results folder already holds."""
@@ -128,7 +131,7 @@ def run(
         from bench.process.signals import Interrupted
 
         overrides = [*(set_ or ()), *([f"population={population}"] if population else [])]
-        nodes = Nodes(address, per_gpu, cpus_per_run, array_parallelism, job_minutes, sbatch or None, wait)
+        nodes = Nodes(address, per_gpu, cpus_per_run, array_parallelism, job_minutes, sbatch or None, wait, storage)
         order = Order(configs, overrides, chosen, device, out, root, again_invalid, figure, launcher, nodes)
         try:
             failed = work(order, journal=journal, dry_run=dry_run)
@@ -173,6 +176,17 @@ def watch(
         from bench.command.watch import watch
 
         watch(directory, lambda root: _reports("live.api:Live")(root), port=port, opens=open_)
+
+
+@app.command()
+def pull(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where `run --storage` keeps the runs.")], directory: Results
+) -> None:
+    """Copy runs that are kept in a store into a results folder, as far as they have changed."""
+    with user_errors(goes_on=True):
+        from bench.command.store import pull
+
+        pull(url, directory)
 
 
 @app.command()

@@ -30,6 +30,10 @@ class Launcher(Protocol):
         """
         ...
 
+    def begin(self, root: Path) -> None:
+        """Fetches into the results folder what is kept elsewhere, before the runs are planned."""
+        ...
+
     def launch(self, experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *,
                data_root: Path | None, journal: Journal) -> Counter[Status]:  # fmt: skip
         """Makes the planned runs that are not done yet, and returns how many of them ended in each status."""
@@ -44,6 +48,9 @@ class Local:
         if begun == "cuda" and not torch.cuda.is_available():
             raise DeviceLostError("the GPU that the command began with is gone; repeat the command when it is back")
         return begun or resolve_device(name)
+
+    def begin(self, root: Path) -> None:
+        """Fetches nothing: the folder has all."""
 
     def launch(self, experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *,
                data_root: Path | None, journal: Journal) -> Counter[Status]:  # fmt: skip
@@ -62,12 +69,13 @@ class Nodes:
     job_minutes: int | None = None
     sbatch: Sequence[str] | None = None
     wait: bool | None = None
+    storage: str | None = None
 
 
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "local": (),
-    "ray": ("address", "per_gpu", "cpus_per_run"),
-    "slurm": ("cpus_per_run", "array_parallelism", "job_minutes", "sbatch", "wait"),
+    "ray": ("address", "per_gpu", "cpus_per_run", "storage"),
+    "slurm": ("cpus_per_run", "array_parallelism", "job_minutes", "sbatch", "wait", "storage"),
 }
 """The launchers, each with its options."""
 JOB_MINUTES = 60
@@ -82,11 +90,14 @@ def launcher(name: str, nodes: Nodes) -> Launcher:
         if value is not None and option not in OPTIONS[name]:
             having = " and ".join(other for other in OPTIONS if option in OPTIONS[other])
             raise ConfigError(f"--{option.replace('_', '-')}: is an option of --launcher {having}, not of {name}")
+    if nodes.storage:
+        from bench.command.store import Store
+    store = Store(nodes.storage) if nodes.storage else None
     if name == "ray":
         from bench.command.cluster import OnNodes
         from bench.command.ray_pool import RayPool
 
-        return OnNodes(RayPool(nodes.address or "auto"), nodes.per_gpu or 1, nodes.cpus_per_run)
+        return OnNodes(RayPool(nodes.address or "auto"), nodes.per_gpu or 1, nodes.cpus_per_run, store)
     if name == "slurm":
         from bench.command.arrays import sbatch_options
         from bench.command.queued import OnQueue
@@ -94,5 +105,5 @@ def launcher(name: str, nodes: Nodes) -> Launcher:
 
         options = sbatch_options(nodes.sbatch or ())
         queue = SlurmQueue(nodes.job_minutes or JOB_MINUTES, nodes.array_parallelism, options)
-        return OnQueue(queue, nodes.cpus_per_run, nodes.wait is not False)
+        return OnQueue(queue, nodes.cpus_per_run, nodes.wait is not False, store)
     return Local()

@@ -25,6 +25,7 @@ from bench.command.planning import Planned
 from bench.command.remote_run import Result, places
 from bench.command.run_series import prepare_runs
 from bench.command.scheduling import MOST_DEATHS, End, Job, demand_of
+from bench.command.store import Mirror, Store
 from bench.experiment.expansion import Experiment
 from bench.experiment.yaml_file import ConfigError
 from bench.process.signals import Interrupted, Stopper, tell
@@ -79,6 +80,11 @@ class OnQueue:
     queue: Queue
     cpus_per_run: int | None
     waits: bool
+    store: Store | None = None
+
+    def begin(self, root: Path) -> None:
+        """Fetches what the store has, if there is one."""
+        Mirror(self.store, root).begin()
 
     def device(self, name: str, begun: str | None) -> str:
         """Returns the device; `auto` stands for GPUs if any node has one."""
@@ -95,7 +101,10 @@ class OnQueue:
             ClusterError: if runs are left whose jobs could not make them or were cancelled.
         """
         todo = prepare_runs(experiments, planned, root, data_root=data_root, journal=journal)
-        orders = {item.id: {**places(root, data_root), "given": asdict(Assignment.of(item))} for item in todo}
+        mirror = Mirror(self.store, root)
+        mirror.plans(item.id for item in todo if item.starts_over)
+        common = places(root, data_root, self.store and self.store.url)
+        orders = {item.id: {**common, "given": asdict(Assignment.of(item))} for item in todo}
         jobs = {item.id: Job(item.id, demand_of(item.spec, per_gpu=1, cpus=self.cpus_per_run, needs="")) for item in todo}
         stopper, before = Stopper(), len(journal.tried)
         submitted = _Submitted(self.queue, root.absolute(), orders, stopper)
@@ -106,7 +115,7 @@ class OnQueue:
                 say(f"jobs in the queue: {len(submitted.ids)}; `oho-bench status {root}` shows how far they are")
                 return Counter()
             with NodesDisplay([item.spec for item in todo], before) as display:
-                watch = _Watch({item.id: item for item in todo}, jobs, submitted, journal, display)
+                watch = _Watch({item.id: item for item in todo}, jobs, submitted, mirror, journal, display)
                 while submitted.ids:
                     watch.look()
         if watch.left:
@@ -175,6 +184,7 @@ class _Watch:
     items: Mapping[str, Planned]
     jobs: Mapping[str, Job]
     submitted: _Submitted
+    mirror: Mirror
     journal: Journal
     display: NodesDisplay
     counts: Counter[Status] = field(default_factory=Counter)
@@ -199,6 +209,7 @@ class _Watch:
             if result is not None:
                 del ids[run]
                 self._heard(run, job, result)
+        self.mirror.look(self._nodes)
         waiting = len(ids) - len(self._nodes)
         self.display.look(len(set(self._nodes.values())), waiting, lambda run: used_in(root / run))
         if ids:
@@ -208,6 +219,7 @@ class _Watch:
         """Returns what became of a job that is gone without a result, or None as long as one may still be seen."""
         if time.monotonic() - self._gone.setdefault(job, time.monotonic()) < GONE_SECONDS:
             return None
+        self.mirror.fetch(run)
         outcome, before = read_outcome(self.submitted.root / run), repr(self.items[run].outcome)
         if ended_meanwhile(before, outcome):
             return Result(End.MADE, outcome=outcome)
@@ -218,6 +230,7 @@ class _Watch:
 
     def _heard(self, run: str, job: str, result: Result) -> None:
         outcome, node, folder = result.outcome, self._nodes.pop(run, "a node"), self.submitted.root / run
+        self.mirror.fetch(run)
         for line in result.said:
             log.warning("%s: %s", node, line)
         if result.end is End.DIED:
@@ -227,6 +240,7 @@ class _Watch:
                 return
             why = f"its process died {MOST_DEATHS} times without progress, last on {node} ({result.reason})"
             outcome = book(self.items[run].spec, folder, why, self.items[run].since)
+            self.mirror.send(run)
         self.journal.note("tried", run)
         if outcome is not None:
             self.counts[outcome.status] += 1

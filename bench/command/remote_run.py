@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,13 @@ from typing import Any
 from bench.command.one_run import Assignment, Turn, make, turn
 from bench.command.planning import origins
 from bench.command.scheduling import End
+from bench.command.store import scratch
 from bench.experiment.spec import data_set_of, method_of
 from bench.process.signals import Interrupted, Stopper
 from bench.records import Outcome, StorageError
 from bench.records.errors import DataError
 from bench.records.plugins import PluginError, load_file, stored
+from bench.run.loop import Progress
 from bench.tasks.data_sets import data_root
 
 log = logging.getLogger("oho-bench")
@@ -37,11 +39,15 @@ class Result:
     signal: int | None = None
 
 
-def places(root: Path, given: Path | None) -> dict[str, str | None]:
-    """Returns the part of an order that is the same for all runs of a command; `given` is the data root it names."""
+def places(root: Path, given: Path | None, storage: str | None) -> dict[str, str | None]:
+    """Returns the part of an order that is the same for all runs of a command.
+
+    `given` is the data root that it names; `storage` is the URL of its store, if it has one.
+    """
     named = None if given is None else str(given.absolute())
     return {
         "root": str(root.absolute()), "given_data_root": named, "data_root": str(data_root(given).absolute()),
+        "storage": storage,
     }  # fmt: skip
 
 
@@ -51,30 +57,43 @@ def make_remotely(order: Mapping[str, Any]) -> Result:
     Signals in the order's `signals` stop it as SIGTERM does.
     """
     given = Assignment(**order["given"])
-    root, data = Path(order["root"]), _data_root(order)
+    stopper = Stopper()
     with _heard() as said:
-        if not (root / "experiments" / f"{given.experiment}.json").exists():
-            reason = f"does not see the results folder {root}; mount it there at the same path"
-            return Result(End.NODE_REFUSED, reason)
         try:
-            _check(given.spec, root, data)
+            with stopper.listening(*order.get("signals", ())):
+                return _made(order, given, stopper, said)
         except (DataError, PluginError) as error:
             return Result(End.REFUSED, str(error))
-        try:
-            return _made(given, root, data, said, order.get("signals", ()))
         except StorageError as error:
             return Result(End.NODE_REFUSED, f"cannot store its work: {error}", said=tuple(said))
         except Interrupted as stop:
             return Result(End.STOPPED, said=tuple(said), signal=stop.number)
 
 
-def _made(given: Assignment, root: Path, data: Path, said: list[str], signals: Iterable[int]) -> Result:
-    stopper = Stopper()
-    with stopper.listening(*signals), turn(root, root.stat(), given.id, given.before) as whose:
-        if whose is Turn.TAKEN:
-            return Result(End.TAKEN)
-        outcome = make(given, root, data_root=data, stopper=stopper) if whose is Turn.OURS else None
+def _made(order: Mapping[str, Any], given: Assignment, stopper: Stopper, said: list[str]) -> Result:
+    data = _data_root(order)
+    with _workplace(order, given.id, stopper) as (root, progress):
+        if not (root / "experiments" / f"{given.experiment}.json").exists():
+            reason = f"does not see the results folder {root}; mount it there at the same path"
+            return Result(End.NODE_REFUSED, reason)
+        _check(given.spec, root, data)
+        with turn(root, root.stat(), given.id, given.before) as whose:
+            if whose is Turn.TAKEN:
+                return Result(End.TAKEN)
+            outcome = None
+            if whose is Turn.OURS:
+                outcome = make(given, root, data_root=data, stopper=stopper, progress=progress)
     return Result(End.MADE, outcome=outcome, said=tuple(said))
+
+
+@contextmanager
+def _workplace(order: Mapping[str, Any], run: str, stopper: Stopper) -> Iterator[tuple[Path, Progress]]:
+    """Yields the folder in which the run is made and what is called as it proceeds."""
+    if order["storage"] is None:
+        yield Path(order["root"]), lambda fraction, state: None
+    else:
+        with scratch(order["storage"], run, stopper) as place:
+            yield place.root, place.progress
 
 
 def _data_root(order: Mapping[str, Any]) -> Path:
