@@ -1,8 +1,8 @@
 """A results folder in an object store, or in any other place that `fsspec` knows by a URL.
 
 A store has no locks and no renaming.  So one command alone hands out its runs, a process that makes one keeps it in a
-folder of its own and copies it, and files are copied in an order by which a reader never sees an outcome without its records, nor
-a checkpoint without the records before it.
+folder of its own and copies it, and files are copied in an order by which a reader never sees an outcome without its
+records, nor a checkpoint without the records before it.
 """
 
 from __future__ import annotations
