@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any
 from bench.command.node_task import work
 from bench.command.remote_run import Result
 from bench.command.scheduling import RETRY_SECONDS, TAKEN_SECONDS, End
+from bench.command.store import Store
 from bench.records.progress import used_in
 
 TIME_IS_OVER = "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2")
 """The signal that Slurm sends before a job's time is over, as `submitit` asks it to."""
+
+RECORDS = "records.jsonl"
 
 
 class RunInJob:
@@ -24,10 +28,10 @@ class RunInJob:
     def __call__(self, order: Mapping[str, Any]) -> Result:
         """Makes the run of an order, or leaves the process to join the queue again."""
         number = getattr(signal, TIME_IS_OVER)
-        saved, folder = used_in(Path(order["root"], order["given"]["id"])), Path(order["root"], order["given"]["id"])
+        before = _used(order)
         result = _made({**order, "signals": (number,)})
         if result.end is End.STOPPED and result.signal == number:
-            if used_in(folder) <= saved:
+            if _used(order) <= before:
                 return Result(End.REFUSED, "did not get any further within a job's time; allow more --job-minutes")
             signal.raise_signal(number)  # for submitit, which calls `checkpoint`
         return result
@@ -37,6 +41,16 @@ class RunInJob:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, order)
+
+
+def _used(order: Mapping[str, Any]) -> float:
+    """Returns how much of its budget the run of an order has used, as far as it is kept."""
+    run = order["given"]["id"]
+    if order["storage"] is None:
+        return used_in(Path(order["root"], run))
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, RECORDS).write_bytes(Store(order["storage"]).read(f"{run}/{RECORDS}") or b"")
+        return used_in(Path(folder))
 
 
 def _made(order: dict[str, Any]) -> Result:
