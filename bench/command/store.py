@@ -52,11 +52,11 @@ class Store:
 
         self.url = url.rstrip("/")
         if "://" not in url:
-            raise ConfigError(f"--storage {url}: a URL is expected, such as s3://bucket/folder")
+            raise ConfigError(f"{url}: a URL is expected, such as s3://bucket/folder")
         try:
             self._system, self._root = fsspec.core.url_to_fs(self.url)
         except (ImportError, ValueError) as error:
-            raise ConfigError(f"--storage {url}: {one_line(' '.join(str(error).split()))}") from None
+            raise ConfigError(f"{url}: {one_line(' '.join(str(error).split()))}") from None
         self._is_local = "file" in _protocols(self._system)
         self._seen: dict[str, str] = {}
         """The version of each file that the folder or the store has from the other one."""
@@ -198,10 +198,11 @@ class Mirror:
             self._store.push(self.root, run)
 
     def look(self, runs: Iterable[str]) -> None:
-        """Fetches what there is of runs in progress, from time to time."""
+        """Fetches what there is of runs in progress, from time to time, if the store answers."""
         if self._store and time.monotonic() - self._looked >= LOOK_SECONDS:
-            for run in runs:
-                self.fetch(run)
+            with contextlib.suppress(StorageError):
+                for run in runs:
+                    self.fetch(run)
             self._looked = time.monotonic()
 
 

@@ -151,8 +151,8 @@ def test_a_failed_run_is_stored(tmp_path):
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        ("bucket/folder", "--storage bucket/folder: a URL is expected, such as s3://bucket/folder"),
-        ("nosuch://bucket", "--storage nosuch://bucket: Protocol not known: nosuch"),
+        ("bucket/folder", "bucket/folder: a URL is expected, such as s3://bucket/folder"),
+        ("nosuch://bucket", "nosuch://bucket: Protocol not known: nosuch"),
     ],
 )
 def test_what_is_no_store_is_one_line(given, problem, tmp_path):
