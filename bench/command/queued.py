@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -104,7 +104,7 @@ class OnQueue:
         mirror = Mirror(self.store, root)
         mirror.plans(item.id for item in todo if item.starts_over)
         common = places(root, data_root, self.store and self.store.url)
-        orders = {item.id: {**common, "given": asdict(Assignment.of(item))} for item in todo}
+        orders = {item.id: {**common, "given": dict(vars(Assignment.of(item)))} for item in todo}
         jobs = {item.id: Job(item.id, demand_of(item.spec, per_gpu=1, cpus=self.cpus_per_run, needs="")) for item in todo}
         stopper, before = Stopper(), len(journal.tried)
         submitted = _Submitted(self.queue, root.absolute(), orders, stopper)
