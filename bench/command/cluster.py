@@ -181,7 +181,7 @@ class OnNodes:
         mirror.plans(item.id for item in todo if item.starts_over)
         stopper, before = Stopper(), len(journal.tried)
         with stopper.listening(), stopper.patience(), NodesDisplay([item.spec for item in todo], before) as display:
-            watcher = _Watcher(todo, places(root, data_root, self.store and self.store.url), mirror, journal, display)
+            watcher = _Watcher(todo, places(root, data_root, self.store), mirror, journal, display)
             with self._left_at_the_end():
                 drive(scheduler, self.pool, watcher, now=time.monotonic, stopper=stopper)
         return watcher.counts

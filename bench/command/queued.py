@@ -103,7 +103,7 @@ class OnQueue:
         todo = prepare_runs(experiments, planned, root, data_root=data_root, journal=journal)
         mirror = Mirror(self.store, root)
         mirror.plans(item.id for item in todo if item.starts_over)
-        common = places(root, data_root, self.store and self.store.url)
+        common = places(root, data_root, self.store)
         orders = {item.id: {**common, "given": dict(vars(Assignment.of(item)))} for item in todo}
         jobs = {item.id: Job(item.id, demand_of(item.spec, per_gpu=1, cpus=self.cpus_per_run, needs="")) for item in todo}
         stopper, before = Stopper(), len(journal.tried)

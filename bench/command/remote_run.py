@@ -13,7 +13,7 @@ from typing import Any
 from bench.command.one_run import Assignment, Turn, make, turn
 from bench.command.planning import origins
 from bench.command.scheduling import End
-from bench.command.store import scratch
+from bench.command.store import Store, scratch
 from bench.experiment.spec import data_set_of, method_of
 from bench.process.signals import Interrupted, Stopper
 from bench.records import Outcome, StorageError
@@ -39,15 +39,15 @@ class Result:
     signal: int | None = None
 
 
-def places(root: Path, given: Path | None, storage: str | None) -> dict[str, str | None]:
+def places(root: Path, given: Path | None, store: Store | None) -> dict[str, str | None]:
     """Returns the part of an order that is the same for all runs of a command.
 
-    `given` is the data root that it names; `storage` is the URL of its store, if it has one.
+    `given` is the data root that it names.
     """
     named = None if given is None else str(given.absolute())
     return {
         "root": str(root.absolute()), "given_data_root": named, "data_root": str(data_root(given).absolute()),
-        "storage": storage,
+        "storage": store.url if store else None,
     }  # fmt: skip
 
 

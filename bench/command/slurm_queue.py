@@ -70,7 +70,7 @@ class SlurmQueue:
         python = f"{shlex.quote(sys.executable)} -P"
         executor = self._submitit.SlurmExecutor(folder, max_num_timeout=MOST_REQUEUES, python=python)
         places = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), CODE])
-        optional = {"array_parallelism": self._parallelism, "gpus_per_node": resources.gpus or None}
+        optional: dict[str, Any] = {"array_parallelism": self._parallelism, "gpus_per_node": resources.gpus or None}
         if resources.is_alone:
             optional |= {"exclusive": True, "srun_args": ["--cpu-bind=none"]}
         executor.update_parameters(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +14,10 @@ from bench.command.node_task import work
 from bench.command.remote_run import Result
 from bench.command.scheduling import RETRY_SECONDS, TAKEN_SECONDS, End
 from bench.command.store import Store
-from bench.records.progress import used_in
 
 TIME_IS_OVER = "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2")
 """The signal that Slurm sends before a job's time is over, as `submitit` asks it to."""
 
-RECORDS = "records.jsonl"
 
 
 class RunInJob:
@@ -28,10 +26,10 @@ class RunInJob:
     def __call__(self, order: Mapping[str, Any]) -> Result:
         """Makes the run of an order, or leaves the process to join the queue again."""
         number = getattr(signal, TIME_IS_OVER)
-        before = _used(order)
+        before = _steps(order)
         result = _made({**order, "signals": (number,)})
         if result.end is End.STOPPED and result.signal == number:
-            if _used(order) <= before:
+            if _steps(order) <= before:
                 return Result(End.REFUSED, "did not get any further within a job's time; allow more --job-minutes")
             signal.raise_signal(number)  # for submitit, which calls `checkpoint`
         return result
@@ -43,14 +41,15 @@ class RunInJob:
         return DelayedSubmission(self, order)
 
 
-def _used(order: Mapping[str, Any]) -> float:
-    """Returns how much of its budget the run of an order has used, as far as it is kept."""
-    run = order["given"]["id"]
+def _steps(order: Mapping[str, Any]) -> int:
+    """Returns the step that the run of an order had reached when it was last stopped, or 0 if it never was."""
+    place = f"{order['given']['id']}/outcome.json"
     if order["storage"] is None:
-        return used_in(Path(order["root"], run))
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, RECORDS).write_bytes(Store(order["storage"]).read(f"{run}/{RECORDS}") or b"")
-        return used_in(Path(folder))
+        path = Path(order["root"], place)
+        content = path.read_bytes() if path.exists() else None
+    else:
+        content = Store(order["storage"]).read(place)
+    return json.loads(content)["steps"] if content else 0
 
 
 def _made(order: dict[str, Any]) -> Result:

@@ -24,7 +24,7 @@ submitit = pytest.importorskip("submitit")
 from ray_nodes import holder_of  # noqa: E402
 from slurm_node import Slurm, is_installed  # noqa: E402
 
-LONG = "budget.steps=8000"
+LONG = "budget.steps=8000"  # tens of seconds, so that there are checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -119,17 +119,20 @@ def test_submitit_runs_have_the_records_of_runs_made_here(at_once, tmp_path, as_
 
 
 def test_a_job_whose_time_is_over_continues_from_the_newest_checkpoint(at_once, tmp_path, as_undisturbed):
-    small, out, sent = experiment(tmp_path, "fixed", overrides=[LONG]), tmp_path / "runs", []
+    small, out, seen = experiment(tmp_path, "fixed", overrides=[LONG]), tmp_path / "runs", []
     run = out / run_id(small.specs[0])
 
     def end_twice(queue):
+        """Sends the signal to two processes in turn, each after a checkpoint of its own."""
         process = holder_of(run) if (run / CHECKPOINT).exists() else None
-        if len(sent) < 2 and process and process not in sent:
-            sent.append(process)
+        version = process and (run / CHECKPOINT).stat().st_mtime_ns
+        if process and len(seen) < 2 and all(process != other and version > last + 1e9 for other, last in seen):
             os.kill(process, signal.SIGUSR2)
+            until(lambda: holder_of(run) != process)
+            seen.append((process, (run / CHECKPOINT).stat().st_mtime_ns))
 
     assert launched(small, out, ProcessesHere(end_twice)) == {Status.BUDGET_REACHED: 1}
-    assert len(sent) == 2
+    assert len(seen) == 2
     assert as_undisturbed(small.specs[0], out, resumptions=2)
 
 
@@ -153,10 +156,10 @@ def test_runs_in_jobs_of_slurm(slurm, tmp_path, as_undisturbed):
     config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
     code, output, errors = slurm.run(config, "--out", out)
     assert code == 0, errors
-    assert output == "1 runs to do, 0 done already; budget to spend: 60 steps\n".replace("1 runs", "1 run")
+    assert output == "1 run to do, 0 done already; budget to spend: 60 steps\n"
     assert re.match(r"\[1/1\] [0-9a-f]{16} digits-mlp, Fixed, seed 0: on .+: budget reached, ", errors)
     assert as_undisturbed(the_spec(config), out, resumptions=0)
-    assert oho_bench("status", out).stdout.startswith("small: 1 run: 1 budget reached\n")
+    assert oho_bench("status", out).stdout.startswith("small: 1 runs: 1 budget reached\n")
 
 
 def test_slurm_takes_a_run_up_again_after_its_time(slurm, tmp_path, as_undisturbed):
