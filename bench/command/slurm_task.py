@@ -14,10 +14,10 @@ from bench.command.node_task import work
 from bench.command.remote_run import Result
 from bench.command.scheduling import RETRY_SECONDS, TAKEN_SECONDS, End
 from bench.command.store import Store
+from bench.records import Status
 
 TIME_IS_OVER = "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2")
 """The signal that Slurm sends before a job's time is over, as `submitit` asks it to."""
-
 
 
 class RunInJob:
@@ -49,7 +49,8 @@ def _steps(order: Mapping[str, Any]) -> int:
         content = path.read_bytes() if path.exists() else None
     else:
         content = Store(order["storage"]).read(place)
-    return json.loads(content)["steps"] if content else 0
+    outcome = json.loads(content) if content else {}
+    return outcome["steps"] if outcome.get("status") == Status.INTERRUPTED else 0
 
 
 def _made(order: dict[str, Any]) -> Result:
