@@ -21,7 +21,7 @@ pytest.importorskip("ray")
 
 from ray_nodes import Cluster, holder_of, processes_of  # noqa: E402
 
-LONG = "budget.steps=8000"
+LONG = "budget.steps=20000"  # some twenty seconds on an idle machine: there is a checkpoint every ten
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ pytest.importorskip("s3fs")
 
 from ray_nodes import Cluster, free_ports, holder_of  # noqa: E402
 
-LONG = "budget.steps=8000"
+LONG = "budget.steps=20000"
 
 
 @pytest.fixture(scope="module")
