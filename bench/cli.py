@@ -83,7 +83,9 @@ def run(
     in_process: Annotated[
         bool, typer.Option("--in-process", help="Work in this process, for debuggers: it does not survive a crash.")
     ] = False,
-    launcher: Annotated[str, typer.Option(help="Where runs are made: local, or ray for the nodes of a cluster.")] = "local",
+    launcher: Annotated[
+        str, typer.Option(help="Where runs are made: local, ray for the nodes of a cluster, or slurm for jobs.")
+    ] = "local",
     address: Annotated[
         Optional[str], typer.Option(metavar="HOST:PORT", help="The head of the Ray cluster [default: auto].")
     ] = None,
@@ -92,6 +94,21 @@ def run(
     ] = None,
     cpus_per_run: Annotated[
         Optional[int], typer.Option(min=1, help="Processors that each run has on its node [default: its threads].")
+    ] = None,
+    array_parallelism: Annotated[
+        Optional[int], typer.Option(min=1, help="Slurm: the most jobs of an array that run at the same time.")
+    ] = None,
+    job_minutes: Annotated[
+        Optional[int], typer.Option(min=3, help="Slurm: a job's time; a longer run joins the queue again [default: 60].")
+    ] = None,
+    sbatch: Annotated[
+        Optional[list[str]], typer.Option(metavar="KEY=VALUE", help="Slurm: an option of sbatch, such as partition=gpu.")
+    ] = None,
+    wait: Annotated[
+        Optional[bool], typer.Option("--wait/--no-wait", help="Slurm: wait for the jobs, or only submit [default: wait].")
+    ] = None,
+    storage: Annotated[
+        Optional[str], typer.Option(metavar="URL", help="Keep the runs of ray or slurm there, such as s3://bucket/folder.")
     ] = None,
     descriptor: Annotated[Optional[int], typer.Option("--journal", hidden=True)] = None,
 ) -> None:
@@ -114,7 +131,7 @@ def run(
         from bench.process.signals import Interrupted
 
         overrides = [*(set_ or ()), *([f"population={population}"] if population else [])]
-        nodes = Nodes(address, per_gpu, cpus_per_run)
+        nodes = Nodes(address, per_gpu, cpus_per_run, array_parallelism, job_minutes, sbatch or None, wait, storage)
         order = Order(configs, overrides, chosen, device, out, root, again_invalid, figure, launcher, nodes)
         try:
             failed = work(order, journal=journal, dry_run=dry_run)
@@ -159,6 +176,17 @@ def watch(
         from bench.command.watch import watch
 
         watch(directory, lambda root: _reports("live.api:Live")(root), port=port, opens=open_)
+
+
+@app.command()
+def pull(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where `run --storage` keeps the runs.")], directory: Results
+) -> None:
+    """Copy runs that are kept in a store into a results folder, as far as they have changed."""
+    with user_errors(goes_on=True):
+        from bench.command.store import pull
+
+        pull(url, directory)
 
 
 @app.command()

@@ -17,16 +17,16 @@ from bench.command.handover import Journal
 from bench.command.nodes_display import NodesDisplay
 from bench.command.one_run import Assignment
 from bench.command.planning import Planned, origins
-from bench.command.remote_run import Result
+from bench.command.remote_run import Result, places
 from bench.command.run_series import prepare_runs
 from bench.command.scheduling import MOST_DEATHS, Demand, End, Job, Node, Scheduler, Start, Verdict, demand_of
+from bench.command.store import Mirror, Store
 from bench.experiment.expansion import Experiment
 from bench.experiment.yaml_file import ConfigError
 from bench.process.signals import Stopper
 from bench.records import Status
 from bench.records.errors import ClusterError
 from bench.records.progress import used_in
-from bench.tasks.data_sets import data_root as default_data_root
 
 POLL_SECONDS = 0.25
 """The longest time between two looks at signals."""
@@ -148,6 +148,11 @@ class OnNodes:
     pool: Pool
     per_gpu: int
     cpus_per_run: int | None
+    store: Store | None = None
+
+    def begin(self, root: Path) -> None:
+        """Fetches what the store has, if there is one."""
+        Mirror(self.store, root).begin()
 
     def device(self, name: str, begun: str | None) -> str:
         """Returns the device; `auto` stands for GPUs if any node has one."""
@@ -172,9 +177,11 @@ class OnNodes:
         if lacking := scheduler.impossible(nodes):
             raise ConfigError(f"no node has {lacking} for a run: {_in_words(nodes)}")
         todo = prepare_runs(experiments, planned, root, data_root=data_root, journal=journal)
+        mirror = Mirror(self.store, root)
+        mirror.plans(item.id for item in todo if item.starts_over)
         stopper, before = Stopper(), len(journal.tried)
         with stopper.listening(), stopper.patience(), NodesDisplay([item.spec for item in todo], before) as display:
-            watcher = _Watcher(todo, root.absolute(), data_root, journal, display)
+            watcher = _Watcher(todo, places(root, data_root, self.store), mirror, journal, display)
             with self._left_at_the_end():
                 drive(scheduler, self.pool, watcher, now=time.monotonic, stopper=stopper)
         return watcher.counts
@@ -207,35 +214,40 @@ class OnNodes:
 class _Watcher:
     """Gives out the orders of one command, and notes and shows what becomes of them."""
 
-    def __init__(self, todo: Sequence[Planned], root: Path, data_root: Path | None, journal: Journal,
+    def __init__(self, todo: Sequence[Planned], common: Mapping[str, Any], mirror: Mirror, journal: Journal,
                  display: NodesDisplay):  # fmt: skip
         self.counts: Counter[Status] = Counter()
         self._items = {item.id: item for item in todo}
-        self._root, self._journal, self._display = root, journal, display
-        given = None if data_root is None else str(data_root.absolute())
-        self._places = {
-            "root": str(root), "given_data_root": given, "data_root": str(default_data_root(data_root).absolute()),
-        }  # fmt: skip
+        self._common, self._mirror, self._journal, self._display = common, mirror, journal, display
+        self._running: set[str] = set()
 
     def order(self, job: Job) -> Mapping[str, Any]:
-        return {**self._places, "given": dict(vars(Assignment.of(self._items[job.id])))}
+        return {**self._common, "given": dict(vars(Assignment.of(self._items[job.id])))}
 
     def started(self, start: Start) -> None:
+        self._running.add(start.job.id)
         self._display.start(start.job.id, start.node.name)
 
     def saved(self, job: Job) -> float:
-        return used_in(self._root / job.id)
+        self._mirror.fetch(job.id)
+        return used_in(self._mirror.root / job.id)
 
     def look(self, scheduler: Scheduler, nodes: Sequence[Node]) -> None:
-        self._display.look(len(nodes), scheduler.queued, lambda identity: used_in(self._root / identity))
+        self._mirror.look(self._running)
+        self._display.look(len(nodes), scheduler.queued, lambda identity: used_in(self._mirror.root / identity))
 
     def heard(self, start: Start, result: Result, verdict: Verdict) -> None:
         identity, outcome = start.job.id, result.outcome
+        self._running.discard(identity)
+        self._mirror.fetch(identity)
         for line in result.said:
             log.warning("%s: %s", start.node.name, line)
         if verdict is Verdict.FAILED:
             why = f"its process died {MOST_DEATHS} times without progress, last on {start.node.name} ({result.reason})"
-            outcome = book(self._items[identity].spec, self._root / identity, why, self._items[identity].since)
+            outcome = book(
+                self._items[identity].spec, self._mirror.root / identity, why, self._items[identity].since
+            )
+            self._mirror.send(identity)
         if verdict in (Verdict.ENDED, Verdict.FAILED):
             self._journal.note("tried", identity)
         if outcome is not None:

@@ -1,9 +1,9 @@
-"""Where runs are made: in this process, or on the nodes of a cluster.  Records, folders and ids are the same."""
+"""Where runs are made: in this process, on the nodes of a cluster, or in jobs.  Records, folders and ids are the same."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -30,6 +30,10 @@ class Launcher(Protocol):
         """
         ...
 
+    def begin(self, root: Path) -> None:
+        """Fetches into the results folder what is kept elsewhere, before the runs are planned."""
+        ...
+
     def launch(self, experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *,
                data_root: Path | None, journal: Journal) -> Counter[Status]:  # fmt: skip
         """Makes the planned runs that are not done yet, and returns how many of them ended in each status."""
@@ -45,6 +49,9 @@ class Local:
             raise DeviceLostError("the GPU that the command began with is gone; repeat the command when it is back")
         return begun or resolve_device(name)
 
+    def begin(self, root: Path) -> None:
+        """Fetches nothing: the folder has all."""
+
     def launch(self, experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *,
                data_root: Path | None, journal: Journal) -> Counter[Status]:  # fmt: skip
         """Makes the runs: see `bench.command.run_series.launch`."""
@@ -53,23 +60,50 @@ class Local:
 
 @dataclass(frozen=True)
 class Nodes:
-    """The options of a launcher for many machines; None stands for an option that was not given."""
+    """The options of the launchers for many machines; None stands for an option that was not given."""
 
     address: str | None = None
     per_gpu: int | None = None
     cpus_per_run: int | None = None
+    array_parallelism: int | None = None
+    job_minutes: int | None = None
+    sbatch: Sequence[str] | None = None
+    wait: bool | None = None
+    storage: str | None = None
+
+
+OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "local": (),
+    "ray": ("address", "per_gpu", "cpus_per_run", "storage"),
+    "slurm": ("cpus_per_run", "array_parallelism", "job_minutes", "sbatch", "wait", "storage"),
+}
+"""The launchers, each with its options."""
+JOB_MINUTES = 60
+"""The time of a job unless `--job-minutes` is given."""
 
 
 def launcher(name: str, nodes: Nodes) -> Launcher:
     """Returns the launcher of that name.  Raises `ConfigError` if it is unknown, not installed, or cannot be reached."""
-    if name == "local":
-        given = [f"--{key.replace('_', '-')}" for key, value in vars(nodes).items() if value is not None]
-        if given:
-            raise ConfigError(f"{given[0]}: only --launcher ray has nodes")
-        return Local()
+    if name not in OPTIONS:
+        raise ConfigError(f"--launcher {name}: allowed: {', '.join(OPTIONS)}")
+    for option, value in vars(nodes).items():
+        if value is not None and option not in OPTIONS[name]:
+            having = " and ".join(other for other in OPTIONS if option in OPTIONS[other])
+            raise ConfigError(f"--{option.replace('_', '-')}: is an option of --launcher {having}, not of {name}")
+    if nodes.storage:
+        from bench.command.store import Store
+    store = Store(nodes.storage) if nodes.storage else None
     if name == "ray":
         from bench.command.cluster import OnNodes
         from bench.command.ray_pool import RayPool
 
-        return OnNodes(RayPool(nodes.address or "auto"), nodes.per_gpu or 1, nodes.cpus_per_run)
-    raise ConfigError(f"--launcher {name}: allowed: local, ray")
+        return OnNodes(RayPool(nodes.address or "auto"), nodes.per_gpu or 1, nodes.cpus_per_run, store)
+    if name == "slurm":
+        from bench.command.arrays import sbatch_options
+        from bench.command.queued import OnQueue
+        from bench.command.slurm_queue import SlurmQueue
+
+        options = sbatch_options(nodes.sbatch or ())
+        queue = SlurmQueue(nodes.job_minutes or JOB_MINUTES, nodes.array_parallelism, options)
+        return OnQueue(queue, nodes.cpus_per_run, nodes.wait is not False, store)
+    return Local()

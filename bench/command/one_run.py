@@ -70,10 +70,10 @@ def turn(root: Path, was: os.stat_result, identity: str, before: str) -> Iterato
         if not is_ours:
             yield Turn.TAKEN
         else:
-            yield Turn.ENDED if _has_ended_meanwhile(before, read_outcome(root / identity)) else Turn.OURS
+            yield Turn.ENDED if ended_meanwhile(before, read_outcome(root / identity)) else Turn.OURS
 
 
-def _has_ended_meanwhile(before: str, outcome: Outcome | None) -> bool:
+def ended_meanwhile(before: str, outcome: Outcome | None) -> bool:
     """Returns whether another runner has ended the run since it was planned; one that was only stopped may continue."""
     return outcome is not None and repr(outcome) != before and outcome.status is not Status.INTERRUPTED
 

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.command import ray_task
+from bench.command import node_task
 from bench.command.remote_run import Result
 from bench.command.scheduling import End, Node, Start
 from bench.experiment.yaml_file import ConfigError
@@ -50,19 +50,19 @@ class RayPool:
         with _elsewhere():
             _within(CONNECT_SECONDS, lambda: self._connect(address), address)
         self._head = self._ray.get_runtime_context().gcs_address
-        self._work = self._ray.remote(ray_task.work)
+        self._work = self._ray.remote(node_task.work)
         self._tasks: dict[Any, str] = {}
         self._nodes: list[Node] = []
         self._looked, self._answered = -float("inf"), time.monotonic()
         self._left, self._is_told = threading.Event(), False
         threading.Thread(target=self._watch_head, daemon=True).start()
-        self._common = {"version": version("oho-bench"), "code": ray_task.hash_of_code(str(Path(__file__).parents[2]))}
+        self._common = {"version": version("oho-bench"), "code": node_task.hash_of_code(str(Path(__file__).parents[2]))}
 
     def _connect(self, address: str) -> None:
         self._ray.init(
             address=address, log_to_driver=False, logging_level="CRITICAL", namespace="oho-bench",
         )  # fmt: skip
-        self._ray.cloudpickle.register_pickle_by_value(ray_task)
+        self._ray.cloudpickle.register_pickle_by_value(node_task)
 
     def nodes(self) -> list[Node]:
         """Returns the nodes that are alive.  Raises `ClusterError` if the head has not answered for some time."""

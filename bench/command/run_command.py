@@ -50,6 +50,7 @@ def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
     begun, makes = journal.last("device"), launcher(order.launcher, order.nodes)
     device = makes.device(order.device, begun)
     experiments = _experiments(order, device)
+    makes.begin(order.out)
     planned = plan(experiments, order.out, again_invalid=order.again_invalid, tried=journal.tried)
     if begun is None:
         todo = [item for item in planned if not item.is_done]

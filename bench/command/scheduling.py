@@ -51,11 +51,15 @@ class Demand(NamedTuple):
     per_gpu: int
     needs: str
 
+    @property
+    def is_alone(self) -> bool:
+        """Returns whether a run has all processors of its node: a timed one on the CPU, or one that uses all cores."""
+        return not self.on_gpu and (self.timed or self.cpus is None)
+
     def share(self, node: Node) -> Share | None:
         """Returns a run's share of a node, or None if the node has too little."""
         gpus = 0.0 if not self.on_gpu else 1.0 if self.timed else 1 / self.per_gpu
-        alone = not self.on_gpu and (self.timed or self.cpus is None)
-        cpus = node.cpus if alone else self.cpus if self.cpus is not None else 1.0
+        cpus = node.cpus if self.is_alone else self.cpus if self.cpus is not None else 1.0
         fits = node.cpus >= max(cpus, self.cpus or 0.0) - ROUNDING and node.gpus >= gpus - ROUNDING
         return Share(cpus, gpus) if fits and cpus + gpus > 0 else None
 
@@ -104,6 +108,12 @@ class Job:
     progress: float = 0.0
     ready: float = 0.0
     taken_since: float | None = None
+
+    def died(self, progress: float) -> bool:
+        """Notes that its process died; `progress` is how much was saved.  Returns whether that was once too often."""
+        self.deaths = 1 if progress > self.progress else self.deaths + 1
+        self.progress = max(progress, self.progress)
+        return self.deaths >= MOST_DEATHS
 
 
 class Start(NamedTuple):
@@ -175,11 +185,8 @@ class Scheduler:
         job, node, _ = self.running.pop(identity)
         if end is End.MADE:
             return Verdict.ENDED
-        if end is End.DIED:
-            job.deaths = 1 if progress > job.progress else job.deaths + 1
-            job.progress = max(progress, job.progress)
-            if job.deaths >= MOST_DEATHS:
-                return Verdict.FAILED
+        if end is End.DIED and job.died(progress):
+            return Verdict.FAILED
         if end is End.TAKEN:
             job.taken_since = now if job.taken_since is None else job.taken_since
             if now - job.taken_since >= TAKEN_SECONDS:

@@ -112,9 +112,9 @@ class Stopper:
         return time.monotonic() - begun
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Handles the signals inside the block."""
-        with handling(dict.fromkeys(WATCHED, self._handle)), _leaving_at_the_second():
+    def listening(self, *more: int) -> Iterator[None]:
+        """Handles the signals, and `more` of them, inside the block."""
+        with handling(dict.fromkeys((*WATCHED, *more), self._handle)), _leaving_at_the_second():
             yield
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -45,6 +45,7 @@ HONOURED: Mapping[str, str] = {
         "how W&B connects, and how long it tries"
     ),
     "RAY_*": "how `--launcher ray` reaches its cluster",
+    "SLURM_*, SBATCH_*, SUBMITIT_*": "how `--launcher slurm` reaches Slurm",
     "GIT_CONFIG*, GIT_EXEC_PATH": "how `git` is asked for the commit of the code",
 }
 """Names, or patterns of names, and what they do."""

@@ -108,11 +108,10 @@ def processes_of(session):
     return ours
 
 
-def holder_of(folder):
-    """The process that has claimed a run, or None."""
-    claim = str(folder / ".claim")
+def holder_of(run):
+    """The process that has claimed a run, which is named by its folder or the end of that, or None."""
     for path in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
-            if str(path.readlink()) == claim:
+            if str(path.readlink()).endswith(f"{run}/.claim"):
                 return int(path.parts[2])
     return None

@@ -1,10 +1,13 @@
-"""A cluster on a fake clock: workers that die at random, nodes that leave and join, runs that go on unseen for a while."""
+"""A cluster on a fake clock: workers that die at random, nodes that leave and join, runs that go on unseen for a while.
+
+And two nodes that are this process, whose runs are real."""
 
 import heapq
 import random
+from collections import deque
 from dataclasses import dataclass, field
 
-from bench.command.remote_run import Result
+from bench.command.remote_run import Result, make_remotely
 from bench.command.scheduling import End, Node
 
 
@@ -100,4 +103,29 @@ class Silent:
         self.told.append((start, result.end, verdict))
 
     def look(self, scheduler, nodes):
+        pass
+
+
+class NodesHere:
+    """Two nodes whose runs are made one after another in this process."""
+
+    def __init__(self, instead=lambda order: None):
+        self.instead, self.queue = instead, deque()
+
+    def nodes(self):
+        return [Node("1", "one", 1.0, 0.0), Node("2", "two", 1.0, 0.0)]
+
+    def start(self, start, order):
+        self.queue.append((start, order))
+
+    def wait(self, seconds):
+        if not self.queue:
+            return []
+        start, order = self.queue.popleft()
+        return [(start.job.id, self.instead(start) or make_remotely(order))]
+
+    def stop(self):
+        pass
+
+    def close(self):
         pass

@@ -2,48 +2,23 @@
 
 import sys
 import time
-from collections import deque
 
 import pytest
 from faults import command, the_line, timeless
 from helpers import experiment, run_one, write_config
+from simulated_pool import NodesHere
 
 from bench.command.cluster import OnNodes
 from bench.command.handover import Journal
+from bench.command.node_task import folder_of_code, hash_of_code, work
 from bench.command.planning import plan
 from bench.command.ray_pool import _check_answers
-from bench.command.ray_task import folder_of_code, hash_of_code, work
-from bench.command.remote_run import Result, make_remotely
-from bench.command.scheduling import MOST_DEATHS, End, Node
+from bench.command.remote_run import Result
+from bench.command.scheduling import MOST_DEATHS, End
 from bench.experiment.yaml_file import ConfigError
 from bench.process.run_lock import claimed
 from bench.records import Status, read_outcome, run_id
 from bench.records.errors import ClusterError
-
-
-class NodesHere:
-    """Two nodes whose runs are made one after another in this process."""
-
-    def __init__(self, instead=lambda order: None):
-        self.instead, self.queue = instead, deque()
-
-    def nodes(self):
-        return [Node("1", "one", 1.0, 0.0), Node("2", "two", 1.0, 0.0)]
-
-    def start(self, start, order):
-        self.queue.append((start, order))
-
-    def wait(self, seconds):
-        if not self.queue:
-            return []
-        start, order = self.queue.popleft()
-        return [(start.job.id, self.instead(start) or make_remotely(order))]
-
-    def stop(self):
-        pass
-
-    def close(self):
-        pass
 
 
 def launched(experiments, out, pool=None, **options):
@@ -111,8 +86,8 @@ def test_a_pipe_gets_a_line_about_all_runs(tmp_path, capsys, monkeypatch):
     ("words", "line"),
     [
         (["--launcher", "ray"], "--launcher ray: Ray is not installed; pip install 'oho-bench[cluster]'"),
-        (["--launcher", "pbs"], "--launcher pbs: allowed: local, ray"),
-        (["--per-gpu", "2"], "--per-gpu: only --launcher ray has nodes"),
+        (["--launcher", "pbs"], "--launcher pbs: allowed: local, ray, slurm"),
+        (["--per-gpu", "2"], "--per-gpu: is an option of --launcher ray, not of local"),
     ],
 )
 def test_a_launcher_that_is_not_there_is_one_line(words, line, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What a Ray worker does.  These functions travel to it whole, so that they can refuse another version of our code.
+"""What a worker on a node does.  With Ray these functions travel whole, so that they can refuse other code than ours.
 
 They import nothing of ours before they have compared the hash of the worker's code with the driver's.
 """
