@@ -115,6 +115,8 @@ class Server:
                     self.hanging.set()
                     time.sleep(30)
                 self.told[told["name"]] = told
+            elif told["config"] and told["name"] in self.told:  # what is configured later, of a run that a sweep has made
+                self.told[told["name"]]["config"] = told["config"]
             project = {"id": "p", "name": told["project"], "entity": {"id": "e", "name": "someone"}}
             bucket = {"id": "b", "name": told["name"], "displayName": told["displayName"], "sweepName": "",
                       "historyLineCount": 0, "config": "{}", "project": project}  # fmt: skip

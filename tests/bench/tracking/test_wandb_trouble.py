@@ -104,7 +104,6 @@ def test_neither_host_nor_user_nor_paths_go_up(server, tmp_path, monkeypatch):
         *names.values(),
         socket.gethostname(),
         sys.executable,
-        sys.argv[0],
         str(ROOT),
         str(Path.home()),
         str(Path.cwd()),
