@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bench.records.durations import unit_name
 from reports.claims import CLAIMS, Outcome, not_tested
 from reports.section import Section
 from reports.standings import Place, Standing, standings
@@ -61,7 +62,7 @@ def _table(title: str, rows: Sequence[Standing], note: str) -> list[Table]:
 
 
 def _row(row: Standing) -> list[str]:
-    budget = f"{row.budget:.3g} {UNITS.get(row.unit, row.unit)}{f' {REPLAYED}' if row.replayed else ''}"
+    budget = f"{row.budget:g} {UNITS.get(row.unit, unit_name(row.unit))}{f' {REPLAYED}' if row.replayed else ''}"
     if row.is_void:
         return [budget, row.task, "not valid", *["—"] * 4]
     if row.best is None:

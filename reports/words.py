@@ -123,6 +123,11 @@ def breakable(text: str) -> str:
     return LONG_WORD.sub(lambda word: "\u200b".join(textwrap.wrap(word[0], BREAK_AFTER)), text)
 
 
+def amount_text(amount: float) -> str:
+    """Returns a budget to three digits or, from 1,000 on, as a whole number."""
+    return f"{amount:.0f}" if amount >= 1000 else f"{amount:.3g}"
+
+
 def loss_text(value: float) -> str:
     """Returns a loss to three digits."""
     return "∞" if value == float("inf") else f"{value:.3g}"

@@ -22,7 +22,7 @@ from reports.plain_steps import in_seconds, second_axis, seconds_per_step
 from reports.selection import ONLINE, NoData, comparable
 from reports.statistics import medians_of
 from reports.tables import Tables
-from reports.words import budget_unit, loss_text, plural, spread
+from reports.words import amount_text, budget_unit, loss_text, plural, spread
 
 QUESTION = "Which method should be used at which budget?"
 METHOD = (
@@ -284,12 +284,12 @@ def _leader(table: pd.DataFrame, used: float, unit: str) -> str:
     row = _row(table, used)
     ordered = row[np.isfinite(row)].sort_values()
     if ordered.empty:
-        return f"At {used:.3g} {unit} no method had selected a trained model."
+        return f"At {amount_text(used)} {unit} no method had selected a trained model."
     if len(ordered) == 1:
         return ""
     (best, least), (second, next_least) = list(ordered.items())[:2]
     after = f"level with {second}" if least == next_least else f"before {second} with {loss_text(next_least)}"
-    return f"At {used:.3g} {unit} {best} is lowest with {loss_text(least)}, {after}."
+    return f"At {amount_text(used)} {unit} {best} is lowest with {loss_text(least)}, {after}."
 
 
 def _ahead(ahead: pd.Series, ours: int, others: int, unit: str) -> str:
@@ -301,5 +301,5 @@ def _ahead(ahead: pd.Series, ours: int, others: int, unit: str) -> str:
     starts = ahead & ~ahead.shift(fill_value=False)
     ends = ahead & ~ahead.shift(-1, fill_value=False)
     spans = zip(ahead.index[starts], ahead.index[ends], strict=True)
-    text = ", ".join(f"{start:.3g} to {end:.3g}" for start, end in spans)
+    text = ", ".join(f"{amount_text(start)} to {amount_text(end)}" for start, end in spans)
     return f"{which} is ahead of {against} at budgets of {text} {unit}, behind or level at all others."

@@ -173,7 +173,7 @@ def draw(estimates: Estimates) -> Figure:
         _draw_dots(axes, [line if isinstance(line, str) else own[line["label"]] for line in lines])
         second_axis(axes, estimates.seconds_per_step and 1 / estimates.seconds_per_step, "the same in plain steps")
         axes.set_title(f"{letter}  as good as {estimates.targets[name].label}", loc="left")
-        axes.set_xlabel(f"Counted seconds to a validation loss of {loss_text(estimates.targets[name].loss)}")
+        axes.set_xlabel(f"Counted seconds to a\nvalidation loss of {loss_text(estimates.targets[name].loss)}")
     for axes in panels.flat if style.in_column() else panels.flat[:1]:
         axes.set_yticks(range(len(lines)), [line if isinstance(line, str) else line["bar"] for line in lines])
         for label, line in zip(axes.get_yticklabels(), lines, strict=True):
