@@ -7,9 +7,37 @@ import time
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
+import wandb
+
 from bench.tracking.wandb_content import flat
+from bench.tracking.wandb_settings import PATIENCE
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
+SET_BY_CLIENT = ("DIR", "DATA_DIR", "ARTIFACT_DIR", "SILENT", "ERROR_REPORTING", "SAGEMAKER_DISABLE")
+"""W&B's variables that this process's client and our sink set."""
+
+
+def keep_variables(patch):
+    """Leaves W&B's variables to be as before once `patch` is undone, and its client with little patience until then."""
+    for name in SET_BY_CLIENT:
+        patch.setenv(f"WANDB_{name}", "")
+    for name, value in PATIENCE.items():
+        patch.setenv(f"WANDB_X_{name}", str(value))
+
+
+@contextlib.contextmanager
+def client_of(server, home):
+    """Makes W&B's client, which begins and ends with the block, the server's own; in the end nothing listens any more."""
+    with pytest.MonkeyPatch.context() as patch:
+        keep_variables(patch)
+        patch.setenv("WANDB_API_KEY", KEY)
+        patch.setenv("WANDB_BASE_URL", server.address)
+        patch.setenv("HOME", str(home))
+        wandb.teardown()
+        yield
+        wandb.teardown()
+    server.listener.shutdown()
 
 
 class Server:

@@ -13,7 +13,7 @@ from faults import timeless, told
 from helpers import CONFIG, ROOT, StoppedAfter, run_one
 from typer.testing import CliRunner
 from wandb.sdk.launch.sweeps.utils import load_sweep_config
-from wandb_server import KEY, Server
+from wandb_server import KEY, SET_BY_CLIENT, Server
 
 from bench.cli import app
 from bench.command.agent import Trial, train_trial
@@ -32,7 +32,7 @@ SEARCHES = """\
   - {name: bayesian-search, trial_epochs: 1, pruner: median, over: {name: step, optimizer: momentum}}
   - {name: tpe-search, trial_epochs: 1, over: fixed}
 """
-SET = ("DIR", "DATA_DIR", "ARTIFACT_DIR", "SILENT", "ERROR_REPORTING", "SAGEMAKER_DISABLE", "PROJECT", "ENTITY")
+SET = (*SET_BY_CLIENT, "PROJECT", "ENTITY")
 """What this process's client and our sink set."""
 GIVEN = {"lr": 0.02, "weight_decay": 1e-05, "one_minus_gamma": 0.001}
 TRAINING = "{name: exponential, lr: 0.02, weight_decay: 1e-05, gamma: 0.999}"

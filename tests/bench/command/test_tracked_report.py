@@ -13,7 +13,7 @@ from made_up_runs import evaluation, spec_of, write_run
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 from wandb_artifacts import ArtifactServer
-from wandb_server import KEY
+from wandb_server import KEY, keep_variables
 
 from bench.cli import app
 from bench.command import tracked_report
@@ -21,7 +21,6 @@ from bench.command.tracked_report import mode_of, track_report
 from bench.records import Manifest, ReportError, Status, read_runs, write_manifest
 from bench.run.environment import tracked_files
 from bench.tracking.transcripts import read_back
-from bench.tracking.wandb_settings import PATIENCE
 
 PICTURE = ROOT / "tests/reports/images"
 
@@ -57,10 +56,7 @@ def files(tmp_path):
 def private():
     """W&B's variables are as before after the test, and the clone's sources are few."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("DIR", "DATA_DIR", "ARTIFACT_DIR", "SILENT", "ERROR_REPORTING", "SAGEMAKER_DISABLE"):
-            patch.setenv(f"WANDB_{name}", "")
-        for name, value in PATIENCE.items():
-            patch.setenv(f"WANDB_X_{name}", str(value))
+        keep_variables(patch)
         patch.setattr(tracked_report, "SOURCES", ("bench/records",))
         yield patch
 

@@ -3,12 +3,10 @@
 import json
 
 import pytest
-import wandb
-from wandb_server import KEY, Server
+from wandb_server import Server, client_of
 
 from bench.records import ReportError
 from bench.tracking.publishing import publish_views
-from bench.tracking.wandb_settings import PATIENCE
 
 VIEWS = {
     "workspaces": [{"name": "nw-0123-v", "displayName": "one", "project": "ours", "spec": {"of": "workspace"}}],
@@ -41,18 +39,8 @@ class Views(Server):
 def server(tmp_path):
     """A server with a user of its own; W&B's client begins and ends with the test."""
     server = Views()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("DIR", "DATA_DIR", "ARTIFACT_DIR", "SILENT", "ERROR_REPORTING", "SAGEMAKER_DISABLE"):
-            patch.setenv(f"WANDB_{name}", "")  # so that they are as before after the test
-        for name, value in PATIENCE.items():
-            patch.setenv(f"WANDB_X_{name}", str(value))
-        patch.setenv("WANDB_API_KEY", KEY)
-        patch.setenv("WANDB_BASE_URL", server.address)
-        patch.setenv("HOME", str(tmp_path))
-        wandb.teardown()
+    with client_of(server, tmp_path):
         yield server
-        wandb.teardown()
-    server.listener.shutdown()
 
 
 def test_views_are_sent_and_replaced_when_sent_again(server):

@@ -11,11 +11,10 @@ from functools import partial
 
 import pandas as pd
 import pytest
-import wandb
 from helpers import experiment
 from made_up_runs import evaluation, incumbent, write_run
 from typer.testing import CliRunner
-from wandb_server import KEY, Server
+from wandb_server import Server, client_of
 
 from bench.cli import app
 from bench.command.view import named_runs
@@ -130,18 +129,8 @@ def server(tracked, tmp_path):
     kept = {path.stem: read_back(path) for path in sorted(tracked.glob("*/wandb/*run-*/run-*.wandb"))}
     kept["foreign"] = type(next(iter(kept.values())))("foreign", config={"lr": 1}, rows=[{"loss": 1}])
     server = Project(kept)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("DIR", "DATA_DIR", "ARTIFACT_DIR", "SILENT", "ERROR_REPORTING", "SAGEMAKER_DISABLE"):
-            patch.setenv(f"WANDB_{name}", "")  # so that they are as before after the test
-        for name, value in wandb_import.PATIENCE.items():
-            patch.setenv(f"WANDB_X_{name}", str(value))
-        patch.setenv("WANDB_API_KEY", KEY)
-        patch.setenv("WANDB_BASE_URL", server.address)
-        patch.setenv("HOME", str(tmp_path))
-        wandb.teardown()
+    with client_of(server, tmp_path):
         yield server
-        wandb.teardown()
-    server.listener.shutdown()
 
 
 def test_a_project_on_a_server_becomes_the_results_folder(server, tracked, tmp_path):
