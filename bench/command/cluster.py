@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench.command.command_line import check_device
 from bench.command.crashed_runs import book
 from bench.command.handover import Journal
 from bench.command.nodes_display import NodesDisplay
@@ -156,8 +157,7 @@ class OnNodes:
 
     def device(self, name: str, begun: str | None) -> str:
         """Returns the device; `auto` stands for GPUs if any node has one."""
-        if name not in ("cpu", "cuda", "auto"):
-            raise ConfigError(f"--device {name}: allowed: cpu, cuda, auto")
+        check_device(name)
         nodes = self.pool.nodes()
         has_gpu = any(node.gpus for node in nodes)
         if name == "cuda" and not has_gpu:

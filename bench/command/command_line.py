@@ -105,14 +105,21 @@ def seeds_of(text: str | None) -> tuple[int, ...] | None:
         raise ConfigError(f"--seeds {text}: {error}") from None
 
 
+def check_device(name: str) -> None:
+    """Raises `ConfigError` for anything but cpu, cuda and auto."""
+    from bench.experiment.yaml_file import ConfigError
+
+    if name not in ("cpu", "cuda", "auto"):
+        raise ConfigError(f"--device {name}: allowed: cpu, cuda, auto")
+
+
 def resolve_device(name: str) -> str:
     """Returns cpu or cuda; `auto` stands for the GPU if there is one."""
     import torch
 
     from bench.experiment.yaml_file import ConfigError
 
-    if name not in ("cpu", "cuda", "auto"):
-        raise ConfigError(f"--device {name}: allowed: cpu, cuda, auto")
+    check_device(name)
     if name == "cuda" and not torch.cuda.is_available():
         chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
         where = "on this machine" if chosen is None else f"among those that CUDA_VISIBLE_DEVICES={chosen} leaves"

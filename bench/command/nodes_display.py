@@ -18,7 +18,7 @@ from rich.text import Text
 from bench.command.progress import in_words
 from bench.process.signals import tell
 from bench.records import Outcome, Status, run_ids, title_of
-from bench.records.durations import format_seconds
+from bench.records.durations import format_seconds, unit_name
 
 REFRESH_SECONDS = 1.0
 """The time between two looks at the runs' records on a terminal."""
@@ -85,8 +85,8 @@ class NodesDisplay:
         table = Table.grid(padding=(0, 2))
         for identity, node in list(self._places.items())[:SHOWN_RUNS]:
             number, name, budget = self._entries[identity]
-            spent = _short(self._fractions.get(identity, 0.0) * budget["amount"])
-            table.add_row(escape(node), f"{number}", escape(name), f"{spent} of {budget['amount']:g} {budget['unit']}")
+            spent, unit = _short(self._fractions.get(identity, 0.0) * budget["amount"]), unit_name(budget["unit"])
+            table.add_row(escape(node), f"{number}", escape(name), f"{spent} of {budget['amount']:g} {unit}")
         if len(self._places) > SHOWN_RUNS:
             table.add_row(f"and {len(self._places) - SHOWN_RUNS} more")
         with contextlib.suppress(OSError):
@@ -125,7 +125,7 @@ class NodesDisplay:
         for identity, share in self._left.items():
             budget = self._entries[identity].budget
             totals[budget["unit"]] = totals.get(budget["unit"], 0.0) + share * budget["amount"]
-        parts += [f"{_short(amount)} {unit} of budget left" for unit, amount in totals.items() if amount]
+        parts += [f"{_short(amount)} {unit_name(unit)} of budget left" for unit, amount in totals.items() if amount]
         weight = sum(totals.values()) if self._one_unit else sum(self._left.values())
         spent = time.monotonic() - self._begun
         if self._worked and spent > 2:

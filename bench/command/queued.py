@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.command.arrays import Resources, arrays
+from bench.command.command_line import check_device
 from bench.command.crashed_runs import book
 from bench.command.handover import Journal
 from bench.command.nodes_display import NodesDisplay
@@ -88,8 +89,7 @@ class OnQueue:
 
     def device(self, name: str, begun: str | None) -> str:
         """Returns the device; `auto` stands for GPUs if any node has one."""
-        if name not in ("cpu", "cuda", "auto"):
-            raise ConfigError(f"--device {name}: allowed: cpu, cuda, auto")
+        check_device(name)
         return begun or (name if name != "auto" else "cuda" if self.queue.has_gpus() else "cpu")
 
     def launch(self, experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *,
