@@ -111,6 +111,7 @@ def performance_profile(
 
 def at_most_from(values: ArrayLike, target: float) -> int | None:
     """Returns the index from which on no value is above the target; None for a miss.  NaN is above it."""
-    above = np.flatnonzero(~(np.asarray(values, dtype=float) <= target))
+    reached = np.asarray(values, dtype=float) <= target
+    above = np.flatnonzero(~reached)
     start = int(above[-1]) + 1 if len(above) else 0
-    return start if start < len(np.asarray(values)) else None
+    return start if start < len(reached) else None
