@@ -6,9 +6,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+TIMEOUT_SECONDS = 20
+"""The longest that a run waits for a tracker."""
 
-def attempt(action: Callable[..., Any], *arguments: Any, seconds: float) -> str:
-    """Runs `action` for at most so many seconds; returns in one line why it failed, or an empty text."""
+
+def attempt(action: Callable[..., Any], *arguments: Any) -> str:
+    """Runs `action` for at most `TIMEOUT_SECONDS`; returns in one line why it failed, or an empty text."""
     error: list[BaseException] = []
 
     def run() -> None:
@@ -19,7 +22,7 @@ def attempt(action: Callable[..., Any], *arguments: Any, seconds: float) -> str:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(TIMEOUT_SECONDS)
     if error:
         return f"{type(error[0]).__name__}: {' '.join(str(error[0]).split())}"
-    return f"no answer in {seconds} s" if thread.is_alive() else ""
+    return f"no answer in {TIMEOUT_SECONDS} s" if thread.is_alive() else ""

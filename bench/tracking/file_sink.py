@@ -12,23 +12,11 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 from bench.records import Outcome
-from bench.records.json_files import finite
 from bench.records.names import file_name
-from bench.records.wandb_names import NONFINITE_VALUES, OBJECTIVE, OUTCOME, SHOCK, TRIAL_NUMBER, metric, run_name
-from bench.tracking.attempts import attempt
-from bench.tracking.wandb_content import (
-    Row,
-    config_of,
-    drawn,
-    evaluation_row,
-    has_trials,
-    incumbent_row,
-    moment,
-    nonfinite_values,
-    summary_of,
-)
+from bench.records.wandb_names import OBJECTIVE, OUTCOME, TRIAL_NUMBER, metric, run_name
+from bench.tracking.run_sink import RunSink
+from bench.tracking.wandb_content import Row, config_of, moment, summary_of
 
-TIMEOUT_SECONDS = 20
 log = logging.getLogger("oho-bench")
 missing: set[str] = set()
 """The trackers of which this process has said that they are not installed."""
@@ -54,8 +42,8 @@ class Tracker(Protocol):
         ...
 
 
-class FileSink:
-    """A logger of one run to a tracker.  Any error ends the logging with one warning, and the run goes on.
+class FileSink(RunSink):
+    """A logger of one run to a tracker.
 
     `name` is the tracker's, `package` the one it needs, which is also the name of our extra.
     """
@@ -64,10 +52,8 @@ class FileSink:
         self, run_id: str, spec: Mapping[str, Any], *, experiment: str, name: str, package: str,
         make: Callable[[], Tracker],
     ):  # fmt: skip
-        self._run_id, self._spec, self._name = run_id, spec, name
-        self._has_trials = has_trials(spec["method"])
-        self._nonfinite, self._is_evaluated = 0, False
-        self._make = make
+        super().__init__(run_id, spec)
+        self._name, self._make = name, make
         self._tracker: Any = None
         self.failed = find_spec(package) is None
         if not self.failed:
@@ -79,53 +65,31 @@ class FileSink:
                 " complete", name, package, package,
             )  # fmt: skip
 
-    def record(self, record: Mapping[str, Any]) -> None:
-        """Logs a record."""
-        logs = {
-            "trial": self._log_trial, "incumbent": self._log_incumbent, "evaluation": self._log_evaluation,
-            "shock": self._log_shock,
-        }  # fmt: skip
-        self._guard(logs[record["kind"]], finite(record))
-
     def caught_up(self) -> None:
         """Has nothing to say: the run was begun anew, so that no row of redone work is left."""
 
-    def close(self, outcome: Outcome) -> None:
-        """Writes how the run ended."""
-        self._guard(self._finish, outcome)
-
-    def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
-        """Runs `action`; after an error or a hang the sink stays silent."""
-        if self.failed:
-            return
-        if reason := attempt(action, *arguments, seconds=TIMEOUT_SECONDS):
-            self.failed, told = True, (self._run_id, self._name, reason)
-            log.warning("run %s is no longer tracked by %s (%s); its records are complete", *told)
+    def _judge(self, reason: str) -> None:
+        if reason:
+            self.failed = True
+            log.warning(
+                "run %s is no longer tracked by %s (%s); its records are complete", self._run_id, self._name, reason
+            )
 
     def _begin(self, config: Row) -> None:
         self._tracker = self._make()
         self._tracker.begin(config)
 
-    def _log(self, row: Row) -> None:
-        self._tracker.log({key: value for key, value in row.items() if value is not None})
+    def _configure(self, values: Row) -> None:
+        self._tracker.configure(values)
 
-    def _log_evaluation(self, record: Mapping[str, Any]) -> None:
-        if not self._is_evaluated:
-            self._tracker.configure(drawn(self._spec, record) if record["step"] == 0 else {})
-        self._is_evaluated = True
-        self._nonfinite += nonfinite_values(record)
-        self._log({**evaluation_row(record), NONFINITE_VALUES: self._nonfinite})
-
-    def _log_incumbent(self, record: Mapping[str, Any]) -> None:
-        self._log(incumbent_row(record))
-
-    def _log_shock(self, record: Mapping[str, Any]) -> None:
-        self._log({**moment(record), SHOCK: record["event"]})
+    def _log(self, record: Mapping[str, Any], row: Row) -> Row:
+        row = {key: value for key, value in row.items() if value is not None}
+        self._tracker.log(row)
+        return row
 
     def _log_trial(self, record: Mapping[str, Any]) -> None:
-        if self._has_trials:  # a population's intervals are thousands
-            given = {metric(f"{TRIAL_NUMBER}/{name}"): value for name, value in record["hyper"].items()}
-            self._log({**moment(record), OBJECTIVE: record["validation_loss"], **given})
+        given = {metric(f"{TRIAL_NUMBER}/{name}"): value for name, value in record["hyper"].items()}
+        self._log(record, {**moment(record), OBJECTIVE: record["validation_loss"], **given})
 
     def _finish(self, outcome: Outcome) -> None:
         summary = summary_of(outcome, self._nonfinite)

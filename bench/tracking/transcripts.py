@@ -11,8 +11,8 @@ from typing import Any
 
 from bench.records import Run
 from bench.records.wandb_names import TRIAL_RUNS, TRIALS
+from bench.tracking.attempts import TIMEOUT_SECONDS
 from bench.tracking.wandb_content import flat
-from bench.tracking.wandb_runs import TIMEOUT_SECONDS
 from bench.tracking.wandb_sink import WandbSink
 
 NOT_FINITE = ("NaN", "Infinity", "-Infinity", None)

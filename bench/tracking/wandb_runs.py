@@ -14,10 +14,10 @@ from bench.records.errors import RecordError
 from bench.records.json_files import read_object, write_json
 from bench.records.names import clipped
 from bench.records.wandb_names import COUNTED_SECONDS, EPOCH, STEP, TRIALS, USED, WALL_SECONDS
+from bench.tracking import attempts
 from bench.tracking.wandb_settings import keep_to_folder, online_patience, without_files
 from bench.tracking.wandb_words import in_own_words, refusals_raised
 
-TIMEOUT_SECONDS = 20
 IDENTITY_FILE = "wandb.json"
 NAME = r"[\w-]+"
 """What the ids of sweeps, and of the runs that these make, consist of."""
@@ -208,7 +208,7 @@ def plain_run(folder: Path, *, mode: str, identity: str, settings: Mapping[str, 
             resume=None if mode == "offline" else "allow",
             settings=wandb.Settings(
                 reinit="create_new", console="off", disable_git=True, x_disable_stats=True, silent=True,
-                x_save_requirements=False, disable_code=True, init_timeout=TIMEOUT_SECONDS,
+                x_save_requirements=False, disable_code=True, init_timeout=attempts.TIMEOUT_SECONDS,
                 x_disable_machine_info=True, host="", program="oho-bench", **online_patience(), **settings,
             ),
             **fields,

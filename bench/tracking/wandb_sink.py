@@ -20,13 +20,11 @@ from bench.records.json_files import finite
 from bench.records.names import clipped
 from bench.records.wandb_names import (
     LONGEST_TAG,
-    NONFINITE_VALUES,
     OBJECTIVE,
     PLAN,
     RECORDS,
     RUN,
     SEARCH,
-    SHOCK,
     STATUS,
     TRIAL,
     TRIAL_RUNS,
@@ -36,23 +34,19 @@ from bench.records.wandb_names import (
     trial_name,
 )
 from bench.tracking.attempts import attempt
+from bench.tracking.run_sink import RunSink
 from bench.tracking.wandb_content import (
     Row,
     alert_of,
     as_text,
     config_of,
-    drawn,
-    evaluation_row,
-    has_trials,
-    incumbent_row,
     moment,
-    nonfinite_values,
     summary_of,
     tags_of,
     trial_config,
     trial_table,
 )
-from bench.tracking.wandb_runs import TIMEOUT_SECONDS, TrackedRun, begin_run, identity_in
+from bench.tracking.wandb_runs import TrackedRun, begin_run, identity_in
 from bench.tracking.wandb_words import why_unusable
 
 unreachable = threading.Event()
@@ -73,10 +67,10 @@ class NoSink:
         """Ignores the outcome."""
 
 
-class WandbSink:
+class WandbSink(RunSink):
     """A logger of one run, with counted seconds as the x-axis.
 
-    Any error ends the logging with one warning and sets `failed`.  `begin` is `begin_run` with its folder filled in, or a
+    `begin` is `begin_run` with its folder filled in, or a
     stand-in; `offline` replaces it if W&B cannot be reached.
     """
 
@@ -85,9 +79,9 @@ class WandbSink:
         offline: Callable[..., TrackedRun] | None = None, trial_runs: int = TRIAL_RUNS,
         plan: Mapping[str, Any] | None = None,
     ):  # fmt: skip
-        self._spec, self._begin, self._project, self._offline = spec, begin, project, offline
-        self._run_id, self._experiment, self._trial_runs = run_id, experiment, trial_runs
-        self._has_trials = has_trials(spec["method"])
+        super().__init__(run_id, spec)
+        self._begin, self._project, self._offline = begin, project, offline
+        self._experiment, self._trial_runs = experiment, trial_runs
         self._config = config_of(run_id, experiment, spec)
         self._plan = {PLAN: as_text(plan)} if plan else {}
         self._unsent: list[str] = []
@@ -97,29 +91,20 @@ class WandbSink:
         self._trials: list[Mapping[str, Any]] = []
         self._last: Row = {}
         """Where the last record stands on all axes."""
-        self._nonfinite, self._is_evaluated = 0, False
         self._run: Any = None
-        self.failed = False
-        reason = self._attempt(self._open)
+        reason = attempt(self._open)
         if reason and offline:
             unreachable.set()
             log.warning("W&B cannot be reached (%s); runs are kept offline until `oho-bench sync` uploads them", reason)
             self._begin, self._offline = offline, None
-            reason = self._attempt(self._open)
+            reason = attempt(self._open)
         self._judge(reason)
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """Logs an evaluation; a finished trial becomes a W&B run of its own."""
-        if self.failed:
-            return
-        self._unsent.append(json.dumps(finite(record)))
-        if record["kind"] == "trial" and not self._has_trials:
-            return
-        log = {
-            "trial": self._log_trial, "incumbent": self._log_incumbent, "evaluation": self._log_evaluation,
-            "shock": self._log_shock,
-        }  # fmt: skip
-        self._guard(log[record["kind"]], finite(record))
+        """Logs a record; a finished trial becomes a W&B run of its own."""
+        if not self.failed:
+            self._unsent.append(json.dumps(finite(record)))
+            super().record(record)
 
     def caught_up(self) -> None:
         """Says what W&B has of the work after the last checkpoint, which is redone now: it cannot take rows back."""
@@ -128,19 +113,6 @@ class WandbSink:
             what = "1 row" if rows == 1 else f"{rows} rows"
             then = "keeps it as it was until `oho-bench sync` replaces the history"
             log.warning("run %s: W&B already has %s of the work that is redone, and %s", self._run_id, what, then)
-
-    def close(self, outcome: Outcome) -> None:
-        """Writes the summary and ends the W&B run."""
-        self._guard(self._finish, outcome)
-
-    def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
-        """Runs `action`; after an error or a hang the sink stays silent."""
-        if not self.failed:
-            self._judge(self._attempt(action, *arguments))
-
-    def _attempt(self, action: Callable[..., None], *arguments: Any) -> str:
-        """Runs `action` for at most `TIMEOUT_SECONDS`; returns why it failed, or an empty text."""
-        return attempt(action, *arguments, seconds=TIMEOUT_SECONDS)
 
     def _judge(self, reason: str) -> None:
         if not reason:
@@ -181,20 +153,15 @@ class WandbSink:
         lines, self._unsent = "\n".join(self._unsent), []
         return lines
 
-    def _log_evaluation(self, record: Mapping[str, Any]) -> None:
-        if record["step"] == 0 and not self._is_evaluated:  # a shock at step 0 is followed by another evaluation
-            self._run.configure(drawn(self._spec, record))
-        self._is_evaluated = True
-        self._nonfinite += nonfinite_values(record)
-        row = self._log(record, {**evaluation_row(record), NONFINITE_VALUES: self._nonfinite})
+    def _configure(self, values: Row) -> None:
+        if values:
+            self._run.configure(values)
+
+    def _log_evaluation(self, record: Mapping[str, Any]) -> Row:
+        row = super()._log_evaluation(record)
         if self._has_trials:
             self._rows.append(row)
-
-    def _log_incumbent(self, record: Mapping[str, Any]) -> None:
-        self._log(record, incumbent_row(record))
-
-    def _log_shock(self, record: Mapping[str, Any]) -> None:
-        self._log(record, {**moment(record), SHOCK: record["event"]})
+        return row
 
     def _log_trial(self, record: Mapping[str, Any]) -> None:
         trial = record["trial"]

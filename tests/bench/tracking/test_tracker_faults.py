@@ -29,8 +29,7 @@ def unreachable_server(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_BASE_URL", "http://192.0.2.1")
         patch.setenv("NETRC", str(tmp_path / "none"))
-        for module in ("wandb_sink", "wandb_runs"):
-            patch.setattr(f"bench.tracking.{module}.TIMEOUT_SECONDS", 5)
+        patch.setattr("bench.tracking.attempts.TIMEOUT_SECONDS", 5)
         wandb.teardown()  # it remembers the server
         unreachable.clear()  # which other tests may have found so
         yield patch
@@ -66,7 +65,7 @@ def exits(*arguments, **options):
 )  # fmt: skip
 def test_a_broken_tracker_costs_one_warning_and_one_time_out(part, act, words, tmp_path, monkeypatch, caplog):
     if act is hangs:
-        monkeypatch.setattr("bench.tracking.wandb_sink.TIMEOUT_SECONDS", 2)
+        monkeypatch.setattr("bench.tracking.attempts.TIMEOUT_SECONDS", 2)
     monkeypatch.setattr(f"bench.tracking.wandb_sink.WandbSink.{part}", act)
     spec = experiment(tmp_path, "fixed").specs[0]
     outcome, _ = tracked(spec, tmp_path / "runs")
@@ -92,7 +91,7 @@ def children(process):
 
 def test_a_tracker_whose_process_is_stopped(tmp_path, monkeypatch, caplog):
     """The process that W&B writes its files in no longer answers."""
-    monkeypatch.setattr("bench.tracking.wandb_sink.TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr("bench.tracking.attempts.TIMEOUT_SECONDS", 1)
     spec = experiment(tmp_path, "fixed").specs[0]
     tracked({**spec, "seed": 7}, tmp_path)
     helpers = [child for child in children(os.getpid()) if "wandb" in Path(f"/proc/{child}/cmdline").read_text()]
