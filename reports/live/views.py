@@ -16,7 +16,8 @@ from bench.records.labels import PlanLabels
 from reports.dashboard.drawing import curve_of, line, lines_chart, log_axis
 from reports.dashboard.panels import Group, Lines, Quantity
 from reports.dashboard.plan import LOSSES, coloured, groups_of, hyperparameter_lines
-from reports.page import chart_content, rounded
+from reports.page import chart_content
+from reports.run_rows import rounded
 from reports.tables import named
 
 SECONDS = Quantity("counted_seconds", "counted seconds")

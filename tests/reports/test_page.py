@@ -19,7 +19,8 @@ from bench.records import Manifest, ReportError, RunWriter, Status, write_manife
 from reports import page
 from reports.api import build_report
 from reports.figures import anytime
-from reports.page import LOG_ROWS, details, embedded, rounded, rows
+from reports.page import embedded
+from reports.run_rows import LOG_ROWS, details, rounded, rows
 from reports.tables import read_tables
 
 HOSTILE = '</script><b>x & "y"'

@@ -4,8 +4,9 @@ import pytest
 from made_up_runs import LOSSES, write_folder
 
 import bench
-from reports import document, page
+from reports import document
 from reports.figures import performance, sets
+from reports.run_rows import COLUMNS, rows
 from reports.selection import NoData
 from reports.tables import read_tables
 
@@ -31,7 +32,7 @@ def test_reports_leave_the_seconds_out(results):
 
 def test_the_page_and_the_report_call_them_shared(results):
     runs = read_tables(results).runs
-    assert {row[list(page.COLUMNS).index("status")] for row in page.rows(runs)} == {"budget reached (seconds shared)"}
+    assert {row[list(COLUMNS).index("status")] for row in rows(runs)} == {"budget reached (seconds shared)"}
     assert {row[6] for row in document._group_table("both", runs)["rows"]} == {"shared"}
     assert document._ledger(runs) == []
 

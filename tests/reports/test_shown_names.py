@@ -15,8 +15,8 @@ from reports import glyphs, style
 from reports.api import build_figure
 from reports.figures import anytime, distribution, profiles
 from reports.glyphs import fonts_for
-from reports.page import rows
 from reports.replay import at_budgets, describe
+from reports.run_rows import rows
 from reports.style import figure_style, legend_above
 from reports.tables import read_tables
 

@@ -7,7 +7,7 @@ from bench.records import Manifest, write_manifest
 from reports.api import build_report
 from reports.document import _content
 from reports.figures import anytime, distribution, performance, reset
-from reports.page import columns, details, rows
+from reports.run_rows import columns, details, rows
 from reports.selection import NoData
 from reports.tables import read_tables
 
