@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from bench.command.handover import Journal
-from bench.command.one_run import Assignment, opener
+from bench.command.one_run import Assignment, Turn, opener
 from bench.command.planning import Planned
-from bench.command.progress import Display
+from bench.command.work import Work
 from bench.experiment.spec import Spec, data_set_of
-from bench.process.run_lock import claimed
-from bench.process.signals import Stopper
 from bench.protocol import CannotStackError
-from bench.records import Outcome, Status, read_outcome
-from bench.records.files import check_in_place, storing
+from bench.records import Outcome
 from bench.run.population import MOST_MEMBERS, batch_key, most_members, run_together
 from bench.tasks.data_sets import data_root as folder_of_data
 
 ALONE = "no other run differs from it in seed, values, schedule or shock alone"
-log = logging.getLogger("oho-bench")
 
 
 @dataclass(frozen=True)
@@ -138,56 +131,41 @@ def _divided(items: Sequence[Planned], limit: int) -> list[tuple[Planned, ...]]:
     return [tuple(items[start:stop]) for start, stop in pairwise(ends)]
 
 
-@dataclass
 class Together:
-    """What making batches takes, and what has become of their runs."""
+    """Makes batches of runs."""
 
-    root: Path
-    was: os.stat_result
-    """The results folder as the command found it."""
-    data_root: Path | None
-    journal: Journal
-    stopper: Stopper
-    display: Display
-    counts: Counter[Status] = field(default_factory=Counter)
+    def __init__(self, work: Work):
+        self.work = work
 
     def make(self, waiting: Sequence[tuple[int, Planned]]) -> list[tuple[int, Planned]]:
         """Makes all batches of the runs that wait, and returns the runs that are left, with their numbers."""
-        numbers = {item.id: number for number, item in waiting}
-        with self.journal.within_batch(list(numbers)):  # networks are made, for which memory may not suffice
-            batches = batches_of([item for _, item in waiting], self.data_root, apart=self.journal.apart)
+        numbers, journal = {item.id: number for number, item in waiting}, self.work.journal
+        with journal.within_batch(list(numbers)):  # networks are made, for which memory may not suffice
+            batches = batches_of([item for _, item in waiting], self.work.data_root, apart=journal.apart)
         for batch in batches.together:
-            self.stopper.rest()
-            self.stopper.check()
-            with storing(self.root):
-                check_in_place(self.was, self.root)  # a claim would make a folder that was moved away anew
-            with ExitStack() as claims, storing(self.root):
-                claimed_ones = [item for item in batch if claims.enter_context(claimed(self.root / item.id))]
-                ours = [item for item in claimed_ones if self._is_open(item)]
+            self.work.pause()
+            with ExitStack() as claims:
+                ours = [item for item in batch if claims.enter_context(self.work.turn(item)) is Turn.OURS]
                 if len(ours) > 1:
                     for item, outcome in self._make(ours, numbers):
                         if outcome is not None:
-                            self.counts[outcome.status] += 1
+                            self.work.counts[outcome.status] += 1
                             del numbers[item.id]
         return [(number, item) for number, item in waiting if item.id in numbers]
 
-    def _is_open(self, item: Planned) -> bool:
-        """Returns whether the run has not been worked on since it was planned."""
-        return read_outcome(self.root / item.id) == item.outcome
-
     def _make(self, items: Sequence[Planned], numbers: dict[str, int]) -> list[tuple[Planned, Outcome | None]]:
-        begun = time.monotonic()
-        self.display.start(numbers[items[0].id], items[0].spec, beside=len(items) - 1)
+        work, begun = self.work, time.monotonic()
+        work.display.start(numbers[items[0].id], items[0].spec, beside=len(items) - 1)
         specs: list[Spec] = [item.spec for item in items]
-        with self.journal.within_batch([item.id for item in items]):
+        with work.journal.within_batch([item.id for item in items]):
             outcomes = run_together(
-                specs, self.root, data_root=self.data_root, open_sink=opener(Assignment.of(items[0])),
-                progress=self.display.progress, stopper=self.stopper,
+                specs, work.root, data_root=work.data_root, open_sink=opener(Assignment.of(items[0])),
+                progress=work.display.progress, stopper=work.stopper,
             )  # fmt: skip
         for item, outcome in zip(items, outcomes, strict=True):
             if outcome is not None:
-                self.journal.note("tried", item.id)
-                self.display.start(numbers[item.id], item.spec, begun=begun)
-                self.display.end(outcome)
+                work.journal.note("tried", item.id)
+                work.display.start(numbers[item.id], item.spec, begun=begun)
+                work.display.end(outcome)
                 begun = time.monotonic()
         return list(zip(items, outcomes, strict=True))

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from bench.command.batches import Together
 from bench.command.handover import Journal
-from bench.command.one_run import Assignment, Turn, make, turn
+from bench.command.one_run import Assignment, Turn, make
 from bench.command.planning import Planned, check_methods, write_plan
 from bench.command.progress import Display
+from bench.command.work import Work
 from bench.experiment.expansion import Experiment
 from bench.experiment.yaml_file import ConfigError
 from bench.process.run_lock import claimed
@@ -41,9 +40,8 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
     parent = journal.last("parent")
     stopper, before = Stopper(int(parent) if parent else None), len(journal.tried)
     with stopper.listening(), Display([item.spec for item in todo], before) as display:
-        series = _Series(root, root.stat(), data_root, journal, stopper, display)
-        together = Together(root, series.was, data_root, journal, stopper, display, series.counts)
-        waiting = together.make(list(enumerate(todo, start=before + 1)))
+        work = Work(root, root.stat(), data_root, journal, stopper, display)
+        waiting, series = Together(work).make(list(enumerate(todo, start=before + 1))), _Series(work)
         while taken := [(number, item) for number, item in waiting if not series.take(number, item)]:
             if len(taken) == len(waiting):  # the runners that took them are working on them
                 for number, item in taken:
@@ -51,7 +49,7 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
                 break
             waiting = taken
         stopper.check()  # a signal may have come at the end of the last run
-    return series.counts
+    return work.counts
 
 
 def prepare_runs(experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *, data_root: Path | None,
@@ -69,41 +67,35 @@ def prepare_runs(experiments: Sequence[Experiment], planned: Sequence[Planned], 
     return todo
 
 
-@dataclass
 class _Series:
-    """The runs of one call of `launch`, and how many of them ended in each status."""
+    """Makes runs one after another."""
 
-    root: Path
-    was: os.stat_result
-    data_root: Path | None
-    journal: Journal
-    stopper: Stopper
-    display: Display
-    counts: Counter[Status] = field(default_factory=Counter)
+    def __init__(self, work: Work):
+        self.work = work
 
     def take(self, number: int, item: Planned) -> bool:
         """Makes a run unless another runner has made it meanwhile.  Returns False if one is working on it."""
-        self.stopper.rest()
-        self.stopper.check()
-        with turn(self.root, self.was, item.id, repr(item.outcome)) as whose:
+        self.work.pause()
+        with self.work.turn(item) as whose:
             if whose is Turn.OURS:
                 self.make(number, item)
         return whose is not Turn.TAKEN
 
     def make(self, number: int, item: Planned) -> None:
         """Makes a run that this process has claimed."""
-        self.display.start(number, item.spec)
-        with self.journal.within(item.id, item.since):
+        work = self.work
+        work.display.start(number, item.spec)
+        with work.journal.within(item.id, item.since):
             outcome = make(
-                Assignment.of(item), self.root, data_root=self.data_root, stopper=self.stopper,
-                progress=self.display.progress,
+                Assignment.of(item), work.root, data_root=work.data_root, stopper=work.stopper,
+                progress=work.display.progress,
             )  # fmt: skip
-        self.journal.note("tried", item.id)
-        self.display.end(outcome)
-        self.counts[outcome.status] += 1
+        work.journal.note("tried", item.id)
+        work.display.end(outcome)
+        work.counts[outcome.status] += 1
         if outcome.status is Status.FAILED and not is_answering(torch.device(item.spec["device"])):
             what = "it left the GPU unusable to its process; a new process can continue"
-            raise DeviceLostError(f"{self.root / item.id}: {what}")
+            raise DeviceLostError(f"{work.root / item.id}: {what}")
 
 
 def _tidy(folder: Path, item: Planned) -> None:

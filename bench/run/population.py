@@ -12,26 +12,24 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench.experiment.plugins import entry_of
-from bench.experiment.shocks import Event
 from bench.experiment.spec import Spec, method_of, options_in, packages_of, task_of
 from bench.process.signals import Interrupted, Stopper
-from bench.protocol import CannotStackError, Evaluation, Incumbent, MethodEntry, Split, Stacked, Task
+from bench.protocol import CannotStackError, Evaluation, MethodEntry, Stacked
 from bench.protocol.batched import Batched
-from bench.protocol.ledger import COUNTED, Cuda, Ledger
+from bench.protocol.ledger import Cuda, Ledger
 from bench.records import Outcome, Status, StorageError
 from bench.records.checkpoints import discard_checkpoint
-from bench.records.processes import Process
 from bench.records.schema import TIMED
 from bench.run.disturbances import Conditions
 from bench.run.environment import describe_environment
-from bench.run.loop import Loop, Pace, Progress, Sink
+from bench.run.loop import Pace, Progress, Sink
+from bench.run.member import MemberLedger, MemberLoop, of_its_own
 from bench.run.runner import CHECKPOINT_SECONDS, open_run, outcome_of, prepare_process, warm_up
 
 MOST_MEMBERS = 32
@@ -68,73 +66,6 @@ def most_members(spec: Spec, data_root: Path | None) -> int:
     models = [task.model(seed) for seed in (0, 1)]
     Stacked([task, task], models)
     return max(2, min(MOST_MEMBERS, MOST_ELEMENTS // sum(parameter.numel() for parameter in models[0].parameters())))
-
-
-class MemberLedger(Ledger):
-    """The common ledger of a batch, as one of its members sees it: with the seconds of its own earlier processes."""
-
-    def __init__(self, common: Ledger):
-        self._common = common
-        self._earlier = dict.fromkeys(common.seconds, 0.0)
-
-    @property
-    def seconds(self) -> dict[str, float]:  # type: ignore[override]
-        """Returns each account's total so far."""
-        return {account: spent + self._earlier[account] for account, spent in self._common.seconds.items()}
-
-    def resume(self, seconds: Mapping[str, float], lost: float) -> None:
-        """Continues from the accounts of an earlier process, which had worked `lost` seconds more than they say."""
-        for account, spent in {**seconds, "lost": seconds["lost"] + lost}.items():
-            self._earlier[account] += spent
-
-    def switch(self, account: str) -> str:
-        """Switches the common ledger."""
-        return self._common.switch(account)
-
-    def counted(self) -> float:
-        """Returns the seconds billed so far, including the running account."""
-        return self._common.counted() + sum(self._earlier[account] for account in COUNTED)
-
-    def wall(self) -> float:
-        """Returns the seconds since the first process opened its ledger."""
-        return self._common.wall() + sum(self._earlier.values())
-
-
-class MemberLoop(Loop):
-    """One run in progress, whose steps and evaluations its batch makes."""
-
-    batch: Batch | None = None
-    has_changed_data_at = -1
-    """The step at which a shock changed the member's data, so that evaluations made together before are not its own."""
-
-    def process(self, *, has_ended: bool) -> Process:
-        """Describes this process's part in the run; nothing disturbs seconds that are not the run's own."""
-        return {**super().process(has_ended=False), "disturbed_because": []}
-
-    def shock(self, event: Event, used: float) -> None:
-        """Applies an event; evaluations of the same step that follow are the member's own."""
-        if self.final["step"] < self.state.step:
-            self.evaluate(used)
-        self.has_changed_data_at = self.state.step
-        super().shock(event, used)
-
-    def test_of(self, incumbent: Incumbent) -> Evaluation:
-        """Evaluates a selected model on the test split, with those of the other members if it is the current one."""
-        if self._is_common and incumbent.step == incumbent.judged == self.state.step:
-            assert self.batch is not None
-            return self.batch.evaluation(self, "test")
-        return super().test_of(incumbent)
-
-    def evaluations(self) -> Sequence[Evaluation]:
-        """Evaluates the current model on the validation and the test split, with those of the other members."""
-        if self._is_common:
-            assert self.batch is not None
-            return [self.batch.evaluation(self, name) for name in ("validation", "test")]
-        return super().evaluations()
-
-    @property
-    def _is_common(self) -> bool:
-        return self.batch is not None and self.has_changed_data_at < self.state.step
 
 
 class Batch:
@@ -204,12 +135,12 @@ class Population:
         first = self.specs[0]
         task, test = task_of(first, self._device, self._data_root)
         environment = describe_environment(self._device, self._threads, data=task.data, packages=packages_of(first))
-        warm_up(method_of(first), _of_its_own(task, first), first["seed"])
+        warm_up(method_of(first), of_its_own(task, first), first["seed"])
         conditions = Conditions(self._device)
         for place, spec in enumerate(self.specs):
             ledger = MemberLedger(self.ledger)
             writer, sink, earlier = open_run(self._root, spec, ledger, open_sink)
-            own = _of_its_own(task, spec)
+            own = of_its_own(task, spec)
             loop = MemberLoop(
                 method_of(spec), own, test, spec, ledger, writer, sink, self._progress, environment, conditions
             )  # fmt: skip
@@ -266,16 +197,6 @@ class Population:
                 status = Status.INTERRUPTED
                 loop.sink.close(self._outcome(loop, status, "its batch ended early"))
                 loop.writer.close()
-
-
-def _of_its_own(task: Task, spec: Spec) -> Task:
-    """Returns the task with a world of its own and, if shocks write into the examples, with examples of its own."""
-    events = [Event(**event) for event in spec.get("shock", {}).get("events", [])]
-    world = replace(task.world)
-    if not any(event.changes_data for event in events):
-        return replace(task, world=world)
-    train, validation = (Split(*(part.clone() for part in split)) for split in (task.train, task.validation))
-    return replace(task, world=world, train=train, validation=validation)
 
 
 def run_together(
