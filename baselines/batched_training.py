@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from baselines.member_stepper import MemberStepper, alone
-from baselines.optimizers import TorchStepper
+from baselines.optimizers import AveragedStepper, TorchStepper
 from baselines.schedules import Place
-from bench.protocol import Batching, CannotStackError, Ledger, Stacked, StackedBatches, train_together
+from baselines.stacked_averages import StackedAverages
+from bench.protocol import Batching, Ledger, Stacked, StackedBatches, train_together
 from bench.protocol.optimizers import Momentum
 
 EPSILON = 1e-8
@@ -41,13 +42,16 @@ class TrainingBatch:
         self._batches = StackedBatches([state.batches for state in states])
         self._kind = states[0].options.optimizer_name
         self._nesterov = getattr(states[0].options.optimizer, "nesterov", False)
-        self._own: list[TorchStepper] = [alone(state.stepper) for state in states]
+        steppers = [alone(state.stepper) for state in states]
+        averaged = [each for each in steppers if isinstance(each, AveragedStepper)]
+        self._averages = StackedAverages(averaged, stacked) if averaged else None
+        self._own: list[TorchStepper] = [each.stepper for each in averaged] or steppers
         self.steps = states[0].step
         self._slots = {
             name: torch.stack([_slot(own, name, like) for own, like in zip(self._own, stacked.theta, strict=True)])
             for name in SLOTS[self._kind]
         }
-        for index, (state, own) in enumerate(zip(states, self._own, strict=True)):
+        for index, (state, own) in enumerate(zip(states, steppers, strict=True)):
             state.stepper = MemberStepper(own, self, index)
         self._read_values()
 
@@ -65,6 +69,7 @@ class TrainingBatch:
     def advance(self, *, steps: int, progress: float, ledger: Ledger) -> None:
         """Updates the parameters of all members at their schedules' learning rates."""
         lrs: list[float] = []
+        averages = self._averages
         schedules = [(state.options.initial_lr, state.options.factor) for state in self.states]
         steps_per_epoch = self.states[0].task.steps_per_epoch
 
@@ -76,9 +81,15 @@ class TrainingBatch:
             gradient = torch.cat([each.flatten(1) for each in gradients], 1)
             self.steps += 1
             (self._adam if self._kind in ("adam", "adamw") else self._sgd)(gradient, lrs)
+            if averages is not None:
+                averages.follow()
             return losses.detach()
 
-        train_together(self.states, self._stacked, steps, ledger, update=update)
+        if averages is None:
+            train_together(self.states, self._stacked, steps, ledger, update=update)
+        else:
+            averages.training()
+            train_together(self.states, self._stacked, steps, ledger, update=update, settle=averages.evaluation)
         for state, own, lr in zip(self.states, self._own, lrs, strict=True):
             state.hyper["lr"] = lr
             own.assign("lr", lr)
@@ -114,6 +125,8 @@ class TrainingBatch:
 
     def write_state(self, index: int) -> None:
         """Writes a member's part of the state into its own optimizer."""
+        if self._averages is not None:
+            self._averages.write(index)
         optimizer = self._own[index].optimizer
         parameters = optimizer.param_groups[0]["params"]
         sizes = [parameter.numel() for parameter in parameters]
@@ -132,10 +145,9 @@ def _slot(own: TorchStepper, name: str, like: Tensor) -> Tensor:
 
 
 def _alike(options: Any) -> dict[str, Any]:
-    if options.average is not None:
-        raise CannotStackError("it averages its weights")
     optimizer = options.optimizer
-    return {"optimizer": options.optimizer_name, "nesterov": isinstance(optimizer, Momentum) and optimizer.nesterov}
+    nesterov = isinstance(optimizer, Momentum) and optimizer.nesterov
+    return {"optimizer": options.optimizer_name, "nesterov": nesterov, "averaged": options.average is not None}
 
 
 BATCHING = Batching(TrainingBatch, _alike)

@@ -16,7 +16,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from oho.optimizer import OHO
 
-AXES = {"influence": 1, "slot_influence": 1}
+AXES = {"influence": 1, "slot_influence": 1, "averaged_influence": 1}
 """Keys of a state whose tensors have the axis of members there; that of all others is the first."""
 
 

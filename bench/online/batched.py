@@ -2,92 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import oho
 from bench.online.options import GlobalOptions, OnlineOptions
-from bench.protocol import Batching, CannotStackError, Ledger, Stacked, StackedBatches, WithOptimizer, train_together
+from bench.online.stacked_twins import StackedTwins, population_like
+from bench.online.tuned_loss import loss_hyper
+from bench.protocol import Batching, Ledger, Stacked, StackedBatches, WithOptimizer, train_together
+from bench.protocol.averages import Exchanges
 from oho.member import Member
 
 OWN = ("lr", "weight_decay", "meta_rate", "meta_rates", "weight_decay_rate_scale")
 """Options in which members may differ, beside the values of the update rule."""
+Inputs = tuple[Tensor, Tensor]
+Closure = Callable[..., Tensor]
 
 
 class OnlineBatch:
     """Trainings of `bench.online.methods`, all with one rule and one kind of influence."""
 
     def __init__(self, states: Sequence[Any], stacked: Stacked):
-        self.states, self._stacked = states, stacked
+        self.states, self._stacked, self._options = states, stacked, states[0].options
         self._batches = StackedBatches([state.batches for state in states])
         self._validation_batches = StackedBatches([state.validation_batches for state in states])
-        self._source = states[0].options.source
-        saved = [state.optimizer.state_dict() for state in states]
-        self.optimizer = _population(states, stacked, noisy=bool(saved[0]["generators"]))
-        self.optimizer.load_members(saved)
+        self._exchanges = Exchanges([state.exchange for state in states], stacked)
+        self.optimizer = _population(states, stacked)
         for index, state in enumerate(states):
             state.optimizer = self.optimizer.member(index)
+        loss = loss_hyper(states[0].task, self._options.tuned_of_loss)
+        twins = [state.twin for state in states if state.twin]
+        self._twins = StackedTwins(twins, self.optimizer, stacked, self._options.sets, loss) if twins else None
 
     def advance(self, *, steps: int, progress: float, ledger: Ledger) -> None:
         """Makes updates of all members with a meta-step each."""
         self.optimizer.on_phase = ledger.switch
 
         def update(step: int) -> Tensor:
-            batch = self._batches.at(step)
+            batch, twins = self._batches.at(step), self._twins
+            with ledger.account("evaluation") if twins else nullcontext():
+                if twins:
+                    twins.follow()
+            losses = self.optimizer.step(*self._closures(step, batch, self._stacked), **self._part(step, batch))
+            with ledger.account("evaluation") if twins else nullcontext():
+                if twins:
+                    twins.compare(*self._closures(step, batch, twins.stacked))
+            return losses
 
-            def train_loss() -> Tensor:
-                return self._stacked.losses(batch)
-
-            def validation_loss() -> Tensor:
-                return self._stacked.losses(self._validation_batches.at(step))
-
-            return self.optimizer.step(train_loss, train_loss if self._source == "training" else validation_loss)
-
-        train_together(self.states, self._stacked, steps, ledger, update=update)
-        values = {name: value.tolist() for name, value in self.optimizer.hyper.items()}
+        self._exchanges.training()
+        train_together(self.states, self._stacked, steps, ledger, update=update, settle=self._settle)
+        values = {name: value.tolist() for name, value in self._hyper().items()}
         for index, state in enumerate(self.states):
             state.hyper = {name: value[index] for name, value in values.items()}
 
+    def _hyper(self) -> dict[str, Tensor]:
+        """Returns present values, (M, S)."""
+        return {name: value.reshape(len(self.states), -1) for name, value in self.optimizer.hyper.items()}
 
-def _population(states: Sequence[Any], stacked: Stacked, *, noisy: bool) -> oho.OHO:
-    """Returns a population like the optimizers of its members, whose states it is then given."""
-    first, options = states[0].optimizer, states[0].options
-    like: oho.OHO = first.population if isinstance(first, Member) else first
+    def _settle(self) -> None:
+        """Puts the averages of the weights into the models, if there are any."""
+        if self.optimizer.average is not None:
+            with self.optimizer.averaged():
+                average = self._stacked.theta.clone()
+            self._exchanges.evaluation(average)
+
+    def _closures(self, step: int, batch: Inputs, stacked: Stacked) -> tuple[Closure, Closure]:
+        """Returns what `OnlineState.closures` does, of the members' models or of others."""
+        train = self._training(step, batch, stacked)
+        if self._options.source == "training":
+            return train, partial(stacked.losses, batch)
+        return train, lambda: stacked.losses(self._validation_batches.at(step))
+
+    def _training(self, step: int, batch: Inputs, stacked: Stacked) -> Closure:
+        if not self._options.tuned_of_loss:
+            return partial(stacked.losses, batch)
+        return partial(stacked.training_losses, batch, self._batches.noises(step))
+
+    def _part(self, step: int, batch: Inputs) -> dict[str, Closure]:
+        """Returns what a step's curvature products are taken from, if not from the whole batch."""
+        fraction = self._options.curvature_part
+        if fraction is None:
+            return {}
+        count = max(1, round(fraction * batch[1].shape[1]))
+        inputs, targets = (part[:, :count] for part in batch)
+        return {"curvature_closure": self._training(step, (inputs, targets), self._stacked)}
+
+
+def _population(states: Sequence[Any], stacked: Stacked) -> oho.OHO:
+    """Returns a population like the optimizers of its members, in their states."""
+    optimizers, options = [state.optimizer for state in states], states[0].options
+    like: oho.OHO = optimizers[0].population if isinstance(optimizers[0], Member) else optimizers[0]
     meta: Any = like.meta
     if isinstance(options, GlobalOptions):
         rates = [state.options.rates for state in states]
         device = stacked.theta.device
         own = {name: torch.tensor([each[name] for each in rates], device=device).unsqueeze(1) for name in rates[0]}
         meta = replace(meta, rate=own)
-    return oho.OHO(
-        cast(Any, stacked.tensors.items()),
-        like.rule,
-        sets=options.sets,
-        meta=meta,
-        influence="exact" if like.exact else "collapsed",
-        discount=like.discount,
-        influence_limit=like.influence_limit,
-        reset_every=like.reset_every,
-        update_every=like.update_every,
-        members=len(states),
-        generator=[torch.Generator() for _ in states] if noisy else None,
-        check=None,
-    )
+    loss = loss_hyper(states[0].task, options.tuned_of_loss)
+    return population_like(optimizers, stacked, sets=options.sets, meta=meta, loss=loss)
 
 
 def _alike(options: OnlineOptions) -> Mapping[str, Any]:
-    for reason, has in (
-        ("it is compared with an exact influence", options.compare_exact),
-        ("it averages its weights", options.kind_of_average is not None),
-        ("it takes products from parts of batches", options.curvature_part is not None),
-        ("it tunes its loss", bool(options.tuned_of_loss)),
-    ):
-        if has:
-            raise CannotStackError(reason)
     shared = options.model_dump(mode="json", exclude=set(OWN))
     if isinstance(options, WithOptimizer):
         shared["optimizer"] = options.optimizer.model_dump(mode="json", exclude=set(options.optimizer.own))

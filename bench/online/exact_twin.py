@@ -33,49 +33,54 @@ class ExactTwin:
         tune = tuple(optimizer.hypergradient)
         rule = optimizer.rule if isinstance(optimizer, oho.OHO) else oho.SGD(0.0, 0.0, tune=tune)
         noise = [torch.Generator().set_state(state) for state in optimizer.state_dict().get("generators", ())]
-        self._optimizer = oho.OHO(
+        self.optimizer: Any = oho.OHO(
             self.model.named_parameters(), rule, loss=loss, sets=sets, meta=oho.MetaSGD(0.0), generator=noise or None,
             average=optimizer.average if isinstance(optimizer, oho.OHO) else None,
         )  # fmt: skip
         self._errors: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in tune}
         self._wrong: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in tune}
-        self._lost = False
+        self.is_lost = False
 
     @torch.no_grad()
     def follow(self) -> None:
         """Goes where the run stands before its step; if hyperparameters are not finite, it follows no more."""
-        self._lost = self._lost or not all(bool(value.isfinite().all()) for value in self._run.hyper.values())
-        if self._lost:
+        self.is_lost = self.is_lost or not all(bool(value.isfinite().all()) for value in self._run.hyper.values())
+        if self.is_lost:
             return
         for own, parameter in zip(self.model.parameters(), self._parameters, strict=True):
             own.copy_(parameter)
         for name, value in self._run.hyper.items():
-            self._optimizer.set_hyper(name, value)
+            self.optimizer.set_hyper(name, value)
 
     def compare(self, train_closure: Callable[..., Tensor], held_closure: Callable[[], Tensor]) -> None:
         """Makes the twin's step after the run's, on closures of `self.model`, and notes the run's errors.
 
         There are none to note where the run's step was without a meta-step.
         """
-        if self._lost:
+        if self.is_lost:
             return
-        self._optimizer.step(train_closure, held_closure)
+        self.optimizer.step(train_closure, held_closure)
         if self._run.steps % getattr(self._run, "update_every", 1):
             return
-        for name, exact in self._optimizer.hypergradient.items():
+        for name, exact in self.optimizer.hypergradient.items():
             found = self._run.hypergradient[name]
-            self._errors[name].append(_relative_error(found, exact))
-            self._wrong[name].append(float((found * exact < 0).double().mean()))
+            self.note(name, _relative_error(found, exact), float((found * exact < 0).double().mean()))
+
+    def note(self, name: str, error: float, wrong: float) -> None:
+        """Notes a hypergradient's relative error and its share of wrong signs, unless there is nothing to follow."""
+        if not self.is_lost:
+            self._errors[name].append(error)
+            self._wrong[name].append(wrong)
 
     def saved(self) -> dict[str, Any]:
         """Returns the exact influence, and the errors so far."""
         kept = {key: {name: list(values) for name, values in found.items()} for key, found in self._found().items()}
-        return {"optimizer": self._optimizer.state_dict(), "lost": self._lost, **kept}
+        return {"optimizer": self.optimizer.state_dict(), "lost": self.is_lost, **kept}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Takes over what another twin has `saved`."""
-        self._optimizer.load_state_dict(saved["optimizer"])
-        self._lost = saved["lost"]
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.is_lost = saved["lost"]
         for key, found in self._found().items():
             for name, values in found.items():
                 values.extend(saved[key][name])
@@ -88,7 +93,7 @@ class ExactTwin:
 
         There are none where there is nothing to follow.
         """
-        if self._lost:
+        if self.is_lost:
             return {}
         found = {f"hypergradient_error_{name}": median(values) for name, values in self._errors.items() if values}
         wrong = {f"hypergradient_wrong_sign_{name}": sum(v) / len(v) for name, v in self._wrong.items() if v}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,8 +23,8 @@ from bench.online.options import (
     OnlineOptions,
     PublishedOptions,
 )
+from bench.online.tuned_loss import Closure, loss_hyper, training_closure
 from bench.protocol import (
-    Batch,
     Batches,
     Batching,
     Kick,
@@ -34,7 +34,6 @@ from bench.protocol import (
     Space,
     Task,
     draw,
-    not_offered,
     remade,
     stream,
     train,
@@ -42,7 +41,6 @@ from bench.protocol import (
 from bench.records.wandb_names import MOST_SINGLE_SETS
 
 Initial = dict[str, float]
-Closure = Callable[..., Tensor]
 UNCHECKED = None
 """No product is compared at the first step, for the clock counts the method's own work.  `oho-bench audit` compares one."""
 
@@ -149,26 +147,6 @@ class Online(Method):
         state.training()
         train(state, steps, ledger, update=update, settle=state.evaluation)
         state.hyper = values_of(state.optimizer)
-
-
-def training_closure(task: Task, model: nn.Module, batch: Batch, of_loss: Sequence[str]) -> Closure:
-    """Returns the training loss of a batch as a function of nothing or, if it has any, of its hyperparameters' values."""
-    if not of_loss:
-        return partial(task.training_loss, model, batch)
-    return lambda hyper: task.training_loss(model, batch, hyper)
-
-
-def loss_hyper(task: Task, names: Sequence[str]) -> oho.LossHyper | None:
-    """Returns hyperparameters of the task's training loss at their initial values, or None where there are no names.
-
-    Raises:
-        ValueError: for a name that the task does not offer.
-    """
-    if refusal := not_offered(task.tunable, names):
-        raise ValueError(f"tune_loss: {task.name} {refusal}")
-    chosen = [each for each in task.tunable if each.name in names]
-    values: dict[str, Any] = {each.name: each.initial for each in chosen}
-    return oho.LossHyper(bounds={each.name: each.bounds for each in chosen}, **values) if chosen else None
 
 
 def values_of(optimizer: Optimizer) -> dict[str, list[float]]:

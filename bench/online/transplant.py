@@ -12,7 +12,8 @@ from torch import Tensor
 
 import oho
 from bench.online.averaged_state import AveragedState
-from bench.online.methods import Online, OnlineState, is_online, training_closure, values_of
+from bench.online.methods import Online, OnlineState, is_online, values_of
+from bench.online.tuned_loss import training_closure
 from bench.protocol import Batches, Ledger, Method, MethodEntry, Options, Task, remade, stream, train, unpacked
 
 Schedule = dict[str, Tensor]

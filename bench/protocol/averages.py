@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import oho
 from bench.protocol.settings import Settings
+from bench.protocol.stacked import Stacked, flat_rows
 from bench.records.checkpoints import packed, unpacked
 
 
@@ -102,6 +103,27 @@ class Exchange:
     def restore(self, saved: dict[str, Any]) -> None:
         """Takes over what another has `saved`."""
         self.weights = unpacked(saved["weights"])
+
+
+class Exchanges:
+    """Those of all members of a batch: between two calls of its `advance` the stacked models hold all θ̄."""
+
+    def __init__(self, exchanges: Sequence[Exchange], stacked: Stacked):
+        self._exchanges, self._stacked = exchanges, stacked
+
+    def training(self) -> None:
+        """Puts all θ back."""
+        kept = [each.weights for each in self._exchanges if each.weights is not None]
+        if kept:  # of one member, if of any: all have made equally many steps
+            self._stacked.theta.copy_(flat_rows(kept))
+        for each in self._exchanges:
+            each.weights = None
+
+    def evaluation(self, average: Tensor) -> None:
+        """Puts all θ̄ (M, N) into the models."""
+        for each, weights in zip(self._exchanges, self._stacked.parts(self._stacked.theta.clone()), strict=True):
+            each.weights = weights
+        self._stacked.theta.copy_(average)
 
 
 @torch.no_grad()

@@ -44,18 +44,21 @@ class Batching:
 
 
 def train_together(
-    states: Sequence[State], stacked: Stacked, steps: int, ledger: Ledger, *, update: Callable[[int], Tensor]
-) -> None:
+    states: Sequence[State], stacked: Stacked, steps: int, ledger: Ledger, *, update: Callable[[int], Tensor],
+    settle: Callable[[], None] = lambda: None,
+) -> None:  # fmt: skip
     """Makes at most `steps` updates of all states, none beyond the end of the selection period, as `train` does of one.
 
-    `update(step)` makes the update that follows `step` others, and returns the training losses (M,).  Members are validated
-    together.
+    `update(step)` makes the update that follows `step` others, and returns the training losses (M,); `settle` is called
+    after the last one, before the models are evaluated.  Members are validated together.
     """
-    first = states[0]
+    first, worlds = states[0], [state.task.world for state in states]
     period, begun = first.task.selection_period, first.trial_step
     steps = min(steps, period - begun % period)
     for made in range(1, steps + 1):
         losses = update(begun + made - 1)
+        for world in worlds:
+            world.step += 1
         validated = (begun + made) % period == 0
         if validated or (begun + made) % JUDGED_EVERY == 0:
             diverged = [not math.isfinite(loss) for loss in losses.tolist()]
@@ -66,11 +69,23 @@ def train_together(
     for state, loss in zip(states, losses.tolist(), strict=True):
         state.step += made
         state.trial_step += made
-        state.task.world.step += made
         state.train_loss = loss
+    settle()
     if validated:
         with ledger.account("selection"):
-            found = stacked.evaluate([state.task.validation for state in states])
-            for state, validation in zip(states, found, strict=True):
-                if not state.diverged:
-                    keep_if_best(state, validation.loss)
+            _select(states, stacked)
+
+
+def _select(states: Sequence[State], stacked: Stacked) -> None:
+    """Does what `select` does for all states that have not diverged."""
+    splits, world = [state.task.validation for state in states], states[0].task.world
+    found = stacked.evaluate(splits)
+    if world.drifts:
+        with stacked.holding([state.selected_weights() for state in states]):
+            anew = stacked.evaluate(splits)
+        for state, now in zip(states, anew, strict=True):
+            if state.incumbent and not state.diverged:
+                state.incumbent = state.incumbent.at(now.loss, world.step)
+    for state, validation in zip(states, found, strict=True):
+        if not state.diverged:
+            keep_if_best(state, validation.loss)

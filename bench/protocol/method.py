@@ -83,6 +83,10 @@ class Incumbent:
     found: int = 0
     """The step of the run at which it was selected first, however often it is judged anew."""
 
+    def at(self, loss: float, step: int) -> Incumbent:
+        """Returns the same model with the validation loss that it has at a step; one that is not finite is infinite."""
+        return replace(self, validation_loss=loss if math.isfinite(loss) else math.inf, judged=step)
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -144,6 +148,10 @@ class State:
     def trainings(self) -> Sequence[State]:
         """Returns the trainings in progress, of which a method may have several."""
         return [self]
+
+    def selected_weights(self) -> dict[str, Tensor]:
+        """Returns the weights of the best model so far, or of the current one if none was selected."""
+        return self.incumbent.weights if self.incumbent else self.model.state_dict()
 
     def scalars(self) -> dict[str, float]:
         """Returns numbers worth plotting beside the losses and hyperparameters."""
@@ -240,6 +248,8 @@ def select(state: State) -> float:
     world that drifts, the older model is validated again, so that both are judged in the present world.
     """
     (validation,) = state.task.evaluate(state.model, state.task.validation)
+    if state.incumbent and state.task.world.drifts:
+        state.incumbent = judged_anew(state, state.incumbent)
     keep_if_best(state, validation.loss)
     return validation.loss
 
@@ -248,8 +258,6 @@ def keep_if_best(state: State, loss: float) -> None:
     """Keeps the current model, of this validation loss, if it is the run's best so far: see `select`."""
     world = state.task.world
     state.curve.append(loss)
-    if state.incumbent and world.drifts:
-        state.incumbent = judged_anew(state, state.incumbent)
     best = state.incumbent.validation_loss if state.incumbent else math.inf
     if loss < best:
         weights = packed(state.model.state_dict())
@@ -264,8 +272,7 @@ def judged_anew(state: State, incumbent: Incumbent) -> Incumbent:
     model = state.task.model(state.seed)  # a copy of the state's could be tied to a graph
     model.load_state_dict(incumbent.weights)
     (validation,) = state.task.evaluate(model, state.task.validation)
-    loss = validation.loss if math.isfinite(validation.loss) else math.inf
-    return replace(incumbent, validation_loss=loss, weights=model.state_dict(), judged=state.task.world.step)
+    return replace(incumbent.at(validation.loss, state.task.world.step), weights=model.state_dict())
 
 
 def train(

@@ -6,7 +6,7 @@ Lower values are better, for the metric as for the loss.  Records keep both unde
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,6 +51,8 @@ class Objective:
     tuned_loss: Callable[..., Tensor] | None = None
     members: Callable[[Tensor, Tensor], Tensor] | None = None
     """The mean losses (M,) of outputs (M, n, ...) and targets (M, n, ...) of M trainings; None maps `loss` over them."""
+    tuned_members: Callable[..., Tensor] | None = None
+    """The same of `tuned_loss`, whose values are then (M,); None maps it over them."""
     standardises_targets: bool = False
     """Whether targets are standardised by the mean and the deviation of the examples left for training."""
 
@@ -79,6 +81,13 @@ class Objective:
     def member_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean losses (M,) of outputs (M, n, ...) and targets (M, n, ...), differentiable."""
         return (self.members or vmap(self.loss))(outputs, targets)
+
+    def tuned_member_losses(self, outputs: Tensor, targets: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+        """Returns what `member_losses` does with values (M,) of hyperparameters of the loss, by name."""
+        if not values:
+            return self.member_losses(outputs, targets)
+        assert self.tuned_loss is not None
+        return (self.tuned_members or vmap(self.tuned_loss))(outputs, targets, **values)
 
     def member_totals(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Returns what `totals` does for each of M trainings, (M,) and (M,)."""

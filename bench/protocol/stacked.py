@@ -12,7 +12,8 @@ to evaluate, save or end it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 
@@ -22,6 +23,7 @@ from torch.func import functional_call, vmap
 
 import oho
 from bench.protocol.batch_norm import has_batch_norm
+from bench.protocol.loss_hyper import changed_inputs, of_objective
 from bench.protocol.objective import Evaluation
 from bench.protocol.task import EVALUATION_ELEMENTS, Batches, Split, Task
 
@@ -59,8 +61,7 @@ class Stacked:
         self.names = tuple(named[0])
         sizes = [parameter.numel() for parameter in named[0].values()]
         ends = [sum(sizes[:count]) for count in range(len(sizes) + 1)]
-        rows = [torch.cat([parameter.detach().flatten() for parameter in each.values()]) for each in named]
-        self.theta = torch.stack(rows)
+        self.theta = flat_rows(each.values() for each in named)
         self.tensors: dict[str, Tensor] = {}
         with torch.no_grad():
             for (name, parameter), (start, stop) in zip(named[0].items(), pairwise(ends), strict=True):
@@ -75,20 +76,52 @@ class Stacked:
         """Returns the outputs (M, B, ...) of inputs (M, B, ...)."""
         return self._forward(inputs)
 
+    def parts(self, rows: Tensor) -> list[list[Tensor]]:
+        """Returns for each member its row of (M, N) as views, one for each parameter."""
+        shapes = [tensor.shape[1:] for tensor in self.tensors.values()]
+        divided = [row.split([shape.numel() for shape in shapes]) for row in rows]
+        return [[part.view(shape) for part, shape in zip(row, shapes, strict=True)] for row in divided]
+
+    @contextmanager
+    def holding(self, weights: Sequence[Mapping[str, Tensor]]) -> Iterator[None]:
+        """Puts each member's weights, by name, into the models for a block."""
+        present = self.theta.clone()
+        self.theta.copy_(flat_rows([[each[name] for name in self.names] for each in weights]))
+        try:
+            yield
+        finally:
+            self.theta.copy_(present)
+
     def losses(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Returns each member's mean loss (M,) of a stacked batch, differentiable."""
         return self.tasks[0].objective.member_losses(self(batch[0]), batch[1])
 
+    def training_losses(
+        self, batch: tuple[Tensor, Tensor], noises: Sequence[int], hyper: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Returns what `Task.training_loss` does for each member (M,), with values (M,) of what is tuned of the loss.
+
+        `noises` are those of the members' batches.
+        """
+        offered, (inputs, targets) = self.tasks[0].tunable, batch
+        if any(each.of_inputs is not None and each.name in hyper for each in offered):
+            inputs = torch.stack([
+                changed_inputs(own, noise, offered, {name: value[index] for name, value in hyper.items()})
+                for index, (own, noise) in enumerate(zip(inputs, noises, strict=True))
+            ])  # fmt: skip
+        return self.tasks[0].objective.tuned_member_losses(self(inputs), targets, of_objective(offered, hyper))
+
     @torch.no_grad()
     def evaluate(self, splits: Sequence[Split]) -> list[Evaluation]:
         """Returns loss and metric of each member over its own split, of which all have one size."""
-        objective, first = self.tasks[0].objective, splits[0]
+        objective, first, seen = self.tasks[0].objective, splits[0], self.tasks[0].world.seen
         count = len(first.targets)
         size = self.tasks[0].evaluation_examples or max(1, EVALUATION_ELEMENTS // first.inputs[0].numel())
         totals = torch.zeros(2, len(splits), dtype=torch.float64, device=first.targets.device)
         for start in range(0, count, size := max(1, size // len(splits))):
             place = slice(start, start + size)
-            inputs, targets = (stack([part[place] for part in parts]) for parts in zip(*splits, strict=True))
+            inputs = stack([split.inputs[place] for split in splits], seen)
+            targets = stack([split.targets[place] for split in splits])
             totals += torch.stack(objective.member_totals(self(inputs), targets))
         numbers = first.targets.numel()
         return [objective.evaluation(loss, error, numbers) for loss, error in totals.T.tolist()]
@@ -118,8 +151,6 @@ def why_not(task: Task, model: nn.Module) -> str | None:
     """Returns why trainings of a task cannot be made as one batch, or None if nothing is known against it."""
     if task.noisy:
         return "its network draws noise"
-    if task.world.drifts:
-        return "its inputs drift"
     if has_batch_norm(model):
         return "its network has batch norm"
     if task.device.type == "cpu" and any(isinstance(module, CONVOLUTIONS) for module in model.modules()):
@@ -135,12 +166,21 @@ def _differ_by_rounding(found: Tensor, expected: Tensor) -> bool:
     return torch.allclose(found, expected, rtol=0, atol=AGREEMENT * largest + 1e-6, equal_nan=True)
 
 
-def stack(parts: Sequence[Tensor]) -> Tensor:
-    """Returns tensors stacked, as a view if all of them are the same memory."""
+def _as_it_is(part: Tensor) -> Tensor:
+    return part
+
+
+def stack(parts: Sequence[Tensor], seen: Callable[[Tensor], Tensor] = _as_it_is) -> Tensor:
+    """Returns `seen` of tensors, stacked: as a view if all of them are the same memory."""
     first = parts[0]
     if all(part.data_ptr() == first.data_ptr() and part.shape == first.shape for part in parts):
-        return first.expand(len(parts), *first.shape)
-    return torch.stack(list(parts))
+        return seen(first).expand(len(parts), *first.shape)
+    return torch.stack([seen(part) for part in parts])
+
+
+def flat_rows(members: Iterable[Iterable[Tensor]]) -> Tensor:
+    """Returns each member's tensors, flattened, as a row of (M, N)."""
+    return torch.stack([torch.cat([part.detach().flatten() for part in parts]) for parts in members])
 
 
 def _layers(model: nn.Module) -> Layer | None:
@@ -178,7 +218,7 @@ def _flattened(tensors: Tensors, x: Tensor) -> Tensor:
 
 
 class StackedBatches:
-    """The batches of M trainings at one step, each in the order of its own seed."""
+    """The batches of M trainings at one step, each in the order of its own seed, in the world that all of them share."""
 
     def __init__(self, batches: Sequence[Batches]):
         self._batches = batches
@@ -196,7 +236,12 @@ class StackedBatches:
             self._epoch, self._orders = epoch, torch.stack([each.order(epoch) for each in self._batches])
         chosen = self._orders[:, place]
         inputs, targets = (_gathered(part, chosen) for part in self._shared)
-        return inputs, targets
+        world = self._batches[0].world
+        return world.seen(inputs.flatten(0, 1)).view_as(inputs) if world.drifts else inputs, targets
+
+    def noises(self, step: int) -> list[int]:
+        """Returns the seeds of the noise that is drawn for the batches of step `step`."""
+        return [each.noise(step) for each in self._batches]
 
 
 def _gathered(part: Tensor, chosen: Tensor) -> Tensor:

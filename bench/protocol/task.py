@@ -150,7 +150,7 @@ class Batches:
         world: World | None = None,
     ):  # fmt: skip
         self.split, self._size, self._seed, self._purpose = split, size, seed, purpose
-        self._augmentation, self._world = augmentation, world or World()
+        self._augmentation, self.world = augmentation, world or World()
         self._per_epoch = len(split.targets) // size
         self._epoch, self._order, self._choices = -1, torch.empty(0), torch.empty(0)
 
@@ -160,15 +160,19 @@ class Batches:
         if epoch != self._epoch:
             self._open(epoch)
         chosen = self._order[place]
-        inputs = self._world.seen(self.split.inputs[chosen])
+        inputs = self.world.seen(self.split.inputs[chosen])
         if self._augmentation:
             inputs = self._augmentation.apply(inputs, self._choices[place])
-        return Batch(inputs, self.split.targets[chosen], stream_seed(self._seed, f"{self._purpose}: noise", step))
+        return Batch(inputs, self.split.targets[chosen], self.noise(step))
+
+    def noise(self, step: int) -> int:
+        """Returns the seed of the noise that is drawn for the batch of step `step`."""
+        return stream_seed(self._seed, f"{self._purpose}: noise", step)
 
     @property
     def is_plain(self) -> bool:
-        """Returns whether batches are examples of the split as they are, with nothing done to their inputs."""
-        return self._augmentation is None and not self._world.drifts
+        """Returns whether batches are examples of the split as the world shows them, without augmentation."""
+        return self._augmentation is None
 
     def place(self, step: int) -> tuple[int, slice]:
         """Returns a step's epoch, and where its examples stand in the epoch's order."""

@@ -48,7 +48,7 @@ class Evaluations(Protocol):
     """What makes a member's evaluations with those of the others."""
 
     def evaluation(self, loop: MemberLoop, name: str) -> Evaluation:
-        """Returns a member's evaluation on its validation or its test split."""
+        """Returns a member's evaluation on its validation or test split, or that of its selected model on the latter."""
         ...
 
 
@@ -71,10 +71,10 @@ class MemberLoop(Loop):
         super().shock(event, used)
 
     def test_of(self, incumbent: Incumbent) -> Evaluation:
-        """Evaluates a selected model on the test split, with those of the other members if it is the current one."""
-        if self._is_common and incumbent.step == incumbent.judged == self.state.step:
+        """Evaluates a selected model on the test split, with those of the other members if all were judged just now."""
+        if self._is_common and incumbent.judged == self.state.step:
             assert self.batch is not None
-            return self.batch.evaluation(self, "test")
+            return self.batch.evaluation(self, "test" if incumbent.step == incumbent.judged else "selected")
         return super().test_of(incumbent)
 
     def evaluations(self) -> Sequence[Evaluation]:

@@ -11,7 +11,7 @@ import gc
 import logging
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +93,15 @@ class Batch:
             loop.follow()
 
     def evaluation(self, loop: MemberLoop, name: str) -> Evaluation:
-        """Returns a member's evaluation on its validation or its test split; the first one who asks has all made."""
+        """Returns a member's evaluation on its validation or test split, or that of its selected model on the latter.
+
+        The first one who asks has all made.
+        """
         if name not in self._evaluations:
-            splits = [each.test if name == "test" else each.task.validation for each in self._loops]
-            self._evaluations[name] = self._stacked.evaluate(splits)
+            splits = [each.task.validation if name == "validation" else each.test for each in self._loops]
+            selected = [each.state.selected_weights() for each in self._loops] if name == "selected" else None
+            with self._stacked.holding(selected) if selected else nullcontext():
+                self._evaluations[name] = self._stacked.evaluate(splits)
         return self._evaluations[name][self._loops.index(loop)]
 
 

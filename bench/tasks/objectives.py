@@ -34,6 +34,11 @@ def smoothed_entropy(outputs: Tensor, targets: Tensor, *, label_smoothing: Tenso
     return oho.losses.cross_entropy(outputs.flatten(0, -2), targets.flatten(), label_smoothing=label_smoothing)
 
 
+def smoothed_member_entropies(outputs: Tensor, targets: Tensor, *, label_smoothing: Tensor) -> Tensor:
+    """Returns the same of each member (M,), of logits (M, n, ..., classes) and classes (M, n, ...), with shares (M,)."""
+    return oho.losses.cross_entropy(outputs.flatten(1, -2), targets.flatten(1), label_smoothing=label_smoothing)
+
+
 def noisy(inputs: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor:
     """Returns images with normal noise, whose deviation is `strength` times the range of values: 255 of bytes, else 1."""
     scale = 255.0 if inputs.dtype == torch.uint8 else 1.0
@@ -78,6 +83,7 @@ CLASSIFICATION = Objective(
     metric_unit="fraction",
     tunable=(LABEL_SMOOTHING,),
     tuned_loss=smoothed_entropy,
+    tuned_members=smoothed_member_entropies,
 )
 REGRESSION = Objective(
     kind="regression",
@@ -102,4 +108,5 @@ LANGUAGE = Objective(
     metric_unit="bits per character",
     tunable=(LABEL_SMOOTHING,),
     tuned_loss=smoothed_entropy,
+    tuned_members=smoothed_member_entropies,
 )

@@ -7,14 +7,17 @@ import pytest
 import torch
 from helpers import METHOD_LINES, StoppedAfter, experiment, run_one
 from ruamel.yaml import YAML
+from torch import nn
 
 from bench.experiment.plugins import entry_of
 from bench.experiment.spec import method_of, options_in, task_of
 from bench.process.signals import Interrupted
-from bench.protocol import CannotStackError, Ledger, Split, Stacked, World
+from bench.protocol import CannotStackError, Ledger, Split, Stacked, select
+from bench.protocol.batch_norm import BatchNorm
+from bench.protocol.stacked import why_not
 from bench.records import Status, read_run, run_id
 from bench.run import population
-from bench.run.population import batch_key, most_members, run_together
+from bench.run.population import batch_key, run_together
 from bench.tracking.wandb_sink import NoSink
 
 SMALL = ["task.width=8", "task.batch_size=60"]
@@ -22,7 +25,16 @@ LINES = {name: line for name, line in METHOD_LINES.items() if entry_of("method",
     "collapsed": "{name: oho-layerwise, groups: 2, influence: collapsed, meta_rate: 1e-3}",
     "noisy": "{name: oho-global, meta_rate: 1e-3, temperature: 1e-6, reset_every: 7, discount: 0.9, update_every: 2}",
     "own-source": "{name: oho-default, optimizer: adamw, lr: 1e-3, source: training}",
+    "averaged": "{name: cosine, optimizer: adam, lr: 0.01, average: 8}",
+    "averaged-oho": "{name: oho-default, average: uniform}",
+    "schedule-free": "{name: oho-global, optimizer: momentum, meta_rate: 1e-3, average: schedule-free}",
+    "tuned-loss": "{name: oho-default, tune_loss: [label_smoothing, input_noise]}",
+    "part": "{name: oho-global, meta_rate: 1e-3, tune_loss: [input_noise], curvature_fraction: 0.5}",
+    "compared": "{name: oho-full, meta_rate: 1e-3, influence: collapsed, compare_exact: true}",
+    "drifting": "{name: fixed, average: 8}",
+    "drifting-oho": "{name: oho-default, compare_exact: true}",
 }
+DRIFT = "task.drift={rotate: 90, over_epochs: 2}"
 
 
 STEPS = 20
@@ -34,8 +46,8 @@ def advance_to(steps, states, advance):
         advance(steps=1 if states[0].spans_budget else 5, progress=made / STEPS, ledger=Ledger())
 
 
-def trainings(line, folder, double):
-    spec = experiment(folder, "fixed", overrides=SMALL).specs[0]
+def trainings(line, folder, double, overrides):
+    spec = experiment(folder, "fixed", overrides=[*SMALL, *overrides]).specs[0]
     options = YAML(typ="safe").load(line)
     entry = entry_of("method", {"name": options["name"]})
     spec = spec | {"method": entry.options.model_validate(options_in(options)).model_dump(mode="json") | options}
@@ -44,18 +56,28 @@ def trainings(line, folder, double):
         train, validation = (Split(part.inputs.double(), part.targets) for part in (task.train, task.validation))
         task = replace(task, train=train, validation=validation)
     method = method_of(spec)
-    return entry, method, lambda: [method.init(replace(task, world=World()), seed) for seed in (0, 1)]
+    return entry, method, lambda: [begun(method, replace(task, world=replace(task.world)), seed) for seed in (0, 1)]
 
 
-def compare(line, folder, *, double, tolerance):
+def begun(method, task, seed):
+    """Returns a training before its first step, whose untrained model was selected, as the runner begins one."""
+    state = method.init(task, seed)
+    select(state)
+    return state
+
+
+def compare(name, folder, *, double, tolerance):
     """Makes two trainings alone and together, the latter saved and restored half-way, and compares them."""
-    entry, method, begun = trainings(line, folder, double)
-    alone, together = begun(), begun()
+    overrides = [DRIFT] if name.startswith("drifting") else []
+    entry, method, new = trainings(LINES[name], folder, double, overrides)
+    alone, together = new(), new()
     for state in alone:
         advance_to(STEPS, [state], partial(method.advance, state))
     for steps in (STEPS // 2, STEPS):
         saved = [state.saved() for state in together]
         together = [method.restored(state.task, state.seed, kept) for state, kept in zip(together, saved, strict=True)]
+        for state in together:
+            state.task.world.step = state.step
         stacked = Stacked([state.task for state in together], [state.model for state in together])
         batch = entry.batching.build(together, stacked)
         advance_to(steps, together, batch.advance)
@@ -64,20 +86,24 @@ def compare(line, folder, *, double, tolerance):
             dict(ours.model.state_dict()), dict(theirs.model.state_dict()), rtol=tolerance, atol=tolerance
         )
         torch.testing.assert_close(ours.curve, theirs.curve, rtol=tolerance, atol=0)
-        assert (ours.step, ours.trial_step, ours.incumbent.step) == (theirs.step, theirs.trial_step, theirs.incumbent.step)
+        torch.testing.assert_close(ours.incumbent.validation_loss, theirs.incumbent.validation_loss, rtol=tolerance, atol=0)
+        for name in ("step", "trial_step"):
+            assert getattr(ours, name) == getattr(theirs, name)
+        for name in ("step", "judged"):
+            assert getattr(ours.incumbent, name) == getattr(theirs.incumbent, name)
         for shown in ("hyper", "scalars"):
             found, expected = ({**(s.hyper if shown == "hyper" else s.scalars())} for s in (ours, theirs))
             torch.testing.assert_close(found, expected, rtol=300 * tolerance, atol=tolerance)
 
 
-QUICK = ("multistep", "warmup-cosine", "hdm", "oho-default", "collapsed")
+QUICK = ("multistep", "hdm", "oho-default", "averaged", "tuned-loss", "drifting-oho")
 
 
 @pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in LINES])
 def test_members_are_the_separate_trainings(name, tmp_path):
     torch.set_default_dtype(torch.float64)
     try:
-        compare(LINES[name], tmp_path, double=True, tolerance=1e-10)
+        compare(name, tmp_path, double=True, tolerance=1e-10)
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -85,7 +111,7 @@ def test_members_are_the_separate_trainings(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LINES)
 def test_members_are_the_separate_trainings_in_single_precision(name, tmp_path):
-    compare(LINES[name], tmp_path, double=False, tolerance=2e-5)
+    compare(name, tmp_path, double=False, tolerance=2e-5)
 
 
 def make_together(specs, folder, **options):
@@ -170,11 +196,6 @@ def test_a_batch_that_fails_leaves_its_runs_to_be_made_alone(shocked, tmp_path, 
         ("fixed", ["budget={seconds: 1}"], "its budget is in seconds"),
         ("fixed", ["budget={plain_steps: 100}"], "its budget is in seconds"),
         ("oho-published", [], "its method has no batch"),
-        ("oho-global", ["methods.0.compare_exact=true"], "it is compared with an exact influence"),
-        ("oho-default", ["methods.0.average=uniform"], "it averages its weights"),
-        ("fixed", ["methods.0.average=uniform"], "it averages its weights"),
-        ("oho-default", ["methods.0.tune_loss=[label_smoothing]"], "it tunes its loss"),
-        ("oho-default", ["methods.0.curvature_fraction=0.5"], "it takes products from parts of batches"),
     ],
 )
 def test_what_is_trained_alone_says_why(method, overrides, why, tmp_path):
@@ -193,8 +214,25 @@ def test_runs_that_differ_in_more_than_values_have_other_batches(tmp_path):
     assert first != third
 
 
-def test_networks_that_cannot_be_stacked_are_trained_alone(tmp_path):
-    drifting = "task={name: digits-mlp, drift: {rotate: 90, over_epochs: 2}}"
-    spec = experiment(tmp_path, "fixed", overrides=[drifting]).specs[0]
-    with pytest.raises(CannotStackError, match="its inputs drift"):
-        most_members(spec, None)
+@pytest.mark.parametrize(
+    ("changes", "layer", "why"),
+    [
+        ({"noisy": True}, nn.Identity(), "its network draws noise"),
+        ({}, BatchNorm(1), "its network has batch norm"),
+        ({}, nn.Conv1d(1, 1, 1), "its network has convolutions"),
+        ({}, nn.Linear(1, 1).requires_grad_(False), "its network has frozen parameters"),
+    ],
+)
+def test_networks_that_cannot_be_stacked_are_trained_alone(changes, layer, why, tmp_path):
+    task, _ = task_of(experiment(tmp_path, "fixed").specs[0], torch.device("cpu"), None)
+    assert why in why_not(replace(task, **changes), layer)
+    assert why_not(task, nn.Linear(1, 1)) is None
+
+
+def test_records_of_runs_in_a_world_that_drifts(tmp_path):
+    overrides = [*SMALL, DRIFT, "budget.steps=24", "evaluations=2", "methods.0.average=4", "methods.0.lr=0.1"]
+    specs = experiment(tmp_path, "fixed", overrides=overrides).specs[:2]
+    for spec in specs:
+        run_one(spec, tmp_path / "alone")
+    make_together(specs, tmp_path / "together")
+    assert_same(specs, tmp_path / "together", tmp_path / "alone")

@@ -1,0 +1,92 @@
+"""The exact twins of a batch's members as a population of their own: see `bench.online.exact_twin`.
+
+    symbol  name     shape   meaning
+    M       members  ()      trainings side by side
+    N       size     ()      elements of one member
+    S       sets     ()      values of one hyperparameter
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+import oho
+from bench.online.exact_twin import ExactTwin
+from bench.protocol import Stacked
+from oho.member import Member
+from oho.meta import MetaRule
+
+
+class StackedTwins:
+    """Twins of the members of `run`, whose models are `stacked`; their own are in `self.stacked`."""
+
+    def __init__(
+        self, twins: Sequence[ExactTwin], run: oho.OHO, stacked: Stacked, sets: oho.Sets, loss: oho.LossHyper | None
+    ):
+        self._twins, self._run, self._theta = twins, run, stacked.theta
+        self.stacked = Stacked(stacked.tasks, [twin.model for twin in twins])
+        optimizers = [twin.optimizer for twin in twins]
+        self._optimizer = population_like(optimizers, self.stacked, sets=sets, meta=oho.MetaSGD(0.0), loss=loss)
+        for index, twin in enumerate(twins):
+            twin.optimizer = self._optimizer.member(index)
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Goes where the runs stand before their step; a member whose hyperparameters are not finite stays where it is."""
+        values = self._run.hyper
+        finite = torch.cat([value.reshape(len(self._twins), -1) for value in values.values()], 1).isfinite().all(1)
+        for twin, is_finite in zip(self._twins, finite.tolist(), strict=True):
+            twin.is_lost = twin.is_lost or not is_finite
+        self.stacked.theta.copy_(self._theta)
+        for name, own in self._optimizer.hyper.items():
+            where = finite.view(-1, *[1] * (own.dim() - 1))
+            self._optimizer.set_hyper(name, torch.where(where, values[name], own))
+
+    def compare(self, train_closure: Callable[..., Tensor], held_closure: Callable[[], Tensor]) -> None:
+        """Makes the twins' step after the runs', on closures of `self.stacked`, and notes the runs' errors."""
+        self._optimizer.step(train_closure, held_closure)
+        if self._run.steps % self._run.update_every:
+            return
+        for name, exact in self._optimizer.hypergradient.items():
+            errors, wrong = compared(self._run.hypergradient[name], exact, len(self._twins))
+            for twin, *noted in zip(self._twins, errors.tolist(), wrong.tolist(), strict=True):
+                twin.note(name, *noted)
+
+
+def compared(found: Tensor, exact: Tensor, members: int) -> tuple[Tensor, Tensor]:
+    """Returns |found − exact| / |exact|, 0 where both are 0, and the share of wrong signs, (M,) each, of (M, S)."""
+    found, exact = (value.reshape(members, -1).double() for value in (found, exact))
+    error = torch.linalg.vector_norm(found - exact, dim=1)
+    relative = torch.where(error == 0, error, error / torch.linalg.vector_norm(exact, dim=1))
+    return relative, (found * exact < 0).double().mean(1)
+
+
+def population_like(
+    optimizers: Sequence[oho.OHO | Member], stacked: Stacked, *, sets: oho.Sets, meta: MetaRule, loss: oho.LossHyper | None
+) -> oho.OHO:
+    """Returns a population of members as these optimizers are, in their states, with another meta-rule."""
+    first = optimizers[0]
+    like = first.population if isinstance(first, Member) else first
+    saved: list[dict[str, Any]] = [each.state_dict() for each in optimizers]
+    found = oho.OHO(
+        cast(Any, stacked.tensors.items()),
+        like.rule,
+        loss=loss,
+        sets=sets,
+        meta=meta,
+        influence="exact" if like.exact else "collapsed",
+        discount=like.discount,
+        influence_limit=like.influence_limit,
+        average=like.average,
+        reset_every=like.reset_every,
+        update_every=like.update_every,
+        members=len(optimizers),
+        generator=[torch.Generator() for _ in optimizers] if saved[0]["generators"] else None,
+        check=None,
+    )
+    found.load_members(saved)
+    return found
