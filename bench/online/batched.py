@@ -56,21 +56,11 @@ class OnlineBatch:
             return losses
 
         self._exchanges.training()
-        train_together(self.states, self._stacked, steps, ledger, update=update, settle=self._settle)
-        values = {name: value.tolist() for name, value in self._hyper().items()}
+        settle = partial(self._exchanges.settle, self.optimizer)
+        train_together(self.states, self._stacked, steps, ledger, update=update, settle=settle)
+        values = {name: value.reshape(len(self.states), -1).tolist() for name, value in self.optimizer.hyper.items()}
         for index, state in enumerate(self.states):
             state.hyper = {name: value[index] for name, value in values.items()}
-
-    def _hyper(self) -> dict[str, Tensor]:
-        """Returns present values, (M, S)."""
-        return {name: value.reshape(len(self.states), -1) for name, value in self.optimizer.hyper.items()}
-
-    def _settle(self) -> None:
-        """Puts the averages of the weights into the models, if there are any."""
-        if self.optimizer.average is not None:
-            with self.optimizer.averaged():
-                average = self._stacked.theta.clone()
-            self._exchanges.evaluation(average)
 
     def _closures(self, step: int, batch: Inputs, stacked: Stacked) -> tuple[Closure, Closure]:
         """Returns what `OnlineState.closures` does, of the members' models or of others."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import oho
 from bench.online.averaged_state import AveragedState
+from bench.online.batched_transplants import BATCHING
 from bench.online.methods import Online, OnlineState, is_online, values_of
 from bench.online.tuned_loss import training_closure
 from bench.protocol import Batches, Ledger, Method, MethodEntry, Options, Task, remade, stream, train, unpacked
@@ -43,6 +44,8 @@ class TransplantState(AveragedState):
 
     batches: Batches = remade()
     schedule: Schedule
+    sets: oho.Sets = remade()
+    """What shares one value of the schedule."""
 
 
 class Transplant(Method):
@@ -55,7 +58,7 @@ class Transplant(Method):
     def init(self, task: Task, seed: int) -> TransplantState:
         """Trains the donor, once for each seed."""
         if seed not in self._found:
-            self._found[seed] = self._arranged(self._donate(task, seed + self.options.donor_offset), seed)
+            self.take(self._donate(task, seed + self.options.donor_offset), seed)
         schedule, model = self._found[seed], task.model(seed)
         hyper = {name: values[0].reshape(-1).tolist() for name, values in schedule.items()}
         donor = self.over.options
@@ -66,7 +69,7 @@ class Transplant(Method):
         optimizer = oho.OHO(model.named_parameters(), rule, loss=loss, sets=donor.sets, average=donor.kind_of_average)
         return TransplantState(
             task=task, seed=seed, model=model, hyper=hyper, schedule=schedule, optimizer=optimizer,
-            batches=task.train_batches(seed),
+            batches=task.train_batches(seed), sets=donor.sets,
         )  # fmt: skip
 
     def advance(self, state: TransplantState, *, steps: int, progress: float, ledger: Ledger) -> None:
@@ -101,6 +104,10 @@ class Transplant(Method):
             self.over.advance(donor, steps=1, progress=0.0, ledger=Ledger())
         return {name: torch.stack(values) for name, values in found.items()}
 
+    def take(self, schedule: Schedule, seed: int) -> None:
+        """Takes over what the donor of a seed has found, so that `init` does not train it."""
+        self._found[seed] = self._arranged(schedule, seed)
+
     def _arranged(self, schedule: Schedule, seed: int) -> Schedule:
         if self.options.order == "mean":
             return {name: values.mean(0, keepdim=True) for name, values in schedule.items()}
@@ -117,4 +124,5 @@ TRANSPLANT = MethodEntry(
     options=TransplantOptions,
     build=Transplant,
     repeats=is_online,
+    batching=BATCHING,
 )

@@ -126,6 +126,14 @@ class Exchanges:
         self._stacked.theta.copy_(average)
 
 
+    def settle(self, optimizer: oho.OHO) -> None:
+        """Puts the averages that a population has into the models, if it has any."""
+        if optimizer.average is not None:
+            with optimizer.averaged():
+                average = self._stacked.theta.clone()
+            self.evaluation(average)
+
+
 @torch.no_grad()
 def _put(parameters: Iterable[Tensor], values: Sequence[Tensor]) -> None:
     torch._foreach_copy_(list(parameters), list(values))

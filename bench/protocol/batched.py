@@ -17,6 +17,7 @@ from torch import Tensor
 from bench.protocol.ledger import Ledger
 from bench.protocol.method import JUDGED_EVERY, State, keep_if_best
 from bench.protocol.stacked import Stacked
+from bench.protocol.task import Task
 
 
 class Batched(Protocol):
@@ -35,12 +36,15 @@ class Batching:
     """How trainings of a method become one batch.
 
     `alike(options)` returns what two trainings must share, beside task and budget, to be members of one batch, or raises
-    CannotStackError with the reason why there is no batch for these options.  `build(states, stacked)` returns the batch of
-    some states and of their stacked models; it may replace parts of a state by views that show and save the same.
+    CannotStackError with the reason why there is no batch for these options.  If a method repeats another one, its option
+    `over` is None there, and the other one's batching is asked as well.  `build(states, stacked)` returns the batch of some
+    states and of their stacked models; it may replace parts of a state by views that show and save the same.  If making
+    states takes trainings, `prepare(methods, tasks, seeds)` makes those of all members together.
     """
 
     build: Callable[[Sequence[Any], Stacked], Batched]
     alike: Callable[[Any], Mapping[str, Any]]
+    prepare: Callable[[Sequence[Any], Sequence[Task], Sequence[int]], None] | None = None
 
 
 def train_together(

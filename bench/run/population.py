@@ -47,13 +47,20 @@ def batch_key(spec: Spec) -> Mapping[str, Any]:
     """
     if spec["budget"]["unit"] in TIMED:
         raise CannotStackError("its budget is in seconds, which are each run's own")
-    entry: MethodEntry = entry_of("method", spec["method"])
+    common = {key: value for key, value in spec.items() if key not in ("method", "seed", "shock")}
+    return common | {"batch": _alike(spec["method"])}
+
+
+def _alike(part: Spec) -> Mapping[str, Any]:
+    """Returns what methods of one batch share, those that they repeat included."""
+    entry: MethodEntry = entry_of("method", part)
     if entry.batching is None:
         raise CannotStackError("its method has no batch")
-    build = entry.batching.build
-    alike = entry.batching.alike(entry.options.model_validate(options_in(spec["method"])))
-    common = {key: value for key, value in spec.items() if key not in ("method", "seed", "shock")}
-    return {**common, "batch": f"{build.__module__}.{build.__qualname__}", "alike": alike}  # type: ignore[attr-defined]
+    build: Any = entry.batching.build
+    options = options_in(part)
+    over = {} if entry.repeats is None else {"over": _alike(options.pop("over"))}
+    alike = entry.batching.alike(entry.options.model_validate({**options, **dict.fromkeys(over)}))
+    return {"build": f"{build.__module__}.{build.__qualname__}", "alike": alike, **over}
 
 
 def most_members(spec: Spec, data_root: Path | None) -> int:
@@ -140,14 +147,17 @@ class Population:
         first = self.specs[0]
         task, test = task_of(first, self._device, self._data_root)
         environment = describe_environment(self._device, self._threads, data=task.data, packages=packages_of(first))
-        warm_up(method_of(first), of_its_own(task, first), first["seed"])
+        methods, tasks = [method_of(spec) for spec in self.specs], [of_its_own(task, spec) for spec in self.specs]
+        prepare = entry_of("method", first["method"]).batching.prepare
+        if prepare is not None:
+            prepare(methods, tasks, [spec["seed"] for spec in self.specs])
+        warm_up(methods[0], of_its_own(task, first), first["seed"])
         conditions = Conditions(self._device)
         for place, spec in enumerate(self.specs):
             ledger = MemberLedger(self.ledger)
             writer, sink, earlier = open_run(self._root, spec, ledger, open_sink)
-            own = of_its_own(task, spec)
             loop = MemberLoop(
-                method_of(spec), own, test, spec, ledger, writer, sink, self._progress, environment, conditions
+                methods[place], tasks[place], test, spec, ledger, writer, sink, self._progress, environment, conditions
             )  # fmt: skip
             loop.shared_by = len(self.specs)
             self._open[place] = loop

@@ -31,6 +31,7 @@ LINES = {name: line for name, line in METHOD_LINES.items() if entry_of("method",
     "tuned-loss": "{name: oho-default, tune_loss: [label_smoothing, input_noise]}",
     "part": "{name: oho-global, meta_rate: 1e-3, tune_loss: [input_noise], curvature_fraction: 0.5}",
     "compared": "{name: oho-full, meta_rate: 1e-3, influence: collapsed, compare_exact: true}",
+    "transplant": "{name: transplant, epochs: 1, over: {name: oho-default, average: 8, tune_loss: [label_smoothing]}}",
     "drifting": "{name: fixed, average: 8}",
     "drifting-oho": "{name: oho-default, compare_exact: true}",
 }
@@ -50,7 +51,9 @@ def trainings(line, folder, double, overrides):
     spec = experiment(folder, "fixed", overrides=[*SMALL, *overrides]).specs[0]
     options = YAML(typ="safe").load(line)
     entry = entry_of("method", {"name": options["name"]})
-    spec = spec | {"method": entry.options.model_validate(options_in(options)).model_dump(mode="json") | options}
+    over = options.pop("over", None)
+    given = entry.options.model_validate({**options_in(options), **({} if over is None else {"over": over})})
+    spec = spec | {"method": given.model_dump(mode="json") | options}
     task, _ = task_of(spec, torch.device("cpu"), None)
     if double:
         train, validation = (Split(part.inputs.double(), part.targets) for part in (task.train, task.validation))
@@ -62,6 +65,7 @@ def trainings(line, folder, double, overrides):
 def begun(method, task, seed):
     """Returns a training before its first step, whose untrained model was selected, as the runner begins one."""
     state = method.init(task, seed)
+    task.world.step = 0  # a method may have trained for its set-up
     select(state)
     return state
 
@@ -236,3 +240,16 @@ def test_records_of_runs_in_a_world_that_drifts(tmp_path):
         run_one(spec, tmp_path / "alone")
     make_together(specs, tmp_path / "together")
     assert_same(specs, tmp_path / "together", tmp_path / "alone")
+
+
+def test_donors_that_are_trained_together_find_the_same_schedules(tmp_path):
+    torch.set_default_dtype(torch.float64)
+    try:
+        (*_, alone), (entry, method, _) = (trainings(LINES["transplant"], tmp_path, True, []) for _ in range(2))
+        alone = alone()
+        entry.batching.prepare([method] * 2, [state.task for state in alone], [0, 1])
+        assert set(method._found) == {0, 1}
+        for state in alone:
+            torch.testing.assert_close(method._found[state.seed], state.schedule, rtol=1e-10, atol=1e-12)
+    finally:
+        torch.set_default_dtype(torch.float32)
