@@ -36,7 +36,10 @@ class _OneStepBatch:
 
     def advance(self, *, steps: int, progress: float, ledger: Ledger) -> None:
         """Updates parameters and learning rates of all members."""
-        train_together(self.states, self._stacked, steps, ledger, update=lambda step: self.update(self._batches.at(step)))
+        begun = self.states[0].trial_step
+        train_together(
+            self.states, self._stacked, steps, ledger, update=lambda made: self.update(self._batches.at(begun + made))
+        )  # fmt: skip
         for state in self.states:
             state.hyper |= state.stepper.hyper()
 

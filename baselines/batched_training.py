@@ -46,7 +46,6 @@ class TrainingBatch:
         averaged = [each for each in steppers if isinstance(each, AveragedStepper)]
         self._averages = StackedAverages(averaged, stacked) if averaged else None
         self._own: list[TorchStepper] = [each.stepper for each in averaged] or steppers
-        self.steps = states[0].step
         self._slots = {
             name: torch.stack([_slot(own, name, like) for own, like in zip(self._own, stacked.theta, strict=True)])
             for name in SLOTS[self._kind]
@@ -70,17 +69,18 @@ class TrainingBatch:
         """Updates the parameters of all members at their schedules' learning rates."""
         lrs: list[float] = []
         averages = self._averages
-        schedules = [(state.options.initial_lr, state.options.factor) for state in self.states]
-        steps_per_epoch = self.states[0].task.steps_per_epoch
+        begun = [state.trial_step for state in self.states]
 
-        def update(step: int) -> Tensor:
-            place = Place(progress, step, steps_per_epoch)
-            lrs[:] = [initial * factor(place) for initial, factor in schedules]
-            losses = self._stacked.losses(self._batches.at(step))
+        def update(made: int) -> Tensor:
+            steps = [step + made for step in begun]
+            lrs[:] = [_rate(state, step, progress) for state, step in zip(self.states, steps, strict=True)]
+            losses = self._stacked.losses(self._batches.at_each(steps))
             gradients = torch.autograd.grad(losses.sum(), list(self._stacked.tensors.values()))
             gradient = torch.cat([each.flatten(1) for each in gradients], 1)
-            self.steps += 1
-            (self._adam if self._kind in ("adam", "adamw") else self._sgd)(gradient, lrs)
+            if self._kind in ("adam", "adamw"):
+                self._adam(gradient, lrs, torch.tensor(steps, dtype=torch.float64) + 1)
+            else:
+                self._sgd(gradient, lrs)
             if averages is not None:
                 averages.follow()
             return losses.detach()
@@ -99,14 +99,11 @@ class TrainingBatch:
         gradient.addcmul_(self._decay, theta)
         if self._kind == "momentum":
             average = self._slots["momentum_buffer"]
-            if self.steps == 1:
-                average.copy_(gradient)
-            else:
-                average.mul_(self._momentum).add_(gradient)
+            average.mul_(self._momentum).add_(gradient)
             gradient = gradient.addcmul_(self._momentum, average) if self._nesterov else average
         theta.addcmul_(self._column(lrs), gradient, value=-1)
 
-    def _adam(self, gradient: Tensor, lrs: list[float]) -> None:
+    def _adam(self, gradient: Tensor, lrs: list[float], steps: Tensor) -> None:
         theta, (mean, square) = self._stacked.theta, self._slots.values()
         rates, (beta1, beta2) = torch.tensor(lrs, dtype=torch.float64), self._betas.unbind(1)
         if self._kind == "adamw":
@@ -115,8 +112,8 @@ class TrainingBatch:
             gradient.addcmul_(self._decay, theta)
         mean.lerp_(gradient, self._column(1 - beta1))
         square.mul_(self._column(beta2)).addcmul_(self._column(1 - beta2) * gradient, gradient)
-        root = (square.sqrt() / self._column((1 - beta2**self.steps).sqrt())).add_(EPSILON)
-        theta.addcdiv_(self._column(rates / (1 - beta1**self.steps)) * mean, root, value=-1)
+        root = (square.sqrt() / self._column((1 - beta2**steps).sqrt())).add_(EPSILON)
+        theta.addcdiv_(self._column(rates / (1 - beta1**steps)) * mean, root, value=-1)
 
     def _column(self, values: list[float] | Tensor) -> Tensor:
         """Returns one number of each member as (M, 1), in the parameters' type."""
@@ -135,7 +132,13 @@ class TrainingBatch:
                 optimizer.state[parameter][name] = part.view_as(parameter).clone()
         if self._kind in ("adam", "adamw"):
             for parameter in parameters:
-                optimizer.state[parameter]["step"] = torch.tensor(float(self.steps))
+                optimizer.state[parameter]["step"] = torch.tensor(float(self.states[index].trial_step))
+
+
+def _rate(state: Any, step: int, progress: float) -> float:
+    """Returns the learning rate of a member's update that follows `step` others."""
+    fraction = step / state.spans if state.spans else progress
+    return state.options.initial_lr * state.options.factor(Place(fraction, step, state.task.steps_per_epoch))
 
 
 def _slot(own: TorchStepper, name: str, like: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import nn
 
+from baselines.batched_search import BATCHING
 from baselines.pruners import PRUNERS, Pruner
 from baselines.searchers import SEARCHERS, Point, Searcher
 from baselines.training import Training, TrainingState, is_training
@@ -51,6 +52,8 @@ class SearchState(State):
     searcher: Searcher = remade()
     pruner: Pruner | None = remade()
     inner: TrainingState = remade()
+    started: Callable[[Point, int], TrainingState] = remade()
+    """Returns the training of a trial, given its point and number, before its first step."""
     point: Point = field(default_factory=dict)
     judged: int = 0
     """The number of the current trial's validations that the pruner has seen."""
@@ -72,6 +75,32 @@ class SearchState(State):
         """Begins a trial."""
         self.inner, self.point, self.trial, self.judged = inner, point, len(self.trials), 0
         self.show()
+
+    def has_ended(self) -> bool:
+        """Returns whether the trial in progress has ended; it is pruned now if the pruner says so."""
+        if self.is_open and self._is_pruned():
+            self.close_trial("pruned")
+        return not self.is_open
+
+    def _is_pruned(self) -> bool:
+        curve = self.inner.curve
+        if self.pruner is None or len(curve) == self.judged:
+            return False
+        self.judged = len(curve)
+        return self.pruner.prunes(self.trials, curve)
+
+    def propose(self) -> None:
+        """Begins the next trial where the searcher says."""
+        point = self.searcher.propose(self.trials)
+        self.open_trial(self.started(point, len(self.trials)), point)
+
+    def follow(self, steps: int, ledger: Ledger) -> None:
+        """Takes over what so many steps have made of the trial in progress, and closes it if that was its end."""
+        inner = self.inner
+        self.step += steps
+        self.show(ledger)
+        if inner.diverged or inner.trial_step == inner.end:
+            self.close_trial("diverged" if inner.diverged else "finished")
 
     def close_trial(self, status: str) -> None:
         """Ends the trial in progress as finished, diverged, pruned or cut."""
@@ -125,7 +154,7 @@ class Search:
     def _state(self, task: Task, seed: int, searcher: Searcher, inner: TrainingState, point: Point) -> SearchState:
         state = SearchState(
             task=task, seed=seed, model=inner.model, hyper=inner.hyper, searcher=searcher, pruner=self._pruner(task, seed),
-            inner=inner,
+            inner=inner, started=partial(self._started, task, seed),
         )  # fmt: skip
         state.open_trial(inner, point)
         return state
@@ -133,18 +162,12 @@ class Search:
     def advance(self, state: SearchState, *, steps: int, progress: float, ledger: Ledger) -> None:
         """Updates the current trial or, if it has ended, proposes the next one on the account `search`."""
         with ledger.account("search"):
-            if state.is_open and _prunes(state):
-                state.close_trial("pruned")
-            if not state.is_open:
-                point = state.searcher.propose(state.trials)
-                state.open_trial(self._started(state.task, state.seed, point, len(state.trials)), point)
+            if state.has_ended():
+                state.propose()
                 return
-        inner, before = state.inner, state.inner.step
-        self.over.advance(inner, steps=steps, progress=progress, ledger=ledger)
-        state.step += inner.step - before
-        state.show(ledger)
-        if inner.diverged or inner.trial_step == inner.end:
-            state.close_trial("diverged" if inner.diverged else "finished")
+        before = state.inner.step
+        self.over.advance(state.inner, steps=steps, progress=progress, ledger=ledger)
+        state.follow(state.inner.step - before, ledger)
 
     def _started(self, task: Task, seed: int, point: Point, trial: int) -> TrainingState:
         """Returns a trial's training before its first step."""
@@ -162,18 +185,10 @@ class Search:
         return PRUNERS[self.options.pruner](validations, seed)
 
 
-def _prunes(state: SearchState) -> bool:
-    curve = state.inner.curve
-    if state.pruner is None or len(curve) == state.judged:
-        return False
-    state.judged = len(curve)
-    return state.pruner.prunes(state.trials, curve)
-
-
 def _entry(searcher: str, description: str, label: str) -> MethodEntry:
     return MethodEntry(
         description=description, label=label, family="search", options=SearchOptions,
-        build=partial(Search, searcher=searcher), repeats=is_training, takes_kicks=True,
+        build=partial(Search, searcher=searcher), repeats=is_training, takes_kicks=True, batching=BATCHING,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ class StackedAverages:
     """What `AveragedStepper` does, for all members at once; their kinds of averages may differ."""
 
     def __init__(self, steppers: Sequence[AveragedStepper], stacked: Stacked):
-        self._steppers, self._stacked, self._steps = steppers, stacked, steppers[0].steps
+        self._steppers, self._stacked, self._steps = steppers, stacked, [each.steps for each in steppers]
         self._average = flat_rows(each.average for each in steppers)
         self._exchanges = Exchanges([each.exchange for each in steppers], stacked)
 
@@ -33,8 +33,9 @@ class StackedAverages:
 
     def follow(self) -> None:
         """Moves the averages towards the weights of a step."""
-        self._steps += 1
-        shares = torch.tensor([[each.kind.weight(self._steps)] for each in self._steppers], dtype=torch.float64)
+        self._steps = [steps + 1 for steps in self._steps]
+        kinds = zip(self._steppers, self._steps, strict=True)
+        shares = torch.tensor([[each.kind.weight(steps)] for each, steps in kinds], dtype=torch.float64)
         self._average.lerp_(self._stacked.theta, shares.to(self._average))
 
     def evaluation(self) -> None:
@@ -44,5 +45,5 @@ class StackedAverages:
     def write(self, index: int) -> None:
         """Writes a member's average into its own stepper."""
         own = self._steppers[index]
-        own.steps = self._steps
+        own.steps = self._steps[index]
         own.average = [part.clone() for part in self._stacked.parts(self._average[index : index + 1])[0]]

@@ -43,8 +43,10 @@ class OnlineBatch:
     def advance(self, *, steps: int, progress: float, ledger: Ledger) -> None:
         """Makes updates of all members with a meta-step each."""
         self.optimizer.on_phase = ledger.switch
+        begun = self.states[0].trial_step
 
-        def update(step: int) -> Tensor:
+        def update(made: int) -> Tensor:
+            step = begun + made
             batch, twins = self._batches.at(step), self._twins
             with ledger.account("evaluation") if twins else nullcontext():
                 if twins:

@@ -48,8 +48,10 @@ class TransplantBatch:
 
     def advance(self, *, steps: int, progress: float, ledger: Ledger) -> None:
         """Makes updates along the schedules."""
+        begun = self.states[0].trial_step
 
-        def update(step: int) -> Tensor:
+        def update(made: int) -> Tensor:
+            step = begun + made
             for name, values in self._schedules.items():
                 self.optimizer.set_hyper(name, values[min(step, len(values) - 1)])
             batch = self._batches.at(step)
@@ -112,4 +114,4 @@ def _alike(options: Any) -> Mapping[str, Any]:
     return {"epochs": options.epochs}
 
 
-BATCHING = Batching(TransplantBatch, _alike, donate_together)
+BATCHING = Batching(TransplantBatch, _alike, prepare=donate_together)

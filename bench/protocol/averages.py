@@ -113,8 +113,9 @@ class Exchanges:
 
     def training(self) -> None:
         """Puts all θ back."""
-        kept = [each.weights for each in self._exchanges if each.weights is not None]
-        if kept:  # of one member, if of any: all have made equally many steps
+        present = self._stacked.parts(self._stacked.theta)
+        if any(each.weights is not None for each in self._exchanges):
+            kept = [each.weights or own for each, own in zip(self._exchanges, present, strict=True)]
             self._stacked.theta.copy_(flat_rows(kept))
         for each in self._exchanges:
             each.weights = None

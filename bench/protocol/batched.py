@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from bench.protocol.ledger import Ledger
-from bench.protocol.method import JUDGED_EVERY, State, keep_if_best
+from bench.protocol.method import JUDGED_EVERY, State, keep_if_best, select
 from bench.protocol.stacked import Stacked
 from bench.protocol.task import Task
 
@@ -37,13 +37,15 @@ class Batching:
 
     `alike(options)` returns what two trainings must share, beside task and budget, to be members of one batch, or raises
     CannotStackError with the reason why there is no batch for these options.  If a method repeats another one, its option
-    `over` is None there, and the other one's batching is asked as well.  `build(states, stacked)` returns the batch of some
-    states and of their stacked models; it may replace parts of a state by views that show and save the same.  If making
-    states takes trainings, `prepare(methods, tasks, seeds)` makes those of all members together.
+    `over` is None there, and the other one's batching is asked as well; `repeats` says of which there are batches.
+    `build(states, stacked)` returns the batch of some states and of their stacked models; it may replace parts of a state
+    by views that show and save the same.  If making states takes trainings, `prepare(methods, tasks, seeds)` makes those of
+    all members together.
     """
 
     build: Callable[[Sequence[Any], Stacked], Batched]
     alike: Callable[[Any], Mapping[str, Any]]
+    repeats: Callable[[Batching], bool] = lambda batching: True
     prepare: Callable[[Sequence[Any], Sequence[Task], Sequence[int]], None] | None = None
 
 
@@ -51,37 +53,54 @@ def train_together(
     states: Sequence[State], stacked: Stacked, steps: int, ledger: Ledger, *, update: Callable[[int], Tensor],
     settle: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
-    """Makes at most `steps` updates of all states, none beyond the end of the selection period, as `train` does of one.
+    """Makes at most `steps` updates of all states, none beyond the end of a selection period or training, as `train` does.
 
-    `update(step)` makes the update that follows `step` others, and returns the training losses (M,); `settle` is called
-    after the last one, before the models are evaluated.  Members are validated together.
+    `update(made)` makes the update that follows `made` others of this call, and returns the training losses (M,); `settle`
+    is called after the last one, before the models are evaluated.  Members are validated together.
     """
-    first, worlds = states[0], [state.task.world for state in states]
-    period, begun = first.task.selection_period, first.trial_step
-    steps = min(steps, period - begun % period)
+    begun, worlds = [state.trial_step for state in states], [state.task.world for state in states]
+    steps = min(steps, *(_steps_to_validation(state) for state in states))
+    due = [index for index, state in enumerate(states) if _steps_to_validation(state) == steps]
     for made in range(1, steps + 1):
-        losses = update(begun + made - 1)
+        losses = update(made - 1)
         for world in worlds:
             world.step += 1
-        validated = (begun + made) % period == 0
-        if validated or (begun + made) % JUDGED_EVERY == 0:
-            diverged = [not math.isfinite(loss) for loss in losses.tolist()]
-            if any(diverged):
-                for state, has in zip(states, diverged, strict=True):
-                    state.diverged = has
-                break
+        judged = [
+            index for index, step in enumerate(begun)
+            if (step + made) % JUDGED_EVERY == 0 or (made == steps and index in due)
+        ]  # fmt: skip
+        if judged and _diverge(states, judged, losses.tolist()):
+            break
     for state, loss in zip(states, losses.tolist(), strict=True):
         state.step += made
         state.trial_step += made
         state.train_loss = loss
     settle()
-    if validated:
+    if due and made == steps:
         with ledger.account("selection"):
-            _select(states, stacked)
+            _select([states[index] for index in due], stacked)
+
+
+def _steps_to_validation(state: State) -> int:
+    period = state.task.selection_period
+    steps = period - state.trial_step % period
+    return steps if state.end is None else min(steps, state.end - state.trial_step)
+
+
+def _diverge(states: Sequence[State], judged: Sequence[int], losses: Sequence[float]) -> bool:
+    """Notes which of the judged states have diverged, and returns whether any has."""
+    for index in judged:
+        states[index].diverged = not math.isfinite(losses[index])
+    return any(states[index].diverged for index in judged)
 
 
 def _select(states: Sequence[State], stacked: Stacked) -> None:
-    """Does what `select` does for all states that have not diverged."""
+    """Does what `select` does for all of these states that have not diverged, together if they are all members."""
+    if len(states) < len(stacked.models):
+        for state in states:
+            if not state.diverged:
+                select(state)
+        return
     splits, world = [state.task.validation for state in states], states[0].task.world
     found = stacked.evaluate(splits)
     if world.drifts:

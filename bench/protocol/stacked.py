@@ -56,7 +56,7 @@ class Stacked:
     def __init__(self, tasks: Sequence[Task], models: Sequence[nn.Module]):
         if reason := why_not(tasks[0], models[0]):
             raise CannotStackError(reason)
-        self.tasks, self.models = tasks, models
+        self.tasks, self.models = tasks, list(models)
         named = [dict(model.named_parameters()) for model in models]
         self.names = tuple(named[0])
         sizes = [parameter.numel() for parameter in named[0].values()]
@@ -71,6 +71,15 @@ class Stacked:
                     each[name].data = own
         layers = _layers(models[0])
         self._forward = self._agreeing([*([] if layers is None else [partial(layers, self.tensors)]), self._mapped])
+
+    @torch.no_grad()
+    def replace(self, index: int, model: nn.Module) -> None:
+        """Puts another model, of the same kind, in a member's place."""
+        for name, parameter in model.named_parameters():
+            own = self.tensors[name].detach()[index]
+            own.copy_(parameter)
+            parameter.data = own
+        self.models[index] = model
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Returns the outputs (M, B, ...) of inputs (M, B, ...)."""
@@ -238,6 +247,13 @@ class StackedBatches:
         inputs, targets = (_gathered(part, chosen) for part in self._shared)
         world = self._batches[0].world
         return world.seen(inputs.flatten(0, 1)).view_as(inputs) if world.drifts else inputs, targets
+
+    def at_each(self, steps: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Returns the same of members at steps of their own."""
+        if len(set(steps)) == 1:
+            return self.at(steps[0])
+        found = [each.at(step) for each, step in zip(self._batches, steps, strict=True)]
+        return torch.stack([batch.inputs for batch in found]), torch.stack([batch.targets for batch in found])
 
     def noises(self, step: int) -> list[int]:
         """Returns the seeds of the noise that is drawn for the batches of step `step`."""

@@ -58,7 +58,11 @@ def _alike(part: Spec) -> Mapping[str, Any]:
         raise CannotStackError("its method has no batch")
     build: Any = entry.batching.build
     options = options_in(part)
-    over = {} if entry.repeats is None else {"over": _alike(options.pop("over"))}
+    over: dict[str, Any] = {}
+    if entry.repeats is not None:
+        over["over"] = _alike(repeated := options.pop("over"))
+        if not entry.batching.repeats(entry_of("method", repeated).batching):
+            raise CannotStackError("the method that it repeats has no batch of trainings at different steps")
     alike = entry.batching.alike(entry.options.model_validate({**options, **dict.fromkeys(over)}))
     return {"build": f"{build.__module__}.{build.__qualname__}", "alike": alike, **over}
 

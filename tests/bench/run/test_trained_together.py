@@ -12,7 +12,7 @@ from torch import nn
 from bench.experiment.plugins import entry_of
 from bench.experiment.spec import method_of, options_in, task_of
 from bench.process.signals import Interrupted
-from bench.protocol import CannotStackError, Ledger, Split, Stacked, select
+from bench.protocol import CannotStackError, Kick, Ledger, Split, Stacked, select
 from bench.protocol.batch_norm import BatchNorm
 from bench.protocol.stacked import why_not
 from bench.records import Status, read_run, run_id
@@ -21,7 +21,17 @@ from bench.run.population import batch_key, run_together
 from bench.tracking.wandb_sink import NoSink
 
 SMALL = ["task.width=8", "task.batch_size=60"]
-LINES = {name: line for name, line in METHOD_LINES.items() if entry_of("method", {"name": name}).batching} | {
+
+
+def is_batched(line):
+    """Returns whether runs of a method are trained together if their budget is in steps."""
+    try:
+        return bool(batch_key({"method": YAML(typ="safe").load(line), "budget": {"unit": "steps"}}))
+    except CannotStackError:
+        return False
+
+
+LINES = {name: line for name, line in METHOD_LINES.items() if is_batched(line)} | {
     "collapsed": "{name: oho-layerwise, groups: 2, influence: collapsed, meta_rate: 1e-3}",
     "noisy": "{name: oho-global, meta_rate: 1e-3, temperature: 1e-6, reset_every: 7, discount: 0.9, update_every: 2}",
     "own-source": "{name: oho-default, optimizer: adamw, lr: 1e-3, source: training}",
@@ -32,7 +42,10 @@ LINES = {name: line for name, line in METHOD_LINES.items() if entry_of("method",
     "part": "{name: oho-global, meta_rate: 1e-3, tune_loss: [input_noise], curvature_fraction: 0.5}",
     "compared": "{name: oho-full, meta_rate: 1e-3, influence: collapsed, compare_exact: true}",
     "transplant": "{name: transplant, epochs: 1, over: {name: oho-default, average: 8, tune_loss: [label_smoothing]}}",
+    "searches": "{name: random-search, trial_epochs: 1, over: {name: one-cycle, optimizer: momentum, average: 4}}",
     "drifting": "{name: fixed, average: 8}",
+    "diverging-searches": "{name: random-search, trial_epochs: 1, over: {name: fixed, optimizer: momentum, average: 4}}",
+    "drifting-searches": "{name: sobol-search, trial_epochs: 1, over: {name: fixed}}",
     "drifting-oho": "{name: oho-default, compare_exact: true}",
 }
 DRIFT = "task.drift={rotate: 90, over_epochs: 2}"
@@ -44,7 +57,7 @@ STEPS = 20
 def advance_to(steps, states, advance):
     """Advances trainings up to so many steps in chunks, as the runner does."""
     while (made := states[0].step) < steps:
-        advance(steps=1 if states[0].spans_budget else 5, progress=made / STEPS, ledger=Ledger())
+        advance(steps=1 if states[0].spans_budget else min(5, steps - made), progress=made / STEPS, ledger=Ledger())
 
 
 def trainings(line, folder, double, overrides):
@@ -75,6 +88,9 @@ def compare(name, folder, *, double, tolerance):
     overrides = [DRIFT] if name.startswith("drifting") else []
     entry, method, new = trainings(LINES[name], folder, double, overrides)
     alone, together = new(), new()
+    if name.startswith("diverging"):  # so that one's next trial is earlier than the other's
+        for states in (alone, together):
+            states[1].inner.kick(Kick("lr", 1e300 if double else 3e38))
     for state in alone:
         advance_to(STEPS, [state], partial(method.advance, state))
     for steps in (STEPS // 2, STEPS):
@@ -95,12 +111,13 @@ def compare(name, folder, *, double, tolerance):
             assert getattr(ours, name) == getattr(theirs, name)
         for name in ("step", "judged"):
             assert getattr(ours.incumbent, name) == getattr(theirs.incumbent, name)
+        assert [(each.status, each.steps) for each in ours.trials] == [(each.status, each.steps) for each in theirs.trials]
         for shown in ("hyper", "scalars"):
             found, expected = ({**(s.hyper if shown == "hyper" else s.scalars())} for s in (ours, theirs))
             torch.testing.assert_close(found, expected, rtol=300 * tolerance, atol=tolerance)
 
 
-QUICK = ("multistep", "hdm", "oho-default", "averaged", "tuned-loss", "drifting-oho")
+QUICK = ("multistep", "hdm", "oho-default", "averaged", "tuned-loss", "drifting-oho", "diverging-searches")
 
 
 @pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in LINES])
@@ -253,3 +270,13 @@ def test_donors_that_are_trained_together_find_the_same_schedules(tmp_path):
             torch.testing.assert_close(method._found[state.seed], state.schedule, rtol=1e-10, atol=1e-12)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_searches_have_a_batch_if_trials_at_different_steps_do(tmp_path):
+    overrides = ["methods=[{name: random-search, over: {name: fixed}}, {name: tpe-search, over: {name: cosine}}, "
+                 "{name: random-search, over: {name: adam}}, {name: random-search, over: {name: hdm}}]"]  # fmt: skip
+    *specs, last = experiment(tmp_path, "fixed", overrides=overrides).specs
+    first, second, third = map(batch_key, specs)
+    assert first == second != third
+    with pytest.raises(CannotStackError, match="repeats has no batch of trainings at different steps"):
+        batch_key(last)
