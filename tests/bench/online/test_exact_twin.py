@@ -64,7 +64,7 @@ def test_it_follows_every_rule_with_slots_and_noise(method, rule, tmp_path):
     assert set(errors) == {f"hypergradient_error_{name}" for name in names}
     assert max(errors.values()) < 1e-10
     assert all(max(errors) < 1e-8 for errors in state.twin._errors.values())
-    assert same(state.twin._optimizer.state_dict()["slots"], state.optimizer.state_dict()["slots"])
+    assert same(state.twin.optimizer.state_dict()["slots"], state.optimizer.state_dict()["slots"])
 
 
 @pytest.mark.parametrize("rule", ["momentum", "adam"])
