@@ -126,14 +126,21 @@ class AveragedWeights:
         """Returns Z̄ = 0 and, if θ is kept, dθ/dh = 0, by name."""
         return {name: torch.zeros_like(like) for name in self._named()}
 
-    def follow(self, theta: Tensor, influence: Tensor, beside: Mapping[str, Tensor], *, step: int) -> Tensor:
+    def follow(
+        self, theta: Tensor, influence: Tensor, beside: Mapping[str, Tensor], *, step: int, discount: float = 1.0
+    ) -> Tensor:
         """Moves θ̄ and Z̄ to the θ (M, N) of a step; returns φ (M, N).
 
-        `influence` (K, M, N) is dφ/dh, and dθ/dh where both are the same; `beside` are those of `empty_influence`.
+        `influence` (K, M, N) is dφ/dh, and dθ/dh where both are the same; `beside` are those of `empty_influence`, of
+        which Z̄ counts `discount` times.
         """
         weight, interpolation = self.kind.weight(step), self.kind.interpolation
         self.average.lerp_(theta, weight)
-        beside["average"].lerp_(beside.get("iterate", influence), weight)
+        newest = beside.get("iterate", influence)
+        if discount == 1:
+            beside["average"].lerp_(newest, weight)
+        else:
+            beside["average"].mul_(discount * (1 - weight)).add_(newest, alpha=weight)
         if interpolation is None:
             return theta
         self.iterate = theta

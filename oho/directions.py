@@ -9,7 +9,7 @@ E       directions  (K, S)   dh/dh: 1 where a row's hyperparameter and set meet,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -55,6 +55,22 @@ class Directions:
     def row(self, name: str, index: int) -> int | None:
         """Returns the row in which set `index` of a rule's hyperparameter moves; None where it is not tuned."""
         return self._row_of.get((name, index))
+
+    def places(self, segments: Iterable[tuple[slice, int]], block: slice) -> dict[str, list[tuple[int, slice]]]:
+        """Returns, by the rule's hyperparameters, its rows and the columns of each that move, counted within a block.
+
+        `segments` are runs of columns with their set.
+        """
+        if not self.exact:
+            return {name: [(self._row_of[name, 0], slice(0, block.stop - block.start))] for name in self.tuned}
+        found: dict[str, list[tuple[int, slice]]] = {name: [] for name in self.tuned}
+        for columns, index in segments:
+            start, stop = max(columns.start, block.start), min(columns.stop, block.stop)
+            if start < stop:
+                for name, places in found.items():
+                    if (row := self.row(name, index)) is not None:
+                        places.append((row, slice(start - block.start, stop - block.start)))
+        return found
 
     def per_row(self, values: Mapping[str, Tensor]) -> Tensor:
         """Returns (K, M): of values (M, S) or (M, V) by name the one of each row; collapsed, the largest of its sets."""

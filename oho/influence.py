@@ -19,19 +19,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast, overload
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from oho.directions import Directions
-from oho.engines.dual import Dual, Tangent, full, tangent_of, value_of
+from oho.dual_step import Block, apply, store
+from oho.engines.dual import full
+from oho.linearised import Tangents, columns_of, linearised
 from oho.rules import Rule, Slots, clip
 from oho.sets import SetMap
 
 BLOCK_ELEMENTS = 1 << 20
 """Elements (K × M × columns) of one pass: bounds the memory of temporaries, and keeps them near a CPU's caches."""
+LARGEST_BLOCK = 1 << 25
+"""The same on other devices, where a launch costs more than a pass over a million elements."""
 SMALLEST_WIDTH = 1 << 12
 """Columns a block has at least."""
 
@@ -53,6 +58,11 @@ class Influence:
         return (self.theta, *self.slots.values(), *self.averaged.values())
 
     @property
+    def moved(self) -> tuple[Tensor, ...]:
+        """The tangents that a step of the update rule moves."""
+        return (self.theta, *self.slots.values())
+
+    @property
     def judged(self) -> Tensor:
         """That of the weights at which validation losses are taken."""
         return self.averaged.get("average", self.theta)
@@ -61,11 +71,6 @@ class Influence:
     def moving(self) -> Influence:
         """Those that the update rule moves."""
         return Influence(self.averaged["iterate"], self.slots) if "iterate" in self.averaged else self
-
-    def scale(self, factor: float) -> None:
-        """Multiplies all tangents."""
-        for tangent in self.tensors:
-            tangent.mul_(factor)
 
     def shorten(self, values: Tensor, longest: Tensor) -> Tensor:
         """Scales each row of norm r and value h (K, M) down to h r = longest (M,); returns where any was, (M,).
@@ -98,26 +103,71 @@ def transition(
     influence: Influence,
     products: Tensor,
     directions: Directions,
+    discount: float = 1.0,
 ) -> tuple[Tensor, Slots]:
     """Makes one step of the rule and of its tangents; returns the new θ and slots, and moves `influence` in place.
 
-    `theta`, `gradient`, `noise` (M, N), slots (M, N) or (M, 1), `hyper` (M, S) by name, `products` (K, M, N) = dg.
-    The rule works element by element, so it is taken in blocks of columns.
+    `theta`, `gradient`, `noise` (M, N), slots (M, N) or (M, 1), `hyper` (M, S) by name; `products` (K, M, N) = dg, which
+    is overwritten.  All tangents, dg too, count `discount` times.  The rule works element by element, so it is taken in
+    blocks of columns.
     """
-    gradient = _clip(rule, gradient, products)
+    before = _Before(theta, _clip(rule, gradient, products), slots, hyper, noise)
+    tangents = Tangents(theta=influence.theta, gradient=products, slots=influence.slots, discount=discount)
+    step = linearised(rule) if directions.rows else None
+    if step is not None:
+        return _in_place(partial(step, rule), before, tangents, sets=sets, directions=directions)
+    if discount != 1:
+        for tangent in (*influence.moved, products):
+            tangent.mul_(discount)
+    return _on_dual_numbers(rule, before, tangents, sets=sets, directions=directions)
+
+
+class _Before(NamedTuple):
+    """What a step starts from, as `transition` is given it."""
+
+    theta: Tensor
+    gradient: Tensor
+    slots: Slots
+    hyper: Mapping[str, Tensor]
+    noise: Tensor | None
+
+
+def _in_place(
+    step: Callable[..., tuple[Tensor, Slots]], before: _Before, tangents: Tangents, *, sets: SetMap, directions: Directions
+) -> tuple[Tensor, Slots]:
+    """Makes the step of one of our rules, a value of each hyperparameter for each column if there are several sets."""
+    theta, gradient, slots, hyper, _ = before
+    if sets.count > 1:
+        hyper = {name: sets.spread(value) for name, value in hyper.items()}
+    parts = []
+    for columns, _ in _blocks([(slice(0, theta.shape[1]), 0)], tangents.theta):
+        block = tangents.part(columns, own=directions.places(sets.segments, columns))
+        of_slots, of_hyper = ({n: columns_of(v, columns) for n, v in values.items()} for values in (slots, hyper))
+        parts.append(step(theta[:, columns], gradient[:, columns], of_slots, of_hyper, block))
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([moved for moved, _ in parts], -1), {
+        name: torch.cat([moved[name] for _, moved in parts], -1) if slot.shape[-1] > 1 else parts[0][1][name]
+        for name, slot in slots.items()
+    }
+
+
+def _on_dual_numbers(
+    rule: Rule, before: _Before, tangents: Tangents, *, sets: SetMap, directions: Directions
+) -> tuple[Tensor, Slots]:
+    """Makes the step of any rule."""
+    theta, gradient, slots, hyper, noise = before
     segments = sets.segments
     spread = not directions.exact
     if spread:  # one row for all sets: one pass with a value for each column, in place of a pass for each set
         hyper, segments = {name: sets.spread(value) for name, value in hyper.items()}, ((slice(0, theta.shape[1]), 0),)
     new_theta, new_slots = torch.empty_like(theta), {name: torch.empty_like(slot) for name, slot in slots.items()}
-    for columns, index in _blocks(segments, directions.rows * len(theta)):
-        block = _Block(
-            theta=(theta[:, columns], influence.theta[..., columns]),
-            gradient=(gradient[:, columns], products[..., columns]),
-            slots={
-                name: (_columns(slot, columns), _columns(influence.slots.get(name), columns))
-                for name, slot in slots.items()
-            },
+    for columns, index in _blocks(segments, tangents.theta):
+        ours = tangents.part(columns)
+        block = Block(
+            theta=(theta[:, columns], ours.theta),
+            gradient=(gradient[:, columns], ours.gradient),
+            slots={name: (columns_of(slot, columns), ours.slots.get(name)) for name, slot in slots.items()},
             hyper={
                 name: (
                     value[:, columns] if spread else value[:, index : index + 1],
@@ -125,14 +175,13 @@ def transition(
                 )
                 for name, value in hyper.items()
             },
-            noise=_columns(noise, columns),
+            noise=None if noise is None else noise[:, columns],
         )
-        moved, slots_moved = _apply(rule, block)
-        targets = [(moved, new_theta[:, columns], influence.theta[..., columns])] + [
-            (pair, _columns(new_slots[name], columns), _columns(influence.slots.get(name), columns))
-            for name, pair in slots_moved.items()
+        moved, slots_moved = apply(rule, block)
+        targets = [(moved, new_theta[:, columns], ours.theta)] + [
+            (pair, columns_of(new_slots[name], columns), ours.slots.get(name)) for name, pair in slots_moved.items()
         ]
-        _store(targets, influence)
+        store(targets)
     return new_theta, new_slots
 
 
@@ -144,14 +193,14 @@ def gradient_pullback(
     ∂θ'/∂g of the rule itself is diagonal: its tangent along a gradient of ones.
     """
     clipped = clip(gradient, value=rule.clip_value, norm=rule.clip_norm)
-    block = _Block(
+    block = Block(
         theta=(theta, torch.zeros_like(theta).unsqueeze(0)),
         gradient=(clipped, torch.ones_like(theta).unsqueeze(0)),
         slots={name: (slot, None) for name, slot in slots.items()},
         hyper={name: (sets.spread(value), None) for name, value in hyper.items()},
         noise=None,
     )
-    slope = full(_apply(rule, block)[0][1], theta.unsqueeze(0))[0]
+    slope = full(apply(rule, block)[0][1], theta.unsqueeze(0))[0]
 
     def pull(vector: Tensor) -> Tensor:
         if rule.clip_value is None and rule.clip_norm is None:
@@ -161,78 +210,6 @@ def gradient_pullback(
             return torch.autograd.grad(clip(leaf, value=rule.clip_value, norm=rule.clip_norm), leaf, slope * vector)[0]
 
     return pull
-
-
-Pair = tuple[Tensor, Tangent]
-"""A value and its tangent."""
-
-
-@dataclass(frozen=True)
-class _Block:
-    """What a rule is given, for all columns or some."""
-
-    theta: Pair
-    gradient: Pair
-    slots: dict[str, Pair]
-    hyper: dict[str, Pair]
-    noise: Tensor | None
-
-
-def _apply(rule: Rule, block: _Block) -> tuple[Pair, dict[str, Pair]]:
-    """Applies the rule and its tangents.  A mistake in the rule itself is raised again on PyTorch's tensors."""
-    if len(cast(Tensor, block.gradient[1])) == 0:
-        slots, hyper = ({name: pair[0] for name, pair in pairs.items()} for pairs in (block.slots, block.hyper))
-        moved, slots = rule(block.theta[0], block.gradient[0], slots, hyper, block.noise)
-        return (moved, None), {name: (slot, None) for name, slot in slots.items()}
-    try:
-        return _ours(rule, block)
-    except TypeError:  # UnknownOperationError, an operator or an option that our dual numbers lack
-        return _pytorchs(rule, block)
-
-
-def _ours(rule: Rule, block: _Block) -> tuple[Pair, dict[str, Pair]]:
-    """Applies the rule to dual numbers of `oho.engines.dual`."""
-    moved, slots = rule(
-        cast(Tensor, Dual(*block.theta)),
-        cast(Tensor, Dual(*block.gradient)),
-        {name: cast(Tensor, Dual(*pair)) for name, pair in block.slots.items()},
-        {name: cast(Tensor, Dual(*pair)) for name, pair in block.hyper.items()},
-        block.noise,
-    )
-    return _pair(moved), {name: _pair(slot) for name, slot in slots.items()}
-
-
-def _pair(x: Any) -> Pair:
-    return value_of(x), tangent_of(x)
-
-
-def _pytorchs(rule: Rule, block: _Block) -> tuple[Pair, dict[str, Pair]]:
-    """Applies the rule to PyTorch's dual numbers, one row of tangents at a time: any operation, several times slower."""
-    rows = []
-    for row in range(len(cast(Tensor, block.theta[1]))):
-        with forward_ad.dual_level():
-
-            def dual(pair: Pair, row: int = row) -> Tensor:
-                value, tangent = pair
-                if tangent is None or (isinstance(tangent, dict) and row not in tangent):
-                    return value
-                direction = torch.as_tensor(tangent[row], dtype=value.dtype, device=value.device)
-                return forward_ad.make_dual(value, direction.expand_as(value).contiguous())
-
-            moved, slots = rule(
-                dual(block.theta),
-                dual(block.gradient),
-                {name: dual(pair) for name, pair in block.slots.items()},
-                {name: dual(pair) for name, pair in block.hyper.items()},
-                block.noise,
-            )
-            rows.append({"": forward_ad.unpack_dual(moved)} | {n: forward_ad.unpack_dual(s) for n, s in slots.items()})
-    pairs: dict[str, Pair] = {}
-    for name, (primal, _) in rows[0].items():
-        tangents = [row[name].tangent for row in rows]
-        filled = [torch.zeros_like(primal) if t is None else t for t in tangents]
-        pairs[name] = (primal, torch.stack(filled))
-    return pairs.pop(""), pairs
 
 
 def _clip(rule: Rule, gradient: Tensor, products: Tensor) -> Tensor:
@@ -246,35 +223,10 @@ def _clip(rule: Rule, gradient: Tensor, products: Tensor) -> Tensor:
     return clip(gradient, value=rule.clip_value, norm=rule.clip_norm)
 
 
-def _blocks(segments: Iterable[tuple[slice, int]], rows: int) -> Iterator[tuple[slice, int]]:
-    """Yields the segments, cut where they have more columns than a pass may take."""
-    width = max(SMALLEST_WIDTH, BLOCK_ELEMENTS // max(1, rows))
+def _blocks(segments: Iterable[tuple[slice, int]], tangents: Tensor) -> Iterator[tuple[slice, int]]:
+    """Yields the segments of tangents (K, M, N), cut where they have more columns than a pass may take."""
+    rows, elements = len(tangents) * tangents.shape[1], BLOCK_ELEMENTS if tangents.device.type == "cpu" else LARGEST_BLOCK
+    width = max(SMALLEST_WIDTH, elements // max(1, rows))
     for columns, index in segments:
         for start in range(columns.start, columns.stop, width):
             yield slice(start, min(start + width, columns.stop)), index
-
-
-@overload
-def _columns(value: Tensor, columns: slice) -> Tensor: ...
-@overload
-def _columns(value: Tensor | None, columns: slice) -> Tensor | None: ...
-def _columns(value: Tensor | None, columns: slice) -> Tensor | None:
-    """Returns a block of columns of a value with an entry for each column, the value itself if it has one entry for all."""
-    return value[..., columns] if value is not None and value.shape[-1] > 1 else value
-
-
-def _store(targets: list[tuple[Pair, Tensor, Tensor | None]], influence: Influence) -> None:
-    """Copies what a rule returned to where it belongs: (value and tangent, place of the value, place of the tangent).
-
-    A rule may return what it was given (a slot that remembers θ): such a tangent lies where another is about to be stored.
-    """
-    ours = {tensor.untyped_storage().data_ptr() for tensor in influence.tensors}
-    moves = []
-    for (value, tangent), place, tangent_place in targets:
-        place.copy_(value)
-        if tangent_place is not None:
-            found = full(tangent, tangent_place)
-            is_ours = found.untyped_storage().data_ptr() in ours
-            moves.append((found.clone() if is_ours and len(targets) > 1 else found, tangent_place))
-    for found, tangent_place in moves:
-        tangent_place.copy_(found)

@@ -242,7 +242,7 @@ class OHO(torch.optim.Optimizer):
         with torch.no_grad():
             if one_step is not None:
                 one_step.begin(found.gradient)
-            recursion.advance(found)
+            recursion.advance(found, discount=self.discount or 1.0)
             if self.influence_limit is not None:
                 recursion.shorten_influence(self.influence_limit)
         if is_due:
@@ -343,16 +343,13 @@ class OHO(torch.optim.Optimizer):
             self.add_param_group(group)
 
     def _differentiate(self, closures: Sequence[Closure], part: Sequence[Closure]) -> Derivatives:
-        """Returns loss, gradient, and products of the discounted influence, each a mean over closures."""
+        """Returns loss, gradient, and products of the influence, not yet discounted, each a mean over closures."""
         influence = self._recursion.influence
         if self.discount == 0:
             influence.clear()
-        found = self._loss.differentiate(
+        return self._loss.differentiate(
             closures, influence.theta, discount=self.discount, phase=self._phase, curvature=part
         )
-        if 0 < self.discount < 1:  # after the closures, so that one that raises leaves the influence as it was
-            influence.scale(self.discount)
-        return found
 
     def _show(self, names: Iterable[str]) -> None:
         """Shows present values in `param_groups`."""

@@ -84,13 +84,17 @@ class Recursion:
         self.counts = GuardCounts(flat.members)
         self.steps = 0
 
-    def advance(self, found: Derivatives) -> None:
-        """Moves parameters, slots and influence; a tensor without a gradient keeps its own, as in torch.optim."""
+    def advance(self, found: Derivatives, *, discount: float = 1.0) -> None:
+        """Discounts the influence and moves it, parameters and slots.
+
+        A tensor without a gradient keeps its own, as in torch.optim.
+        """
         theta, unused = self._weights(), found.unused
         if unused:  # from here on the counts of steps differ between tensors
             for name in self.rule.counter_names:
                 self.slots[name] = self.slots[name].expand_as(theta).clone()
-        before = [(i, [state[..., self._flat.span(i)].clone() for state in self.influence.tensors]) for i in unused]
+        influence = self.influence.moving
+        before = [(i, [state[..., self._flat.span(i)] * discount for state in influence.moved]) for i in unused]
         theta_next, slots_next = transition(
             self.rule,
             self.set_map,
@@ -99,22 +103,24 @@ class Recursion:
             slots=self.slots,
             hyper=self._of_rule(),
             noise=self.noise(theta),
-            influence=self.influence.moving,
+            influence=influence,
             products=found.products,
             directions=self.directions,
+            discount=discount,
         )
         for i, tangents in before:
             span = self._flat.span(i)
             theta_next[:, span] = theta[:, span]
             for name, slot in slots_next.items():
                 slot[:, span] = self.slots[name][:, span]
-            for state, tangent in zip(self.influence.tensors, tangents, strict=True):
+            for state, tangent in zip(influence.moved, tangents, strict=True):
                 state[..., span] = tangent
         self.slots = slots_next
         self.steps += 1
         if self.averaged is not None:
-            influence = self.influence
-            theta_next = self.averaged.follow(theta_next, influence.theta, influence.averaged, step=self.steps)
+            theta_next = self.averaged.follow(
+                theta_next, self.influence.theta, self.influence.averaged, step=self.steps, discount=discount
+            )
         self._master.write(theta_next)
 
     def _weights(self) -> Tensor:

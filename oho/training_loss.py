@@ -81,7 +81,8 @@ class TrainingLoss:
     ) -> Derivatives:
         """Returns loss, gradient and dg of tangents Z (K, M, N), each a mean over the closures; μ is the discount.
 
-        Z is zero if the discount is.  dg is that of the closures `curvature`, if they are given.
+        μ dg is that of the tangents μ Z; Z is zero if μ is, and dg then that of Z itself.  It is that of the closures
+        `curvature`, if they are given.
 
         Raises:
             ValueError: at the first step, for a loss that does not depend on parameters or on one of its hyperparameters.
@@ -110,8 +111,6 @@ class TrainingLoss:
             of_part = mean_derivatives(list(curvature), only_products).products
         found = mean_derivatives(list(closures), differentiate)
         found = self._curvature.mean(found if of_part is None else found._replace(products=of_part))
-        if 0 < discount < 1:
-            found.products.mul_(discount)
         if len(asked) < rows:
             rest = found.products.new_zeros(rows - len(asked), *found.products.shape[1:])
             found = found._replace(products=torch.cat([rest, found.products]))

@@ -1,0 +1,176 @@
+"""The rules of `oho.rules` together with their tangents, in place: one multiply-add for each term of the transition.
+
+    symbol  name        shape                 meaning
+    K       rows        ()                    tangents
+    dθ      theta       (K, M, C)             dθ/dh of C columns
+    dg, ds  gradient,   (K, M, C)             dg/dh and the slots' own; dg is not kept
+            slots
+    μ       discount    ()                    factor on all tangents before the step
+    h       hyper       (M, C) or (M, 1)      values
+    E       own         (row, columns)        where dh/dh is 1: the row in which a hyperparameter moves
+
+A rule works element by element, so that each term of Z' = ∂Φ/∂θ Z + ∂Φ/∂g dg + ∂Φ/∂s ds/dh + ∂Φ/∂h E has one coefficient
+for all rows.  `oho.engines.dual` finds the terms of any rule, and allocates each of them; here they are written down, in
+the order in which they may overwrite each other.  Both give the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oho.rules import SGD, Adam, AdamW, Hyper, Momentum, Rule, Slots
+
+
+@dataclass(frozen=True)
+class Tangents:
+    """The tangents of some columns; `own[name]` are the row and the columns of each set of a hyperparameter."""
+
+    theta: Tensor
+    gradient: Tensor
+    slots: Mapping[str, Tensor]
+    own: Mapping[str, list[tuple[int, slice]]] = field(default_factory=dict)
+    discount: float = 1.0
+
+    def add(self, name: str, to: Tensor, x: Tensor, factor: Tensor | None = None, *, value: float = 1.0) -> None:
+        """Adds a x, or a x times a factor, to a tangent's rows of one hyperparameter; all (M, C) or (M, 1)."""
+        for row, columns in self.own.get(name, ()):
+            place = to[row, :, columns]
+            if factor is None:
+                place.add_(columns_of(x, columns), alpha=value)
+            else:
+                place.addcmul_(columns_of(x, columns), columns_of(factor, columns), value=value)
+
+    def part(self, columns: slice, *, own: Mapping[str, list[tuple[int, slice]]] | None = None) -> Tangents:
+        """Returns views of some columns."""
+        slots = {name: tangent[..., columns] for name, tangent in self.slots.items()}
+        return Tangents(self.theta[..., columns], self.gradient[..., columns], slots, own or {}, self.discount)
+
+    def discounted(self, tangent: Tensor) -> Tensor:
+        """Returns a tangent of which no term was discounted, times μ, in place."""
+        return tangent if self.discount == 1 else tangent.mul_(self.discount)
+
+
+Step = Callable[[Any, Tensor, Tensor, Slots, Hyper, Tangents], tuple[Tensor, Slots]]
+"""(rule, θ, g, s, h, tangents) -> θ' and s'; moves the tangents."""
+
+
+def linearised(rule: Rule) -> Step | None:
+    """Returns the step of one of our rules with its tangents; None for another, and for one that draws noise."""
+    return STEPS.get(type(rule).__call__) if rule.temperature == 0 else None
+
+
+def columns_of(value: Tensor, columns: slice) -> Tensor:
+    """Returns a block of columns of a value with an entry for each column, the value itself if it has one for all."""
+    return value[..., columns] if value.shape[-1] > 1 else value
+
+
+def _sgd(rule: SGD, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper, move: Tangents) -> tuple[Tensor, Slots]:
+    """dθ' = μ (1 − ηλ) dθ − μ η dg."""
+    rate, decay = hyper["lr"], hyper["weight_decay"]
+    direction = torch.addcmul(gradient, decay, theta)
+    move.theta.mul_(move.discount * (1 - rate * decay)).addcmul_(move.gradient, rate, value=-move.discount)
+    move.add("lr", move.theta, direction, value=-1)
+    move.add("weight_decay", move.theta, theta, rate, value=-1)
+    return torch.addcmul(theta, rate, direction, value=-1), {}
+
+
+def _momentum(
+    rule: Momentum, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper, move: Tangents
+) -> tuple[Tensor, Slots]:
+    """dm' = μ (β dm + dg + λ dθ);  dθ' = μ dθ − η dm', or μ (1 − ηλ) dθ − μ η dg − η β dm' with `nesterov`."""
+    rate, decay, beta, last = hyper["lr"], hyper["weight_decay"], hyper["momentum"], slots["momentum"]
+    direction = torch.addcmul(gradient, decay, theta)
+    average = torch.addcmul(direction, beta, last)
+    moved = move.slots["momentum"]
+    torch.addcmul(move.gradient, beta, moved, out=moved)
+    move.discounted(moved.addcmul_(move.theta, decay))
+    move.add("weight_decay", moved, theta)
+    move.add("momentum", moved, last)
+    if rule.nesterov:
+        step = torch.addcmul(direction, beta, average)
+        move.theta.mul_(move.discount * (1 - rate * decay)).addcmul_(move.gradient, rate, value=-move.discount)
+        move.theta.addcmul_(moved, rate * beta, value=-1)
+        move.add("weight_decay", move.theta, theta, rate, value=-1)
+        move.add("momentum", move.theta, average, rate, value=-1)
+    else:
+        step = average
+        move.discounted(move.theta).addcmul_(moved, rate, value=-1)
+    move.add("lr", move.theta, step, value=-1)
+    return torch.addcmul(theta, rate, step, value=-1), {"momentum": average}
+
+
+def _adam(rule: Adam, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper, move: Tangents) -> tuple[Tensor, Slots]:
+    """dĝ = dg + λ dθ, discounted in what follows;  dθ' = μ dθ and what `_adam_direction` adds."""
+    decay = hyper["weight_decay"]
+    move.gradient.addcmul_(move.theta, decay)
+    move.add("weight_decay", move.gradient, theta, value=1 / move.discount)
+    move.discounted(move.theta)
+    change, rate, slots = _adam_direction(torch.addcmul(gradient, decay, theta), slots, hyper, move, rule.epsilon)
+    return torch.addcmul(theta, change, rate, value=-1), slots
+
+
+def _adamw(
+    rule: AdamW, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper, move: Tangents
+) -> tuple[Tensor, Slots]:
+    """dθ' = μ (1 − ηλ) dθ and what `_adam_direction` adds."""
+    rate, decay = hyper["lr"], hyper["weight_decay"]
+    kept = 1 - rate * decay
+    move.theta.mul_(move.discount * kept)
+    move.add("lr", move.theta, theta, decay, value=-1)
+    move.add("weight_decay", move.theta, theta, rate, value=-1)
+    change, rate, slots = _adam_direction(gradient, slots, hyper, move, rule.epsilon)
+    return (theta * kept).addcmul_(change, rate, value=-1), slots
+
+
+def _adam_direction(
+    gradient: Tensor, slots: Slots, hyper: Hyper, move: Tangents, epsilon: float
+) -> tuple[Tensor, Tensor, Slots]:
+    """dm' = μ (β1 dm + (1 − β1) dg);  dv' = μ (β2 dv + 2 (1 − β2) g dg);  dθ' −= a dm' − b dv'.
+
+    With d = √v' + ε √(1 − β2^t'), c = m' / d and ρ = η √(1 − β2^t') / (1 − β1^t'), the step is ρ c: a = ρ / d and
+    b = ρ c / (2 d √v'), taken as 0 where v' is 0.  Returns c, ρ and the new slots.
+    """
+    beta1, beta2, step = hyper["beta1"], hyper["beta2"], slots["step"] + 1
+    mean = torch.lerp(slots["mean"], gradient, 1 - beta1)
+    square = torch.lerp(slots["square"], squared := gradient * gradient, 1 - beta2)
+    of_mean, of_square = move.slots["mean"], move.slots["square"]
+    of_mean.mul_(move.discount * beta1).addcmul_(move.gradient, 1 - beta1, value=move.discount)
+    of_square.mul_(move.discount * beta2).addcmul_(move.gradient, gradient * (1 - beta2), value=2 * move.discount)
+    if "beta1" in move.own:
+        move.add("beta1", of_mean, slots["mean"] - gradient)
+    if "beta2" in move.own:
+        move.add("beta2", of_square, slots["square"] - squared)
+
+    correction1, correction2 = 1 - beta1**step, 1 - beta2**step
+    scale = correction2.sqrt()
+    rate = hyper["lr"] * scale / correction1
+    root = square.sqrt()
+    divisor = root + epsilon * scale
+    change = mean / divisor
+    slope = rate / divisor
+    bend = slope * change
+    if "beta1" in move.own:
+        factor = rate * step * beta1 ** (step - 1) / correction1
+        move.add("beta1", move.theta, change, factor, value=-1)
+    if "beta2" in move.own:
+        factor = step * beta2 ** (step - 1) / correction2
+        move.add("beta2", move.theta, bend * root, factor, value=0.5)
+    bend.div_(torch.nn.functional.threshold_(root, 0.0, math.inf))
+    move.theta.addcmul_(of_mean, slope, value=-1).addcmul_(of_square, bend, value=0.5)
+    move.add("lr", move.theta, change, scale / correction1, value=-1)
+    return change, rate, {"step": step, "mean": mean, "square": square}
+
+
+STEPS: dict[Callable[..., Any], Step] = {
+    SGD.__call__: _sgd,
+    Momentum.__call__: _momentum,
+    Adam.__call__: _adam,
+    AdamW.__call__: _adamw,
+}
+"""By the rule as it is written, so that a class of a user's own that overrides it is not mistaken for ours."""
