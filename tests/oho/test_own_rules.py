@@ -100,6 +100,7 @@ def test_blocks_of_columns_change_nothing(monkeypatch):
 
     whole = run()
     monkeypatch.setattr("oho.influence.BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr("oho.influence.SMALLEST_WIDTH", 100)
     assert torch.equal(run(), whole)
 
 
