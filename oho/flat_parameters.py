@@ -60,27 +60,30 @@ class FlatParameters:
 
     def gather(self) -> Tensor:
         """Returns the parameters (M, N) as they are now, detached."""
-        return self.flatten([tensor.detach() for tensor in self.tensors])
+        with torch.no_grad():
+            return self.flatten(self.tensors)
 
     def flatten(self, values: Sequence[Tensor | None], *, out: Tensor | None = None) -> Tensor:
         """Joins one tensor for each parameter, each (..., *p.shape), to (..., M, N); None counts as zeros.
 
         `out`, if given, is filled and returned.
         """
-        given = [(value, tensor) for value, tensor in zip(values, self.tensors, strict=True) if value is not None]
-        lead = given[0][0].shape[: given[0][0].ndim - given[0][1].ndim] if given else ()
-        pieces = []
-        for value, tensor, size in zip(values, self.tensors, self.sizes, strict=True):
-            shape = (*lead, self.rows, size)
-            piece = tensor.new_zeros(shape) if value is None else value.reshape(shape)
-            pieces.append(piece.to(self.dtype))
+        pairs = list(zip(values, self.tensors, strict=True))
+        lead = next((value.shape[: value.ndim - tensor.ndim] for value, tensor in pairs if value is not None), ())
+        shape, dtype = (*lead, self.rows), self.dtype
+        pieces = [
+            tensor.new_zeros((*shape, size), dtype=dtype) if value is None else value.reshape(*shape, size)
+            for (value, tensor), size in zip(pairs, self.sizes, strict=True)
+        ]
+        if self.is_narrow:
+            pieces = [piece.to(dtype) for piece in pieces]
         return torch.cat(pieces, dim=-1) if out is None else torch.cat(pieces, dim=-1, out=out)
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """Returns, of (..., M, N), a view of shape (..., *p.shape) for each parameter."""
-        pieces = flat.split(self.sizes, dim=-1)
+        pieces = torch.split_with_sizes(flat, self.sizes, dim=-1)
         lead = flat.shape[:-2]
-        return [piece.view((*lead, *tensor.shape)) for piece, tensor in zip(pieces, self.tensors, strict=True)]
+        return [piece.view(*lead, *tensor.shape) for piece, tensor in zip(pieces, self.tensors, strict=True)]
 
     def directions(self, flat: Tensor) -> list[Tensor]:
         """Returns what `split` does, in the type of the model's tensors."""

@@ -242,9 +242,9 @@ class OHO(torch.optim.Optimizer):
         with torch.no_grad():
             if one_step is not None:
                 one_step.begin(found.gradient)
-            recursion.advance(found, discount=self.discount or 1.0)
+            theta = recursion.advance(found, discount=self.discount or 1.0)
             if self.influence_limit is not None:
-                recursion.shorten_influence(self.influence_limit)
+                recursion.shorten_influence(self.influence_limit, theta)
         if is_due:
             with self.averaged():
                 vector = self._loss.validation_gradient(valid)

@@ -84,8 +84,8 @@ class Recursion:
         self.counts = GuardCounts(flat.members)
         self.steps = 0
 
-    def advance(self, found: Derivatives, *, discount: float = 1.0) -> None:
-        """Discounts the influence and moves it, parameters and slots.
+    def advance(self, found: Derivatives, *, discount: float = 1.0) -> Tensor:
+        """Discounts the influence and moves it, parameters and slots; returns the model's new parameters (M, N).
 
         A tensor without a gradient keeps its own, as in torch.optim.
         """
@@ -122,18 +122,19 @@ class Recursion:
                 theta_next, self.influence.theta, self.influence.averaged, step=self.steps, discount=discount
             )
         self._master.write(theta_next)
+        return theta_next
 
     def _weights(self) -> Tensor:
         """Returns what the update rule moves, (M, N): the model's parameters, unless an average leads them."""
         iterate = None if self.averaged is None else self.averaged.iterate
         return self._master.gather() if iterate is None else iterate
 
-    def shorten_influence(self, limit: float) -> None:
-        """Shortens the rows in which d(parameters)/d(log h) is longer than the limit times the parameters."""
+    def shorten_influence(self, limit: float, theta: Tensor) -> None:
+        """Shortens the rows in which d(parameters)/d(log h) is longer than the limit times the parameters θ (M, N)."""
         if not self.directions.names:
             return
         values = {name: self.tuning.values[name].abs() for name in self.directions.names}
-        longest = limit * torch.linalg.vector_norm(self._flat.gather(), dim=-1)
+        longest = limit * torch.linalg.vector_norm(theta, dim=-1)
         self.counts.add_shortened(self.influence.shorten(self.directions.per_row(values), longest))
 
     def gradient_pullback(self, gradient: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:

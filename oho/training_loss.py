@@ -5,7 +5,7 @@
     N       size        ()          tuned elements of one member
     V       components  ()          entries of one hyperparameter of the loss
     Z       influence   (K, M, N)   dθ/dh; the last rows are those of the loss's hyperparameters
-    dg      products    (K, M, N)   H (μ Z), and ∂g/∂h in the rows of the loss: the change of the gradient along each row
+    dg      products    (K, M, N)   H Z, and ∂g/∂h in the rows of the loss: the change of the gradient along each row
     u       direction   (M, N)      (∂θ'/∂g)ᵀ v
     d       one-step    (M, V)      ∂(g · u)/∂h: the hypergradient through the last step alone
 
@@ -95,7 +95,7 @@ class TrainingLoss:
         def differentiate(closure: Closure) -> Derivatives:
             phase("train")
             if len(asked) == 0 or curvature:
-                return self._curvature.gradient_alone(closure, asked)
+                return self._curvature.gradient_alone(closure, asked[:0])
             return self._products(closure, asked, on_products=lambda: phase("hypergradient"))
 
         def only_products(closure: Closure) -> Derivatives:

@@ -16,7 +16,7 @@ operation.  (A hook on a node of autograd's graph is not seen.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -68,7 +68,7 @@ class Tape(TwiceDifferentiable):
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """PyTorch calls this for each of its functions."""
         result = super().__torch_function__(function, types, args, kwargs)
-        if not self._dropped and any(id(tensor) in self._moving for tensor in _tensors((args, kwargs))):
+        if not self._dropped and (_holds(args, self._moving) or (kwargs and _holds(kwargs.values(), self._moving))):
             self._dropped = not self._note(function, args, kwargs or {}, result)
         return result
 
@@ -86,10 +86,11 @@ class Tape(TwiceDifferentiable):
 
     def _note(self, function: Any, args: tuple, kwargs: dict, result: Any) -> bool:
         """Notes an operation; returns False if the tape cannot follow it."""
-        if not any(tensor.requires_grad for tensor in _tensors(result)):
+        plain = type(result) is Tensor
+        if not (result.requires_grad if plain else any(tensor.requires_grad for tensor in _tensors(result))):
             return True  # a shape, a dtype, a detached value
         recipe = RECIPES.get(function)
-        if recipe is None or type(result) is not Tensor or result.dtype != self._dtype:
+        if recipe is None or not plain or result.dtype != self._dtype:
             return False
         try:
             found = recipe(result, *args, **kwargs)
@@ -98,13 +99,16 @@ class Tape(TwiceDifferentiable):
         if found is None:
             return False
         operation, inputs = found
-        if len({id(tensor) for tensor in inputs}) < len(inputs) or any(t.layout != torch.strided for t in inputs):
+        moves, versions = [], []
+        for tensor in inputs:
+            moves.append(moving := id(tensor) in self._moving)
+            if tensor.layout != torch.strided or (tensor.requires_grad and not moving and not tensor.is_leaf):
+                return False  # sparse, or depends on parameters by a way the tape has not seen
+            versions.append((tensor, tensor._version))
+        if len(set(map(id, inputs))) < len(inputs):
             return False
-        moves = tuple(id(tensor) in self._moving for tensor in inputs)
-        if any(t.requires_grad and not t.is_leaf and not m for t, m in zip(inputs, moves, strict=True)):
-            return False  # depends on parameters by a way the tape has not seen
-        self.notes.append(Note(operation, inputs, moves, result))
-        self._versions += [(tensor, tensor._version) for tensor in (*inputs, result)]
+        self.notes.append(Note(operation, inputs, tuple(moves), result))
+        self._versions += [*versions, (result, result._version)]
         self._moving[id(result)] = result
         return True
 
@@ -206,6 +210,14 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
     elif isinstance(value, dict):
         yield from _tensors(list(value.values()))
+
+
+def _holds(values: Iterable[Any], moving: Mapping[int, Tensor]) -> bool:
+    """Returns whether one of these tensors is among the values, or in the containers that they are."""
+    return any(
+        id(value) in moving or (isinstance(value, tuple | list | dict) and any(id(t) in moving for t in _tensors(value)))
+        for value in values
+    )
 
 
 def _is_hooked(tensor: Tensor) -> bool:
