@@ -47,8 +47,9 @@ test-cluster: .venv/.installed  ## the tests marked cluster: Ray, Slurm if it is
 	$(BIN)/python -m pip install --quiet --upgrade --target build/s3 s3fs 'moto[server]'
 	PYTHONPATH=build/s3 $(BIN)/python -m pytest -m cluster -n 0 tests/bench/command/test_store_on_s3.py
 
-speed: .venv/.installed  ## what a step, and the suite beside it, cost on DEVICE (cpu): six minutes of an idle machine, MNIST
+speed: .venv/.installed  ## what a step, and the suite beside it, cost on DEVICE (cpu): eight minutes of an idle machine, MNIST
 	$(BIN)/python -m bench.measure.speed --device $(DEVICE) --out results/speed-$(DEVICE).md
+	$(BIN)/python -m bench.measure.larger_steps --device $(DEVICE) --out results/speed-$(DEVICE).md
 	$(BIN)/python -m bench.measure.overhead configs/speed/overhead.yaml --device $(DEVICE) --out results/overhead-$(DEVICE).md
 
 docs: .venv/.installed  ## the documentation as a site, in site/; warnings are errors

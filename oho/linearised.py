@@ -140,7 +140,7 @@ def _adam_direction(
     mean = torch.lerp(slots["mean"], gradient, 1 - beta1)
     square = torch.lerp(slots["square"], squared := gradient * gradient, 1 - beta2)
     of_mean, of_square = move.slots["mean"], move.slots["square"]
-    of_mean.mul_(move.discount * beta1).addcmul_(move.gradient, 1 - beta1, value=move.discount)
+    move.discounted(of_mean.lerp_(move.gradient, 1 - beta1))
     of_square.mul_(move.discount * beta2).addcmul_(move.gradient, gradient * (1 - beta2), value=2 * move.discount)
     if "beta1" in move.own:
         move.add("beta1", of_mean, slots["mean"] - gradient)

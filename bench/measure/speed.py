@@ -15,112 +15,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
-from torch.nn import functional
 
-import oho
-from bench.measure.published_step import PublishedStep
+from bench.measure.steps import ADVANTAGE, BATCH, COMPARISONS, GLOBAL_WORK, VARIANTS, Problem, Step
 from bench.process.surroundings import begin
 from bench.run.environment import describe_environment, place_and_date
-from bench.tasks.models import multilayer_perceptron
 from oho.freed_memory import keep_freed_memory
 
-BATCH, BATCHES = 100, 20
 ROUNDS, TURN_SECONDS, WARM_UP = 40, 0.1, 20
 LONG_PART = 1_000
-Step = Callable[[int], object]
-
-
-class Problem:
-    """The paper's MNIST network on inputs of MNIST's shape; the values do not matter for the time."""
-
-    def __init__(self, device: torch.device):
-        generator = torch.Generator().manual_seed(0)
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.model = multilayer_perceptron(784, 128, 3, 10).to(device)
-        self.splits = [
-            (
-                torch.rand(BATCHES, BATCH, 784, generator=generator).to(device),
-                torch.randint(10, (BATCHES, BATCH), generator=generator).to(device),
-            )
-            for _ in ("train", "validation")
-        ]
-
-    def loss(self, split: int, step: int, model: nn.Module | None = None) -> torch.Tensor:
-        """Returns the loss on a batch of the training (0) or validation (1) split."""
-        inputs, targets = self.splits[split]
-        return functional.cross_entropy((model or self.model)(inputs[step % BATCHES]), targets[step % BATCHES])
-
-
-def plain(problem: Problem) -> Step:
-    """Returns a step of SGD as everybody writes it."""
-    optimizer = torch.optim.SGD(problem.model.parameters(), lr=0.01, weight_decay=1e-5)
-
-    def step(index: int) -> None:
-        loss = problem.loss(0, index)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return step
-
-
-def online(rule: oho.SGD | oho.Momentum | oho.Adam, **options) -> Callable[[Problem], Step]:
-    """Returns a maker of steps of `oho.OHO`, each with a meta-step."""
-
-    def make(problem: Problem) -> Step:
-        optimizer = oho.OHO(problem.model.parameters(), rule, meta=oho.MetaSGD(1e-6), check=None, **options)
-        return lambda index: optimizer.step(lambda: problem.loss(0, index), lambda: problem.loss(1, index))
-
-    return make
-
-
-def copies(problem: Problem) -> Step:
-    """Returns a step of the published design."""
-    published = PublishedStep(problem.model, lr=0.01, weight_decay=1e-5)
-    return lambda index: published.step(partial(problem.loss, 0, index), partial(problem.loss, 1, index))
-
-
-def recursion(problem: Problem) -> Step:
-    """Returns a step of the published recursion as we compute it."""
-    optimizer = oho.PublishedOHO(problem.model.parameters(), lr=0.01, weight_decay=1e-5, meta_lr=1e-6)
-    return lambda index: optimizer.step(lambda: problem.loss(0, index), lambda: problem.loss(1, index))
-
-
-SGD = oho.SGD(0.01, 1e-5)
-FLOOR = 4.7
-"""The number of plain SGD steps that equal the multiply-adds of one Global step, on this network and with equal batches."""
-ADVANTAGE = 3.3
-"""How many times faster than the published design a Global step should be."""
-
-
-class Variant(NamedTuple):
-    """A row of the table; `asked` is the largest ratio to plain SGD that is asked for, or None if none is."""
-
-    what: str
-    make: Callable[[Problem], Step]
-    asked: float | None = None
-
-
-VARIANTS: dict[str, Variant] = {
-    "plain SGD": Variant("torch.optim.SGD", plain),
-    "OHO, nothing tuned": Variant("the update rule alone", online(oho.SGD(0.01, 1e-5, tune=()))),
-    "Global": Variant("exact, 2 tangents", online(SGD), FLOOR),
-    "Global, second backward pass": Variant("exact, 2 tangents", online(SGD, curvature="double_backward")),
-    "Global, momentum": Variant("exact, 3 tangents", online(oho.Momentum(0.01, 1e-5, tune=oho.Momentum.names)), 2.7 + 3),
-    "Global, Adam": Variant("exact, 2 tangents", online(oho.Adam(0.001, 1e-5))),
-    "Layer-wise, 2 groups": Variant("exact, 8 tangents", online(SGD, sets=oho.Layerwise(2)), 2.7 + 8),
-    "Full": Variant("exact, 16 tangents", online(SGD, sets="full"), 2.7 + 16),
-    "Full, collapsed": Variant("2 tangents for 16 values", online(SGD, sets="full", influence="collapsed")),
-    "published recursion": Variant("`oho.PublishedOHO`", recursion),
-    "published design": Variant("a model copy for each probe", copies),
-}
 
 
 class Turn(NamedTuple):
@@ -133,7 +39,7 @@ class Turn(NamedTuple):
 def time_rounds(device: torch.device, rounds: int) -> dict[str, list[Turn]]:
     """Returns the turns of each variant, one per round."""
     steps = {name: variant.make(Problem(device)) for name, variant in VARIANTS.items()}
-    beside = plain(Problem(device))
+    beside = VARIANTS["plain SGD"].make(Problem(device))
     for step in (beside, *steps.values()):
         _seconds(step, WARM_UP, device)
     lengths = {name: max(3, int(TURN_SECONDS / _seconds(step, WARM_UP, device))) for name, step in steps.items()}
@@ -149,22 +55,23 @@ def time_rounds(device: torch.device, rounds: int) -> dict[str, list[Turn]]:
 
 def _seconds(step: Step, count: int, device: torch.device) -> float:
     """Returns the mean seconds of `count` steps, with the device synchronised at both ends."""
-    _synchronise(device)
+    synchronise(device)
     began = time.perf_counter()
     for index in range(count):
         step(index)
-    _synchronise(device)
+    synchronise(device)
     return (time.perf_counter() - began) / count
 
 
-def _synchronise(device: torch.device) -> None:
+def synchronise(device: torch.device) -> None:
+    """Waits for a GPU; a CPU has done what it was asked."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def step_mebibytes(device: torch.device, make: Callable[[Problem], Step], count: int = 30) -> float:
     """Returns the peak memory of an optimizer and some steps beyond network and data: the process's, or the GPU's."""
-    plain(Problem(device))(0)  # PyTorch loads parts of itself at the first step
+    VARIANTS["plain SGD"].make(Problem(device))(0)  # PyTorch loads parts of itself at the first step
     problem = Problem(device)
     before = _in_use(device)
     if device.type == "cuda":
@@ -193,7 +100,7 @@ def _status(key: str) -> float:
 
 def long_run(device: torch.device, part: int = LONG_PART) -> str:
     """Returns one sentence on twenty parts of a long run of Global steps, each followed by plain SGD."""
-    step, beside = VARIANTS["Global"].make(Problem(device)), plain(Problem(device))
+    step, beside = (VARIANTS[name].make(Problem(device)) for name in ("Global", "plain SGD"))
     _seconds(beside, WARM_UP, device)
     ratios, memory = [], []
     for _ in range(20):
@@ -234,16 +141,19 @@ def table(turns: dict[str, list[Turn]], memory: dict[str, float]) -> list[str]:
 
 
 def comparisons(turns: dict[str, list[Turn]]) -> list[str]:
-    """Returns the two ratios that are not relative to plain SGD."""
+    """Returns the Markdown table of ratios that something is asked of, and a line on the published design."""
 
     def ratio(above: str, below: str) -> str:
         return spread(a.ratio / b.ratio for a, b in zip(turns[above], turns[below], strict=True))
 
     published = statistics.median(turn.ratio for turn in turns["published design"])
     return [
-        f"- Full collapsed over Global: {ratio('Full, collapsed', 'Global')} (asked: at most 1.10).",
+        "| step | over | × : median [quartiles] | asked | multiply-adds, × |",
+        "|---|---|---|---|---|",
+        *(f"| {c.above} | {c.below} | {ratio(c.above, c.below)} | ≤ {c.asked:.2f} | {c.work} |" for c in COMPARISONS),
+        "",
         f"- Published design over Global: {ratio('published design', 'Global')} (asked: at least {ADVANTAGE}, which needs a"
-        f" Global step of {published / ADVANTAGE:.1f} plain steps; its multiply-adds alone equal {FLOOR}).",
+        f" Global step of {published / ADVANTAGE:.1f} plain steps; its multiply-adds alone equal {GLOBAL_WORK}).",
     ]
 
 

@@ -36,9 +36,10 @@ def given(rule, sets, *, exact=True, dead=False):
     shape = (directions.rows, MEMBERS, size)
     slots = {name: normal(MEMBERS, size).abs() for name in rule.slot_names}
     slots |= {name: torch.full((MEMBERS, 1), 3.0, dtype=torch.float64) for name in rule.counter_names}
+    share = 0.8 + 0.2 * torch.rand(MEMBERS, count, generator=generator, dtype=torch.float64)
     state = {
         "theta": normal(MEMBERS, size), "gradient": normal(MEMBERS, size), "slots": slots, "noise": None,
-        "hyper": {name: AT[name] * (0.8 + 0.2 * torch.rand(MEMBERS, count, generator=generator).double()) for name in rule.names},
+        "hyper": {name: AT[name] * share for name in rule.names},
         "influence": Influence(normal(*shape), {name: normal(*shape) for name in rule.slot_names}),
         "products": normal(*shape), "directions": directions,
     }  # fmt: skip
