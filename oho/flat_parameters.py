@@ -83,7 +83,7 @@ class FlatParameters:
         """Returns, of (..., M, N), a view of shape (..., *p.shape) for each parameter."""
         pieces = torch.split_with_sizes(flat, self.sizes, dim=-1)
         lead = flat.shape[:-2]
-        return [piece.view(*lead, *tensor.shape) for piece, tensor in zip(pieces, self.tensors, strict=True)]
+        return [piece.view((*lead, *tensor.shape)) for piece, tensor in zip(pieces, self.tensors, strict=True)]
 
     def directions(self, flat: Tensor) -> list[Tensor]:
         """Returns what `split` does, in the type of the model's tensors."""
