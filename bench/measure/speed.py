@@ -164,6 +164,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--note", help="a sentence for the head of the file, on the machine's load for example")
     parser.add_argument("--memory-of", choices=VARIANTS, help=argparse.SUPPRESS)
     parser.add_argument("--long-run", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -189,6 +190,7 @@ def main() -> None:
         f"Network 784-128-128-128-10, batches of {BATCH} and {BATCH}, float32. {place_and_date(place)}",
         f"{given.rounds} turns of about {TURN_SECONDS} s per variant, each compared with plain SGD before and after it.",
         "Memory is the peak beyond network and data, in a separate process.",
+        *([given.note] if given.note else []),
         "",
         *table(turns, memory),
         "",
