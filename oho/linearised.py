@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from oho.rules import SGD, Adam, AdamW, Hyper, Momentum, Rule, Slots
 
@@ -161,7 +162,7 @@ def _adam_direction(
     if "beta2" in move.own:
         factor = step * beta2 ** (step - 1) / correction2
         move.add("beta2", move.theta, bend * root, factor, value=0.5)
-    bend.div_(torch.nn.functional.threshold_(root, 0.0, math.inf))
+    bend.div_(functional.threshold(root, 0.0, math.inf, inplace=True))
     move.theta.addcmul_(of_mean, slope, value=-1).addcmul_(of_square, bend, value=0.5)
     move.add("lr", move.theta, change, scale / correction1, value=-1)
     return change, rate, {"step": step, "mean": mean, "square": square}

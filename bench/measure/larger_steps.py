@@ -28,7 +28,7 @@ from oho.freed_memory import keep_freed_memory
 IMAGES, WIDTH = 32, 16
 PIECES, CONTEXT, CHARACTERS = 32, 64, 65
 BATCHES = 4
-SGD_OPTIONS = {"lr": 0.01, "weight_decay": 1e-4}
+RATE, DECAY = 0.01, 1e-4
 
 
 def residual(device: torch.device) -> Batches:
@@ -69,11 +69,12 @@ class Pair(NamedTuple):
 
 
 def _residual_exact(device: torch.device) -> tuple[Step, Step]:
-    return online(oho.SGD(**SGD_OPTIONS))(residual(device)), plain(torch.optim.SGD, **SGD_OPTIONS)(residual(device))
+    below = plain(torch.optim.SGD, lr=RATE, weight_decay=DECAY)
+    return online(oho.SGD(RATE, DECAY))(residual(device)), below(residual(device))
 
 
 def _residual_plain(device: torch.device) -> tuple[Step, Step]:
-    step = plain(torch.optim.SGD, **SGD_OPTIONS)
+    step = plain(torch.optim.SGD, lr=RATE, weight_decay=DECAY)
     return step(residual(device)), step(with_torchs_norm(residual(device)))
 
 
