@@ -19,7 +19,7 @@ from bench.records.checkpoints import CHECKPOINT
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 pytest.importorskip("ray")
 
-from ray_nodes import Cluster, holder_of, processes_of  # noqa: E402
+from ray_nodes import Cluster, holder_of  # noqa: E402
 
 LONG = "budget.steps=20000"  # some twenty seconds on an idle machine: there is a checkpoint every ten
 
@@ -105,7 +105,7 @@ def test_the_run_of_a_node_that_leaves_continues_on_another(cluster, second, tmp
     config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
     process = cluster.begin(config, "--set", LONG, "--seeds", "0,1", "--out", out)
     runs = working(out, 2, files=[CHECKPOINT])
-    there = processes_of(cluster.nodes["second"].pid)
+    there = cluster.processes("second")
     (lost,) = [run for run in runs if holder_of(run) in there]
     cluster.end("second")
     _, errors = process.communicate(timeout=300)
