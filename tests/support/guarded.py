@@ -1,7 +1,7 @@
 """Processes that end with the test that started them: however it ends, and whatever becomes of their parents.
 
-Servers put processes into sessions of their own and outlive whoever started them.  So all that a test starts carries a mark in its
-environment, and a guard, which waits until the test's process is gone or has asked it, ends what carries the mark.
+Servers put processes into sessions of their own and outlive whoever started them.  So all that a test starts carries a mark
+in its environment, and a guard, which waits until the test's process is gone or has asked it, ends what carries the mark.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ def end_marked(mark):
 
 
 def marked(mark):
-    """The processes whose mark begins so, those of their sessions, and their descendants: some overwrite their environment."""
+    """The processes whose mark begins so, and those that belong to them: some overwrite their environment."""
     wanted, ours, others = f"\0{MARK}={mark}".encode(), set(), {}
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
