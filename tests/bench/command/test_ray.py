@@ -74,7 +74,8 @@ def working(out, count, *, files=(".claim",)):
 
 def test_runs_are_spread_over_the_nodes_and_recorded_as_locally(cluster, second, tmp_path, as_undisturbed):
     config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
-    code, output, errors = cluster.run(config, "--seeds", "0-3", "--out", out)
+    words = config, "--seeds", "0-3", "--population", "off", "--out", out
+    code, output, errors = cluster.run(*words)
     assert code == 0, errors
     assert output == "4 runs to do, 0 done already; budget to spend: 240 steps\n"
     lines = errors.splitlines()
@@ -84,9 +85,22 @@ def test_runs_are_spread_over_the_nodes_and_recorded_as_locally(cluster, second,
     assert {line.split(": on ")[1].split(":")[0] for line in lines} == {"head", "second"}
     assert as_undisturbed(specs_of(config, seeds=range(4)), out)
     assert oho_bench("status", out).stdout.startswith("small: 4 runs: 4 budget reached\n")
-    code, output, errors = cluster.run(config, "--seeds", "0-3", "--out", out)
+    code, output, errors = cluster.run(*words)
     assert (code, errors) == (0, "")
     assert "0 runs to do, 4 done already" in output
+
+
+def test_batches_are_spread_over_the_nodes(cluster, second, tmp_path):
+    config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
+    words = config, "--seeds", "0-5", "--out", out
+    _, plan, _ = cluster.run(*words, "--dry-run")
+    assert "trained together, with seconds in common: 2 × 3 runs" in plan.splitlines()
+    code, _, errors = cluster.run(*words)
+    assert code == 0, errors
+    nodes = [line.split(": on ")[1].split(":")[0] for line in errors.splitlines()]
+    assert sorted(nodes) == ["head"] * 3 + ["second"] * 3
+    outcomes = [read_outcome(out / run_id(spec)) for spec in specs_of(config, seeds=range(6))]
+    assert [(outcome.status, outcome.shared_by) for outcome in outcomes] == [(Status.BUDGET_REACHED, 3)] * 6
 
 
 def test_a_run_whose_worker_is_killed_continues_from_its_checkpoint(cluster, second, tmp_path, as_undisturbed):
