@@ -12,7 +12,7 @@ from bench.command.cluster import OnNodes
 from bench.command.handover import Journal
 from bench.command.node_task import folder_of_code, hash_of_code, work
 from bench.command.planning import plan
-from bench.command.ray_pool import _check_answers
+from bench.command.ray_pool import check_answers, meant
 from bench.command.remote_run import Result
 from bench.command.scheduling import MOST_DEATHS, End
 from bench.experiment.yaml_file import ConfigError
@@ -139,18 +139,29 @@ def test_a_launcher_that_is_not_there_is_one_line(words, line, tmp_path, monkeyp
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("address", ["somewhere", "host:", ":6379", "host:0", "host:port", "host:70000"])
+@pytest.mark.parametrize("address", ["somewhere", "host:", ":6379", "host:0", "host:port", "host:70000", "ray://host:1"])
 def test_an_address_is_a_host_and_a_port(address):
-    with pytest.raises(ConfigError, match="auto or HOST:PORT is expected"):
-        _check_answers(address)
+    with pytest.raises(ConfigError, match=r"^--address .*: auto or HOST:PORT is expected"):
+        check_answers(*meant(address))
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
 def test_an_address_that_does_not_answer_is_one_line_at_once():
     began = time.monotonic()
     with pytest.raises(ConfigError, match=r"--address 127\.0\.0\.1:9: nothing answers there; start a head"):
-        _check_answers("127.0.0.1:9")
+        check_answers(*meant("127.0.0.1:9"))
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.parametrize(
+    ("named", "problem"), [("127.0.0.1:9", "nothing answers there"), ("local", "auto or HOST:PORT is expected")]
+)
+def test_an_address_of_the_environment_is_named_as_such(named, problem, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", named)
+    with pytest.raises(ConfigError, match=rf"^RAY_ADDRESS={named}: {problem}"):
+        check_answers(*meant("auto"))
+    assert meant("10.0.0.1:6379") == ("10.0.0.1:6379", "--address 10.0.0.1:6379")
 
 
 def test_other_code_is_refused_by_its_hash(tmp_path):
