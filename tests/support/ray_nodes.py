@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from guarded import Guarded
+from held_runs import HOLD, held
 from helpers import ROOT
 
 SECONDS = 120
@@ -38,7 +39,7 @@ class Cluster:
         (folder / "token").write_text(secrets.token_hex(32))
         self.environment = {
             **os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
-            "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT), **environment,
+            "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT), HOLD: str(folder / "hold"), **environment,
         }  # fmt: skip
         try:
             self.start("head", "--head", f"--port={self.port}", "--include-dashboard=false")
@@ -87,6 +88,10 @@ class Cluster:
         self.guarded.close()
         for process in self.nodes.values():
             process.wait()
+
+    def held(self):
+        """Holds the runs of `held_runs` for a block."""
+        return held(self.folder / "hold")
 
     def begin(self, *words, address=None, **environment):
         """A command that uses the cluster, while it works."""

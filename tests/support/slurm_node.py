@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 from guarded import Guarded
+from held_runs import HOLD, held
 from helpers import ROOT
 from processes import until
 from ray_nodes import free_ports
@@ -61,7 +62,7 @@ class Slurm:
         text = CONFIGURATION.format(folder=self.folder, port=port, next_port=port + 1, host=host)
         (self.folder / "slurm.conf").write_text(text)
         self.environment = {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf"), "PYTHONPATH": str(ROOT)}
-        self.environment |= self.guarded.mark("slurm")
+        self.environment |= {HOLD: str(self.folder / "hold"), **self.guarded.mark("slurm")}
         files = [f"--{name}={self.folder}/munge.{name}" for name in ("socket", "pid-file", "log-file", "seed-file")]
         self._server("munged", "--foreground", "--force", f"--key-file={key}", *files)
         until((self.folder / "munge.socket").exists)
@@ -83,6 +84,10 @@ class Slurm:
     def ask(self, *words):
         """What a program of Slurm says."""
         return subprocess.run(words, capture_output=True, text=True, env=self.environment, timeout=60).stdout
+
+    def held(self):
+        """Holds the runs of `held_runs` for a block."""
+        return held(self.folder / "hold")
 
     def begin(self, *words):
         """A command that uses Slurm, while it works."""

@@ -9,6 +9,7 @@ import time
 
 import pytest
 from faults import timeless
+from held_runs import LONG, write_held
 from helpers import ROOT, oho_bench, run_one, write_config
 from processes import until
 
@@ -20,8 +21,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 pytest.importorskip("ray")
 
 from ray_nodes import Cluster, holder_of  # noqa: E402
-
-LONG = "budget.steps=20000"  # some twenty seconds on an idle machine: there is a checkpoint every ten
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +103,11 @@ def test_batches_are_spread_over_the_nodes(cluster, second, tmp_path):
 
 
 def test_a_run_whose_worker_is_killed_continues_from_its_checkpoint(cluster, second, tmp_path, as_undisturbed):
-    config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
-    process = cluster.begin(config, "--set", LONG, "--out", out)
-    (run,) = working(out, 1, files=[CHECKPOINT])
-    os.kill(holder_of(run), signal.SIGKILL)
+    config, out = write_held(tmp_path), tmp_path / "runs"
+    with cluster.held():
+        process = cluster.begin(config, "--set", LONG, "--out", out)
+        (run,) = working(out, 1, files=[CHECKPOINT])
+        os.kill(holder_of(run), signal.SIGKILL)
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
     assert "died on" in errors
@@ -116,12 +116,13 @@ def test_a_run_whose_worker_is_killed_continues_from_its_checkpoint(cluster, sec
 
 
 def test_the_run_of_a_node_that_leaves_continues_on_another(cluster, second, tmp_path, as_undisturbed):
-    config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
-    process = cluster.begin(config, "--set", LONG, "--seeds", "0,1", "--out", out)
-    runs = working(out, 2, files=[CHECKPOINT])
-    there = cluster.processes("second")
-    (lost,) = [run for run in runs if holder_of(run) in there]
-    cluster.end("second")
+    config, out = write_held(tmp_path), tmp_path / "runs"
+    with cluster.held():
+        process = cluster.begin(config, "--set", LONG, "--seeds", "0,1", "--out", out)
+        runs = working(out, 2, files=[CHECKPOINT])
+        there = cluster.processes("second")
+        (lost,) = [run for run in runs if holder_of(run) in there]
+        cluster.end("second")
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert "died on second" in errors
@@ -130,11 +131,12 @@ def test_the_run_of_a_node_that_leaves_continues_on_another(cluster, second, tmp
 
 
 def test_a_driver_that_was_killed_goes_on_when_it_is_started_again(cluster, second, tmp_path, as_undisturbed):
-    config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
+    config, out = write_held(tmp_path), tmp_path / "runs"
     words = config, "--set", LONG, "--seeds", "0,1", "--out", out
-    process = cluster.begin(*words)
-    runs = working(out, 2, files=[CHECKPOINT])
-    process.kill()
+    with cluster.held():
+        process = cluster.begin(*words)
+        runs = working(out, 2, files=[CHECKPOINT])
+        process.kill()
     process.communicate()
     code, _, errors = cluster.run(*words)
     assert code == 0, errors
@@ -144,13 +146,14 @@ def test_a_driver_that_was_killed_goes_on_when_it_is_started_again(cluster, seco
 
 
 def test_ctrl_c_writes_a_checkpoint_of_every_run(cluster, second, tmp_path, as_undisturbed):
-    config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
+    config, out = write_held(tmp_path), tmp_path / "runs"
     words = config, "--set", LONG, "--seeds", "0,1", "--out", out
-    process = cluster.begin(*words)
-    runs = working(out, 2, files=["records.jsonl"])
-    until(lambda: all((run / "records.jsonl").read_text().count("\n") > 2 for run in runs), seconds=60)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    with cluster.held():
+        process = cluster.begin(*words)
+        runs = working(out, 2, files=["records.jsonl"])
+        until(lambda: all((run / "records.jsonl").read_text().count("\n") > 2 for run in runs), seconds=60)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert errors.splitlines()[-1] == "oho-bench: stopped; repeat the command to continue"
     for run in runs:
@@ -261,12 +264,13 @@ def test_a_command_without_the_token_is_refused(cluster, tmp_path):
 def test_a_head_that_is_lost_ends_the_command_within_20_seconds(tmp_path):
     cluster = Cluster(tmp_path)
     try:
-        config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
-        process = cluster.begin(config, "--set", LONG, "--out", out)
-        working(out, 1)
-        cluster.end("head")
-        began = time.monotonic()
-        _, errors = process.communicate(timeout=60)
+        out = tmp_path / "runs"
+        with cluster.held():
+            process = cluster.begin(write_held(tmp_path), "--set", LONG, "--out", out)
+            working(out, 1)
+            cluster.end("head")
+            began = time.monotonic()
+            _, errors = process.communicate(timeout=60)
         assert time.monotonic() - began < 20
         assert process.returncode == 1
         assert errors.splitlines()[-1] == (
