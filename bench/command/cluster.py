@@ -190,12 +190,14 @@ class OnNodes:
 
     def batches(self, todo: Sequence[Planned], data_root: Path | None) -> Batches:
         """Returns batches no larger than it takes to give all places on the nodes something to do."""
-        untimed = [item for item in todo if item.spec["budget"]["unit"] not in TIMED]
-        alike = {(item.spec["device"], item.spec["threads"]): item for item in untimed}
+        untimed = {item.id: item for item in todo if item.spec["budget"]["unit"] not in TIMED}
+        alike = {(item.spec["device"], item.spec["threads"]): item for item in untimed.values()}
         places = min((self._demand([item]).places(self.pool.nodes()) for item in alike.values()), default=1)
         largest = -(-len(untimed) // max(1, places))
         if largest < 2:
-            return Batches((), {item.id: "the nodes have a place for each" for item in todo})
+            timed = [item for item in todo if item.id not in untimed]
+            reasons = dict.fromkeys(untimed, "the nodes have a place for each")
+            return Batches((), batches_of(timed, data_root).alone | reasons)
         return batches_of(todo, data_root, largest=largest)
 
     def _jobs(self, todo: Sequence[Planned], data_root: Path | None) -> list[Job]:

@@ -7,7 +7,7 @@ from helpers import write_config
 HOLD = "OHO_BENCH_TEST_HOLD"
 """The environment variable whose value is the file."""
 LONG = "budget.steps=4000"
-"""Seconds on an idle machine, but more than three minutes while they are held; a checkpoint is written every ten seconds."""
+"""Seconds on an idle machine, but three minutes while they are held; a checkpoint is written every ten seconds."""
 
 METHOD = f"""\
 import dataclasses, os, time
