@@ -60,6 +60,16 @@ def as_undisturbed(tmp_path_factory):
     return compare
 
 
+def lines_of_runs(errors):
+    """Those among the lines of a command, which has others once a minute."""
+    return [line for line in errors.splitlines() if line.startswith("[")]
+
+
+def nodes_in(errors):
+    """The node of each run that has ended."""
+    return [line.split(": on ")[1].split(":")[0] for line in lines_of_runs(errors)]
+
+
 def working(out, count, *, files=(".claim",)):
     """The folders of so many runs in progress that have these files."""
 
@@ -77,11 +87,11 @@ def test_runs_are_spread_over_the_nodes_and_recorded_as_locally(cluster, second,
     code, output, errors = cluster.run(*words)
     assert code == 0, errors
     assert output == "4 runs to do, 0 done already; budget to spend: 240 steps\n"
-    lines = errors.splitlines()
+    lines = lines_of_runs(errors)
     assert len(lines) == 4
     for line in lines:
         assert re.match(r"\[\d/4\] [0-9a-f]{16} digits-mlp, Fixed, seed \d: on (head|second): budget reached, \d", line)
-    assert {line.split(": on ")[1].split(":")[0] for line in lines} == {"head", "second"}
+    assert set(nodes_in(errors)) == {"head", "second"}
     assert as_undisturbed(specs_of(config, seeds=range(4)), out)
     assert oho_bench("status", out).stdout.startswith("small: 4 runs: 4 budget reached\n")
     code, output, errors = cluster.run(*words)
@@ -96,8 +106,7 @@ def test_batches_are_spread_over_the_nodes(cluster, second, tmp_path):
     assert "trained together, with seconds in common: 2 × 3 runs" in plan.splitlines()
     code, _, errors = cluster.run(*words)
     assert code == 0, errors
-    nodes = [line.split(": on ")[1].split(":")[0] for line in errors.splitlines()]
-    assert sorted(nodes) == ["head"] * 3 + ["second"] * 3
+    assert sorted(nodes_in(errors)) == ["head"] * 3 + ["second"] * 3
     outcomes = [read_outcome(out / run_id(spec)) for spec in specs_of(config, seeds=range(6))]
     assert [(outcome.status, outcome.shared_by) for outcome in outcomes] == [(Status.BUDGET_REACHED, 3)] * 6
 
@@ -212,7 +221,7 @@ def test_a_method_of_the_users_own_travels(cluster, second, tmp_path):
     config.write_text(config.read_text().replace("{name: fixed}", "{name: ./mine.py:MINE}"))
     code, _, errors = cluster.run(config, "--seeds", "0-3", "--out", out)
     assert code == 0, errors
-    assert {line.split(": on ")[1].split(":")[0] for line in errors.splitlines()} == {"head", "second"}
+    assert set(nodes_in(errors)) == {"head", "second"}
 
 
 def test_the_run_of_a_node_whose_disk_is_full_goes_to_another(cluster, tmp_path, as_undisturbed):

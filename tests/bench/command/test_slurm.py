@@ -171,7 +171,7 @@ def test_runs_in_jobs_of_slurm(slurm, tmp_path, as_undisturbed):
     code, output, errors = slurm.run(config, "--out", out)
     assert code == 0, errors
     assert output == "1 run to do, 0 done already; budget to spend: 60 steps\n"
-    assert re.match(r"\[1/1\] [0-9a-f]{16} digits-mlp, Fixed, seed 0: on .+: budget reached, ", errors)
+    assert re.search(r"^\[1/1\] [0-9a-f]{16} digits-mlp, Fixed, seed 0: on .+: budget reached, ", errors, re.MULTILINE)
     assert as_undisturbed(the_spec(config), out, resumptions=0)
     assert oho_bench("status", out).stdout.startswith("small: 1 runs: 1 budget reached\n")
 
