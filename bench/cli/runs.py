@@ -43,7 +43,7 @@ def run(
         str, typer.Option(help="Where runs are made: local, ray for the nodes of a cluster, or slurm for jobs.")
     ] = "local",
     address: Annotated[
-        Optional[str], typer.Option(metavar="HOST:PORT", help="The head of the Ray cluster [default: auto, $RAY_ADDRESS or the one of this machine].")
+        Optional[str], typer.Option(metavar="HOST:PORT", help="The head of the Ray cluster [default: auto].")
     ] = None,
     per_gpu: Annotated[
         Optional[int], typer.Option(min=1, help="Runs that share a GPU, if they are not timed [default: 1].")

@@ -54,7 +54,7 @@ class Cluster:
         log = self.folder / f"{name}.log"
         command = [
             *before, str(Path(sys.executable).with_name("ray")), "start", *words, "--block", f"--num-cpus={cpus}",
-            f"--node-ip-address=127.0.0.{self.hosts}", f"--node-name={name}", f"--temp-dir={self.temporary(name)}",
+            f"--node-ip-address=127.0.0.{self.hosts}", f"--node-name={name}", f"--temp-dir={self.temporary(name)}/ray",
             f"--min-worker-port={ports}", f"--max-worker-port={ports + 39}", "--object-store-memory=80000000",
             "--disable-usage-stats",
         ]  # fmt: skip
@@ -70,7 +70,7 @@ class Cluster:
             time.sleep(0.1)
 
     def temporary(self, name):
-        """Where Ray keeps what belongs to a node."""
+        """What is for a node what /tmp is for a machine."""
         return self.guarded.folder / name
 
     def processes(self, name):

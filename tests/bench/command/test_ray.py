@@ -258,6 +258,16 @@ def test_what_no_node_has_is_refused_before_anything_runs(cluster, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.parametrize("where", ["environment", "machine"])
+def test_the_automatic_address_is_that_of_the_environment_or_of_the_machine(where, cluster, tmp_path):
+    found = {"environment": {"RAY_ADDRESS": cluster.address}, "machine": {"RAY_TMPDIR": str(cluster.temporary("head"))}}
+    words = write_config(tmp_path, "fixed"), "--out", tmp_path / "runs", "--cpus-per-run", "64"
+    code, _, errors = cluster.run(*words, address="auto", **found[where])
+    assert code == 2
+    assert errors.startswith("oho-bench: no node has 64 processors for a run: ")
+    assert "head: 1 processors, 0 GPUs" in errors
+
+
 def test_a_command_without_the_token_is_refused(cluster, tmp_path):
     (tmp_path / "token").write_text("0" * 64)
     began = time.monotonic()
