@@ -32,10 +32,17 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture
 def second(cluster):
-    cluster.start("second")
-    yield "second"
+    """A node beside the head, which stays for the tests that follow."""
+    if "second" not in cluster.nodes:
+        cluster.start("second")
+
+
+@pytest.fixture
+def only_head(cluster):
+    """The cluster without the node that earlier tests have left."""
     if "second" in cluster.nodes:
         cluster.end("second")
+    return cluster
 
 
 def specs_of(config, *overrides, seeds=None):
@@ -173,34 +180,34 @@ def test_ctrl_c_writes_a_checkpoint_of_every_run(cluster, second, tmp_path, as_u
     assert as_undisturbed(specs_of(config, LONG, seeds=[0, 1]), out)
 
 
-def test_a_node_without_the_data_set_makes_other_runs(cluster, mnist_root, tmp_path):
+def test_a_node_without_the_data_set_makes_other_runs(only_head, mnist_root, tmp_path):
     (tmp_path / "mnist").mkdir()
     digits, mnist = write_config(tmp_path, "fixed"), write_config(tmp_path / "mnist", "fixed")
     mnist.write_text(mnist.read_text().replace("digits-mlp, selection_epochs: 1", "mnist-mlp, selection_epochs: 1")
                      .replace("small", "large"))  # fmt: skip
-    cluster.start("bare", OHO_DATA=str(tmp_path / "nothing"))
+    only_head.start("bare", OHO_DATA=str(tmp_path / "nothing"))
     try:
         words = "--seeds", "0,1", "--set", "budget.steps=20", "--out", tmp_path / "runs"
-        code, _, errors = cluster.run(mnist, digits, *words, OHO_DATA=str(mnist_root))
+        code, _, errors = only_head.run(mnist, digits, *words, OHO_DATA=str(mnist_root))
     finally:
-        cluster.end("bare")
+        only_head.end("bare")
     assert code == 0, errors
     (line,) = [line for line in errors.splitlines() if "bare has no" in line]
     assert f" in {tmp_path / 'nothing'}; fetch it there or set OHO_DATA" in line
 
 
-def test_a_node_with_another_version_of_the_code_is_refused(cluster, tmp_path):
+def test_a_node_with_another_version_of_the_code_is_refused(only_head, tmp_path):
     for package in ("oho", "bench", "baselines", "configs", "reports"):
         shutil.copytree(ROOT / package, tmp_path / "code" / package)
     with (tmp_path / "code" / "oho" / "__init__.py").open("a") as file:
         file.write("\n# changed\n")
-    cluster.start("older", PYTHONPATH=str(tmp_path / "code"))
+    only_head.start("older", PYTHONPATH=str(tmp_path / "code"))
     try:
-        code, _, errors = cluster.run(
+        code, _, errors = only_head.run(
             write_config(tmp_path, "fixed"), "--seeds", "0-2", "--out", tmp_path / "runs"
         )
     finally:
-        cluster.end("older")
+        only_head.end("older")
     assert code == 0, errors
     (line,) = [line for line in errors.splitlines() if "older" in line]
     assert re.search(r"older has another version of oho-bench \(its code's hash is [0-9a-f]{16}, the driver's", line)
@@ -224,7 +231,7 @@ def test_a_method_of_the_users_own_travels(cluster, second, tmp_path):
     assert set(nodes_in(errors)) == {"head", "second"}
 
 
-def test_the_run_of_a_node_whose_disk_is_full_goes_to_another(cluster, tmp_path, as_undisturbed):
+def test_the_run_of_a_node_whose_disk_is_full_goes_to_another(only_head, tmp_path, as_undisturbed):
     config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
     specs = specs_of(config, seeds=[0, 1])
     places = [out / run_id(spec) for spec in specs]
@@ -235,11 +242,11 @@ def test_the_run_of_a_node_whose_disk_is_full_goes_to_another(cluster, tmp_path,
     if able.returncode:
         pytest.skip("a disk of its own cannot be given to a node here")
     fill = " && ".join(f"head -c 4096 /dev/zero > {place}/full" for place in places)
-    cluster.start("full", before=["unshare", "-m", "sh", "-c", f'{mounts} && {fill}; exec "$@"', "sh"])
+    only_head.start("full", before=["unshare", "-m", "sh", "-c", f'{mounts} && {fill}; exec "$@"', "sh"])
     try:
-        code, _, errors = cluster.run(config, "--seeds", "0,1", "--out", out)
+        code, _, errors = only_head.run(config, "--seeds", "0,1", "--out", out)
     finally:
-        cluster.end("full")
+        only_head.end("full")
     assert code == 0, errors
     (line,) = [line for line in errors.splitlines() if "full cannot store" in line]
     assert "No space left on device" in line
