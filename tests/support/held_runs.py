@@ -14,22 +14,31 @@ import dataclasses, os, time
 from pathlib import Path
 from baselines.training import FIXED, Training
 
+def wait():
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until and Path(os.environ.get("{HOLD}", "/none")).exists():
+        time.sleep(0.02)
+
 class Held(Training):
     def advance(self, state, **given):
-        until = time.monotonic() + 0.5
-        while time.monotonic() < until and Path(os.environ.get("{HOLD}", "/none")).exists():
-            time.sleep(0.02)
+        wait()
         super().advance(state, **given)
 
+class HeldTogether(FIXED.batching.build):
+    def advance(self, **given):
+        wait()
+        super().advance(**given)
+
 HELD = dataclasses.replace(FIXED, label="Held", build=Held, batching=None)
+BATCHED = dataclasses.replace(HELD, batching=dataclasses.replace(FIXED.batching, build=HeldTogether))
 """
 
 
-def write_held(folder):
-    """The configuration of an experiment of such runs."""
+def write_held(folder, name="HELD"):
+    """The configuration of an experiment of such runs; those of BATCHED are trained together."""
     config = write_config(folder, "fixed")
     (folder / "held.py").write_text(METHOD)
-    config.write_text(config.read_text().replace("{name: fixed}", "{name: ./held.py:HELD}"))
+    config.write_text(config.read_text().replace("{name: fixed}", f"{{name: ./held.py:{name}}}"))
     return config
 
 

@@ -17,7 +17,7 @@ from bench.experiment.expansion import load_experiment
 from bench.records import Status, read_outcome, run_id
 from bench.records.checkpoints import CHECKPOINT
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 pytest.importorskip("ray")
 
 from ray_nodes import Cluster, holder_of  # noqa: E402
@@ -180,6 +180,39 @@ def test_ctrl_c_writes_a_checkpoint_of_every_run(cluster, second, tmp_path, as_u
     assert as_undisturbed(specs_of(config, LONG, seeds=[0, 1]), out)
 
 
+PLUGIN = """\
+from bench.protocol import MethodEntry
+from baselines.training import FIXED
+import dataclasses
+
+MINE = dataclasses.replace(FIXED, label="Mine")
+"""
+
+
+def test_a_method_of_the_users_own_travels(cluster, second, tmp_path):
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
+    config.write_text(config.read_text().replace("{name: fixed}", "{name: ./mine.py:MINE}"))
+    code, _, errors = cluster.run(config, "--seeds", "0-3", "--out", out)
+    assert code == 0, errors
+    assert set(nodes_in(errors)) == {"head", "second"}
+
+
+def test_the_runs_of_a_batch_whose_worker_is_killed_continue_alone(only_head, tmp_path):
+    config, out = write_held(tmp_path, "BATCHED"), tmp_path / "runs"
+    with only_head.held():
+        process = only_head.begin(config, "--set", LONG, "--seeds", "0,1", "--out", out)
+        runs = working(out, 2, files=[CHECKPOINT])
+        (worker,) = {holder_of(run) for run in runs}
+        os.kill(worker, signal.SIGKILL)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert "and 1 more run: died on head (WorkerCrashedError); each continues alone from its checkpoint" in errors
+    for run in runs:
+        assert read_outcome(run).status is Status.BUDGET_REACHED
+        assert read_outcome(run).conditions["resumptions"] == 1
+
+
 def test_a_node_without_the_data_set_makes_other_runs(only_head, mnist_root, tmp_path):
     (tmp_path / "mnist").mkdir()
     digits, mnist = write_config(tmp_path, "fixed"), write_config(tmp_path / "mnist", "fixed")
@@ -211,24 +244,6 @@ def test_a_node_with_another_version_of_the_code_is_refused(only_head, tmp_path)
     assert code == 0, errors
     (line,) = [line for line in errors.splitlines() if "older" in line]
     assert re.search(r"older has another version of oho-bench \(its code's hash is [0-9a-f]{16}, the driver's", line)
-
-
-PLUGIN = """\
-from bench.protocol import MethodEntry
-from baselines.training import FIXED
-import dataclasses
-
-MINE = dataclasses.replace(FIXED, label="Mine")
-"""
-
-
-def test_a_method_of_the_users_own_travels(cluster, second, tmp_path):
-    (tmp_path / "mine.py").write_text(PLUGIN)
-    config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
-    config.write_text(config.read_text().replace("{name: fixed}", "{name: ./mine.py:MINE}"))
-    code, _, errors = cluster.run(config, "--seeds", "0-3", "--out", out)
-    assert code == 0, errors
-    assert set(nodes_in(errors)) == {"head", "second"}
 
 
 def test_the_run_of_a_node_whose_disk_is_full_goes_to_another(only_head, tmp_path, as_undisturbed):

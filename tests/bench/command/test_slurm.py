@@ -19,7 +19,7 @@ from bench.experiment.expansion import load_experiment
 from bench.records import Status, read_outcome, run_id
 from bench.records.checkpoints import CHECKPOINT
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 submitit = pytest.importorskip("submitit")
 
 from ray_nodes import holder_of  # noqa: E402

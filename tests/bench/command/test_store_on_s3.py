@@ -23,7 +23,7 @@ from bench.experiment.yaml_file import ConfigError
 from bench.records import Status, StorageError, read_outcome, run_id
 from bench.records.checkpoints import CHECKPOINT
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.allow_hosts(["127.0.0.1"])]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.allow_hosts(["127.0.0.1"])]
 pytest.importorskip("moto")
 pytest.importorskip("s3fs")
 
