@@ -15,7 +15,9 @@ from guarded import Guarded
 from held_runs import HOLD, held
 from helpers import ROOT
 
-SECONDS = 120
+SECONDS = 300
+PATIENT = {"RAY_gcs_server_request_timeout_seconds": "300"}
+"""What a node of a machine that is busy needs to start."""
 FIRST_PORT, LAST_PORT = 21_000, 31_000
 
 
@@ -59,7 +61,7 @@ class Cluster:
             "--disable-usage-stats",
         ]  # fmt: skip
         self.hosts += 1
-        marked = {**self.environment, **environment, **self.guarded.mark(name)}
+        marked = {**self.environment, **PATIENT, **environment, **self.guarded.mark(name)}
         with log.open("wb") as file:
             process = subprocess.Popen(command, stdout=file, stderr=file, env=marked, start_new_session=True, cwd="/")
         self.nodes[name] = process
@@ -104,7 +106,7 @@ class Cluster:
     def run(self, *words, **options):
         """A command that uses the cluster, when it has ended: its exit code, output and errors."""
         process = self.begin(*words, **options)
-        output, errors = process.communicate(timeout=SECONDS * 2)
+        output, errors = process.communicate(timeout=SECONDS)
         return process.returncode, output, errors
 
 

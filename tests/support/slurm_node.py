@@ -65,10 +65,10 @@ class Slurm:
         self.environment |= {HOLD: str(self.folder / "hold"), **self.guarded.mark("slurm")}
         files = [f"--{name}={self.folder}/munge.{name}" for name in ("socket", "pid-file", "log-file", "seed-file")]
         self._server("munged", "--foreground", "--force", f"--key-file={key}", *files)
-        until((self.folder / "munge.socket").exists)
+        until((self.folder / "munge.socket").exists, seconds=300)
         self._server("slurmctld", "-D")
         self._server("slurmd", "-D")
-        until(lambda: "idle" in self.ask("sinfo", "--noheader", "--format=%T"), seconds=60)
+        until(lambda: "idle" in self.ask("sinfo", "--noheader", "--format=%T"), seconds=300)
 
     def _server(self, *words):
         with (self.folder / f"{words[0]}.out").open("wb") as file:
@@ -83,7 +83,7 @@ class Slurm:
 
     def ask(self, *words):
         """What a program of Slurm says."""
-        return subprocess.run(words, capture_output=True, text=True, env=self.environment, timeout=60).stdout
+        return subprocess.run(words, capture_output=True, text=True, env=self.environment, timeout=300).stdout
 
     def held(self):
         """Holds the runs of `held_runs` for a block."""

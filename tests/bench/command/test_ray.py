@@ -85,7 +85,7 @@ def working(out, count, *, files=(".claim",)):
         runs = [run for run in runs if all((run / name).exists() for name in files)]
         return runs if len(runs) >= count else None
 
-    return until(found, seconds=150)
+    return until(found, seconds=300)
 
 
 def test_runs_are_spread_over_the_nodes_and_recorded_as_locally(cluster, second, tmp_path, as_undisturbed):
@@ -124,7 +124,7 @@ def test_a_run_whose_worker_is_killed_continues_from_its_checkpoint(cluster, sec
         process = cluster.begin(config, "--set", LONG, "--out", out)
         (run,) = working(out, 1, files=[CHECKPOINT])
         os.kill(holder_of(run), signal.SIGKILL)
-    _, errors = process.communicate(timeout=200)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert "died on" in errors
     assert read_outcome(run).conditions["resumptions"] == 1
@@ -167,9 +167,9 @@ def test_ctrl_c_writes_a_checkpoint_of_every_run(cluster, second, tmp_path, as_u
     with cluster.held():
         process = cluster.begin(*words)
         runs = working(out, 2, files=["records.jsonl"])
-        until(lambda: all((run / "records.jsonl").read_text().count("\n") > 2 for run in runs), seconds=60)
+        until(lambda: all((run / "records.jsonl").read_text().count("\n") > 2 for run in runs), seconds=300)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     assert errors.splitlines()[-1] == "oho-bench: stopped; repeat the command to continue"
     for run in runs:

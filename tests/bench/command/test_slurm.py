@@ -60,7 +60,7 @@ def the_spec(config, *overrides):
 
 
 def begun(run):
-    until(lambda: (run / CHECKPOINT).exists() and holder_of(run), seconds=150)
+    until(lambda: (run / CHECKPOINT).exists() and holder_of(run), seconds=300)
     return holder_of(run)
 
 
@@ -183,7 +183,7 @@ def test_slurm_takes_a_run_up_again_after_its_time(slurm, tmp_path, as_undisturb
         begun(out / run_id(spec))
         job = slurm.ask("squeue", "--noheader", "--format=%i").strip()
         slurm.ask("scancel", "--signal=USR2", job)
-        until(lambda: "PENDING" in slurm.ask("squeue", "--noheader", "--format=%T"), seconds=60)
+        until(lambda: "PENDING" in slurm.ask("squeue", "--noheader", "--format=%T"), seconds=300)
     assert read_outcome(out / run_id(spec)).status is Status.INTERRUPTED
     _, errors = process.communicate(timeout=400)  # Slurm lets a job wait two minutes before it begins again
     assert process.returncode == 0, errors
@@ -197,7 +197,7 @@ def test_a_stopped_command_leaves_its_jobs_to_the_next_one(slurm, tmp_path, as_u
         process, spec = slurm.begin(config, "--set", LONG, "--out", out), the_spec(config, LONG)
         begun(out / run_id(spec))
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     job = slurm.ask("squeue", "--noheader", "--format=%A").strip()
     assert f"oho-bench: jobs that stay in the queue: 1; `scancel {job}` ends them, with a checkpoint\n" in errors
@@ -213,7 +213,7 @@ def test_jobs_that_a_user_cancels_write_a_checkpoint(slurm, tmp_path, as_undistu
         process, spec = slurm.begin(config, "--set", LONG, "--out", out), the_spec(config, LONG)
         begun(out / run_id(spec))
         slurm.ask("scancel", slurm.ask("squeue", "--noheader", "--format=%A").strip())
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == 1, errors
     assert errors.splitlines()[-1] == "oho-bench: 1 run is left: jobs were cancelled; repeat the command to continue"
     assert read_outcome(out / run_id(spec)).status is Status.INTERRUPTED

@@ -57,7 +57,7 @@ def bucket(server, monkeypatch):
         except OSError:
             return None
 
-    until(answers, seconds=60)
+    until(answers, seconds=300)
     name = f"bucket{os.urandom(4).hex()}"
     urllib.request.urlopen(urllib.request.Request(f"{server}/{name}", method="PUT"))
     return f"s3://{name}"
@@ -101,7 +101,7 @@ def test_a_run_continues_on_another_node_from_its_checkpoint_on_s3(bucket, tmp_p
         cluster.start("second")
         with cluster.held():
             process = cluster.begin(config, "--set", LONG, "--out", out, "--storage", url)
-            until(lambda: Store(url).read(f"{run_id(spec)}/{CHECKPOINT}"), seconds=150)
+            until(lambda: Store(url).read(f"{run_id(spec)}/{CHECKPOINT}"), seconds=300)
             os.kill(holder_of(run_id(spec)), signal.SIGKILL)
         _, errors = process.communicate(timeout=300)
     finally:
