@@ -16,8 +16,6 @@ from held_runs import HOLD, held
 from helpers import ROOT
 
 SECONDS = 300
-PATIENT = {"RAY_gcs_server_request_timeout_seconds": "300"}
-"""What a node of a machine that is busy needs to start."""
 FIRST_PORT, LAST_PORT = 21_000, 31_000
 
 
@@ -61,7 +59,7 @@ class Cluster:
             "--disable-usage-stats",
         ]  # fmt: skip
         self.hosts += 1
-        marked = {**self.environment, **PATIENT, **environment, **self.guarded.mark(name)}
+        marked = {**self.environment, **environment, **self.guarded.mark(name)}
         with log.open("wb") as file:
             process = subprocess.Popen(command, stdout=file, stderr=file, env=marked, start_new_session=True, cwd="/")
         self.nodes[name] = process
