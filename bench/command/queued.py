@@ -226,7 +226,7 @@ class _Watch:
             return None
         self.mirror.fetch(run)
         outcome, before = read_outcome(self.submitted.root / run), repr(self.items[run].outcome)
-        if ended_meanwhile(before, outcome):
+        if outcome is not None and ended_meanwhile(before, outcome):
             return Result(End.MADE, outcomes={run: outcome})
         is_stopped = outcome is not None and repr(outcome) != before
         if is_stopped or not self.submitted.queue.has_begun(self.submitted.root, job):
