@@ -42,10 +42,8 @@ test-browser: .venv/.installed  ## the tests marked browser: the report's page i
 	$(BIN)/python -m pytest -m browser -n 0
 
 test-cluster: .venv/.installed  ## the tests marked cluster: Ray, Slurm if it is installed, an S3 server; each fault made for real
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster,s3]' 'moto[server]>=5'
 	$(BIN)/python -m pytest -m cluster -n 0
-	$(BIN)/python -m pip install --quiet --upgrade --target build/s3 s3fs 'moto[server]'
-	PYTHONPATH=build/s3 $(BIN)/python -m pytest -m cluster -n 0 tests/bench/command/test_store_on_s3.py
 
 speed: .venv/.installed  ## what a step, and the suite beside it, cost on DEVICE (cpu): eight minutes of an idle machine, MNIST
 	$(BIN)/python -m bench.measure.speed --device $(DEVICE) --out results/speed-$(DEVICE).md

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -46,8 +47,12 @@ class Batches:
         return lines + [f"trained alone: {count} {'run' if count == 1 else 'runs'}: {why}" for why, count in counts.items()]
 
 
-def batches_of(todo: Sequence[Planned], data_root: Path | None, *, apart: Collection[str] = ()) -> Batches:
-    """Returns the batches of runs that are to be made; runs in `apart` died in one, and are made alone."""
+def batches_of(todo: Sequence[Planned], data_root: Path | None, *, apart: Collection[str] = (), largest: int = sys.maxsize
+               ) -> Batches:  # fmt: skip
+    """Returns the batches of runs that are to be made, at most the `largest` number in each.
+
+    Runs in `apart` died in a batch, and are made alone.
+    """
     alike: dict[str, list[Planned]] = {}
     alone: dict[str, str] = {}
     keys = _Keys()
@@ -67,7 +72,7 @@ def batches_of(todo: Sequence[Planned], data_root: Path | None, *, apart: Collec
             if len(items) == 1:
                 raise CannotStackError(ALONE)
             asked, possible = items[0].experiment.population, most.of(items[0].spec)
-            for batch in _divided(items, asked if isinstance(asked, int) else possible):
+            for batch in _divided(items, min(largest, asked if isinstance(asked, int) else possible)):
                 if len(batch) > 1:
                     together.append(batch)
                 else:

@@ -1,4 +1,4 @@
-"""Makes runs on the nodes of a pool: this process plans, watches and prints, and every run is made by a worker."""
+"""Makes runs on the nodes of a pool: this process plans, watches and prints; workers make each run, or batch of runs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench.command.batches import Batches, batches_of
 from bench.command.command_line import check_device
 from bench.command.crashed_runs import book
 from bench.command.handover import Journal
@@ -25,9 +26,10 @@ from bench.command.store import Mirror, Store
 from bench.experiment.expansion import Experiment
 from bench.experiment.yaml_file import ConfigError
 from bench.process.signals import Stopper
-from bench.records import Status
+from bench.records import Outcome, Status
 from bench.records.errors import ClusterError
 from bench.records.progress import used_in
+from bench.records.schema import TIMED
 
 POLL_SECONDS = 0.25
 """The longest time between two looks at signals."""
@@ -39,18 +41,18 @@ log = logging.getLogger("oho-bench")
 
 
 class Pool(Protocol):
-    """Nodes that make runs.  `bench.command.ray_pool` is one; tests simulate another."""
+    """Nodes that make jobs, each with its runs.  `bench.command.ray_pool` is one; tests simulate another."""
 
     def nodes(self) -> list[Node]:
         """Returns the nodes that are there now.  Raises `ClusterError` if the pool is lost."""
         ...
 
     def start(self, start: Start, order: Mapping[str, Any]) -> None:
-        """Starts a run on a node."""
+        """Starts a job on a node."""
         ...
 
     def wait(self, seconds: float) -> list[tuple[str, Result]]:
-        """Returns the ids of runs that have ended on their node since the last call, after at most so long."""
+        """Returns the ids of jobs that have ended on their node since the last call, after at most so long."""
         ...
 
     def stop(self) -> None:
@@ -70,15 +72,15 @@ class Watcher(Protocol):
         ...
 
     def started(self, start: Start) -> None:
-        """Is called when a run begins on a node."""
+        """Is called when a job begins on a node."""
         ...
 
     def saved(self, job: Job) -> float:
-        """Returns how much of a run has been saved."""
+        """Returns how much of a job's first run has been saved."""
         ...
 
     def heard(self, start: Start, result: Result, verdict: Verdict) -> None:
-        """Is called with what became of a run on its node, and what follows."""
+        """Is called with what became of a job on its node, and what follows."""
         ...
 
     def look(self, scheduler: Scheduler, nodes: Sequence[Node]) -> None:
@@ -118,7 +120,7 @@ def _hear(scheduler: Scheduler, pool: Pool, watcher: Watcher, now: Callable[[], 
         saved = watcher.saved(start.job) if result.end is End.DIED else 0.0
         reason = f"{start.node.name} {result.reason}"
         is_new = result.end not in (End.REFUSED, End.NODE_REFUSED) or not scheduler.has_refused(identity)
-        verdict = scheduler.heard(identity, result.end, now=now(), reason=reason, progress=saved)
+        verdict = scheduler.heard(identity, result.end, now=now(), reason=reason, progress=saved, made=result.outcomes)
         if is_new:
             watcher.heard(start, result, verdict)
 
@@ -172,8 +174,8 @@ class OnNodes:
             ConfigError: if no node has what a run asks for.
             ClusterError: if the cluster is lost, or no node can make the runs that are left.
         """
-        jobs = self._jobs(item for item in planned if not item.is_done)
-        scheduler, nodes = Scheduler.of(jobs.values()), self.pool.nodes()
+        jobs = self._jobs([item for item in planned if not item.is_done], data_root)
+        scheduler, nodes = Scheduler.of(jobs), self.pool.nodes()
         if lacking := scheduler.impossible(nodes):
             raise ConfigError(f"no node has {lacking} for a run: {_in_words(nodes)}")
         todo = prepare_runs(experiments, planned, root, data_root=data_root, journal=journal)
@@ -186,22 +188,38 @@ class OnNodes:
                 drive(scheduler, self.pool, watcher, now=time.monotonic, stopper=stopper)
         return watcher.counts
 
-    def _jobs(self, todo: Iterable[Planned]) -> dict[str, Job]:
-        """Returns the job of each run.  Runs of an experiment share all of their specs but the seed, and so a demand."""
+    def batches(self, todo: Sequence[Planned], data_root: Path | None) -> Batches:
+        """Returns batches no larger than it takes to give all places on the nodes something to do."""
+        untimed = {item.id: item for item in todo if item.spec["budget"]["unit"] not in TIMED}
+        alike = {(item.spec["device"], item.spec["threads"]): item for item in untimed.values()}
+        places = min((self._demand([item]).places(self.pool.nodes()) for item in alike.values()), default=1)
+        largest = -(-len(untimed) // max(1, places))
+        if largest < 2:
+            timed = [item for item in todo if item.id not in untimed]
+            reasons = dict.fromkeys(untimed, "the nodes have a place for each")
+            return Batches((), batches_of(timed, data_root).alone | reasons)
+        return batches_of(todo, data_root, largest=largest)
+
+    def _jobs(self, todo: Sequence[Planned], data_root: Path | None) -> list[Job]:
+        """Returns the jobs that make the runs.  Runs of an experiment share all but the seed, and so a demand."""
+        batches = {batch[0].id: batch for batch in self.batches(todo, data_root).together}
+        beside = {item.id for batch in batches.values() for item in batch[1:]}
         demands: dict[tuple[int, ...], Demand] = {}
-        jobs = {}
-        for item in todo:
-            shared = tuple(id(part) for key, part in item.spec.items() if key != "seed")
+        jobs = []
+        for first in todo:
+            if first.id in beside:
+                continue
+            items = batches.get(first.id, (first,))
+            shared = tuple(id(part) for item in items for key, part in item.spec.items() if key != "seed")
             if shared not in demands:
-                demands[shared] = self._demand(item)
-            jobs[item.id] = Job(item.id, demands[shared])
+                demands[shared] = self._demand(items)
+            jobs.append(Job(first.id, demands[shared], tuple(item.id for item in items[1:])))
         return jobs
 
-    def _demand(self, item: Planned) -> Demand:
-        needs = {"task": item.spec["task"], "plugins": sorted({origin["hash"] for origin in origins(item.spec)})}
-        return demand_of(
-            item.spec, per_gpu=self.per_gpu, cpus=self.cpus_per_run, needs=json.dumps(needs, sort_keys=True)
-        )
+    def _demand(self, items: Sequence[Planned]) -> Demand:
+        spec, plugins = items[0].spec, {origin["hash"] for item in items for origin in origins(item.spec)}
+        needs = json.dumps({"task": spec["task"], "plugins": sorted(plugins)}, sort_keys=True)
+        return demand_of(spec, per_gpu=self.per_gpu, cpus=self.cpus_per_run, needs=needs)
 
     @contextmanager
     def _left_at_the_end(self) -> Iterator[None]:
@@ -222,11 +240,12 @@ class _Watcher:
         self._running: set[str] = set()
 
     def order(self, job: Job) -> Mapping[str, Any]:
-        return {**self._common, "given": dict(vars(Assignment.of(self._items[job.id])))}
+        return {**self._common, "given": [dict(vars(Assignment.of(self._items[run]))) for run in job.runs]}
 
     def started(self, start: Start) -> None:
-        self._running.add(start.job.id)
-        self._display.start(start.job.id, start.node.name)
+        self._running |= set(start.job.runs)
+        for run in start.job.runs:
+            self._display.start(run, start.node.name)
 
     def saved(self, job: Job) -> float:
         self._mirror.fetch(job.id)
@@ -237,35 +256,44 @@ class _Watcher:
         self._display.look(len(nodes), scheduler.queued, lambda identity: used_in(self._mirror.root / identity))
 
     def heard(self, start: Start, result: Result, verdict: Verdict) -> None:
-        identity, outcome = start.job.id, result.outcome
-        self._running.discard(identity)
-        self._mirror.fetch(identity)
+        node, outcomes = start.node.name, dict(result.outcomes)
         for line in result.said:
-            log.warning("%s: %s", start.node.name, line)
-        if verdict is Verdict.FAILED:
-            why = f"its process died {MOST_DEATHS} times without progress, last on {start.node.name} ({result.reason})"
-            outcome = book(
-                self._items[identity].spec, self._mirror.root / identity, why, self._items[identity].since
-            )
-            self._mirror.send(identity)
-        if verdict in (Verdict.ENDED, Verdict.FAILED):
-            self._journal.note("tried", identity)
-        if outcome is not None:
+            log.warning("%s: %s", node, line)
+        for run in start.job.runs:
+            self._running.discard(run)
+            self._mirror.fetch(run)
+        if verdict is Verdict.FAILED and (outcome := self._failed(start, result)) is not None:
+            outcomes[start.job.id] = outcome
+        for run, outcome in outcomes.items():
+            self._journal.note("tried", run)
             self.counts[outcome.status] += 1
-            self._display.end(identity, start.node.name, outcome)
-            return
-        self._display.end_without_outcome(identity, _words[result.end, verdict].format(start.node.name, result.reason))
+            self._display.end(run, node, outcome)
+        if left := [run for run in start.job.runs if run not in outcomes]:
+            if verdict in (Verdict.ENDED, Verdict.FAILED):
+                self._journal.note("tried", left[0])
+            words = _words[result.end, verdict].format(node, result.reason)
+            self._display.end_without_outcome(left[0], words, left[1:])
+
+    def _failed(self, start: Start, result: Result) -> Outcome | None:
+        """Writes that a run has failed, unless another runner has it."""
+        item, root = self._items[start.job.id], self._mirror.root
+        why = f"its process died {MOST_DEATHS} times without progress, last on {start.node.name} ({result.reason})"
+        outcome = book(item.spec, root / item.id, why, item.since)
+        self._mirror.send(item.id)
+        return outcome
 
 
 _words = {
     (End.MADE, Verdict.ENDED): "another runner has ended it",
+    (End.MADE, Verdict.APART): "",
     (End.TAKEN, Verdict.LEFT): "another runner has it",
     (End.TAKEN, Verdict.AGAIN): "",
     (End.NOT_BEGUN, Verdict.AGAIN): "",
     (End.STOPPED, Verdict.AGAIN): "stopped on {0}",
     (End.DIED, Verdict.AGAIN): "died on {0} ({1}); it continues from its checkpoint",
+    (End.DIED, Verdict.APART): "died on {0} ({1}); each continues alone from its checkpoint",
     (End.DIED, Verdict.FAILED): "died on {0} ({1}); another runner has it",
     (End.REFUSED, Verdict.AGAIN): "{0} {1}; runs that need it go to other nodes",
     (End.NODE_REFUSED, Verdict.AGAIN): "{0} {1}; its runs go to other nodes",
 }
-"""What is printed of a run that left its node without an outcome."""
+"""What is printed of runs that left their node without an outcome."""

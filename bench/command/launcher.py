@@ -10,6 +10,7 @@ from typing import Protocol
 
 import torch
 
+from bench.command.batches import Batches, batches_of
 from bench.command.command_line import resolve_device
 from bench.command.handover import Journal
 from bench.command.planning import Planned
@@ -34,6 +35,10 @@ class Launcher(Protocol):
         """Fetches into the results folder what is kept elsewhere, before the runs are planned."""
         ...
 
+    def batches(self, todo: Sequence[Planned], data_root: Path | None) -> Batches:
+        """Returns which runs are made together."""
+        ...
+
     def launch(self, experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *,
                data_root: Path | None, journal: Journal) -> Counter[Status]:  # fmt: skip
         """Makes the planned runs that are not done yet, and returns how many of them ended in each status."""
@@ -51,6 +56,10 @@ class Local:
 
     def begin(self, root: Path) -> None:
         """Fetches nothing: the folder has all."""
+
+    def batches(self, todo: Sequence[Planned], data_root: Path | None) -> Batches:
+        """Returns batches that are as large as they may be."""
+        return batches_of(todo, data_root)
 
     def launch(self, experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *,
                data_root: Path | None, journal: Journal) -> Counter[Status]:  # fmt: skip

@@ -101,11 +101,13 @@ class NodesDisplay:
         self._counted += outcome.counted_seconds
         self._print(f"{self._line(identity)}: on {node}: {', '.join(in_words(outcome))}")
 
-    def end_without_outcome(self, identity: str, what: str) -> None:
-        """Prints why a run has left its node, unless `what` is empty."""
-        self._places.pop(identity, None)
+    def end_without_outcome(self, identity: str, what: str, beside: Sequence[str] = ()) -> None:
+        """Prints why a run, and those `beside` it, have left their node, unless `what` is empty."""
+        for run in (identity, *beside):
+            self._places.pop(run, None)
         if what:
-            self._print(f"{self._line(identity)}: {what}")
+            more = f", and {len(beside)} more run{'s' * (len(beside) != 1)}" if beside else ""
+            self._print(f"{self._line(identity)}{more}: {what}")
 
     def _progressed(self, identity: str, fraction: float) -> None:
         """Notes how much of a run's budget is used; only work since the command began tells how fast the cluster is."""

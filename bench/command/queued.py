@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.command.arrays import Resources, arrays
+from bench.command.batches import Batches
 from bench.command.command_line import check_device
 from bench.command.crashed_runs import book
 from bench.command.handover import Journal
@@ -92,6 +93,10 @@ class OnQueue:
         check_device(name)
         return begun or (name if name != "auto" else "cuda" if self.queue.has_gpus() else "cpu")
 
+    def batches(self, todo: Sequence[Planned], data_root: Path | None) -> Batches:
+        """Returns no batches: each run is a job."""
+        return Batches((), {item.id: "each run is a job" for item in todo})
+
     def launch(self, experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *,
                data_root: Path | None, journal: Journal) -> Counter[Status]:  # fmt: skip
         """Submits the planned runs that are not done yet, and returns how many of them ended in each status.
@@ -104,7 +109,7 @@ class OnQueue:
         mirror = Mirror(self.store, root)
         mirror.plans(item.id for item in todo if item.starts_over)
         common = places(root, data_root, self.store)
-        orders = {item.id: {**common, "given": dict(vars(Assignment.of(item)))} for item in todo}
+        orders = {item.id: {**common, "given": [dict(vars(Assignment.of(item)))]} for item in todo}
         jobs = {item.id: Job(item.id, demand_of(item.spec, per_gpu=1, cpus=self.cpus_per_run, needs="")) for item in todo}
         stopper, before = Stopper(), len(journal.tried)
         submitted = _Submitted(self.queue, root.absolute(), orders, stopper)
@@ -221,15 +226,15 @@ class _Watch:
             return None
         self.mirror.fetch(run)
         outcome, before = read_outcome(self.submitted.root / run), repr(self.items[run].outcome)
-        if ended_meanwhile(before, outcome):
-            return Result(End.MADE, outcome=outcome)
+        if outcome is not None and ended_meanwhile(before, outcome):
+            return Result(End.MADE, outcomes={run: outcome})
         is_stopped = outcome is not None and repr(outcome) != before
         if is_stopped or not self.submitted.queue.has_begun(self.submitted.root, job):
             return Result(End.STOPPED)
         return Result(End.DIED, f"job {job}")
 
     def _heard(self, run: str, job: str, result: Result) -> None:
-        outcome, node, folder = result.outcome, self._nodes.pop(run, "a node"), self.submitted.root / run
+        outcome, node, folder = result.outcomes.get(run), self._nodes.pop(run, "a node"), self.submitted.root / run
         self.mirror.fetch(run)
         for line in result.said:
             log.warning("%s: %s", node, line)

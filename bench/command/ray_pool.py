@@ -44,11 +44,12 @@ class RayPool:
     def __init__(self, address: str):
         """Connects to `auto` or HOST:PORT.  Raises `ConfigError` within 25 seconds if that cannot be done."""
         self._ray = _imported()
+        address, words = meant(address)
         if address != "auto":
-            _check_answers(address)
+            check_answers(address, words)
         _silence()
         with _elsewhere():
-            _within(CONNECT_SECONDS, lambda: self._connect(address), address)
+            _within(CONNECT_SECONDS, lambda: self._connect(address), words)
         self._head = self._ray.get_runtime_context().gcs_address
         self._work = self._ray.remote(node_task.work)
         self._tasks: dict[Any, str] = {}
@@ -160,12 +161,21 @@ def _silence() -> None:
     sys.stderr = stream
 
 
-def _check_answers(address: str) -> None:
+def meant(address: str) -> tuple[str, str]:
+    """Returns the address that is meant and the words by which the user gave it: `auto` is $RAY_ADDRESS if that is set."""
+    named = os.environ.get("RAY_ADDRESS", "").strip()
+    if address == "auto" and named not in ("", "auto"):
+        return named, f"RAY_ADDRESS={named}"
+    return address, f"--address {address}"
+
+
+def check_answers(address: str, words: str) -> None:
+    """Raises `ConfigError` unless something answers at HOST:PORT, which the user gave by these words."""
     host, colon, port = address.rpartition(":")
-    if not (host and colon and port.isdigit() and 0 < int(port) < 65_536):
-        raise ConfigError(f"--address {address}: auto or HOST:PORT is expected, such as 10.0.0.1:6379")
+    if not (host and colon and "/" not in host and port.isdigit() and 0 < int(port) < 65_536):
+        raise ConfigError(f"{words}: auto or HOST:PORT is expected, such as 10.0.0.1:6379")
     if not _answers(address):
-        raise ConfigError(f"--address {address}: nothing answers there; start a head, `ray start --head --port={port}`")
+        raise ConfigError(f"{words}: nothing answers there; start a head, `ray start --head --port={port}`")
 
 
 def _answers(address: str) -> bool:
@@ -177,7 +187,7 @@ def _answers(address: str) -> bool:
     return True
 
 
-def _within(seconds: float, connect: Callable[[], None], address: str) -> None:
+def _within(seconds: float, connect: Callable[[], None], words: str) -> None:
     """Connects, and raises `ConfigError` if that fails or takes too long."""
     failures: list[BaseException] = []
 
@@ -192,9 +202,9 @@ def _within(seconds: float, connect: Callable[[], None], address: str) -> None:
     thread.join(seconds)
     if thread.is_alive():
         what = "is it the port of a head, does a node run on this machine, and is its token the cluster's?"
-        raise ConfigError(f"--address {address}: no Ray cluster has answered within {seconds:g} seconds; {what}")
+        raise ConfigError(f"{words}: no Ray cluster has answered within {seconds:g} seconds; {what}")
     if failures:
-        raise ConfigError(f"--address {address}: cannot be joined ({_last_line(failures[0])})")
+        raise ConfigError(f"{words}: cannot be joined ({_last_line(failures[0])})")
 
 
 def _last_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.command.batches import Batches, batches_of
+from bench.command.batches import Batches
 from bench.command.crashed_runs import book_killed
 from bench.command.handover import Journal
 from bench.command.launcher import Nodes, launcher
@@ -54,8 +54,8 @@ def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
     planned = plan(experiments, order.out, again_invalid=order.again_invalid, tried=journal.tried)
     if begun is None:
         todo = [item for item in planned if not item.is_done]
-        is_told = dry_run and order.launcher == "local"  # on a cluster, each run is made alone
-        _print_plan(planned, batches_of(todo, order.data_root) if is_told else Batches((), {}), every_run=dry_run)
+        batches = makes.batches(todo, order.data_root) if dry_run else Batches((), {})
+        _print_plan(planned, batches, every_run=dry_run)
         for experiment in experiments:
             for warning in experiment.warnings:
                 log.warning("experiment %s: %s", experiment.name, warning)

@@ -1,13 +1,14 @@
 """Decides which node makes which run.  Knows no clock, no network and no Ray: the pool of nodes is given to it.
 
 A timed run has its device to itself: a whole GPU, or all processors of a node.  Runs with a budget in steps or epochs may
-share.  A run ends exactly once: it is on one node at a time, and one that is on no node any more starts anew.
+share, or be trained together as a batch.  A run ends exactly once: it is on one node at a time, and one that is on no node
+any more starts anew.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
@@ -63,6 +64,11 @@ class Demand(NamedTuple):
         fits = node.cpus >= max(cpus, self.cpus or 0.0) - ROUNDING and node.gpus >= gpus - ROUNDING
         return Share(cpus, gpus) if fits and cpus + gpus > 0 else None
 
+    def places(self, nodes: Sequence[Node]) -> int:
+        """Returns how many such runs the nodes can make at the same time."""
+        shares = [(node, share) for node in nodes if (share := self.share(node))]
+        return sum(int(min(_times(node.cpus, share.cpus), _times(node.gpus, share.gpus))) for node, share in shares)
+
     def __str__(self) -> str:
         """Returns what a node must have, in words."""
         parts = ["a GPU"] if self.on_gpu else []
@@ -94,20 +100,27 @@ class Verdict(Enum):
 
     ENDED = "nothing more is to be done"
     AGAIN = "it will start again"
+    APART = "runs that a batch has left will be made alone"
     FAILED = "its processes died too often"
     LEFT = "another runner has it"
 
 
 @dataclass
 class Job:
-    """A run to be made, and what happened to it so far."""
+    """A run to be made, and what happened to it so far.  With runs `beside` it, it is a batch, which one process makes."""
 
     id: str
     demand: Demand
+    beside: tuple[str, ...] = ()
     deaths: int = 0
     progress: float = 0.0
     ready: float = 0.0
     taken_since: float | None = None
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """Returns the ids of its runs."""
+        return self.id, *self.beside
 
     def died(self, progress: float) -> bool:
         """Notes that its process died; `progress` is how much was saved.  Returns whether that was once too often."""
@@ -143,8 +156,8 @@ class Scheduler:
 
     @property
     def queued(self) -> int:
-        """Returns the number of jobs that are on no node."""
-        return len(self._delayed) + sum(map(len, self._waiting.values()))
+        """Returns the number of runs that are on no node."""
+        return sum(1 + len(job.beside) for queue in (self._delayed, *self._waiting.values()) for job in queue)
 
     @property
     def is_done(self) -> bool:
@@ -177,12 +190,18 @@ class Scheduler:
         self.running |= {start.job.id: start for start in started}
         return started
 
-    def heard(self, identity: str, end: End, *, now: float, reason: str = "", progress: float = 0.0) -> Verdict:
+    def heard(self, identity: str, end: End, *, now: float, reason: str = "", progress: float = 0.0,
+              made: Collection[str] = ()) -> Verdict:  # fmt: skip
         """Notes what became of a running job and returns what follows.
 
-        `reason` says why a node refused; `progress` is how much of a job whose process died was saved.
+        `reason` says why a node refused; `progress` is how much of a job whose process died was saved; `made` has the runs
+        that have ended.  Those that a batch leaves are made alone.
         """
         job, node, _ = self.running.pop(identity)
+        if job.beside and end in (End.MADE, End.DIED):
+            left = [run for run in job.runs if run not in made]
+            self._queue(job.demand).extendleft(Job(run, job.demand) for run in reversed(left))
+            return Verdict.APART if left else Verdict.ENDED
         if end is End.MADE:
             return Verdict.ENDED
         if end is End.DIED and job.died(progress):
@@ -230,6 +249,10 @@ class Scheduler:
 
     def _refusal(self, node: Node, demand: Demand) -> str | None:
         return self._refused.get((node.id, None)) or self._refused.get((node.id, demand.needs))
+
+
+def _times(there: float, asked: float) -> float:
+    return (there + ROUNDING) // asked if asked else float("inf")
 
 
 def _has_room(room: Sequence[float], share: Share) -> bool:

@@ -43,7 +43,7 @@ class RunInJob:
 
 def _steps(order: Mapping[str, Any]) -> int:
     """Returns the step that the run of an order had reached when it was last stopped, or 0 if it never was."""
-    place = f"{order['given']['id']}/outcome.json"
+    place = f"{order['given'][0]['id']}/outcome.json"
     if order["storage"] is None:
         path = Path(order["root"], place)
         content = path.read_bytes() if path.exists() else None

@@ -12,7 +12,7 @@ import logging
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -207,58 +207,61 @@ class Mirror:
 
 
 class Scratch:
-    """The folder of a process that makes a run of a store."""
+    """The folder of a process that makes runs of a store."""
 
-    def __init__(self, store: Store, root: Path, run: str):
-        self.root, self._store, self._run = root, store, run
-        self._token, self._saved = uuid.uuid4().hex.encode(), self._checkpoint()
+    def __init__(self, store: Store, root: Path, runs: Sequence[str]):
+        self.root, self._store, self._runs = root, store, runs
+        self._token, self._saved = uuid.uuid4().hex.encode(), dict.fromkeys(runs)
         self._has_warned = False
 
     def progress(self, fraction: float, state: Any) -> None:
-        """Sends a checkpoint, and the records before it, when there is a new one.  A failure costs a warning."""
-        present = self._checkpoint()
-        if present == self._saved:
-            return
-        self._saved = present
-        try:
-            self._check_ours()
-            self._store.push(self.root, self._run, whole=False)
-        except StorageError as error:
-            if not self._has_warned:
-                log.warning("%s: a checkpoint was not stored (%s)", self._run, error)
-            self._has_warned = True
+        """Sends new checkpoints, and the records before them.  A failure costs a warning."""
+        for run in self._runs:
+            present = self._checkpoint(run)
+            if present == self._saved[run]:
+                continue
+            self._saved[run] = present
+            try:
+                self._check_ours(run)
+                self._store.push(self.root, run, whole=False)
+            except StorageError as error:
+                if not self._has_warned:
+                    log.warning("%s: a checkpoint was not stored (%s)", run, error)
+                self._has_warned = True
 
     def begin(self) -> None:
-        """Fetches what there is of the run, and says in the store that this process makes it."""
-        for part in (*COMMON, self._run):
+        """Fetches what there is of the runs, and says in the store that this process makes them."""
+        for part in (*COMMON, *self._runs):
             self._store.pull(self.root, part)
-        self._saved = self._checkpoint()
-        self._store.write(f"{self._run}/{OWNER}", self._token)
+        for run in self._runs:
+            self._saved[run] = self._checkpoint(run)
+            self._store.write(f"{run}/{OWNER}", self._token)
 
     def end(self) -> None:
-        """Sends all that there is of the run."""
-        self._check_ours()
-        self._store.push(self.root, self._run)
+        """Sends all that there is of the runs."""
+        for run in self._runs:
+            self._check_ours(run)
+            self._store.push(self.root, run)
 
-    def _check_ours(self) -> None:
-        if self._store.read(f"{self._run}/{OWNER}") != self._token:
-            raise StorageError(f"{self._store.url}/{self._run}: another process has taken the run over")
+    def _check_ours(self, run: str) -> None:
+        if self._store.read(f"{run}/{OWNER}") != self._token:
+            raise StorageError(f"{self._store.url}/{run}: another process has taken the run over")
 
-    def _checkpoint(self) -> tuple[int, int] | None:
-        path = self.root / self._run / CHECKPOINT
+    def _checkpoint(self, run: str) -> tuple[int, int] | None:
+        path = self.root / run / CHECKPOINT
         with contextlib.suppress(FileNotFoundError):
             return path.stat().st_ino, path.stat().st_mtime_ns
         return None
 
 
 @contextlib.contextmanager
-def scratch(url: str, run: str, stopper: Stopper) -> Iterator[Scratch]:
-    """Yields a temporary folder with what a store has of a run; however the block ends, the run is stored again.
+def scratch(url: str, runs: Sequence[str], stopper: Stopper) -> Iterator[Scratch]:
+    """Yields a temporary folder with what a store has of some runs; however the block ends, they are stored again.
 
     Raises `StorageError` if the store refuses.
     """
     with tempfile.TemporaryDirectory(prefix="oho-bench-") as folder:
-        place = Scratch(Store(url), Path(folder), run)
+        place = Scratch(Store(url), Path(folder), runs)
         place.begin()
         try:
             yield place

@@ -73,7 +73,8 @@ def most_members(spec: Spec, data_root: Path | None) -> int:
     Raises:
         CannotStackError: for a network that cannot be stacked, with the reason.
     """
-    task, _ = task_of(spec, torch.device(spec["device"]), data_root)
+    device = spec["device"] if torch.cuda.is_available() else "cpu"  # nodes may have a GPU where this machine has none
+    task, _ = task_of(spec, torch.device(device), data_root)
     models = [task.model(seed) for seed in (0, 1)]
     Stacked([task, task], models)
     return max(2, min(MOST_MEMBERS, MOST_ELEMENTS // sum(parameter.numel() for parameter in models[0].parameters())))

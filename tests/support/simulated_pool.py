@@ -60,7 +60,11 @@ class SimulatedPool:
             return []
         self.clock, name = heapq.heappop(self.events)
         start = self.at_work.pop(name)
-        return [(name, Result(self.end_of(name, start)))]
+        end = self.end_of(name, start)
+        made = start.job.runs if end is End.MADE else ()
+        for run in made:
+            self.ended[run] = self.ended.get(run, 0) + 1
+        return [(name, Result(end, outcomes=dict.fromkeys(made)))]
 
     def end_of(self, name, start):
         if self.claims.get(name, 0.0) > self.clock:
@@ -72,7 +76,6 @@ class SimulatedPool:
             if self.chance.random() < self.unseen:
                 self.claims[name] = self.clock + self.chance.uniform(0, 20)
             return End.DIED
-        self.ended[name] = self.ended.get(name, 0) + 1
         return End.MADE
 
     def stop(self):

@@ -1,18 +1,17 @@
-"""Slurm on this machine alone: a controller, a node with two processors, and munge, ended by their ids."""
+"""Slurm on this machine alone: a controller, a node with two processors, and munge."""
 
-import contextlib
 import os
 import secrets
 import shutil
 import socket
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
+from guarded import Guarded
+from held_runs import HOLD, held
 from helpers import ROOT
 from processes import until
-from ray_nodes import free_ports, processes_of
+from ray_nodes import free_ports
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "sinfo", "srun")
 
@@ -46,8 +45,15 @@ class Slurm:
     """A Slurm that takes jobs until it is closed."""
 
     def __init__(self):
-        self.folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
-        self.folder.chmod(0o755)
+        self.guarded = Guarded("slurm-")
+        self.folder, self.servers = self.guarded.folder, []
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self):
         (self.folder / "state").mkdir()
         key, port = self.folder / "munge.key", free_ports(2)
         key.write_bytes(secrets.token_bytes(1024))
@@ -56,27 +62,32 @@ class Slurm:
         text = CONFIGURATION.format(folder=self.folder, port=port, next_port=port + 1, host=host)
         (self.folder / "slurm.conf").write_text(text)
         self.environment = {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf"), "PYTHONPATH": str(ROOT)}
+        self.environment |= {HOLD: str(self.folder / "hold"), **self.guarded.mark("slurm")}
         files = [f"--{name}={self.folder}/munge.{name}" for name in ("socket", "pid-file", "log-file", "seed-file")]
-        self.servers = [self._server("munged", "--foreground", "--force", f"--key-file={key}", *files)]
-        until((self.folder / "munge.socket").exists)
-        self.servers += [self._server("slurmctld", "-D"), self._server("slurmd", "-D")]
-        until(lambda: "idle" in self.ask("sinfo", "--noheader", "--format=%T"), seconds=60)
+        self._server("munged", "--foreground", "--force", f"--key-file={key}", *files)
+        until((self.folder / "munge.socket").exists, seconds=300)
+        self._server("slurmctld", "-D")
+        self._server("slurmd", "-D")
+        until(lambda: "idle" in self.ask("sinfo", "--noheader", "--format=%T"), seconds=300)
 
     def _server(self, *words):
         with (self.folder / f"{words[0]}.out").open("wb") as file:
-            return subprocess.Popen(words, stdout=file, stderr=file, env=self.environment, start_new_session=True)
+            process = subprocess.Popen(words, stdout=file, stderr=file, env=self.environment, start_new_session=True)
+        self.servers.append(process)
 
     def close(self):
-        for process in reversed(self.servers):
-            for number in processes_of(process.pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(number, 9)
+        """Ends Slurm, its jobs, and commands that still use it."""
+        self.guarded.close()
+        for process in self.servers:
             process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def ask(self, *words):
         """What a program of Slurm says."""
-        return subprocess.run(words, capture_output=True, text=True, env=self.environment, timeout=60).stdout
+        return subprocess.run(words, capture_output=True, text=True, env=self.environment, timeout=300).stdout
+
+    def held(self):
+        """Holds the runs of `held_runs` for a block."""
+        return held(self.folder / "hold")
 
     def begin(self, *words):
         """A command that uses Slurm, while it works."""

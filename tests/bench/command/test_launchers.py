@@ -4,7 +4,7 @@ import sys
 import time
 
 import pytest
-from faults import command, the_line, timeless
+from faults import command, outcome_of, the_line, timeless
 from helpers import experiment, run_one, write_config
 from simulated_pool import NodesHere
 
@@ -12,13 +12,15 @@ from bench.command.cluster import OnNodes
 from bench.command.handover import Journal
 from bench.command.node_task import folder_of_code, hash_of_code, work
 from bench.command.planning import plan
-from bench.command.ray_pool import _check_answers
+from bench.command.ray_pool import check_answers, meant
 from bench.command.remote_run import Result
 from bench.command.scheduling import MOST_DEATHS, End
 from bench.experiment.yaml_file import ConfigError
 from bench.process.run_lock import claimed
 from bench.records import Status, read_outcome, run_id
 from bench.records.errors import ClusterError
+
+SHORT = ["budget.steps=12", "evaluations=1", "task.width=8"]
 
 
 def launched(experiments, out, pool=None, **options):
@@ -28,7 +30,7 @@ def launched(experiments, out, pool=None, **options):
 
 
 def test_runs_on_nodes_have_the_records_of_runs_made_here(tmp_path, capsys):
-    small = experiment(tmp_path, "fixed", "adam", seeds=[0, 1])
+    small = experiment(tmp_path, "fixed", "adam", seeds=[0, 1], overrides=["population=off"])
     assert launched([small], tmp_path / "runs") == {Status.BUDGET_REACHED: 4}
     for spec in small.specs:
         run_one(spec, tmp_path / "here")
@@ -36,6 +38,46 @@ def test_runs_on_nodes_have_the_records_of_runs_made_here(tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" ")[0] for line in lines] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
     assert {line.split(": on ")[1].split(":")[0] for line in lines} == {"one", "two"}
+
+
+def test_a_batch_travels_to_one_node_and_each_has_work(tmp_path, capsys):
+    small, pool, jobs = experiment(tmp_path, "fixed", seeds=range(4), overrides=SHORT), NodesHere(), []
+    plain = pool.start
+    pool.start = lambda start, order: (jobs.append((start.node.name, len(order["given"]))), plain(start, order))
+    assert launched([small], tmp_path / "runs", pool) == {Status.BUDGET_REACHED: 4}
+    assert sorted(jobs) == [("one", 2), ("two", 2)]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" ")[0] for line in lines] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
+    pairs = experiment(tmp_path, "fixed", seeds=range(4), overrides=[*SHORT, "population=2"])
+    outcome_of([pairs], tmp_path / "here")
+    for run in small.ids:
+        assert read_outcome(tmp_path / "runs" / run).shared_by == 2
+        assert timeless(tmp_path / "runs" / run) == timeless(tmp_path / "here" / run)
+
+
+def test_the_runs_of_a_batch_that_died_continue_alone(tmp_path, capsys):
+    small, deaths = experiment(tmp_path, "fixed", seeds=range(3), overrides=SHORT), []
+
+    def once(start):
+        if start.job.beside:
+            deaths.append(start.job.runs)
+            return Result(End.DIED, "WorkerCrashedError")
+        return None
+
+    assert launched([small], tmp_path / "runs", NodesHere(once)) == {Status.BUDGET_REACHED: 3}
+    (died,) = deaths
+    assert [read_outcome(tmp_path / "runs" / run).shared_by for run in died] == [1, 1]
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "died on" in line]
+    assert ", and 1 more run: died on " in line
+    assert line.endswith(" (WorkerCrashedError); each continues alone from its checkpoint")
+
+
+def test_a_run_of_a_batch_that_another_runner_keeps_is_left_to_it(tmp_path, capsys, monkeypatch):
+    small = experiment(tmp_path, "fixed", seeds=range(6), overrides=SHORT)
+    monkeypatch.setattr("bench.command.scheduling.TAKEN_SECONDS", 0.0)
+    with claimed(tmp_path / "runs" / small.ids[0]):
+        assert launched([small], tmp_path / "runs") == {Status.BUDGET_REACHED: 5}
+    assert "Fixed, seed 0: another runner has it" in capsys.readouterr().err
 
 
 def test_a_run_whose_processes_die_again_and_again_has_failed(tmp_path, capsys):
@@ -77,7 +119,7 @@ def test_what_no_node_has_is_refused_before_the_folder_is_made(tmp_path):
 
 def test_a_pipe_gets_a_line_about_all_runs(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("bench.command.nodes_display.LINE_SECONDS", 0.0)
-    launched([experiment(tmp_path, "fixed", seeds=[0, 1, 2])], tmp_path / "runs")
+    launched([experiment(tmp_path, "fixed", seeds=[0, 1, 2], overrides=["population=off"])], tmp_path / "runs")
     lines = [line for line in capsys.readouterr().err.splitlines() if " done, " in line]
     assert lines[0] == "0 of 3 done, 2 running on 2 nodes, 1 queued, 0 failed, 0 s counted, 180 steps of budget left"
 
@@ -97,18 +139,29 @@ def test_a_launcher_that_is_not_there_is_one_line(words, line, tmp_path, monkeyp
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("address", ["somewhere", "host:", ":6379", "host:0", "host:port", "host:70000"])
+@pytest.mark.parametrize("address", ["somewhere", "host:", ":6379", "host:0", "host:port", "host:70000", "ray://host:1"])
 def test_an_address_is_a_host_and_a_port(address):
-    with pytest.raises(ConfigError, match="auto or HOST:PORT is expected"):
-        _check_answers(address)
+    with pytest.raises(ConfigError, match=r"^--address .*: auto or HOST:PORT is expected"):
+        check_answers(*meant(address))
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
 def test_an_address_that_does_not_answer_is_one_line_at_once():
     began = time.monotonic()
     with pytest.raises(ConfigError, match=r"--address 127\.0\.0\.1:9: nothing answers there; start a head"):
-        _check_answers("127.0.0.1:9")
+        check_answers(*meant("127.0.0.1:9"))
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.parametrize(
+    ("named", "problem"), [("127.0.0.1:9", "nothing answers there"), ("local", "auto or HOST:PORT is expected")]
+)
+def test_an_address_of_the_environment_is_named_as_such(named, problem, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", named)
+    with pytest.raises(ConfigError, match=rf"^RAY_ADDRESS={named}: {problem}"):
+        check_answers(*meant("auto"))
+    assert meant("10.0.0.1:6379") == ("10.0.0.1:6379", "--address 10.0.0.1:6379")
 
 
 def test_other_code_is_refused_by_its_hash(tmp_path):

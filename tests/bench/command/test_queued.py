@@ -90,7 +90,7 @@ def test_a_command_that_does_not_wait_is_followed_by_one_that_watches_its_jobs(t
 def test_a_job_that_dies_again_and_again_has_failed(tmp_path, capsys):
     small, out = experiment(tmp_path, "fixed", seeds=[0, 1]), tmp_path / "runs"
     doomed = run_id(small.specs[0])
-    queue = JobsHere(lambda order: "killed" if order["given"]["id"] == doomed else None)
+    queue = JobsHere(lambda order: "killed" if order["given"][0]["id"] == doomed else None)
     assert launched(small, out, queue) == {Status.FAILED: 1, Status.BUDGET_REACHED: 1}
     assert len(queue.jobs) == 1 + MOST_DEATHS
     assert read_outcome(out / doomed).message == (

@@ -9,6 +9,7 @@ import time
 
 import pytest
 from faults import timeless
+from held_runs import LONG, write_held
 from helpers import ROOT, oho_bench, run_one, write_config
 from processes import until
 
@@ -16,12 +17,10 @@ from bench.experiment.expansion import load_experiment
 from bench.records import Status, read_outcome, run_id
 from bench.records.checkpoints import CHECKPOINT
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 pytest.importorskip("ray")
 
-from ray_nodes import Cluster, holder_of, processes_of  # noqa: E402
-
-LONG = "budget.steps=20000"  # some twenty seconds on an idle machine: there is a checkpoint every ten
+from ray_nodes import Cluster, holder_of  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +32,17 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture
 def second(cluster):
-    cluster.start("second")
-    yield "second"
+    """A node beside the head, which stays for the tests that follow."""
+    if "second" not in cluster.nodes:
+        cluster.start("second")
+
+
+@pytest.fixture
+def only_head(cluster):
+    """The cluster without the node that earlier tests have left."""
     if "second" in cluster.nodes:
         cluster.end("second")
+    return cluster
 
 
 def specs_of(config, *overrides, seeds=None):
@@ -61,6 +67,16 @@ def as_undisturbed(tmp_path_factory):
     return compare
 
 
+def lines_of_runs(errors):
+    """Those among the lines of a command, which has others once a minute."""
+    return [line for line in errors.splitlines() if line.startswith("[")]
+
+
+def nodes_in(errors):
+    """The node of each run that has ended."""
+    return [line.split(": on ")[1].split(":")[0] for line in lines_of_runs(errors)]
+
+
 def working(out, count, *, files=(".claim",)):
     """The folders of so many runs in progress that have these files."""
 
@@ -69,32 +85,46 @@ def working(out, count, *, files=(".claim",)):
         runs = [run for run in runs if all((run / name).exists() for name in files)]
         return runs if len(runs) >= count else None
 
-    return until(found, seconds=150)
+    return until(found, seconds=300)
 
 
 def test_runs_are_spread_over_the_nodes_and_recorded_as_locally(cluster, second, tmp_path, as_undisturbed):
     config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
-    code, output, errors = cluster.run(config, "--seeds", "0-3", "--out", out)
+    words = config, "--seeds", "0-3", "--population", "off", "--out", out
+    code, output, errors = cluster.run(*words)
     assert code == 0, errors
     assert output == "4 runs to do, 0 done already; budget to spend: 240 steps\n"
-    lines = errors.splitlines()
+    lines = lines_of_runs(errors)
     assert len(lines) == 4
     for line in lines:
         assert re.match(r"\[\d/4\] [0-9a-f]{16} digits-mlp, Fixed, seed \d: on (head|second): budget reached, \d", line)
-    assert {line.split(": on ")[1].split(":")[0] for line in lines} == {"head", "second"}
+    assert set(nodes_in(errors)) == {"head", "second"}
     assert as_undisturbed(specs_of(config, seeds=range(4)), out)
     assert oho_bench("status", out).stdout.startswith("small: 4 runs: 4 budget reached\n")
-    code, output, errors = cluster.run(config, "--seeds", "0-3", "--out", out)
+    code, output, errors = cluster.run(*words)
     assert (code, errors) == (0, "")
     assert "0 runs to do, 4 done already" in output
 
 
-def test_a_run_whose_worker_is_killed_continues_from_its_checkpoint(cluster, second, tmp_path, as_undisturbed):
+def test_batches_are_spread_over_the_nodes(cluster, second, tmp_path):
     config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
-    process = cluster.begin(config, "--set", LONG, "--out", out)
-    (run,) = working(out, 1, files=[CHECKPOINT])
-    os.kill(holder_of(run), signal.SIGKILL)
-    _, errors = process.communicate(timeout=200)
+    words = config, "--seeds", "0-5", "--out", out
+    _, plan, _ = cluster.run(*words, "--dry-run")
+    assert "trained together, with seconds in common: 2 × 3 runs" in plan.splitlines()
+    code, _, errors = cluster.run(*words)
+    assert code == 0, errors
+    assert sorted(nodes_in(errors)) == ["head"] * 3 + ["second"] * 3
+    outcomes = [read_outcome(out / run_id(spec)) for spec in specs_of(config, seeds=range(6))]
+    assert [(outcome.status, outcome.shared_by) for outcome in outcomes] == [(Status.BUDGET_REACHED, 3)] * 6
+
+
+def test_a_run_whose_worker_is_killed_continues_from_its_checkpoint(cluster, second, tmp_path, as_undisturbed):
+    config, out = write_held(tmp_path), tmp_path / "runs"
+    with cluster.held():
+        process = cluster.begin(config, "--set", LONG, "--out", out)
+        (run,) = working(out, 1, files=[CHECKPOINT])
+        os.kill(holder_of(run), signal.SIGKILL)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert "died on" in errors
     assert read_outcome(run).conditions["resumptions"] == 1
@@ -102,12 +132,13 @@ def test_a_run_whose_worker_is_killed_continues_from_its_checkpoint(cluster, sec
 
 
 def test_the_run_of_a_node_that_leaves_continues_on_another(cluster, second, tmp_path, as_undisturbed):
-    config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
-    process = cluster.begin(config, "--set", LONG, "--seeds", "0,1", "--out", out)
-    runs = working(out, 2, files=[CHECKPOINT])
-    there = processes_of(cluster.nodes["second"].pid)
-    (lost,) = [run for run in runs if holder_of(run) in there]
-    cluster.end("second")
+    config, out = write_held(tmp_path), tmp_path / "runs"
+    with cluster.held():
+        process = cluster.begin(config, "--set", LONG, "--seeds", "0,1", "--out", out)
+        runs = working(out, 2, files=[CHECKPOINT])
+        there = cluster.processes("second")
+        (lost,) = [run for run in runs if holder_of(run) in there]
+        cluster.end("second")
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert "died on second" in errors
@@ -116,11 +147,12 @@ def test_the_run_of_a_node_that_leaves_continues_on_another(cluster, second, tmp
 
 
 def test_a_driver_that_was_killed_goes_on_when_it_is_started_again(cluster, second, tmp_path, as_undisturbed):
-    config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
+    config, out = write_held(tmp_path), tmp_path / "runs"
     words = config, "--set", LONG, "--seeds", "0,1", "--out", out
-    process = cluster.begin(*words)
-    runs = working(out, 2, files=[CHECKPOINT])
-    process.kill()
+    with cluster.held():
+        process = cluster.begin(*words)
+        runs = working(out, 2, files=[CHECKPOINT])
+        process.kill()
     process.communicate()
     code, _, errors = cluster.run(*words)
     assert code == 0, errors
@@ -130,13 +162,14 @@ def test_a_driver_that_was_killed_goes_on_when_it_is_started_again(cluster, seco
 
 
 def test_ctrl_c_writes_a_checkpoint_of_every_run(cluster, second, tmp_path, as_undisturbed):
-    config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
+    config, out = write_held(tmp_path), tmp_path / "runs"
     words = config, "--set", LONG, "--seeds", "0,1", "--out", out
-    process = cluster.begin(*words)
-    runs = working(out, 2, files=["records.jsonl"])
-    until(lambda: all((run / "records.jsonl").read_text().count("\n") > 2 for run in runs), seconds=60)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    with cluster.held():
+        process = cluster.begin(*words)
+        runs = working(out, 2, files=["records.jsonl"])
+        until(lambda: all((run / "records.jsonl").read_text().count("\n") > 2 for run in runs), seconds=300)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     assert errors.splitlines()[-1] == "oho-bench: stopped; repeat the command to continue"
     for run in runs:
@@ -145,39 +178,6 @@ def test_ctrl_c_writes_a_checkpoint_of_every_run(cluster, second, tmp_path, as_u
     code, _, errors = cluster.run(*words)
     assert code == 0, errors
     assert as_undisturbed(specs_of(config, LONG, seeds=[0, 1]), out)
-
-
-def test_a_node_without_the_data_set_makes_other_runs(cluster, mnist_root, tmp_path):
-    (tmp_path / "mnist").mkdir()
-    digits, mnist = write_config(tmp_path, "fixed"), write_config(tmp_path / "mnist", "fixed")
-    mnist.write_text(mnist.read_text().replace("digits-mlp, selection_epochs: 1", "mnist-mlp, selection_epochs: 1")
-                     .replace("small", "large"))  # fmt: skip
-    cluster.start("bare", OHO_DATA=str(tmp_path / "nothing"))
-    try:
-        words = "--seeds", "0,1", "--set", "budget.steps=20", "--out", tmp_path / "runs"
-        code, _, errors = cluster.run(mnist, digits, *words, OHO_DATA=str(mnist_root))
-    finally:
-        cluster.end("bare")
-    assert code == 0, errors
-    (line,) = [line for line in errors.splitlines() if "bare has no" in line]
-    assert f" in {tmp_path / 'nothing'}; fetch it there or set OHO_DATA" in line
-
-
-def test_a_node_with_another_version_of_the_code_is_refused(cluster, tmp_path):
-    for package in ("oho", "bench", "baselines", "configs", "reports"):
-        shutil.copytree(ROOT / package, tmp_path / "code" / package)
-    with (tmp_path / "code" / "oho" / "__init__.py").open("a") as file:
-        file.write("\n# changed\n")
-    cluster.start("older", PYTHONPATH=str(tmp_path / "code"))
-    try:
-        code, _, errors = cluster.run(
-            write_config(tmp_path, "fixed"), "--seeds", "0-2", "--out", tmp_path / "runs"
-        )
-    finally:
-        cluster.end("older")
-    assert code == 0, errors
-    (line,) = [line for line in errors.splitlines() if "older" in line]
-    assert re.search(r"older has another version of oho-bench \(its code's hash is [0-9a-f]{16}, the driver's", line)
 
 
 PLUGIN = """\
@@ -195,10 +195,58 @@ def test_a_method_of_the_users_own_travels(cluster, second, tmp_path):
     config.write_text(config.read_text().replace("{name: fixed}", "{name: ./mine.py:MINE}"))
     code, _, errors = cluster.run(config, "--seeds", "0-3", "--out", out)
     assert code == 0, errors
-    assert {line.split(": on ")[1].split(":")[0] for line in errors.splitlines()} == {"head", "second"}
+    assert set(nodes_in(errors)) == {"head", "second"}
 
 
-def test_the_run_of_a_node_whose_disk_is_full_goes_to_another(cluster, tmp_path, as_undisturbed):
+def test_the_runs_of_a_batch_whose_worker_is_killed_continue_alone(only_head, tmp_path):
+    config, out = write_held(tmp_path, "BATCHED"), tmp_path / "runs"
+    with only_head.held():
+        process = only_head.begin(config, "--set", LONG, "--seeds", "0,1", "--out", out)
+        runs = working(out, 2, files=[CHECKPOINT])
+        (worker,) = {holder_of(run) for run in runs}
+        os.kill(worker, signal.SIGKILL)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert "and 1 more run: died on head (WorkerCrashedError); each continues alone from its checkpoint" in errors
+    for run in runs:
+        assert read_outcome(run).status is Status.BUDGET_REACHED
+        assert read_outcome(run).conditions["resumptions"] == 1
+
+
+def test_a_node_without_the_data_set_makes_other_runs(only_head, mnist_root, tmp_path):
+    (tmp_path / "mnist").mkdir()
+    digits, mnist = write_config(tmp_path, "fixed"), write_config(tmp_path / "mnist", "fixed")
+    mnist.write_text(mnist.read_text().replace("digits-mlp, selection_epochs: 1", "mnist-mlp, selection_epochs: 1")
+                     .replace("small", "large"))  # fmt: skip
+    only_head.start("bare", OHO_DATA=str(tmp_path / "nothing"))
+    try:
+        words = "--seeds", "0,1", "--set", "budget.steps=20", "--out", tmp_path / "runs"
+        code, _, errors = only_head.run(mnist, digits, *words, OHO_DATA=str(mnist_root))
+    finally:
+        only_head.end("bare")
+    assert code == 0, errors
+    (line,) = [line for line in errors.splitlines() if "bare has no" in line]
+    assert f" in {tmp_path / 'nothing'}; fetch it there or set OHO_DATA" in line
+
+
+def test_a_node_with_another_version_of_the_code_is_refused(only_head, tmp_path):
+    for package in ("oho", "bench", "baselines", "configs", "reports"):
+        shutil.copytree(ROOT / package, tmp_path / "code" / package)
+    with (tmp_path / "code" / "oho" / "__init__.py").open("a") as file:
+        file.write("\n# changed\n")
+    only_head.start("older", PYTHONPATH=str(tmp_path / "code"))
+    try:
+        code, _, errors = only_head.run(
+            write_config(tmp_path, "fixed"), "--seeds", "0-2", "--out", tmp_path / "runs"
+        )
+    finally:
+        only_head.end("older")
+    assert code == 0, errors
+    (line,) = [line for line in errors.splitlines() if "older" in line]
+    assert re.search(r"older has another version of oho-bench \(its code's hash is [0-9a-f]{16}, the driver's", line)
+
+
+def test_the_run_of_a_node_whose_disk_is_full_goes_to_another(only_head, tmp_path, as_undisturbed):
     config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
     specs = specs_of(config, seeds=[0, 1])
     places = [out / run_id(spec) for spec in specs]
@@ -209,11 +257,11 @@ def test_the_run_of_a_node_whose_disk_is_full_goes_to_another(cluster, tmp_path,
     if able.returncode:
         pytest.skip("a disk of its own cannot be given to a node here")
     fill = " && ".join(f"head -c 4096 /dev/zero > {place}/full" for place in places)
-    cluster.start("full", before=["unshare", "-m", "sh", "-c", f'{mounts} && {fill}; exec "$@"', "sh"])
+    only_head.start("full", before=["unshare", "-m", "sh", "-c", f'{mounts} && {fill}; exec "$@"', "sh"])
     try:
-        code, _, errors = cluster.run(config, "--seeds", "0,1", "--out", out)
+        code, _, errors = only_head.run(config, "--seeds", "0,1", "--out", out)
     finally:
-        cluster.end("full")
+        only_head.end("full")
     assert code == 0, errors
     (line,) = [line for line in errors.splitlines() if "full cannot store" in line]
     assert "No space left on device" in line
@@ -232,6 +280,16 @@ def test_what_no_node_has_is_refused_before_anything_runs(cluster, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.parametrize("where", ["environment", "machine"])
+def test_the_automatic_address_is_that_of_the_environment_or_of_the_machine(where, cluster, tmp_path):
+    found = {"environment": {"RAY_ADDRESS": cluster.address}, "machine": {"RAY_TMPDIR": str(cluster.temporary("head"))}}
+    words = write_config(tmp_path, "fixed"), "--out", tmp_path / "runs", "--cpus-per-run", "64"
+    code, _, errors = cluster.run(*words, address="auto", **found[where])
+    assert code == 2
+    assert errors.startswith("oho-bench: no node has 64 processors for a run: ")
+    assert "head: 1 processors, 0 GPUs" in errors
+
+
 def test_a_command_without_the_token_is_refused(cluster, tmp_path):
     (tmp_path / "token").write_text("0" * 64)
     began = time.monotonic()
@@ -247,12 +305,13 @@ def test_a_command_without_the_token_is_refused(cluster, tmp_path):
 def test_a_head_that_is_lost_ends_the_command_within_20_seconds(tmp_path):
     cluster = Cluster(tmp_path)
     try:
-        config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
-        process = cluster.begin(config, "--set", LONG, "--out", out)
-        working(out, 1)
-        cluster.end("head")
-        began = time.monotonic()
-        _, errors = process.communicate(timeout=60)
+        out = tmp_path / "runs"
+        with cluster.held():
+            process = cluster.begin(write_held(tmp_path), "--set", LONG, "--out", out)
+            working(out, 1)
+            cluster.end("head")
+            began = time.monotonic()
+            _, errors = process.communicate(timeout=60)
         assert time.monotonic() - began < 20
         assert process.returncode == 1
         assert errors.splitlines()[-1] == (

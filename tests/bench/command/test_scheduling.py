@@ -37,6 +37,28 @@ def test_256_workers_that_die_at_random_end_every_run_exactly_once(seed):
     assert sum(end is End.TAKEN for _, end, _ in watcher.told) > 10
 
 
+def test_a_batch_is_one_job_whose_runs_are_made_alone_once_its_process_has_died():
+    pool = SimulatedPool(16, deaths=0.2, unseen=0.3, leaving=0.05)
+    todo = [Job(f"{job.id}-0", job.demand, tuple(f"{job.id}-{i}" for i in range(1, 8))) for job in jobs(40)]
+    watcher = driven(pool, todo)
+    assert pool.ended == dict.fromkeys([run for job in todo for run in job.runs], 1)
+    died = [start.job for start, end, _ in watcher.told if start.job.beside and end is End.DIED]
+    alone = {start.job.id for start, end, _ in watcher.told if not start.job.beside and end is End.MADE}
+    assert died
+    assert alone == {run for job in died for run in job.runs}
+
+
+def test_the_runs_that_a_batch_has_left_are_made_alone():
+    (node,) = SimulatedPool(1).nodes()
+    (job,) = jobs(1)
+    scheduler = Scheduler.of([Job("a", job.demand, ("b", "c"))])
+    assert scheduler.queued == 3
+    (start,) = scheduler.starts([node], 0.0)
+    assert (start.job.runs, scheduler.queued) == (("a", "b", "c"), 0)
+    assert scheduler.heard("a", End.MADE, now=1.0, made={"b"}) is Verdict.APART
+    assert [start.job.runs for start in scheduler.starts([node._replace(cpus=2.0)], 1.0)] == [("a",), ("c",)]
+
+
 def test_workers_are_never_idle_while_runs_wait():
     pool = SimulatedPool(40)
     driven(pool, jobs(400))

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 from faults import timeless
+from held_runs import HOLD, LONG, write_held
 from helpers import experiment, oho_bench, run_one, write_config
 from processes import records_in, until
 
@@ -18,13 +19,11 @@ from bench.experiment.expansion import load_experiment
 from bench.records import Status, read_outcome, run_id
 from bench.records.checkpoints import CHECKPOINT
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 submitit = pytest.importorskip("submitit")
 
 from ray_nodes import holder_of  # noqa: E402
 from slurm_node import Slurm, is_installed  # noqa: E402
-
-LONG = "budget.steps=20000"  # some twenty seconds on an idle machine: there is a checkpoint every ten
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +60,7 @@ def the_spec(config, *overrides):
 
 
 def begun(run):
-    until(lambda: (run / CHECKPOINT).exists() and holder_of(run), seconds=150)
+    until(lambda: (run / CHECKPOINT).exists() and holder_of(run), seconds=300)
     return holder_of(run)
 
 
@@ -112,14 +111,25 @@ def at_once(monkeypatch):
     monkeypatch.setattr(queued, "GONE_SECONDS", 1.0)
 
 
+@pytest.fixture
+def held_here(tmp_path, monkeypatch):
+    """The file that holds the runs of processes which this one starts."""
+    monkeypatch.setenv(HOLD, str(tmp_path / "hold"))
+    return tmp_path / "hold"
+
+
+def held_experiment(folder):
+    return load_experiment(write_held(folder), overrides=[LONG])
+
+
 def test_submitit_runs_have_the_records_of_runs_made_here(at_once, tmp_path, as_undisturbed):
     small, out = experiment(tmp_path, "fixed", "adam"), tmp_path / "runs"
     assert launched(small, out, ProcessesHere()) == {Status.BUDGET_REACHED: 2}
     assert all(as_undisturbed(spec, out, resumptions=0) for spec in small.specs)
 
 
-def test_a_job_whose_time_is_over_continues_from_the_newest_checkpoint(at_once, tmp_path, as_undisturbed):
-    small, out, seen = experiment(tmp_path, "fixed", overrides=[LONG]), tmp_path / "runs", []
+def test_a_job_whose_time_is_over_continues_from_the_newest_checkpoint(at_once, held_here, tmp_path, as_undisturbed):
+    small, out, seen = held_experiment(tmp_path), tmp_path / "runs", []
     run = out / run_id(small.specs[0])
 
     def end_twice(queue):
@@ -129,21 +139,26 @@ def test_a_job_whose_time_is_over_continues_from_the_newest_checkpoint(at_once, 
             os.kill(process, signal.SIGUSR2)
             until(lambda: holder_of(run) != process)
             seen.append(len(records_in(run)))
+        if len(seen) == 2:
+            held_here.unlink(missing_ok=True)
 
+    held_here.touch()
     assert launched(small, out, ProcessesHere(end_twice)) == {Status.BUDGET_REACHED: 1}
     assert len(seen) == 2
     assert as_undisturbed(small.specs[0], out, resumptions=2)
 
 
-def test_a_job_that_is_killed_is_submitted_again(at_once, tmp_path, as_undisturbed, capsys):
-    small, out, killed = experiment(tmp_path, "fixed", overrides=[LONG]), tmp_path / "runs", []
+def test_a_job_that_is_killed_is_submitted_again(at_once, held_here, tmp_path, as_undisturbed, capsys):
+    small, out, killed = held_experiment(tmp_path), tmp_path / "runs", []
     run = out / run_id(small.specs[0])
 
     def kill_once(queue):
         if not killed and (run / CHECKPOINT).exists():
             killed.append(holder_of(run))
             os.kill(killed[0], signal.SIGKILL)
+            held_here.unlink()
 
+    held_here.touch()
     queue = ProcessesHere(kill_once)
     assert launched(small, out, queue) == {Status.BUDGET_REACHED: 1}
     assert len(queue.jobs) == 2
@@ -156,18 +171,19 @@ def test_runs_in_jobs_of_slurm(slurm, tmp_path, as_undisturbed):
     code, output, errors = slurm.run(config, "--out", out)
     assert code == 0, errors
     assert output == "1 run to do, 0 done already; budget to spend: 60 steps\n"
-    assert re.match(r"\[1/1\] [0-9a-f]{16} digits-mlp, Fixed, seed 0: on .+: budget reached, ", errors)
+    assert re.search(r"^\[1/1\] [0-9a-f]{16} digits-mlp, Fixed, seed 0: on .+: budget reached, ", errors, re.MULTILINE)
     assert as_undisturbed(the_spec(config), out, resumptions=0)
     assert oho_bench("status", out).stdout.startswith("small: 1 runs: 1 budget reached\n")
 
 
 def test_slurm_takes_a_run_up_again_after_its_time(slurm, tmp_path, as_undisturbed):
-    config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
-    process, spec = slurm.begin(config, "--set", LONG, "--out", out), the_spec(config, LONG)
-    begun(out / run_id(spec))
-    job = slurm.ask("squeue", "--noheader", "--format=%i").strip()
-    slurm.ask("scancel", "--signal=USR2", job)
-    until(lambda: "PENDING" in slurm.ask("squeue", "--noheader", "--format=%T"), seconds=60)
+    config, out = write_held(tmp_path), tmp_path / "runs"
+    with slurm.held():
+        process, spec = slurm.begin(config, "--set", LONG, "--out", out), the_spec(config, LONG)
+        begun(out / run_id(spec))
+        job = slurm.ask("squeue", "--noheader", "--format=%i").strip()
+        slurm.ask("scancel", "--signal=USR2", job)
+        until(lambda: "PENDING" in slurm.ask("squeue", "--noheader", "--format=%T"), seconds=300)
     assert read_outcome(out / run_id(spec)).status is Status.INTERRUPTED
     _, errors = process.communicate(timeout=400)  # Slurm lets a job wait two minutes before it begins again
     assert process.returncode == 0, errors
@@ -176,11 +192,12 @@ def test_slurm_takes_a_run_up_again_after_its_time(slurm, tmp_path, as_undisturb
 
 
 def test_a_stopped_command_leaves_its_jobs_to_the_next_one(slurm, tmp_path, as_undisturbed):
-    config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
-    process, spec = slurm.begin(config, "--set", LONG, "--out", out), the_spec(config, LONG)
-    begun(out / run_id(spec))
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    config, out = write_held(tmp_path), tmp_path / "runs"
+    with slurm.held():
+        process, spec = slurm.begin(config, "--set", LONG, "--out", out), the_spec(config, LONG)
+        begun(out / run_id(spec))
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     job = slurm.ask("squeue", "--noheader", "--format=%A").strip()
     assert f"oho-bench: jobs that stay in the queue: 1; `scancel {job}` ends them, with a checkpoint\n" in errors
@@ -191,11 +208,12 @@ def test_a_stopped_command_leaves_its_jobs_to_the_next_one(slurm, tmp_path, as_u
 
 
 def test_jobs_that_a_user_cancels_write_a_checkpoint(slurm, tmp_path, as_undisturbed):
-    config, out = write_config(tmp_path, "fixed"), tmp_path / "runs"
-    process, spec = slurm.begin(config, "--set", LONG, "--out", out), the_spec(config, LONG)
-    begun(out / run_id(spec))
-    slurm.ask("scancel", slurm.ask("squeue", "--noheader", "--format=%A").strip())
-    _, errors = process.communicate(timeout=120)
+    config, out = write_held(tmp_path), tmp_path / "runs"
+    with slurm.held():
+        process, spec = slurm.begin(config, "--set", LONG, "--out", out), the_spec(config, LONG)
+        begun(out / run_id(spec))
+        slurm.ask("scancel", slurm.ask("squeue", "--noheader", "--format=%A").strip())
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == 1, errors
     assert errors.splitlines()[-1] == "oho-bench: 1 run is left: jobs were cancelled; repeat the command to continue"
     assert read_outcome(out / run_id(spec)).status is Status.INTERRUPTED

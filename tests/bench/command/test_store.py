@@ -73,7 +73,7 @@ def test_a_run_of_a_worker_that_died_continues_from_its_checkpoint_in_the_store(
 
 def test_a_checkpoint_is_stored_after_the_records_before_it(url, tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
-    place, written = Scratch(Store(url), tmp_path, "run"), []
+    place, written = Scratch(Store(url), tmp_path, ["run"]), []
     place.begin()
     plain = place._store.write
     monkeypatch.setattr(place._store, "write", lambda name, content: (written.append(name), plain(name, content)))
@@ -91,7 +91,7 @@ def test_a_checkpoint_is_stored_after_the_records_before_it(url, tmp_path, monke
 
 
 def test_a_worker_whose_run_another_one_has_taken_over_stores_nothing(url, tmp_path):
-    first, second = (Scratch(Store(url), tmp_path / name, "run") for name in ("first", "second"))
+    first, second = (Scratch(Store(url), tmp_path / name, ["run"]) for name in ("first", "second"))
     first.begin()
     second.begin()
     (tmp_path / "first" / "run").mkdir(parents=True)

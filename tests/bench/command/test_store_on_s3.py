@@ -9,7 +9,8 @@ import urllib.request
 
 import pytest
 from faults import command, timeless
-from helpers import ROOT, experiment, run_one, write_config
+from held_runs import LONG, write_held
+from helpers import ROOT, experiment, run_one
 from processes import until
 from simulated_pool import NodesHere
 
@@ -22,13 +23,11 @@ from bench.experiment.yaml_file import ConfigError
 from bench.records import Status, StorageError, read_outcome, run_id
 from bench.records.checkpoints import CHECKPOINT
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.allow_hosts(["127.0.0.1"])]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.allow_hosts(["127.0.0.1"])]
 pytest.importorskip("moto")
 pytest.importorskip("s3fs")
 
 from ray_nodes import Cluster, free_ports, holder_of  # noqa: E402
-
-LONG = "budget.steps=20000"
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +57,7 @@ def bucket(server, monkeypatch):
         except OSError:
             return None
 
-    until(answers, seconds=60)
+    until(answers, seconds=300)
     name = f"bucket{os.urandom(4).hex()}"
     urllib.request.urlopen(urllib.request.Request(f"{server}/{name}", method="PUT"))
     return f"s3://{name}"
@@ -95,14 +94,15 @@ def test_a_bucket_that_is_not_there_is_one_line(bucket, tmp_path):
 
 def test_a_run_continues_on_another_node_from_its_checkpoint_on_s3(bucket, tmp_path):
     pytest.importorskip("ray")
-    config, out, url = write_config(tmp_path, "fixed"), tmp_path / "runs", f"{bucket}/quick"
+    config, out, url = write_held(tmp_path), tmp_path / "runs", f"{bucket}/quick"
     (spec,) = load_experiment(config, overrides=[LONG]).specs
     cluster = Cluster(tmp_path)
     try:
         cluster.start("second")
-        process = cluster.begin(config, "--set", LONG, "--out", out, "--storage", url)
-        until(lambda: Store(url).read(f"{run_id(spec)}/{CHECKPOINT}"), seconds=150)
-        os.kill(holder_of(run_id(spec)), signal.SIGKILL)
+        with cluster.held():
+            process = cluster.begin(config, "--set", LONG, "--out", out, "--storage", url)
+            until(lambda: Store(url).read(f"{run_id(spec)}/{CHECKPOINT}"), seconds=300)
+            os.kill(holder_of(run_id(spec)), signal.SIGKILL)
         _, errors = process.communicate(timeout=300)
     finally:
         cluster.close()
