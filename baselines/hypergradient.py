@@ -16,13 +16,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from baselines.optimizers import Closure
+from baselines.flat_model import FlatModel
+from baselines.optimizers import Closure, Stepper
 from bench.protocol import packed, unpacked
 
 MOMENTUM_START, MOMENTUM_LIMIT, MOMENTUM_RATE = 0.95, 0.9995, 1.0
@@ -35,46 +35,7 @@ SMALL = 1e-12
 """Added to denominators so that none is zero."""
 
 
-class _Place(NamedTuple):
-    """A point with its loss () without the penalty, its penalised loss `value` (), and the gradient (N,) of `value`."""
-
-    point: Tensor
-    loss: Tensor
-    value: Tensor
-    gradient: Tensor
-
-
-class _Flat:
-    """A model's trained parameters as one vector (N,), and the penalised loss as a function of it."""
-
-    def __init__(self, model: nn.Module, weight_decay: float):
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.weight_decay = weight_decay
-
-    def point(self) -> Tensor:
-        """Returns a copy of the model's current parameters (N,)."""
-        return _vector(self.parameters).detach()
-
-    def here(self, loss: Closure) -> _Place:
-        """Returns the loss and gradient at the model's current parameters."""
-        value, point = loss(), self.point()
-        gradient = _vector(torch.autograd.grad(value, self.parameters, materialize_grads=True))
-        penalty = 0.5 * self.weight_decay * (point @ point)
-        return _Place(point, value.detach(), value.detach() + penalty, gradient + self.weight_decay * point)
-
-    @torch.no_grad()
-    def move(self, point: Tensor) -> None:
-        """Copies a point (N,) into the model's parameters."""
-        parts = point.split([parameter.numel() for parameter in self.parameters])
-        for parameter, part in zip(self.parameters, parts, strict=True):
-            parameter.copy_(part.view_as(parameter))
-
-
-def _vector(tensors: Iterable[Tensor]) -> Tensor:
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
-
-
-class HypergradientDescent:
+class HypergradientDescent(Stepper):
     """SGD-HD: SGD whose learning rate grows by r g_t · g_{t-1} (Baydin et al., 2018, arXiv 1703.04782).
 
     The product g_t · g_{t-1} is −d f_t / d α_{t-1}.  The rule is the published additive one; a learning rate that would
@@ -82,7 +43,7 @@ class HypergradientDescent:
     """
 
     def __init__(self, model: nn.Module, *, lr: float, weight_decay: float, meta_rate: float):
-        self._flat, self._meta_rate = _Flat(model, weight_decay), meta_rate
+        self._flat, self._meta_rate = FlatModel(model, weight_decay), meta_rate
         start = self._flat.point()
         self._previous = torch.zeros_like(start)
         # float64, because float32 would round away increments far below the learning rate.
@@ -95,12 +56,6 @@ class HypergradientDescent:
         self._flat.move(place.point - self._lr * place.gradient)
         self._previous = place.gradient
         return place.loss
-
-    def training(self) -> None:
-        """Does nothing: the model always holds the trained parameters."""
-
-    def evaluation(self) -> None:
-        """Does nothing: the trained parameters are the ones evaluated."""
 
     def hyper(self) -> dict[str, float]:
         """Returns the current learning rate."""
@@ -158,7 +113,7 @@ class _AdaGrad:
         self.value, self._squares = unpacked(saved)
 
 
-class HeavyBallHypergradient:
+class HeavyBallHypergradient(Stepper):
     """HDM-HB: both P and β follow hypergradients normalised by |g|² (Chu, Gao, Ye, Udell, 2025, arXiv 2502.11229).
 
     Every step tries x⁺, updates P and β by AdaGrad from the gradient there, and moves only if f is lower at x⁺ than at x.
@@ -170,7 +125,7 @@ class HeavyBallHypergradient:
     """
 
     def __init__(self, model: nn.Module, *, lr: float, weight_decay: float, meta_rate: float, scaling: Scaling):
-        self._flat, self._diagonal = _Flat(model, weight_decay), scaling == "diagonal"
+        self._flat, self._diagonal = FlatModel(model, weight_decay), scaling == "diagonal"
         self._before = self._flat.point()
         scale = self._before.new_full(self._before.shape if self._diagonal else (), lr)
         self._scale = _AdaGrad(scale, rate=meta_rate)
@@ -192,12 +147,6 @@ class HeavyBallHypergradient:
         self._flat.move(torch.where(better, trial.point, place.point))
         self._before = place.point
         return place.loss
-
-    def training(self) -> None:
-        """Does nothing: the model always holds the trained parameters."""
-
-    def evaluation(self) -> None:
-        """Does nothing: the trained parameters are the ones evaluated."""
 
     def hyper(self) -> dict[str, float]:
         """Returns the mean of P as the learning rate, and the momentum."""
@@ -222,7 +171,7 @@ class HeavyBallHypergradient:
             adapted.restore(values)
 
 
-class UltimateStepper:
+class UltimateStepper(Stepper):
     """A stepper whose SGD or Adam is itself tuned by SGD (Chandra et al., 2022, arXiv 1909.13371).
 
     `wrapper` is a gdtuo.ModuleWrapper.  It replaces the model's parameters with the results of the update, through which
@@ -249,12 +198,6 @@ class UltimateStepper:
         self._before, self._assigned = [_noted(level) for level in self._levels()], None
         self._wrapper.step()
         return value.detach()
-
-    def training(self) -> None:
-        """Does nothing: the model always holds the trained parameters."""
-
-    def evaluation(self) -> None:
-        """Does nothing: the trained parameters are the ones evaluated."""
 
     def hyper(self) -> dict[str, float]:
         """Returns the learning rate and, for Adam, both decay factors, which the package's `clamp` maps into (0, 1)."""

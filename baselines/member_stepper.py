@@ -21,7 +21,7 @@ class StepperBatch(Protocol):
         ...
 
 
-class MemberStepper:
+class MemberStepper(Stepper):
     """Member `index` of a batch; `own` is the optimizer that it would have alone."""
 
     def __init__(self, own: Stepper, batch: StepperBatch, index: int):
@@ -30,12 +30,6 @@ class MemberStepper:
     def step(self, loss: Closure, lr: float | None) -> Tensor:
         """Is not called: the batch makes the updates of all its members."""
         raise NotImplementedError("a member of a batch makes no updates of its own")
-
-    def training(self) -> None:
-        """Does nothing: the model always holds the trained parameters."""
-
-    def evaluation(self) -> None:
-        """Does nothing: the trained parameters are the ones evaluated."""
 
     def hyper(self) -> dict[str, float]:
         """Returns the current values of what the member's own optimizer adapts."""

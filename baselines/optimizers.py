@@ -22,7 +22,11 @@ Closure = Callable[[], Tensor]
 
 
 class Stepper(Protocol):
-    """An optimizer over a model's parameters."""
+    """An optimizer over a model's parameters.
+
+    A class that inherits from this one trains the parameters that it returns, adapts none of its hyperparameters, and
+    overrides what is different.
+    """
 
     def step(self, loss: Closure, lr: float | None) -> Tensor:
         """Makes one update and returns the detached loss before it; `lr` is None if there is no rate to choose."""
@@ -30,15 +34,13 @@ class Stepper(Protocol):
 
     def training(self) -> None:
         """Prepares for updates: puts the parameters at which gradients are taken into the model."""
-        ...
 
     def evaluation(self) -> None:
         """Ends a series of updates: puts the parameters that the method returns into the model."""
-        ...
 
     def hyper(self) -> dict[str, float]:
         """Returns the current values of the hyperparameters that the optimizer adapts by itself."""
-        ...
+        return {}
 
     def assign(self, name: str, value: float) -> None:
         """Changes a hyperparameter from outside; ignores a name that the optimizer does not have."""
@@ -53,7 +55,7 @@ class Stepper(Protocol):
         ...
 
 
-class TorchStepper:
+class TorchStepper(Stepper):
     """A stepper for any torch.optim.Optimizer; it evaluates the parameters it trains."""
 
     def __init__(self, optimizer: torch.optim.Optimizer):
@@ -69,16 +71,6 @@ class TorchStepper:
         value.backward()
         self.optimizer.step()
         return value.detach()
-
-    def training(self) -> None:
-        """Does nothing: the model always holds the trained parameters."""
-
-    def evaluation(self) -> None:
-        """Does nothing: the trained parameters are the ones evaluated."""
-
-    def hyper(self) -> dict[str, float]:
-        """Returns nothing, since these optimizers adapt no hyperparameter."""
-        return {}
 
     def assign(self, name: str, value: float) -> None:
         """Sets the value in every parameter group that has the hyperparameter."""

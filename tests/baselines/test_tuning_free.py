@@ -22,10 +22,15 @@ SPACE = Space(
         "weight_decay": Dimension(low=1e-6, high=1e-4, log=True),
     },
 )
-NAMES = [name for name in METHODS if METHODS[name].family in ("tuning-free", "one-step")]
+NAMES = [name for name in METHODS if METHODS[name].family in ("tuning-free", "one-step")] + ["muon", "soap"]
 PACKAGED = sorted(name for name in NAMES if METHODS[name].package)
 STARTS = {
     "prodigy": {},
+    "d-adaptation": {},
+    "dowg": {},
+    "muon": {"lr": 0.005},
+    "soap": {"lr": 0.005},
+    "meta-optimize": {"lr": 0.003},
     "schedule-free-sgd": {"lr": 2.0},
     "schedule-free-adamw": {"lr": 0.01},
     "dog": {},
@@ -209,7 +214,7 @@ def test_a_missing_package_is_said_before_anything_runs(name, task, monkeypatch)
 
 
 def test_other_methods_need_no_package():
-    assert [METHODS[name].package for name in ("hdm", "hypergradient-descent", "fixed")] == [None] * 3
+    assert [METHODS[name].package for name in ("hdm", "meta-optimize", "dowg", "muon", "fixed")] == [None] * 5
 
 
 @pytest.mark.parametrize(("name", "times"), [("prodigy", 1e3), ("mechanic", 1)])

@@ -1,0 +1,51 @@
+"""A model's trained parameters as one vector (N,), for optimizers whose formulas are about vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from baselines.optimizers import Closure
+
+
+class Place(NamedTuple):
+    """A point with its loss () without the penalty, its penalised loss `value` (), and the gradient (N,) of `value`."""
+
+    point: Tensor
+    loss: Tensor
+    value: Tensor
+    gradient: Tensor
+
+
+class FlatModel:
+    """A model's trained parameters as one vector (N,), and the penalised loss as a function of it."""
+
+    def __init__(self, model: nn.Module, weight_decay: float):
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.weight_decay = weight_decay
+
+    def point(self) -> Tensor:
+        """Returns a copy of the model's current parameters (N,)."""
+        return vector(self.parameters).detach()
+
+    def here(self, loss: Closure) -> Place:
+        """Returns the loss and gradient at the model's current parameters."""
+        value, point = loss(), self.point()
+        gradient = vector(torch.autograd.grad(value, self.parameters, materialize_grads=True))
+        penalty = 0.5 * self.weight_decay * (point @ point)
+        return Place(point, value.detach(), value.detach() + penalty, gradient + self.weight_decay * point)
+
+    @torch.no_grad()
+    def move(self, point: Tensor) -> None:
+        """Copies a point (N,) into the model's parameters."""
+        parts = point.split([parameter.numel() for parameter in self.parameters])
+        for parameter, part in zip(self.parameters, parts, strict=True):
+            parameter.copy_(part.view_as(parameter))
+
+
+def vector(tensors: Iterable[Tensor]) -> Tensor:
+    """Returns tensors concatenated (N,)."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])

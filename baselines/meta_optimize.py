@@ -1,0 +1,88 @@
+"""MetaOptimize: AdamW whose learning rate Lion tunes along a discounted trace of its updates.
+
+After Sharifnassab, Salehkaleybar and Sutton (2025, arXiv 2402.02342), in the form "AdamW, Lion, Hessian-free, scalar" that
+their code calls `MetaOptimize_AdamW_Lion_hg`.
+
+    symbol  name           shape  equation
+    x       point          (N,)   all trained parameters, concatenated
+    g       gradient       (N,)   of the loss of the current batch
+    m, s    moments        (N,)   Adam's averages of g and of g², both with their bias corrected
+    β       log rate       ()     the learning rate is α = exp β
+    κ       weight decay   ()     decoupled
+    γ       discount       ()
+    h       trace          (N,)   −dx/dβ: h ← γ (1 − α κ) h + α g / (√s + ε), the curvature left out
+    M       meta-momentum  ()     Lion's average of the hypergradient h · g, which is −df/dβ
+    r       meta-rate      ()     β ← β + r sign(c M + (1 − c) h · g)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from baselines.flat_model import FlatModel
+from baselines.optimizers import Closure, Stepper
+from bench.protocol import packed, unpacked
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+"""Those of AdamW below."""
+META_BETA, META_MIX = 0.99, 0.9
+"""Lion's decay of M, and c: its share in a step."""
+TENSORS = ("_mean", "_square", "_trace", "_log_lr", "_meta_momentum")
+
+
+class MetaOptimize(Stepper):
+    """AdamW with one learning rate, which changes by the factor exp(±meta_rate) in each step."""
+
+    def __init__(self, model: nn.Module, *, lr: float, weight_decay: float, meta_rate: float, discount: float):
+        self._flat, self._weight_decay = FlatModel(model, 0.0), weight_decay
+        self._meta_rate, self._discount = meta_rate, discount
+        point = self._flat.point()
+        self._mean, self._square, self._trace = (torch.zeros_like(point) for _ in range(3))
+        # float64, because float32 would round away part of a step.
+        self._log_lr = point.new_tensor(math.log(lr), dtype=torch.float64)
+        self._meta_momentum = point.new_zeros(())
+        self._steps = 0
+
+    def step(self, loss: Closure, lr: float | None) -> Tensor:
+        """Updates the parameters, then the learning rate; `lr` is ignored because the rate is adapted."""
+        point, value, _, gradient = self._flat.here(loss)
+        self._steps += 1
+        first, second = ((1 - beta) / (1 - beta**self._steps) for beta in BETAS)
+        self._mean.mul_(1 - first).add_(gradient, alpha=first)
+        self._square.mul_(1 - second).addcmul_(gradient, gradient, value=second)
+        root = self._square.sqrt().add_(EPSILON)
+        rate = self._log_lr.exp().to(point.dtype)
+        kept = 1 - rate * self._weight_decay
+        self._flat.move(kept * point - rate * (self._mean / root))
+        hypergradient = self._trace @ gradient
+        self._trace = self._discount * kept * self._trace + rate * (gradient / root)
+        self._meta_momentum = META_BETA * self._meta_momentum + (1 - META_BETA) * hypergradient
+        step = META_MIX * self._meta_momentum + (1 - META_MIX) * hypergradient
+        self._log_lr = self._log_lr + self._meta_rate * step.sign()
+        return value
+
+    def hyper(self) -> dict[str, float]:
+        """Returns the current learning rate."""
+        return {"lr": float(self._log_lr.exp())}
+
+    def assign(self, name: str, value: float) -> None:
+        """Sets the learning rate, which is adapted from there on, or the weight decay."""
+        if name == "lr":
+            self._log_lr = torch.full_like(self._log_lr, math.log(value))
+        else:
+            self._weight_decay = value
+
+    def saved(self) -> dict[str, Any]:
+        """Returns moments, trace, the logarithm of the learning rate, meta-momentum, steps and the weight decay."""
+        tensors = {name: getattr(self, name) for name in TENSORS}
+        return packed({**tensors, "steps": self._steps, "weight_decay": self._weight_decay})
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Restores what `saved` returned."""
+        for name in TENSORS:
+            setattr(self, name, unpacked(saved[name]))
+        self._steps, self._weight_decay = saved["steps"], saved["weight_decay"]
