@@ -63,6 +63,11 @@ class SearchState(State):
         """Returns the trial in progress."""
         return [self.inner]
 
+    @property
+    def random_starts(self) -> int:
+        """Returns those of the searcher."""
+        return self.searcher.STARTS
+
     def saved(self) -> dict[str, Any]:
         """Returns the saved fields together with the trial in progress."""
         return {**super().saved(), "inner": self.inner.saved()}

@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from bench.protocol import Dimension, Space, Trial, draw, stream_seed
 
@@ -21,12 +21,15 @@ Point = dict[str, float]
 class Searcher(Protocol):
     """A source of points of a space."""
 
+    STARTS: ClassVar[int] = 0
+    """How many points are drawn at random before a model of the earlier trials proposes any; 0 where there is no model."""
+
     def propose(self, trials: Sequence[Trial]) -> Point:
         """Returns the next point to try, with one value per name; `trials[i].hyper` is proposal i."""
         ...
 
 
-class RandomSearcher:
+class RandomSearcher(Searcher):
     """A searcher that draws independently from the space's laws (Bergstra and Bengio, 2012)."""
 
     def __init__(self, space: Space, names: Sequence[str], seed: int):
@@ -37,7 +40,7 @@ class RandomSearcher:
         return self._draw(len(trials))
 
 
-class SobolSearcher:
+class SobolSearcher(Searcher):
     """A searcher that follows draw 0 with a scrambled Sobol sequence (Owen, 1998) in the quantiles of the space's laws."""
 
     def __init__(self, space: Space, names: Sequence[str], seed: int):
@@ -58,7 +61,7 @@ class SobolSearcher:
         return _quantiles(self._laws, fractions)
 
 
-class GaussianProcessSearcher:
+class GaussianProcessSearcher(Searcher):
     """scikit-optimize's Gaussian process with expected improvement and five random starts: the published baseline.
 
     Every setting that is not named here is as in `gp_minimize`.
@@ -98,7 +101,7 @@ class GaussianProcessSearcher:
         return self._draw(0) | _point(self._varied, dict(zip(self._varied, proposed, strict=True)))
 
 
-class OptunaSearcher:
+class OptunaSearcher(Searcher):
     """An Optuna sampler with its own defaults, except that its ten random starts are draws of the seed.
 
     `sampler` is TPESampler or GPSampler.  The first also models pruned trials, by where their curves end; the second leaves
@@ -140,7 +143,7 @@ class OptunaSearcher:
             return _point(self._laws, study.ask(self._distributions).params)
 
 
-class CmaEsSearcher:
+class CmaEsSearcher(Searcher):
     """Covariance matrix adaptation (Hansen, 2016) in the quantiles of the space's laws, started in the middle of the cube.
 
     Proposal 0, which is draw 0, belongs to no generation.  A strategy that has converged is followed by a new one.

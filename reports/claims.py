@@ -52,7 +52,8 @@ CLAIMS: Mapping[str, Sequence[Claim]] = {
     "performance": (
         Claim(
             "Random search and Bayesian optimization need longer than one Global OHO run to be as good.",
-            "For each search over the paper's trainings, the interval of the time to Global OHO's loss lies above its own.",
+            "For each search over the paper's trainings, the interval of the time to Global OHO's loss lies above its own, "
+            "and none made too few trials to be more than random search.",
         ),
     ),
     "convergence": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from reports import published
 from reports.clocks import mixed_experiments, unlike_devices
 from reports.comparisons import compare, to_separate
 from reports.estimates import NONE_TRAINED
+from reports.final_values import final_values, in_words
 from reports.front import HEADER, counted, decided_claims, tables_of
 from reports.registry import FIGURES
 from reports.section import Section
@@ -88,6 +90,7 @@ def _content(tables: Tables, sections: list[Section]) -> dict[str, Any]:
         "standing_header": HEADER,
         "sections": [_section(index, section) for index, section in enumerate(sections)],
         "results": [_group_table(experiment, group) for experiment, group in spared.groupby("experiment", sort=True)],
+        "ends": [*_ends(tables, spared)],
         "comparisons": [_comparison(name, group) for name, group in _asked(tables, spared)],
         "ledger": _ledger(spared),
         "ledger_marked": _marked(spared),
@@ -155,6 +158,14 @@ def _group_table(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
         "losses": f"Losses are {units.loss} in {units.loss_unit}{errors}.",
         "untrained": _untrained(group), "marked": _marked(group),
     }  # fmt: skip
+
+
+def _ends(tables: Tables, runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yields the table of final values of each experiment that compares methods."""
+    comparing = {manifest.experiment for manifest in tables.manifests if set(manifest.figures) & COMPARED_IN}
+    for experiment, group in runs.groupby("experiment", sort=True):
+        if experiment in comparing and len(values := final_values(tables, group)):
+            yield {"experiment": experiment, "rows": [in_words(row) for row in values.to_dict("records")]}
 
 
 def _interval(estimate: Estimate, count: int) -> str:

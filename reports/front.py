@@ -13,12 +13,15 @@ from reports.section import Section
 from reports.standings import Place, Standing, standings
 from reports.statistics import FEWEST_WITH_INTERVAL
 from reports.tables import Tables
+from reports.untested import TIMES
 from reports.words import listed, loss_text
 
 HEADER = ["Budget", "Task", "Best method", "Test loss", "Error", "Seeds won", "OHO gets"]
 UNITS = {"seconds": "s"}
 REPLAYED = "‡"
 """The mark of budgets at which methods are read off runs of a larger one."""
+UNTESTED = "§"
+"""The mark of budgets at which a search is not tested."""
 
 
 class Table(NamedTuple):
@@ -58,11 +61,15 @@ def _table(title: str, rows: Sequence[Standing], note: str) -> list[Table]:
     ]
     if any(row.replayed for row in rows):
         notes.append(f"{REPLAYED}: read off runs of a larger budget, without schedules that span it.")
+    if untested := sorted({label for row in rows for label in row.untested}):
+        told = f"fewer trials than {TIMES} times the random ones that they start with, so that they are not tested"
+        notes.append(f"{UNTESTED}: without searches that had made {told}: {listed(untested)}.")
     return [Table(title, [_row(row) for row in rows], " ".join([*notes, note]).strip())]
 
 
 def _row(row: Standing) -> list[str]:
-    budget = f"{row.budget:g} {UNITS.get(row.unit, unit_name(row.unit))}{f' {REPLAYED}' if row.replayed else ''}"
+    marks = "".join(f" {mark}" for mark, is_set in ((REPLAYED, row.replayed), (UNTESTED, row.untested)) if is_set)
+    budget = f"{row.budget:g} {UNITS.get(row.unit, unit_name(row.unit))}{marks}"
     if row.is_void:
         return [budget, row.task, "not valid", *["—"] * 4]
     if row.best is None:

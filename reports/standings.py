@@ -19,6 +19,7 @@ from reports.selection import MEASURED, ONLINE, void
 from reports.statistics import Estimate, median_of
 from reports.tables import Tables
 from reports.units import Units
+from reports.untested import too_few_trials
 
 SAME = ["unit", "task", "data", "task_id", "space"]
 """What runs have in common that are compared; their budgets may differ."""
@@ -56,11 +57,20 @@ class Standing(NamedTuple):
     """On how many of the best method's seeds no other method is as low."""
     ours: Place | None
     is_void: bool
+    untested: tuple[str, ...] = ()
+    """Searches that have no place, as their model of the space had too few trials by then (`reports.untested`)."""
 
     @property
     def is_timed(self) -> bool:
         """Whether methods are given equal time, and not an equal number of steps."""
         return self.unit not in STEPS
+
+
+class Records(NamedTuple):
+    """Selected models, and trials that have ended, by run."""
+
+    incumbents: Mapping[str, pd.DataFrame]
+    trials: Mapping[str, pd.DataFrame]
 
 
 def under_test(runs: pd.DataFrame) -> str:
@@ -76,14 +86,14 @@ def standings(tables: Tables) -> list[Standing]:
     runs = tables.runs[tables.runs["status"].isin(MEASURED) & (tables.runs["shock"] == "")]
     runs = runs[runs["experiment"].isin(_comparing(tables, runs))]
     is_void = {name: bool(void(own)) for name, own in runs.groupby("experiment")}
-    incumbents = dict(iter(tables.incumbents.groupby("run")))
+    records = Records(*(dict(iter(table.groupby("run"))) for table in (tables.incumbents, tables.trials)))
     titles = _titles(runs)
     found = []
     for key, group in runs.groupby(SAME, sort=True, dropna=False):
         valid = group[~group["experiment"].map(is_void)].drop_duplicates("run")
         if unlike_devices(valid):  # seconds of one are not those of another
             valid = valid[:0]
-        found += [_standing(titles[key[3]], budget, group, valid, incumbents) for budget in _budgets(group)]
+        found += [_standing(titles[key[3]], budget, group, valid, records) for budget in _budgets(group)]
     return sorted(found, key=lambda row: (not row.is_timed, row.task, row.unit, row.budget))
 
 
@@ -120,16 +130,17 @@ def _budgets(runs: pd.DataFrame) -> list[float]:
     return sorted(given | {float(f"{part * max(given):.3g}") for part in parts})
 
 
-def _standing(
-    task: str, budget: float, group: pd.DataFrame, runs: pd.DataFrame, incumbents: Mapping[str, pd.DataFrame]
-) -> Standing:
+def _standing(task: str, budget: float, group: pd.DataFrame, runs: pd.DataFrame, records: Records) -> Standing:
     units = group["units"].iloc[0]
     empty = Standing(task, group["unit"].iloc[0], budget, units, 0, 0, None, 0, None, runs.empty)
-    table = _at(budget, runs, incumbents)
+    table = _at(budget, runs, records)
     if table.empty:
         return empty
     counts = table.groupby("label")["seed"].nunique()
     table = table[table["label"].isin(counts.index[counts >= FEWEST_SEEDS * counts.max()])]
+    untested = [label for label, own in table.groupby("label") if own["is_untested"].mean() > 0.5]
+    table = table[~table["label"].isin(untested)]
+    empty = empty._replace(untested=tuple(untested))
     places = _places(table)
     methods = table.groupby("label")["is_replayed"].any()
     known = empty._replace(methods=len(methods), replayed=int(methods.sum()))
@@ -142,7 +153,7 @@ def _standing(
     return known._replace(best=best, won=int(won.sum()), ours=places.get(under_test(runs[runs["label"].isin(places)])))
 
 
-def _at(budget: float, runs: pd.DataFrame, incumbents: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def _at(budget: float, runs: pd.DataFrame, records: Records) -> pd.DataFrame:
     """Returns a row for each method and seed: what it returns at this budget.
 
     Where no method under test, or no other, was given this budget, runs of the largest one tell what theirs are.
@@ -157,19 +168,27 @@ def _at(budget: float, runs: pd.DataFrame, incumbents: Mapping[str, pd.DataFrame
         if key in rows or (is_replayed and run.spans_budget):
             continue
         step, loss, error = run.selected_step, run.incumbent_test_loss, run.incumbent_test_error
+        trials = run.trials
         if is_replayed:
-            step, loss, error = _selected(incumbents.get(run.run), budget)
+            step, loss, error = _selected(_within(records.incumbents.get(run.run), budget))
+            trials = len(_within(records.trials.get(run.run), budget))
         rows[key] = {
             "label": run.label, "seed": run.seed, "place": run.place, "loss": np.inf if pd.isna(loss) else float(loss),
             "error": error, "is_untrained": step == 0 or pd.isna(loss), "is_replayed": is_replayed,
+            "trials": trials, "random_starts": run.random_starts,
         }  # fmt: skip
-    return pd.DataFrame(list(rows.values()))
+    table = pd.DataFrame(list(rows.values()))
+    return table if table.empty else table.assign(is_untested=too_few_trials(table["trials"], table["random_starts"]))
 
 
-def _selected(incumbents: pd.DataFrame | None, budget: float) -> tuple[float, float, float]:
-    """Returns step, test loss and metric of the last model selected within a budget; NaN where there is none."""
-    within = None if incumbents is None else incumbents[incumbents["used"] <= budget * (1 + 1e-9)]
-    if within is None or within.empty:
+def _within(records: pd.DataFrame | None, budget: float) -> pd.DataFrame:
+    """Returns a run's records made within a budget."""
+    return pd.DataFrame() if records is None else records[records["used"] <= budget * (1 + 1e-9)]
+
+
+def _selected(within: pd.DataFrame) -> tuple[float, float, float]:
+    """Returns step, test loss and metric of the last of these selected models; NaN where there is none."""
+    if within.empty:
         return np.nan, np.nan, np.nan
     last = within.iloc[-1]
     return last["step"], last["test_loss"], last["test_error"]

@@ -140,6 +140,11 @@ class State:
         return False
 
     @property
+    def random_starts(self) -> int:
+        """Returns how many trials are drawn at random before the results of earlier ones count; 0 if none is or all are."""
+        return 0
+
+    @property
     def is_open(self) -> bool:
         """Returns whether the current trial is still in progress, that is not among the ended ones."""
         return len(self.trials) == self.trial

@@ -76,6 +76,7 @@ def results(folder: str | Path, *, records: bool = False) -> pd.DataFrame:
         node, device_name, driver       the machine, its device and the device's driver, if it has one
         calibration_seconds     the time of a fixed piece of work when the device was quickest, before or after the run
         steps, trials           parameter updates, and trials begun
+        random_starts           of a search with a model of the space: the trials that it draws before it has one; else 0
         counted_seconds, wall_seconds, seconds_ACCOUNT     times, in all and by account of the ledger
         shared_by               the number of runs that were trained as one batch, whose common times these are; mostly 1
         test_loss, test_error   of the last model
@@ -283,6 +284,7 @@ def _outcome_columns(outcome: Outcome, incumbents: Sequence[Mapping[str, Any]]) 
         "calibration_seconds": _number(calibration(outcome.conditions)),
         "steps": outcome.steps,
         "trials": outcome.trials,
+        "random_starts": outcome.random_starts,
         "counted_seconds": outcome.counted_seconds,
         "wall_seconds": outcome.wall_seconds,
         **{name: _number(final.get(name)) for name in FINAL},

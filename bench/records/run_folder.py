@@ -61,7 +61,7 @@ class Outcome:
     depends on the budget, so that no smaller one can be read off the records.  `plain_step` is set where the budget is
     in plain steps: the `seconds` of one on the run's device, with their spread (see `bench.run.plain_steps`).  `shared_by`
     is the number of runs that were trained as one batch, if not 1: then the seconds are those of all of them, and are
-    nobody's own.
+    nobody's own.  `random_starts` is the number of trials that a search with a model of the space draws before it has one.
     """
 
     status: Status
@@ -80,6 +80,7 @@ class Outcome:
     spans_budget: bool = False
     plain_step: Mapping[str, float] | None = None
     shared_by: int = 1
+    random_starts: int = 0
     record_bytes: int | None = None
     protocol: int = PROTOCOL
     schema: int = SCHEMA
@@ -308,7 +309,10 @@ def read_outcome(folder: Path) -> Outcome | None:
         raise RecordError(
             f"{path}:1:1: has schema {content.get('schema')!r}, but this version reads {versions}; use another folder"
         )
-    content = {"disturbed_because": content.get("invalid_because"), "earlier": [], "shared_by": 1, **content}
+    of_older = {
+        "disturbed_because": content.get("invalid_because"), "earlier": [], "shared_by": 1, "random_starts": 0,
+    }  # fmt: skip
+    content = of_older | content
     check(path, content, OUTCOME, remedy)
     try:
         content.pop("valid", None)

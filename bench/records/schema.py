@@ -226,6 +226,7 @@ OUTCOME: Shape = {
     "earlier": (_are_processes, "a list of mappings with `environment`, `conditions` and `disturbed_because`"),
     "spans_budget": (lambda value: isinstance(value, bool), "true or false"), "protocol": (_is_count, "a whole number"),
     "shared_by": (lambda value: _is_count(value) and value > 0, "a whole number of at least 1"),
+    "random_starts": (_is_count, "a whole number of at least 0"),
     "record_bytes": (lambda value: value is None or _is_count(value), "a whole number of at least 0, or null"),
     "plain_step": (_is_plain_step, "numbers by name, of which `seconds` is above 0, or null"),
 }  # fmt: skip

@@ -203,5 +203,6 @@ def outcome_of(
         earlier=earlier,
         shared_by=loop.shared_by if loop else 1,
         spans_budget=state.spans_budget if state else False,
+        random_starts=state.random_starts if state else 0,
         plain_step=plain,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -60,10 +61,21 @@ def estimate(tables: Tables) -> Estimates:
     if paths.empty or swept.empty:
         raise NoData("This figure needs OHO from given starts and OHO at several meta-rates, so it is not drawn.")
     require_finite(swept["test_loss"])
+    swept = swept.assign(method=swept["method"].map(_called(swept)))
     rates = summarise(swept, ["method", "meta_rate"])
     recorded = tables.evaluations[["run", "epoch", "test_loss"]].merge(swept[["run", "method", "meta_rate"]], on="run")
     losses = median_curves(recorded, ["method", "meta_rate"], "test_loss")
     return Estimates(paths, losses, rates, about(runs))
+
+
+def _called(runs: pd.DataFrame) -> dict[str, str]:
+    """Returns what each method is called: the parts, between commas, with which all its labels begin."""
+    called = {}
+    for name, labels in runs.groupby("method")["method_label"].unique().items():
+        parts = zip(*(label.split(", ") for label in labels), strict=False)
+        common = [part[0] for part in takewhile(lambda part: len(set(part)) == 1, parts)]
+        called[str(name)] = ", ".join(common) or str(name)
+    return called
 
 
 def _paths(runs: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFrame:

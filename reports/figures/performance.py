@@ -11,14 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import published, style
-from reports.claims import Measured, Verdict, below
+from reports.claims import Measured, Outcome, Verdict, below, not_tested
 from reports.estimates import About, about, untrained_sentences
+from reports.final_values import final_values, outside_sentence
 from reports.looks import look
 from reports.plain_steps import second_axis, seconds_per_step
 from reports.selection import NoData, comparable, option, require_own_seconds, untrained
 from reports.statistics import at_most_from, median_of
 from reports.strips import write_beside
 from reports.tables import Tables
+from reports.untested import RULE, untested_labels
 from reports.words import listed, loss_text, plural, spread
 
 QUESTION = (
@@ -30,7 +32,8 @@ METHOD = (
     "budget, of an even number of runs the upper middle one: A, of Global OHO; B, of the textbook training that has the "
     "lowest, with nothing drawn or searched for. A method reaches it when its selected model is at or below it for good; a "
     "run that never is counts as infinite, a miss. The test split has no part in it. Trials are trainings begun: of a "
-    "population, members. The paper's numbers are of test losses on its own data, network and hardware."
+    f"population, members. A search with a model of the space that made {RULE} shows what random search does, and is not "
+    "tested. The paper's numbers are of test losses on its own data, network and hardware."
 )
 REFERENCE = "oho-global"
 """The one method that this figure is about."""
@@ -55,6 +58,8 @@ class Estimates:
     summary: pd.DataFrame
     targets: dict[str, Target]
     about: About
+    ends: str = ""
+    """Who ends outside of the space that searches draw from."""
     seconds_per_step: float | None = None
     """Counted seconds of a plain step, where the budget is in such steps: `seconds` are then those of that many steps."""
 
@@ -95,7 +100,8 @@ def estimate(tables: Tables) -> Estimates:
     groups = data.groupby(["label", "target"], sort=False)
     summary = pd.DataFrame([_summary_row(label, target, group) for (label, target), group in groups])
     summary = summary.merge(_groups(tables, runs), on="label").sort_values("place", kind="stable", ignore_index=True)
-    return Estimates(data, summary, targets, about(runs), per_step)
+    ends = outside_sentence(final_values(tables, runs))
+    return Estimates(data, summary, targets, about(runs), ends, per_step)
 
 
 def _textbook(runs: pd.DataFrame) -> dict[str, Target]:
@@ -123,6 +129,7 @@ def _groups(tables: Tables, runs: pd.DataFrame) -> pd.DataFrame:
         "published_trials": [trials for trials, _ in values], "published_hours": [hours for _, hours in values],
         "is_papers_search": [published.has_search(options) for options in first["options"]],
         "untrained": first["label"].map({label: untrained(own) for label, own in runs.groupby("label")}),
+        "untested": first["label"].isin(untested_labels(runs)),
     })  # fmt: skip
 
 
@@ -190,19 +197,23 @@ def _lines(summary: pd.DataFrame) -> list[str | dict[str, Any]]:
     groups = dict.fromkeys(summary.loc[~is_reference, "group"])
     for title in sorted(groups, key=lambda title: title == OTHERS):
         own = summary[(summary["group"] == title) & ~is_reference]
-        lines += [title, *own.sort_values(["seconds", "misses", "label"]).to_dict("records")]
+        lines += [title, *own.sort_values(["untested", "seconds", "misses", "label"]).to_dict("records")]
     return lines
 
 
 def _draw_dots(axes: Axes, lines: list[str | dict[str, Any]]) -> None:
     """Draws medians with their intervals on a logarithmic axis; what is infinite stands at its right edge."""
     rows = {place: line for place, line in enumerate(lines) if not isinstance(line, str)}
-    ends = np.array([[row["seconds"], row["seconds_low"], row["seconds_high"]] for row in rows.values()], dtype=float)
+    tested = [row for row in rows.values() if not row["untested"]]
+    ends = np.array([[row["seconds"], row["seconds_low"], row["seconds_high"]] for row in tested], dtype=float)
     finite = ends[np.isfinite(ends) & (ends > 0)]
     low, high = (finite.min(), finite.max()) if len(finite) else (0.1, 1.0)
     edge = 1.6 * high
     axes.set_xlim(0.7 * low, edge)
     for place, row in rows.items():
+        if row["untested"]:
+            write_beside(axes, place, "", "not tested", va="center", fontsize=6.5)
+            continue
         colour, marker, *_ = look(row["method_label"])
         is_missed = np.isinf(row["seconds"])
         if np.isfinite(row["seconds_low"]):
@@ -235,7 +246,9 @@ def caption(estimates: Estimates) -> str:
 def findings(estimates: Estimates) -> list[str]:
     """Compares the quickest other method with Global OHO, counts misses, and says who is as good as textbook training."""
     summary, target = estimates.of(OWN), loss_text(estimates.targets[OWN].loss)
-    others = summary[summary["method"] != REFERENCE].sort_values(["seconds", "label"])
+    others = summary[(summary["method"] != REFERENCE) & ~summary["untested"]].sort_values(["seconds", "label"])
+    if others.empty:
+        return _untested(summary)
     own = summary[summary["method"] == REFERENCE].iloc[0]
     missed = others[np.isinf(others["seconds"])]
     best = others.iloc[0]
@@ -253,8 +266,15 @@ def findings(estimates: Estimates) -> list[str]:
     if len(missed):
         sentences.append(f"{len(missed)} of {len(others)} other methods miss it in more than half of their runs.")
     return [
-        *sentences, *_beside_textbook(estimates), *untrained_sentences(list(summary.loc[summary["untrained"], "label"])),
+        *sentences, *_untested(summary), *_beside_textbook(estimates),
+        *untrained_sentences(list(summary.loc[summary["untrained"], "label"])), *filter(None, [estimates.ends]),
     ]  # fmt: skip
+
+
+def _untested(summary: pd.DataFrame) -> list[str]:
+    """Names searches of which nothing can be said."""
+    labels = list(summary.loc[summary["untested"], "label"])
+    return [f"Not tested, as they made {RULE}: {listed(labels)}."] if labels else []
 
 
 def _beside_textbook(estimates: Estimates) -> list[str]:
@@ -263,7 +283,8 @@ def _beside_textbook(estimates: Estimates) -> list[str]:
         return ["No training with nothing drawn or searched for was run beside them."]
     target, rows = estimates.targets[TEXTBOOK], estimates.of(TEXTBOOK)
     own = rows.loc[rows["label"] == target.label, "seconds"].iloc[0]
-    sooner = rows[(rows["seconds"] < own) & (rows["label"] != target.label)].sort_values(["seconds", "label"])
+    others = rows[(rows["label"] != target.label) & ~rows["untested"]]
+    sooner = others[others["seconds"] < own].sort_values(["seconds", "label"])
     what = f"{target.label}, the best textbook training, which ends at {loss_text(target.loss)} ({own:.3g} counted seconds)"
     if sooner.empty:
         return [f"No method is sooner as good as {what}."]
@@ -282,6 +303,7 @@ def published_rows(estimates: Estimates) -> list[list[str]]:
     rows = [["Method", *columns.values(), *more, *paper.values()]]
     for row in summary.to_dict("records"):
         ours = [_number(row[name]) for name in columns] + [_number(textbook[row["label"]]) for _ in more]
+        ours = ["not tested"] * len(ours) if row["untested"] else ours
         theirs = [f"{row[name]:g}" if np.isfinite(row[name]) else "—" for name in paper]
         rows.append([row["label"], *ours, *theirs])
     return rows
@@ -296,6 +318,10 @@ def verdicts(estimates: Estimates) -> list[Verdict]:
     summary = estimates.of(OWN)
     own = summary[summary["method"] == REFERENCE].iloc[0]
     searches = summary[summary["is_papers_search"]]
-    theirs = [Measured.of(row["label"], row, "seconds", "seconds_") for _, row in searches.iterrows()]
+    tested, untested = searches[~searches["untested"]], searches.loc[searches["untested"], "label"]
+    theirs = [Measured.of(row["label"], row, "seconds", "seconds_") for _, row in tested.iterrows()]
     ours = Measured.of(own["label"], own, "seconds", "seconds_")
-    return [below(ours, theirs, missing="no search over a training of the paper's was")]
+    verdict = below(ours, theirs, missing="no search over a training of the paper's, with enough trials, was")
+    if verdict.outcome is Outcome.REPRODUCED and len(untested):
+        return [not_tested(f"{listed(list(untested))} made {RULE}")]
+    return [verdict]

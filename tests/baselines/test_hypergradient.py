@@ -6,6 +6,7 @@ from quadratics import DECAY, SIZE, Point, close, gradient_at, loss_at, penalise
 
 from baselines.hypergradient import HeavyBallHypergradient, HypergradientDescent, feedback
 
+
 @pytest.fixture
 def start():
     return torch.randn(SIZE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -148,6 +148,27 @@ def test_verdict_of_performance(tmp_path):
     assert outcomes(performance, read_tables(tmp_path / "quick")) == [NOT_REPRODUCED]
 
 
+def test_a_search_whose_model_had_too_few_trials_is_not_tested(tmp_path):
+    """Three times five random ones make fifteen; the search that was cut before has no place, and leaves its claim open."""
+    for trials in (14, 15):
+        root = tmp_path / str(trials)
+        ids = write_folder(root, {("oho-global", None): [[0.1]] * 6})
+        search = {("bayesian-search", "fixed"): [[0.9, 0.8, 0.09]] * 6}
+        ids += write_folder(root, search, trials=trials, random_starts=5)
+        write_manifest(root, Manifest("both", ("performance",), {}, tuple(ids)))
+    few, enough = (read_tables(tmp_path / str(trials)) for trials in (14, 15))
+    assert outcomes(performance, few) == [NOT_TESTED]
+    assert outcomes(performance, enough) == [REPRODUCED]
+    assert (standings(few)[-1].methods, standings(enough)[-1].methods) == (1, 2)
+    assert "without searches" in front.tables_of(few)[0].notes
+    assert "Bayesian optimization: Fixed" in front.tables_of(few)[0].notes
+    estimates = performance.estimate(few)
+    assert performance.published_rows(estimates)[-1][:3] == ["Bayesian optimization: Fixed", "not tested", "not tested"]
+    texts = {text.get_text() for axes in performance.draw(estimates).axes for text in axes.texts}
+    assert "not tested" in texts
+    assert "Not tested, as they made" in " ".join(performance.findings(estimates))
+
+
 def sweep(option, losses, rates=(0.1,), norms=(1.0, 1.0), **others):
     """Six seeds for each value of an option, with its loss; a loss may be one for each value, too."""
     return [

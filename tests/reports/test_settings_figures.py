@@ -104,3 +104,11 @@ def test_a_figure_without_its_runs_is_a_sentence(figure, method, tmp_path):
         return
     with pytest.raises(ReportError, match=f"{figure}: .*not drawn"):
         build_figure(figure, tmp_path, tmp_path / "figure.pdf")
+
+
+def test_convergence_calls_methods_by_what_their_labels_have_in_common(tmp_path):
+    runs = [("oho-layerwise", {"lr": 0.1, "meta_rate": 1e-3, "label": "From 0.1"}, 0, ends(0.2, rates=[0.1, 0.2] * 2))]
+    for name, label in (("oho-global", "Global"), ("oho-full", "Full")):
+        runs += [(name, {"meta_rate": rate, "label": f"{label}, {rate:g}"}, 0, ends(rate)) for rate in (1e-4, 1e-3)]
+    found = convergence.estimate(write_oho(tmp_path, "convergence", runs))
+    assert set(found.rates["method"]) == set(found.losses["method"]) == {"Global", "Full"}

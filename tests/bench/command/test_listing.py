@@ -24,7 +24,7 @@ ABOUT = {
     "digits": ["digits (data set): ", "1,437 for training and validation", "digits-mlp", "yes"],
     "shakespeare": ["shakespeare (data set): ", "shakespeare-transformer"],
     "distribution": ["distribution (figure): ", "quick/distribution", "oho-bench figure distribution DIR"],
-    "fair": ["fair (space): ", "  lr   ", "0.0001 to 0.2, logarithmic", "100 to 100000, logarithmic, whole numbers"],
+    "fair": ["fair (space): ", "  lr   ", "0.0001 to 2, logarithmic", "100 to 100000, logarithmic, whole numbers"],
     "quick/distribution": [
         "quick/distribution (configuration): Final test loss", "digits-mlp", "3000 plain steps", "profiles",
     ],
