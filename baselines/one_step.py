@@ -1,6 +1,6 @@
 """Methods whose learning rate follows the hypergradient of one step, or of a discounted trace of steps.
 
-Their recursions are in `baselines.hypergradient` and `baselines.meta_optimize`.
+Their recursions are in `baselines.hypergradient`, `baselines.osgm` and `baselines.meta_optimize`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from baselines.batched_hypergradient import DESCENT, HEAVY_BALL
 from baselines.hypergradient import HeavyBallHypergradient, HypergradientDescent, Scaling, UltimateStepper
 from baselines.meta_optimize import MetaOptimize
 from baselines.optimizers import Stepper
+from baselines.osgm import ScaledGradientMethod
 from baselines.self_tuning import TuningFreeOptions, needed, self_tuning_entry
 from bench.protocol import Package
 
@@ -72,6 +73,21 @@ class HeavyBallOptions(TuningFreeOptions):
         return HeavyBallHypergradient(model, meta_rate=self.meta_rate, scaling=self.scaling, **self.filled())
 
 
+class ScaledGradientOptions(TuningFreeOptions):
+    """OSGM, the current form of HDM, which chooses its rates by itself.
+
+    `scaling` chooses one learning rate, or one for each parameter.
+    """
+
+    optimizer_name: ClassVar[str] = "osgm"
+
+    scaling: Scaling = "diagonal"
+
+    def stepper(self, model: nn.Module) -> Stepper:
+        """Returns a ScaledGradientMethod."""
+        return ScaledGradientMethod(model, scaling=self.scaling, **self.filled())
+
+
 class MetaOptimizeOptions(TuningFreeOptions):
     """MetaOptimize with AdamW and Lion; the defaults are those of its authors' code.
 
@@ -99,6 +115,9 @@ HYPERGRADIENT_DESCENT = self_tuning_entry(
 HDM = self_tuning_entry(
     "HDM with a heavy ball and normalised hypergradients on each batch", "HDM", HeavyBallOptions, "one-step",
     HEAVY_BALL,
+)
+OSGM = self_tuning_entry(
+    "HDM whose rates follow an estimate of the smoothness, with line searches", "OSGM", ScaledGradientOptions, "one-step"
 )
 META_OPTIMIZE = self_tuning_entry(
     "AdamW whose learning rate Lion tunes along a trace without curvature", "MetaOptimize", MetaOptimizeOptions, "one-step"

@@ -23,7 +23,7 @@ from reports.final_values import final_values, in_words
 from reports.front import HEADER, counted, decided_claims, tables_of
 from reports.registry import FIGURES
 from reports.section import Section
-from reports.selection import MEASURED, untrained, void
+from reports.selection import MEASURED, ONLINE, untrained, void
 from reports.standings import under_test
 from reports.statistics import FEWEST_WITH_INTERVAL, Estimate, interquartile_mean, median_of
 from reports.tables import Tables
@@ -49,7 +49,9 @@ def opening(tables: Tables, sections: list[Section]) -> dict[str, Any]:
     return {
         "title": "Hyperparameter optimization during training under equal budgets",
         "date": _newest(tables)[:10],
-        "abstract": [*void(tables.runs), *mixed_experiments(tables.runs), _compared(done), counted(claims)],
+        "abstract": [
+            *void(tables.runs), *mixed_experiments(tables.runs), _compared(done), *_batches(done), counted(claims),
+        ],
         "planned": len(runs),
         "measured": len(done),
         "standings": [table._asdict() for table in tables_of(tables)],
@@ -120,6 +122,24 @@ def _compared(runs: pd.DataFrame) -> str:
         methods = plural(group["method_label"].nunique(), "method")
         parts.append(f"{plural(len(group), 'run')} of {methods} on {task}, {budgets(group)} each")
     return f"This report compares {'; '.join(parts)}. A search's budget covers all its trials."
+
+
+def _batches(runs: pd.DataFrame) -> list[str]:
+    """Says how many examples a step reads, and how many more that of a method that follows the validation loss."""
+    parts = []
+    for task, group in runs.groupby("task"):
+        sizes = sorted({options["batch_size"] for options in group["task_options"] if "batch_size" in options})
+        ahead = sorted({size for row in group.itertuples() if (size := _read_ahead(row)) is not None})
+        more = f" and, where it is OHO's, {' or '.join(map(str, ahead))} validation examples more" if ahead else ""
+        parts += [f"{' or '.join(map(str, sizes))} examples on {task}{more}"] if sizes else []
+    return [f"A step reads a batch of {'; of '.join(parts)}."] if parts else []
+
+
+def _read_ahead(run: Any) -> int | None:
+    """Returns the size of the validation batch that each step of a run reads; None where it reads none."""
+    if run.family != ONLINE or run.options.get("source", "validation") != "validation":
+        return None
+    return run.options.get("validation_batch_size") or run.task_options.get("validation_batch_size")
 
 
 def _image(index: int) -> str:

@@ -100,6 +100,7 @@ METHODS = Registry(
         "gdtuo": "baselines.one_step:GDTUO",
         "hypergradient-descent": "baselines.one_step:HYPERGRADIENT_DESCENT",
         "hdm": "baselines.one_step:HDM",
+        "osgm": "baselines.one_step:OSGM",
         "meta-optimize": "baselines.one_step:META_OPTIMIZE",
         "oho-global": "bench.online.methods:GLOBAL",
         "oho-layerwise": "bench.online.methods:LAYERWISE",

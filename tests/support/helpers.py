@@ -54,6 +54,7 @@ METHOD_LINES = {
     "gdtuo": "{name: gdtuo}",
     "hypergradient-descent": "{name: hypergradient-descent}",
     "hdm": "{name: hdm}",
+    "osgm": "{name: osgm}",
     "meta-optimize": "{name: meta-optimize}",
     "oho-global": "{name: oho-global, meta_rate: 1e-3}",
     "oho-layerwise": "{name: oho-layerwise, meta_rate: 1e-3}",
