@@ -121,7 +121,8 @@ class HeavyBallHypergradient(Stepper):
     speed.
 
     The paper treats deterministic convex functions and starts at P = 0.  Applying it to mini-batches is our adaptation:
-    both gradients, the feedback and the comparison use the step's own batch.  So is starting P at `lr`.  `baselines.osgm` has what became of the method since.
+    both gradients, the feedback and the comparison use the step's own batch.  So is starting P at `lr`.
+    `baselines.osgm` has what became of the method since.
     """
 
     def __init__(self, model: nn.Module, *, lr: float, weight_decay: float, meta_rate: float, scaling: Scaling):

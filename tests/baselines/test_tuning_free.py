@@ -45,7 +45,7 @@ STARTS = {
     "hdm, scalar": {"lr": 0.01, "scaling": "scalar"},
 }
 REACHED = {"osgm": 0.99}
-"""Part of the untrained loss.  OSGM takes a network to be far smoother than it is, and most of its first steps are refused."""
+"""Part of the untrained loss.  OSGM takes a network to be smoother than it is, and most of its first steps are refused."""
 AVERAGING = ["schedule-free-sgd", "schedule-free-adamw", "dog", "ldog"]
 
 
