@@ -10,12 +10,12 @@ current form of the method in `baselines.hypergradient`.  Its symbols are used h
     β       momentum     ()         from 0.95, by AdaGrad with the rate min(1, L), in [0, 0.9995]
     q       denominator  ()         of both hypergradients: |g|² and, once L is C, + L² |x − x⁻|² / 4
 
-As long as L is the first estimate, P's rate falls by a fifth every 50 steps, down to a thousandth.  Once more than 200 steps
-were taken, of which each refused one takes back two, L becomes C, and P's AdaGrad starts anew.  From then on a trial whose
-gradient is more than twice as long as g is followed by a line search along P g⁺.
+As long as L is the first estimate, P's rate falls by a fifth every 50 steps, down to a thousandth.  Once more than 200
+steps were taken, of which each refused one takes back two, L becomes C, and P's AdaGrad starts anew.  From then on a trial
+whose gradient is more than twice as long as g is followed by a line search along P g⁺.
 
-The authors treat deterministic functions.  Here every quantity of a step is that of its own batch.  Random displacements see
-the mean of a network's curvatures and not the largest, so that the first L is far too low, and many first steps are refused.
+The authors treat deterministic functions.  Here every quantity of a step is that of its own batch.  Random displacements
+see the mean of a network's curvatures and not the largest: the first L is far too low, and many first steps are refused.
 """
 
 from __future__ import annotations
