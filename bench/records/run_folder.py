@@ -309,7 +309,7 @@ def read_outcome(folder: Path) -> Outcome | None:
         raise RecordError(
             f"{path}:1:1: has schema {content.get('schema')!r}, but this version reads {versions}; use another folder"
         )
-    of_older = {
+    of_older: dict[str, Any] = {
         "disturbed_because": content.get("invalid_because"), "earlier": [], "shared_by": 1, "random_starts": 0,
     }  # fmt: skip
     content = of_older | content
