@@ -34,9 +34,11 @@ class Stepper(Protocol):
 
     def training(self) -> None:
         """Prepares for updates: puts the parameters at which gradients are taken into the model."""
+        return
 
     def evaluation(self) -> None:
         """Ends a series of updates: puts the parameters that the method returns into the model."""
+        return
 
     def hyper(self) -> dict[str, float]:
         """Returns the current values of the hyperparameters that the optimizer adapts by itself."""
