@@ -8,7 +8,7 @@ Source: Im, Savin, Cho, "Online hyperparameter optimization by real-time recurre
 
 from oho import losses, members
 from oho.audit import Audit, audit
-from oho.averages import Exponential, ScheduleFree, Uniform
+from oho.averages import Exponential, Recent, ScheduleFree, Uniform
 from oho.check import Check, Checked, check
 from oho.engines.curvature import double_backward, pearlmutter
 from oho.engines.repeating import finite_difference, forward_over_reverse
@@ -38,6 +38,7 @@ __all__ = [
     "MetaSign",
     "Momentum",
     "PublishedOHO",
+    "Recent",
     "ScheduleFree",
     "Sets",
     "Uniform",

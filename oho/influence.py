@@ -62,10 +62,10 @@ class Influence:
         """The tangents that a step of the update rule moves."""
         return (self.theta, *self.slots.values())
 
-    @property
-    def judged(self) -> Tensor:
-        """That of the weights at which validation losses are taken."""
-        return self.averaged.get("average", self.theta)
+    def judged(self, present_share: float) -> Tensor:
+        """Returns that of the weights at which validation gradients are taken: so far from the average to the present."""
+        average = self.averaged.get("average", self.theta)
+        return average if present_share == 0 else torch.lerp(average, self.theta, present_share)
 
     @property
     def moving(self) -> Influence:
