@@ -190,6 +190,19 @@ def test_a_share_out_of_range_or_without_an_average_is_refused(share, average):
         oho.OHO(make_problem()[0].parameters(), oho.SGD(0.1), average=average, present_share=share)
 
 
+def test_averaged_is_oho_with_its_settings_any_of_which_may_be_replaced():
+    model, batches = make_problem()
+    optimizer = oho.averaged(model.parameters(), oho.SGD(0.1), update_every=2)
+    assert (optimizer.average, optimizer.present_share, optimizer.update_every) == (oho.Recent(0.1), 0.5, 2)
+    assert (optimizer.meta, optimizer.discount, optimizer.influence_limit) == (oho.averaged_meta(), 0.999, 1.0)
+    for batch in batches[:4]:
+        optimizer.step(
+            lambda b=batch: loss_of(model, b), lambda: loss_of(model, batches[-1]),
+            curvature_closure=halves(model, batch)[0],
+        )  # fmt: skip
+    assert float(optimizer.hyper["lr"]) != 0.1
+
+
 def halves(model, batch):
     inputs, targets = (tensor.split(4) for tensor in batch)
     return [lambda part=part: loss_of(model, part) for part in zip(inputs, targets, strict=True)]
