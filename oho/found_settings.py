@@ -21,6 +21,8 @@ UPDATE_EVERY = 4
 """Steps between two meta-steps of `averaged`."""
 CURVATURE_FRACTION = 0.25
 """The part of a batch that `averaged` was measured with; a step's `curvature_closure` computes its loss."""
+CLIP_NORM = 1.0
+"""The `clip_norm` of the rule that `averaged` was measured with: a run survives a first rate that is far too high."""
 
 
 def averaged_meta() -> MetaAdam:
@@ -35,8 +37,9 @@ def averaged_meta() -> MetaAdam:
 def averaged(parameters: Given | Iterable[dict[str, Any]], rule: Rule, **options: Any) -> OHO:
     """Returns an `OHO` that averages about the last tenth of all weights, and tunes for that average.
 
-    Evaluate and save within `with optimizer.averaged():`.  Give each step a `curvature_closure`, the training loss of
-    CURVATURE_FRACTION of its batch, to save most of its cost.  `options` are those of `OHO`, in place of what is set here.
+    Evaluate and save within `with optimizer.averaged():`.  Give the rule a `clip_norm`, as in `SGD(0.1, clip_norm=1.0)`,
+    and each step a `curvature_closure`, the training loss of CURVATURE_FRACTION of its batch, which saves most of its
+    cost.  `options` are those of `OHO`, in place of what is set here.
     """
     settings: dict[str, Any] = {
         "meta": averaged_meta(), "discount": DEFAULT_DISCOUNT, "influence_limit": DEFAULT_LIMIT, "average": Recent(),

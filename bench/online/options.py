@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 from pydantic import (
     Field,
@@ -18,7 +19,7 @@ from bench.protocol import InitialValues, WithOptimizer
 from bench.protocol.averages import AnyAverage, RecentAverage, left_out
 from bench.protocol.optimizers import Momentum
 from oho.averages import Average
-from oho.found_settings import CURVATURE_FRACTION, PRESENT_SHARE, UPDATE_EVERY
+from oho.found_settings import CLIP_NORM, CURVATURE_FRACTION, PRESENT_SHARE, UPDATE_EVERY
 from oho.meta import DEFAULT_BOUNDS, Bounds
 from oho.published import CEILINGS
 from oho.rules import Rule
@@ -144,13 +145,20 @@ class AveragedOptions(DefaultOptions):
     """The same with an average of the weights and thrifty steps: `oho.averaged`, whose meta-rule has nothing to set.
 
     The average covers about the last tenth of all steps.  Validation gradients are taken half-way between it and the
-    present weights, every fourth step, and products from a quarter of each training batch.
+    present weights, every fourth step, and products from a quarter of each training batch.  Gradients longer than
+    `clip_norm` are shortened to it, so that a run survives a first rate that is far too high; null is no clipping.
     """
 
     average: AnyAverage = RecentAverage()
     present_share: float = Field(default=PRESENT_SHARE, ge=0, le=1, validate_default=True)
     curvature_fraction: float | None = Field(default=CURVATURE_FRACTION, gt=0, lt=1)
     update_every: int = Field(default=UPDATE_EVERY, ge=1)
+    clip_norm: float | None = Field(default=CLIP_NORM, gt=0)
+
+    def rule(self, values: Mapping[str, float], *, tune: tuple[str, ...], temperature: float = 0.0) -> Rule:
+        """Returns the update rule, which clips."""
+        rule: Any = super().rule(values, tune=tune, temperature=temperature)
+        return replace(rule, clip_norm=self.clip_norm)
 
     def details(self) -> list[str]:
         """Returns what is not usual: the optimizer's label, the average's, and what is tuned of the loss."""
