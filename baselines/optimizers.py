@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-import oho
 from bench.protocol import packed, unpacked
 from bench.protocol.averages import Exchange
 from bench.protocol.optimizers import Adam, AdamW, AnyOptimizer, Momentum
+from oho.averages import Average
 
 Closure = Callable[[], Tensor]
 """Computes the training loss of the model in its current state, without a backward pass."""
@@ -112,7 +112,7 @@ class TorchStepper(Stepper):
 class AveragedStepper:
     """A stepper whose model, when it is evaluated, holds an average of the weights of all its updates."""
 
-    def __init__(self, stepper: TorchStepper, kind: oho.Exponential | oho.Uniform, model: nn.Module):
+    def __init__(self, stepper: TorchStepper, kind: Average, model: nn.Module):
         self.stepper, self.kind, self.model = stepper, kind, model
         self.average = [parameter.detach().clone() for parameter in model.parameters()]
         self.steps, self.exchange = 0, Exchange()

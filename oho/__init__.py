@@ -8,10 +8,11 @@ Source: Im, Savin, Cho, "Online hyperparameter optimization by real-time recurre
 
 from oho import losses, members
 from oho.audit import Audit, audit
-from oho.averages import Exponential, ScheduleFree, Uniform
+from oho.averages import Exponential, Recent, ScheduleFree, Uniform
 from oho.check import Check, Checked, check
 from oho.engines.curvature import double_backward, pearlmutter
 from oho.engines.repeating import finite_difference, forward_over_reverse
+from oho.found_settings import averaged, averaged_meta
 from oho.loss_hyper import ONE_STEP_ABOVE, LossHyper
 from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, MetaAdam, MetaSGD, MetaSign, default_meta
 from oho.optimizer import OHO
@@ -38,10 +39,13 @@ __all__ = [
     "MetaSign",
     "Momentum",
     "PublishedOHO",
+    "Recent",
     "ScheduleFree",
     "Sets",
     "Uniform",
     "audit",
+    "averaged",
+    "averaged_meta",
     "check",
     "default_meta",
     "double_backward",

@@ -141,6 +141,7 @@ def _start(optimizer: OHO | PublishedOHO, count: int) -> Start:
         optimizer._loss.one_step,
         {AVERAGED[name]: tensor.double() for name, tensor in state.get("averaged", {}).items()},
         None if optimizer._recursion.averaged is None else optimizer._recursion.averaged.kind,
+        optimizer._recursion.present_share,
         optimizer.steps,
     )
 

@@ -7,9 +7,11 @@
     θ̄       average    (M, N)     θ̄_t = θ̄_(t-1) + w_t (θ_t − θ̄_(t-1))
     Z̄       influence  (K, M, N)  dθ̄/dh, by the same recursion from dθ/dh
     φ       model      (M, N)     where gradients are taken: θ, or between θ and θ̄ (Schedule-Free)
+    s       share      ()         how far from θ̄ to φ validation gradients are taken: at θ̄ + s (φ − θ̄)
 
-Validation gradients are taken at θ̄.  At the present weights a smaller learning rate always looks better at once, since it
-quiets the noise of the last steps; the average has quieted it already, so that a tuned rate has no reason to die.
+At the present weights a smaller learning rate always looks better at once, since it quiets the noise of the last steps; the
+average has quieted it already, so that at s = 0 a tuned rate has no reason to die, and hardly one to come down where it is
+far too high.  Between the two the noise counts s² times what it counts at the present weights.
 """
 
 from __future__ import annotations
@@ -80,6 +82,27 @@ class Uniform:
 
 
 @dataclass(frozen=True)
+class Recent:
+    """An average of about the last `part` of all steps, however many: w_t = 1 / (1 + part (t − 1)), part in (0, 1].
+
+    Its horizon grows with the training, so that no length has to be known.  Source: polynomial-decay averaging (Shamir and
+    Zhang, arXiv 1212.1824) with γ = 1/part − 1; part 1 is the mean of all.
+    """
+
+    part: float = 0.1
+    interpolation: None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a part out of (0, 1]."""
+        if not 0 < self.part <= 1:
+            raise ValueError(f"part={self.part}: must lie in (0, 1]")
+
+    def weight(self, step: int) -> float:
+        """Returns the share of a step's weights."""
+        return 1 / (1 + self.part * (step - 1))
+
+
+@dataclass(frozen=True)
 class ScheduleFree:
     """Schedule-Free learning (Defazio et al., arXiv 2405.15682): gradients at (1 − β) θ + β θ̄, θ̄ the mean of all θ.
 
@@ -107,11 +130,19 @@ def resolve_average(given: Average | str | None) -> Average | None:
     if given == "schedule-free":
         return ScheduleFree()
     if isinstance(given, str):
-        raise ValueError(f"average={given!r}: allowed are 'schedule-free', oho.Exponential(1000), oho.Uniform() and None")
+        raise ValueError(f"average={given!r}: allowed are 'schedule-free', oho.Exponential(1000), oho.Recent(0.1) and None")
     if given is not None and (isinstance(given, type) or not hasattr(given, "weight")):
         kind = given.__name__ if isinstance(given, type) else type(given).__name__
-        raise TypeError(f"average: oho.Exponential(1000), oho.Uniform(), 'schedule-free' or None is expected; given {kind}")
+        raise TypeError(f"average: oho.Exponential(1000), oho.Recent(), 'schedule-free' or None is expected; given {kind}")
     return given
+
+
+def check_present_share(share: float, average: Average | None) -> None:
+    """Raises ValueError for a share out of [0, 1], or one without an average."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"present_share={share}: must lie in [0, 1]")
+    if share and average is None:
+        raise ValueError(f"present_share={share}: there is no average; give average=, such as oho.Recent(0.1)")
 
 
 class AveragedWeights:

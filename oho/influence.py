@@ -30,7 +30,7 @@ from oho.directions import Directions
 from oho.dual_step import Block, apply, store
 from oho.engines.dual import full
 from oho.linearised import Tangents, columns_of, linearised
-from oho.rules import Rule, Slots, clip
+from oho.rules import CLIP_EPSILON, Rule, Slots, clip
 from oho.sets import SetMap
 
 BLOCK_ELEMENTS = 1 << 20
@@ -62,10 +62,10 @@ class Influence:
         """The tangents that a step of the update rule moves."""
         return (self.theta, *self.slots.values())
 
-    @property
-    def judged(self) -> Tensor:
-        """That of the weights at which validation losses are taken."""
-        return self.averaged.get("average", self.theta)
+    def judged(self, present_share: float) -> Tensor:
+        """Returns that of the weights at which validation gradients are taken: so far from the average to the present."""
+        average = self.averaged.get("average", self.theta)
+        return average if present_share == 0 else torch.lerp(average, self.theta, present_share)
 
     @property
     def moving(self) -> Influence:
@@ -216,11 +216,26 @@ def _clip(rule: Rule, gradient: Tensor, products: Tensor) -> Tensor:
     """Returns the clipped gradient; `products` become its tangents, in place."""
     if rule.clip_value is None and rule.clip_norm is None:
         return gradient
+    if rule.clip_value is None and rule.clip_norm is not None:
+        return _clip_norm(rule.clip_norm, gradient, products)
     with forward_ad.dual_level():
         for row in range(len(products)):
             dual = clip(forward_ad.make_dual(gradient, products[row]), value=rule.clip_value, norm=rule.clip_norm)
             products[row] = forward_ad.unpack_dual(dual).tangent
     return clip(gradient, value=rule.clip_value, norm=rule.clip_norm)
+
+
+def _clip_norm(longest: float, gradient: Tensor, products: Tensor) -> Tensor:
+    """Clips by norm alone, its derivative written out: dual numbers would take the time of a gradient.
+
+    ĝ = r g with r = c / (‖g‖ + ε), where that is below 1;  dĝ = r dg − r / (‖g‖ + ε) (g · dg / ‖g‖) g.
+    """
+    length = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True)  # (M, 1)
+    ratio = longest / (length + CLIP_EPSILON)
+    slope = torch.where(ratio < 1, ratio / ((length + CLIP_EPSILON) * length), 0.0)
+    along = torch.matmul(products.transpose(0, 1), gradient.unsqueeze(-1)).transpose(0, 1)  # (K, M, 1)
+    products.mul_(ratio.clamp(max=1.0)).addcmul_(along * slope, gradient, value=-1)
+    return clip(gradient, value=None, norm=longest)
 
 
 def _blocks(segments: Iterable[tuple[slice, int]], tangents: Tensor) -> Iterator[tuple[slice, int]]:

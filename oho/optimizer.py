@@ -12,7 +12,7 @@
 
 Each step: gradient and products H (μ Z), with ∂g/∂h in rows of the loss, on one training batch; update of θ and Z together;
 then, if a meta-step is due, v on a validation batch, d = v · Z, and a step of the meta-rule.  Source: arXiv 2102.07813.
-With an average of the weights, v is taken there, and Z is the average's.
+With an average of the weights, v is taken there, or between it and θ, and Z is that point's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from oho.ambient import outside_autocast
 from oho.argument_checks import Made, check_influence, check_rule, noise_generators
-from oho.averages import Average, in_place_of, resolve_average
+from oho.averages import Average, check_present_share, in_place_of, resolve_average
 from oho.engines.curvature import Closure, Derivatives, Engine
 from oho.flat_parameters import Given, flat_parameters
 from oho.freed_memory import keep_freed_memory
@@ -68,8 +68,11 @@ class OHO(torch.optim.Optimizer):
         influence_limit: c; a row of the influence in which the norm of d(parameters)/d(log h) exceeds c times that of the
             parameters is shortened to that: where training is unstable, it would grow without bound.  None is
             DEFAULT_LIMIT if `meta` is None, else no limit; math.inf is no limit in any case.
-        average: `Exponential(horizon)`, `Uniform(start)` or "schedule-free", an average of the weights: hyperparameters
-            follow the validation loss of the average, which `averaged()` puts into the model; None is no average.
+        average: `Exponential(horizon)`, `Recent(part)`, `Uniform(start)` or "schedule-free", an average of the weights:
+            hyperparameters follow the validation loss of the average, which `averaged()` puts into the model; None is no
+            average.
+        present_share: s in [0, 1], how far from the average towards the present weights validation gradients are taken;
+            what helps a rate that is far too high to come down.
         reset_every: steps after which the influence is set to zero; 0 is never.
         update_every: steps between two meta-steps; the influence follows every step all the same.
         curvature: "pearlmutter" (products of layered networks by sweeps over a tape, of all other models as the next),
@@ -101,6 +104,7 @@ class OHO(torch.optim.Optimizer):
         discount: float | None = None,
         influence_limit: float | None = None,
         average: Average | str | None = None,
+        present_share: float = 0.0,
         reset_every: int = 0,
         update_every: int = 1,
         curvature: str | Engine = "pearlmutter",
@@ -119,6 +123,7 @@ class OHO(torch.optim.Optimizer):
         self.discount = discount if discount is not None else (DEFAULT_DISCOUNT if meta is None else 1.0)
         self.influence_limit = DEFAULT_LIMIT if meta is None and influence_limit is None else influence_limit
         self.average = resolve_average(average)
+        check_present_share(present_share, self.average)
         self.reset_every, self.update_every = reset_every, update_every
         self.on_nonfinite, self.on_phase = on_nonfinite, on_phase
         check_influence(
@@ -136,6 +141,7 @@ class OHO(torch.optim.Optimizer):
         self._recursion = Recursion(
             self.rule, self.meta, self._flat, set_map=self.set_map, groups=own, exact=self.exact,
             generators=noise_generators(generator, rule, self._flat.rows), loss=loss, average=self.average,
+            present_share=present_share,
         )  # fmt: skip
         defaults = {name: getattr(rule, name) for name in (*rule.names, "tune")}
         super().__init__(shown_groups(self.set_map, own, self._flat), defaults)
@@ -162,6 +168,11 @@ class OHO(torch.optim.Optimizer):
     def engine(self) -> str:
         """The name of the engine that computes curvature products: before the first step, the one asked for."""
         return self._loss.engine
+
+    @property
+    def present_share(self) -> float:
+        """How far from the average towards the present weights validation gradients are taken."""
+        return self._recursion.present_share
 
     @property
     def hyper(self) -> HyperView:
@@ -246,7 +257,7 @@ class OHO(torch.optim.Optimizer):
             if self.influence_limit is not None:
                 recursion.shorten_influence(self.influence_limit, theta)
         if is_due:
-            with self.averaged():
+            with self._judged():
                 vector = self._loss.validation_gradient(valid)
             greedy = {} if one_step is None else one_step.hypergradients(vector)
             with torch.no_grad():
@@ -269,6 +280,16 @@ class OHO(torch.optim.Optimizer):
             yield
         else:
             with in_place_of(self._flat, averaged.average):
+                yield
+
+    @contextmanager
+    def _judged(self) -> Iterator[None]:
+        """Puts the weights into the model at which validation gradients are taken, for a block."""
+        recursion = self._recursion
+        if recursion.averaged is None or recursion.present_share == 1:
+            yield
+        else:
+            with in_place_of(self._flat, recursion.judged()):
                 yield
 
     @torch.no_grad()

@@ -6,7 +6,7 @@ N       size             ()         tuned elements of one member
 K       tangents         ()         rows of the influence
 θ       parameters       (M, N)     the model's own
 Z       influence        (K, M, N)  dθ/dh
-v       validation       (M, N)     gradient of the validation loss at the new θ, or at its average
+v       validation       (M, N)     gradient of the validation loss at the new θ, or nearer to its average
 d       hypergradient    (M, S)     v · Z for each set: d(validation loss)/dh; (M, V) for one of the loss
 """
 
@@ -44,7 +44,8 @@ ALL = slice(None)
 class Recursion:
     """Slots, influence, hyperparameters (`tuning`), `counts` of what guards did, and the number of `steps` made.
 
-    `averaged` is the average of the weights, if there is one.
+    `averaged` is the average of the weights, if there is one; validation gradients are taken so far from it to the present
+    weights as `present_share` says.
 
     It starts with initial values, empty slots and no influence.  `groups` are those of the sets, in their order.
     """
@@ -61,8 +62,10 @@ class Recursion:
         generators: list[torch.Generator],
         loss: LossHyper | None = None,
         average: Average | None = None,
+        present_share: float = 0.0,
     ):
         self.rule, self.set_map, self.generators, self._flat = rule, set_map, generators, flat
+        self.present_share = present_share
         self._master = MasterCopy(flat)
         like = self._master.gather()
         of_loss = {} if loss is None else loss.recurrent
@@ -145,11 +148,18 @@ class Recursion:
         pull = gradient_pullback(
             self.rule, self.set_map, theta=self._weights(), gradient=gradient, slots=self.slots, hyper=self._of_rule()
         )  # fmt: skip
-        weight = 1.0 if self.averaged is None else self.averaged.kind.weight(self.steps + 1)
+        weight = 1.0
+        if self.averaged is not None:
+            weight = self.present_share + (1 - self.present_share) * self.averaged.kind.weight(self.steps + 1)
         return self._master.gather(), lambda vector: pull(weight * vector)
 
     def _of_rule(self) -> dict[str, Tensor]:
         return {name: self.tuning.values[name] for name in self.rule.names}
+
+    def judged(self) -> Tensor:
+        """Returns the weights (M, N) at which validation gradients are taken."""
+        present = self._flat.gather()
+        return present if self.averaged is None else torch.lerp(self.averaged.average, present, self.present_share)
 
     def meta_step(self, vector: Tensor, *, one_step: Mapping[str, Tensor], on_nonfinite: str) -> None:
         """Computes hypergradients from v (M, N), and makes a meta-step for each member whose own are all finite.
@@ -159,7 +169,7 @@ class Recursion:
         Raises:
             FloatingPointError: where one is not, if `on_nonfinite` is "raise".
         """
-        found = self.directions.hypergradients(self.influence.judged, vector, self.set_map)
+        found = self.directions.hypergradients(self.influence.judged(self.present_share), vector, self.set_map)
         finite = self.tuning.step({**found, **one_step})
         if not bool(finite.all()):
             self._skip(~finite, on_nonfinite)

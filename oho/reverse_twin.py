@@ -17,7 +17,8 @@ and an audit of a whole run, Z = 0, takes nothing for granted.
 Hyperparameters of the training loss enter where the gradient is taken: the second backward pass goes on to them.  Of one
 that is tuned by its one-step hypergradient, the last step alone counts.
 
-With an average of the weights the states are one or two more (`AVERAGED`), and the adjoint starts at the average.
+With an average of the weights the states are one or two more (`AVERAGED`), and the adjoint starts at the average or, with
+a share of the present weights, at both.
 
 A discount multiplies the adjoint of every state, a reset sets it to zero.  An influence limit is no part of a derivative:
 where it acts, the audit shows what it does.
@@ -66,6 +67,7 @@ class Start:
     one_step: tuple[str, ...] = ()
     averaged: Named = field(default_factory=dict)
     average: Average | None = None
+    present_share: float = 0.0
     steps: int = 0
     """Steps made before the first audited one."""
 
@@ -82,9 +84,11 @@ class Twin:
         for step in range(len(self.closures)):
             gradient, used = self._gradient(states[step][""], self._training(step)[0])
             states.append(self._advance(states[step], gradient.detach(), self.values[step], step, used))
-        judged = AVERAGED["average"] if start.averaged else ""
-        vector = self._gradient(states[-1][judged], self.closures[-1][1])[0].detach()
-        adjoint = {name: torch.zeros_like(value) for name, value in states[-1].items()} | {judged: vector}
+        shares = {AVERAGED["average"]: 1 - start.present_share, "": start.present_share} if start.averaged else {"": 1.0}
+        judged = torch.stack([share * states[-1][name] for name, share in shares.items()]).sum(0)
+        vector = self._gradient(judged, self.closures[-1][1])[0].detach()
+        adjoint = {name: torch.zeros_like(value) for name, value in states[-1].items()}
+        adjoint |= {name: share * vector for name, share in shares.items()}
         total = {name: torch.zeros_like(self.values[0][name]) for name in start.tuned}
         for step in reversed(range(len(self.closures))):
             if step in start.resets and step != len(self.closures) - 1:

@@ -29,6 +29,8 @@ from torch import Tensor
 
 Slots = dict[str, Tensor]
 Hyper = Mapping[str, Tensor]
+CLIP_EPSILON = 1e-6
+"""Added to the norm that clipping divides by, as in torch.nn.utils.clip_grad_norm_."""
 Initial = float | Tensor | Mapping[Hashable, float]
 """An initial value: one number, one for each set or member, or numbers by the set's label."""
 
@@ -197,7 +199,7 @@ def clip(gradient: Tensor, *, value: float | None, norm: float | None) -> Tensor
         gradient = gradient.clamp(-value, value)
     if norm is not None:
         length = square_root((gradient * gradient).sum(-1, keepdim=True))
-        gradient = gradient * (norm / (length + 1e-6)).clamp(max=1.0)
+        gradient = gradient * (norm / (length + CLIP_EPSILON)).clamp(max=1.0)
     return gradient
 
 

@@ -106,6 +106,7 @@ METHODS = Registry(
         "oho-layerwise": "bench.online.methods:LAYERWISE",
         "oho-full": "bench.online.methods:FULL",
         "oho-default": "bench.online.methods:DEFAULT",
+        "oho-averaged": "bench.online.methods:AVERAGED",
         "oho-published": "bench.online.methods:PUBLISHED",
         "transplant": "bench.online.transplant:TRANSPLANT",
     },

@@ -36,6 +36,7 @@ class ExactTwin:
         self.optimizer: Any = oho.OHO(
             self.model.named_parameters(), rule, loss=loss, sets=sets, meta=oho.MetaSGD(0.0), generator=noise or None,
             average=optimizer.average if isinstance(optimizer, oho.OHO) else None,
+            present_share=optimizer.present_share if isinstance(optimizer, oho.OHO) else 0.0,
         )  # fmt: skip
         self._errors: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in tune}
         self._wrong: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in tune}

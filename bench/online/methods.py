@@ -16,6 +16,7 @@ from bench.online.averaged_state import AveragedState, Optimizer
 from bench.online.batched import BATCHING
 from bench.online.exact_twin import ExactTwin
 from bench.online.options import (
+    AveragedOptions,
     DefaultOptions,
     FullOptions,
     GlobalOptions,
@@ -181,6 +182,7 @@ def published_meta(
         influence=options.mode,
         discount=options.discount,
         average=options.kind_of_average,
+        present_share=options.present_share,
         reset_every=options.reset_every,
         update_every=options.update_every,
         generator=stream(seed, "noise"),
@@ -194,7 +196,17 @@ def defaults(
     """Makes what a user gets who chooses nothing but the update rule."""
     return oho.OHO(
         model.named_parameters(), options.rule(initial, tune=options.tune), loss=loss, average=options.kind_of_average,
-        update_every=options.update_every, check=UNCHECKED,
+        present_share=options.present_share, update_every=options.update_every, check=UNCHECKED,
+    )  # fmt: skip
+
+
+def averaged(
+    model: nn.Module, initial: Initial, options: AveragedOptions, seed: int, loss: oho.LossHyper | None
+) -> oho.OHO:
+    """Makes `oho.averaged`."""
+    return oho.averaged(
+        model.named_parameters(), options.rule(initial, tune=options.tune), loss=loss, average=options.kind_of_average,
+        present_share=options.present_share, update_every=options.update_every, check=UNCHECKED,
     )  # fmt: skip
 
 
@@ -235,6 +247,10 @@ LAYERWISE = _entry(
 )
 FULL = _entry("one value for every parameter tensor", "Full OHO", FullOptions, published_meta)
 DEFAULT = _entry("the defaults of the library, over any optimizer", "Default OHO", DefaultOptions, defaults)
+AVERAGED = _entry(
+    "online hypergradients for an average of the weights, at the cost of few plain steps", "Averaged OHO", AveragedOptions,
+    averaged,
+)  # fmt: skip
 PUBLISHED = _entry(
     "the published recursion, defect by defect", "Published OHO", PublishedOptions, published_recursion, batching=None
 )

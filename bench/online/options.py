@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 from pydantic import (
     Field,
@@ -15,8 +16,10 @@ from pydantic import (
 
 import oho
 from bench.protocol import InitialValues, WithOptimizer
-from bench.protocol.averages import AnyAverage, left_out
+from bench.protocol.averages import AnyAverage, RecentAverage, left_out
 from bench.protocol.optimizers import Momentum
+from oho.averages import Average
+from oho.found_settings import CLIP_NORM, CURVATURE_FRACTION, PRESENT_SHARE, UPDATE_EVERY
 from oho.meta import DEFAULT_BOUNDS, Bounds
 from oho.published import CEILINGS
 from oho.rules import Rule
@@ -43,7 +46,7 @@ class OnlineOptions(InitialValues):
         return "global"
 
     @property
-    def kind_of_average(self) -> oho.Exponential | oho.Uniform | oho.ScheduleFree | None:
+    def kind_of_average(self) -> Average | None:
         """The library's average, if there is one."""
         return None
 
@@ -69,13 +72,15 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
     They start at the task's values.  No validation or test loss has them.
 
     With an `average` of the weights hyperparameters follow the validation loss of the average, which is also what is
-    validated, selected and tested.  `curvature_fraction` is the part of a training batch from which curvature products are
-    taken, and a meta-step is made every `update_every` steps: both save time.
+    validated, selected and tested; with a `present_share`, the loss of weights so far from the average to the present ones.
+    `curvature_fraction` is the part of a training batch from which curvature products are taken, and a meta-step is made
+    every `update_every` steps: both save time.
     """
 
     tune: tuple[Tunable, ...] = Field(default=("lr", "weight_decay"), min_length=1)
     tune_loss: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
     average: AnyAverage = Field(default=None, exclude_if=left_out)
+    present_share: float = Field(default=0.0, ge=0, le=1, exclude_if=lambda share: share == 0)
     curvature_fraction: float | None = Field(default=None, gt=0, lt=1, exclude_if=left_out)
     update_every: int = Field(default=1, ge=1, exclude_if=lambda steps: steps == 1)
 
@@ -96,6 +101,13 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
                 raise ValueError(f"{name}={value:g} is out of bounds; allowed is [{low:g}, {high:g}] where it is tuned")
         return tune
 
+    @field_validator("present_share")
+    @classmethod
+    def _of_an_average(cls, share: float, info: ValidationInfo) -> float:
+        if share and "average" in info.data and info.data["average"] is None:
+            raise ValueError("it needs an average, such as average: recent")
+        return share
+
     @field_validator("tune_loss")
     @classmethod
     def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -114,7 +126,7 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
         return [*super().details(), *average, *(name.replace("_", " ") for name in self.tune_loss)]
 
     @property
-    def kind_of_average(self) -> oho.Exponential | oho.Uniform | oho.ScheduleFree | None:
+    def kind_of_average(self) -> Average | None:
         """The library's average, if there is one."""
         return None if self.average is None else self.average.kind()
 
@@ -127,6 +139,31 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
         """Returns the update rule with these hyperparameters, of which those in `tune` are tuned."""
         others = {"nesterov": self.optimizer.nesterov} if isinstance(self.optimizer, Momentum) else {}
         return RULES[self.optimizer.name](**values, **others, tune=tune, temperature=temperature)
+
+
+class AveragedOptions(DefaultOptions):
+    """The same with an average of the weights and thrifty steps: `oho.averaged`, whose meta-rule has nothing to set.
+
+    The average covers about the last tenth of all steps.  Validation gradients are taken half-way between it and the
+    present weights, every fourth step, and products from a quarter of each training batch.  Gradients longer than
+    `clip_norm` are shortened to it, so that a run survives a first rate that is far too high; null is no clipping.
+    """
+
+    average: AnyAverage = RecentAverage()
+    present_share: float = Field(default=PRESENT_SHARE, ge=0, le=1, validate_default=True)
+    curvature_fraction: float | None = Field(default=CURVATURE_FRACTION, gt=0, lt=1)
+    update_every: int = Field(default=UPDATE_EVERY, ge=1)
+    clip_norm: float | None = Field(default=CLIP_NORM, gt=0)
+
+    def rule(self, values: Mapping[str, float], *, tune: tuple[str, ...], temperature: float = 0.0) -> Rule:
+        """Returns the update rule, which clips."""
+        rule: Any = super().rule(values, tune=tune, temperature=temperature)
+        return replace(rule, clip_norm=self.clip_norm)
+
+    def details(self) -> list[str]:
+        """Returns what is not usual: the optimizer's label, the average's, and what is tuned of the loss."""
+        usual = self.average == type(self).model_fields["average"].default
+        return [text for text in super().details() if not (usual and text == RecentAverage.label)]
 
 
 class GlobalOptions(DefaultOptions):

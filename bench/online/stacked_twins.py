@@ -82,6 +82,7 @@ def population_like(
         discount=like.discount,
         influence_limit=like.influence_limit,
         average=like.average,
+        present_share=like.present_share,
         reset_every=like.reset_every,
         update_every=like.update_every,
         members=len(optimizers),

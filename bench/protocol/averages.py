@@ -44,6 +44,18 @@ class UniformAverage(Settings):
         return oho.Uniform(self.start)
 
 
+class RecentAverage(Settings):
+    """An average of about the last `part` of all steps, however many."""
+
+    label: ClassVar[str] = "averaged"
+    name: Literal["recent"] = "recent"
+    part: float = Field(default=0.1, gt=0, le=1)
+
+    def kind(self) -> oho.Recent:
+        """Returns the library's."""
+        return oho.Recent(self.part)
+
+
 class ScheduleFreeAverage(Settings):
     """The mean of all weights, and gradients between it and the weights; `interpolation` is the mean's share there."""
 
@@ -67,14 +79,11 @@ def left_out(value: Any) -> bool:
     return value is None
 
 
-PlainAverage = Annotated[
-    Annotated[ExponentialAverage | UniformAverage, Field(discriminator="name")] | None, BeforeValidator(_named)
-]
+Plain = ExponentialAverage | UniformAverage | RecentAverage
+PlainAverage = Annotated[Annotated[Plain, Field(discriminator="name")] | None, BeforeValidator(_named)]
 """A configuration gives a horizon in steps, a name, or a mapping with `name` and the average's options."""
-AnyAverage = Annotated[
-    Annotated[ExponentialAverage | UniformAverage | ScheduleFreeAverage, Field(discriminator="name")] | None,
-    BeforeValidator(_named),
-]
+Differentiable = Plain | ScheduleFreeAverage
+AnyAverage = Annotated[Annotated[Differentiable, Field(discriminator="name")] | None, BeforeValidator(_named)]
 """The same with "schedule-free", for methods that differentiate it."""
 
 

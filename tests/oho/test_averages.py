@@ -11,6 +11,7 @@ import oho
 AVERAGES = {
     "exponential": oho.Exponential(6),
     "uniform": oho.Uniform(5),
+    "recent": oho.Recent(0.3),
     "schedule-free": oho.ScheduleFree(0.8),
 }
 
@@ -26,11 +27,30 @@ def test_exact_equals_reverse_mode(rule, average):
 
 
 @pytest.mark.parametrize("average", AVERAGES)
-def test_the_audit_of_a_moving_run_agrees(average):
+def test_a_share_of_the_present_weights_equals_reverse_mode(average):
+    options = {"average": AVERAGES[average], "present_share": 0.4}
+    optimizer, _ = online(RULES["momentum"], SETS["global"], **options)
+    values, loss = unrolled(RULES["momentum"], optimizer.set_map, **options)
+    tuned = RULES["momentum"].tune
+    for name, exact in zip(tuned, torch.autograd.grad(loss, [values[n] for n in tuned]), strict=True):
+        assert relative_error(optimizer.hypergradient[name], exact) < 1e-10, name
+
+
+def test_a_share_of_one_is_a_run_whose_average_moves_nothing():
+    _, plain, flat, _ = trained(None)
+    model, optimizer, same, _ = trained(oho.Exponential(6), present_share=1.0)
+    assert torch.equal(flat[-1], same[-1])
+    assert all(torch.equal(plain.hypergradient[name], value) for name, value in optimizer.hypergradient.items())
+    assert not torch.equal(averaged(model, optimizer), same[-1])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4])
+@pytest.mark.parametrize("average", AVERAGES)
+def test_the_audit_of_a_moving_run_agrees(average, share):
     model, batches = make_problem()
     optimizer = oho.OHO(
         model.named_parameters(), RULES["adamw"], meta=oho.MetaAdam(0.05), sets="full", discount=0.9,
-        average=AVERAGES[average],
+        average=AVERAGES[average], present_share=share,
     )  # fmt: skip
     pairs = [(lambda b=b: loss_of(model, b), lambda b=b: loss_of(model, batches[-1])) for b in batches[:-1]]
     for train, valid in pairs[:8]:
@@ -39,9 +59,9 @@ def test_the_audit_of_a_moving_run_agrees(average):
     assert max(float(error.max()) for error in found.relative_error.values()) < 1e-10
 
 
-def trained(average, steps=12, rule=None):
+def trained(average, steps=12, rule=None, **options):
     model, batches = make_problem()
-    optimizer = oho.OHO(model.parameters(), rule or RULES["momentum"], meta=oho.MetaAdam(0.05), average=average)
+    optimizer = oho.OHO(model.parameters(), rule or RULES["momentum"], meta=oho.MetaAdam(0.05), average=average, **options)
     flat = [torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()]
     for batch in batches[:steps]:
         optimizer.step(lambda b=batch: loss_of(model, b), lambda: loss_of(model, batches[-1]))
@@ -155,10 +175,32 @@ def test_another_average_is_refused(average, says):
         oho.OHO(make_problem()[0].parameters(), oho.SGD(0.1), average=average)
 
 
-@pytest.mark.parametrize("make", [lambda: oho.Exponential(0.5), lambda: oho.Uniform(-1), lambda: oho.ScheduleFree(1.0)])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: oho.Exponential(0.5), lambda: oho.Uniform(-1), lambda: oho.Recent(0), lambda: oho.ScheduleFree(1.0)],
+)
 def test_an_average_out_of_range_is_refused(make):
     with pytest.raises(ValueError, match="must"):
         make()
+
+
+@pytest.mark.parametrize(("share", "average"), [(1.5, oho.Exponential(6)), (0.5, None)])
+def test_a_share_out_of_range_or_without_an_average_is_refused(share, average):
+    with pytest.raises(ValueError, match=f"present_share={share}"):
+        oho.OHO(make_problem()[0].parameters(), oho.SGD(0.1), average=average, present_share=share)
+
+
+def test_averaged_is_oho_with_its_settings_any_of_which_may_be_replaced():
+    model, batches = make_problem()
+    optimizer = oho.averaged(model.parameters(), oho.SGD(0.1), update_every=2)
+    assert (optimizer.average, optimizer.present_share, optimizer.update_every) == (oho.Recent(0.1), 0.5, 2)
+    assert (optimizer.meta, optimizer.discount, optimizer.influence_limit) == (oho.averaged_meta(), 0.999, 1.0)
+    for batch in batches[:4]:
+        optimizer.step(
+            lambda b=batch: loss_of(model, b), lambda: loss_of(model, batches[-1]),
+            curvature_closure=halves(model, batch)[0],
+        )  # fmt: skip
+    assert float(optimizer.hyper["lr"]) != 0.1
 
 
 def halves(model, batch):

@@ -60,6 +60,7 @@ METHOD_LINES = {
     "oho-layerwise": "{name: oho-layerwise, meta_rate: 1e-3}",
     "oho-full": "{name: oho-full, meta_rate: 1e-3}",
     "oho-default": "{name: oho-default}",
+    "oho-averaged": "{name: oho-averaged}",
     "oho-published": "{name: oho-published, meta_rate: 1e-3}",
     "transplant": "{name: transplant, epochs: 4, over: {name: oho-global, meta_rate: 1e-3}}",
     "random-search": "{name: random-search, trial_epochs: 1, over: {name: fixed}}",

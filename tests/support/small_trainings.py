@@ -48,11 +48,11 @@ def online(rule, sets, *, make=make_problem, of=None, **options):
     return optimizer, [p.detach().clone() for p in model.parameters()]
 
 
-def unrolled(rule, set_map, *, make=make_problem, shifts=None, of=None, loss=None, average=None):
+def unrolled(rule, set_map, *, make=make_problem, shifts=None, of=None, loss=None, average=None, present_share=0):
     """The same training as one differentiable function of the hyperparameters; returns them and the final loss.
 
     `loss` are the values of the hyperparameters of the training loss `of`, by name.  With an average, the final loss is
-    that of the averaged weights.
+    that of the averaged weights, or of weights so far from them to the present ones.
     """
     model, batches = make()
     names, like = zip(*model.named_parameters(), strict=True)
@@ -80,7 +80,8 @@ def unrolled(rule, set_map, *, make=make_problem, shifts=None, of=None, loss=Non
         theta, slots = rule(theta, gradient, slots, hyper)
         mean = theta if average is None else mean + average.weight(step) * (theta - mean)
     inputs, targets = batches[-1]
-    return values, functional.cross_entropy(functional_call(model, named(mean), inputs), targets)
+    judged = mean + present_share * (theta + share * (mean - theta) - mean)
+    return values, functional.cross_entropy(functional_call(model, named(judged), inputs), targets)
 
 
 def relative_error(found, exact):

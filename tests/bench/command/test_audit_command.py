@@ -51,7 +51,7 @@ def test_a_run_of_another_optimizer_with_all_that_it_tunes(method, tmp_path):
 
 
 def test_a_run_with_an_average_is_exact_and_its_products_of_a_part_are_shown_not_to_be(tmp_path):
-    averaged = ["methods.0.average=30", "methods.0.update_every=4"]
+    averaged = ["methods.0.average=30", "methods.0.update_every=4", "methods.0.present_share=0.5"]
     assert max(errors(audited(tmp_path, "oho-default", *averaged))) < 1e-4
     found = errors(audited(tmp_path, "oho-default", *averaged, "methods.0.curvature_fraction=0.25"))
     assert 1e-3 < max(found) < 1

@@ -113,6 +113,24 @@ def test_labels_name_the_rule(tmp_path):
     assert labels(tmp_path, *overrides) == expected
 
 
+def test_labels_name_an_average_that_is_not_the_methods_own(tmp_path):
+    expected = {"optimizer=sgd": "", "optimizer=adamw": ", AdamW", "average=500": ", averaged"}
+    for option, added in expected.items():
+        (spec, *_) = experiment(tmp_path, "oho-averaged", overrides=[f"methods.0.{option}"]).specs
+        assert spec["method"]["label"] == f"Averaged OHO{added}"
+
+
+def test_the_averaged_method_is_the_librarys(tmp_path):
+    """Its average is what is evaluated, its products are from a part of each batch, its meta-steps every few steps."""
+    state = trained(first_spec(tmp_path, "oho-averaged", lr=0.1, weight_decay=1e-5), 12)[1]
+    expected = oho.averaged(state.model.parameters(), oho.SGD(0.1, 1e-5, clip_norm=1.0))
+    assert repr(state.optimizer) == repr(expected).replace("0 steps", "12 steps")
+    for name in ("meta", "discount", "influence_limit", "average", "present_share", "update_every"):
+        assert getattr(state.optimizer, name) == getattr(expected, name)
+    assert state.options.curvature_part == 0.25
+    assert state.exchange.weights is not None
+
+
 def test_meta_rates_by_hyperparameter(tmp_path):
     """A rate of 0 holds its hyperparameter still; what has no rate of its own has the common one."""
     options = {**RULES["momentum"], **START, "meta_rate": 1e-4, "weight_decay_rate_scale": 0.0}
@@ -178,6 +196,12 @@ MISTAKES = {
     ),
     "the defaults have no meta-rate": (
         "{name: oho-default, meta_rate: 1}", r":11:25: unknown key 'methods.0.meta_rate'; allowed: .*optimizer.*tune",
+    ),
+    "a share without an average": (
+        "{name: oho-default, present_share: 0.5}", r":11:25: methods.0.present_share: it needs an average, such as",
+    ),
+    "the averaged method without an average": (
+        "{name: oho-averaged, average: null}", r":11:\d+: methods.0.present_share: it needs an average",
     ),
     "an unknown option of a rule": (
         "{name: oho-global, optimizer: {name: adam, nesterov: true}}",
