@@ -108,6 +108,11 @@ FIGURES: dict[str, FigureEntry] = {
         "reports.figures.profiles",
         compares=True,
     ),
+    "sensitivity": FigureEntry(
+        "test loss against the initial learning rate, over many decades, all methods",
+        "How much the first learning rate matters",
+        "reports.figures.sensitivity",
+    ),
     "exactness": FigureEntry(
         "errors of published and exact hypergradients, and what they do to the loss",
         "What exactness is worth",

@@ -83,6 +83,12 @@ def curve_runs(figure):
         "profiles": [(name, {}, seed, None, course(loss * (1 + seed * tilt)), {})
                      for name, loss, tilt in (("fixed", 0.2, 1.0), ("adam", 0.3, 0.1), ("oho-global", 0.4, 0.0))
                      for seed in SEEDS],
+        "sensitivity": [
+            (name, {"lr": lr, "label": f"{label} from {lr:g}"}, seed, None, course(loss * (1 + seed / 9), lr), {})
+            for name, label, losses in (("fixed", "SGD", (2.2, 0.9, 0.2)), ("oho-global", "OHO", (0.2, 0.15, 0.3)),
+                                        ("adam", "Adam", (0.8, 0.1, 2.0)))
+            for lr, loss in zip((1e-3, 1e-2, 1e-1), losses, strict=True) for seed in SEEDS
+        ],
     }[figure]  # fmt: skip
 
 
