@@ -113,6 +113,11 @@ FIGURES: dict[str, FigureEntry] = {
         "How much the first learning rate matters",
         "reports.figures.sensitivity",
     ),
+    "drift": FigureEntry(
+        "test loss over time in a world whose inputs turn and whose labels shift",
+        "Following a world that changes",
+        "reports.figures.drift",
+    ),
     "exactness": FigureEntry(
         "errors of published and exact hypergradients, and what they do to the loss",
         "What exactness is worth",

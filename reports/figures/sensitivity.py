@@ -27,8 +27,8 @@ NEAR = 1.5
 QUESTION = "How far off may the first learning rate be, and what does it cost?"
 METHOD = (
     "Runs that differ in their first learning rate alone are one method, called what their labels begin with. All have the "
-    "same budget; in one of steps a step of OHO, which takes several times as long, counts like any other. Beside each name "
-    f"stands from how many of its first rates the median is within a factor of {NEAR:g} of the lowest of all."
+    "same budget; in one of steps a step of OHO, which takes several times as long, counts like any other. Beside each "
+    f"name stands from how many of its first rates the median is within a factor of {NEAR:g} of the lowest of all."
 )
 ABOUT_LABELS = ("lr", "label")
 """Options in which the runs of one method differ."""
@@ -178,8 +178,8 @@ def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
     return (
         f"Final test loss against the first learning rate: every run a point, lines are medians over "
-        f"{estimates.summary['n'].min()} runs or more, crosses lost runs. Beside the names, how many first rates are within "
-        f"{NEAR:g} times the lowest median. {estimates.about.setting}"
+        f"{estimates.summary['n'].min()} runs or more, crosses lost runs. Beside the names, how many first rates are "
+        f"within {NEAR:g} times the lowest median. {estimates.about.setting}"
     )
 
 
