@@ -118,6 +118,12 @@ FIGURES: dict[str, FigureEntry] = {
         "Following a world that changes",
         "reports.figures.drift",
     ),
+    "many": FigureEntry(
+        "loss at a fixed budget, and time to a target, against the number of hyperparameters tuned",
+        "What tuning many hyperparameters costs",
+        "reports.figures.many",
+        in_seconds=True,
+    ),
     "exactness": FigureEntry(
         "errors of published and exact hypergradients, and what they do to the loss",
         "What exactness is worth",

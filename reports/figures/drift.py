@@ -23,9 +23,9 @@ from reports.words import loss_text, spread
 
 QUESTION = "Which method follows a world that changes while it trains, without being told?"
 METHOD = (
-    "Inputs of all splits turn steadily, or labels of all splits shift at once, and training goes on. Shown is the test loss "
-    "of the present model in the present world: no model is selected, since an old one is of an old world. The mean is that "
-    "over the whole time, the area under the curve over its length; a run that is lost has an infinite one."
+    "Inputs of all splits turn steadily, or labels of all splits shift at once, and training goes on. Shown is the test "
+    "loss of the present model in the present world: no model is selected, since an old one is of an old world. The mean "
+    "is over the whole time, the area under the curve by its length; that of a run that is lost is infinite."
 )
 STILL = "nothing else changes"
 HIGHEST = 3.0
@@ -163,8 +163,8 @@ def caption(estimates: Estimates) -> str:
     n, most = estimates.summary["n"].min(), estimates.summary["n"].max()
     runs = f"{n}" if n == most else f"{n} to {most}"
     return (
-        f"Test loss of the present model in a world that changes. Above, medians over {runs} runs; below, the mean over time "
-        f"of each run, thin lines joining those of a seed, bars medians. {estimates.about.setting}"
+        f"Test loss of the present model in a world that changes. Above, medians over {runs} runs; below, the mean over "
+        f"time of each run, thin lines joining those of a seed, bars medians. {estimates.about.setting}"
     )
 
 
@@ -194,5 +194,6 @@ def _with_ends(row: pd.Series) -> str:
 
 def published_rows(estimates: Estimates) -> list[list[str]]:
     """Returns the mean over time and the last loss of each method in each world."""
-    rows = [[row["world"], row["label"], _with_ends(row), loss_text(row["last"])] for _, row in estimates.summary.iterrows()]
+    table = estimates.summary
+    rows = [[row["world"], row["label"], _with_ends(row), loss_text(row["last"])] for _, row in table.iterrows()]
     return [["World", "Method", "Mean loss over time", "Last loss"], *rows]
