@@ -108,6 +108,12 @@ FIGURES: dict[str, FigureEntry] = {
         "reports.figures.profiles",
         compares=True,
     ),
+    "summary": FigureEntry(
+        "loss, rank and time to a target of each method, over all tasks with budgets of time",
+        "All tasks together",
+        "reports.figures.summary",
+        compares=True,
+    ),
     "sensitivity": FigureEntry(
         "test loss against the initial learning rate, over many decades, all methods",
         "How much the first learning rate matters",
