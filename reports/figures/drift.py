@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,13 +22,17 @@ from reports.strips import Strip, by_seed, draw_strips, room
 from reports.tables import Tables
 from reports.words import loss_text, spread
 
+LOST = 10.0
+"""Above how many times a run's first loss its mean is that of a lost run."""
 QUESTION = "Which method follows a world that changes while it trains, without being told?"
 METHOD = (
     "Inputs of all splits turn steadily, or labels of all splits shift at once, and training goes on. Shown is the test "
     "loss of the present model in the present world: no model is selected, since an old one is of an old world. The mean "
-    "is over the whole time, the area under the curve by its length; that of a run that is lost is infinite."
+    "is over the whole time, the area under the curve by its length. A run is lost, and its mean infinite, where it ends "
+    f"early or its mean is above {LOST:g} times its first loss."
 )
-STILL = "nothing else changes"
+WRAPPED = 38
+"""How many characters a line of a panel's title has."""
 HIGHEST = 3.0
 """The loss, in those of the first evaluation, at which panels end at the latest."""
 
@@ -85,12 +90,13 @@ def _world(task: dict[str, Any], shock: str) -> str:
 
 
 def _mean(losses: pd.DataFrame) -> float:
-    """Returns the mean over time of a run's losses, infinite where one is missing."""
+    """Returns the mean over time of a run's losses, infinite where one is missing or the run is lost."""
     values = losses["test_loss"].astype(float).fillna(np.inf).to_numpy()
     epochs = losses["epoch"].to_numpy(float)
     if not np.isfinite(values).all() or epochs[-1] <= epochs[0]:
         return np.inf
-    return float(np.trapezoid(values, epochs) / (epochs[-1] - epochs[0]))
+    mean = float(np.trapezoid(values, epochs) / (epochs[-1] - epochs[0]))
+    return mean if mean <= LOST * values[0] else np.inf
 
 
 def _summary(runs: pd.DataFrame) -> pd.DataFrame:
@@ -117,7 +123,8 @@ def draw(estimates: Estimates) -> Figure:
     figure, grid = style.panels(2, len(worlds), height=2.1 + low, squeeze=False, height_ratios=[2.1, low])
     for place, world in enumerate(worlds):
         _draw_curves(grid[0, place], estimates.curves[estimates.curves["world"] == world], looks)
-        grid[0, place].set_title(world[0].upper() + world[1:], fontsize=7.5, loc="left")
+        title = "\n".join(textwrap.wrap(world[0].upper() + world[1:], WRAPPED))
+        grid[0, place].set_title(title, fontsize=7.5, loc="left", va="bottom")
         runs = estimates.runs[estimates.runs["world"] == world]
         strips = [
             Strip(label, by_seed(runs[runs["method_label"] == label], "mean_loss"), looks[label].colour) for label in labels
@@ -187,7 +194,7 @@ def findings(estimates: Estimates) -> list[str]:
 
 
 def _with_ends(row: pd.Series) -> str:
-    if not np.isfinite([row["low"], row["high"]]).all():
+    if np.isnan(row["low"]):
         return loss_text(row["mean"])
     return f"{loss_text(row['mean'])} [{loss_text(row['low'])}, {loss_text(row['high'])}]"
 

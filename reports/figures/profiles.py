@@ -23,8 +23,9 @@ METHOD = (
     "A problem is a task with one seed, on which every method was run under the same budget. The ratio is a method's "
     "final test loss over the lowest of any method on that problem; a run without a finite loss has an infinite one. All "
     "experiments that feed the figure are pooled, those with budgets of time alone where there are any, and the methods "
-    "are those that each of them has. The profile at a factor is the share of problems with a ratio up to it (Dolan and Moré, 2002), so that at 1 it says how "
-    "often the method is best. Bands, from six problems on, are 95 % bootstrap intervals over seeds, stratified by task."
+    "are those that each of them has. The profile at a factor is the share of problems with a ratio up to it (Dolan and "
+    "Moré, 2002), so that at 1 it says how often the method is best. Bands, from six problems on, are 95 % bootstrap "
+    "intervals over seeds, stratified by task."
 )
 POINTS = 200
 LARGEST = 32.0

@@ -28,7 +28,7 @@ QUESTION = "Over all tasks, which method ends lowest, and which is there first?"
 METHOD = (
     "A problem is a task with one seed, on which all methods have the same time; methods are those that every experiment "
     "has. A: the final test loss over the lowest median on that task of a method that is not under test, its interquartile "
-    "mean over all problems, on the logarithm. B: the mean of the method's ranks. C: the time to the validation loss of the "
+    "mean over all problems, on the logarithm. B: the mean of its ranks. C: the time to the validation loss of the "
     "best of the other methods, over the shortest of any; the profile, the share of problems within a factor, integrated "
     f"from 1 to {LONGEST:g} (Dahl et al., 2023): 1 is always first, 0 never within that factor. A run that returns the "
     "untrained model, or none, counts as infinitely bad. Intervals are from a bootstrap over seeds, stratified by task."

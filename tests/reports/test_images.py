@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_experiments import METHODS, drifting, write_drift, write_many, write_tasks
 from made_up_runs import LOSSES, errors, part_of, shocked_runs, write_curves, write_folder, write_oho
 from matplotlib.testing.compare import compare_images
 
@@ -92,7 +93,13 @@ def curve_runs(figure):
     }[figure]  # fmt: skip
 
 
+MADE = {"drift": lambda root: write_drift(root, drifting()), "many": write_many,
+        "summary": lambda root: write_tasks(root, METHODS, late=2)}  # fmt: skip
+
+
 def tables_of(figure, root):
+    if figure in MADE:
+        return MADE[figure](root)
     if figure in ("distribution", "performance", "anytime"):
         write_folder(root, SELECTED)
         return read_tables(root)
