@@ -31,9 +31,10 @@ METHOD = (
     "mean over all problems, on the logarithm. B: the mean of its ranks. C: the time to the validation loss of the "
     "best of the other methods, over the shortest of any; the profile, the share of problems within a factor, integrated "
     f"from 1 to {LONGEST:g} (Dahl et al., 2023): 1 is always first, 0 never within that factor. A run that returns the "
-    "untrained model, or none, counts as infinitely bad. Intervals are from a bootstrap over seeds, stratified by task."
+    "untrained model, or none, counts as infinitely bad. Intervals are from a bootstrap over seeds, stratified by task: "
+    "they say nothing of other tasks."
 )
-COLUMNS = {"loss": "A  Loss over the\nbest other's", "rank": "B  Mean rank", "score": "C  Time to\ntarget, score"}
+COLUMNS = {"loss": "A  Loss over\nbest other's", "rank": "B  Mean\nrank", "score": "C  Score of\ntime to target"}
 
 
 @dataclass(frozen=True)
