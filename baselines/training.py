@@ -104,7 +104,8 @@ class ScheduledOptions(WithOptimizer, schedules.Constant):
         """Returns a copy with other values."""
         own = {name: value for name, value in values.items() if name in self.shared_laws}
         others = {name: value for name, value in values.items() if name not in own}
-        return super().replace({**others, **({"of_sets": {**self.of_sets, **own}} if own else {})})
+        copy = super().replace(others)
+        return copy.model_copy(update={"of_sets": {**self.of_sets, **own}}) if own else copy
 
     def stepper(self, model: nn.Module) -> Stepper:
         """Returns the optimizer; no value may be open any more."""

@@ -9,8 +9,8 @@ A schedule multiplies the rates of all sets by one factor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -39,7 +39,8 @@ class SetsStepper(TorchStepper):
     def __init__(self, optimizer: AnyOptimizer, model: nn.Module, groups: int, values: Mapping[str, float]):
         parameters = dict(model.named_parameters())
         sets = resolve_sets(oho.Layerwise(groups), flat_parameters(parameters.items()))
-        self._names = [f"{KINDS[str(kind)]}_{group + 1}" for group, kind in sets.labels]  # type: ignore[misc]
+        labels = cast(Sequence[tuple[int, str]], sets.labels)
+        self._names = [f"{KINDS[kind]}_{group + 1}" for group, kind in labels]
         members: list[dict[str, Any]] = [{"params": []} for _ in self._names]
         for index, parameter in zip(sets.of_tensor, parameters.values(), strict=True):
             members[index]["params"].append(parameter)
