@@ -26,8 +26,8 @@ QUESTION = "What does it cost to tune many hyperparameters instead of two?"
 METHOD = (
     "Methods tune the learning rate and the L2 coefficient of more and more sets of tensors, up to one of each tensor. "
     "Searches try values of the same sets, drawn from the same laws, and all have the same time. The target is the "
-    "validation loss, median of the selected models, of the best search over the fewest values; a run reaches it when "
-    "its selected model is as good for good. A model-based search of fewer trials than three times its random starts has "
+    "validation loss, median of the selected models, of the search that ends lowest; a run reaches it when its "
+    "selected model is as good for good. A model-based search of fewer trials than three times its random starts has "
     "hardly used its model, and is marked as not tested."
 )
 TUNED = ("lr", "weight_decay")
@@ -69,8 +69,7 @@ def estimate(tables: Tables) -> Estimates:
     runs = runs.assign(values=_values(runs, tables.evaluations), kind=[_kind(run) for run in runs.itertuples()])
     tuning = runs[runs["kind"].notna() & (runs["values"] > 0)]
     searches = tuning[tuning["family"] == "search"]
-    fewest = searches[searches["values"] == searches["values"].min()]
-    target = lowest_target(fewest)
+    target = lowest_target(searches)
     if tuning["values"].nunique() < 2 or target is None:
         raise NoData("This figure needs OHO and searches with two or more numbers of values to tune, so it is not drawn.")
     require_finite(tuning["incumbent_test_loss"])
@@ -200,7 +199,8 @@ def _finish_times(axes: Axes, estimates: Estimates, kinds: dict[str, tuple[str, 
                       clip_on=False, transform=axes.get_xaxis_transform())  # fmt: skip
     axes.set_title(f"B  To a validation loss of {loss_text(estimates.target.loss)}", loc="left")
     note = in_seconds(estimates.seconds_per_step)
-    axes.set_ylabel(f"{budget_unit(estimates.unit).capitalize()}{note.replace('; ', chr(10))}")
+    size = "small" if note else None
+    axes.set_ylabel(f"{budget_unit(estimates.unit).capitalize()}{note.replace('; ', chr(10))}", fontsize=size)
 
 
 def caption(estimates: Estimates) -> str:

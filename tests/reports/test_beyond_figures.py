@@ -77,7 +77,7 @@ def test_a_still_world_has_no_drift(tmp_path):
         drift.estimate(tables)
 
 
-def test_many_counts_what_is_tuned_and_times_it_to_the_best_search_over_the_fewest(tmp_path):
+def test_many_counts_what_is_tuned_and_times_it_to_the_best_search(tmp_path):
     estimates = many.estimate(write_many(tmp_path))
     rows = estimates.summary.set_index(["kind", "values"])
     assert rows["median"].round(3).to_dict() == {
