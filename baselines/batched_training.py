@@ -23,7 +23,7 @@ from baselines.member_stepper import MemberStepper, alone
 from baselines.optimizers import AveragedStepper, TorchStepper
 from baselines.schedules import Place
 from baselines.stacked_averages import StackedAverages
-from bench.protocol import Batching, Ledger, Stacked, StackedBatches, train_together
+from bench.protocol import Batching, CannotStackError, Ledger, Stacked, StackedBatches, train_together
 from bench.protocol.optimizers import Momentum
 
 EPSILON = 1e-8
@@ -148,6 +148,8 @@ def _slot(own: TorchStepper, name: str, like: Tensor) -> Tensor:
 
 
 def _alike(options: Any) -> dict[str, Any]:
+    if options.groups is not None:
+        raise CannotStackError("its sets have values of their own")
     optimizer = options.optimizer
     nesterov = isinstance(optimizer, Momentum) and optimizer.nesterov
     return {"optimizer": options.optimizer_name, "nesterov": nesterov, "averaged": options.average is not None}

@@ -19,6 +19,8 @@ from oho.averages import Average
 
 Closure = Callable[[], Tensor]
 """Computes the training loss of the model in its current state, without a backward pass."""
+Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
+"""A model's parameters, or groups of them with values of their own."""
 
 
 class Stepper(Protocol):
@@ -163,7 +165,7 @@ class AveragedStepper:
 
 
 def torch_optimizer(
-    optimizer: AnyOptimizer, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float
+    optimizer: AnyOptimizer, parameters: Parameters, *, lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
     """Returns the `torch.optim` optimizer that these options describe, none of whose values is open."""
     common: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}

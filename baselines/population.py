@@ -110,6 +110,10 @@ class Population:
         if not over.open:
             raise ValueError("nothing is left open to evolve: give one or more of the hyperparameters the value null")
 
+    def check(self, task: Task) -> None:
+        """Raises ValueError where what it repeats cannot train the network."""
+        self.over.check(task)
+
     def init(self, task: Task, seed: int) -> PopulationState:
         """Starts member m from draw m of the seed, so that member 0 starts where the other methods do."""
         members = [self._fresh(task, seed, number) for number in range(self.options.members)]

@@ -143,6 +143,10 @@ class Search:
         """Names of the hyperparameters that are searched."""
         return [*self.over.open, *(["trial_epochs"] if self.options.trial_epochs is None else [])]
 
+    def check(self, task: Task) -> None:
+        """Raises ValueError where what it repeats cannot train the network."""
+        self.over.check(task)
+
     def init(self, task: Task, seed: int) -> SearchState:
         """Returns the state before the first trial's first step; the first proposal is part of the set-up."""
         searcher = self._make(self.space, self.open, seed)

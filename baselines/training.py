@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import Annotated, Any, Protocol, Self, cast
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from baselines import schedules
 from baselines.batched_training import BATCHING
 from baselines.optimizers import AveragedStepper, Stepper, TorchStepper, torch_optimizer
 from baselines.schedules import Place
+from baselines.values_of_sets import SetsStepper, shared_laws
 from bench.protocol import Batches, Kick, Ledger, MethodEntry, Space, State, Task, draw, remade, train
 from bench.protocol.averages import PlainAverage, left_out
 from bench.protocol.optimizers import Adam, InitialValues, WithOptimizer
+
+NonNegative = Annotated[float, Field(ge=0)]
 
 
 class TrainingOptions(Protocol):
@@ -30,6 +33,11 @@ class TrainingOptions(Protocol):
     @property
     def initial_lr(self) -> float | None:
         """The rate that the schedule multiplies; None if there is nothing to schedule."""
+        ...
+
+    @property
+    def shared_laws(self) -> Mapping[str, str]:
+        """The values that sets have of their own, with the hyperparameter that each is one of."""
         ...
 
     @property
@@ -57,32 +65,65 @@ class TrainingOptions(Protocol):
 class ScheduledOptions(WithOptimizer, schedules.Constant):
     """An optimizer with a schedule.  A value of null is drawn from the experiment's space, by the seed.
 
-    With an `average` of the weights it is the average that is validated, selected and tested.
+    With an `average` of the weights it is the average that is validated, selected and tested.  With `groups`, weights and
+    biases of each of so many groups of layers have a learning rate and a weight decay of their own; what is open is drawn
+    or searched for each, and `of_sets` gives single ones, such as {lr_weights_1: 0.1, weight_decay_biases_2: 0}.
     """
 
     average: PlainAverage = Field(default=None, exclude_if=left_out)
+    groups: int | None = Field(default=None, ge=1, exclude_if=left_out)
+    of_sets: Mapping[str, NonNegative] = Field(default={}, exclude_if=lambda values: not values)
+
+    @field_validator("of_sets")
+    @classmethod
+    def _of_its_sets(cls, values: Mapping[str, float], info: ValidationInfo) -> Mapping[str, float]:
+        names = shared_laws(info.data.get("groups"))
+        if unknown := [name for name in values if name not in names]:
+            raise ValueError(f"there is no {', '.join(unknown)}; there are {', '.join(names) or 'none without groups'}")
+        return values
 
     @property
     def initial_lr(self) -> float | None:
-        """Returns the learning rate."""
-        return self.lr
+        """Returns the learning rate or, where each set has its own, the factor on all of them."""
+        return 1.0 if self.groups else self.lr
+
+    @property
+    def shared_laws(self) -> Mapping[str, str]:
+        """Returns the names of what sets have of their own."""
+        return shared_laws(self.groups)
 
     def values(self) -> dict[str, float | None]:
         """Returns learning rate and weight decay, then the schedule's values, then the optimizer's."""
         common, schedule = InitialValues.values(self), {name: getattr(self, name) for name in self.own}
-        return common | schedule | super().values()
+        optimizer = {name: value for name, value in super().values().items() if name not in common}
+        if self.groups:
+            common = {name: self.of_sets.get(name, common[whole]) for name, whole in self.shared_laws.items()}
+        return common | schedule | optimizer
+
+    def replace(self, values: Mapping[str, float]) -> Self:
+        """Returns a copy with other values."""
+        own = {name: value for name, value in values.items() if name in self.shared_laws}
+        others = {name: value for name, value in values.items() if name not in own}
+        copy = super().replace(others)
+        return copy.model_copy(update={"of_sets": {**self.of_sets, **own}}) if own else copy
 
     def stepper(self, model: nn.Module) -> Stepper:
         """Returns the optimizer; no value may be open any more."""
+        plain = self._plain(model)
+        return plain if self.average is None else AveragedStepper(plain, self.average.kind(), model)
+
+    def _plain(self, model: nn.Module) -> TorchStepper:
+        if self.groups:
+            return SetsStepper(self.optimizer, model, self.groups, cast(Mapping[str, float], self.values()))
         assert self.lr is not None
         assert self.weight_decay is not None
         parameters = model.parameters()
-        plain = TorchStepper(torch_optimizer(self.optimizer, parameters, lr=self.lr, weight_decay=self.weight_decay))
-        return plain if self.average is None else AveragedStepper(plain, self.average.kind(), model)
+        return TorchStepper(torch_optimizer(self.optimizer, parameters, lr=self.lr, weight_decay=self.weight_decay))
 
     def details(self) -> list[str]:
-        """Returns the optimizer's label unless it is the usual one, and the average's if there is one."""
-        return [*super().details(), *(() if self.average is None else (self.average.label,))]
+        """Returns the optimizer's label unless it is the usual one, the average's if there is one, and what sets have."""
+        average = () if self.average is None else (self.average.label,)
+        return [*super().details(), *average, *((f"{len(self.shared_laws)} values",) if self.groups else ())]
 
 
 class FixedOptions(ScheduledOptions):
@@ -147,14 +188,17 @@ class TrainingState(State):
         if kick.name not in adapted:
             self.options = self.options.replace({kick.name: value})
         self.stepper.assign(kick.name, value)
-        self.hyper[kick.name] = value * (self.hyper[kick.name] / present if present else 1.0)
+        if kick.name in self.hyper:  # values of sets are known by the name that they share
+            self.hyper[kick.name] = value * (self.hyper[kick.name] / present if present else 1.0)
+        else:
+            self.hyper |= self.stepper.hyper()
 
 
 class Training:
     """A method that trains once from start to end; a search repeats it."""
 
     def __init__(self, options: TrainingOptions, space: Space):
-        self.options, self.space = options, space.of(options.optimizer_name)
+        self.options, self.space = options, space.of(options.optimizer_name).sharing(options.shared_laws)
 
     @property
     def open(self) -> list[str]:
@@ -168,10 +212,17 @@ class Training:
     def start(self, task: Task, seed: int, drawn: Mapping[str, float], trial: int = 0) -> TrainingState:
         """Returns the state before the first step, with `drawn` in place of open values."""
         options, model = self.options.replace(drawn), task.model(seed, trial)
+        stepper, own = options.stepper(model), options.shared_laws
+        hyper = {name: value for name, value in options.values().items() if name not in own}
         return TrainingState(
-            task=task, seed=seed, model=model, hyper=dict(options.values()), trial=trial, options=options,
-            stepper=options.stepper(model), batches=task.train_batches(seed),
+            task=task, seed=seed, model=model, hyper=hyper | (stepper.hyper() if own else {}), trial=trial,
+            options=options, stepper=stepper, batches=task.train_batches(seed),
         )  # fmt: skip
+
+    def check(self, task: Task) -> None:
+        """Raises ValueError where the network has fewer layers than there are groups."""
+        if self.options.shared_laws:
+            self.start(task, 0, draw(self.space, self.open, 0))
 
     def advance(self, state: TrainingState, *, steps: int, progress: float, ledger: Ledger) -> None:
         """Updates the parameters at the schedule's learning rates."""

@@ -108,6 +108,28 @@ FIGURES: dict[str, FigureEntry] = {
         "reports.figures.profiles",
         compares=True,
     ),
+    "summary": FigureEntry(
+        "loss, rank and time to a target of each method, over all tasks with budgets of time",
+        "All tasks together",
+        "reports.figures.summary",
+        compares=True,
+    ),
+    "sensitivity": FigureEntry(
+        "test loss against the initial learning rate, over many decades, all methods",
+        "How much the first learning rate matters",
+        "reports.figures.sensitivity",
+    ),
+    "drift": FigureEntry(
+        "test loss over time in a world whose inputs turn and whose labels shift",
+        "Following a world that changes",
+        "reports.figures.drift",
+    ),
+    "many": FigureEntry(
+        "loss at a fixed budget, and time to a target, against the number of hyperparameters tuned",
+        "What tuning many hyperparameters costs",
+        "reports.figures.many",
+        in_seconds=True,
+    ),
     "exactness": FigureEntry(
         "errors of published and exact hypergradients, and what they do to the loss",
         "What exactness is worth",

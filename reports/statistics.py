@@ -13,7 +13,7 @@ bootstrap from an explicit generator, stratified by task.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -90,6 +90,24 @@ def bootstrapped_shares(
     tail = (1 - CONFIDENCE) / 2
     low, high = (ordered[:, round(fraction * (RESAMPLES - 1))] for fraction in (tail, 1 - tail))
     return value, low, high
+
+
+def bootstrapped(
+    values: ArrayLike, statistic: Callable[[np.ndarray], np.ndarray], *, strata: Sequence[Hashable], seed: int = SEED
+) -> Estimate:  # fmt: skip
+    """Returns a statistic of `values` (n,), taken over the last axis, with its percentile interval.
+
+    As many runs are drawn from each of the `strata` (n,) as it has.  Below FEWEST_WITH_INTERVAL runs the ends are those of
+    their range.
+    """
+    sample = np.asarray(values, dtype=float)
+    value = float(statistic(sample))
+    if len(sample) < FEWEST_WITH_INTERVAL:
+        return Estimate(value, *((sample.min(), sample.max()) if len(sample) > 1 else (np.nan, np.nan)))
+    ordered = np.sort(statistic(sample[_picks(strata, np.random.default_rng(seed))]))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = (float(ordered[round(fraction * (RESAMPLES - 1))]) for fraction in (tail, 1 - tail))
+    return Estimate(value, low, high)
 
 
 def _picks(strata: Sequence[Hashable], generator: np.random.Generator) -> np.ndarray:

@@ -32,7 +32,7 @@ class SpaceRead:
 
     def problem(self, options: Options, optimizer: str) -> str | None:
         """Returns why a method with these options cannot draw its open values, or None if it can."""
-        own = self.space.of(optimizer)
+        own = self.space.of(optimizer).sharing(options.shared_laws)
         open_names = [name for name, value in options.values().items() if value is None]
         if missing := own.missing(open_names):
             return f"space {own.name!r} has no law for {', '.join(missing)}; it has: {', '.join(own.hyperparameters)}"
@@ -40,7 +40,7 @@ class SpaceRead:
             law = own.hyperparameters[name]
             value = law.at(fraction)
             if reason := refusal(options, name, value):
-                place = self.source.place(self._key(name, optimizer))
+                place = self.source.place(self._key(options.shared_laws.get(name, name), optimizer))
                 hint = "; give the law integer: true" if _is_whole(options, name, law) else ""
                 return f"space {own.name!r} ({place}) has a law for {name} that reaches {value:g}: {reason}{hint}"
         return None

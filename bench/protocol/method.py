@@ -43,6 +43,11 @@ class Options(Settings):
         return self.model_copy(update=dict(values))
 
     @property
+    def shared_laws(self) -> Mapping[str, str]:
+        """The hyperparameters that have no law of their own, each with the name of the one whose law it has."""
+        return {}
+
+    @property
     def tuned_of_loss(self) -> tuple[str, ...]:
         """The hyperparameters of the training loss that the method tunes, which a task must offer."""
         return ()

@@ -108,6 +108,11 @@ class Space(Settings):
         own = self.optimizers.get(optimizer, {})
         return Space(name=self.name, hyperparameters={**self.hyperparameters, **own})
 
+    def sharing(self, laws: Mapping[str, str]) -> Space:
+        """Returns the space in which each of these names has the law that the other one has, where there is that law."""
+        alike = {name: self.hyperparameters[other] for name, other in laws.items() if other in self.hyperparameters}
+        return Space(name=self.name, hyperparameters={**self.hyperparameters, **alike})
+
     def missing(self, names: Iterable[str]) -> list[str]:
         """Returns those of `names` for which this space has no law."""
         return [name for name in names if name not in self.hyperparameters]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,10 @@ from reports.final_values import final_values, outside_sentence
 from reports.looks import look
 from reports.plain_steps import second_axis, seconds_per_step
 from reports.selection import NoData, comparable, option, require_own_seconds, untrained
-from reports.statistics import at_most_from, median_of
+from reports.statistics import median_of
 from reports.strips import write_beside
 from reports.tables import Tables
+from reports.targets import Target, lowest_target, reached_by, textbook, upper_median
 from reports.untested import RULE, untested_labels
 from reports.words import listed, loss_text, plural, spread
 
@@ -39,13 +40,6 @@ REFERENCE = "oho-global"
 """The one method that this figure is about."""
 OWN, TEXTBOOK = "own", "textbook"
 OTHERS = "Others"
-
-
-class Target(NamedTuple):
-    """A validation loss to be reached, and the label of the method whose median it is."""
-
-    loss: float
-    label: str
 
 
 @dataclass(frozen=True)
@@ -79,12 +73,14 @@ def estimate(tables: Tables) -> Estimates:
     require_own_seconds(runs)
     is_reference = runs["method"] == REFERENCE
     reference = runs[is_reference]
-    own = _upper_median(reference["incumbent_validation_loss"])
+    own = upper_median(reference["incumbent_validation_loss"])
     if not np.isfinite(own) or is_reference.all():
         raise NoData("This figure needs a measured Global OHO run and another method, so it is not drawn.")
     if untrained(reference):
         raise NoData("Most Global OHO runs return the untrained model, and set no target, so it is not drawn.")
-    targets = {OWN: Target(own, str(reference["label"].iloc[0])), **_textbook(runs)}
+    targets = {OWN: Target(own, str(reference["label"].iloc[0]))}
+    if best := lowest_target(textbook(runs)):
+        targets[TEXTBOOK] = best
     incumbents, per_step = dict(iter(tables.incumbents.groupby("run"))), seconds_per_step(runs)
     members = option(runs, "members").astype(float)
     parts = []
@@ -102,15 +98,6 @@ def estimate(tables: Tables) -> Estimates:
     summary = summary.merge(_groups(tables, runs), on="label").sort_values("place", kind="stable", ignore_index=True)
     ends = outside_sentence(final_values(tables, runs))
     return Estimates(data, summary, targets, about(runs), ends, per_step)
-
-
-def _textbook(runs: pd.DataFrame) -> dict[str, Target]:
-    """Returns the target of the best training with nothing drawn or searched for; nothing where there is none."""
-    given = (option(runs, "lr").notna() & option(runs, "weight_decay").notna()).to_numpy()
-    plain = runs[(runs["family"] == "training") & given]
-    found = [(_upper_median(own["incumbent_validation_loss"]), str(label)) for label, own in plain.groupby("label")]
-    able = [Target(*pair) for pair in found if np.isfinite(pair[0])]
-    return {TEXTBOOK: min(able)} if able else {}
 
 
 def _groups(tables: Tables, runs: pd.DataFrame) -> pd.DataFrame:
@@ -139,23 +126,14 @@ def _published(run: pd.Series) -> tuple[float, float]:
     return published.PERFORMANCE[run["method"]].get(run["over"], (np.nan, np.nan))
 
 
-def _upper_median(losses: pd.Series) -> float:
-    """Returns the median, of an even number of runs the upper middle one, so that at least half of them reach it."""
-    ordered = np.sort(losses.fillna(np.inf).to_numpy(float))
-    return float(ordered[len(ordered) // 2]) if len(ordered) else np.inf
-
-
 def _reach(incumbents: pd.DataFrame | None, target: float, per_step: float | None) -> tuple[float, float]:
     """Returns trials and seconds; infinite where no model was selected, or none that is as good.
 
     Under a budget of plain steps, the seconds are those of the plain steps used, so that unlike machines share an axis.
     """
-    if incumbents is None:
+    row = reached_by(incumbents, target)
+    if row is None:
         return np.inf, np.inf
-    index = at_most_from(incumbents["validation_loss"].to_numpy(float), target)
-    if index is None:
-        return np.inf, np.inf
-    row = incumbents.iloc[index]
     return row["trial"] + 1, row["counted_seconds"] if per_step is None else per_step * row["used"]
 
 
@@ -298,11 +276,11 @@ def published_rows(estimates: Estimates) -> list[list[str]]:
     columns = {"trials": "Trials", "seconds": "Counted seconds"}
     paper = {"published_trials": "Published trials", "published_hours": "Published hours"}
     paper = paper if summary[list(paper)].notna().any(axis=None) else {}
-    textbook = estimates.of(TEXTBOOK).set_index("label")["seconds"]
-    more = [] if textbook.empty else ["Seconds to textbook"]
+    to_textbook = estimates.of(TEXTBOOK).set_index("label")["seconds"]
+    more = [] if to_textbook.empty else ["Seconds to textbook"]
     rows = [["Method", *columns.values(), *more, *paper.values()]]
     for row in summary.to_dict("records"):
-        ours = [_number(row[name]) for name in columns] + [_number(textbook[row["label"]]) for _ in more]
+        ours = [_number(row[name]) for name in columns] + [_number(to_textbook[row["label"]]) for _ in more]
         ours = ["not tested"] * len(ours) if row["untested"] else ours
         theirs = [f"{row[name]:g}" if np.isfinite(row[name]) else "—" for name in paper]
         rows.append([row["label"], *ours, *theirs])

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from reports import style
 from reports.estimates import NONE_TRAINED, untrained_sentences
 from reports.looks import look
-from reports.selection import NoData, measured, untrained
+from reports.pooling import PROBLEM, pooled
+from reports.selection import NoData, untrained
 from reports.statistics import performance_profile
 from reports.tables import Tables
 from reports.words import listed, plural, setting, stamp
@@ -20,9 +21,11 @@ from reports.words import listed, plural, setting, stamp
 QUESTION = "Over all problems, how often is each method within a given factor of the best one?"
 METHOD = (
     "A problem is a task with one seed, on which every method was run under the same budget. The ratio is a method's "
-    "final test loss over the lowest of any method on that problem; a run without a finite loss has an infinite one. The "
-    "profile at a factor is the share of problems with a ratio up to it (Dolan and Moré, 2002), so that at 1 it says how "
-    "often the method is best. Bands, from six problems on, are 95 % bootstrap intervals over seeds, stratified by task."
+    "final test loss over the lowest of any method on that problem; a run without a finite loss has an infinite one. All "
+    "experiments that feed the figure are pooled, those with budgets of time alone where there are any, and the methods "
+    "are those that each of them has. The profile at a factor is the share of problems with a ratio up to it (Dolan and "
+    "Moré, 2002), so that at 1 it says how often the method is best. Bands, from six problems on, are 95 % bootstrap "
+    "intervals over seeds, stratified by task."
 )
 POINTS = 200
 LARGEST = 32.0
@@ -54,17 +57,16 @@ class Estimates:
     @property
     def problems(self) -> int:
         """How many problems there are."""
-        return self.ratios[["experiment", "task", "seed"]].drop_duplicates().shape[0]
+        return self.ratios[PROBLEM].drop_duplicates().shape[0]
 
 
 def estimate(tables: Tables) -> Estimates:
     """Returns ratios on the problems that all methods were run on, and their profiles."""
-    runs = measured(tables.runs)
-    losses = runs.fillna({"incumbent_test_loss": np.inf}).pivot_table(
-        index=["experiment", "task", "seed"], columns="label", values="incumbent_test_loss", aggfunc="min", dropna=False
+    runs = pooled(tables.runs)
+    losses = runs.fillna({"incumbent_test_loss": np.inf}).pivot(
+        index=PROBLEM, columns="label", values="incumbent_test_loss"
     )  # fmt: skip
-    losses = losses.dropna()
-    if losses.shape[1] < 2 or len(losses) < 2:
+    if len(losses) < 2:
         raise NoData("This figure needs two or more problems on which two or more methods were run, so it is not drawn.")
     best = losses.min(axis=1)
     if not np.isfinite(best).all() or (best <= 0).any():

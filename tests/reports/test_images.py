@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_experiments import METHODS, drifting, write_drift, write_many, write_tasks
 from made_up_runs import LOSSES, errors, part_of, shocked_runs, write_curves, write_folder, write_oho
 from matplotlib.testing.compare import compare_images
 
@@ -83,10 +84,22 @@ def curve_runs(figure):
         "profiles": [(name, {}, seed, None, course(loss * (1 + seed * tilt)), {})
                      for name, loss, tilt in (("fixed", 0.2, 1.0), ("adam", 0.3, 0.1), ("oho-global", 0.4, 0.0))
                      for seed in SEEDS],
+        "sensitivity": [
+            (name, {"lr": lr, "label": f"{label} from {lr:g}"}, seed, None, course(loss * (1 + seed / 9), lr), {})
+            for name, label, losses in (("fixed", "SGD", (2.2, 0.9, 0.2)), ("oho-global", "OHO", (0.2, 0.15, 0.3)),
+                                        ("adam", "Adam", (0.8, 0.1, 2.0)))
+            for lr, loss in zip((1e-3, 1e-2, 1e-1), losses, strict=True) for seed in SEEDS
+        ],
     }[figure]  # fmt: skip
 
 
+MADE = {"drift": lambda root: write_drift(root, drifting()), "many": write_many,
+        "summary": lambda root: write_tasks(root, METHODS, late=2)}  # fmt: skip
+
+
 def tables_of(figure, root):
+    if figure in MADE:
+        return MADE[figure](root)
     if figure in ("distribution", "performance", "anytime"):
         write_folder(root, SELECTED)
         return read_tables(root)

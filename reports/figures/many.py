@@ -1,0 +1,253 @@
+"""What tuning many hyperparameters costs: loss at a fixed budget, and time to a target, against how many there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from reports import style
+from reports.estimates import NONE_TRAINED, About, about
+from reports.looks import DASHES, GREY, MARKERS, OURS
+from reports.plain_steps import in_seconds, seconds_per_step
+from reports.selection import ONLINE, NoData, comparable, require_finite, require_own_seconds, untrained
+from reports.statistics import median_of
+from reports.tables import Tables
+from reports.targets import Target, lowest_target, reached_by, textbook, upper_median
+from reports.words import budget_unit, listed, loss_text, plural
+
+QUESTION = "What does it cost to tune many hyperparameters instead of two?"
+METHOD = (
+    "Methods tune the learning rate and the L2 coefficient of more and more sets of tensors, up to one of each tensor. "
+    "Searches try values of the same sets, drawn from the same laws, and all have the same time. The target is the "
+    "validation loss, median of the selected models, of the search that ends lowest; a run reaches it when its "
+    "selected model is as good for good. A model-based search of fewer trials than three times its random starts has "
+    "hardly used its model, and is marked as not tested."
+)
+TUNED = ("lr", "weight_decay")
+SET_METHODS = {"oho-global": "exact", "oho-layerwise": "", "oho-full": ""}
+"""Methods that differ in their sets alone, and their influence where they have no choice."""
+STARTS = {"bayesian-search": 5, "tpe-search": 10, "gp-search": 10}
+"""The random starts of model-based searches."""
+ENOUGH = 3
+"""How many times these starts a search needs in trials for its model to matter."""
+SHADES = ("#0072B2", "#009E73", "#7A6A00", "#AA4499")
+"""Of searches, in the order of their names."""
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """`runs` has a row for each run with the number of values it tunes, its loss and its time to the target, infinite for a
+    miss; `summary` one for each kind of method and number.  `plain` is what the best textbook training ends at, on test.
+    """
+
+    runs: pd.DataFrame
+    summary: pd.DataFrame
+    target: Target
+    plain: Target | None
+    about: About
+    unit: str
+    seconds_per_step: float | None
+
+    @property
+    def csv(self) -> pd.DataFrame:
+        """The data behind the figure, a row for each run."""
+        return self.runs
+
+
+def estimate(tables: Tables) -> Estimates:
+    """Returns losses and times to the target by kind of method and number of values tuned."""
+    runs = comparable(tables.runs)
+    require_own_seconds(runs)
+    given = textbook(runs)
+    runs = runs.assign(values=_values(runs, tables.evaluations), kind=[_kind(run) for run in runs.itertuples()])
+    tuning = runs[runs["kind"].notna() & (runs["values"] > 0)]
+    searches = tuning[tuning["family"] == "search"]
+    target = lowest_target(searches)
+    if tuning["values"].nunique() < 2 or target is None:
+        raise NoData("This figure needs OHO and searches with two or more numbers of values to tune, so it is not drawn.")
+    require_finite(tuning["incumbent_test_loss"])
+    incumbents, per_step = dict(iter(tables.incumbents.groupby("run"))), seconds_per_step(runs)
+    places = [reached_by(incumbents.get(run), target.loss) for run in tuning["run"]]
+    tuning = tuning.assign(
+        used=[np.inf if place is None else float(place["used"]) for place in places],
+        test_loss=tuning["incumbent_test_loss"],
+    )
+    summary = pd.DataFrame([_row(key, own) for key, own in tuning.groupby(["kind", "values"], sort=True)])
+    best = lowest_target(given)
+    plain = None if best is None else best._replace(
+        loss=upper_median(given.loc[given["label"] == best.label, "incumbent_test_loss"])
+    )  # fmt: skip
+    names = ["run", "seed", "label", "kind", "family", "values", "trials", "test_loss", "used", "selected_step", "status"]
+    return Estimates(tuning[names], summary, target, plain, about(runs), runs["unit"].iloc[0], per_step)
+
+
+def _values(runs: pd.DataFrame, evaluations: pd.DataFrame) -> pd.Series:
+    """Returns how many values each run tunes, counted from its last record: of each hyperparameter, one a set."""
+    last = evaluations.drop_duplicates("run", keep="last").set_index("run")
+    sizes = {name: runs["run"].map(last[f"hyper_{name}"].map(np.size)) for name in TUNED if f"hyper_{name}" in last}
+    return pd.Series(
+        [sum(size[place] for name, size in sizes.items() if _is_tuned(runs.loc[place, "options"], name))
+         for place in runs.index],
+        index=runs.index,
+    )  # fmt: skip
+
+
+def _is_tuned(options: dict[str, Any], name: str) -> bool:
+    if options.get("family") == ONLINE:
+        return name in options.get("tune", TUNED)
+    return (options.get("over") or {name: 0.0}).get(name) is None
+
+
+def _kind(run: Any) -> str | None:
+    """Returns what a line of the figure is called; None of a method that is in none."""
+    if run.family == "search":
+        return str(run.method_label).partition(":")[0]
+    if run.method not in SET_METHODS:
+        return str(run.method_label) if run.family == ONLINE else None
+    return f"OHO, {SET_METHODS[run.method] or run.options.get('influence', 'exact')}"
+
+
+def _row(key: tuple[str, int], own: pd.DataFrame) -> dict[str, Any]:
+    loss, used = median_of(own["test_loss"]), median_of(own["used"])
+    first = own.iloc[0]
+    starts = STARTS.get(first["method"], 0)
+    return {
+        "kind": key[0], "values": key[1], "family": first["family"], "n": len(own), "median": loss.value, "low": loss.low,
+        "high": loss.high, "used": used.value, "missed": int(np.isinf(own["used"]).sum()), "untrained": untrained(own),
+        "trials": own["trials"].median(), "is_tested": bool(own["trials"].median() >= ENOUGH * starts),
+    }  # fmt: skip
+
+
+def draw(estimates: Estimates) -> Figure:
+    """Draws test loss, and time to the target, against the number of values, a line of medians for each kind of method."""
+    figure, panels = style.panels(1, 2, height=2.7)
+    kinds = _looks(estimates.summary)
+    counts = sorted(estimates.summary["values"].unique())
+    for place, (kind, (colour, marker, dashes)) in enumerate(kinds.items()):
+        own = estimates.summary[estimates.summary["kind"] == kind].sort_values("values")
+        runs = estimates.runs[estimates.runs["kind"] == kind]
+        shift = 1 + 0.035 * (place - (len(kinds) - 1) / 2)
+        is_tested = own["is_tested"].all()
+        look = {"color": colour, "ls": dashes, "marker": marker, "ms": 5, "lw": 1.3, "mew": 0.7,
+                "mec": "white" if is_tested else colour, "mfc": colour if is_tested else "white"}  # fmt: skip
+        for axes, column, middle in zip(panels, ("test_loss", "used"), ("median", "used"), strict=True):
+            axes.plot(shift * runs["values"], runs[column].replace(np.inf, np.nan), ls="none", marker="o", ms=2.4, mew=0,
+                      color=colour, alpha=0.5)  # fmt: skip
+            axes.plot(shift * own["values"], own[middle].replace(np.inf, np.nan), zorder=3, **look)
+    _finish_losses(panels[0], estimates)
+    _finish_times(panels[1], estimates, kinds)
+    for axes in panels:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_locator(FixedLocator(counts))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(style.decimal)
+        axes.set_xlabel("Hyperparameters tuned")
+    names = [_named(estimates.summary, kind) for kind in kinds]
+    handles = [Line2D([], [], color=colour, marker=marker, ls=dashes, ms=4) for colour, marker, dashes in kinds.values()]
+    style.legend_above(figure, handles, names, columns=3, size=6.5)
+    style.stamp(figure, estimates.about.stamp)
+    return figure
+
+
+def _looks(summary: pd.DataFrame) -> dict[str, tuple[str, str, Any]]:
+    """Returns colour, marker and dashes of each kind: methods under test first, searches after them."""
+    kinds = summary.drop_duplicates("kind")
+    ours = list(kinds.loc[kinds["family"] == ONLINE, "kind"])
+    others = list(kinds.loc[kinds["family"] != ONLINE, "kind"])
+    looks: dict[str, tuple[str, str, Any]] = {}
+    for place, kind in enumerate([*ours, *others]):
+        shades = (OURS, "#F0A202", "#8C2D04") if kind in ours else SHADES
+        number = ours.index(kind) if kind in ours else others.index(kind)
+        colour = shades[number] if number < len(shades) else GREY
+        looks[kind] = (colour, MARKERS[place % len(MARKERS)], DASHES[0] if kind in ours else DASHES[1 + number % 4])
+    return looks
+
+
+def _named(summary: pd.DataFrame, kind: str) -> str:
+    own = summary[summary["kind"] == kind]
+    return kind if own["is_tested"].all() else f"{kind} (not tested: {own['trials'].min():.0f} trials)"
+
+
+def _finish_losses(axes: Axes, estimates: Estimates) -> None:
+    if estimates.plain is not None and np.isfinite(estimates.plain.loss):
+        axes.axhline(estimates.plain.loss, color="#666666", lw=0.8, ls=DASHES[2], zorder=1)
+        axes.annotate(f"{estimates.plain.label}: none tuned", (0.99, estimates.plain.loss), (0, 2), ha="right",
+                      va="bottom", xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=6,
+                      color="#666666")  # fmt: skip
+    style.log_scale(axes, "y")
+    axes.set_title("A  With the whole budget", loc="left")
+    axes.set_ylabel(estimates.about.units.axis("Final test loss"))
+
+
+def _finish_times(axes: Axes, estimates: Estimates, kinds: dict[str, tuple[str, str, Any]]) -> None:
+    """Sets the scale of times, and draws open triangles at the edge where more than half of the runs miss the target."""
+    used = estimates.runs["used"][np.isfinite(estimates.runs["used"])]
+    if len(used):
+        style.log_scale(axes, "y")
+    for place, (kind, (colour, *_)) in enumerate(kinds.items()):
+        own = estimates.summary[(estimates.summary["kind"] == kind) & np.isinf(estimates.summary["used"])]
+        if len(own):
+            shift = 1 + 0.035 * (place - (len(kinds) - 1) / 2)
+            axes.plot(shift * own["values"], [1.0] * len(own), ls="none", marker="^", mfc="none", mec=colour, ms=5.5,
+                      clip_on=False, transform=axes.get_xaxis_transform())  # fmt: skip
+    axes.set_title(f"B  To a validation loss of {loss_text(estimates.target.loss)}", loc="left")
+    note = in_seconds(estimates.seconds_per_step)
+    size = "small" if note else None
+    axes.set_ylabel(f"{budget_unit(estimates.unit).capitalize()}{note.replace('; ', chr(10))}", fontsize=size)
+
+
+def caption(estimates: Estimates) -> str:
+    """Says what the figure shows, with n, budget and device."""
+    n = estimates.summary["n"].min()
+    return (
+        f"Lines are medians over {n} runs or more, small points runs. B: time until the selected model is as good as "
+        f"{estimates.target.label} at its end; an open triangle at the edge: more than half of the runs miss it. "
+        f"{estimates.about.setting}"
+    )
+
+
+def findings(estimates: Estimates) -> list[str]:
+    """Tells for each kind of method how its loss changes from the fewest to the most values, and who meets the target."""
+    if estimates.summary["untrained"].all():
+        return [NONE_TRAINED]
+    sentences, few, most = [], estimates.summary["values"].min(), estimates.summary["values"].max()
+    parts, times = [], []
+    for kind, own in estimates.summary[estimates.summary["is_tested"]].groupby("kind", sort=False):
+        own = own.sort_values("values")
+        first, last = own.iloc[0], own.iloc[-1]
+        if len(own) > 1:
+            parts.append(f"from {loss_text(first['median'])} to {loss_text(last['median'])} with {kind} "
+                         f"({first['values']} to {last['values']})")  # fmt: skip
+        if last["values"] == most:
+            what = "misses it" if np.isinf(last["used"]) else f"takes {last['used']:.3g}"
+            times.append(f"{kind} {what}")
+    if parts:
+        sentences.append(f"From {few} to {plural(most, 'value')} tuned, the median test loss goes {listed(parts)}.")
+    if times:
+        sentences.append(
+            f"With {most} values, the median run to a validation loss of {loss_text(estimates.target.loss)}, that of "
+            f"{estimates.target.label}, is: {listed(times)} {budget_unit(estimates.unit)}."
+        )
+    lost = [str(kind) for kind, own in estimates.summary.groupby("kind", sort=False) if not own["is_tested"].all()]
+    if lost:
+        sentences.append(f"Not tested: {listed(lost)}, for want of trials.")
+    return sentences
+
+
+def published_rows(estimates: Estimates) -> list[list[str]]:
+    """Returns median loss, time to the target, and trials of each kind of method and number of values."""
+    rows = [
+        [row["kind"], str(row["values"]), loss_text(row["median"]),
+         "missed" if np.isinf(row["used"]) else f"{row['used']:.3g}",
+         "—" if row["family"] == ONLINE else f"{row['trials']:.0f}", "yes" if row["is_tested"] else "no"]
+        for _, row in estimates.summary.iterrows()
+    ]  # fmt: skip
+    unit = budget_unit(estimates.unit)
+    return [["Method", "Values", "Median test loss", f"{unit.capitalize()} to the target", "Trials", "Tested"], *rows]

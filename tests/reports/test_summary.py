@@ -1,0 +1,72 @@
+"""All tasks together: which runs are pooled, and what their losses, ranks and times come to."""
+
+import numpy as np
+import pytest
+from made_up_experiments import METHODS, write_tasks
+from made_up_runs import evaluation, incumbent, spec_of, write_run
+
+from bench.records import Manifest, write_manifest
+from reports.figures import profiles, summary
+from reports.pooling import pooled
+from reports.selection import NoData
+from reports.statistics import bootstrapped
+from reports.tables import read_tables
+
+
+def test_losses_ranks_and_times_are_those_over_all_tasks(tmp_path):
+    estimates = summary.estimate(write_tasks(tmp_path, METHODS, late=2))
+    assert (estimates.tasks, estimates.count) == (2, 6)
+    table = estimates.summary.set_index("label")
+    ratios = {"Fixed": (1.0, 1.6), "Adam": (1.25, 1.0), "Global OHO": (0.5, 2.0)}  # over .4 and over .5
+    for label, pair in ratios.items():
+        middle = np.log(pair).repeat(3)[1:-1]  # a quarter of six is cut at either end
+        assert table.loc[label, "loss"] == pytest.approx(np.exp(middle.mean()))
+    assert table["rank"].to_dict() == pytest.approx({"Fixed": 2.0, "Adam": 2.0, "Global OHO": 2.0})
+    assert table["score"].to_dict() == pytest.approx({"Fixed": 0.5, "Adam": 0.5, "Global OHO": 1 / 3})
+    # OHO is at .4 on the first task after twice the time of Fixed: (4 - 2) / (4 - 1) of the score, on half of the problems.
+    assert table["reached"].to_dict() == {"Fixed": 3, "Adam": 3, "Global OHO": 3}
+
+
+def test_with_few_tasks_the_figure_says_so(tmp_path):
+    estimates = summary.estimate(write_tasks(tmp_path, METHODS))
+    said = "2 tasks: fewer than 5 say nothing across tasks"
+    assert summary.draw(estimates).get_suptitle() == said
+    assert summary.findings(estimates)[0] == f"{said}."
+    assert said in summary.caption(estimates)
+
+
+def test_an_untrained_model_is_infinitely_bad(tmp_path):
+    tables = write_tasks(tmp_path, METHODS)
+    tables.runs.loc[tables.runs["label"] == "Global OHO", "selected_step"] = 0
+    table = summary.estimate(tables).summary.set_index("label")
+    assert table.loc["Global OHO", "loss"] == np.inf
+    assert table.loc["Global OHO", "rank"] == 3.0
+
+
+@pytest.mark.parametrize("figure", [summary, profiles])
+def test_methods_are_those_of_every_experiment(figure, tmp_path):
+    tables = write_tasks(tmp_path, METHODS | {"step": (0.01,)})
+    found = figure.estimate(tables)
+    assert "Step" not in set((found.problems if figure is summary else found.ratios)["label"])
+
+
+def test_where_time_is_a_budget_equal_steps_are_left_out(tmp_path):
+    write_tasks(tmp_path, METHODS)
+    spec = spec_of("fixed", 0)
+    spec["budget"] = {"unit": "steps", "amount": 100}
+    ids = write_run(tmp_path, spec, [incumbent(100, 0.1), evaluation(100, 0.1)])
+    write_manifest(tmp_path, Manifest("stepped", ("summary",), {}, (ids,)))
+    assert set(pooled(read_tables(tmp_path).runs)["unit"]) == {"seconds"}
+
+
+def test_without_two_methods_in_common_it_is_a_sentence(tmp_path):
+    tables = write_tasks(tmp_path, {"fixed": (0.1, 0.1), "adam": (0.1,)})
+    with pytest.raises(NoData, match="2 experiments have no two methods in common"):
+        summary.estimate(tables)
+
+
+def test_a_bootstrap_keeps_the_weight_of_strata_and_few_values_have_a_range():
+    values = [1.0] * 5 + [3.0] * 5
+    estimate = bootstrapped(values, lambda values: values.mean(-1), strata=["a"] * 5 + ["b"] * 5)
+    assert estimate == (2.0, 2.0, 2.0)
+    assert bootstrapped([1.0, 2.0, 6.0], lambda values: values.mean(-1), strata=[0, 0, 0]) == (3.0, 1.0, 6.0)
