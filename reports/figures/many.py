@@ -20,6 +20,7 @@ from reports.selection import ONLINE, NoData, comparable, require_finite, requir
 from reports.statistics import median_of
 from reports.tables import Tables
 from reports.targets import Target, lowest_target, reached_by, textbook, upper_median
+from reports.untested import is_untested
 from reports.words import budget_unit, listed, loss_text, plural
 
 QUESTION = "What does it cost to tune many hyperparameters instead of two?"
@@ -33,10 +34,6 @@ METHOD = (
 TUNED = ("lr", "weight_decay")
 SET_METHODS = {"oho-global": "exact", "oho-layerwise": "", "oho-full": ""}
 """Methods that differ in their sets alone, and their influence where they have no choice."""
-STARTS = {"bayesian-search": 5, "tpe-search": 10, "gp-search": 10}
-"""The random starts of model-based searches."""
-ENOUGH = 3
-"""How many times these starts a search needs in trials for its model to matter."""
 SHADES = ("#0072B2", "#009E73", "#7A6A00", "#AA4499")
 """Of searches, in the order of their names."""
 
@@ -117,11 +114,10 @@ def _kind(run: Any) -> str | None:
 def _row(key: tuple[str, int], own: pd.DataFrame) -> dict[str, Any]:
     loss, used = median_of(own["test_loss"]), median_of(own["used"])
     first = own.iloc[0]
-    starts = STARTS.get(first["method"], 0)
     return {
         "kind": key[0], "values": key[1], "family": first["family"], "n": len(own), "median": loss.value, "low": loss.low,
         "high": loss.high, "used": used.value, "missed": int(np.isinf(own["used"]).sum()), "untrained": untrained(own),
-        "trials": own["trials"].median(), "is_tested": bool(own["trials"].median() >= ENOUGH * starts),
+        "trials": own["trials"].median(), "is_tested": not is_untested(own),
     }  # fmt: skip
 
 

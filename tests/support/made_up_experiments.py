@@ -42,7 +42,8 @@ def write_many(root):
             spec["method"] |= {"family": "search" if over else "online", "groups": sets // 2}
             records = [incumbent(50, loss + seed / 100), evaluation(100, loss + seed / 100)]
             records[1]["hyper"] = {"lr": [0.1] * sets, "weight_decay": [1e-4] * sets}
-            ids.append(write_run(root, spec, records, trials=trials))
+            starts = 10 if name == "tpe-search" else 0
+            ids.append(write_run(root, spec, records, trials=trials, random_starts=starts))
     write_manifest(root, Manifest("many", ("many",), {}, tuple(ids)))
     return read_tables(root)
 
