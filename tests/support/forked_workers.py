@@ -3,6 +3,7 @@
 import os
 import signal
 from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -17,7 +18,7 @@ class Forked:
         if self.pid == 0:
             os.setsid()
             signal.set_wakeup_fd(-1)
-            for descriptor in map(int, os.listdir("/proc/self/fd")):
+            for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
                 if descriptor > 2 and descriptor != words[0]:
                     with suppress(OSError):
                         os.close(descriptor)  # the other ends of other workers' pipes among them

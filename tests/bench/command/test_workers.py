@@ -74,11 +74,13 @@ def test_runs_side_by_side_have_the_records_of_one_process_and_timed_ones_come_l
 
 
 def test_the_run_of_a_worker_that_is_killed_is_taken_over(tmp_path, pool, capsys):
-    small, out = experiment(tmp_path, "oho-published", seeds=[0, 1], overrides=[*SMALL, "budget.steps=100"]), tmp_path / "runs"
+    small = experiment(tmp_path, "oho-published", seeds=[0, 1], overrides=[*SMALL, "budget.steps=100"])
+    out = tmp_path / "runs"
     thread = at(lambda: records_of(small.specs[0], out, 2), lambda found: pool[0].kill())
     assert launched([small], out) == {Status.BUDGET_REACHED: 2}
     thread.join()
-    assert "killed by SIGKILL, as systems do when memory is short; it continues from its checkpoint" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "killed by SIGKILL, as systems do when memory is short; it continues from its checkpoint" in told
     run_one(small.specs[0], tmp_path / "here")
     assert timeless(out / run_id(small.specs[0])) == timeless(tmp_path / "here" / run_id(small.specs[0]))
 

@@ -1,0 +1,152 @@
+"""Whether hypergradients are right on the device: float64, against reverse mode, the CPU, a graph and single members."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import oho
+from bench.measure.gpu.models import MODELS, data
+from bench.measure.gpu.tables import Table
+from bench.measure.gpu.timing import captured
+from oho.engines.names import ENGINES
+from oho.rules import Rule
+
+STEPS = 8
+ASKED = {"reverse": "≤ 1e-8", "finite_difference": "≤ 1e-4", "same": "≤ 1e-9"}
+RULES: dict[str, Rule] = {
+    "SGD": oho.SGD(lr=0.05, weight_decay=0.02),
+    "momentum": oho.Momentum(lr=0.05, weight_decay=0.02, tune=oho.Momentum.names),
+    "Adam": oho.Adam(lr=0.01, weight_decay=0.02),
+    "AdamW": oho.AdamW(lr=0.01, weight_decay=0.02),
+}
+COLUMNS = ("model", "rule", "engine", "what", "largest relative error", "asked")
+
+
+def correctness(out: Path, device: torch.device, tiny: bool, seconds: float) -> None:
+    """Writes the table `correctness`."""
+    table = Table(
+        out, "correctness", title="Whether hypergradients are right", device=device, columns=COLUMNS,
+        words=f"float64, {STEPS} steps, cuDNN's recurrences and fused attention off: they have no second derivative.",
+    )  # fmt: skip
+    with _differentiable():
+        models, rules = (list(known)[: 1 if tiny else None] for known in (MODELS, RULES))
+        for name in models:
+            for engine in ENGINES:
+                asked = ASKED["finite_difference" if engine == "finite_difference" else "reverse"]
+                table.measure(name, "SGD", engine, "reverse mode", cells=lambda n=name, e=engine, a=asked: [
+                    _worst(_audited(n, RULES["SGD"], e, device)), a])  # fmt: skip
+        for rule in rules[1:]:
+            table.measure("perceptron", rule, "pearlmutter", "reverse mode", cells=lambda r=RULES[rule]: [
+                _worst(_audited("perceptron", r, "pearlmutter", device)), ASKED["reverse"]])  # fmt: skip
+        for name in models:
+            table.measure(name, "SGD", "pearlmutter", "the CPU", cells=lambda n=name: [
+                _difference(_trained(n, device), _trained(n, torch.device("cpu"))), ASKED["same"]])  # fmt: skip
+        for rule in rules:
+            table.measure("perceptron", rule, "pearlmutter", "members alone", cells=lambda r=RULES[rule]: [
+                _members_against_single(r, device), ASKED["same"]])  # fmt: skip
+        table.measure("perceptron", "SGD", "pearlmutter", "eager against graph", cells=lambda: [
+            _graph_against_eager(device), ASKED["same"]])  # fmt: skip
+
+
+@contextmanager
+def _differentiable() -> Iterator[None]:
+    """Has PyTorch use only kernels that can be differentiated twice."""
+    backend = torch.nn.attention.SDPBackend.MATH
+    with torch.nn.attention.sdpa_kernel(backend), torch.backends.cudnn.flags(enabled=False):
+        yield
+
+
+def _model(name: str, device: torch.device, seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return MODELS[name]().to(device, torch.float64)
+
+
+def _closures(model: nn.Module, device: torch.device) -> list[tuple]:
+    """Returns the closures of each step: training batches in turn, and always the same validation batch."""
+    *batches, held = data(STEPS + 1, device)
+
+    def of(batch: tuple[Tensor, Tensor]):
+        return lambda: functional.cross_entropy(model(batch[0]), batch[1])
+
+    return [(of(batch), of(held)) for batch in batches]
+
+
+def _audited(name: str, rule: Rule, engine: str, device: torch.device) -> Mapping[str, Tensor]:
+    """Returns the relative errors of the last step's hypergradients; the values stay where they are."""
+    model = _model(name, device)
+    optimizer = oho.OHO(model.parameters(), rule, meta=oho.MetaSGD(0.0), curvature=engine, check=None)
+    return oho.audit(model, optimizer, _closures(model, device)).relative_error
+
+
+def _trained(name: str, device: torch.device) -> Mapping[str, Tensor]:
+    model = _model(name, device)
+    optimizer = oho.OHO(model.parameters(), RULES["SGD"], meta=oho.MetaSGD(1e-3), check=None)
+    for train, valid in _closures(model, device):
+        optimizer.step(train, valid)
+    return optimizer.hypergradient
+
+
+def _members_against_single(rule: Rule, device: torch.device) -> str:
+    """Returns how three perceptrons as one population differ from each of them alone."""
+    models = [_model("perceptron", device, seed) for seed in range(3)]
+    tensors = zip(*(model.parameters() for model in models), strict=True)
+    parameters = [nn.Parameter(torch.stack([p.detach() for p in same])) for same in tensors]
+    together = oho.OHO(parameters, rule, meta=oho.MetaSGD(1e-3), members=3, check=None)
+    singles = [oho.OHO(model.parameters(), rule, meta=oho.MetaSGD(1e-3), check=None) for model in models]
+    *batches, held = data(STEPS + 1, device)
+
+    def losses(batch: tuple[Tensor, Tensor]) -> Tensor:
+        first, second = parameters[:2], parameters[2:]
+        inputs, targets = (part.expand(3, *part.shape) for part in batch)
+        hidden = torch.tanh(oho.members.linear(inputs, *first))
+        return oho.members.cross_entropy(oho.members.linear(hidden, *second), targets)
+
+    for batch in batches:
+        together.step(lambda batch=batch: losses(batch), lambda: losses(held))
+        for model, single in zip(models, singles, strict=True):
+            single.step(
+                lambda model=model, batch=batch: functional.cross_entropy(model(batch[0]), batch[1]),
+                lambda model=model: functional.cross_entropy(model(held[0]), held[1]),
+            )
+    found = together.hypergradient
+    alone = {name: torch.stack([single.hypergradient[name] for single in singles]) for name in found}
+    return _difference(found, alone)
+
+
+def _graph_against_eager(device: torch.device) -> str:
+    """Returns how far a training that replays one graph is from the same steps made eagerly, in its hypergradients."""
+    inputs, targets = data(1, device)[0]
+    models = [_model("perceptron", device) for _ in range(2)]
+
+    def step_of(model: nn.Module):
+        optimizer = oho.OHO(model.parameters(), RULES["SGD"], meta=oho.MetaSGD(1e-3), check=None)
+        closure = lambda: functional.cross_entropy(model(inputs), targets)  # noqa: E731
+        return optimizer, lambda: optimizer.step(closure, closure)
+
+    (graphed, step), (eager, plain) = map(step_of, models)
+    replay = captured(step, device)
+    before = [copy.deepcopy(models[0].state_dict()), graphed.state_dict()]
+    models[1].load_state_dict(before[0])
+    eager.load_state_dict(before[1])
+    for _ in range(STEPS):
+        replay()
+        plain()
+    return _difference(graphed.hypergradient, eager.hypergradient)
+
+
+def _difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
+    return _worst({name: ((ours[name].cpu() - each.cpu()) / each.cpu()).abs() for name, each in theirs.items()})
+
+
+def _worst(errors: Mapping[str, Tensor]) -> str:
+    return f"{max(float(error.abs().max()) for error in errors.values()):.1e}"
+
+
