@@ -53,7 +53,7 @@ def figures(out: Path, device: torch.device, tiny: bool, seconds: float) -> None
     for place, name in enumerate(names):
         def load(budget: str, name: str = name) -> Experiment:
             sizes = TINY if tiny else ["evaluations=10", "population=64"]
-            settings = [*sizes, budget, "tracking.mode=disabled", *engine("auto")]
+            settings = [*sizes, budget, "tracking.mode=disabled", *engine("eager")]  # graphs are of single runs
             seeds = tuple(range(1 if tiny else FIGURES[name]))
             path = experiment_file(Path(f"mnist/{name}"))
             return load_experiment(path, overrides=settings, seeds=seeds, device=device.type)
@@ -90,7 +90,7 @@ def cifar10(out: Path, device: torch.device, tiny: bool, seconds: float) -> None
 def _timed(name: str, out: Path, device: torch.device, tiny: bool, seconds: float) -> None:
     table = _table(out, name, f"Equal seconds, {name}", "Runs that are not in time are continued by another call.", device)
     with _guarded(table, name):
-        path, settings = experiment_file(Path(f"gpu/{name}")), [*(TINY if tiny else []), *engine("graph")]
+        path, settings = experiment_file(Path(f"gpu/{name}")), [*(TINY if tiny else []), *engine("auto")]
         count = len(load_experiment(path, overrides=settings, device=device.type).specs)
         each = 0.01 if tiny else max(2.0, seconds / count - SET_UP_SECONDS)
         each = min(each, TIMED_SECONDS) if name == "performance" else each

@@ -7,15 +7,17 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 import oho
+from bench.measure.gpu.graphs import captured_step
 from bench.measure.gpu.tables import Table
 from bench.measure.gpu.timing import CannotCaptureError, Step, captured, launches, milliseconds
-from bench.measure.speed import VARIANTS, Problem, Variant, online
+from bench.measure.speed import VARIANTS, Problem
 from bench.tasks.models import residual_network
 
 EPOCHS, STEPS_PER_EPOCH = 100, 500
@@ -26,17 +28,44 @@ Global step of ResNet-18 with batches of 100 and 1000."""
 SIZES = (784, 128, 128, 128, 10)
 
 
-def default(problem: Problem) -> Callable[[int], object]:
-    """Returns a step of `oho.OHO` as it is without options."""
-    optimizer = oho.OHO(problem.model.parameters(), oho.SGD(lr=0.01, weight_decay=1e-5), check=None)
-    return lambda index: optimizer.step(lambda: problem.loss(0, index), lambda: problem.loss(1, index))
-
-
-CHOSEN = {
-    **{name: VARIANTS[name] for name in ("plain SGD", "Global", "Full", "published design")},
-    "Global, second backward pass": Variant("exact, 2 tangents", online(oho.SGD(0.01, 1e-5), curvature="double_backward")),
-    "Default": Variant("Adam on logarithms, discount and limit", default),
+SGD = oho.SGD(lr=0.01, weight_decay=1e-5)
+TUNED: dict[str, dict[str, Any]] = {
+    "Global": {"meta": oho.MetaSGD(1e-6)},
+    "Default": {},
+    "Full": {"meta": oho.MetaSGD(1e-6), "sets": "full"},
+    "Global, second backward pass": {"meta": oho.MetaSGD(1e-6), "curvature": "double_backward"},
 }
+"""The steps of `oho.OHO` that are measured, and its options."""
+OTHERS = ("plain SGD", "published design")
+ORDER = ("plain SGD", "Global", "Default", "Full", "published design", "Global, second backward pass")
+
+
+class Measured:
+    """A kind of step on one batch of the paper's network, eager and as a graph."""
+
+    def __init__(self, name: str, device: torch.device):
+        self._name, self._device = name, device
+
+    def eager(self) -> Step:
+        """Returns the step as it is."""
+        problem = Problem(self._device)
+        if self._name in OTHERS:
+            return partial(VARIANTS[self._name].make(problem), 0)
+        optimizer = oho.OHO(problem.model.parameters(), SGD, check=None, **TUNED[self._name])
+        return lambda: optimizer.step(lambda: problem.loss(0, 0), lambda: problem.loss(1, 0))
+
+    def graph(self) -> Step:
+        """Returns its replay, or raises CannotCaptureError."""
+        if self._name in OTHERS:
+            return captured(self.eager(), self._device)
+        problem = Problem(self._device)
+        optimizer = oho.OHO(problem.model.parameters(), SGD, check=None, **TUNED[self._name])
+        train, valid = ((inputs[0], targets[0]) for inputs, targets in problem.splits)
+
+        def loss(inputs: Tensor, targets: Tensor) -> Tensor:
+            return functional.cross_entropy(problem.model(inputs), targets)
+
+        return captured_step(optimizer, loss, (train, valid), self._device)
 
 
 def steps(out: Path, device: torch.device, tiny: bool, seconds: float) -> None:
@@ -47,12 +76,13 @@ def steps(out: Path, device: torch.device, tiny: bool, seconds: float) -> None:
         columns=("step", "eager, ms", "× plain SGD", "kernels a step", "waits of the host", "copies to the host",
                  "graph, ms", "asked"),
     )  # fmt: skip
-    each, best = seconds / len(CHOSEN) / 4, {}
-    for name in ("plain SGD", "Global", "Default", "Full", "published design", "Global, second backward pass"):
+    each, best = seconds / len(ORDER) / 4, {}
+    for name in ORDER:
         def cells(name: str = name) -> list[str]:
-            step = partial(CHOSEN[name].make(Problem(device)), 0)
+            measured = Measured(name, device)
+            step = measured.eager()
             eager = best[name] = milliseconds(step, device, each)
-            graph = _graphed(CHOSEN[name], device, each)
+            graph = _graphed(measured.graph, device, each)
             if isinstance(graph, float):
                 best[name] = min(best[name], graph)
             asked = f"≤ {GLOBAL_MILLISECONDS} ms" if name == "Global" else ""
@@ -68,9 +98,10 @@ def steps(out: Path, device: torch.device, tiny: bool, seconds: float) -> None:
         table.add("published design over Global, ×", f"{ratio:.1f}", *[""] * 5, f"≥ {ADVANTAGE}")
 
 
-def _graphed(variant: Variant, device: torch.device, seconds: float) -> float | str:
+def _graphed(make: Callable[[], Step], device: torch.device, seconds: float) -> float | str:
+    """Returns the milliseconds of a replay, or why there is none."""
     try:
-        return milliseconds(captured(partial(variant.make(Problem(device)), 0), device), device, seconds)
+        return milliseconds(make(), device, seconds)
     except CannotCaptureError as error:
         return str(error)
 
@@ -89,8 +120,9 @@ def populations(out: Path, device: torch.device, tiny: bool, seconds: float) -> 
     counts, alone = (1, 4) if tiny else (1, 16, 64, 256), []
     for members in counts:
         def cells(members: int = members) -> list[str]:
-            eager = milliseconds(_population(members, device), device, seconds / len(counts) / 4)
-            graph = _graph_of_population(members, device, seconds / len(counts) / 4)
+            each = seconds / len(counts) / 4
+            eager = milliseconds(Members(members, device).eager(), device, each)
+            graph = _graphed(Members(members, device).graph, device, each)
             rate = 1e3 * members / (eager if isinstance(graph, str) else min(eager, graph))
             alone.append(rate)
             asked = f"≥ {THROUGHPUT}" if members == 256 else ""
@@ -99,28 +131,30 @@ def populations(out: Path, device: torch.device, tiny: bool, seconds: float) -> 
         table.measure(members, cells=cells)
 
 
-def _graph_of_population(members: int, device: torch.device, seconds: float) -> float | str:
-    try:
-        return milliseconds(captured(_population(members, device), device), device, seconds)
-    except CannotCaptureError as error:
-        return str(error)
+class Members:
+    """Global steps of so many trainings of the paper's network, each on its own batches."""
 
+    def __init__(self, members: int, device: torch.device):
+        self._device = device
+        weights = [nn.Parameter(torch.randn(members, b, a, device=device) / a**0.5) for a, b in pairwise(SIZES)]
+        biases = [nn.Parameter(torch.zeros(members, b, device=device)) for b in SIZES[1:]]
+        self._layers = list(zip(weights, biases, strict=True))
+        parameters = [part for layer in self._layers for part in layer]
+        self._optimizer = oho.OHO(parameters, SGD, meta=oho.MetaSGD(1e-6), members=members, check=None)
+        self._train, self._valid = (_images(members, 100, shape=(784,), device=device) for _ in range(2))
 
-def _population(members: int, device: torch.device) -> Step:
-    """Returns a Global step of so many trainings."""
-    weights = [nn.Parameter(torch.randn(members, b, a, device=device) / a**0.5) for a, b in pairwise(SIZES)]
-    biases = [nn.Parameter(torch.zeros(members, b, device=device)) for b in SIZES[1:]]
-    layers = list(zip(weights, biases, strict=True))
-    parameters = [part for layer in layers for part in layer]
-    optimizer = oho.OHO(parameters, oho.SGD(0.01, 1e-5), meta=oho.MetaSGD(1e-6), members=members, check=None)
-    batches = [_images(members, 100, shape=(784,), device=device) for _ in range(2)]
-
-    def losses(inputs: Tensor, targets: Tensor) -> Tensor:
-        for weight, bias in layers[:-1]:
+    def _losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        for weight, bias in self._layers[:-1]:
             inputs = torch.tanh(oho.members.linear(inputs, weight, bias))
-        return oho.members.cross_entropy(oho.members.linear(inputs, *layers[-1]), targets)
+        return oho.members.cross_entropy(oho.members.linear(inputs, *self._layers[-1]), targets)
 
-    return lambda: optimizer.step(lambda: losses(*batches[0]), lambda: losses(*batches[1]))
+    def eager(self) -> Step:
+        """Returns the step as it is."""
+        return lambda: self._optimizer.step(lambda: self._losses(*self._train), lambda: self._losses(*self._valid))
+
+    def graph(self) -> Step:
+        """Returns its replay, or raises CannotCaptureError."""
+        return captured_step(self._optimizer, self._losses, (self._train, self._valid), self._device)
 
 
 def _images(*lead: int, shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -183,17 +217,20 @@ def _residual_cells(
     def product() -> None:
         torch.autograd.grad(gradient(train, graph=True), parameters, directions)
 
-    def optimizer_step() -> Step:
-        optimizer = oho.OHO(model.parameters(), oho.SGD(0.01, 1e-4), meta=oho.MetaSGD(1e-7), check=None)
-        return lambda: optimizer.step(lambda: loss(train), lambda: loss(valid))
+    def optimizer() -> oho.OHO:
+        return oho.OHO(model.parameters(), oho.SGD(0.01, 1e-4), meta=oho.MetaSGD(1e-7), check=None)
+
+    def graph() -> Step:
+        return captured_step(optimizer(), lambda *batch: loss(batch), (train, valid), device)
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    timed = [lambda: gradient(train), product, lambda: gradient(valid), in_bf16, optimizer_step()]
+    eager = optimizer()
+    timed = [
+        lambda: gradient(train), product, lambda: gradient(valid), in_bf16,
+        lambda: eager.step(lambda: loss(train), lambda: loss(valid)),
+    ]  # fmt: skip
     found = [f"{milliseconds(step, device, seconds):.2f}" for step in timed]
-    try:
-        graph = f"{milliseconds(captured(optimizer_step(), device), device, seconds):.2f}"
-    except CannotCaptureError as error:
-        graph = str(error)
+    found.append(_shown(_graphed(graph, device, seconds)))
     peak = f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f}" if device.type == "cuda" else ""
-    return [*found, graph, peak, f"Global ≤ {RESIDUAL_MILLISECONDS}"]
+    return [*found, peak, f"Global ≤ {RESIDUAL_MILLISECONDS}"]

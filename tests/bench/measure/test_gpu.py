@@ -15,7 +15,7 @@ from bench.measure.gpu import __main__ as script
 from bench.measure.gpu import kit, timing
 from bench.measure.gpu.correctness import correctness
 from bench.measure.gpu.experiments import figures, performance
-from bench.measure.gpu.speed import CHOSEN, populations, residual, steps
+from bench.measure.gpu.speed import TUNED, populations, residual, steps
 
 CPU = torch.device("cpu")
 
@@ -34,15 +34,15 @@ def rows_of(folder, name):
 def test_hypergradients_are_right_here(tmp_path):
     correctness(tmp_path, CPU, True, 0.0)
     rows = rows_of(tmp_path, "correctness")
-    *found, graph = rows
+    found = [row for row in rows if "not available" not in row["largest relative error"]]
     assert all(float(row["largest relative error"]) <= float(row["asked"].removeprefix("≤ ")) for row in found)
-    assert {row["what"] for row in found} == {"reverse mode", "the CPU", "members alone"}
-    assert graph["largest relative error"] == "graph: not available on a CPU"
+    assert {row["what"] for row in found} >= {"reverse mode", "the CPU", "members alone"}
+    assert rows[-1]["what"] == "eager against graph"
     assert "TF32 in matrix products off" in (tmp_path / "correctness.md").read_text()
 
 
 def test_tables_of_speed_say_what_is_asked(tmp_path, monkeypatch):
-    monkeypatch.delitem(CHOSEN, "Full")
+    monkeypatch.delitem(TUNED, "Full")
     steps(tmp_path, CPU, True, 0.0)
     rows = {row["step"]: row for row in rows_of(tmp_path, "steps")}
     assert rows["Global"]["asked"] == "≤ 0.25 ms"
@@ -109,6 +109,7 @@ def test_a_kit_is_unpacked_once(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_whole_script_runs_here(tmp_path):
     command = [sys.executable, "-m", "bench.measure.gpu", "--tiny", "--device", "cpu", "--out", tmp_path, "--threads", "1"]
+    command += ["--minutes", "60"]  # of a machine with other work
     answer = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, env=dict(os.environ))
     assert answer.returncode == 0, answer.stderr
     tables = {path.stem for path in tmp_path.glob("*.md")}
