@@ -34,25 +34,26 @@ def correctness(out: Path, device: torch.device, tiny: bool, seconds: float) -> 
         out, "correctness", title="Whether hypergradients are right", device=device, columns=COLUMNS,
         words=f"float64, {STEPS} steps, cuDNN's recurrences and fused attention off: they have no second derivative.",
     )  # fmt: skip
+    models, rules = (list(known)[: 1 if tiny else None] for known in (MODELS, RULES))
+    sgd, same, own, cpu = RULES["SGD"], ASKED["same"], "pearlmutter", torch.device("cpu")
+
+    def add(model: str, rule: str, engine: str, what: str, asked: str, found: Callable[..., str], *given: object) -> None:
+        table.measure(model, rule, engine, what, cells=lambda: [found(*given), asked])
+
     with _differentiable():
-        models, rules = (list(known)[: 1 if tiny else None] for known in (MODELS, RULES))
         for name in models:
             for engine in ENGINES:
                 asked = ASKED["finite_difference" if engine == "finite_difference" else "reverse"]
-                table.measure(name, "SGD", engine, "reverse mode", cells=lambda n=name, e=engine, a=asked: [
-                    _worst(_audited(n, RULES["SGD"], e, device)), a])  # fmt: skip
+                add(name, "SGD", engine, "reverse mode", asked, _audited, name, sgd, engine, device)
         for rule in rules[1:]:
-            table.measure("perceptron", rule, "pearlmutter", "reverse mode", cells=lambda r=RULES[rule]: [
-                _worst(_audited("perceptron", r, "pearlmutter", device)), ASKED["reverse"]])  # fmt: skip
+            given = "perceptron", RULES[rule], own, device
+            add("perceptron", rule, own, "reverse mode", ASKED["reverse"], _audited, *given)
         for name in models:
-            table.measure(name, "SGD", "pearlmutter", "the CPU", cells=lambda n=name: [
-                _difference(_trained(n, device), _trained(n, torch.device("cpu"))), ASKED["same"]])  # fmt: skip
+            add(name, "SGD", own, "the CPU", same, _between_devices, name, device, cpu)
         for rule in rules:
-            table.measure("perceptron", rule, "pearlmutter", "members alone", cells=lambda r=RULES[rule]: [
-                _members_against_single(r, device), ASKED["same"]])  # fmt: skip
+            add("perceptron", rule, own, "members alone", same, _members_against_single, RULES[rule], device)
         for rule in rules:
-            table.measure("perceptron", rule, "pearlmutter", "eager against graph", cells=lambda r=RULES[rule]: [
-                _graph_against_eager(r, device), ASKED["same"]])  # fmt: skip
+            add("perceptron", rule, own, "eager against graph", same, _graph_against_eager, RULES[rule], device)
 
 
 @contextmanager
@@ -79,11 +80,16 @@ def _closures(model: nn.Module, device: torch.device) -> list[tuple]:
     return [(of(batch), of(held)) for batch in batches]
 
 
-def _audited(name: str, rule: Rule, engine: str, device: torch.device) -> Mapping[str, Tensor]:
-    """Returns the relative errors of the last step's hypergradients; the values stay where they are."""
+def _audited(name: str, rule: Rule, engine: str, device: torch.device) -> str:
+    """Returns the largest relative error of the last step's hypergradients; the values stay where they are."""
     model = _model(name, device)
     optimizer = oho.OHO(model.parameters(), rule, meta=oho.MetaSGD(0.0), curvature=engine, check=None)
-    return oho.audit(model, optimizer, _closures(model, device)).relative_error
+    return _worst(oho.audit(model, optimizer, _closures(model, device)).relative_error)
+
+
+def _between_devices(name: str, ours: torch.device, theirs: torch.device) -> str:
+    """Returns how far the hypergradients of one training are apart on two devices."""
+    return _difference(_trained(name, ours), _trained(name, theirs))
 
 
 def _trained(name: str, device: torch.device) -> Mapping[str, Tensor]:

@@ -55,11 +55,11 @@ def records_of(spec, out, least):
 def test_runs_side_by_side_have_the_records_of_one_process_and_timed_ones_come_last(tmp_path, pool, capsys):
     (tmp_path / "timed").mkdir()
     timed = experiment(tmp_path / "timed", "fixed", overrides=["experiment=timed", "task.width=8", "budget.seconds=0.02"])
-    small = experiment(tmp_path, "fixed", "oho-published", seeds=range(4), overrides=SMALL)
-    assert launched([timed, small], tmp_path / "runs") == {Status.BUDGET_REACHED: 9}
+    small = experiment(tmp_path, "fixed", "oho-published", seeds=[0, 1], overrides=SMALL)
+    assert launched([timed, small], tmp_path / "runs") == {Status.BUDGET_REACHED: 5}
     assert len(pool) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[")]
-    assert [line.split("/9] ")[0] for line in lines][-1] == "[9"
+    assert [line.split("/5] ")[0] for line in lines][-1] == "[5"
     assert run_id(timed.specs[0]) in lines[-1]
     for spec in small.specs:
         outcome = read_outcome(tmp_path / "runs" / run_id(spec))
@@ -80,11 +80,12 @@ def test_the_run_of_a_worker_that_is_killed_is_taken_over(tmp_path, pool, capsys
     assert launched([small], out) == {Status.BUDGET_REACHED: 2}
     thread.join()
     told = capsys.readouterr().err
-    assert "killed by SIGKILL, as systems do when memory is short; it continues from its checkpoint" in told
+    assert "killed by SIGKILL, as systems do when memory is short); it continues from its checkpoint" in told
     run_one(small.specs[0], tmp_path / "here")
     assert timeless(out / run_id(small.specs[0])) == timeless(tmp_path / "here" / run_id(small.specs[0]))
 
 
+@pytest.mark.slow
 def test_the_runs_of_a_batch_whose_worker_is_killed_are_made_alone(tmp_path, pool, capsys):
     small, out = experiment(tmp_path, "fixed", seeds=range(4), overrides=[*SMALL, "budget.steps=1000"]), tmp_path / "runs"
     thread = at(lambda: records_of(small.specs[0], out, 2), lambda found: pool[0].kill())
