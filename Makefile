@@ -6,7 +6,7 @@ BIN := .venv/bin
 RESULTS := runs/$(SCALE)
 OUTPUT := reports/out/$(SCALE)
 
-.PHONY: help setup reproduce report test test-slow test-fuzz test-browser test-cluster speed docs lint format clean
+.PHONY: help setup reproduce report test test-slow test-fuzz test-browser test-cluster speed gpu gpu-kit docs lint format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -49,6 +49,12 @@ speed: .venv/.installed  ## what a step, and the suite beside it, cost on DEVICE
 	$(BIN)/python -m bench.measure.speed --device $(DEVICE) --out results/speed-$(DEVICE).md
 	$(BIN)/python -m bench.measure.larger_steps --device $(DEVICE) --out results/speed-$(DEVICE).md
 	$(BIN)/python -m bench.measure.overhead configs/speed/overhead.yaml --device $(DEVICE) --out results/overhead-$(DEVICE).md
+
+gpu-kit: .venv/.installed  ## fill gpu-kit/, at most 60 MiB, with what make gpu needs on a machine without network
+	$(BIN)/python -m bench.measure.gpu.kit
+
+gpu:  ## on a GPU: correctness, speed, MNIST and CIFAR-10 in eight minutes, with torch and gpu-kit/ alone, into results/gpu/
+	$(if $(wildcard .venv/.installed),$(BIN)/python,$(PYTHON)) -m bench.measure.gpu --device cuda --out results/gpu
 
 docs: .venv/.installed  ## the documentation as a site, in site/; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -39,6 +39,10 @@ def run(
     in_process: Annotated[
         bool, typer.Option("--in-process", help="Work in this process, for debuggers: it does not survive a crash.")
     ] = False,
+    workers: Annotated[
+        Optional[int],
+        typer.Option(min=1, help="Make runs that are not timed side by side, in N processes [default: 1].", metavar="N"),
+    ] = None,
     launcher: Annotated[
         str, typer.Option(help="Where runs are made: local, ray for the nodes of a cluster, or slurm for jobs.")
     ] = "local",
@@ -87,7 +91,9 @@ def run(
         from bench.process.signals import Interrupted
 
         overrides = [*(set_ or ()), *([f"population={population}"] if population else [])]
-        nodes = Nodes(address, per_gpu, cpus_per_run, array_parallelism, job_minutes, sbatch or None, wait, storage)
+        nodes = Nodes(
+            address, per_gpu, cpus_per_run, array_parallelism, job_minutes, sbatch or None, wait, storage, workers
+        )  # fmt: skip
         order = Order(configs, overrides, chosen, device, out, root, again_invalid, figure, launcher, nodes)
         try:
             failed = work(order, journal=journal, dry_run=dry_run)

@@ -174,11 +174,16 @@ class OnNodes:
             ConfigError: if no node has what a run asks for.
             ClusterError: if the cluster is lost, or no node can make the runs that are left.
         """
-        jobs = self._jobs([item for item in planned if not item.is_done], data_root)
+        jobs = self.jobs([item for item in planned if not item.is_done], data_root)
         scheduler, nodes = Scheduler.of(jobs), self.pool.nodes()
         if lacking := scheduler.impossible(nodes):
             raise ConfigError(f"no node has {lacking} for a run: {_in_words(nodes)}")
         todo = prepare_runs(experiments, planned, root, data_root=data_root, journal=journal)
+        return self.make(scheduler, todo, root, data_root=data_root, journal=journal)
+
+    def make(self, scheduler: Scheduler, todo: Sequence[Planned], root: Path, *, data_root: Path | None,
+             journal: Journal) -> Counter[Status]:  # fmt: skip
+        """Has the scheduler's jobs done in a folder that is prepared; `todo` are all runs that the command is to make."""
         mirror = Mirror(self.store, root)
         mirror.plans(item.id for item in todo if item.starts_over)
         stopper, before = Stopper(), len(journal.tried)
@@ -192,7 +197,7 @@ class OnNodes:
         """Returns batches no larger than it takes to give all places on the nodes something to do."""
         untimed = {item.id: item for item in todo if item.spec["budget"]["unit"] not in TIMED}
         alike = {(item.spec["device"], item.spec["threads"]): item for item in untimed.values()}
-        places = min((self._demand([item]).places(self.pool.nodes()) for item in alike.values()), default=1)
+        places = min((self.demand([item]).places(self.pool.nodes()) for item in alike.values()), default=1)
         largest = -(-len(untimed) // max(1, places))
         if largest < 2:
             timed = [item for item in todo if item.id not in untimed]
@@ -200,7 +205,7 @@ class OnNodes:
             return Batches((), batches_of(timed, data_root).alone | reasons)
         return batches_of(todo, data_root, largest=largest)
 
-    def _jobs(self, todo: Sequence[Planned], data_root: Path | None) -> list[Job]:
+    def jobs(self, todo: Sequence[Planned], data_root: Path | None) -> list[Job]:
         """Returns the jobs that make the runs.  Runs of an experiment share all but the seed, and so a demand."""
         batches = {batch[0].id: batch for batch in self.batches(todo, data_root).together}
         beside = {item.id for batch in batches.values() for item in batch[1:]}
@@ -212,11 +217,12 @@ class OnNodes:
             items = batches.get(first.id, (first,))
             shared = tuple(id(part) for item in items for key, part in item.spec.items() if key != "seed")
             if shared not in demands:
-                demands[shared] = self._demand(items)
+                demands[shared] = self.demand(items)
             jobs.append(Job(first.id, demands[shared], tuple(item.id for item in items[1:])))
         return jobs
 
-    def _demand(self, items: Sequence[Planned]) -> Demand:
+    def demand(self, items: Sequence[Planned]) -> Demand:
+        """Returns what a run, or a batch of runs, asks of a node."""
         spec, plugins = items[0].spec, {origin["hash"] for item in items for origin in origins(item.spec)}
         needs = json.dumps({"task": spec["task"], "plugins": sorted(plugins)}, sort_keys=True)
         return demand_of(spec, per_gpu=self.per_gpu, cpus=self.cpus_per_run, needs=needs)

@@ -15,6 +15,7 @@ from bench.command.command_line import resolve_device
 from bench.command.handover import Journal
 from bench.command.planning import Planned
 from bench.command.run_series import launch
+from bench.command.side_by_side import SideBySide, check_workers
 from bench.experiment.expansion import Experiment
 from bench.experiment.yaml_file import ConfigError
 from bench.records import Status
@@ -45,8 +46,11 @@ class Launcher(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class Local:
-    """Makes runs one after another in this process."""
+    """Makes runs on this machine: one after another, or side by side in several processes unless they are timed."""
+
+    workers: int = 1
 
     def device(self, name: str, begun: str | None) -> str:
         """Returns the device; one that the command began with must still be there."""
@@ -58,18 +62,23 @@ class Local:
         """Fetches nothing: the folder has all."""
 
     def batches(self, todo: Sequence[Planned], data_root: Path | None) -> Batches:
-        """Returns batches that are as large as they may be."""
+        """Returns batches that are as large as they may be, or small enough to give every worker something to do."""
+        if self.workers > 1:
+            return SideBySide(self.workers, Journal.new()).batches(todo, data_root)
         return batches_of(todo, data_root)
 
     def launch(self, experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *,
                data_root: Path | None, journal: Journal) -> Counter[Status]:  # fmt: skip
-        """Makes the runs: see `bench.command.run_series.launch`."""
+        """Makes the runs: see `bench.command.run_series` and `bench.command.side_by_side`."""
+        if self.workers > 1:
+            made = SideBySide(self.workers, journal)
+            return made.launch(experiments, planned, root, data_root=data_root, journal=journal)
         return launch(experiments, planned, root, data_root=data_root, journal=journal)
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """The options of the launchers for many machines; None stands for an option that was not given."""
+    """The options of the launchers; None stands for an option that was not given."""
 
     address: str | None = None
     per_gpu: int | None = None
@@ -79,10 +88,11 @@ class Nodes:
     sbatch: Sequence[str] | None = None
     wait: bool | None = None
     storage: str | None = None
+    workers: int | None = None
 
 
 OPTIONS: Mapping[str, tuple[str, ...]] = {
-    "local": (),
+    "local": ("workers",),
     "ray": ("address", "per_gpu", "cpus_per_run", "storage"),
     "slurm": ("cpus_per_run", "array_parallelism", "job_minutes", "sbatch", "wait", "storage"),
 }
@@ -115,4 +125,5 @@ def launcher(name: str, nodes: Nodes) -> Launcher:
         options = sbatch_options(nodes.sbatch or ())
         queue = SlurmQueue(nodes.job_minutes or JOB_MINUTES, nodes.array_parallelism, options)
         return OnQueue(queue, nodes.cpus_per_run, nodes.wait is not False, store)
-    return Local()
+    check_workers(nodes.workers or 1)
+    return Local(nodes.workers or 1)

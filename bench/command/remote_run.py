@@ -55,13 +55,13 @@ def places(root: Path, given: Path | None, store: Store | None) -> dict[str, str
     }  # fmt: skip
 
 
-def make_remotely(order: Mapping[str, Any]) -> Result:
+def make_remotely(order: Mapping[str, Any], stopper: Stopper | None = None) -> Result:
     """Makes the runs of an order: the values of an `Assignment` each, the results folder and the places of the data.
 
     Several are made as a batch.  Signals in the order's `signals` stop them as SIGTERM does.
     """
     given = [Assignment(**values) for values in order["given"]]
-    stopper = Stopper()
+    stopper = stopper or Stopper()
     with _heard() as said:
         try:
             with stopper.listening(*order.get("signals", ())):

@@ -37,6 +37,11 @@ def launch(experiments: Sequence[Experiment], planned: Sequence[Planned], root: 
     """
     journal = journal or Journal.new()
     todo = prepare_runs(experiments, planned, root, data_root=data_root, journal=journal)
+    return make_in_turn(todo, root, data_root=data_root, journal=journal)
+
+
+def make_in_turn(todo: Sequence[Planned], root: Path, *, data_root: Path | None, journal: Journal) -> Counter[Status]:
+    """Makes runs whose folder is prepared, one after another, and returns how many of them ended in each status."""
     parent = journal.last("parent")
     stopper, before = Stopper(int(parent) if parent else None), len(journal.tried)
     with stopper.listening(), Display([item.spec for item in todo], before) as display:

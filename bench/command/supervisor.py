@@ -5,7 +5,6 @@ A system that is short of memory kills the process that uses most, and a killed 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench.command.handover import Journal
+from bench.process.orphans import die_with
 from bench.process.signals import WATCHED, handling, held, release_signals, tell
 from bench.process.stopped_parent import can_be_seen
 from bench.process.surroundings import neutral
@@ -24,8 +24,6 @@ RENEW = 75
 """The exit code by which a child asks to be replaced by another one."""
 CHILD = "import sys; sys.path.append(sys.argv.pop(1)); from bench.__main__ import main; main()"
 ROOT = str(Path(__file__).parents[2])
-SET_PARENT_DEATH_SIGNAL = 1
-"""An option of Linux's `prctl`."""
 
 
 def supervise(words: Sequence[str], out: Path) -> int:
@@ -131,9 +129,6 @@ def begin_child(descriptor: int) -> Journal:
     if parent is None:
         raise ValueError("no journal")
     os.set_inheritable(descriptor, False)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-        if os.getppid() != int(parent):  # the parent died before that
-            os._exit(1)
+    die_with(int(parent))
     release_signals()
     return journal

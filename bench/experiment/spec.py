@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench.experiment.plugins import entry_of
+from bench.process.share import processors
 from bench.protocol import Method, MethodEntry, Space, Split, Task
 from bench.records.errors import DataError
 from bench.records.schema import RESERVED
@@ -75,7 +75,7 @@ def options_in(part: Spec) -> Spec:
 
 
 def set_threads(spec: Spec) -> int:
-    """Sets PyTorch's number of threads to the spec's, or to all cores if it names none, and returns it."""
-    threads = spec["threads"] or os.cpu_count() or 1
+    """Sets PyTorch's number of threads to the spec's, else to all that the process may use, and returns it."""
+    threads = spec["threads"] or processors()
     torch.set_num_threads(threads)
     return threads

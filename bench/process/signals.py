@@ -71,11 +71,12 @@ class Stopper:
     """A receiver of signals; `asked` is the first that came.
 
     With patience, the code that works calls `check`; without it, a signal raises `Interrupted` at once.  `parent` is the
-    process that watches over this one, if any: `rest` waits while that is stopped."""
+    process that watches over this one, if any: `rest` waits while that is stopped.  Without `tells`, another process tells
+    the user what a signal does."""
 
-    def __init__(self, parent: int | None = None) -> None:
+    def __init__(self, parent: int | None = None, *, tells: bool = True) -> None:
         self.asked: int | None = None
-        self._parent = parent
+        self._parent, self._tells = parent, tells
         self._patient = False
 
     @contextmanager
@@ -123,7 +124,8 @@ class Stopper:
         self.asked = number
         if not self._patient:
             raise Interrupted(number)
-        tell("\noho-bench: stopping after this step; a second signal ends it at once")
+        if self._tells:
+            tell("\noho-bench: stopping after this step; a second signal ends it at once")
 
 
 @contextmanager

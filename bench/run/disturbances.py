@@ -2,7 +2,8 @@
 
 The readings are the fraction of its counted time for which the run had a processor, jumps of the system's clock against the
 monotonic one, thermal throttling, other processes on the GPU, the time that a fixed piece of work takes before and after
-the run, and the time for which the command was stopped, which is not counted.  A reading that the system does not provide
+the run, the number of processes that make runs side by side, and the time for which the command was stopped, which is not
+counted.  A reading that the system does not provide
 is None.  Each process that works on a run has readings of its own: see `bench.records.processes`.
 """
 
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from bench.process.share import workers
 from bench.run.node import ask_gpu
 
 LEAST_RUNNING = 0.9
@@ -93,6 +95,7 @@ class Conditions:
             "throttle_events": _difference(throttle_events(), self._throttled),
             "other_processes": self._others,
             "gpu_slowdowns": None if self._slowdowns is None else sorted(self._slowdowns),
+            "side_by_side": workers(),
             "probe_seconds": [self._before, speed_probe(self._device) if has_ended else None],
         }
         return Verdict(readings, _reasons(readings))
@@ -115,6 +118,8 @@ def _reasons(readings: dict[str, Any]) -> list[str]:
         reasons.append(f"the processor was throttled {readings['throttle_events']} times")
     if readings["other_processes"]:
         reasons.append(f"{readings['other_processes']} other processes used the GPU")
+    if (beside := readings["side_by_side"] - 1) > 0:
+        reasons.append(f"it was made beside {beside} other {'run' if beside == 1 else 'runs'}")
     if readings["gpu_slowdowns"]:
         reasons.append(f"the GPU slowed down ({', '.join(readings['gpu_slowdowns'])})")
     return reasons

@@ -1,0 +1,63 @@
+"""Small networks of four kinds, of which correctness is asked, on the same inputs: (batch, 48) float64, three classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+FEATURES, CLASSES = 48, 3
+
+
+class Attention(nn.Module):
+    """One layer of attention over six tokens of eight numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project, self.out = nn.Linear(8, 24), nn.Linear(8, CLASSES)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns logits (batch, classes)."""
+        queries, keys, values = self.project(inputs.unflatten(1, (6, 8))).unflatten(2, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+        seen = functional.scaled_dot_product_attention(queries, keys, values)
+        return self.out(seen.transpose(1, 2).flatten(2).mean(1))
+
+
+class Recurrent(nn.Module):
+    """An LSTM over six tokens of eight numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent, self.out = nn.LSTM(8, 6, batch_first=True), nn.Linear(6, CLASSES)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns logits (batch, classes)."""
+        return self.out(self.recurrent(inputs.unflatten(1, (6, 8)))[0][:, -1])
+
+
+def perceptron() -> nn.Module:
+    """Returns a tanh network with one hidden layer."""
+    return nn.Sequential(nn.Linear(FEATURES, 9), nn.Tanh(), nn.Linear(9, CLASSES))
+
+
+def convolutional() -> nn.Module:
+    """Returns a convolution with batch norm and pooling."""
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 6, 8)), nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Softplus(), nn.AvgPool2d(2),
+        nn.Flatten(), nn.Linear(48, CLASSES),
+    )  # fmt: skip
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "perceptron": perceptron, "convolution, batch norm": convolutional, "attention": Attention, "LSTM": Recurrent,
+}  # fmt: skip
+
+
+def data(batches: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """Returns batches of 12 examples, the same on every device."""
+    generator = torch.Generator().manual_seed(5)
+    inputs = torch.randn(batches, 12, FEATURES, generator=generator, dtype=torch.float64)
+    targets = torch.randint(CLASSES, (batches, 12), generator=generator)
+    return [(one.to(device), classes.to(device)) for one, classes in zip(inputs, targets, strict=True)]

@@ -1,0 +1,79 @@
+"""How long a step takes on a device, what it starts there and how often the host waits, and its replay as a CUDA graph."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+Step = Callable[[], object]
+TURNS, WARM_UP, PROFILED = 5, 3, 5
+
+
+class CannotCaptureError(Exception):
+    """A step cannot be captured; the message says why."""
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def milliseconds(step: Step, device: torch.device, seconds: float) -> float:
+    """Returns the median milliseconds of a step over turns that take about so many seconds in all."""
+    for _ in range(WARM_UP):
+        step()
+    first = _turn(step, device, 1)
+    count = max(1, min(10_000, int(seconds / TURNS / max(first, 1e-6))))
+    return 1e3 * statistics.median(_turn(step, device, count) for _ in range(TURNS))
+
+
+def _turn(step: Step, device: torch.device, count: int) -> float:
+    synchronise(device)
+    begun = time.perf_counter()
+    for _ in range(count):
+        step()
+    synchronise(device)
+    return (time.perf_counter() - begun) / count
+
+
+def launches(step: Step, device: torch.device) -> list[str]:
+    """Returns kernels, waits of the host and copies to the host a step; nothing is launched on a CPU."""
+    if device.type != "cuda":
+        return ["", "", ""]
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as log:
+        for _ in range(PROFILED):
+            step()
+        synchronise(device)
+    events = log.events() or []
+    kernels = sum(event.device_type == torch.autograd.DeviceType.CUDA for event in events)
+    waits = sum("Synchronize" in event.name for event in events) - 1  # the last one is ours
+    copies = sum("DtoH" in event.name for event in events)
+    return [f"{kernels / PROFILED:.0f}", f"{waits / PROFILED:.1f}", f"{copies / PROFILED:.1f}"]
+
+
+def captured(step: Step, device: torch.device) -> Step:
+    """Returns what replays the step, whose inputs and outputs stay where they are, as one CUDA graph.
+
+    Raises:
+        CannotCaptureError: without a GPU, or for a step that asks the host for something.
+    """
+    if device.type != "cuda":
+        raise CannotCaptureError("graph: not available on a CPU")
+    try:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                step()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+    except Exception as error:
+        raise CannotCaptureError(f"graph: not available ({' '.join(str(error).split())[:100]})") from None
+    return graph.replay

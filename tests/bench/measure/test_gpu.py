@@ -1,0 +1,116 @@
+"""What `make gpu` would do on a GPU, a little of each part on the CPU; and its kit."""
+
+import csv
+import os
+import subprocess
+import sys
+import time
+from argparse import Namespace
+
+import pytest
+import torch
+from helpers import ROOT
+
+from bench.measure.gpu import __main__ as script
+from bench.measure.gpu import kit, timing
+from bench.measure.gpu.correctness import correctness
+from bench.measure.gpu.experiments import figures, performance
+from bench.measure.gpu.speed import TUNED, populations, residual, steps
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_turn(monkeypatch):
+    monkeypatch.setattr(timing, "TURNS", 1)
+    monkeypatch.setattr(timing, "WARM_UP", 1)
+
+
+def rows_of(folder, name):
+    with (folder / f"{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_hypergradients_are_right_here(tmp_path):
+    correctness(tmp_path, CPU, True, 0.0)
+    rows = rows_of(tmp_path, "correctness")
+    found = [row for row in rows if "not available" not in row["largest relative error"]]
+    assert all(float(row["largest relative error"]) <= float(row["asked"].removeprefix("≤ ")) for row in found)
+    assert {row["what"] for row in found} >= {"reverse mode", "the CPU", "members alone"}
+    assert rows[-1]["what"] == "eager against graph"
+    assert "TF32 in matrix products off" in (tmp_path / "correctness.md").read_text()
+
+
+def test_tables_of_speed_say_what_is_asked(tmp_path, monkeypatch):
+    monkeypatch.delitem(TUNED, "Full")
+    steps(tmp_path, CPU, True, 0.0)
+    rows = {row["step"]: row for row in rows_of(tmp_path, "steps")}
+    assert rows["Global"]["asked"] == "≤ 0.25 ms"
+    assert float(rows["Default"]["eager, ms"]) > float(rows["plain SGD"]["eager, ms"]) > 0
+    assert rows["Full"]["eager, ms"] == "KeyError: 'Full'"  # a step that fails costs the others nothing
+    assert float(rows["published design over Global, ×"]["eager, ms"]) > 1
+    populations(tmp_path, CPU, True, 0.0)
+    assert [row["members"] for row in rows_of(tmp_path, "populations")] == ["1", "4"]
+
+
+@pytest.mark.slow
+def test_the_parts_of_a_step_of_resnet_are_measured(tmp_path):
+    residual(tmp_path, CPU, True, 0.0)
+    (row,) = rows_of(tmp_path, "residual")
+    assert float(row["Global step"]) > float(row["gradient"]) > 0
+
+
+def test_experiments_are_run_and_those_that_are_late_are_cut_off(tmp_path, capsys):
+    figures(tmp_path, CPU, True, 60.0)
+    rows = rows_of(tmp_path, "figures")
+    assert len(rows) == 4
+    assert {row["remarks"] for row in rows} == {"budget reached"}
+    performance(tmp_path, CPU, True, 0.0)
+    assert rows_of(tmp_path, "performance")[-1]["remarks"] == "not begun: the time was over"
+
+
+def test_a_part_that_hangs_is_cut_off_and_the_next_one_is_done(tmp_path, monkeypatch, capfd):
+    program = "import sys, time; time.sleep(60 if sys.argv[2] == 'steps' else 0)"
+    real = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda command, **options: real([sys.executable, "-c", program, *command[3:]], **options)
+    )
+    monkeypatch.setattr(script, "GRACE_SECONDS", 0.3)
+    given = Namespace(minutes=0.02, device="cpu", out=tmp_path, threads=1, tiny=True)
+    begun = time.monotonic()
+    assert not script.run_all(given, {})
+    assert time.monotonic() - begun < 20
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0].startswith("correctness: done")
+    assert lines[1].startswith("steps: cut off at its share of 0 s")
+    assert len(lines) == len(script.PARTS)
+
+
+def test_a_kit_is_unpacked_once(tmp_path, monkeypatch):
+    import gzip
+    import zipfile
+
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "data").mkdir()
+    with zipfile.ZipFile(tmp_path / "wheels" / "found_only_here-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("found_only_here.py", "VALUE = 7")
+    (tmp_path / "data" / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"labels"))
+    (tmp_path / "data" / kit.CIFAR10).write_bytes(b"archive")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    environment = kit.unpack(tmp_path)
+    assert kit.unpack(tmp_path) == environment
+    assert __import__("found_only_here").VALUE == 7
+    data = tmp_path / "unpacked" / "data"
+    assert environment["OHO_DATA"] == str(data)
+    assert (data / "MNIST/raw/t10k-labels-idx1-ubyte").read_bytes() == b"labels"
+    assert kit.unpack(tmp_path / "none") == {}
+
+
+@pytest.mark.slow
+def test_the_whole_script_runs_here(tmp_path):
+    command = [sys.executable, "-m", "bench.measure.gpu", "--tiny", "--device", "cpu", "--out", tmp_path, "--threads", "1"]
+    command += ["--minutes", "60"]  # of a machine with other work
+    answer = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, env=dict(os.environ))
+    assert answer.returncode == 0, answer.stderr
+    tables = {path.stem for path in tmp_path.glob("*.md")}
+    assert tables == {part.function for part in script.PARTS}
