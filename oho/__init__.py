@@ -9,16 +9,19 @@ Source: Im, Savin, Cho, "Online hyperparameter optimization by real-time recurre
 from oho import losses, members
 from oho.audit import Audit, audit
 from oho.averages import Exponential, Recent, ScheduleFree, Uniform
+from oho.captured_step import CapturedStep
 from oho.check import Check, Checked, check
 from oho.engines.curvature import double_backward, pearlmutter
 from oho.engines.repeating import finite_difference, forward_over_reverse
 from oho.found_settings import averaged, averaged_meta
+from oho.graphs import Captured, StaticInputs
 from oho.loss_hyper import ONE_STEP_ABOVE, LossHyper
 from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, MetaAdam, MetaSGD, MetaSign, default_meta
 from oho.optimizer import OHO
 from oho.published import PublishedOHO
 from oho.rules import SGD, Adam, AdamW, Momentum
 from oho.sets import Layerwise, Sets
+from oho.stand_in import NotCapturableError
 
 __all__ = [
     "DEFAULT_DISCOUNT",
@@ -29,6 +32,8 @@ __all__ = [
     "Adam",
     "AdamW",
     "Audit",
+    "Captured",
+    "CapturedStep",
     "Check",
     "Checked",
     "Exponential",
@@ -38,10 +43,12 @@ __all__ = [
     "MetaSGD",
     "MetaSign",
     "Momentum",
+    "NotCapturableError",
     "PublishedOHO",
     "Recent",
     "ScheduleFree",
     "Sets",
+    "StaticInputs",
     "Uniform",
     "audit",
     "averaged",

@@ -85,7 +85,17 @@ class Directions:
     def _of_sets(self, value: Tensor, sets: tuple[int, ...]) -> Tensor:
         if not self.exact:
             return value.amax(-1, keepdim=True)
-        return value if len(sets) == value.shape[-1] else value[:, list(sets)]
+        return value if len(sets) == value.shape[-1] else value.index_select(-1, self._places(sets, value.device))
+
+    def _places(self, sets: tuple[int, ...], device: torch.device) -> Tensor:
+        """Returns an index of the sets, made once: a step that made it would wait for a copy to the device."""
+        if (sets, device) not in self._indices:
+            self._indices[sets, device] = torch.tensor(sets, device=device)
+        return self._indices[sets, device]
+
+    @cached_property
+    def _indices(self) -> dict[tuple[tuple[int, ...], torch.device], Tensor]:
+        return {}
 
     def hypergradients(self, tangents: Tensor, vector: Tensor, set_map: SetMap) -> dict[str, Tensor]:
         """Returns v · Z by name, from tangents (K, M, N) and a vector (M, N).
@@ -107,7 +117,7 @@ class Directions:
         counts = self.counts[: len(self.tuned)]
         for (name, sets), part in zip(self.tuned.items(), sums.split(counts, dim=-1), strict=True):
             if len(sets) < set_map.count:
-                places = torch.tensor(sets, device=part.device)
+                places = self._places(sets, part.device)
                 part = part.new_zeros(len(part), set_map.count).index_copy_(-1, places, part)
             found[name] = part
         return found

@@ -17,24 +17,25 @@ from oho.saved_state import copied, load_tensors
 
 REASONS = ("hypergradient", "influence")
 """Why a meta-step is skipped."""
+CPU = torch.device("cpu")
 
 
 class GuardCounts:
-    """Counts for each member, kept on the CPU; without a population they are shown as plain numbers."""
+    """Counts for each member, kept where the parameters are; without a population they are shown as plain numbers."""
 
-    def __init__(self, members: int | None):
+    def __init__(self, members: int | None, device: torch.device):
         self._members, rows = members, members or 1
-        self._skipped = {reason: torch.zeros(rows, dtype=torch.int64) for reason in REASONS}
-        self._shortened = torch.zeros(rows, dtype=torch.int64)
+        self._skipped = {reason: torch.zeros(rows, dtype=torch.int64, device=device) for reason in REASONS}
+        self._shortened = torch.zeros(rows, dtype=torch.int64, device=device)
 
     def add_skipped(self, skipped: Tensor, broken: Tensor) -> None:
         """Counts a meta-step of the members that `skipped` it (M,), by whether their influence was `broken` (M,)."""
-        self._skipped["influence"] += (broken & skipped).cpu()
-        self._skipped["hypergradient"] += (~broken & skipped).cpu()
+        self._skipped["influence"] += broken & skipped
+        self._skipped["hypergradient"] += ~broken & skipped
 
     def add_shortened(self, shortened: Tensor) -> None:
         """Counts a step of the members whose influence was shortened (M,)."""
-        self._shortened += shortened.cpu()
+        self._shortened += shortened
 
     @property
     def skipped(self) -> dict[str, Any]:
@@ -47,11 +48,11 @@ class GuardCounts:
         return self._shown(self._shortened)
 
     def _shown(self, count: Tensor) -> Any:
-        return int(count) if self._members is None else count.clone()
+        return int(count) if self._members is None else count.to(CPU, copy=True)
 
     def state(self) -> dict[str, Any]:
         """Returns copies of everything."""
-        return {"skipped": copied(self._skipped), "shortened": copied({"steps": self._shortened})}
+        return {"skipped": copied(self._skipped, CPU), "shortened": copied({"steps": self._shortened}, CPU)}
 
     def loaded(self, state: Mapping[str, Any]) -> GuardCounts:
         """Returns others like these with what `state` holds.
@@ -59,7 +60,7 @@ class GuardCounts:
         Raises:
             ValueError: for counts of another number of members.
         """
-        other, cpu = copy.copy(self), torch.device("cpu")
-        other._skipped = load_tensors("skipped", state, self._skipped, cpu)
-        other._shortened = load_tensors("shortened", state, {"steps": self._shortened}, cpu)["steps"]
+        other, device = copy.copy(self), self._shortened.device
+        other._skipped = load_tensors("skipped", state, self._skipped, device)
+        other._shortened = load_tensors("shortened", state, {"steps": self._shortened}, device)["steps"]
         return other

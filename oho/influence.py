@@ -72,14 +72,14 @@ class Influence:
         """Those that the update rule moves."""
         return Influence(self.averaged["iterate"], self.slots) if "iterate" in self.averaged else self
 
-    def shorten(self, values: Tensor, longest: Tensor) -> Tensor:
+    def shorten(self, values: Tensor, longest: Tensor, *, hostless: bool) -> Tensor:
         """Scales each row of norm r and value h (K, M) down to h r = longest (M,); returns where any was, (M,).
 
-        A row that is not finite is left as it is.
+        A row that is not finite is left as it is.  What `hostless` means, `Recursion` says.
         """
         elasticity = values * torch.linalg.vector_norm(self.theta, dim=-1)
         too_long = elasticity.isfinite() & (elasticity > longest)
-        if bool(too_long.any()):
+        if hostless or bool(too_long.any()):
             factor = torch.where(too_long, longest / elasticity, 1.0).unsqueeze(-1)
             for tangent in self.tensors:
                 tangent.mul_(factor)

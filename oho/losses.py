@@ -16,7 +16,6 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 
 def cross_entropy(
@@ -34,7 +33,7 @@ def cross_entropy(
     multiply the examples' losses and change no divisor: an example of weight 0 is left out, and its place counts.
     """
     classes, of_classes = logits.shape[-1], targets.shape != logits.shape
-    p = functional.one_hot(targets, classes).to(logits.dtype) if of_classes else targets
+    p = _one_hot(targets, classes, logits.dtype) if of_classes else targets
     smoothing = _over(label_smoothing, 2)
     p = p * (1 - smoothing) + smoothing / classes
     scores = logits.log_softmax(-1)
@@ -57,7 +56,7 @@ def mixup(inputs: Tensor, targets: Tensor, *, share: float | Tensor, order: Tens
 
     Source: Zhang et al., "mixup: beyond empirical risk minimization", arXiv 1710.09412.
     """
-    p = functional.one_hot(targets, classes).to(inputs.dtype)
+    p = _one_hot(targets, classes, inputs.dtype)
     return inputs * share + inputs[order] * (1 - share), p * share + p[order] * (1 - share)
 
 
@@ -68,6 +67,12 @@ def l2_penalty(parameters: Iterable[Tensor], coefficients: float | Tensor) -> Te
     """
     squares = torch.stack([parameter.square().sum() for parameter in parameters])
     return (coefficients * squares).sum() / 2
+
+
+def _one_hot(targets: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
+    """Returns classes (...) as (..., C).  PyTorch's own asks some devices whether they are in range, which is a wait."""
+    hit = torch.zeros(*targets.shape, classes, dtype=dtype, device=targets.device)
+    return hit.scatter_(-1, targets.unsqueeze(-1), 1)
 
 
 def _over(value: float | Tensor, axes: int) -> float | Tensor:

@@ -38,7 +38,7 @@ class MasterCopy:
         """Sets θ (M, N), and the model's parameters to what it rounds to."""
         self._parameters.write(theta)
         if self._theta is not None:
-            self._theta = theta
+            self._theta.copy_(theta)
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Returns a copy of θ, and nothing where there is none."""

@@ -144,8 +144,9 @@ class OHO(torch.optim.Optimizer):
             present_share=present_share,
         )  # fmt: skip
         defaults = {name: getattr(rule, name) for name in (*rule.names, "tune")}
+        self._unshown = set(rule.names)
         super().__init__(shown_groups(self.set_map, own, self._flat), defaults)
-        self._show(rule.names)
+        self._show()
 
     def __repr__(self) -> str:
         influence = "exact" if self.exact else "collapsed"
@@ -157,7 +158,7 @@ class OHO(torch.optim.Optimizer):
         if index == self.set_map.count:
             raise ValueError("add_param_group: influence is carried from the first step on; give OHO all groups at once")
         assign = partial(self._recursion.assign_set, index)
-        self.param_groups.append(ParameterGroup(param_group, self.rule.names, assign))
+        self.param_groups.append(ParameterGroup(param_group, self.rule.names, assign=assign, refresh=self._show))
 
     @property
     def steps(self) -> int:
@@ -198,7 +199,8 @@ class OHO(torch.optim.Optimizer):
         NaN before the first meta-step.  With respect to the value itself, whatever the meta-rule's transform.  Those of
         the loss have the shapes of `hyper`.
         """
-        return self._recursion.tuning.shown(self._recursion.tuning.hypergradients)
+        tuning = self._recursion.tuning
+        return {name: value.clone() for name, value in tuning.shown(tuning.hypergradients).items()}
 
     @property
     def skipped(self) -> dict[str, Any]:
@@ -236,17 +238,49 @@ class OHO(torch.optim.Optimizer):
             RuntimeError: for a wrong second derivative, a graph that is gone, or reentrant checkpointing.
             FloatingPointError: for a hypergradient that is not finite, if `on_nonfinite` is "raise".
         """
+        is_due = valid_closure is not None and self.is_due
+        loss = self._step(closure, valid_closure, curvature_closure, is_due=is_due)
+        self._after_step(is_due)
+        self._phase("train")
+        return loss
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the next step makes a meta-step, if it is given a validation loss."""
+        return bool(self._recursion.tuning.tuned) and (self.steps + 1) % self.update_every == 0
+
+    def _step(
+        self, closure: Closures | None, valid_closure: Closures | None, part_closure: Closures | None, *, is_due: bool
+    ) -> Tensor:
+        """Makes the part of a step that the device can make alone."""
         self._made.check()
         train = self._loss.bound(listed(closure, "training"), self._recursion.tuning.values)
         valid = [] if valid_closure is None else self._loss.unbound(listed(valid_closure, "validation"))
-        part = [] if curvature_closure is None else listed(curvature_closure, "curvature")
+        part = [] if part_closure is None else listed(part_closure, "curvature")
         part = self._loss.bound(part, self._recursion.tuning.values)
         with outside_autocast(self._flat.tensors[0].device) as under:
-            return self._step(*([under(closure) for closure in closures] for closures in (train, valid, part)))
+            all_closures = ([under(closure) for closure in closures] for closures in (train, valid, part))
+            return self._differentiated_step(*all_closures, is_due=is_due)
 
-    def _step(self, train: list[Closure], valid: list[Closure], part: list[Closure]) -> Tensor:
+    def _silent_step(self, closure: Closure, valid_closure: Closure | None) -> Tensor:
+        """Makes the same without calling `on_phase`, which belongs to the host."""
+        on_phase, self.on_phase = self.on_phase, None
+        try:
+            return self._step(closure, valid_closure, None, is_due=valid_closure is not None)
+        finally:
+            self.on_phase = on_phase
+
+    def _after_step(self, is_due: bool) -> None:
+        """Makes the part of a step that is the host's."""
+        if is_due:
+            self._unshown.update(self.rule.tune)
+        if self.reset_every and self.steps % self.reset_every == 0:
+            self._recursion.influence.clear()
+
+    def _differentiated_step(
+        self, train: list[Closure], valid: list[Closure], part: list[Closure], *, is_due: bool
+    ) -> Tensor:
         recursion = self._recursion
-        is_due = bool(valid and recursion.tuning.tuned) and (self.steps + 1) % self.update_every == 0
         one_step = OneStep(self._loss, recursion, train) if is_due and self._loss.one_step else None
         found = self._differentiate(train if one_step is None else one_step.closures, part)
         self._phase("hypergradient")
@@ -262,10 +296,6 @@ class OHO(torch.optim.Optimizer):
             greedy = {} if one_step is None else one_step.hypergradients(vector)
             with torch.no_grad():
                 recursion.meta_step(vector, one_step=greedy, on_nonfinite=self.on_nonfinite)
-                self._show(self.rule.tune)
-        if self.reset_every and self.steps % self.reset_every == 0:
-            recursion.influence.clear()
-        self._phase("train")
         return found.losses
 
     @contextmanager
@@ -309,7 +339,7 @@ class OHO(torch.optim.Optimizer):
         """
         self._recursion.tuning.assign(name, value)
         if name in self.rule.names:
-            self._show([name])
+            self._unshown.add(name)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns all but parameters and options as tensors and plain numbers, to be saved with the model's own state."""
@@ -348,7 +378,7 @@ class OHO(torch.optim.Optimizer):
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = before(self, state_dict) or state_dict
         self._recursion.load(state_dict)
-        self._show(self.rule.names)
+        self._unshown.update(self.rule.names)
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 
@@ -372,9 +402,10 @@ class OHO(torch.optim.Optimizer):
             closures, influence.theta, discount=self.discount, phase=self._phase, curvature=part
         )
 
-    def _show(self, names: Iterable[str]) -> None:
-        """Shows present values in `param_groups`."""
-        for name in names:
+    def _show(self) -> None:
+        """Shows present values in `param_groups`, for someone who is about to read them."""
+        unshown, self._unshown = self._unshown, set()
+        for name in unshown:
             for group, value in zip(self.param_groups, self._recursion.tuning.numbers(name), strict=True):
                 group.show(name, value)  # type: ignore[attr-defined]
 

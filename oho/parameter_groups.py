@@ -8,7 +8,7 @@ Shown, a group is one set: its parameters, its values as plain numbers, its "tun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -112,12 +112,59 @@ def tuned_by_any(rule: Rule, groups: Sequence[GivenGroup]) -> Rule:
 class ParameterGroup(dict[str, Any]):
     """One set of an optimizer, with the values of the hyperparameters `names`.
 
-    What the set tunes cannot be written here; another value can, and `assign` makes it the optimizer's own.
+    What the set tunes cannot be written here; another value can, and `assign` makes it the optimizer's own.  `refresh` is
+    called before values are read, so that a step need not wait for its device to show them.
     """
 
-    def __init__(self, entries: Mapping[str, Any], names: Iterable[str], assign: Callable[[str, Any], None]):
+    def __init__(
+        self,
+        entries: Mapping[str, Any],
+        names: Iterable[str],
+        *,
+        assign: Callable[[str, Any], None],
+        refresh: Callable[[], None],
+    ):
         super().__init__(entries)
-        self._names, self.assign = tuple(names), assign
+        self._names, self.assign, self._refresh = tuple(names), assign, refresh
+
+    def __getitem__(self, key: str) -> Any:
+        """Returns an entry; a value as it is now."""
+        if key in self._names:
+            self._refresh()
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Returns an entry, or the default where there is none."""
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    def __iter__(self) -> Iterator[str]:
+        """Yields the keys.  Python copies a mapping with an `__iter__` of its own entry by entry, `dict(group)` too."""
+        return super().__iter__()
+
+    def values(self) -> Any:
+        """Returns the entries as they are now."""
+        self._refresh()
+        return super().values()
+
+    def items(self) -> Any:
+        """Returns keys and entries as they are now."""
+        self._refresh()
+        return super().items()
+
+    def copy(self) -> dict[str, Any]:
+        """Returns a plain mapping with the entries as they are now."""
+        return dict(self)
+
+    def __repr__(self) -> str:
+        self._refresh()
+        return super().__repr__()
+
+    def __eq__(self, other: object) -> bool:
+        """Compares the entries as they are now."""
+        return dict(self) == other
 
     def __setitem__(self, key: str, value: Any) -> None:
         """Sets a value that is not tuned, or an entry of someone else's, such as a scheduler's.

@@ -15,6 +15,11 @@ def random_state(device: torch.device) -> list[Tensor]:
     return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
+def has_moved(states: list[Tensor], device: torch.device) -> bool:
+    """Returns whether anything was drawn since the generators were where `random_state` found them."""
+    return not all(map(torch.equal, states, random_state(device)))
+
+
 @contextmanager
 def replay(states: list[Tensor], device: torch.device) -> Iterator[None]:
     """Makes draws inside the block those that followed `states`; afterwards the generators are where they were."""

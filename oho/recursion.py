@@ -29,7 +29,7 @@ from oho.master_copy import MasterCopy
 from oho.meta import MetaRule
 from oho.parameter_groups import GivenGroup
 from oho.rules import Rule, Slots
-from oho.saved_state import copied, load_tensors, require
+from oho.saved_state import copied, load_tensors, put, require
 from oho.sets import SetMap
 from oho.tuned_values import Tuning
 
@@ -46,6 +46,10 @@ class Recursion:
 
     `averaged` is the average of the weights, if there is one; validation gradients are taken so far from it to the present
     weights as `present_share` says.
+
+    A `hostless` step asks no tensor for what it holds, and leaves every one where it is: what may or may not have to be done
+    is done to all entries under a mask.  On a CPU asking is cheaper than that, elsewhere it waits for the device.  Both
+    give the same numbers, bit for bit.
 
     It starts with initial values, empty slots and no influence.  `groups` are those of the sets, in their order.
     """
@@ -84,8 +88,11 @@ class Recursion:
             {name: like.new_zeros(shape) for name in rule.slot_names},
             {} if self.averaged is None else self.averaged.empty_influence(theta),
         )
-        self.counts = GuardCounts(flat.members)
+        self.counts = GuardCounts(flat.members, like.device)
+        self.hostless = like.device.type != "cpu"
         self.steps = 0
+        self.loads = 0
+        """How often a state was loaded, which makes other tensors of all but the parameters."""
 
     def advance(self, found: Derivatives, *, discount: float = 1.0) -> Tensor:
         """Discounts the influence and moves it, parameters and slots; returns the model's new parameters (M, N).
@@ -118,7 +125,7 @@ class Recursion:
                 slot[:, span] = self.slots[name][:, span]
             for state, tangent in zip(influence.moved, tangents, strict=True):
                 state[..., span] = tangent
-        self.slots = slots_next
+        put(self.slots, slots_next, in_place=self.hostless)
         self.steps += 1
         if self.averaged is not None:
             theta_next = self.averaged.follow(
@@ -138,7 +145,8 @@ class Recursion:
             return
         values = {name: self.tuning.values[name].abs() for name in self.directions.names}
         longest = limit * torch.linalg.vector_norm(theta, dim=-1)
-        self.counts.add_shortened(self.influence.shorten(self.directions.per_row(values), longest))
+        rows = self.directions.per_row(values)
+        self.counts.add_shortened(self.influence.shorten(rows, longest, hostless=self.hostless))
 
     def gradient_pullback(self, gradient: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Returns θ and, of the step that is about to be made with g (M, N), v -> (∂θ'/∂g)ᵀ v, all (M, N).
@@ -170,22 +178,25 @@ class Recursion:
             FloatingPointError: where one is not, if `on_nonfinite` is "raise".
         """
         found = self.directions.hypergradients(self.influence.judged(self.present_share), vector, self.set_map)
-        finite = self.tuning.step({**found, **one_step})
-        if not bool(finite.all()):
-            self._skip(~finite, on_nonfinite)
-
-    def _skip(self, skipped: Tensor, on_nonfinite: str) -> None:
+        finite = self.tuning.step({**found, **one_step}, hostless=self.hostless)
         if on_nonfinite == "raise":
-            raise FloatingPointError(
-                f"step {self.steps}: the hypergradient is not finite; lower the meta-rate, discount the influence,"
-                " or choose on_nonfinite='reset'"
-            )
+            if not bool(finite.all()):
+                raise FloatingPointError(
+                    f"step {self.steps}: the hypergradient is not finite; lower the meta-rate, discount the influence,"
+                    " or choose on_nonfinite='reset'"
+                )
+        elif self.hostless or not bool(finite.all()):
+            self._skip(~finite, resets=on_nonfinite == "reset")
+
+    def _skip(self, skipped: Tensor, *, resets: bool) -> None:
+        """Counts members that `skipped` a meta-step (M,); if it `resets`, an influence that is not finite becomes zero."""
         tensors = self.influence.tensors
         broken = ~torch.stack([tangent.isfinite().all(-1).all(0) for tangent in tensors]).all(0)
         self.counts.add_skipped(skipped, broken)
-        if on_nonfinite == "reset":
+        if resets:
+            broken = (broken & skipped.any()).unsqueeze(-1)
             for tangent in tensors:
-                tangent[:, broken] = 0
+                tangent.masked_fill_(broken, 0)
 
     def influence_norm(self, members: slice = ALL) -> dict[str, Tensor]:
         """Returns the norm of dθ/dh by name, over all its rows, (M,), or of some of the members."""
@@ -244,6 +255,7 @@ class Recursion:
         if len(state["generators"]) != len(self.generators):
             raise ValueError(f"state: {len(state['generators'])} generators, this optimizer has {len(self.generators)}")
         self._master.load(state)
+        self.loads += 1
         self.tuning, self.counts, self.steps = tuning, counts, int(state["steps"])
         self.slots = loaded["slots"]
         self.averaged = averaged

@@ -1,4 +1,4 @@
-"""Saving and loading of named tensors: copies out, checked copies in."""
+"""Named tensors: copies out, checked copies in, and new values for those that are there."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ from torch import Tensor
 def copied(tensors: Mapping[str, Tensor], device: torch.device | None = None) -> dict[str, Tensor]:
     """Returns independent copies, on `device` if given."""
     return {name: tensor.detach().to(device, copy=True) for name, tensor in tensors.items()}
+
+
+def put(present: dict[str, Tensor], tensors: Mapping[str, Tensor], *, in_place: bool) -> None:
+    """Makes entries of `present` those of `tensors`; in place, one that is there stays where it is and takes the values."""
+    if in_place:
+        known = [name for name in tensors if name in present and present[name].shape == tensors[name].shape]
+        if known:
+            torch._foreach_copy_([present[name] for name in known], [tensors[name] for name in known])
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in known}
+    present.update(tensors)
 
 
 def require(state: Mapping[str, Any], keys: Iterable[str]) -> None:

@@ -73,8 +73,18 @@ class SetMap:
         """Returns (M, K, S): tangents (K, M, N) times vector (M, N), summed over each set's elements alone."""
         rows, column = tangents.transpose(0, 1), vector.unsqueeze(-1)
         sums = [torch.matmul(rows[..., columns], column[:, columns]) for columns, _ in self.segments]
-        index = torch.tensor([index for _, index in self.segments], device=vector.device)
+        index = self._set_of_segment(vector.device)
         return tangents.new_zeros(*rows.shape[:2], self.count).index_add_(-1, index, torch.cat(sums, -1))
+
+    def _set_of_segment(self, device: torch.device) -> Tensor:
+        """Returns the set of each segment, made once: a step that made it would wait for a copy to the device."""
+        if device not in self._indices:
+            self._indices[device] = torch.tensor([index for _, index in self.segments], device=device)
+        return self._indices[device]
+
+    @cached_property
+    def _indices(self) -> dict[torch.device, Tensor]:
+        return {}
 
 
 def resolve_sets(sets: Sets, parameters: FlatParameters, groups: Sequence[str] | None = None) -> SetMap:

@@ -47,6 +47,11 @@ class TrainingLoss:
         """The name of the engine that answers."""
         return self._curvature.engine
 
+    @property
+    def calls_again(self) -> bool:
+        """Whether the engine that answers calls a closure more than once."""
+        return self._curvature.calls_again
+
     def bound(self, closures: list[Callable[..., Tensor]], values: Mapping[str, Tensor]) -> list[Closure]:
         """Returns training closures with their argument: the hyperparameters of the loss, of these values (M, V).
 

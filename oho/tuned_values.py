@@ -20,7 +20,7 @@ from torch import Tensor
 from oho.loss_hyper import ONE_STEP_ABOVE, LossHyper
 from oho.meta import Memory, MetaRule, admit, check_finite, meta_step
 from oho.rules import Rule
-from oho.saved_state import copied, load_tensors
+from oho.saved_state import copied, load_tensors, put
 
 Given = float | Tensor | Mapping[Hashable, float]
 """A value from outside: a number, (S,), (M, S), or numbers by the set's label."""
@@ -74,7 +74,7 @@ class Tuning:
         present = self.values[name]
         if isinstance(value, Mapping):
             value = self._by_label(name, value, present.clone())
-        self.values[name] = self._admitted(name, value, present)
+        present.copy_(self._admitted(name, value, present))
 
     def assign_set(self, index: int, name: str, value: float | Sequence[float]) -> None:
         """Sets a hyperparameter of one set: a number, or one for each member.  Raises as `assign`."""
@@ -111,29 +111,36 @@ class Tuning:
                 found |= {f"{key}/{member}": number for member, number in of_members} or {key: entry}
         return found
 
-    def step(self, hypergradients: dict[str, Tensor]) -> Tensor:
-        """Makes a step of the meta-rule for each member where all of it is finite; returns where that was, (M,)."""
-        self.hypergradients = hypergradients
+    def step(self, hypergradients: dict[str, Tensor], *, hostless: bool) -> Tensor:
+        """Makes a step of the meta-rule for each member where all of it is finite; returns where that was, (M,).
+
+        What `hostless` means, `Recursion` says.
+        """
         stepped = {
             name: meta_step(self.meta, name, self.values[name], gradient, self._memory[name])
             for name, gradient in hypergradients.items()
         }
+        shown = hypergradients
         for name, mask in self._partly.items():
-            self.hypergradients = self.hypergradients | {name: hypergradients[name].where(mask, torch.nan)}
+            shown = shown | {name: hypergradients[name].where(mask, torch.nan)}
             stepped[name] = (stepped[name][0].where(mask, self.values[name]), stepped[name][1])
         watched = [*hypergradients.values(), *(value for value, _ in stepped.values())]
         finite = torch.cat(watched, dim=-1).isfinite().all(-1, keepdim=True)
-        everywhere = bool(finite.all())
-        for name, (value, memory) in stepped.items():
-            if not everywhere:
-                value = torch.where(finite, value, self.values[name])
-                before = self._memory[name]
-                memory = {
-                    key: torch.where(finite, entry, before.get(key, torch.zeros_like(entry)))
-                    for key, entry in memory.items()
-                }
-            self.values[name], self._memory[name] = value, memory
+        if hostless or not bool(finite.all()):
+            stepped = {name: self._where(finite, name, *moved) for name, moved in stepped.items()}
+        put(self.hypergradients, shown, in_place=hostless)
+        put(self.values, {name: value for name, (value, _) in stepped.items()}, in_place=hostless)
+        for name, (_, memory) in stepped.items():
+            put(self._memory[name], memory, in_place=hostless)
         return finite[:, 0]
+
+    def _where(self, finite: Tensor, name: str, value: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """Returns a hyperparameter's next value and memory for the members where they are finite, else the present ones."""
+        before = self._memory[name]
+        kept = {
+            key: torch.where(finite, entry, before.get(key, torch.zeros_like(entry))) for key, entry in memory.items()
+        }
+        return torch.where(finite, value, self.values[name]), kept
 
     def state(self) -> dict[str, Any]:
         """Returns copies of everything."""

@@ -68,7 +68,7 @@ class Curvature:
             RuntimeError: for a second derivative that is wrong, or one that nothing can compute.
         """
         if self._settled:
-            with self.repeatable(closure) if self._calls_again else nullcontext(closure) as closure, self._uncompiled():
+            with self.repeatable(closure) if self.calls_again else nullcontext(closure) as closure, self._uncompiled():
                 return self._engine(closure, self._parameters, tangents, on_products=on_products)
         doubt = self._doubt(closure) if self._check == "first" else None
         with self.repeatable(closure) as again, self._uncompiled():
@@ -193,7 +193,7 @@ class Curvature:
             " is one that computes the loss of its batch anew (no running total, no batch drawn inside, random numbers from"
             " torch's own generators)"
         )
-        if self._calls_again:
+        if self.calls_again:
             raise RuntimeError(f"{what}; products of {self._name} call it again")
         return f"{what}; its second derivative could not be checked"
 
@@ -202,7 +202,8 @@ class Curvature:
         return error if model is None else Replicas(model).largest(error, self._device)
 
     @property
-    def _calls_again(self) -> bool:
+    def calls_again(self) -> bool:
+        """Whether the engine calls a closure more than once."""
         return self._engine not in CALLS_ONCE
 
     def _uncompiled(self) -> AbstractContextManager[object]:

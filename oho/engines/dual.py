@@ -168,7 +168,8 @@ def choose(condition: Tensor, x: Any, y: Any) -> Dual:
     a, b = a or {}, b or {}
 
     def entry(rows: Rows, row: int) -> Tensor:
-        return torch.as_tensor(rows.get(row, 0.0), dtype=value.dtype, device=value.device)
+        number = rows.get(row, 0.0)
+        return number if isinstance(number, Tensor) else value.new_full((), number)
 
     return Dual(value, {row: torch.where(condition, entry(a, row), entry(b, row)) for row in {*a, *b}})
 

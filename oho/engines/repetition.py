@@ -2,17 +2,19 @@
 
 Dropout then draws the masks of the first evaluation, and a power iteration or running statistics start where they did then.
 What the first evaluation left, in buffers and random state, is there again after each later one: a step moves them once.
+A closure whose first evaluation has drawn nothing is called again as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from oho.engines.watch import Watch
-from oho.randomness import random_state, replay, restore
+from oho.randomness import has_moved, random_state, replay, restore
 
 Closure = Callable[[], Tensor]
 
@@ -64,6 +66,7 @@ class Repeatable:
         self._watch = Watch() if watch is None else watch
         self._known = Buffers() if buffers is None else buffers
         self._random: list[Tensor] = []
+        self._draws = False
         self._start: Buffers | None = None
         self._after: Buffers | None = None
         self.losses: list[Tensor] = []
@@ -93,16 +96,20 @@ class Repeatable:
         """Puts buffers and random state back to where the first call started."""
         if self._start is not None:
             self._start.put_back()
-            restore(self._random, self._device)
+            if self._draws:
+                restore(self._random, self._device)
 
     def _first(self) -> Tensor:
         self._random, self._start = random_state(self._device), self._known.now()
-        return self.closure() if self._watch.is_done else self._watch.call(self.closure, self._note)
+        self._draws = True  # if it raises, it may have drawn
+        loss = self.closure() if self._watch.is_done else self._watch.call(self.closure, self._note)
+        self._draws = has_moved(self._random, self._device)
+        return loss
 
     def _again(self, start: Buffers) -> Tensor:
         self._after = self._after or start.now()
         start.put_back()
-        with replay(self._random, self._device):
+        with replay(self._random, self._device) if self._draws else nullcontext():
             return self.closure()
 
     def _note(self, module: nn.Module) -> None:

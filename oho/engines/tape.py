@@ -286,7 +286,7 @@ def _member_linear(output: Tensor, input: Tensor, weight: Tensor, bias: Tensor):
 def _member_class_loss(output: Tensor, input: Tensor, target: Tensor):
     x = input.detach()
     hit = torch.zeros_like(x).scatter_(2, target.unsqueeze(2), 1.0)
-    return CrossEntropy(x.softmax(2), hit, x.new_tensor(1 / x.shape[1])), (input,)
+    return CrossEntropy(x.softmax(2), hit, x.new_full((), 1 / x.shape[1])), (input,)
 
 
 def _member_squared_error(output: Tensor, input: Tensor, target: Tensor):

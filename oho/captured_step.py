@@ -1,0 +1,129 @@
+"""`OHO.step` without a host: training gradient, products, influence, validation gradient and meta-step as one graph.
+
+A step that makes a meta-step and one that does not are two graphs.  What a step decides on the host stays there: whether a
+meta-step is due, when the influence is reset, and the number of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
+
+from torch import Tensor
+
+from oho.graphs import Around, Captured, StaticInputs
+from oho.optimizer import OHO
+
+Batch = Sequence[Tensor]
+Loss = Callable[..., Tensor]
+
+
+class CapturedStep:
+    """Makes an optimizer's steps on batches of one shape, after three eager ones by replaying a CUDA graph.
+
+        step = oho.CapturedStep(optimizer, loss, loss)      # loss(x, y) of the model on a batch
+        for batch, held_out in zip(batches, validation_batches):
+            step(batch, held_out)                           # as optimizer.step(lambda: loss(*batch), ...)
+
+    The same numbers as `optimizer.step` gives, to the rounding of kernels that another stream chooses.  Losses may not ask
+    what a tensor holds (`item()`, `if loss > 1`, a boolean index), nor take anything else that changes from step to step;
+    dropout draws anew in each replay.  `on_phase` is not called.
+
+    Args:
+        optimizer: one that captures: see `refusal`.
+        train: the training loss of a batch's tensors and, if the loss has hyperparameters, of these behind them.
+        valid: the validation loss of a validation batch's tensors; None makes no meta-steps.
+        around: makes what is entered around a capture, such as a timer that stands still.
+        stand_in: on a CPU, where there are no graphs, checks in each step that a graph would repeat it; for tests.
+
+    Raises:
+        ValueError: for an optimizer that cannot be captured, or a CPU without `stand_in`.
+    """
+
+    def __init__(
+        self,
+        optimizer: OHO,
+        train: Loss,
+        valid: Loss | None = None,
+        *,
+        around: Around = nullcontext,
+        stand_in: bool = False,
+    ):
+        check(optimizer)
+        self.optimizer, self._train, self._valid = optimizer, train, valid
+        self._around, self._stand_in = around, stand_in
+        self._batch: StaticInputs | None = None
+        self._held_out: StaticInputs | None = None
+        self._captured: dict[bool, Captured] = {}
+        self._loads = optimizer._recursion.loads
+        optimizer._recursion.hostless = True
+
+    def __call__(self, batch: Batch, held_out: Batch | Callable[[], Batch] | None = None) -> Tensor:
+        """Makes one step; returns the training loss, detached, which the next step overwrites.
+
+        `held_out` is the validation batch, or a function that returns it, called if a meta-step is due.
+
+        Raises:
+            ValueError: for a batch of another shape than the first.
+            NotCapturableError: for a step that no graph can repeat.
+        """
+        is_due = self._valid is not None and held_out is not None and self.optimizer.is_due
+        self._batch = self._filled(self._batch, batch)
+        if is_due:
+            assert held_out is not None
+            self._held_out = self._filled(self._held_out, held_out() if callable(held_out) else held_out)
+        if self._loads != self.optimizer._recursion.loads:  # the optimizer's tensors are others since a state was loaded
+            self._captured, self._loads = {}, self.optimizer._recursion.loads
+        if is_due not in self._captured:
+            self._captured[is_due] = self._of_kind(is_due)
+        if not self._captured[is_due].is_captured:
+            check(self.optimizer)  # the first step shows which engine answers
+        steps = self.optimizer.steps
+        loss = self._captured[is_due]()
+        self.optimizer._recursion.steps = steps + 1  # a replay runs no Python
+        self.optimizer._after_step(is_due)
+        return loss
+
+    def _filled(self, inputs: StaticInputs | None, batch: Batch) -> StaticInputs:
+        if inputs is None:
+            return StaticInputs(batch, self.optimizer._flat.tensors[0].device)
+        inputs.fill(batch)
+        return inputs
+
+    def _of_kind(self, is_due: bool) -> Captured:
+        """Returns the step with or without a meta-step, not yet made."""
+        optimizer = self.optimizer
+        assert self._batch is not None
+        train = partial(self._train, *self._batch.tensors)
+        valid = None
+        if is_due:
+            assert self._valid is not None
+            assert self._held_out is not None
+            valid = partial(self._valid, *self._held_out.tensors)
+        step = partial(optimizer._silent_step, train, valid)
+        device, generators = optimizer._flat.tensors[0].device, optimizer._recursion.generators
+        return Captured(step, device, generators=generators, around=self._around, stand_in=self._stand_in)
+
+
+def check(optimizer: OHO) -> None:
+    """Raises ValueError for an optimizer whose step cannot be captured."""
+    if reason := refusal(optimizer):
+        raise ValueError(f"this optimizer's step cannot be captured: {reason}")
+
+
+def refusal(optimizer: OHO) -> str:
+    """Returns why an optimizer's step cannot be captured; nothing if it can.  The closures are another matter."""
+    if optimizer.on_nonfinite == "raise":
+        return "on_nonfinite='raise' asks in each step; choose 'reset' or 'skip'"
+    if optimizer.average is not None:
+        return "the weight of an average of the weights changes from step to step"
+    if optimizer._loss.one_step:
+        return "one-step hypergradients of the loss call its closure again; choose LossHyper(one_step=False)"
+    if optimizer._loss.calls_again:
+        return f"curvature={optimizer.engine!r} calls the training closure again; choose 'pearlmutter' or 'double_backward'"
+    device = optimizer._flat.tensors[0].device
+    if optimizer.rule.temperature and any(generator.device != device for generator in optimizer._recursion.generators):
+        own = f"torch.Generator({str(device)!r})"
+        return f"noise is drawn from a generator on another device; give OHO(..., generator={own})"
+    return ""

@@ -1,0 +1,135 @@
+"""A function of fixed shape that is recorded once and then replayed, as a CUDA graph: the host starts it with one call.
+
+    calls       what is done
+    1, 2, 3     the function is called as it is, on a stream of its own: kernels are chosen, memory is found
+    4           it is captured, which runs nothing, and replayed
+    5, ...      it is replayed
+
+What a captured function reads and writes has to stay where it is; `StaticInputs` are where new inputs are copied to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from oho.stand_in import NotCapturableError, StandIn
+
+WARM_UP = 3
+"""Calls before a capture, as PyTorch's documentation asks for."""
+Around = Callable[[], AbstractContextManager[object]]
+"""Makes what is entered around a capture."""
+
+
+class Graph(Protocol):
+    """What a function is captured into."""
+
+    def capture(self, function: Callable[[], Tensor]) -> None:
+        """Records what the function does, without doing it."""
+        ...
+
+    def replay(self) -> Tensor:
+        """Does it again; returns the function's result, which the next replay overwrites."""
+        ...
+
+
+class CudaGraph:
+    """A `torch.cuda.CUDAGraph`; `generators` are those that the function draws from beside the device's own."""
+
+    def __init__(self, stream: torch.cuda.Stream, generators: Sequence[torch.Generator] = ()):
+        self._stream, self._graph = stream, torch.cuda.CUDAGraph()
+        for generator in generators:
+            self._graph.register_generator_state(generator)
+
+    def capture(self, function: Callable[[], Tensor]) -> None:
+        """Records the kernels that the function starts.  Raises NotCapturableError if it waits for one of them."""
+        try:
+            with torch.cuda.graph(self._graph, stream=self._stream):
+                self._result = function()
+        except RuntimeError as error:
+            raise NotCapturableError(f"the step cannot be captured: {str(error).splitlines()[0]}") from error
+
+    def replay(self) -> Tensor:
+        """Starts the graph."""
+        self._graph.replay()
+        return self._result
+
+
+class Captured:
+    """Calls a function of no arguments a few times, and from then on replays what it does.
+
+    On the CPU, where there are no graphs, `stand_in=True` takes their place for tests; `around` makes what is entered
+    around the capture, such as an account that its time is booked on.  A result is overwritten by the next call.
+
+    Raises:
+        ValueError: for a CPU without `stand_in`.
+        NotCapturableError: at the call that captures, or from the stand-in, for a function that no graph can repeat.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[], Tensor],
+        device: torch.device,
+        *,
+        generators: Sequence[torch.Generator] = (),
+        around: Around = nullcontext,
+        stand_in: bool = False,
+    ):
+        if device.type != "cuda" and not stand_in:
+            raise ValueError(f"a graph needs a CUDA device; the parameters are on {device}")
+        self._function, self._around, self._calls = function, around, 0
+        self._stream = None if stand_in else torch.cuda.Stream(device)
+        self._graph: Graph = StandIn() if self._stream is None else CudaGraph(self._stream, generators)
+
+    @property
+    def is_captured(self) -> bool:
+        """Whether calls are replays by now."""
+        return self._calls > WARM_UP
+
+    def __call__(self) -> Tensor:
+        """Makes one call."""
+        self._calls += 1
+        if self._calls <= WARM_UP:
+            return self._beside()
+        if self._calls == WARM_UP + 1:
+            with self._around():
+                self._graph.capture(self._function)
+        return self._graph.replay()
+
+    def _beside(self) -> Tensor:
+        """Calls the function on the stream that captures, since what autograd keeps belongs to a stream."""
+        if self._stream is None:
+            return self._function()
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            result = self._function()
+        torch.cuda.current_stream().wait_stream(self._stream)
+        result.record_stream(torch.cuda.current_stream())
+        return result
+
+
+class StaticInputs:
+    """Tensors that stay where they are and take the values of others; they start as copies of the first ones."""
+
+    def __init__(self, first: Sequence[Tensor], device: torch.device):
+        self.tensors = tuple(tensor.detach().to(device, copy=True) for tensor in first)
+
+    def fill(self, inputs: Sequence[Tensor]) -> None:
+        """Copies inputs in.
+
+        Raises:
+            ValueError: for another number of them, another shape or another type.
+        """
+        kinds, present = ([(tuple(each.shape), each.dtype) for each in tensors] for tensors in (inputs, self.tensors))
+        if kinds != present:
+            raise ValueError(f"a captured step takes inputs of one kind, {_said(present)}; given {_said(kinds)}")
+        for place, tensor in zip(self.tensors, inputs, strict=True):
+            place.copy_(tensor, non_blocking=True)
+
+
+def _said(kinds: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> str:
+    return ", ".join(f"{shape} {str(dtype).removeprefix('torch.')}" for shape, dtype in kinds) or "none"

@@ -1,0 +1,136 @@
+"""A stand-in for a CUDA graph where there is none: it holds a step to all that a graph asks of it, and replays it.
+
+A graph repeats the operations that it has recorded, with the numbers they had, on the memory they were given.  It cannot
+ask the host, and it does not see a tensor that takes another one's place, or a number that has changed.  The stand-in
+calls the step itself each time, compares what it does with what it did first, and refuses what a graph would get wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+ASKS = ("_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "unique")
+"""Operations whose result the host has to wait for."""
+FROM_THE_HOST = ("lift_fresh",)
+"""What `torch.tensor` and `torch.as_tensor` make of Python's numbers."""
+BY_INDEX = ("index", "index_put_", "index_put", "_index_put_impl_")
+"""Operations that look for the True entries of an index of booleans."""
+
+
+class NotCapturableError(RuntimeError):
+    """Raised for a step that a graph could not repeat."""
+
+
+class HostWatch(TorchDispatchMode):
+    """Refuses, inside the block, every operation that waits for the device or brings a number from the host to it."""
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """PyTorch calls this for each of its operations."""
+        self.check(operation, args, kwargs or {})
+        return operation(*args, **(kwargs or {}))
+
+    def check(self, operation: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Raises NotCapturableError for an operation that a step without a host cannot have."""
+        name = _name(operation)
+        if name in ASKS or (name in BY_INDEX and any(_is_mask(index) for index in args[1])):
+            raise NotCapturableError(f"the step asks the host what a tensor holds ({name})")
+        if name in FROM_THE_HOST:
+            raise NotCapturableError("the step makes a tensor of Python's numbers; make it once, before the first step")
+        target = kwargs.get("device")
+        if name == "_to_copy" and target is not None and target != args[0].device:
+            raise NotCapturableError(f"the step copies a tensor from {args[0].device} to {target}")
+
+
+class StandIn:
+    """Makes a step over and over: `capture` takes the function, and `replay` calls it as a graph would repeat it."""
+
+    def __init__(self) -> None:
+        self._function: Callable[[], Tensor] | None = None
+        self._first: list[tuple[Any, ...]] | None = None
+
+    def capture(self, function: Callable[[], Tensor]) -> None:
+        """Takes the function; what it does is noted at the first replay, since capturing does not run it."""
+        self._function = function
+
+    def replay(self) -> Tensor:
+        """Calls the function and returns what it does.
+
+        Raises:
+            NotCapturableError: if it does anything else than at its first replay, or what no graph can do.
+        """
+        assert self._function is not None
+        with _Trace(self._first) as trace:
+            result = self._function()
+        if self._first is None:
+            self._first = trace.lines
+        elif len(trace.lines) < len(self._first):
+            raise NotCapturableError(f"the step ends before {self._first[len(trace.lines)][0]}, which was captured")
+        return result
+
+
+class _Trace(HostWatch):
+    """Notes operations with their numbers and the tensors from outside the step; compares them with those `expected`."""
+
+    def __init__(self, expected: list[tuple[Any, ...]] | None):
+        super().__init__()
+        self.lines: list[tuple[Any, ...]] = []
+        self._expected, self._made = expected, set[int]()
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """PyTorch calls this for each of its operations."""
+        self.check(operation, args, kwargs or {})
+        line = (_name(operation), *(self._seen(leaf) for leaf in tree_leaves((args, kwargs or {}))))
+        given = {_place(tensor) for tensor in _tensors((args, kwargs or {}))}
+        if self._expected is not None:
+            self._compare(line, self._expected)
+        self.lines.append(line)
+        result = operation(*args, **(kwargs or {}))
+        self._made |= {_place(tensor) for tensor in _tensors(result)} - given
+        return result
+
+    def _seen(self, leaf: Any) -> Any:
+        """Returns what stays the same as long as a graph may repeat it."""
+        if not isinstance(leaf, Tensor):
+            return "a generator" if isinstance(leaf, torch.Generator) else repr(leaf)
+        kind = (tuple(leaf.shape), leaf.dtype)
+        return (*kind, "made here") if _place(leaf) in self._made else (*kind, "from outside", leaf.data_ptr())
+
+    def _compare(self, line: tuple[Any, ...], expected: list[tuple[Any, ...]]) -> None:
+        there = expected[len(self.lines)] if len(self.lines) < len(expected) else None
+        if there == line:
+            return
+        if there is None or there[0] != line[0] or len(there) != len(line):
+            captured = "nothing" if there is None else there[0]
+            raise NotCapturableError(f"the step calls {line[0]} where {captured} was captured: it takes another course")
+        before, now = next((a, b) for a, b in zip(there, line, strict=True) if a != b)
+        if isinstance(now, str):
+            raise NotCapturableError(f"{line[0]} is given {now} where {before} was captured: keep the number in a tensor")
+        if now[:2] != before[:2]:
+            raise NotCapturableError(f"{line[0]} is given a tensor {now[0]} where {before[0]} was captured")
+        raise NotCapturableError(
+            f"{line[0]} is given another tensor {now[0]} than was captured: copy it to where that one lies"
+        )
+
+
+def _name(operation: Any) -> str:
+    return operation._schema.name.partition("::")[2]
+
+
+def _is_mask(index: Any) -> bool:
+    return isinstance(index, Tensor) and index.dtype.itemsize == 1 and not index.is_floating_point()
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    leaves: Iterable[Any] = tree_leaves(values)
+    return (leaf for leaf in leaves if isinstance(leaf, Tensor))
+
+
+def _place(tensor: Tensor) -> int:
+    """Returns where a tensor's numbers lie; those of its views lie in the same place."""
+    return tensor.untyped_storage()._cdata
