@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, Protocol, Self, cast
 
@@ -15,8 +15,22 @@ from baselines.batched_training import BATCHING
 from baselines.optimizers import AveragedStepper, Stepper, TorchStepper, torch_optimizer
 from baselines.schedules import Place
 from baselines.values_of_sets import SetsStepper, shared_laws
-from bench.protocol import Batches, Kick, Ledger, MethodEntry, Space, State, Task, draw, remade, train
+from bench.protocol import (
+    GRAPH,
+    Batches,
+    CapturedUpdates,
+    Kick,
+    Ledger,
+    MethodEntry,
+    Space,
+    State,
+    Task,
+    draw,
+    remade,
+    train,
+)
 from bench.protocol.averages import PlainAverage, left_out
+from bench.protocol.method import NOT_SAVED
 from bench.protocol.optimizers import Adam, InitialValues, WithOptimizer
 
 NonNegative = Annotated[float, Field(ge=0)]
@@ -168,6 +182,8 @@ class TrainingState(State):
     """The method's options with every value filled in."""
     stepper: Stepper
     batches: Batches = remade()
+    captured: CapturedUpdates | None = field(default=None, metadata=NOT_SAVED)
+    """The updates as a graph, if the task's engine is one and some updates were made."""
     spans: int | None = None
     """Number of steps that a schedule spans, known in a search; None if the schedule follows the runner's budget."""
 
@@ -188,6 +204,7 @@ class TrainingState(State):
         if kick.name not in adapted:
             self.options = self.options.replace({kick.name: value})
         self.stepper.assign(kick.name, value)
+        self.captured = None  # with the old value
         if kick.name in self.hyper:  # values of sets are known by the name that they share
             self.hyper[kick.name] = value * (self.hyper[kick.name] / present if present else 1.0)
         else:
@@ -235,6 +252,8 @@ class Training:
                 fraction = state.trial_step / state.spans if state.spans else progress
                 lr = initial_lr * options.factor(Place(fraction, state.trial_step, task.steps_per_epoch))
             batch = state.batches.at(state.trial_step)
+            if state.captured is not None:
+                return state.captured.step(batch, lr)
             return state.stepper.step(partial(task.training_loss, state.model, batch), lr)
 
         def settle() -> None:
@@ -242,6 +261,11 @@ class Training:
             state.hyper |= {**({} if lr is None else {"lr": lr}), **state.stepper.hyper()}
 
         state.stepper.training()
+        if task.engine == GRAPH:
+            if state.captured is None:
+                assert isinstance(state.stepper, TorchStepper)
+                state.captured = CapturedUpdates(task, state.model, state.stepper.optimizer, ledger)
+            state.captured.capturing.ledger = ledger
         train(state, steps, ledger, update=update, settle=settle)
 
     def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> TrainingState:
@@ -251,10 +275,16 @@ class Training:
         return state
 
 
+def _captures(options: ScheduledOptions) -> str:
+    if options.average is not None:
+        return "the weight of an average of the weights changes from step to step"
+    return "values of sets are for eager steps" if options.groups else ""
+
+
 def _entry(description: str, label: str, options: type[ScheduledOptions]) -> MethodEntry:
     return MethodEntry(
         description=description, label=label, family="training", options=options, build=Training, takes_kicks=True,
-        batching=BATCHING,
+        batching=BATCHING, captures=_captures,
     )  # fmt: skip
 
 

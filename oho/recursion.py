@@ -47,9 +47,9 @@ class Recursion:
     `averaged` is the average of the weights, if there is one; validation gradients are taken so far from it to the present
     weights as `present_share` says.
 
-    A `hostless` step asks no tensor for what it holds, and leaves every one where it is: what may or may not have to be done
-    is done to all entries under a mask.  On a CPU asking is cheaper than that, elsewhere it waits for the device.  Both
-    give the same numbers, bit for bit.
+    A `hostless` step asks no tensor for what it holds, and leaves every one where it is: what may or may not have to be
+    done is done to all entries under a mask.  On a CPU asking is cheaper than that, elsewhere it waits for the device.
+    Both give the same numbers, bit for bit.
 
     It starts with initial values, empty slots and no influence.  `groups` are those of the sets, in their order.
     """

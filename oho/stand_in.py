@@ -84,6 +84,8 @@ class _Trace(HostWatch):
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """PyTorch calls this for each of its operations."""
+        if operation.namespace == "profiler":  # marks of a profiler, which do nothing
+            return operation(*args, **(kwargs or {}))
         self.check(operation, args, kwargs or {})
         line = (_name(operation), *(self._seen(leaf) for leaf in tree_leaves((args, kwargs or {}))))
         given = {_place(tensor) for tensor in _tensors((args, kwargs or {}))}

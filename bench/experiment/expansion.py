@@ -11,6 +11,7 @@ from typing import Any
 
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
+from bench.experiment.engines import engine_of
 from bench.experiment.first_selection import too_short
 from bench.experiment.methods import MethodReader, check_kick, refuse_twins
 from bench.experiment.mistakes import found, validate
@@ -22,6 +23,7 @@ from bench.experiment.spec import Spec
 from bench.experiment.tasks import TaskRead, read_task
 from bench.experiment.yaml_file import YamlFile, override, read_yaml
 from bench.protocol import Space
+from bench.protocol.engine import EAGER
 from bench.records import PROTOCOL, planned_specs, run_ids
 from bench.records.plugins import PluginError
 
@@ -78,7 +80,8 @@ def load_experiment(
     shocks = _shocks(file, fields, methods)
     for key, misfit in (*late_events(task, fields.budget, fields.shocks), *classless_events(task, fields.shocks)):
         raise file.error(key, misfit)
-    common = _common(fields, task, read.space, device)
+    engine, remark = engine_of(file, fields.engine, task, methods, device=device)
+    common = {**_common(fields, task, read.space, device), **({} if engine == EAGER else {"engine": engine})}
     chosen = tuple(seeds) if seeds is not None else fields.seeds
     _check_count(file, len(chosen) * len(methods) * (1 + len(shocks)))
     resolved = {**common, "methods": methods, "shocks": shocks, "seeds": list(chosen)}
@@ -87,7 +90,7 @@ def load_experiment(
         resolved["figures"] = origins
     return Experiment(
         fields.experiment, tuple(figure.name for figure in figures), fields.tracking, fields.budget, specs, resolved,
-        warnings=tuple(too_short(task, fields.budget, methods)), population=fields.population,
+        warnings=(*remark, *too_short(task, fields.budget, methods)), population=fields.population,
     )  # fmt: skip
 
 

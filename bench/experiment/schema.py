@@ -128,6 +128,11 @@ class ExperimentFields(Options):
     gradient_batches: int | None = Field(
         default=None, ge=2, description="the number of batches whose gradients are compared at evaluations"
     )
+    engine: Literal["eager", "graph", "auto"] = Field(
+        default="eager",
+        description="how steps are made: eager; graph, each training's step as one CUDA graph, for every method alike; or "
+        "auto, graph where a GPU, the task and all methods allow it",
+    )
     threads: int | None = Field(
         default=None, ge=1, le=MOST_THREADS, description="threads of PyTorch on a CPU; null takes all cores"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def task_of(spec: Spec, device: torch.device, data_root: Path | None, results: P
     entry, options, data = _task_parts(part, results)
     if "content" in part and (present := content_of(data, data_root)) != part["content"]:
         raise DataError(f"{data.description} was changed (its hash is {present}, the run's {part['content']})")
-    return build_task(part["name"], entry, options, device=device, root=data_root, data=data)
+    task, test = build_task(part["name"], entry, options, device=device, root=data_root, data=data)
+    return replace(task, engine=spec.get("engine", task.engine)), test
 
 
 def data_set_of(part: Spec, results: Path | None = None) -> DataSet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -26,8 +26,11 @@ from bench.online.options import (
 )
 from bench.online.tuned_loss import Closure, loss_hyper, training_closure
 from bench.protocol import (
+    GRAPH,
+    Batch,
     Batches,
     Batching,
+    Capturing,
     Kick,
     Ledger,
     Method,
@@ -38,7 +41,9 @@ from bench.protocol import (
     remade,
     stream,
     train,
+    uses_stand_in,
 )
+from bench.protocol.method import NOT_SAVED
 from bench.records.wandb_names import MOST_SINGLE_SETS
 
 Initial = dict[str, float]
@@ -54,6 +59,31 @@ class OnlineState(AveragedState):
     validation_batches: Batches = remade()
     options: OnlineOptions = remade()
     twin: ExactTwin | None = None
+    capturing: Capturing | None = field(default=None, metadata=NOT_SAVED)
+    captured: oho.CapturedStep | None = field(default=None, metadata=NOT_SAVED)
+    """The optimizer's steps as a graph, if the task's engine is one and some steps were made."""
+
+    def capture(self, ledger: Ledger) -> None:
+        """Makes the steps from now on those of a graph."""
+        if self.captured is None:
+            task, model = self.task, self.model
+            valid = task.training_loss if self.options.source == "training" else task.validation_loss
+            self.capturing = Capturing(ledger)
+            self.captured = oho.CapturedStep(
+                self.optimizer,
+                lambda inputs, targets: task.training_loss(model, Batch(inputs, targets, noise=0)),
+                lambda inputs, targets: valid(model, Batch(inputs, targets, noise=0)),
+                around=self.capturing,
+                stand_in=uses_stand_in(task),
+            )
+        assert self.capturing is not None
+        self.capturing.ledger = ledger
+
+    def captured_step(self) -> Tensor:
+        """Makes one step as a graph."""
+        assert self.captured is not None
+        batches = self.batches if self.options.source == "training" else self.validation_batches
+        return self.captured(self.batches.at(self.step)[:2], lambda: batches.at(self.step)[:2])
 
     def scalars(self) -> dict[str, float]:
         """Returns norms of d(parameters)/d(hyperparameter), hypergradients, and counts of skipped and shortened steps."""
@@ -136,6 +166,8 @@ class Online(Method):
         state.optimizer.on_phase = ledger.switch
 
         def update() -> Tensor:
+            if state.captured is not None:
+                return state.captured_step()
             if state.twin is None:
                 return state.optimizer.step(*state.closures(state.step), **state.part(state.step))
             with ledger.account("evaluation"):
@@ -146,6 +178,8 @@ class Online(Method):
             return loss
 
         state.training()
+        if state.task.engine == GRAPH:
+            state.capture(ledger)
         train(state, steps, ledger, update=update, settle=state.evaluation)
         state.hyper = values_of(state.optimizer)
 
@@ -226,13 +260,23 @@ def published_recursion(
     )
 
 
+def captures(options: OnlineOptions) -> str:
+    """Returns why steps of these options cannot be captured as a graph; nothing if they can."""
+    if options.kind_of_average is not None:
+        return "the weight of an average of the weights changes from step to step"
+    if options.tuned_of_loss or options.curvature_part is not None or options.compare_exact:
+        return "tune_loss, curvature_fraction and compare_exact are for eager steps"
+    return "noise is drawn by the CPU (temperature)" if getattr(options, "temperature", 0.0) else ""
+
+
 def _entry(
     description: str, label: str, options: type[OnlineOptions], optimize: Callable[..., Optimizer],
-    batching: Batching | None = BATCHING,
+    batching: Batching | None = BATCHING, captures: Callable[[Any], str] | None = captures,
 ) -> MethodEntry:  # fmt: skip
     return MethodEntry(
         description=description, label=label, family="online", options=options,
         build=partial(Online, optimize=optimize), takes_kicks=True, batching=batching,
+        captures=captures,
     )  # fmt: skip
 
 
@@ -252,7 +296,8 @@ AVERAGED = _entry(
     averaged,
 )  # fmt: skip
 PUBLISHED = _entry(
-    "the published recursion, defect by defect", "Published OHO", PublishedOptions, published_recursion, batching=None
+    "the published recursion, defect by defect", "Published OHO", PublishedOptions, published_recursion, batching=None,
+    captures=None,
 )
 
 

@@ -1,6 +1,7 @@
 """The protocol of methods: a method's module can import all that it needs from here."""
 
 from bench.protocol.batched import Batched, Batching, train_together
+from bench.protocol.engine import GRAPH, CapturedUpdates, Capturing, uses_stand_in
 from bench.protocol.entry import MethodEntry, Package
 from bench.protocol.ledger import Ledger
 from bench.protocol.loss_hyper import LossHyperparameter, not_offered
@@ -28,6 +29,7 @@ from bench.protocol.world import World
 from bench.records.checkpoints import packed, unpacked
 
 __all__ = [
+    "GRAPH",
     "OPTIMIZERS",
     "AnyOptimizer",
     "Batch",
@@ -35,6 +37,8 @@ __all__ = [
     "Batches",
     "Batching",
     "CannotStackError",
+    "CapturedUpdates",
+    "Capturing",
     "Dimension",
     "Evaluation",
     "Incumbent",
@@ -69,4 +73,5 @@ __all__ = [
     "train",
     "train_together",
     "unpacked",
+    "uses_stand_in",
 ]

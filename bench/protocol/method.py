@@ -106,9 +106,13 @@ class Trial:
     """The trial's validation losses in the order they were found, in the task's unit."""
 
 
+NOT_SAVED = {"saved": False}
+"""Metadata of a field of a state that is not saved."""
+
+
 def remade() -> Any:
     """Marks a field of a state that `init` makes again, so that it is not saved."""
-    return field(metadata={"saved": False})
+    return field(metadata=NOT_SAVED)
 
 
 @dataclass(kw_only=True)

@@ -73,6 +73,8 @@ class Task:
     """The hyperparameters of the training loss that methods may tune."""
     evaluation_examples: int | None = None
     """The number of examples evaluated at once; if it is None, it depends on the size of the inputs."""
+    engine: str = "eager"
+    """How the steps of a training are made: see `bench.protocol.engine`."""
     world: World = field(default_factory=World)
     """The world of batches and evaluations at the run's current step."""
 

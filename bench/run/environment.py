@@ -23,11 +23,12 @@ PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-op
 
 
 def describe_environment(
-    device: torch.device, threads: int, *, data: str | None, packages: tuple[str, ...] = ()
+    device: torch.device, threads: int, *, data: str | None, packages: tuple[str, ...] = (), engine: str = "eager"
 ) -> dict[str, Any]:
     """Returns what a reader needs to judge whether two runs can be compared, `finished` at the present time.
 
-    `data` names the loaded data, if any; `packages` are what the run's method needs beside those that all runs have.
+    `data` names the loaded data, if any; `packages` are what the run's method needs beside those that all runs have;
+    `engine` is how steps were made.
     """
     commit, dirty = commit_of(Path(__file__).resolve())
     driver = driver_of(device)
@@ -43,7 +44,21 @@ def describe_environment(
         "platform": platform.platform(terse=True),
         "machine": platform.machine(),
         "threads": threads,
+        "engine": engine,
+        "numerics": numerics(),
         "finished": _now(),
+    }
+
+
+def numerics() -> dict[str, Any]:
+    """Returns what PyTorch is set to where speed and rounding are in exchange, and how tensors lie in memory."""
+    matrices, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    return {
+        "float32_matmul_precision": matrices.fp32_precision,
+        "float32_convolution_precision": convolutions.conv.fp32_precision,  # type: ignore[attr-defined]
+        "cudnn_benchmark": convolutions.benchmark,
+        "cudnn_deterministic": convolutions.deterministic,
+        "memory_format": "contiguous",
     }
 
 

@@ -47,6 +47,8 @@ def batch_key(spec: Spec) -> Mapping[str, Any]:
     """
     if spec["budget"]["unit"] in TIMED:
         raise CannotStackError("its budget is in seconds, which are each run's own")
+    if "engine" in spec:
+        raise CannotStackError(f"its engine is {spec['engine']}, of one run each")
     common = {key: value for key, value in spec.items() if key not in ("method", "seed", "shock")}
     return common | {"batch": _alike(spec["method"])}
 

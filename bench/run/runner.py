@@ -71,7 +71,9 @@ def run(
             with stopper.impatience():
                 task, test = task_of(spec, device, data_root)
                 method = method_of(spec)
-                environment = describe_environment(device, threads, data=task.data, packages=packages_of(spec))
+                environment = describe_environment(
+                    device, threads, data=task.data, packages=packages_of(spec), engine=task.engine
+                )
                 warm_up(method, task, spec["seed"])
                 plain = _plain_step(task, spec, earlier, now)
                 loop = Loop(

@@ -1,0 +1,65 @@
+"""A run whose steps are a graph's gives the records of one whose steps are made one by one.
+
+There is no GPU here: a spec made by hand asks for a graph on a CPU, and gets the stand-in, which refuses what no graph
+could repeat.  Experiments refuse such a spec.
+"""
+
+import pytest
+from helpers import experiment, run_one, write_config
+
+from bench.experiment.expansion import load_experiment
+from bench.experiment.yaml_file import ConfigError
+from bench.records import read_run, run_id
+
+STEPS = 23
+EXACT = ("oho-default", "oho-layerwise")
+SLOW = ("oho-layerwise", "multistep", "warmup-cosine")
+"""Trainings by PyTorch's own optimizers take fused kernels in a graph, which round otherwise."""
+
+
+def losses_of(spec, folder):
+    spec = {**spec, "budget": {"unit": "steps", "amount": STEPS}, "evaluations": 3}
+    outcome = run_one(spec, folder)
+    assert outcome.status.value == "budget_reached", outcome.message
+    records = read_run(folder / run_id(spec)).records
+    kept = [(record["step"], record["validation_loss"], record["test_loss"], record.get("hyper")) for record in records]
+    return outcome, kept
+
+
+@pytest.mark.parametrize(
+    "method", ["oho-default", "cosine", "adam", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+)
+def test_a_graph_gives_the_records_of_eager_steps(method, tmp_path):
+    spec = experiment(tmp_path, method).specs[0]
+    eager, found = losses_of(spec, tmp_path / "eager")
+    graph, repeated = losses_of({**spec, "engine": "graph"}, tmp_path / "graph")
+    assert (eager.environment["engine"], graph.environment["engine"]) == ("eager", "graph")
+    assert graph.environment["numerics"]["cudnn_deterministic"] is True
+    for one, other in zip(found, repeated, strict=True):
+        if method in EXACT:
+            assert one == other
+        else:
+            assert one[0] == other[0]
+            assert one[1:3] == pytest.approx(other[1:3], rel=1e-4)
+
+
+def test_a_graph_that_cannot_be_is_refused_in_one_line(tmp_path):
+    path = write_config(tmp_path, "fixed", "hdm")
+
+    def engine_at(device, *overrides):
+        loaded = load_experiment(path, overrides=overrides, device=device)
+        return loaded.specs[0].get("engine"), loaded.warnings
+
+    with pytest.raises(ConfigError, match=r"engine: graph needs a GPU \(--device cpu\); allowed here are eager and auto$"):
+        engine_at("cpu", "engine=graph")
+    reason = "HDM cannot be captured: its method has no captured step"
+    with pytest.raises(ConfigError, match=rf":12:\d+: engine: graph: {reason}; auto makes"):
+        engine_at("cuda", "engine=graph")
+    assert engine_at("cpu", "engine=auto") == (None, ())
+    assert engine_at("cuda") == (None, ())
+    engine, (line,) = engine_at("cuda", "engine=auto")
+    assert (engine, line) == (None, f"engine: eager for every method: {reason}")
+    path = write_config(tmp_path, "fixed", "oho-default", "random-search")
+    assert engine_at("cuda", "engine=auto")[0] == "graph"
+    with pytest.raises(ConfigError, match="seeds its noise anew in each step"):
+        engine_at("cuda", "engine=graph", "task.name=mnist-mlp-dropout")
