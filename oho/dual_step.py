@@ -65,7 +65,8 @@ def _pytorchs(rule: Rule, block: Block) -> tuple[Pair, dict[str, Pair]]:
                 value, tangent = pair
                 if tangent is None or (isinstance(tangent, dict) and row not in tangent):
                     return value
-                direction = torch.as_tensor(tangent[row], dtype=value.dtype, device=value.device)
+                found = tangent[row]
+                direction = found if isinstance(found, Tensor) else value.new_full((), found)
                 return forward_ad.make_dual(value, direction.expand_as(value).contiguous())
 
             moved, slots = rule(
