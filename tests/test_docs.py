@@ -49,7 +49,7 @@ def configurations():
     (shocks,) = blocks(DOCS / "how-to/shocks.md", "yaml")
     yield "README", readme, 9
     yield "tutorial", tutorial, 15
-    yield "methods", FRAME + methods, 7
+    yield "methods", FRAME + methods, 8
     yield "shocks", FRAME + "methods: [{name: fixed}]\n" + shocks, 4
 
 

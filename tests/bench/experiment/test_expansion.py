@@ -230,7 +230,7 @@ def test_a_space_may_have_laws_of_its_own_for_an_optimizer(tmp_path):
     ).specs:
         task, _ = task_of(spec, torch.device("cpu"), None)
         drawn.setdefault(spec["method"]["name"], []).append(method_of(spec).init(task, spec["seed"]).hyper["lr"])
-    assert max(drawn["fixed"]) <= 0.2 < max(drawn["schedule-free-sgd"])
+    assert min(drawn["fixed"]) < 1e-3 <= min(drawn["schedule-free-sgd"])
     ranks = [sorted(range(8), key=values.__getitem__) for values in drawn.values()]
     assert ranks[0] == ranks[1]
 
@@ -276,7 +276,7 @@ def test_run_ids_are_the_hashes_of_the_specs_as_canonical_json(tmp_path):
 
 def test_methods_of_one_seed_start_from_the_same_draw(tmp_path):
     hypers = []
-    for spec in experiment(tmp_path, "fixed", "cosine", "adam", "oho-global", "random-search").specs:
+    for spec in experiment(tmp_path, "fixed", "cosine", "oho-global", "random-search").specs:
         task, _ = task_of(spec, torch.device("cpu"), None)
         hypers.append(method_of(spec).init(task, spec["seed"]).hyper["lr"])
     assert len(set(hypers)) == 1
