@@ -2,6 +2,7 @@
 PYTHON ?= python3
 SCALE ?= quick
 DEVICE ?= cpu
+WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(4, os.cpu_count() or 1))")
 BIN := .venv/bin
 RESULTS := runs/$(SCALE)
 OUTPUT := reports/out/$(SCALE)
@@ -19,14 +20,14 @@ setup: .venv/.installed  ## a virtual environment with everything pinned
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-reproduce: report  ## run the experiments of SCALE (quick), then figures and report
+reproduce: report  ## run the experiments of SCALE (quick), untimed ones in WORKERS processes, then figures and report
 
 report: .venv/.installed  ## the same; what is finished is not run again
-	$(BIN)/oho-bench run $(wildcard configs/$(SCALE)/*.yaml) --out $(RESULTS)
+	$(BIN)/oho-bench run $(wildcard configs/$(SCALE)/*.yaml) --out $(RESULTS) --workers $(WORKERS)
 	$(BIN)/oho-bench report $(RESULTS) -o $(OUTPUT)/report.pdf
 
 figure-%: .venv/.installed
-	$(BIN)/oho-bench run $(wildcard configs/$(SCALE)/*.yaml) --figure $* --out $(RESULTS)
+	$(BIN)/oho-bench run $(wildcard configs/$(SCALE)/*.yaml) --figure $* --out $(RESULTS) --workers $(WORKERS)
 	$(BIN)/oho-bench figure $* $(RESULTS) -o $(OUTPUT)/report/$*.pdf
 
 test: .venv/.installed  ## the test suite, without the tests marked slow

@@ -199,15 +199,17 @@ def test_a_method_of_the_users_own_travels(cluster, second, tmp_path):
 
 
 def test_the_runs_of_a_batch_whose_worker_is_killed_continue_alone(only_head, tmp_path):
+    """Ray may still count a node that has just ended, so that a batch has two of the four runs."""
     config, out = write_held(tmp_path, "BATCHED"), tmp_path / "runs"
     with only_head.held():
-        process = only_head.begin(config, "--set", LONG, "--seeds", "0,1", "--out", out)
+        process = only_head.begin(config, "--set", LONG, "--seeds", "0-3", "--out", out)
         runs = working(out, 2, files=[CHECKPOINT])
         (worker,) = {holder_of(run) for run in runs}
         os.kill(worker, signal.SIGKILL)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    assert "and 1 more run: died on head (WorkerCrashedError); each continues alone from its checkpoint" in errors
+    said = r"and \d more runs?: died on head \(WorkerCrashedError\); each continues alone from its checkpoint"
+    assert re.search(said, errors), errors
     for run in runs:
         assert read_outcome(run).status is Status.BUDGET_REACHED
         assert read_outcome(run).conditions["resumptions"] == 1
