@@ -1,6 +1,9 @@
 // What the page does: draws the charts, sorts and filters the table of runs, opens what is recorded of a run.
 
 const data = JSON.parse(document.getElementById("data").textContent);
+for (const run of Object.values(data.runs)) {
+  run.spec = Object.fromEntries(Object.entries(run.spec).map(([key, place]) => [key, data.parts[place]]));
+}
 const collator = new Intl.Collator("en", { numeric: true });
 const UNKNOWN = "—";
 const LINE = 110;
@@ -143,7 +146,7 @@ function detail(identity) {
 }
 
 function message(run) {
-  const isVoid = run.spec.budget.unit === "seconds";
+  const isVoid = ["seconds", "plain_steps"].includes(run.spec.budget.unit);
   const what = isVoid ? "The clock was disturbed" : "The clock was disturbed (losses are valid, seconds are not)";
   const disturbed = run.disturbed?.length ? `${what}: ${run.disturbed.join("; ")}` : "";
   const changes = run.changes?.length ? `The run was resumed with ${run.changes.join(", ")}` : "";

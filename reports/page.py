@@ -58,9 +58,10 @@ def write_page(
     """Writes the page, with links to what the folder of the results keeps of each run.  Raises `ReportError` where the
     file cannot be written."""
     drawn = {chart.name: chart.content for chart in charts if chart.content is not None}
+    runs, parts = with_places(details(tables))
     data = {
         "digits": DIGITS, "columns": columns(tables.runs), "rows": rows(tables.names.restored(tables.runs)),
-        "runs": details(tables), "charts": drawn, "records": _address(results, output.parent), "files": FILES,
+        "runs": runs, "parts": parts, "charts": drawn, "records": _address(results, output.parent), "files": FILES,
     }  # fmt: skip
     start = opening(tables, sections)
     pdf = output.with_suffix(".pdf").name
@@ -74,6 +75,20 @@ def write_page(
         script="".join(path.read_text(encoding="utf-8") for path in (CHARTS, SCRIPT)),
     )  # fmt: skip
     write_output(output, page.encode())
+
+
+def with_places(runs: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], list[Any]]:
+    """Returns runs whose specs have, in place of each value, its place in a list of all that differ, and that list.
+
+    The runs of an experiment share all of their specs but the seed and the method.
+    """
+    places: dict[str, int] = {}
+    found = {
+        name: {**run, "spec": {
+            key: places.setdefault(json.dumps(value), len(places)) for key, value in run["spec"].items()
+        }} for name, run in runs.items()
+    }  # fmt: skip
+    return found, list(map(json.loads, places))
 
 
 def embedded(content: Any) -> str:

@@ -17,8 +17,10 @@ from reports.units import Units
 from reports.words import hyperparameter
 
 DIGITS = 4
-LOG_ROWS = 200
-"""How many evaluations of a run are shown at most, evenly spaced."""
+LOG_ROWS, FEWEST_LOG_ROWS = 200, 12
+"""How many evaluations of a run are shown at most, evenly spaced; of very many runs, fewer."""
+ALL_LOG_ROWS = 20_000
+"""How many rows the logs of all runs have together, about."""
 
 COLUMNS = {
     "experiment": "Experiment", "task": "Task", "label": "Method", "seed": "Seed", "status": "Status", "budget": "Budget",
@@ -120,7 +122,8 @@ def _detail(identity: str, tables: Tables, evaluations: Mapping[str, list[Any]],
         "wall_seconds": rounded(outcome.wall_seconds),
     }  # fmt: skip
     count = len(evaluations.get("step", ()))
-    return {"spec": spec, "evaluations": count, "log": log(evaluations, spec["budget"]["unit"], units), **ended}
+    most = max(FEWEST_LOG_ROWS, min(LOG_ROWS, ALL_LOG_ROWS // len(tables.specs)))
+    return {"spec": spec, "evaluations": count, "log": log(evaluations, spec["budget"]["unit"], units, most), **ended}
 
 
 class _Evaluations:
@@ -138,9 +141,9 @@ class _Evaluations:
         return {} if part is None else {name: values[part] for name, values in self._values.items()}
 
 
-def log(evaluations: Mapping[str, list[Any]], unit: str, units: Units) -> dict[str, list[Any]]:
-    """Returns a run's evaluations, a column a title; columns that say nothing are left out."""
-    kept = _thinned(len(evaluations.get("step", ())))
+def log(evaluations: Mapping[str, list[Any]], unit: str, units: Units, most: int) -> dict[str, list[Any]]:
+    """Returns at most so many of a run's evaluations, a column a title; columns that say nothing are left out."""
+    kept = _thinned(len(evaluations.get("step", ())), most)
     found = {name: [values[index] for index in kept] for name, values in evaluations.items()}
     shown = {name: found[name] for name in LOG if name in found}
     if shown.get("counted_seconds") == shown.get("used"):
@@ -157,11 +160,11 @@ def log(evaluations: Mapping[str, list[Any]], unit: str, units: Units) -> dict[s
     return {title: values for title, values in known.items() if any(value is not None for value in values)}
 
 
-def _thinned(count: int) -> list[int]:
+def _thinned(count: int, most: int) -> list[int]:
     """Returns which of so many evaluations are shown."""
-    if count <= LOG_ROWS:
+    if count <= most:
         return list(range(count))
-    return np.linspace(0, count - 1, LOG_ROWS).round().astype(int).tolist()
+    return np.linspace(0, count - 1, most).round().astype(int).tolist()
 
 
 def _setting(value: Any) -> Any:

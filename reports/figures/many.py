@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +64,7 @@ def estimate(tables: Tables) -> Estimates:
     runs = comparable(tables.runs)
     require_own_seconds(runs)
     given = textbook(runs)
-    runs = runs.assign(values=_values(runs, tables.evaluations), kind=[_kind(run) for run in runs.itertuples()])
+    runs = runs.assign(values=_values(runs, tables.evaluations), kind=_kinds(tables, runs))
     tuning = runs[runs["kind"].notna() & (runs["values"] > 0)]
     searches = tuning[tuning["family"] == "search"]
     target = lowest_target(searches)
@@ -102,10 +103,15 @@ def _is_tuned(options: dict[str, Any], name: str) -> bool:
     return (options.get("over") or {name: 0.0}).get(name) is None
 
 
-def _kind(run: Any) -> str | None:
-    """Returns what a line of the figure is called; None of a method that is in none."""
+def _kinds(tables: Tables, runs: pd.DataFrame) -> list[str | None]:
+    """Returns what the line of each run is called; None of a method that is in none."""
+    searches = {method.label: method.kind for method in tables.methods if method.over_label is not None}
+    return [_kind(run, searches) for run in runs.itertuples()]
+
+
+def _kind(run: Any, searches: Mapping[str, str]) -> str | None:
     if run.family == "search":
-        return str(run.method_label).partition(":")[0]
+        return searches[run.method_label]
     if run.method not in SET_METHODS:
         return str(run.method_label) if run.family == ONLINE else None
     return f"OHO, {SET_METHODS[run.method] or run.options.get('influence', 'exact')}"
@@ -222,14 +228,15 @@ def findings(estimates: Estimates) -> list[str]:
             parts.append(f"from {loss_text(first['median'])} to {loss_text(last['median'])} with {kind} "
                          f"({first['values']} to {last['values']})")  # fmt: skip
         if last["values"] == most:
-            what = "misses it" if np.isinf(last["used"]) else f"takes {last['used']:.3g}"
+            takes = f"takes {last['used']:.3g} {budget_unit(estimates.unit)}"
+            what = "misses it" if np.isinf(last["used"]) else takes
             times.append(f"{kind} {what}")
     if parts:
         sentences.append(f"From {few} to {plural(most, 'value')} tuned, the median test loss goes {listed(parts)}.")
     if times:
         sentences.append(
-            f"With {most} values, the median run to a validation loss of {loss_text(estimates.target.loss)}, that of "
-            f"{estimates.target.label}, is: {listed(times)} {budget_unit(estimates.unit)}."
+            f"The target is a validation loss of {loss_text(estimates.target.loss)}, that of {estimates.target.label}: "
+            f"with {most} values, {listed(times)} (medians)."
         )
     lost = [str(kind) for kind, own in estimates.summary.groupby("kind", sort=False) if not own["is_tested"].all()]
     if lost:

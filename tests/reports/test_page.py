@@ -164,7 +164,8 @@ def test_the_page_holds_its_data_and_loads_nothing(mixed):
     data = json.loads(found.scripts[0])
     assert [len(data[name]) for name in ("rows", "runs", "charts")] == [16, 15, 1]
     assert HOSTILE in {row[2] for row in data["rows"]}
-    assert data["runs"][mixed.ids.failed]["spec"]["method"]["label"] == HOSTILE
+    place = data["runs"][mixed.ids.failed]["spec"]["method"]
+    assert data["parts"][place]["label"] == HOSTILE
     assert len(found.scripts) == 3
     assert gzip.decompress(base64.b64decode(found.scripts[1])).decode() == get_plotlyjs()
     assert data["records"] == "runs"

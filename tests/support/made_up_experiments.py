@@ -39,6 +39,8 @@ def write_many(root):
         for seed in (0, 1, 2):
             spec = spec_of(name, seed, over)
             spec["method"]["label"] += f", {2 * sets} values"
+            if over:
+                spec["method"]["over"]["label"] += f", {2 * sets} values"
             spec["method"] |= {"family": "search" if over else "online", "groups": sets // 2}
             records = [incumbent(50, loss + seed / 100), evaluation(100, loss + seed / 100)]
             records[1]["hyper"] = {"lr": [0.1] * sets, "weight_decay": [1e-4] * sets}
