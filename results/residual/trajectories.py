@@ -13,7 +13,6 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -33,14 +32,6 @@ FIELDS = (
 """`elasticity_lr` is the norm of lr dθ/dlr over that of θ."""
 CEILING = 3e-4
 """Of the weight decay, as published for ResNets."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A start of the learning rate, and how the optimizer is made from it."""
-
-    start: float
-    make: Callable[[torch.nn.Module, float], oho.OHO | oho.PublishedOHO]
 
 
 def published(model: torch.nn.Module, start: float) -> oho.PublishedOHO:
