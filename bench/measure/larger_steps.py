@@ -6,7 +6,6 @@ The two steps of a pair take turns, the cheaper one before and after the other, 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -16,8 +15,9 @@ import torch
 from torch import nn
 
 import oho
-from bench.measure.speed import spread, synchronise
+from bench.measure.speed import spread
 from bench.measure.steps import Batches, Step, online, plain
+from bench.measure.turns import mean_seconds
 from bench.process.surroundings import begin
 from bench.protocol.batch_norm import BatchNorm
 from bench.run.environment import describe_environment, place_and_date
@@ -29,6 +29,8 @@ IMAGES, WIDTH = 32, 16
 PIECES, CONTEXT, CHARACTERS = 32, 64, 65
 BATCHES = 4
 RATE, DECAY = 0.01, 1e-4
+TURN = 3
+"""Steps of a turn."""
 
 
 def residual(device: torch.device) -> Batches:
@@ -94,22 +96,12 @@ def ratios(pair: Pair, device: torch.device, rounds: int) -> list[float]:
     """Returns one ratio for each round."""
     above, below = pair.make(device)
     for step in (above, below):
-        _seconds(step, device)
+        mean_seconds(step, TURN, device)
     found = []
     for _ in range(rounds):
-        before, seconds, after = _seconds(below, device), _seconds(above, device), _seconds(below, device)
+        before, seconds, after = (mean_seconds(step, TURN, device) for step in (below, above, below))
         found.append(2 * seconds / (before + after))
     return found
-
-
-def _seconds(step: Step, device: torch.device, count: int = 3) -> float:
-    """Returns the mean seconds of a few steps."""
-    synchronise(device)
-    began = time.perf_counter()
-    for index in range(count):
-        step(index)
-    synchronise(device)
-    return (time.perf_counter() - began) / count
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ import gc
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from typing import NamedTuple
 import torch
 
 from bench.measure.steps import ADVANTAGE, BATCH, COMPARISONS, GLOBAL_WORK, VARIANTS, Problem, Step
+from bench.measure.turns import mean_seconds
 from bench.process.surroundings import begin
 from bench.run.environment import describe_environment, place_and_date
 from oho.freed_memory import keep_freed_memory
@@ -41,32 +41,16 @@ def time_rounds(device: torch.device, rounds: int) -> dict[str, list[Turn]]:
     steps = {name: variant.make(Problem(device)) for name, variant in VARIANTS.items()}
     beside = VARIANTS["plain SGD"].make(Problem(device))
     for step in (beside, *steps.values()):
-        _seconds(step, WARM_UP, device)
-    lengths = {name: max(3, int(TURN_SECONDS / _seconds(step, WARM_UP, device))) for name, step in steps.items()}
+        mean_seconds(step, WARM_UP, device)
+    lengths = {name: max(3, int(TURN_SECONDS / mean_seconds(step, WARM_UP, device))) for name, step in steps.items()}
     turns: dict[str, list[Turn]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
-            before = _seconds(beside, lengths["plain SGD"] // 2, device)
-            seconds = _seconds(step, lengths[name], device)
-            after = _seconds(beside, lengths["plain SGD"] // 2, device)
+            before = mean_seconds(beside, lengths["plain SGD"] // 2, device)
+            seconds = mean_seconds(step, lengths[name], device)
+            after = mean_seconds(beside, lengths["plain SGD"] // 2, device)
             turns[name].append(Turn(seconds, 2 * seconds / (before + after)))
     return turns
-
-
-def _seconds(step: Step, count: int, device: torch.device) -> float:
-    """Returns the mean seconds of `count` steps, with the device synchronised at both ends."""
-    synchronise(device)
-    began = time.perf_counter()
-    for index in range(count):
-        step(index)
-    synchronise(device)
-    return (time.perf_counter() - began) / count
-
-
-def synchronise(device: torch.device) -> None:
-    """Waits for a GPU; a CPU has done what it was asked."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def step_mebibytes(device: torch.device, make: Callable[[Problem], Step], count: int = 30) -> float:
@@ -101,11 +85,11 @@ def _status(key: str) -> float:
 def long_run(device: torch.device, part: int = LONG_PART) -> str:
     """Returns one sentence on twenty parts of a long run of Global steps, each followed by plain SGD."""
     step, beside = (VARIANTS[name].make(Problem(device)) for name in ("Global", "plain SGD"))
-    _seconds(beside, WARM_UP, device)
+    mean_seconds(beside, WARM_UP, device)
     ratios, memory = [], []
     for _ in range(20):
-        seconds = _seconds(step, part, device)
-        ratios.append(seconds / _seconds(beside, max(1, part // 5), device))
+        seconds = mean_seconds(step, part, device)
+        ratios.append(seconds / mean_seconds(beside, max(1, part // 5), device))
         memory.append(_in_use(device))
     first, last = statistics.median(ratios[:5]), statistics.median(ratios[-5:])
     return (

@@ -60,9 +60,7 @@ class OnlineBatch:
         self._exchanges.training()
         settle = partial(self._exchanges.settle, self.optimizer)
         train_together(self.states, self._stacked, steps, ledger, update=update, settle=settle)
-        values = {name: value.reshape(len(self.states), -1).tolist() for name, value in self.optimizer.hyper.items()}
-        for index, state in enumerate(self.states):
-            state.hyper = {name: value[index] for name, value in values.items()}
+        show_hyper(self.optimizer, self.states)
 
     def _closures(self, step: int, batch: Inputs, stacked: Stacked) -> tuple[Closure, Closure]:
         """Returns what `OnlineState.closures` does, of the members' models or of others."""
@@ -84,6 +82,13 @@ class OnlineBatch:
         count = max(1, round(fraction * batch[1].shape[1]))
         inputs, targets = (part[:, :count] for part in batch)
         return {"curvature_closure": self._training(step, (inputs, targets), self._stacked)}
+
+
+def show_hyper(optimizer: oho.OHO, states: Sequence[Any]) -> None:
+    """Gives each state the hyperparameters that the optimizer of all of them has for it now."""
+    values = {name: value.reshape(len(states), -1).tolist() for name, value in optimizer.hyper.items()}
+    for index, state in enumerate(states):
+        state.hyper = {name: value[index] for name, value in values.items()}
 
 
 def _population(states: Sequence[Any], stacked: Stacked) -> oho.OHO:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import oho
-from bench.online.batched import OnlineBatch
+from bench.online.batched import OnlineBatch, show_hyper
 from bench.online.stacked_twins import population_like
 from bench.protocol import Ledger, Stacked, StackedBatches, Task, train_together
 from bench.protocol.averages import Exchanges
@@ -62,9 +62,7 @@ class TransplantBatch:
         self._exchanges.training()
         settle = partial(self._exchanges.settle, self.optimizer)
         train_together(self.states, self._stacked, steps, ledger, update=update, settle=settle)
-        values = {name: value.reshape(len(self.states), -1).tolist() for name, value in self.optimizer.hyper.items()}
-        for index, state in enumerate(self.states):
-            state.hyper = {name: value[index] for name, value in values.items()}
+        show_hyper(self.optimizer, self.states)
 
 
 def _lengthened(values: Tensor, length: int) -> Tensor:

@@ -225,23 +225,18 @@ def published_meta(
 
 
 def defaults(
-    model: nn.Module, initial: Initial, options: DefaultOptions, seed: int, loss: oho.LossHyper | None
-) -> oho.OHO:
+    model: nn.Module, initial: Initial, options: DefaultOptions, seed: int, loss: oho.LossHyper | None,
+    *, made: Callable[..., oho.OHO] = oho.OHO,
+) -> oho.OHO:  # fmt: skip
     """Makes what a user gets who chooses nothing but the update rule."""
-    return oho.OHO(
+    return made(
         model.named_parameters(), options.rule(initial, tune=options.tune), loss=loss, average=options.kind_of_average,
         present_share=options.present_share, update_every=options.update_every, check=UNCHECKED,
     )  # fmt: skip
 
 
-def averaged(
-    model: nn.Module, initial: Initial, options: AveragedOptions, seed: int, loss: oho.LossHyper | None
-) -> oho.OHO:
-    """Makes `oho.averaged`."""
-    return oho.averaged(
-        model.named_parameters(), options.rule(initial, tune=options.tune), loss=loss, average=options.kind_of_average,
-        present_share=options.present_share, update_every=options.update_every, check=UNCHECKED,
-    )  # fmt: skip
+averaged = partial(defaults, made=oho.averaged)
+"""Makes `oho.averaged`."""
 
 
 def published_recursion(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+from bench.measure.turns import mean_seconds, synchronise
 
 Step = Callable[[], object]
 TURNS, WARM_UP, PROFILED = 5, 3, 5
@@ -17,28 +18,13 @@ class CannotCaptureError(Exception):
     """A step cannot be captured; the message says why."""
 
 
-def synchronise(device: torch.device) -> None:
-    """Waits until the device has done all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def milliseconds(step: Step, device: torch.device, seconds: float) -> float:
     """Returns the median milliseconds of a step over turns that take about so many seconds in all."""
     for _ in range(WARM_UP):
         step()
-    first = _turn(step, device, 1)
+    first = mean_seconds(lambda index: step(), 1, device)
     count = max(1, min(10_000, int(seconds / TURNS / max(first, 1e-6))))
-    return 1e3 * statistics.median(_turn(step, device, count) for _ in range(TURNS))
-
-
-def _turn(step: Step, device: torch.device, count: int) -> float:
-    synchronise(device)
-    begun = time.perf_counter()
-    for _ in range(count):
-        step()
-    synchronise(device)
-    return (time.perf_counter() - begun) / count
+    return 1e3 * statistics.median(mean_seconds(lambda index: step(), count, device) for _ in range(TURNS))
 
 
 def launches(step: Step, device: torch.device) -> list[str]:
