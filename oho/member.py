@@ -15,6 +15,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from oho.optimizer import OHO
+    from oho.published import PublishedOHO
 
 AXES = {"influence": 1, "slot_influence": 1, "averaged_influence": 1}
 """Keys of a state whose tensors have the axis of members there; that of all others is the first."""
@@ -26,7 +27,7 @@ class Member:
     All that it shows is as it is now, in the shapes that an optimizer without members has.
     """
 
-    def __init__(self, optimizer: OHO, index: int):
+    def __init__(self, optimizer: OHO | PublishedOHO, index: int):
         self.population, self._index = optimizer, index
         self.set_map, self.update_every = optimizer.set_map, optimizer.update_every
 
@@ -38,14 +39,12 @@ class Member:
     @property
     def hyper(self) -> dict[str, Tensor]:
         """Present values by name, (S,)."""
-        tuning = self.population._recursion.tuning
-        return {name: value[self._index].clone() for name, value in tuning.shown(tuning.values).items()}
+        return {name: value[self._index].clone() for name, value in self.population.hyper.items()}
 
     @property
     def hypergradient(self) -> dict[str, Tensor]:
         """d(validation loss)/d(value) at the last meta-step, by tuned name, (S,)."""
-        tuning = self.population._recursion.tuning
-        return {name: value[self._index].clone() for name, value in tuning.shown(tuning.hypergradients).items()}
+        return {name: value[self._index] for name, value in self.population.hypergradient.items()}
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -60,13 +59,13 @@ class Member:
     @torch.no_grad()
     def influence_norm(self) -> dict[str, Tensor]:
         """Returns the norm of dθ/dh for each tuned hyperparameter, over all its sets, ()."""
-        found = self.population._recursion.influence_norm(slice(self._index, self._index + 1))
+        found = self.population.norms_of(slice(self._index, self._index + 1))
         return {name: norm[0] for name, norm in found.items()}
 
     @torch.no_grad()
     def set_hyper(self, name: str, value: float | Tensor | Mapping[Hashable, float]) -> None:
         """Sets a hyperparameter of this member alone: one number, or one for each set (S,).  Raises as `OHO.set_hyper`."""
-        values = self.population._recursion.tuning.values[name].clone()
+        values = self.population.hyper[name].clone()
         if isinstance(value, Mapping):
             for label, number in value.items():
                 values[self._index, self.set_map.labels.index(label)] = number
@@ -107,7 +106,8 @@ def _mapped(
         return join(axis, _of_one_width(values))
 
     found: dict[str, Any] = {"steps": states[0]["steps"]}
-    found["generators"] = [state for each in states for state in each["generators"]][width]
+    if "generators" in states[0]:
+        found["generators"] = [state for each in states for state in each["generators"]][width]
     rest = [key for key in states[0] if key not in found]
     return found | {key: walk(AXES.get(key, 0), [state[key] for state in states]) for key in rest}
 

@@ -325,7 +325,11 @@ class OHO(torch.optim.Optimizer):
     @torch.no_grad()
     def influence_norm(self) -> dict[str, Tensor]:
         """Returns the norm of dθ/dh for each tuned hyperparameter, over all its sets: (), or (M,) with members."""
-        return {name: self._flat.per_member(norm) for name, norm in self._recursion.influence_norm().items()}
+        return {name: self._flat.per_member(norm) for name, norm in self.norms_of(slice(None)).items()}
+
+    def norms_of(self, rows: slice) -> dict[str, Tensor]:
+        """Returns what `influence_norm` does for some members, (M,)."""
+        return self._recursion.influence_norm(rows)
 
     @torch.no_grad()
     def set_hyper(self, name: str, value: float | Tensor | Mapping[Hashable, float]) -> None:

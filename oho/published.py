@@ -1,8 +1,9 @@
 """The published recursion, defect by defect: to compare with, not to train with.
 
     symbol  name             shape        meaning
-    θ       parameters       (*p.shape)   one tensor for each parameter
-    η, λ    hyperparameters  (S,)         learning rate and L2 coefficient, one for each set
+    M       members          ()           independent trainings side by side; without a population 1, and no public axis
+    θ       parameters       (*p.shape)   one tensor for each parameter; with members its first axis is theirs
+    η, λ    hyperparameters  (M, S)       learning rate and L2 coefficient, one for each set
     g, v    gradients        (*p.shape)   of the training loss before the step, of the validation loss after it
     Z, Y    tangents         (*p.shape)   stand for dθ/dη and dθ/dλ; one of each for all sets
     m, κ    meta-rates       ()           of η, and of λ relative to it
@@ -28,7 +29,7 @@ Source: arXiv 2102.07813 and its code, github.com/jiwoongim/OHO, commit 1c0bdd1.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ from torch import Tensor
 from oho.engines.curvature import Closure, gradient_of
 from oho.flat_parameters import FlatParameters, Given, flat_parameters
 from oho.hyper_view import HyperView
+from oho.member import Member, joined
 from oho.meta import check_bounds, check_finite
 from oho.saved_state import copied, load_tensors, require
 from oho.sets import Layerwise, resolve_sets
@@ -61,6 +63,7 @@ class PublishedOHO:
         meta_lr: m.
         weight_decay_max: the ceiling of λ; None is the published one of the variant, for MNIST.
         weight_decay_meta_scale: κ.
+        members: as in `oho.OHO`.
         on_phase: as in `oho.OHO`.
 
     Raises:
@@ -78,6 +81,7 @@ class PublishedOHO:
         meta_lr: float,
         weight_decay_max: float | None = None,
         weight_decay_meta_scale: float = 0.01,
+        members: int | None = None,
         on_phase: Callable[[str], Any] | None = None,
     ):
         if variant not in CEILINGS:
@@ -87,24 +91,32 @@ class PublishedOHO:
         self.variant, self.meta_lr, self.weight_decay_meta_scale = variant, meta_lr, weight_decay_meta_scale
         self.on_phase = on_phase or (lambda phase: None)
         self.weight_decay_max = CEILINGS[variant] if weight_decay_max is None else weight_decay_max
-        self._flat: FlatParameters = flat_parameters(parameters)
+        self._flat: FlatParameters = flat_parameters(parameters, members)
         self.set_map = resolve_sets(variant if n is None else Layerwise(n), self._flat)
         like = self._flat.tensors[0].detach()
         self._hyper = {
-            name: like.new_full((self.set_map.count,), value)
+            name: like.new_full((self._flat.rows, self.set_map.count), value)
             for name, value in (("lr", lr), ("weight_decay", weight_decay))
         }
-        self.hypergradient = {name: torch.zeros_like(value) for name, value in self._hyper.items()}
+        self._hypergradient = {name: torch.zeros_like(value) for name, value in self._hyper.items()}
         self._tangents = {name: [torch.zeros_like(p) for p in self._flat.tensors] for name in self._hyper}
         self.steps = 0
 
+    update_every, average = 1, None
+    """As those of `oho.OHO`: a meta-step follows every step, and there is no average of the weights."""
+
     @property
     def hyper(self) -> HyperView:
-        """Present values by name: copies of shape (S,).  Assigning to an entry is `set_hyper`."""
-        return HyperView(dict(self._hyper), self.set_hyper)
+        """Present values by name: copies of shape (S,), or (M, S) with members.  Assigning to an entry is `set_hyper`."""
+        return HyperView({name: self._flat.per_member(value) for name, value in self._hyper.items()}, self.set_hyper)
+
+    @property
+    def hypergradient(self) -> dict[str, Tensor]:
+        """What was followed at the last step, by name: copies of shape (S,), or (M, S) with members."""
+        return {name: self._flat.per_member(value).clone() for name, value in self._hypergradient.items()}
 
     def set_hyper(self, name: str, value: float | Tensor) -> None:
-        """Sets a hyperparameter from outside: one number, or one for each set (S,).
+        """Sets a hyperparameter from outside: one number, one for each set (S,), or (M, S) with members.
 
         Raises:
             ValueError: for another name, a value that is not finite or below 0, or a weight decay above its ceiling.
@@ -118,7 +130,8 @@ class PublishedOHO:
         self._hyper[name] = values
 
     def step(self, train_closure: Closure, valid_closure: Closure) -> Tensor:
-        """Makes one update of parameters, tangents and hyperparameters.  Returns the training loss at θ, detached.
+        """Makes one update of parameters, tangents and hyperparameters.  Returns the training loss at θ, detached:
+        a scalar, or (M,) with members.
 
         `train_closure` is called five times (the gradient, and two probes for each product), `valid_closure` once.
         """
@@ -146,22 +159,34 @@ class PublishedOHO:
         return loss
 
     @property
-    def skipped(self) -> dict[str, int]:
+    def skipped(self) -> dict[str, Any]:
         """Nothing: the published code takes every meta-step."""
         return {}
 
     @property
-    def shortened(self) -> int:
-        """0: the published code limits nothing."""
-        return 0
+    def shortened(self) -> Any:
+        """0, with members (M,): the published code limits nothing."""
+        return 0 if self._flat.members is None else torch.zeros(self._flat.rows, dtype=torch.long)
 
     @torch.no_grad()
     def influence_norm(self) -> dict[str, Tensor]:
-        """Returns the norm of each tangent, ()."""
+        """Returns the norm of each tangent: (), or (M,) with members."""
+        return {name: self._flat.per_member(norm) for name, norm in self.norms_of(slice(None)).items()}
+
+    def norms_of(self, rows: slice) -> dict[str, Tensor]:
+        """Returns the norms of some members' tangents, (M,)."""
         return {
-            name: torch.linalg.vector_norm(torch.cat([t.flatten() for t in tangents]))
+            name: torch.linalg.vector_norm(self._flat.flatten(tangents)[rows], dim=-1)
             for name, tangents in self._tangents.items()
         }
+
+    def member(self, index: int) -> Member:
+        """Returns one member of a population, which shows and saves what its own optimizer would."""
+        return Member(self, index)
+
+    def load_members(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Continues from the `state_dict`s of the members' own optimizers, as `OHO.load_members` does."""
+        self.load_state_dict(joined(states))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns all but the parameters and the options."""
@@ -169,7 +194,7 @@ class PublishedOHO:
         return {
             "steps": self.steps,
             "hyper": copied(self._hyper),
-            "hypergradient": copied(self.hypergradient),
+            "hypergradient": copied(self._hypergradient),
             "tangents": copied(tangents),
         }
 
@@ -179,9 +204,9 @@ class PublishedOHO:
         device = self._flat.tensors[0].device
         mine = {name: self._flat.flatten(value) for name, value in self._tangents.items()}
         tangents = load_tensors("tangents", state, mine, device)
-        hypergradient = load_tensors("hypergradient", state, self.hypergradient, device)
+        hypergradient = load_tensors("hypergradient", state, self._hypergradient, device)
         self._hyper = load_tensors("hyper", state, self._hyper, device)
-        self.hypergradient = hypergradient
+        self._hypergradient = hypergradient
         self._tangents = {name: [t.clone() for t in self._flat.split(flat)] for name, flat in tangents.items()}
         self.steps = int(state["steps"])
 
@@ -191,19 +216,23 @@ class PublishedOHO:
 
     def _product(self, closure: Closure, tangent: Tensors) -> Tensors:
         """Returns H' times a tangent as published: central differences at the parameters after the step."""
-        longest = tangent[0].abs().max()
-        if longest == 0:
+        longest, first = self._largest(tangent[0]), self._flat.tensors[0].detach()
+        if not longest.any():
             return [torch.zeros_like(t) for t in tangent]
-        first = self._flat.tensors[0].detach()
-        r = max(SMALLEST_STEP, float(torch.finfo(first.dtype).eps ** 0.5 * (1 + first.abs().max()) / longest))
+        r = torch.finfo(first.dtype).eps ** 0.5 * (1 + self._largest(first)) / longest
+        r = torch.where(longest == 0, 0, r.clamp(min=SMALLEST_STEP)).unsqueeze(-1)
         theta, direction, sides = self._flat.gather(), self._flat.flatten(tangent), []
         try:
             for sign in (r, -r):
                 self._flat.write(theta + sign * direction)
-                sides.append(self._gradient(closure)[1])
+                sides.append(self._flat.flatten(self._gradient(closure)[1]))
         finally:
             self._flat.write(theta)
-        return [(up - down) / (2 * r) for up, down in zip(*sides, strict=True)]
+        return self._flat.split(torch.where(r == 0, 0, (sides[0] - sides[1]) / (2 * r)))
+
+    def _largest(self, part: Tensor) -> Tensor:
+        """Returns each member's largest magnitude, (M,)."""
+        return part.reshape(self._flat.rows, -1).abs().amax(dim=1)
 
     def _move_tangents(
         self, name: str, products: dict[str, Tensors], rate: Tensors, decay: Tensors, gradient: Tensors
@@ -214,28 +243,39 @@ class PublishedOHO:
         ]
 
     def _read(self, name: str, vector: Tensors) -> Tensor:
-        """Returns each set's slice of v' · tangent, (S,)."""
+        """Returns each set's slice of v' · tangent, (M, S)."""
         sums = torch.zeros_like(self._hyper[name])
         for s, v, tangent in zip(self.set_map.of_tensor, vector, self._tangents[name], strict=True):
-            sums[s] += (v * tangent).sum()
-        self.hypergradient[name] = sums
+            sums[:, s] += (v * tangent).reshape(len(sums), -1).sum(1)
+        self._hypergradient[name] = sums
         return sums
 
     def _per_tensor(self, name: str) -> Tensors:
-        return [self._hyper[name][s] for s in self.set_map.of_tensor]
+        return self._spread(name, self.set_map.of_tensor)
+
+    def _spread(self, name: str, sets: Sequence[int]) -> Tensors:
+        """Returns for each parameter the values of the set given for it, which broadcast over it."""
+        values = self._flat.per_member(self._hyper[name])
+        pairs = zip(sets, self._own_axes, strict=True)
+        return [values[..., s].reshape(*values.shape[:-1], *[1] * axes) for s, axes in pairs]
+
+    @property
+    def _own_axes(self) -> list[int]:
+        """How many axes each parameter has, without that of members."""
+        return [p.ndim - (self._flat.members is not None) for p in self._flat.tensors]
 
     def _step_decay(self, decay: Tensors) -> Tensors:
         if self.variant != "layerwise":
             return decay
-        return [λ if p.ndim > 1 else torch.zeros_like(λ) for λ, p in zip(decay, self._flat.tensors, strict=True)]
+        return [λ if axes > 1 else torch.zeros_like(λ) for λ, axes in zip(decay, self._own_axes, strict=True)]
 
     def _tangent_decay(self, decay: Tensors) -> Tensors:
         if self.variant != "layerwise":
             return decay
-        return [self._hyper["weight_decay"][s // 2] for s in self.set_map.of_tensor]
+        return self._spread("weight_decay", [s // 2 for s in self.set_map.of_tensor])
 
     def _published_entries(self, decay: Tensor) -> Tensor:
         """Returns the new λ; layer-wise, its bias entries stay as they were."""
         if self.variant == "layerwise":
-            decay[1::2] = self._hyper["weight_decay"][1::2]
+            decay[:, 1::2] = self._hyper["weight_decay"][:, 1::2]
         return decay

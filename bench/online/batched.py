@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import oho
-from bench.online.options import GlobalOptions, OnlineOptions
+from bench.online.options import GlobalOptions, OnlineOptions, PublishedOptions
 from bench.online.stacked_twins import StackedTwins, population_like
 from bench.online.tuned_loss import loss_hyper
 from bench.protocol import Batching, Ledger, Stacked, StackedBatches, WithOptimizer, train_together
@@ -91,11 +91,15 @@ def show_hyper(optimizer: oho.OHO, states: Sequence[Any]) -> None:
         state.hyper = {name: value[index] for name, value in values.items()}
 
 
-def _population(states: Sequence[Any], stacked: Stacked) -> oho.OHO:
+def _population(states: Sequence[Any], stacked: Stacked) -> Any:
     """Returns a population like the optimizers of its members, in their states."""
     optimizers, options = [state.optimizer for state in states], states[0].options
-    like: oho.OHO = optimizers[0].population if isinstance(optimizers[0], Member) else optimizers[0]
-    meta: Any = like.meta
+    if isinstance(options, PublishedOptions):
+        published = published_recursion(stacked.tensors.items(), {}, options, members=len(states))
+        published.load_members([each.state_dict() for each in optimizers])
+        return published
+    like: Any = optimizers[0].population if isinstance(optimizers[0], Member) else optimizers[0]
+    meta = like.meta
     if isinstance(options, GlobalOptions):
         rates = [state.options.rates for state in states]
         device = stacked.theta.device
@@ -105,8 +109,26 @@ def _population(states: Sequence[Any], stacked: Stacked) -> oho.OHO:
     return population_like(optimizers, stacked, sets=options.sets, meta=meta, loss=loss)
 
 
+def published_recursion(
+    parameters: Any, initial: Mapping[str, float], options: PublishedOptions, *, members: int | None = None
+) -> oho.PublishedOHO:
+    """Makes the published recursion, from an L2 coefficient and a learning rate of 0 where `initial` has no other."""
+    return oho.PublishedOHO(
+        parameters,
+        options.variant,
+        options.groups,
+        lr=initial.get("lr", 0.0),
+        weight_decay=initial.get("weight_decay", 0.0),
+        meta_lr=options.meta_rate,
+        weight_decay_max=options.weight_decay_max,
+        weight_decay_meta_scale=options.weight_decay_rate_scale,
+        members=members,
+    )
+
+
 def _alike(options: OnlineOptions) -> Mapping[str, Any]:
-    shared = options.model_dump(mode="json", exclude=set(OWN))
+    own = OWN[:2] if isinstance(options, PublishedOptions) else OWN  # its meta-rates are those of all members
+    shared = options.model_dump(mode="json", exclude=set(own))
     if isinstance(options, WithOptimizer):
         shared["optimizer"] = options.optimizer.model_dump(mode="json", exclude=set(options.optimizer.own))
     return shared | {"kind": type(options).__name__}

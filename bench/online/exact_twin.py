@@ -61,7 +61,7 @@ class ExactTwin:
         if self.is_lost:
             return
         self.optimizer.step(train_closure, held_closure)
-        if self._run.steps % getattr(self._run, "update_every", 1):
+        if self._run.steps % self._run.update_every:
             return
         for name, exact in self.optimizer.hypergradient.items():
             found = self._run.hypergradient[name]

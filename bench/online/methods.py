@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import oho
 from bench.online.averaged_state import AveragedState, Optimizer
-from bench.online.batched import BATCHING
+from bench.online.batched import BATCHING, published_recursion
 from bench.online.exact_twin import ExactTwin
 from bench.online.options import (
     AveragedOptions,
@@ -29,7 +29,6 @@ from bench.protocol import (
     GRAPH,
     Batch,
     Batches,
-    Batching,
     Capturing,
     Kick,
     Ledger,
@@ -239,20 +238,11 @@ averaged = partial(defaults, made=oho.averaged)
 """Makes `oho.averaged`."""
 
 
-def published_recursion(
+def published(
     model: nn.Module, initial: Initial, options: PublishedOptions, seed: int, loss: None
 ) -> oho.PublishedOHO:
     """Makes the published recursion, which tunes nothing of the loss."""
-    return oho.PublishedOHO(
-        model.named_parameters(),
-        options.variant,
-        options.groups,
-        lr=initial["lr"],
-        weight_decay=initial["weight_decay"],
-        meta_lr=options.meta_rate,
-        weight_decay_max=options.weight_decay_max,
-        weight_decay_meta_scale=options.weight_decay_rate_scale,
-    )
+    return published_recursion(model.named_parameters(), initial, options)
 
 
 def captures(options: OnlineOptions) -> str:
@@ -266,11 +256,11 @@ def captures(options: OnlineOptions) -> str:
 
 def _entry(
     description: str, label: str, options: type[OnlineOptions], optimize: Callable[..., Optimizer],
-    batching: Batching | None = BATCHING, captures: Callable[[Any], str] | None = captures,
+    captures: Callable[[Any], str] | None = captures,
 ) -> MethodEntry:  # fmt: skip
     return MethodEntry(
         description=description, label=label, family="online", options=options,
-        build=partial(Online, optimize=optimize), takes_kicks=True, batching=batching,
+        build=partial(Online, optimize=optimize), takes_kicks=True, batching=BATCHING,
         captures=captures,
     )  # fmt: skip
 
@@ -291,8 +281,7 @@ AVERAGED = _entry(
     averaged,
 )  # fmt: skip
 PUBLISHED = _entry(
-    "the published recursion, defect by defect", "Published OHO", PublishedOptions, published_recursion, batching=None,
-    captures=None,
+    "the published recursion, defect by defect", "Published OHO", PublishedOptions, published, captures=None
 )
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import oho
+from bench.online.averaged_state import Optimizer
 from bench.online.exact_twin import ExactTwin
 from bench.protocol import Stacked
 from oho.member import Member
@@ -25,7 +26,7 @@ class StackedTwins:
     """Twins of the members of `run`, whose models are `stacked`; their own are in `self.stacked`."""
 
     def __init__(
-        self, twins: Sequence[ExactTwin], run: oho.OHO, stacked: Stacked, sets: oho.Sets, loss: oho.LossHyper | None
+        self, twins: Sequence[ExactTwin], run: Optimizer, stacked: Stacked, sets: oho.Sets, loss: oho.LossHyper | None
     ):
         self._twins, self._run, self._theta = twins, run, stacked.theta
         self.stacked = Stacked(stacked.tasks, [twin.model for twin in twins])
@@ -70,7 +71,7 @@ def population_like(
 ) -> oho.OHO:
     """Returns a population of members as these optimizers are, in their states, with another meta-rule."""
     first = optimizers[0]
-    like = first.population if isinstance(first, Member) else first
+    like: Any = first.population if isinstance(first, Member) else first
     saved: list[dict[str, Any]] = [each.state_dict() for each in optimizers]
     found = oho.OHO(
         cast(Any, stacked.tensors.items()),

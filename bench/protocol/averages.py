@@ -136,7 +136,7 @@ class Exchanges:
         self._stacked.theta.copy_(average)
 
 
-    def settle(self, optimizer: oho.OHO) -> None:
+    def settle(self, optimizer: oho.OHO | oho.PublishedOHO) -> None:
         """Puts the averages that a population has into the models, if it has any."""
         if optimizer.average is not None:
             with optimizer.averaged():

@@ -41,6 +41,8 @@ LINES = {name: line for name, line in METHOD_LINES.items() if is_batched(line)} 
     "tuned-loss": "{name: oho-default, tune_loss: [label_smoothing, input_noise]}",
     "part": "{name: oho-global, meta_rate: 1e-3, tune_loss: [input_noise], curvature_fraction: 0.5}",
     "compared": "{name: oho-full, meta_rate: 1e-3, influence: collapsed, compare_exact: true}",
+    "published": "{name: oho-published, variant: full, meta_rate: 1e-3, compare_exact: true}",
+    "published-layerwise": "{name: oho-published, variant: layerwise, groups: 2, meta_rate: 1e-3}",
     "transplant": "{name: transplant, epochs: 1, over: {name: oho-default, average: 8, tune_loss: [label_smoothing]}}",
     "searches": "{name: random-search, trial_epochs: 1, over: {name: one-cycle, optimizer: momentum, average: 4}}",
     "drifting": "{name: fixed, average: 8}",
@@ -216,7 +218,6 @@ def test_a_batch_that_fails_leaves_its_runs_to_be_made_alone(shocked, tmp_path, 
     [
         ("fixed", ["budget={seconds: 1}"], "its budget is in seconds"),
         ("fixed", ["budget={plain_steps: 100}"], "its budget is in seconds"),
-        ("oho-published", [], "its method has no batch"),
     ],
 )
 def test_what_is_trained_alone_says_why(method, overrides, why, tmp_path):
