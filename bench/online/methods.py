@@ -214,6 +214,7 @@ def published_meta(
         meta=oho.MetaSGD(options.rates, transform="raw", bounds=options.bounds),
         influence=options.mode,
         discount=options.discount,
+        influence_limit=options.influence_limit,
         average=options.kind_of_average,
         present_share=options.present_share,
         reset_every=options.reset_every,

@@ -173,7 +173,8 @@ class GlobalOptions(DefaultOptions):
     `weight_decay_rate_scale`.  `meta_rates` gives hyperparameters, those of the loss too, rates of their own, such as
     {beta1: 1e-3}, instead of both.  The defaults are the published ones, chosen for SGD: learning rates of Adam are
     smaller and hypergradients with respect to them larger, so that they want meta-rates of some 1e-7.  Momentum and betas
-    stay within [0, 0.999] and, beta2, [0, 0.99999].
+    stay within [0, 0.999] and, beta2, [0, 0.99999].  With an `influence_limit`, tangents longer than so many times the
+    parameters are shortened, as `oho-default` does beyond 1.
     """
 
     meta_rate: float = Field(default=1e-5, ge=0)
@@ -181,6 +182,7 @@ class GlobalOptions(DefaultOptions):
     weight_decay_rate_scale: float = Field(default=0.01, ge=0)
     weight_decay_max: float = Field(default=2e-4, gt=0)
     discount: float = Field(default=1.0, ge=0, le=1)
+    influence_limit: float | None = Field(default=None, gt=0, exclude_if=left_out)
     reset_every: int = Field(default=0, ge=0)
     update_every: int = Field(default=1, ge=1)
     temperature: float = Field(default=0.0, ge=0)
@@ -195,6 +197,10 @@ class GlobalOptions(DefaultOptions):
         if negative := [name for name, rate in rates.items() if rate < 0]:
             raise ValueError(f"{', '.join(negative)}: must be 0 or more")
         return rates
+
+    def details(self) -> list[str]:
+        """Returns also that the influence has a limit."""
+        return [*super().details(), *([] if self.influence_limit is None else ["limited"])]
 
     @property
     def rates(self) -> dict[str, float]:
