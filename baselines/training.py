@@ -30,8 +30,8 @@ from bench.protocol import (
     train,
 )
 from bench.protocol.averages import PlainAverage, left_out
-from bench.protocol.method import NOT_SAVED
 from bench.protocol.optimizers import Adam, InitialValues, WithOptimizer
+from bench.protocol.state import NOT_SAVED
 
 NonNegative = Annotated[float, Field(ge=0)]
 

@@ -42,7 +42,7 @@ from bench.protocol import (
     train,
     uses_stand_in,
 )
-from bench.protocol.method import NOT_SAVED
+from bench.protocol.state import NOT_SAVED
 from bench.records.wandb_names import MOST_SINGLE_SETS
 
 Initial = dict[str, float]

@@ -5,26 +5,16 @@ from bench.protocol.engine import GRAPH, CapturedUpdates, Capturing, uses_stand_
 from bench.protocol.entry import MethodEntry, Package
 from bench.protocol.ledger import Ledger
 from bench.protocol.loss_hyper import LossHyperparameter, not_offered
-from bench.protocol.method import (
-    Incumbent,
-    Kick,
-    Method,
-    Options,
-    State,
-    Trial,
-    adopt,
-    judged_anew,
-    remade,
-    select,
-    train,
-)
+from bench.protocol.method import Method, Options
 from bench.protocol.objective import Evaluation, Objective
 from bench.protocol.optimizers import OPTIMIZERS, AnyOptimizer, InitialValues, WithOptimizer
 from bench.protocol.settings import Settings
 from bench.protocol.space import Dimension, Space, draw
 from bench.protocol.stacked import CannotStackError, Stacked, StackedBatches
+from bench.protocol.state import Incumbent, Kick, State, Trial, remade
 from bench.protocol.streams import stream, stream_seed
 from bench.protocol.task import Batch, Batches, Split, Task
+from bench.protocol.training import adopt, judged_anew, select, train
 from bench.protocol.world import World
 from bench.records.checkpoints import packed, unpacked
 

@@ -15,9 +15,10 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from bench.protocol.ledger import Ledger
-from bench.protocol.method import JUDGED_EVERY, State, keep_if_best, select
 from bench.protocol.stacked import Stacked
+from bench.protocol.state import State
 from bench.protocol.task import Task
+from bench.protocol.training import JUDGED_EVERY, keep_if_best, select
 
 
 class Batched(Protocol):

@@ -22,18 +22,15 @@ from bench.records.schema import TIMED
 from bench.run.disturbances import Conditions
 from bench.run.environment import finished_now
 from bench.run.gradient_correlations import gradient_correlations
+from bench.run.pace import Pace
 
 CHECKPOINT_VERSION = 4
-CHECKPOINT_SHARE = 0.02
-"""The share of a run's time that checkpoints may take: large ones are written less often."""
 SAVED = ("due", "result", "final", "recorded_trials")
 """The loop's fields with plain values, which checkpoints save."""
 CHUNK_SECONDS = 0.02
 """The time between two looks at the clock, so that neither reading it nor a late deadline matters."""
 CHUNK_STEPS = 10
 """The same in steps, for budgets in steps or epochs: fixed, so that a run does not depend on the machine's speed."""
-SHOWN_EVERY_SECONDS = 0.1
-"""The time between two looks of the display at a run."""
 RESULT = ("incumbent_validation_loss", "incumbent_test_loss", "incumbent_test_error")
 log = logging.getLogger("oho-bench")
 
@@ -56,34 +53,6 @@ class Sink(Protocol):
 
 Progress = Callable[[float, State], None]
 """Called a few times a second with the fraction of the budget used and the state."""
-
-
-class Pace:
-    """Says when checkpoints are due, and when progress is to be shown."""
-
-    def __init__(self, ledger: Ledger, checkpoint_seconds: float):
-        self._ledger, self._least = ledger, checkpoint_seconds
-        self._shown, self._saved, self._pause = -1.0, ledger.wall(), checkpoint_seconds
-
-    def checkpoint(self, stopper: Stopper, loops: Sequence[Loop]) -> None:
-        """Writes checkpoints if they are due or a signal came, and raises `Interrupted` in the second case."""
-        if stopper.asked is None and self._ledger.wall() - self._saved <= self._pause:
-            return
-        begun = self._ledger.wall()
-        with self._ledger.account("checkpoint"):
-            for loop in loops:
-                loop.checkpoint(is_last=stopper.asked is not None)
-        self._saved = self._ledger.wall()
-        self._pause = max(self._least, (self._saved - begun) / CHECKPOINT_SHARE)
-        stopper.check()
-
-    def is_time_to_show(self) -> bool:
-        """Returns whether some time has passed since this was last true."""
-        moment = self._ledger.wall()
-        if moment - self._shown <= SHOWN_EVERY_SECONDS:
-            return False
-        self._shown = moment
-        return True
 
 
 class Loop:

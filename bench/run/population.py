@@ -28,8 +28,9 @@ from bench.records.checkpoints import discard_checkpoint
 from bench.records.schema import TIMED
 from bench.run.disturbances import Conditions
 from bench.run.environment import describe_environment
-from bench.run.loop import Pace, Progress, Sink
+from bench.run.loop import Progress, Sink
 from bench.run.member import MemberLedger, MemberLoop, of_its_own
+from bench.run.pace import Pace
 from bench.run.runner import CHECKPOINT_SECONDS, open_run, outcome_of, prepare_process, warm_up
 
 MOST_MEMBERS = 32

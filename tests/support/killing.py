@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 import torch._dynamo  # which the first optimizer of each child would import, for seconds
 
-import bench.run.loop
+import bench.run.pace
 from bench.records import read_run, run_id
 from bench.run.runner import run
 from bench.tracking.wandb_sink import NoSink
@@ -76,7 +76,7 @@ def seen(folder, spec):
 
 def main(specs, folder, seed, kills):
     torch.set_num_threads(1)  # no pool of threads, which would not survive a fork
-    bench.run.loop.CHECKPOINT_SHARE = 10.0
+    bench.run.pace.CHECKPOINT_SHARE = 10.0
     chance = random.Random(seed)
     for spec in json.loads(Path(specs).read_text()):
         begun = time.monotonic()

@@ -1,0 +1,107 @@
+"""Steps of a training, and the choice of its model on the validation split."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+
+from torch import Tensor
+
+from bench.protocol.ledger import Ledger
+from bench.protocol.state import Incumbent, State
+from bench.records.checkpoints import packed
+
+JUDGED_EVERY = 10
+"""Steps of a training between checks that its loss is finite; fixed, so that no ending depends on the clock."""
+
+
+def select(state: State) -> float:
+    """Validates the current model on the whole validation split and keeps it if it is the run's best so far.
+
+    Returns the validation loss.  A loss that is not finite never becomes the incumbent's; ties keep the older model.  In a
+    world that drifts, the older model is validated again, so that both are judged in the present world.
+    """
+    (validation,) = state.task.evaluate(state.model, state.task.validation)
+    if state.incumbent and state.task.world.drifts:
+        state.incumbent = judged_anew(state, state.incumbent)
+    keep_if_best(state, validation.loss)
+    return validation.loss
+
+
+def keep_if_best(state: State, loss: float) -> None:
+    """Keeps the current model, of this validation loss, if it is the run's best so far: see `select`."""
+    world = state.task.world
+    state.curve.append(loss)
+    best = state.incumbent.validation_loss if state.incumbent else math.inf
+    if loss < best:
+        weights = packed(state.model.state_dict())
+        state.incumbent = Incumbent(loss, weights, state.step, state.trial, world.step, world.step)
+
+
+def judged_anew(state: State, incumbent: Incumbent) -> Incumbent:
+    """Returns a model selected earlier with its validation loss and batch-norm statistics in the present world.
+
+    A loss that is not finite becomes infinite, so that any model of a finite one is better.
+    """
+    model = state.task.model(state.seed)  # a copy of the state's could be tied to a graph
+    model.load_state_dict(incumbent.weights)
+    (validation,) = state.task.evaluate(model, state.task.validation)
+    return replace(incumbent.at(validation.loss, state.task.world.step), weights=model.state_dict())
+
+
+def train(
+    state: State, steps: int, ledger: Ledger, *, update: Callable[[], Tensor], settle: Callable[[], None] = lambda: None
+) -> None:
+    """Makes at most `steps` updates, none beyond the end of the selection period or training, where it validates the model.
+
+    `update` makes one update and returns its training loss; `settle` is called after the last one, before the model is
+    evaluated.
+    """
+    period = state.task.selection_period
+    steps = min(steps, period - state.trial_step % period)
+    if state.end is not None:
+        steps = min(steps, state.end - state.trial_step)
+    for _ in range(steps):
+        loss = update()
+        state.step += 1
+        state.trial_step += 1
+        state.task.world.step += 1
+        validated = state.trial_step % period == 0 or state.trial_step == state.end
+        if (validated or state.trial_step % JUDGED_EVERY == 0) and not math.isfinite(float(loss)):
+            state.diverged = True
+            break
+    state.train_loss = float(loss)
+    settle()
+    if validated and not state.diverged:
+        with ledger.account("selection"):
+            select(state)
+
+
+def adopt(state: State, inner: State, ledger: Ledger | None = None) -> None:
+    """Presents the training in progress as the method's own, and keeps the better of both incumbents.
+
+    In a world that drifts, the known incumbent is validated again, on the ledger's account `selection`, once the training
+    has been validated; a loss that was found in an older world than the known one's is not compared.
+    """
+    state.model, state.hyper, state.train_loss = inner.model, inner.hyper, inner.train_loss
+    best, known = inner.incumbent, state.incumbent
+    if best and known and state.task.world.drifts:
+        if best.judged < known.judged:
+            return
+        if best.judged > known.judged:
+            with ledger.account("selection") if ledger else nullcontext():
+                known = state.incumbent = judged_anew(state, known)
+    if best and (known is None or best.validation_loss < known.validation_loss):
+        step, trial = state.step, state.trial
+        if best.judged > best.found:  # an older model, which another one's new loss has made the best
+            step, trial = best.found, _trial_at(state, best.found)
+        state.incumbent = replace(best, step=step, trial=trial)
+
+
+def _trial_at(state: State, step: int) -> int:
+    """Returns the trial in which the run made its step `step`."""
+    ends = itertools.accumulate(trial.steps for trial in state.trials)
+    return next((trial for trial, end in enumerate(ends) if step <= end), state.trial)
