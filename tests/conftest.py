@@ -14,6 +14,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 def pytest_collection_finish():
     """What was imported stays: to look for garbage in it costs a fifth of the time of importing it, and later more."""
     gc.freeze()
+    gc.set_threshold(10_000)
     gc.enable()
 
 
@@ -41,6 +42,14 @@ def short_speed_probe():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(disturbances, "PROBE_SIZE", 8)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_wait_for_the_disk():
+    """Every file of a run waits some milliseconds until the disk has it, which only a loss of power could make matter."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
 

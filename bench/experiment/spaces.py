@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from bench.experiment.mistakes import WORDS, in_words, unknown, validate
 from bench.experiment.plugins import Catalogue
 from bench.experiment.shipped import spaces
-from bench.experiment.yaml_file import Key, YamlFile, read_yaml
+from bench.experiment.yaml_file import Key, YamlFile, read_shared_yaml
 from bench.protocol import OPTIMIZERS, Dimension, MethodEntry, Options, Space
 from bench.protocol.optimizers import OptimizerChoice
 from bench.protocol.settings import leaves
@@ -67,7 +68,7 @@ def read_space(file: YamlFile, name: str) -> SpaceRead:
             told = f"space: no file {path}, and no shipped space of that name; shipped are: {', '.join(shipped)}"
             raise file.error(("space",), told)
         path = shipped[name]
-    source = read_yaml(path)
+    source = read_shared_yaml(path)
     return SpaceRead(validate(source, (), Space, source.content), source)
 
 
@@ -98,15 +99,16 @@ def _entries(catalogue: Catalogue) -> Iterator[MethodEntry]:
             continue
 
 
-def tunable(options: type[Options]) -> set[str]:
+@cache
+def tunable(options: type[Options]) -> frozenset[str]:
     """Returns the names of the hyperparameters that methods with such options may leave open."""
     fields = options.model_fields.items()
     kinds = [(name, kind) for name, field in fields for kind in leaves(field.annotation) if isinstance(kind, type)]
     choices: list[dict[str, Any]] = [{name: kind()} for name, kind in kinds if issubclass(kind, OptimizerChoice)]
     try:
-        return {name for given in [{}, *choices] for name in options.model_construct(**given).values()}
+        return frozenset(name for given in [{}, *choices] for name in options.model_construct(**given).values())
     except AttributeError:  # in the `values` of a user's own method, which may need options that have no default
-        return set(options.model_fields)
+        return frozenset(options.model_fields)
 
 
 def refusal(options: Options, name: str, value: float) -> str | None:

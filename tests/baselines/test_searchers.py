@@ -206,6 +206,7 @@ def test_models_beat_random_search(name, count, enough):
     assert sum(best(made(name, seed=seed), target) <= target for seed in range(2, 2 + count)) >= enough
 
 
+@pytest.mark.slow
 def test_libraries_load_late_and_keep_quiet():
     script = """
 import sys

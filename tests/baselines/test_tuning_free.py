@@ -99,12 +99,12 @@ def test_trains_and_repeats_to_the_bit_however_often_it_is_looked_at(case, task)
     untrained = task.evaluate(task.model(0), task.validation)[0].loss
     assert state.curve[-1] < REACHED.get(case, 0.4) * untrained
     assert all(math.isfinite(value) for value in state.hyper.values())
-    assert same(*(weights(trained(task, options, steps=60, chunk=chunk).model) for chunk in (25, 10)))
+    assert same(*(weights(trained(task, options, steps=30, chunk=chunk).model) for chunk in (25, 10)))
 
 
 @pytest.mark.parametrize("case", STARTS)
 def test_weight_decay_shrinks_the_weights(case, task):
-    without, strong = (trained(task, options_of(case, weight_decay=value), steps=60) for value in (0.0, 0.2))
+    without, strong = (trained(task, options_of(case, weight_decay=value), steps=30) for value in (0.0, 0.2))
     sizes = [sum(value.square().sum() for value in weights(state.model).values()) for state in (without, strong)]
     assert sizes[1] < sizes[0]
 

@@ -43,7 +43,7 @@ def networks(draw):
     return model
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(
     networks(), rules, meta_rules, sets, st.sampled_from(sorted(LOSSES)), st.sampled_from([1.0, 0.99, 0.5, 0.0]),
     st.integers(1, 3), st.sampled_from(["pearlmutter", "double_backward", "forward_over_reverse"]), st.integers(1, 8),

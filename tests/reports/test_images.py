@@ -108,31 +108,33 @@ def tables_of(figure, root):
     return write_curves(root, figure, curve_runs(figure))
 
 
-STACKED = ("distribution", "convergence", "anytime", "resiliency")
-"""Figures of one, two and several panels, which are drawn in a column among the quick tests, too."""
+QUICK = ("distribution", "convergence", "anytime", "resiliency", "performance")
+"""Figures of one, two and several panels.  How the others look is compared among the slow tests; the quick ones draw them."""
 
 
-def looks(figure, folder, *, columns):
+def looks(figure, folder, *, column):
     module = load(figure, (), folder).module
     tables = tables_of(figure, folder / "runs")
     estimates = module.estimate(tables)
-    for column in columns:
-        name = f"{figure}{'-column' if column else ''}.png"
-        with figure_style(column=column, methods=tables.methods):
-            module.draw(estimates).savefig(folder / name, dpi=60)
-        if os.environ.get("REDRAW"):
-            KEPT.mkdir(exist_ok=True)
-            (KEPT / name).write_bytes((folder / name).read_bytes())
-        difference = compare_images(str(KEPT / name), str(folder / name), tol=TOLERANCE)
-        assert difference is None, difference
+    name = f"{figure}{'-column' if column else ''}.png"
+    with figure_style(column=column, methods=tables.methods):
+        module.draw(estimates).savefig(folder / name, dpi=60)
+    if os.environ.get("REDRAW"):
+        KEPT.mkdir(exist_ok=True)
+        (KEPT / name).write_bytes((folder / name).read_bytes())
+    difference = compare_images(str(KEPT / name), str(folder / name), tol=TOLERANCE)
+    assert difference is None, difference
 
 
-@pytest.mark.parametrize("figure", FIGURES)
+def some(*quick):
+    return [figure if figure in quick else pytest.param(figure, marks=pytest.mark.slow) for figure in FIGURES]
+
+
+@pytest.mark.parametrize("figure", some(*QUICK))
 def test_it_looks_as_it_did(figure, tmp_path):
-    looks(figure, tmp_path, columns=[False, True] if figure in STACKED else [False])
+    looks(figure, tmp_path, column=False)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("figure", [figure for figure in FIGURES if figure not in STACKED])
+@pytest.mark.parametrize("figure", some("anytime"))
 def test_it_looks_as_it_did_in_a_column(figure, tmp_path):
-    looks(figure, tmp_path, columns=[True])
+    looks(figure, tmp_path, column=True)

@@ -159,7 +159,7 @@ def test_a_thousand_runs_are_reported_in_fifteen_seconds(tmp_path):
 
 
 def test_every_record_is_a_row_with_its_values(tmp_path):
-    runs = 300
+    runs = 60
     ids = write_folder(tmp_path, runs)
     places = [(index % len(METHODS), index // len(METHODS) % DIFFERENT) for index in range(runs)]
     tables = read_tables(tmp_path)

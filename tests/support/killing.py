@@ -1,24 +1,16 @@
-"""Runs each spec of a JSON file to its end, killing it again and again; a process of its own, which tests start.
-
-    python killing.py SPECS.json FOLDER SEED KILLS
+"""Runs specs to their end, killing them again and again.
 
 Every spec is first run undisturbed, into FOLDER/whole.  Then a child is forked that runs it into FOLDER/killed, with a
-checkpoint after nearly every chunk of steps, and is sent SIGKILL, KILLS times, before it may end: every other time at a
+checkpoint after nearly every chunk of steps, and is sent SIGKILL so many times before it may end: every other time at a
 random moment of all its time, which is mostly set-up, else soon after a random one of its records.
-Prints a JSON line for each spec: how often it was killed, how often it went on from a checkpoint, and whether records and
-result are those of the undisturbed run.
 """
 
-import json
 import os
 import random
 import signal
-import sys
 import time
-from pathlib import Path
 
-import torch
-import torch._dynamo  # which the first optimizer of each child would import, for seconds
+import torch._dynamo  # noqa: F401  which the first optimizer of each child would import, for seconds
 
 import bench.run.pace
 from bench.records import read_run, run_id
@@ -33,6 +25,7 @@ def in_child(spec, folder):
     child = os.fork()
     if child == 0:
         try:
+            bench.run.pace.CHECKPOINT_SHARE = 10.0
             run(spec, folder, data_root=None, open_sink=lambda *a: NoSink(), checkpoint_seconds=0.0)
         finally:
             os._exit(0)
@@ -74,11 +67,10 @@ def seen(folder, spec):
     return found.outcome, [records, final, str(found.outcome.status), found.outcome.steps, found.outcome.trials]
 
 
-def main(specs, folder, seed, kills):
-    torch.set_num_threads(1)  # no pool of threads, which would not survive a fork
-    bench.run.pace.CHECKPOINT_SHARE = 10.0
+def ends(specs, folder, *, kills, seed):
+    """Yields how often each run was killed, how often it went on from a checkpoint, and whether it is as if undisturbed."""
     chance = random.Random(seed)
-    for spec in json.loads(Path(specs).read_text()):
+    for spec in specs:
         begun = time.monotonic()
         os.waitpid(in_child(spec, folder / "whole"), 0)
         longest = time.monotonic() - begun
@@ -87,12 +79,8 @@ def main(specs, folder, seed, kills):
         _, whole = seen(folder / "whole", spec)
         outcome, found = seen(folder / "killed", spec)
         accounts = abs(sum(outcome.accounts.values()) - outcome.wall_seconds) < 1e-6
-        print(json.dumps({
+        yield {
             "method": spec["method"]["name"], "killed": hit, "resumed": outcome.conditions["resumptions"],
-            "same": found == whole, "lost": outcome.accounts["lost"], "accounts": accounts,
+            "same": found == whole, "accounts": accounts,
             "files": sorted(path.name for path in (folder / "killed" / run_id(spec)).iterdir()),
-        }), flush=True)  # fmt: skip
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+        }  # fmt: skip

@@ -23,7 +23,7 @@ def errors(text):
     return [float(line.split()[-1]) for line in text.splitlines()[2:-1]]
 
 
-@pytest.mark.parametrize("method", ["oho-global", "oho-layerwise", "oho-default"])
+@pytest.mark.parametrize("method", [pytest.param("oho-global", marks=pytest.mark.slow), "oho-layerwise", "oho-default"])
 def test_an_exact_run_is_exact_to_the_rounding_of_float32(method, tmp_path):
     text = audited(tmp_path, method)
     assert "after step 60, the last 20 steps" in text
@@ -37,7 +37,7 @@ def test_an_exact_run_is_exact_to_the_rounding_of_float32(method, tmp_path):
         assert math.dist(*zip(*pairs, strict=True)) < 1e-4 * math.hypot(*(exact for _, exact in pairs))
 
 
-@pytest.mark.parametrize("method", ["oho-full", "oho-default"])
+@pytest.mark.parametrize("method", [pytest.param("oho-full", marks=pytest.mark.slow), "oho-default"])
 def test_a_run_of_another_optimizer_with_all_that_it_tunes(method, tmp_path):
     options = ["methods.0.optimizer={name: momentum, nesterov: true}", "methods.0.tune=[lr, weight_decay, momentum]"]
     small = ["methods.0.lr=0.01", "methods.0.weight_decay=1e-4"]

@@ -32,7 +32,7 @@ def test_help_imports_neither_torch_nor_wandb():
 
 
 def test_run_report_and_run_again(tmp_path):
-    config, out = write_config(tmp_path, "oho-default", "oho-global"), tmp_path / "runs"
+    config, out = write_config(tmp_path, "fixed", "oho-global"), tmp_path / "runs"
     first = oho_bench("run", config, "--out", out, "--seeds", "0-2")
     assert first.returncode == 0, first.stderr
     assert "6 runs to do" in first.stdout

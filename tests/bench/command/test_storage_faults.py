@@ -70,7 +70,7 @@ class Filling(NoSink):
 
 
 def test_disk_full_among_the_records(tmp_path):
-    config = write_config(tmp_path, "oho-global")
+    config = write_config(tmp_path, "fixed")
     words = ["run", config, "--set", "evaluations=100", "--set", "budget.steps=200", "--out"]
     with small_disk(tmp_path / "disk", "48k") as disk:
         line = the_line(command(*words, disk), 1)
@@ -177,7 +177,7 @@ def test_a_folder_that_is_read_only_is_told_before_anything_runs(tmp_path, disk)
     line = the_line(command("run", config, "--out", disk, "--seeds", "0-1"), 2)
     assert line == f"oho-bench: --out {disk}: cannot be written (Read-only file system); choose another folder"
     assert "1 budget reached" in command("status", disk).stdout
-    assert command("report", disk, "-o", tmp_path / "report.pdf").exit_code == 0
+    assert command("figure", "distribution", disk, "-o", tmp_path / "figure.pdf").exit_code == 0
     assert mounted("-o", "remount,rw", disk)
     assert command("run", config, "--out", disk, "--seeds", "0-1").exit_code == 0
 

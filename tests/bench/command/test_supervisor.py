@@ -59,7 +59,24 @@ def memory_cap():
 # Deaths
 
 
-@pytest.mark.parametrize("methods", [["oho-full"], pytest.param(["fixed", "oho-full"], marks=pytest.mark.slow)], ids=len)
+def test_a_run_whose_process_the_system_kills_has_failed_and_the_others_go_on(tmp_path):
+    """What is killed is a stand-in that only notes which run it was in; a slow test takes the memory away."""
+    config, out = write_config(tmp_path, "fixed", "adam"), tmp_path / "runs"
+    lost = experiment(tmp_path, "fixed", "adam").ids[0]
+    note = f"os.write(int(sys.argv[1]), b'in {lost} never\\n')"
+    killed = f"import os, signal, sys; {note}; os.kill(os.getpid(), signal.SIGKILL)"
+    answer = watched_over(0, "", killed, config, "--out", out)
+    assert answer.returncode == 1, answer.stderr
+    reason = "killed by SIGKILL, as systems do when memory is short"
+    told = answer.stderr.splitlines()
+    assert told[0] == f"oho-bench: OUT/{lost}: {reason}; the other runs continue"
+    assert told[-1] == f"oho-bench: 1 run failed; `oho-bench status {out}` lists them"
+    assert f"{lost} Fixed" in describe(out)
+    assert "small: 2 runs: 1 budget reached, 1 failed" in describe(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("methods", [["oho-full"], ["fixed", "oho-full"]], ids=len)
 def test_runs_that_the_system_kills_for_memory_have_failed_and_the_others_go_on(methods, tmp_path, memory_cap):
     """Layers of 0.8 GB beside two small networks, in 1 GiB.  OHO's is made once before any run, to see what it has."""
     out, lost = tmp_path / "runs", len(methods)

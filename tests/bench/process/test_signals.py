@@ -13,7 +13,7 @@ import time
 import pytest
 from faults import command
 from helpers import ROOT, experiment, write_config
-from processes import begun, state_of, until, watched_over, within, within_a_run
+from processes import begun, children, state_of, until, watched_over, within, within_a_run
 
 import bench.command.run_series
 import bench.records
@@ -71,7 +71,7 @@ def test_a_terminal_that_is_gone_takes_no_run_with_it(writes, tmp_path, monkeypa
 DIES = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("first", ["", DIES], ids=["first", "second"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_signal_while_a_process_is_started_is_not_lost(number, moment, first, tmp_path):
@@ -132,39 +132,48 @@ def test_work_waits_while_its_parent_is_stopped_unless_a_signal_comes():
         parent.kill()
 
 
-def test_a_command_is_suspended_continued_and_stopped_by_a_signal_to_every_process_of_its_job(tmp_path):
-    process, run, worker = within(tmp_path / "runs", write_config(tmp_path, "oho-full"), "--set", "budget.steps=4000")
-    for number in (signal.SIGSTOP, signal.SIGTSTP):
-        process.send_signal(number)
-        until(lambda: state_of(process.pid) == "T")
-        until(lambda: rests(worker))
-        process.send_signal(signal.SIGCONT)
-        until(lambda: state_of(worker) == "R")
-    os.kill(worker, signal.SIGTERM)
-    process.send_signal(signal.SIGHUP)
-    told = process.communicate(timeout=20)[1]
-    assert process.returncode in (143, 129)  # what was heard first
-    outcome = read_run(run).outcome
-    assert outcome.status is Status.INTERRUPTED
-    assert outcome.conditions["stopped_seconds"] > 0.1
-    assert told.splitlines()[-1] == "oho-bench: stopped; repeat the command to continue"
-
-
-def test_a_terminal_that_closes_stops_in_order(tmp_path):
-    command = [sys.executable, "-m", "bench.cli", "run", write_config(tmp_path, "oho-full"), "--out", tmp_path / "runs"]
+def in_a_terminal(*words):
+    """A command with a terminal of its own, and the end of that terminal which a user has."""
     process, terminal = pty.fork()
     if process == 0:
         try:
             signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, by the command, too
             os.chdir(ROOT)
-            os.execv(sys.executable, [*map(str, command), "--set", "budget.steps=4000"])
+            os.execv(sys.executable, [sys.executable, "-m", "bench.cli", *map(str, words)])
         finally:
             os._exit(127)
-    run = within_a_run(tmp_path / "runs", records=4)
+    return process, terminal
+
+
+def test_a_command_is_suspended_continued_and_stopped_in_order_when_its_terminal_closes(tmp_path):
+    out = tmp_path / "runs"
+    words = ["run", write_config(tmp_path, "oho-full"), "--out", out, "--set", "budget.steps=4000"]
+    process, terminal = in_a_terminal(*words)
+    run = within_a_run(out, records=4)
+    (worker,) = children(process)
+    for number in (signal.SIGSTOP, signal.SIGTSTP):
+        os.kill(process, number)
+        until(lambda: state_of(process) == "T")
+        until(lambda: rests(worker))
+        os.kill(process, signal.SIGCONT)
+        until(lambda: state_of(worker) == "R")
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGHUP
-    assert read_run(run).outcome.status is Status.INTERRUPTED
+    outcome = read_run(run).outcome
+    assert outcome.status is Status.INTERRUPTED
+    assert outcome.conditions["stopped_seconds"] > 0.1
     assert (run / CHECKPOINT).exists()
+
+
+@pytest.mark.slow
+def test_a_signal_to_every_process_of_a_job_stops_the_command_in_order(tmp_path):
+    process, run, worker = within(tmp_path / "runs", write_config(tmp_path, "oho-full"), "--set", "budget.steps=4000")
+    os.kill(worker, signal.SIGTERM)
+    process.send_signal(signal.SIGHUP)
+    told = process.communicate(timeout=20)[1]
+    assert process.returncode in (143, 129)  # what was heard first
+    assert read_run(run).outcome.status is Status.INTERRUPTED
+    assert told.splitlines()[-1] == "oho-bench: stopped; repeat the command to continue"
 
 
 LEFT = "oho-bench: left at once; repeat the command to continue from the last checkpoint"
@@ -195,6 +204,7 @@ def test_a_second_signal_leaves_at_once_within_a_long_step(number, tmp_path):
     assert process.communicate()[1].splitlines()[-1] == LEFT
 
 
+@pytest.mark.slow
 def test_two_signals_leave_at_once_and_the_same_command_goes_on(tmp_path):
     config, out = write_config(tmp_path, "oho-global"), tmp_path / "runs"
     words = ["run", config, "--out", out, "--set", "budget.steps=300", "--set", "evaluations=30"]

@@ -34,7 +34,11 @@ def contract(name, line):
     del options["name"]
     repeated = set() if name in KINDS else _Contract.rules().keys() - ASKED_OF_ALL
     rules = {rule: slow(rule) for rule in sorted(repeated)}
-    return type(f"Test_{name}", (_Contract,), {"method": name, "options": options, "__module__": __name__, **rules})
+    asked = {
+        "method": name, "options": options, "steps": 60 if name == "transplant" else 40,
+        "smaller_budgets": (10, 33) if name in KINDS else (33,),
+    }  # fmt: skip
+    return type(f"Test_{name}", (_Contract,), {**asked, "__module__": __name__, **rules})
 
 
 CONTRACTS = {name: contract(name, line) for name, line in METHOD_LINES.items()}

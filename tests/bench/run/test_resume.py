@@ -1,7 +1,6 @@
 """Killed anywhere and started again, a run ends as if nothing had happened."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 import torch
 from faults import command
 from helpers import METHOD_LINES, ROOT, experiment, run_one, stopped, write_config
+from killing import ends
 from processes import begun, within_a_run
 
 from bench.command.planning import plan
@@ -24,19 +24,8 @@ from bench.records import Status, read_manifests, read_outcome, read_run, run_id
 from bench.records.checkpoints import CHECKPOINT
 from bench.records.json_files import sealed
 
-KILLING = ROOT / "tests/support/killing.py"
 FEW = ["oho-full", "random-search"]
 SHOCKS = "shocks:\n  - events: [{epoch: 2, rotate: 90}, {epoch: 4, set: {lr: 0.3}}, {epoch: 5, label_noise: 0.2}]\n"
-
-
-def kill(specs, folder, *, kills, seed, timeout):
-    path = folder / "specs.json"
-    path.write_text(json.dumps(specs))
-    command = [sys.executable, KILLING, path, folder, str(seed), str(kills)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=ROOT,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def check(found, count):
@@ -48,14 +37,14 @@ def check(found, count):
 
 def test_killed_runs_end_as_if_nothing_had_happened(tmp_path):
     specs = experiment(tmp_path, *FEW).specs
-    check(kill(specs, tmp_path, kills=1, seed=1, timeout=110), len(FEW))
+    check(list(ends(specs, tmp_path, kills=1, seed=1)), len(FEW))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_method_survives_kills_at_random_times(tmp_path, capsys):
     specs = experiment(tmp_path, *sorted(METHOD_LINES), overrides=["budget.steps=300"]).specs
-    found = kill(specs, tmp_path, kills=4, seed=2, timeout=880)
+    found = list(ends(specs, tmp_path, kills=4, seed=2))
     check(found, len(METHOD_LINES))
     hit, resumed = (sum(line[key] for line in found) for key in ("killed", "resumed"))
     with capsys.disabled():
@@ -69,7 +58,7 @@ def test_shocks_survive_a_kill(tmp_path):
     path = write_config(tmp_path, "oho-global", "random-search")
     path.write_text(path.read_text() + SHOCKS)
     specs = [spec for spec in load_experiment(path).specs if "shock" in spec]
-    check(kill(specs, tmp_path, kills=4, seed=3, timeout=110), 2)
+    check(list(ends(specs, tmp_path, kills=4, seed=3)), 2)
 
 
 def test_a_signal_ends_the_step_and_the_run_goes_on(tmp_path):
@@ -186,11 +175,18 @@ def test_two_runners_share_a_folder(tmp_path):
     """Each run is made once; the one that comes second takes what is left."""
     config = write_config(tmp_path, "oho-global", "oho-full", "oho-default", "oho-layerwise")
     words = ["run", config, "--out", tmp_path / "runs", "--set", "budget.steps=150"]
-    other = begun(*words)
+    if not (other := os.fork()):
+        try:
+            theirs = command(*words)
+            (tmp_path / "told").write_text(theirs.stderr)
+            os._exit(theirs.exit_code)
+        finally:
+            os._exit(1)
     within_a_run(tmp_path / "runs", records=1)
     ours = command(*words)
-    told = [other.communicate(timeout=100)[1], ours.stderr]
-    assert [other.returncode, ours.exit_code] == [0, 0], told
+    ended = os.waitstatus_to_exitcode(os.waitpid(other, 0)[1])
+    assert [ended, ours.exit_code] == [0, 0], ours.stderr
+    told = [(tmp_path / "told").read_text(), ours.stderr]
     made = [text.count("budget reached") for text in told]
     assert sum(made) == 4
     assert min(made) > 0

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import METHOD_LINES, experiment, same
+from helpers import KINDS, METHOD_LINES, experiment, same
 from images import write_classes
 from torch.nn import functional
 
@@ -68,7 +68,9 @@ def test_the_published_networks():
 
 
 class TestDropout:
-    @pytest.mark.parametrize("method", sorted(METHOD_LINES))
+    @pytest.mark.parametrize(
+        "method", [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in sorted(METHOD_LINES)]
+    )
     def test_every_method_trains_with_it(self, method, digits_dropout, tmp_path):
         task, _ = digits_dropout
         method = method_of(experiment(tmp_path, method).specs[0])

@@ -309,7 +309,9 @@ def test_interrupted_it_goes_on_where_it_was(results, server):
     assert len(set(server.told) - before) == 1 + len(read_run(second).trials)
 
 
-@pytest.mark.parametrize("refusal", [("graphql", 401), ("graphql", 500), ("file_stream", 401)])
+@pytest.mark.parametrize(
+    "refusal", [("graphql", 401), pytest.param(("graphql", 500), marks=pytest.mark.slow), ("file_stream", 401)]
+)
 def test_a_server_that_refuses_is_told_of(refusal, results, server):
     server.refuse = dict([refusal])
     answer = sync(results)

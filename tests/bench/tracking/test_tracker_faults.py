@@ -29,7 +29,7 @@ def unreachable_server(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_BASE_URL", "http://192.0.2.1")
         patch.setenv("NETRC", str(tmp_path / "none"))
-        patch.setattr("bench.tracking.attempts.TIMEOUT_SECONDS", 5)
+        patch.setattr("bench.tracking.attempts.TIMEOUT_SECONDS", 3)
         wandb.teardown()  # it remembers the server
         unreachable.clear()  # which other tests may have found so
         yield patch
@@ -56,11 +56,16 @@ def exits(*arguments, **options):
     sys.exit(3)
 
 
-@pytest.mark.parametrize("part", ["_open", "_log_evaluation", "_finish"])
+PARTS = ("_open", "_log_evaluation", "_finish")
+FAULTS = {"ConnectionError: the tracker is broken": raises, "no answer in 2 s": hangs, "SystemExit: 3": exits}
+QUICK = {(PARTS[0], raises), (PARTS[1], hangs), (PARTS[1], raises), (PARTS[2], exits)}
+
+
 @pytest.mark.parametrize(
-    ("act", "words"),
+    ("part", "act", "words"),
     [
-        (raises, "ConnectionError: the tracker is broken"), (hangs, "no answer in 2 s"), (exits, "SystemExit: 3"),
+        pytest.param(part, act, words, marks=() if (part, act) in QUICK else pytest.mark.slow)
+        for part in PARTS for words, act in FAULTS.items()
     ],
 )  # fmt: skip
 def test_a_broken_tracker_costs_one_warning_and_one_time_out(part, act, words, tmp_path, monkeypatch, caplog):
@@ -108,7 +113,7 @@ def test_a_tracker_whose_process_is_stopped(tmp_path, monkeypatch, caplog):
     assert seconds < 5
 
 
-@pytest.mark.parametrize(("key", "words"), [("", "UsageError: "), (KEY, "no answer in 5 s")])
+@pytest.mark.parametrize(("key", "words"), [("", "UsageError: "), (KEY, "no answer in 3 s")])
 def test_without_network_tracking_falls_back_to_files_once(key, words, tmp_path, caplog, unreachable_server):
     specs = experiment(tmp_path, "fixed", seeds=[0, 1, 2]).specs
     with unreachable_server.context() as patch:
