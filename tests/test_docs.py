@@ -32,8 +32,10 @@ def blocks(path, language):
 
 @pytest.mark.parametrize(("place", "said"), [(0, r"test loss 2\.\d+\n"), (1, r"test loss 0\.\d+, learning rate \d\.\d+\n")])
 def test_the_loops_of_the_tutorial_print_what_it_says(place, said):
+    """With fewer epochs, after which the numbers begin alike."""
     program = blocks(DOCS / "tutorials/own-loop.md", "python")[place]
-    assert re.fullmatch(said, printed_by(program))
+    assert program.count("range(50)") == 1
+    assert re.fullmatch(said, printed_by(program.replace("range(50)", "range(16)")))
 
 
 def test_what_is_shown_of_a_loop_runs():

@@ -45,8 +45,9 @@ def test_online_is_plain_but_for_a_few_lines():
     assert len([line for line in changed if line[0] == "+"]) <= 6
 
 
-def test_own_model_learns_and_resumes_where_it_was_saved():
-    printed = printed_by("own_model_adam.py")
+@pytest.mark.parametrize("epochs", [6, pytest.param(12, marks=pytest.mark.slow)])
+def test_own_model_learns_and_resumes_where_it_was_saved(epochs):
+    printed = printed_by("own_model_adam.py", ("EPOCHS = 12", f"EPOCHS = {epochs}"))
     lines = printed.splitlines()
     resumed = next(i for i, line in enumerate(lines) if line.startswith("resumed at step"))
     assert lines[resumed - 1] == lines[resumed + 1]

@@ -12,7 +12,7 @@ from bench.experiment.plugins import Catalogue, Found
 from bench.experiment.registries import DATA_SETS, KINDS, TASKS
 from bench.experiment.shipped import about, experiments, spaces
 from bench.experiment.suggestions import suggestion
-from bench.experiment.yaml_file import ConfigError, read_yaml
+from bench.experiment.yaml_file import ConfigError, read_shared_yaml
 from bench.protocol import Dimension, Space
 from bench.records.durations import unit_name
 from bench.records.plugins import PluginError
@@ -89,7 +89,8 @@ def _describe_entry(kind: str, name: str, found: Found) -> str:
     elif kind == "data set":
         body = _describe_data_set(name, entry)
     else:
-        feeding = [known for known, path in experiments().items() if name in (read_yaml(path).content.get("figures") or ())]
+        contents = {known: read_shared_yaml(path).content for known, path in experiments().items()}
+        feeding = [known for known, content in contents.items() if name in (content.get("figures") or ())]
         body = _table({"fed by": ", ".join(feeding) or "no shipped one", "drawn by": f"oho-bench figure {found.name} DIR"})
     return _headed(name, kind, entry.description, body)
 
@@ -115,7 +116,7 @@ def _describe_data_set(name: str, data: DataSet) -> str:
 
 
 def _describe_space(path: Path) -> str:
-    space = Space.model_validate(read_yaml(path).content)
+    space = Space.model_validate(read_shared_yaml(path).content)
     rows = {name: _in_words(law) for name, law in space.hyperparameters.items()}
     for optimizer, laws in space.optimizers.items():
         rows |= {f"{name} of {optimizer}": _in_words(law) for name, law in laws.items()}
@@ -131,7 +132,7 @@ def _in_words(law: Dimension) -> str:
 
 
 def _describe_experiment(name: str, path: Path) -> str:
-    content = read_yaml(path).content
+    content = read_shared_yaml(path).content
     methods = [method if isinstance(method, str) else method["name"] for method in content["methods"]]
     rows = {
         "file": path,

@@ -147,7 +147,7 @@ def _parse(text: str) -> Any:
     raise LimitError("an alias within what it stands for")
 
 
-_parse_once = lru_cache(maxsize=16)(_parse)
+_parse_once = lru_cache(maxsize=128)(_parse)
 
 
 def _children(node: Any) -> Sequence[Any]:

@@ -109,7 +109,7 @@ def tables_of(figure, root):
 
 
 QUICK = ("distribution", "convergence", "anytime", "resiliency", "performance")
-"""Figures of one, two and several panels.  How the others look is compared among the slow tests; the quick ones draw them."""
+"""Figures of one, two and several panels.  Slow tests compare how the others look; quick ones draw them."""
 
 
 def looks(figure, folder, *, column):
