@@ -123,7 +123,7 @@ def test_a_run_that_never_selected_a_model_is_one_that_misses(tmp_path):
     ids = write_folder(tmp_path, LOSSES)
     without = {"final": {}, "status": Status.DIVERGED}
     lost = write_run(tmp_path, spec_of("fixed", 9), [evaluation(100, None)], **without)
-    write_manifest(tmp_path, Manifest("both", ("distribution", "performance", "anytime"), {}, (*ids, lost)))
+    write_manifest(tmp_path, Manifest("both", ("performance", "anytime"), {}, (*ids, lost)))
     summary = performance.estimate(read_tables(tmp_path)).summary.set_index("method")
     assert summary.loc["fixed", ["n", "misses"]].tolist() == [4, 4]
     build_report(tmp_path, tmp_path / "report.pdf")
@@ -134,7 +134,7 @@ def test_a_label_is_drawn_as_it_is_written(tmp_path):
     label = r"$\frac$ #x_*"
     runs = [{**spec_of(name, 0), "method": {"name": name, "label": f"{name} {label}"}} for name in ("fixed", "oho-global")]
     ids = [write_run(tmp_path, spec, [incumbent(100, 0.5), evaluation(100, 0.5)]) for spec in runs]
-    write_manifest(tmp_path, Manifest("both", ("performance", "anytime", "distribution"), {}, tuple(ids)))
+    write_manifest(tmp_path, Manifest("both", ("performance",), {}, tuple(ids)))
     build_report(tmp_path, tmp_path / "report.pdf")
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
 
