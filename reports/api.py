@@ -16,7 +16,7 @@ from bench.records.files import ELSEWHERE, check_output, write_output
 from bench.records.spreadsheets import for_spreadsheets
 from reports import loading
 from reports.claims import CLAIMS, NOT_VALID, Verdict, not_tested
-from reports.clocks import unlike_devices
+from reports.clocks import Unlike, unlike_clocks
 from reports.document import write_pdf
 from reports.loading import Figure, UnknownFigureError
 from reports.output import check_writable
@@ -46,8 +46,8 @@ def build_figure(
     """Draws one figure as PDF, PNG and SVG, with its data as CSV; returns the files.
 
     It is as wide as a page of text or, with `column`, as one of two columns.  Without an `output`, the files have the
-    figure's name and lie in the present folder.  With `allow_mixed`, seconds of unlike devices are drawn, and the figure
-    says so.
+    figure's name and lie in the present folder.  With `allow_mixed`, seconds of unlike devices or engines are drawn, and
+    the figure says so.
 
     Raises:
         BrokenFigureError: if the figure fails.
@@ -73,7 +73,7 @@ def build_report(results: Path, output: Path, *, allow_mixed: bool = False) -> R
     """Writes the PDF, the page beside it and, in a folder of the report's name, every figure.
 
     A figure that is not drawn has one line, in its section and as a warning, which says why.  With `allow_mixed`, seconds
-    of unlike devices are drawn, and the figure says so.  Raises `ReportError`.
+    of unlike devices or engines are drawn, and the figure says so.  Raises `ReportError`.
     """
     check_writable(output, ".pdf")
     page, folder = output.with_suffix(".html"), output.with_suffix("")
@@ -126,10 +126,10 @@ def _made(figure: Figure, tables: Tables, *, allow_mixed: bool) -> _Made:
     """Draws a figure and says what it shows; writes nothing."""
     with figure.guarded():
         own = tables.of_figure(figure.name)
-        if (unlike := unlike_devices(own.runs, in_seconds=figure.entry.in_seconds)) and not allow_mixed:
+        if (unlike := unlike_clocks(own.runs, in_seconds=figure.entry.in_seconds)) and not allow_mixed:
             raise NoData(
-                f"Its runs took place on unlike devices ({unlike}), whose seconds cannot be compared, so it is not drawn; "
-                "--allow-mixed draws it all the same."
+                f"Its runs {unlike.said}, whose seconds cannot be compared, so it is not drawn; --allow-mixed draws it all "
+                "the same."
             )
         estimates = figure.of("estimate", own)
         drawn: Any = figure.of("draw", estimates)
@@ -147,7 +147,7 @@ def _made(figure: Figure, tables: Tables, *, allow_mixed: bool) -> _Made:
         if invalid:
             watermark(drawn, "NOT VALID")
         if unlike:
-            add_to_stamp(drawn, f"seconds of unlike devices: {unlike}")
+            add_to_stamp(drawn, f"seconds of unlike {unlike.kind}: {unlike.members}")
         files = rendered(drawn)
         data = for_spreadsheets(tables.names.restored(loading.data_of(estimates)))
         files["csv"] = data.to_csv(index=False).encode()
@@ -170,9 +170,9 @@ def _not_shown(values: int) -> str:
     return f" Not shown, since the axis is logarithmic: {plural(values, 'value')} of zero or below."
 
 
-def _of(unlike: str) -> str:
-    """Returns a caption's sentence on unlike devices; none where there are none."""
-    return f" Its seconds are of unlike devices: {unlike}." if unlike else ""
+def _of(unlike: Unlike | None) -> str:
+    """Returns a caption's sentence on seconds that cannot be compared; none where all can."""
+    return f" Its seconds are of unlike {unlike.kind}: {unlike.members}." if unlike else ""
 
 
 def _written(made: _Made, path: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from bench.records import ReportError
 from bench.records.files import write_output
 from bench.records.schema import TIMED
 from reports import published
-from reports.clocks import mixed_experiments, unlike_devices
+from reports.clocks import mixed_experiments, unlike_clocks
 from reports.comparisons import compare, to_separate
 from reports.estimates import NONE_TRAINED
 from reports.final_values import final_values, in_words
@@ -230,7 +230,7 @@ def _asked(tables: Tables, runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]
     """Returns the experiments in which a comparison was asked for beforehand, by the figures they feed."""
     named = {manifest.experiment for manifest in tables.manifests if set(manifest.figures) & COMPARED_IN}
     groups = [(str(name), group) for name, group in runs.groupby("experiment", sort=True)]
-    valid = [(name, group) for name, group in groups if not void(group) and not unlike_devices(group)]
+    valid = [(name, group) for name, group in groups if not void(group) and not unlike_clocks(group)]
     groups = [(name, group) for name, group in valid if name in named]
     return [(name, group) for name, group in groups if under_test(group) and group["label"].nunique() > 1]
 
@@ -329,9 +329,9 @@ def _problems(runs: pd.DataFrame) -> list[str]:
         *_named(measured[~is_timed], "disturbed_because", "losses valid, seconds not"),
         *_named(measured, "resumed_with", "resumed with"),
         *(
-            f"{experiment}: seconds of unlike devices cannot be compared: {devices}"
+            f"{experiment}: seconds of unlike {unlike.kind} cannot be compared: {unlike.members}"
             for experiment, group in measured.groupby("experiment")
-            if (devices := unlike_devices(group, in_seconds=True))
+            if (unlike := unlike_clocks(group, in_seconds=True))
         ),
     ]
 

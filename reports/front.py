@@ -64,6 +64,10 @@ def _table(title: str, rows: Sequence[Standing], note: str) -> list[Table]:
     if untested := sorted({label for row in rows for label in row.untested}):
         told = f"fewer trials than {TIMES} times the random ones that they start with, so that they are not tested"
         notes.append(f"{UNTESTED}: without searches that had made {told}: {listed(untested)}.")
+    notes += [
+        f"Not valid on {task}: the runs {unlike}, whose seconds cannot be compared."
+        for task, unlike in dict.fromkeys((row.task, row.unlike) for row in rows if row.unlike)
+    ]
     return [Table(title, [_row(row) for row in rows], " ".join([*notes, note]).strip())]
 
 

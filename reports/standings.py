@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from reports.clocks import unlike_devices
+from reports.clocks import unlike_clocks
 from reports.registry import FIGURES
 from reports.selection import MEASURED, ONLINE, void
 from reports.statistics import Estimate, median_of
@@ -57,6 +57,8 @@ class Standing(NamedTuple):
     """On how many of the best method's seeds no other method is as low."""
     ours: Place | None
     is_void: bool
+    unlike: str = ""
+    """In what its runs differ, so that their seconds are not compared: the predicate of a sentence, mostly empty."""
     untested: tuple[str, ...] = ()
     """Searches that have no place, as their model of the space had too few trials by then (`reports.untested`)."""
 
@@ -91,9 +93,11 @@ def standings(tables: Tables) -> list[Standing]:
     found = []
     for key, group in runs.groupby(SAME, sort=True, dropna=False):
         valid = group[~group["experiment"].map(is_void)].drop_duplicates("run")
-        if unlike_devices(valid):  # seconds of one are not those of another
+        unlike = unlike_clocks(valid)
+        if unlike:  # seconds of one are not those of another
             valid = valid[:0]
-        found += [_standing(titles[key[3]], budget, group, valid, records) for budget in _budgets(group)]
+        rows = [_standing(titles[key[3]], budget, group, valid, records) for budget in _budgets(group)]
+        found += [row._replace(unlike=unlike.said) if unlike else row for row in rows]
     return sorted(found, key=lambda row: (not row.is_timed, row.task, row.unit, row.budget))
 
 

@@ -28,7 +28,7 @@ Root = Annotated[
 ]
 Results = Annotated[Path, typer.Argument(metavar="DIR", parser=folder_name)]
 AllowMixed = Annotated[
-    bool, typer.Option("--allow-mixed", help="Draw seconds of unlike devices beside each other; the figures say so.")
+    bool, typer.Option("--allow-mixed", help="Draw seconds of unlike devices or engines together; the figures say so.")
 ]
 
 

@@ -26,6 +26,8 @@ from bench.records.spreadsheets import for_spreadsheets
 
 OTHER_FAMILY = "other"
 """The family of methods whose specs, of an older version, have none."""
+OLDEST_ENGINE = "eager"
+"""The engine of runs whose outcomes, of an older version, name none."""
 FINAL = ("test_loss", "test_error", "incumbent_validation_loss", "incumbent_test_loss", "incumbent_test_error")
 IDENTITY = ("experiment", "task", "method", "family", "label", "method_label", "shock", "seed", "budget", "unit")
 """Columns of a run that its records have, too."""
@@ -74,6 +76,7 @@ def results(folder: str | Path, *, records: bool = False) -> pd.DataFrame:
         spans_budget            whether the method's schedule knows the budget
         data                    what the data are called
         node, device_name, driver       the machine, its device and the device's driver, if it has one
+        engine, numerics        how steps were made, and PyTorch's settings of precision as one text
         calibration_seconds     the time of a fixed piece of work when the device was quickest, before or after the run
         steps, trials           parameter updates, and trials begun
         random_starts           of a search with a model of the space: the trials that it draws before it has one; else 0
@@ -281,6 +284,8 @@ def _outcome_columns(outcome: Outcome, incumbents: Sequence[Mapping[str, Any]]) 
         "resumed_with": ", ".join(outcome.changes),
         "data": outcome.environment.get("data"),
         **{name: _text(outcome.environment.get(name)) for name in ("node", "device_name", "driver")},
+        "engine": _text(outcome.environment.get("engine")) or OLDEST_ENGINE,
+        "numerics": _settings(outcome.environment.get("numerics")),
         "calibration_seconds": _number(calibration(outcome.conditions)),
         "steps": outcome.steps,
         "trials": outcome.trials,
@@ -291,6 +296,10 @@ def _outcome_columns(outcome: Outcome, incumbents: Sequence[Mapping[str, Any]]) 
         "selected_step": _number(final.get("selected_step", found)),
         **{f"seconds_{name}": seconds for name, seconds in outcome.accounts.items()},
     }
+
+
+def _settings(value: Any) -> str | None:
+    return ", ".join(f"{name} {setting}" for name, setting in sorted(value.items())) if isinstance(value, dict) else None
 
 
 def _text(value: Any) -> str | None:

@@ -6,7 +6,7 @@ from made_up_runs import ENVIRONMENT, evaluation, incumbent, spec_of, write_run
 
 from bench.records import Manifest, write_manifest
 from reports import words
-from reports.clocks import unlike_devices
+from reports.clocks import unlike_clocks
 from reports.figures import anytime, performance
 from reports.replay import at_budgets, describe
 from reports.selection import comparable, void
@@ -36,8 +36,8 @@ def results(tmp_path_factory):
 
 def test_runs_of_unlike_machines_are_compared_in_plain_steps(results):
     runs = comparable(read_tables(results).runs)
-    assert unlike_devices(runs, in_seconds=True) == ""
-    assert unlike_devices(runs.assign(unit="seconds"))
+    assert unlike_clocks(runs, in_seconds=True) is None
+    assert unlike_clocks(runs.assign(unit="seconds"))
     assert words.budgets(runs) == "200 plain steps (0.4 to 0.8 counted seconds, by machine)"
     rows = performance.estimate(read_tables(results)).of("own").set_index("method")
     assert rows["seconds"].to_dict() == pytest.approx(dict.fromkeys(SECONDS, 200 * 0.003))
