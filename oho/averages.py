@@ -20,7 +20,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -145,6 +145,13 @@ def check_present_share(share: float, average: Average | None) -> None:
         raise ValueError(f"present_share={share}: there is no average; give average=, such as oho.Recent(0.1)")
 
 
+class _Weights(NamedTuple):
+    """Of a step: w, and what Z̄ keeps of itself, μ (1 − w)."""
+
+    newest: Any
+    kept: Any
+
+
 class AveragedWeights:
     """θ̄ of one training and, where gradients are taken between θ and θ̄, θ itself (`iterate`)."""
 
@@ -152,29 +159,44 @@ class AveragedWeights:
         self.kind = average
         self.average = theta.clone()
         self.iterate = None if average.interpolation is None else theta.clone()
+        self._weights = _Weights(1.0, 0.0)
+        self._on_device = _Weights(theta.new_zeros(()), theta.new_zeros(()))
 
     def empty_influence(self, like: Tensor) -> dict[str, Tensor]:
         """Returns Z̄ = 0 and, if θ is kept, dθ/dh = 0, by name."""
         return {name: torch.zeros_like(like) for name in self._named()}
 
-    def follow(
-        self, theta: Tensor, influence: Tensor, beside: Mapping[str, Tensor], *, step: int, discount: float = 1.0
-    ) -> Tensor:
-        """Moves θ̄ and Z̄ to the θ (M, N) of a step; returns φ (M, N).
+    def begin(self, step: int, *, discount: float, hostless: bool) -> None:
+        """Takes the weights of a step, counted from 1, which change from step to step: if it is `hostless`, as tensors."""
+        newest = self.kind.weight(step)
+        self._weights = _Weights(newest, discount * (1 - newest))
+        if hostless:
+            for place, number in zip(self._on_device, self._weights, strict=True):
+                place.fill_(number)
+            self._weights = self._on_device
+
+    def follow(self, theta: Tensor, influence: Tensor, beside: Mapping[str, Tensor], *, discount: float) -> Tensor:
+        """Moves θ̄ and Z̄ to the θ (M, N) of the step that `begin` began; returns φ (M, N).
 
         `influence` (K, M, N) is dφ/dh, and dθ/dh where both are the same; `beside` are those of `empty_influence`, of
         which Z̄ counts `discount` times.
         """
-        weight, interpolation = self.kind.weight(step), self.kind.interpolation
+        weight, kept = self._weights
         self.average.lerp_(theta, weight)
         newest = beside.get("iterate", influence)
         if discount == 1:
             beside["average"].lerp_(newest, weight)
+        elif isinstance(weight, Tensor):
+            beside["average"].mul_(kept).addcmul_(newest, weight)  # bit for bit the other one
         else:
-            beside["average"].mul_(discount * (1 - weight)).add_(newest, alpha=weight)
+            beside["average"].mul_(kept).add_(newest, alpha=weight)
+        interpolation = self.kind.interpolation
         if interpolation is None:
             return theta
-        self.iterate = theta
+        if isinstance(weight, Tensor) and self.iterate is not None:
+            self.iterate.copy_(theta)
+        else:
+            self.iterate = theta
         torch.lerp(beside["iterate"], beside["average"], interpolation, out=influence)
         return torch.lerp(theta, self.average, interpolation)
 

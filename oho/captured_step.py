@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from oho.graphs import Around, Captured, StaticInputs
@@ -34,6 +35,9 @@ class CapturedStep:
         optimizer: one that captures: see `refusal`.
         train: the training loss of a batch's tensors and, if the loss has hyperparameters, of these behind them.
         valid: the validation loss of a validation batch's tensors; None makes no meta-steps.
+        curvature: the training loss of a part of the batch, from which products are taken, as `train` is called.
+        generators: those that losses draw from beside the device's own; the list may grow until the fourth step.  In each
+            step a graph draws on from where they are: seed them before it as you like.
         around: makes what is entered around a capture, such as a timer that stands still.
         stand_in: on a CPU, where there are no graphs, checks in each step that a graph would repeat it; for tests.
 
@@ -47,17 +51,22 @@ class CapturedStep:
         train: Loss,
         valid: Loss | None = None,
         *,
+        curvature: Loss | None = None,
+        generators: Sequence[torch.Generator] = (),
         around: Around = nullcontext,
         stand_in: bool = False,
     ):
         check(optimizer)
         self.optimizer, self._train, self._valid = optimizer, train, valid
+        self._curvature = curvature
+        self._given, self._generators = generators, list[torch.Generator]()
         self._around, self._stand_in = around, stand_in
         self._batch: StaticInputs | None = None
         self._held_out: StaticInputs | None = None
         self._captured: dict[bool, Captured] = {}
         self._loads = optimizer._recursion.loads
         optimizer._recursion.hostless = True
+        optimizer._loss.stay()
 
     def __call__(self, batch: Batch, held_out: Batch | Callable[[], Batch] | None = None) -> Tensor:
         """Makes one step; returns the training loss, detached, which the next step overwrites.
@@ -79,7 +88,9 @@ class CapturedStep:
             self._captured[is_due] = self._of_kind(is_due)
         if not self._captured[is_due].is_captured:
             check(self.optimizer)  # the first step shows which engine answers
+            self._generators[:] = [*self.optimizer._recursion.generators, *self._given]
         steps = self.optimizer.steps
+        self.optimizer._before_step()
         loss = self._captured[is_due]()
         self.optimizer._recursion.steps = steps + 1  # a replay runs no Python
         self.optimizer._after_step(is_due)
@@ -101,9 +112,10 @@ class CapturedStep:
             assert self._valid is not None
             assert self._held_out is not None
             valid = partial(self._valid, *self._held_out.tensors)
-        step = partial(optimizer._silent_step, train, valid)
-        device, generators = optimizer._flat.tensors[0].device, optimizer._recursion.generators
-        return Captured(step, device, generators=generators, around=self._around, stand_in=self._stand_in)
+        part = None if self._curvature is None else partial(self._curvature, *self._batch.tensors)
+        step = partial(optimizer._silent_step, train, valid, part)
+        device = optimizer._flat.tensors[0].device
+        return Captured(step, device, generators=self._generators, around=self._around, stand_in=self._stand_in)
 
 
 def check(optimizer: OHO) -> None:
@@ -116,12 +128,12 @@ def refusal(optimizer: OHO) -> str:
     """Returns why an optimizer's step cannot be captured; nothing if it can.  The closures are another matter."""
     if optimizer.on_nonfinite == "raise":
         return "on_nonfinite='raise' asks in each step; choose 'reset' or 'skip'"
-    if optimizer.average is not None:
-        return "the weight of an average of the weights changes from step to step"
     if optimizer._loss.one_step:
         return "one-step hypergradients of the loss call its closure again; choose LossHyper(one_step=False)"
     if optimizer._loss.calls_again:
         return f"curvature={optimizer.engine!r} calls the training closure again; choose 'pearlmutter' or 'double_backward'"
+    if optimizer._loss.moves_aside:
+        return "its curvature closure draws from PyTorch's own generators or moves buffers, which each step would undo"
     device = optimizer._flat.tensors[0].device
     if optimizer.rule.temperature and any(generator.device != device for generator in optimizer._recursion.generators):
         own = f"torch.Generator({str(device)!r})"

@@ -41,12 +41,12 @@ class CudaGraph:
     """A `torch.cuda.CUDAGraph`; `generators` are those that the function draws from beside the device's own."""
 
     def __init__(self, stream: torch.cuda.Stream, generators: Sequence[torch.Generator] = ()):
-        self._stream, self._graph = stream, torch.cuda.CUDAGraph()
-        for generator in generators:
-            self._graph.register_generator_state(generator)
+        self._stream, self._graph, self._generators = stream, torch.cuda.CUDAGraph(), generators
 
     def capture(self, function: Callable[[], Tensor]) -> None:
         """Records the kernels that the function starts.  Raises NotCapturableError if it waits for one of them."""
+        for generator in self._generators:
+            self._graph.register_generator_state(generator)
         try:
             with torch.cuda.graph(self._graph, stream=self._stream):
                 self._result = function()
@@ -62,8 +62,10 @@ class CudaGraph:
 class Captured:
     """Calls a function of no arguments a few times, and from then on replays what it does.
 
-    On the CPU, where there are no graphs, `stand_in=True` takes their place for tests; `around` makes what is entered
-    around the capture, such as an account that its time is booked on.  A result is overwritten by the next call.
+    `generators` are those that the function draws from beside the device's own, looked at when it is captured: what is
+    drawn goes on from where a generator is at each call.  On the CPU, where there are no graphs, `stand_in=True` takes their
+    place for tests; `around` makes what is entered around the capture, such as an account that its time is booked on.  A
+    result is overwritten by the next call.
 
     Raises:
         ValueError: for a CPU without `stand_in`.
@@ -83,7 +85,7 @@ class Captured:
             raise ValueError(f"a graph needs a CUDA device; the parameters are on {device}")
         self._function, self._around, self._calls = function, around, 0
         self._stream = None if stand_in else torch.cuda.Stream(device)
-        self._graph: Graph = StandIn() if self._stream is None else CudaGraph(self._stream, generators)
+        self._graph: Graph = StandIn(generators) if self._stream is None else CudaGraph(self._stream, generators)
 
     @property
     def is_captured(self) -> bool:

@@ -239,6 +239,7 @@ class OHO(torch.optim.Optimizer):
             FloatingPointError: for a hypergradient that is not finite, if `on_nonfinite` is "raise".
         """
         is_due = valid_closure is not None and self.is_due
+        self._before_step()
         loss = self._step(closure, valid_closure, curvature_closure, is_due=is_due)
         self._after_step(is_due)
         self._phase("train")
@@ -262,16 +263,20 @@ class OHO(torch.optim.Optimizer):
             all_closures = ([under(closure) for closure in closures] for closures in (train, valid, part))
             return self._differentiated_step(*all_closures, is_due=is_due)
 
-    def _silent_step(self, closure: Closure, valid_closure: Closure | None) -> Tensor:
+    def _silent_step(self, closure: Closure, valid_closure: Closure | None, part_closure: Closure | None) -> Tensor:
         """Makes the same without calling `on_phase`, which belongs to the host."""
         on_phase, self.on_phase = self.on_phase, None
         try:
-            return self._step(closure, valid_closure, None, is_due=valid_closure is not None)
+            return self._step(closure, valid_closure, part_closure, is_due=valid_closure is not None)
         finally:
             self.on_phase = on_phase
 
+    def _before_step(self) -> None:
+        """Makes the part of a step that is the host's and comes first."""
+        self._recursion.begin_step(self.discount or 1.0)
+
     def _after_step(self, is_due: bool) -> None:
-        """Makes the part of a step that is the host's."""
+        """Makes the part of a step that is the host's and comes last."""
         if is_due:
             self._unshown.update(self.rule.tune)
         if self.reset_every and self.steps % self.reset_every == 0:

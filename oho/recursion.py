@@ -94,6 +94,11 @@ class Recursion:
         self.loads = 0
         """How often a state was loaded, which makes other tensors of all but the parameters."""
 
+    def begin_step(self, discount: float) -> None:
+        """Makes the part of a step that is the host's and comes first; `advance` is given the same discount."""
+        if self.averaged is not None:
+            self.averaged.begin(self.steps + 1, discount=discount, hostless=self.hostless)
+
     def advance(self, found: Derivatives, *, discount: float = 1.0) -> Tensor:
         """Discounts the influence and moves it, parameters and slots; returns the model's new parameters (M, N).
 
@@ -129,7 +134,7 @@ class Recursion:
         self.steps += 1
         if self.averaged is not None:
             theta_next = self.averaged.follow(
-                theta_next, self.influence.theta, self.influence.averaged, step=self.steps, discount=discount
+                theta_next, self.influence.theta, self.influence.averaged, discount=discount
             )
         self._master.write(theta_next)
         return theta_next

@@ -7,7 +7,7 @@ calls the step itself each time, compares what it does with what it did first, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -50,7 +50,8 @@ class HostWatch(TorchDispatchMode):
 class StandIn:
     """Makes a step over and over: `capture` takes the function, and `replay` calls it as a graph would repeat it."""
 
-    def __init__(self) -> None:
+    def __init__(self, generators: Sequence[torch.Generator] = ()) -> None:
+        self._generators = generators
         self._function: Callable[[], Tensor] | None = None
         self._first: list[tuple[Any, ...]] | None = None
 
@@ -65,7 +66,7 @@ class StandIn:
             NotCapturableError: if it does anything else than at its first replay, or what no graph can do.
         """
         assert self._function is not None
-        with _Trace(self._first) as trace:
+        with _Trace(self._first, self._generators) as trace:
             result = self._function()
         if self._first is None:
             self._first = trace.lines
@@ -77,8 +78,9 @@ class StandIn:
 class _Trace(HostWatch):
     """Notes operations with their numbers and the tensors from outside the step; compares them with those `expected`."""
 
-    def __init__(self, expected: list[tuple[Any, ...]] | None):
+    def __init__(self, expected: list[tuple[Any, ...]] | None, generators: Sequence[torch.Generator]):
         super().__init__()
+        self._generators = generators
         self.lines: list[tuple[Any, ...]] = []
         self._expected, self._made = expected, set[int]()
 
@@ -98,8 +100,13 @@ class _Trace(HostWatch):
 
     def _seen(self, leaf: Any) -> Any:
         """Returns what stays the same as long as a graph may repeat it."""
+        if isinstance(leaf, torch.Generator):
+            known = [place for place, each in enumerate(self._generators) if each._cdata == leaf._cdata]
+            if not known:
+                raise NotCapturableError("the step draws from a generator that the graph does not know: name it beforehand")
+            return f"generator {known[0]}"
         if not isinstance(leaf, Tensor):
-            return "a generator" if isinstance(leaf, torch.Generator) else repr(leaf)
+            return repr(leaf)
         kind = (tuple(leaf.shape), leaf.dtype)
         return (*kind, "made here") if _place(leaf) in self._made else (*kind, "from outside", leaf.data_ptr())
 

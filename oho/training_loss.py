@@ -52,6 +52,15 @@ class TrainingLoss:
         """Whether the engine that answers calls a closure more than once."""
         return self._curvature.calls_again
 
+    def stay(self) -> None:
+        """Makes the steps from now on those of a graph."""
+        self._curvature.is_captured = True
+
+    @property
+    def moves_aside(self) -> bool:
+        """Whether a curvature closure was seen to draw random numbers or to move buffers, which steps have to undo."""
+        return bool(self._curvature.moves_aside)
+
     def bound(self, closures: list[Callable[..., Tensor]], values: Mapping[str, Tensor]) -> list[Closure]:
         """Returns training closures with their argument: the hyperparameters of the loss, of these values (M, V).
 
@@ -104,11 +113,8 @@ class TrainingLoss:
             return self._products(closure, asked, on_products=lambda: phase("hypergradient"))
 
         def only_products(closure: Closure) -> Derivatives:
-            again = self._curvature.repeatable(closure)
-            try:
+            with self._curvature.aside(closure) as again:
                 return self._products(again, asked)
-            finally:
-                again.undo()  # the step's own evaluation is the one that draws masks and moves running statistics
 
         of_part = None
         if curvature and len(asked):  # first, since the first product is the one that is checked

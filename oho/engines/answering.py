@@ -11,8 +11,8 @@ differences of gradients (`oho.engines.comparison`).  Nothing of that moves para
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -58,6 +58,10 @@ class Curvature:
         self._replicas: Replicas | None = None
         self._buffers = Buffers()
         self._settled = False
+        self.is_captured = False
+        """Whether steps are those of a graph."""
+        self.moves_aside: bool | None = None
+        """Whether a closure evaluated aside has moved anything; None until one was, in a step of a graph."""
 
     def products(
         self, closure: Closure, tangents: Tensor, *, on_products: Callable[[], None] = lambda: None
@@ -122,6 +126,23 @@ class Curvature:
     def repeatable(self, closure: Closure) -> Repeatable:
         """Returns a closure that can be called again, itself if it is one already."""
         return closure if isinstance(closure, Repeatable) else self._fresh(closure)
+
+    @contextmanager
+    def aside(self, closure: Closure) -> Iterator[Closure]:
+        """Undoes at the end of the block what the closure moves: a step's own evaluation draws masks and moves statistics.
+
+        A graph cannot undo anything: where the first evaluation moved nothing, later ones are taken as they are.
+        """
+        if self.is_captured and self.moves_aside is False:
+            yield closure
+            return
+        again = self.repeatable(closure)
+        try:
+            yield again
+        finally:
+            if self.is_captured:
+                self.moves_aside = again.has_moved()
+            again.undo()
 
     def _fresh(self, closure: Closure) -> Repeatable:
         """Returns one that has not been called."""

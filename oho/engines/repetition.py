@@ -42,6 +42,13 @@ class Buffers:
         """Returns the buffers themselves."""
         return [tensor for _, tensor, _ in self._noted.values()]
 
+    def differ(self) -> bool:
+        """Returns whether buffers are other tensors now, or hold other values."""
+        return any(
+            module._buffers.get(name) is not tensor or not torch.equal(tensor.nan_to_num(), value.nan_to_num())
+            for (_, name), (module, tensor, value) in self._noted.items()
+        )
+
     @torch.no_grad()
     def put_back(self) -> None:
         """Makes buffers the tensors that they were, with the values that they had."""
@@ -91,6 +98,10 @@ class Repeatable:
         """Leaves buffers as after the first call."""
         if self._after is not None:
             self._after.put_back()
+
+    def has_moved(self) -> bool:
+        """Returns whether the calls drew random numbers, or left other buffers than they found."""
+        return self._draws or (self._start is not None and self._start.differ())
 
     def undo(self) -> None:
         """Puts buffers and random state back to where the first call started."""

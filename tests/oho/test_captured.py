@@ -26,14 +26,27 @@ CASES = {
     "explodes": {"rule": oho.SGD(1e3, 1e-2), "meta": oho.MetaSGD(0.1)},
     "explodes, kept": {"rule": oho.Momentum(1e3, 1e-2), "meta": oho.MetaSGD(0.1), "on_nonfinite": "skip"},
     "narrow": {"rule": oho.SGD(0.1, 1e-2), "dtype": torch.bfloat16},
+    "averaged": {"average": oho.Recent(), "present_share": 0.5, "part": 3},
+    "uniform": {"rule": oho.SGD(0.1, 1e-2), "average": oho.Uniform(3), "meta": oho.MetaSGD(1e-3), "discount": 1.0},
+    "schedule-free": {"rule": RULES["adamw"], "average": "schedule-free"},
+    "dropout": {"dropout": True},
+    "own dropout": {"dropout": torch.Generator(), "part": 5, "curvature": "double_backward"},
 }
-SLOW = ("collapsed", "twice", "explodes, kept", "narrow")
+UNKNOWN = torch.Generator()
+SLOW = ("collapsed", "twice", "explodes, kept", "narrow", "uniform")
 
 
 class Training:
-    """One of the cases; `loss` and `valid` are losses of a batch."""
+    """One of the cases; `loss` and `valid` are losses of a batch, `part` the examples that products are taken from.
 
-    def __init__(self, rule=RULES["sgd"], groups=False, smoothed=False, dtype=torch.float64, **options):
+    Dropout is PyTorch's own, or draws from a generator that is seeded before each step.
+    """
+
+    def __init__(
+        self, rule=RULES["sgd"], groups=False, smoothed=False, dtype=torch.float64, part=None, dropout=None, **options
+    ):
+        torch.manual_seed(0)
+        self.part, self.dropout = part, dropout
         self.model, batches = make_problem()
         self.model.to(dtype)
         self.batches = [(x.to(dtype), y) for x, y in batches]
@@ -47,7 +60,8 @@ class Training:
             options["generator"] = torch.Generator().manual_seed(0)
         self.optimizer = oho.OHO(parameters, rule, **options)
 
-        self.loss = self.smoothed_loss if smoothed else self.valid
+        self.loss = self.smoothed_loss if smoothed else self.dropout_loss if dropout else self.valid
+        self.seeded = [dropout] if isinstance(dropout, torch.Generator) else []
 
     def valid(self, x, y):
         return functional.cross_entropy(self.model(x), y)
@@ -55,13 +69,30 @@ class Training:
     def smoothed_loss(self, x, y, hyper):
         return oho.losses.cross_entropy(self.model(x), y, **hyper)
 
+    def dropout_loss(self, x, y):
+        if self.dropout is True:
+            return self.valid(functional.dropout(x, 0.3), y)
+        return self.valid(x * (torch.rand(x.shape, generator=self.dropout) > 0.3), y)
+
+    def loss_of_part(self, x, y):
+        return self.loss(x[: self.part], y[: self.part])
+
+    def captured(self, stand_in=True):
+        return oho.CapturedStep(
+            self.optimizer, self.loss, self.valid, curvature=self.loss_of_part if self.part else None,
+            generators=self.seeded, stand_in=stand_in,
+        )  # fmt: skip
+
     def pair(self, step):
+        for generator in self.seeded:
+            generator.manual_seed(step)
         return self.batches[step % 8], self.batches[8 + step % 8]
 
     def eager(self, step):
         batch, held_out = self.pair(step)
         train = lambda *hyper: self.loss(*batch, *hyper)  # noqa: E731
-        return self.optimizer.step(train, lambda: self.valid(*held_out))
+        part = {"curvature_closure": lambda: self.loss_of_part(*batch)} if self.part else {}
+        return self.optimizer.step(train, lambda: self.valid(*held_out), **part)
 
     def result(self, losses):
         state = self.optimizer.state_dict()
@@ -90,7 +121,7 @@ def assert_same(found, expected):
 )
 def test_a_captured_step_gives_the_same(case):
     training = Training(**CASES[case])
-    captured = oho.CapturedStep(training.optimizer, training.loss, training.valid, stand_in=True)
+    captured = training.captured()
     asked = []
     losses = []
     for step in range(STEPS):
@@ -98,23 +129,25 @@ def test_a_captured_step_gives_the_same(case):
         losses.append(captured(batch, lambda held_out=held_out, step=step: asked.append(step) or held_out).clone())
     assert_same(training.result(losses), usual(case))
     assert len(asked) == STEPS // training.optimizer.update_every
+    assert training.loss is not training.dropout_loss or len({float(loss) for loss in losses}) == STEPS
 
 
 def captured_for(case="default", **changed):
     training = Training(**{**CASES[case], **changed})
-    return training, oho.CapturedStep(training.optimizer, training.loss, training.valid, stand_in=True)
+    return training, training.captured()
 
 
-def test_a_loaded_state_goes_on():
-    first, step = captured_for("momentum, full")
+@pytest.mark.parametrize("case", ["momentum, full", "schedule-free"])
+def test_a_loaded_state_goes_on(case):
+    first, step = captured_for(case)
     losses = [step(*first.pair(number)).clone() for number in range(5)]
-    other, again = captured_for("momentum, full")
+    other, again = captured_for(case)
     for number in range(4):
         again(*other.pair(number + 1))
     other.model.load_state_dict(first.model.state_dict())
     other.optimizer.load_state_dict(first.optimizer.state_dict())
     losses += [again(*other.pair(number)).clone() for number in range(5, STEPS)]
-    assert_same(other.result(losses), usual("momentum, full"))
+    assert_same(other.result(losses), usual(case))
 
 
 def test_values_are_set_and_shown_between_replays():
@@ -137,6 +170,7 @@ def test_values_are_set_and_shown_between_replays():
         (lambda loss, step, y: loss * torch.tensor(2.0), "makes a tensor of Python's numbers"),
         (lambda loss, step, y: loss * (1 + step), "mul is given 5 where 4 was captured: keep the number in a tensor"),
         (lambda loss, step, y: loss * y[step], "mul is given another tensor \\(\\) than was captured"),
+        (lambda loss, step, y: loss * torch.rand((), generator=UNKNOWN), "a generator that the graph does not know"),
         (lambda loss, step, y: loss + loss.square() if step > 4 else loss * 1.5, "it takes another course"),
     ],
 )
@@ -158,7 +192,7 @@ def test_what_no_graph_can_repeat_is_refused(change, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"average": "schedule-free"}, "average of the weights"),
+        ({"dropout": True, "part": 4}, "its curvature closure draws from PyTorch's own generators"),
         ({"on_nonfinite": "raise"}, "on_nonfinite='raise' asks in each step"),
         ({"curvature": "finite_difference"}, "calls the training closure again"),
         ({"stand_in": False}, "a graph needs a CUDA device; the parameters are on cpu"),
@@ -170,7 +204,7 @@ def test_what_cannot_be_captured_says_so(options, message):
     training = Training(**options)
 
     def make_two_steps():
-        step = oho.CapturedStep(training.optimizer, training.loss, training.valid, stand_in=stand_in)
+        step = training.captured(stand_in=stand_in)
         step(*training.pair(0))
         step([tensor[:inputs] for tensor in training.pair(1)[0]], training.pair(1)[1])
 
