@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from bench.protocol import packed, unpacked
+from bench.protocol import Batch, CapturedUpdates, Ledger, Task, packed, unpacked
 from bench.protocol.averages import Exchange
 from bench.protocol.optimizers import Adam, AdamW, AnyOptimizer, Momentum
 from oho.averages import Average
@@ -68,13 +68,25 @@ class TorchStepper(Stepper):
     def step(self, loss: Closure, lr: float | None) -> Tensor:
         """Zeroes the gradients, computes them and updates the parameters."""
         if lr is not None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
+            for group, rate in zip(self.optimizer.param_groups, self.rates(lr), strict=True):
+                group["lr"] = rate
         value = loss()
         self.optimizer.zero_grad()
         value.backward()
         self.optimizer.step()
         return value.detach()
+
+    def rates(self, lr: float) -> list[float]:
+        """Returns the learning rate of each parameter group."""
+        return [lr] * len(self.optimizer.param_groups)
+
+    def captured(self, task: Task, model: nn.Module, ledger: Ledger) -> CapturedUpdates:
+        """Returns the updates of the model as a graph."""
+        return CapturedUpdates(task, model, self.optimizer, ledger)
+
+    def replay(self, captured: CapturedUpdates, batch: Batch, lr: float) -> Tensor:
+        """Makes the next of those updates, which is what `step` returns."""
+        return captured.step(batch, self.rates(lr))
 
     def assign(self, name: str, value: float) -> None:
         """Sets the value in every parameter group that has the hyperparameter."""
@@ -127,6 +139,15 @@ class AveragedStepper:
             torch._foreach_lerp_(self.average, list(self.model.parameters()), self.kind.weight(self.steps))
         return value
 
+    def captured(self, task: Task, model: nn.Module, ledger: Ledger) -> CapturedUpdates:
+        """Returns the updates of model and average as a graph."""
+        return CapturedUpdates(task, model, self.stepper.optimizer, ledger, average=self.average)
+
+    def replay(self, captured: CapturedUpdates, batch: Batch, lr: float) -> Tensor:
+        """Makes the next of those updates, which is what `step` returns."""
+        self.steps += 1
+        return captured.step(batch, self.stepper.rates(lr), weight=self.kind.weight(self.steps))
+
     def training(self) -> None:
         """Puts the weights of the training into the model."""
         self.exchange.training(self.model)
@@ -162,6 +183,10 @@ class AveragedStepper:
         self.average, self.steps = [tensor.clone() for tensor in source.average], source.steps
         self.exchange.restore(source.exchange.saved())
         self.stepper.take_state(source.stepper)
+
+
+Capturable = TorchStepper | AveragedStepper
+"""Steppers whose updates can be a graph's."""
 
 
 def torch_optimizer(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from baselines import schedules
 from baselines.batched_training import BATCHING
-from baselines.optimizers import AveragedStepper, Stepper, TorchStepper, torch_optimizer
+from baselines.optimizers import AveragedStepper, Capturable, Stepper, TorchStepper, torch_optimizer
 from baselines.schedules import Place
 from baselines.values_of_sets import SetsStepper, shared_laws
 from bench.protocol import (
@@ -253,7 +253,9 @@ class Training:
                 lr = initial_lr * options.factor(Place(fraction, state.trial_step, task.steps_per_epoch))
             batch = state.batches.at(state.trial_step)
             if state.captured is not None:
-                return state.captured.step(batch, lr)
+                assert isinstance(state.stepper, Capturable)
+                assert lr is not None
+                return state.stepper.replay(state.captured, batch, lr)
             return state.stepper.step(partial(task.training_loss, state.model, batch), lr)
 
         def settle() -> None:
@@ -263,8 +265,8 @@ class Training:
         state.stepper.training()
         if task.engine == GRAPH:
             if state.captured is None:
-                assert isinstance(state.stepper, TorchStepper)
-                state.captured = CapturedUpdates(task, state.model, state.stepper.optimizer, ledger)
+                assert isinstance(state.stepper, Capturable)
+                state.captured = state.stepper.captured(task, state.model, ledger)
             state.captured.capturing.ledger = ledger
         train(state, steps, ledger, update=update, settle=settle)
 
@@ -276,9 +278,8 @@ class Training:
 
 
 def _captures(options: ScheduledOptions) -> str:
-    if options.average is not None:
-        return "the weight of an average of the weights changes from step to step"
-    return "values of sets are for eager steps" if options.groups else ""
+    """Returns that all of them can be captured."""
+    return ""
 
 
 def _entry(description: str, label: str, options: type[ScheduledOptions]) -> MethodEntry:

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import nn
 
 import oho
-from baselines.optimizers import Closure, TorchStepper, torch_optimizer
+from baselines.optimizers import TorchStepper, torch_optimizer
 from bench.protocol.optimizers import AnyOptimizer
 from oho.flat_parameters import flat_parameters
 from oho.sets import resolve_sets
@@ -49,15 +49,13 @@ class SetsStepper(TorchStepper):
             group |= {"weight_decay": values[f"weight_decay_{name}"]}
         super().__init__(torch_optimizer(optimizer, members, lr=members[0]["lr"], weight_decay=0.0))
 
-    def step(self, loss: Closure, lr: float | None) -> Tensor:
-        """Updates each set at its own rate times the factor."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * (1.0 if lr is None else lr)
-        return super().step(loss, None)
+    def rates(self, lr: float) -> list[float]:
+        """Returns each set's own rate times the factor."""
+        return [group["initial_lr"] * lr for group in self.optimizer.param_groups]
 
     def hyper(self) -> dict[str, Any]:
         """Returns the present values, one for each set."""
-        return {name: [group[name] for group in self.optimizer.param_groups] for name in NAMES}
+        return {name: [float(group[name]) for group in self.optimizer.param_groups] for name in NAMES}
 
     def assign(self, name: str, value: float) -> None:
         """Sets the value of one set or, of another hyperparameter, of all."""

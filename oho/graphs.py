@@ -62,10 +62,10 @@ class CudaGraph:
 class Captured:
     """Calls a function of no arguments a few times, and from then on replays what it does.
 
-    `generators` are those that the function draws from beside the device's own, looked at when it is captured: what is
-    drawn goes on from where a generator is at each call.  On the CPU, where there are no graphs, `stand_in=True` takes their
-    place for tests; `around` makes what is entered around the capture, such as an account that its time is booked on.  A
-    result is overwritten by the next call.
+    `generators` are those that the function draws from beside the device's own, looked at when it is captured; each call
+    draws on from where they are.  On the CPU, where there are no graphs, `stand_in=True` takes their place for tests;
+    `around` makes what is entered around the capture, such as an account that its time is booked on.  A result is
+    overwritten by the next call.
 
     Raises:
         ValueError: for a CPU without `stand_in`.

@@ -1,4 +1,4 @@
-"""The engine that an experiment's runs have: the one that its file asks for, if device, task and methods allow it."""
+"""The engine that an experiment's runs have: the one that its file asks for, if device and methods allow it."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ from typing import Any
 
 from bench.experiment.methods import options_of
 from bench.experiment.plugins import entry_of
-from bench.experiment.tasks import TaskRead
 from bench.experiment.yaml_file import Key, YamlFile
 from bench.protocol import MethodEntry
 from bench.protocol.engine import EAGER, GRAPH
 
 
 def engine_of(
-    file: YamlFile, asked: str, task: TaskRead, methods: Sequence[Mapping[str, Any]], *, device: str
+    file: YamlFile, asked: str, methods: Sequence[Mapping[str, Any]], *, device: str
 ) -> tuple[str, list[str]]:
     """Returns the engine of all runs, and a line that says why it is not a graph where the file leaves the choice to us.
 
     Raises:
-        ConfigError: for a graph that the device, the task or a method cannot have.
+        ConfigError: for a graph that the device or a method cannot have.
     """
     if asked == EAGER:
         return EAGER, []
     on_gpu = device.partition(":")[0] == "cuda"
-    reasons = list(_reasons(task, methods))
+    reasons = list(_reasons(methods))
     if asked == GRAPH:
         if not on_gpu:
             raise file.error(("engine",), f"engine: graph needs a GPU (--device {device}); allowed here are eager and auto")
@@ -36,10 +35,8 @@ def engine_of(
     return (EAGER, [f"engine: eager for every method: {reasons[0][1]}"]) if reasons else (GRAPH, [])
 
 
-def _reasons(task: TaskRead, methods: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Key, str]]:
+def _reasons(methods: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Key, str]]:
     """Yields why steps cannot be captured, and the key of what is to blame."""
-    if task.entry.noisy:
-        yield ("task", "name"), f"{task.name} seeds its noise anew in each step, which a graph cannot"
     for place, method in enumerate(methods):
         if reason := _reason(dict(method)):
             yield ("methods", place, "name"), f"{method['label']} cannot be captured: {reason}"

@@ -80,7 +80,7 @@ def load_experiment(
     shocks = _shocks(file, fields, methods)
     for key, misfit in (*late_events(task, fields.budget, fields.shocks), *classless_events(task, fields.shocks)):
         raise file.error(key, misfit)
-    engine, remark = engine_of(file, fields.engine, task, methods, device=device)
+    engine, remark = engine_of(file, fields.engine, methods, device=device)
     common = {**_common(fields, task, read.space, device), **({} if engine == EAGER else {"engine": engine})}
     chosen = tuple(seeds) if seeds is not None else fields.seeds
     _check_count(file, len(chosen) * len(methods) * (1 + len(shocks)))

@@ -131,7 +131,7 @@ class ExperimentFields(Options):
     engine: Literal["eager", "graph", "auto"] = Field(
         default="eager",
         description="how steps are made: eager; graph, each training's step as one CUDA graph, for every method alike; or "
-        "auto, graph where a GPU, the task and all methods allow it",
+        "auto, graph where there is a GPU and all methods allow it",
     )
     threads: int | None = Field(
         default=None, ge=1, le=MOST_THREADS, description="threads of PyTorch on a CPU; null takes all cores"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -34,6 +34,7 @@ from bench.protocol import (
     Ledger,
     Method,
     MethodEntry,
+    ReplayedNoise,
     Space,
     Task,
     draw,
@@ -59,19 +60,26 @@ class OnlineState(AveragedState):
     options: OnlineOptions = remade()
     twin: ExactTwin | None = None
     capturing: Capturing | None = field(default=None, metadata=NOT_SAVED)
+    noise: ReplayedNoise | None = field(default=None, metadata=NOT_SAVED)
     captured: oho.CapturedStep | None = field(default=None, metadata=NOT_SAVED)
     """The optimizer's steps as a graph, if the task's engine is one and some steps were made."""
 
     def capture(self, ledger: Ledger) -> None:
         """Makes the steps from now on those of a graph."""
         if self.captured is None:
-            task, model = self.task, self.model
+            task, model, fraction = self.task, self.model, self.options.curvature_part
             valid = task.training_loss if self.options.source == "training" else task.validation_loss
-            self.capturing = Capturing(ledger)
+            self.capturing, self.noise = Capturing(ledger), (noise := ReplayedNoise(task.device))
+
+            def loss_of_part(inputs: Tensor, targets: Tensor, *hyper: Mapping[str, Tensor]) -> Tensor:
+                return task.training_loss(model, Batch(inputs, targets, noise).part(fraction or 1.0), *hyper)
+
             self.captured = oho.CapturedStep(
                 self.optimizer,
-                lambda inputs, targets: task.training_loss(model, Batch(inputs, targets, noise=0)),
-                lambda inputs, targets: valid(model, Batch(inputs, targets, noise=0)),
+                lambda inputs, targets, *hyper: task.training_loss(model, Batch(inputs, targets, noise), *hyper),
+                lambda inputs, targets: valid(model, Batch(inputs, targets, noise)),
+                curvature=None if fraction is None else loss_of_part,
+                generators=noise.generators,
                 around=self.capturing,
                 stand_in=uses_stand_in(task),
             )
@@ -81,6 +89,8 @@ class OnlineState(AveragedState):
     def captured_step(self) -> Tensor:
         """Makes one step as a graph."""
         assert self.captured is not None
+        assert self.noise is not None
+        self.noise.begin(self.batches.noise(self.step))
         batches = self.batches if self.options.source == "training" else self.validation_batches
         return self.captured(self.batches.at(self.step)[:2], lambda: batches.at(self.step)[:2])
 
@@ -248,10 +258,8 @@ def published(
 
 def captures(options: OnlineOptions) -> str:
     """Returns why steps of these options cannot be captured as a graph; nothing if they can."""
-    if options.kind_of_average is not None:
-        return "the weight of an average of the weights changes from step to step"
-    if options.tuned_of_loss or options.curvature_part is not None or options.compare_exact:
-        return "tune_loss, curvature_fraction and compare_exact are for eager steps"
+    if options.compare_exact:
+        return "compare_exact is for eager steps"
     return "noise is drawn by the CPU (temperature)" if getattr(options, "temperature", 0.0) else ""
 
 

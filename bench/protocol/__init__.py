@@ -6,6 +6,7 @@ from bench.protocol.entry import MethodEntry, Package
 from bench.protocol.ledger import Ledger
 from bench.protocol.loss_hyper import LossHyperparameter, not_offered
 from bench.protocol.method import Method, Options
+from bench.protocol.noise import ReplayedNoise
 from bench.protocol.objective import Evaluation, Objective
 from bench.protocol.optimizers import OPTIMIZERS, AnyOptimizer, InitialValues, WithOptimizer
 from bench.protocol.settings import Settings
@@ -41,6 +42,7 @@ __all__ = [
     "Objective",
     "Options",
     "Package",
+    "ReplayedNoise",
     "Settings",
     "Space",
     "Split",

@@ -8,6 +8,7 @@ What an engine changes is time, and numbers to the rounding of other kernels.  A
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 import oho
 from bench.protocol.ledger import Ledger
+from bench.protocol.noise import ReplayedNoise
 from bench.protocol.task import Batch, Task
 
 EAGER, GRAPH = "eager", "graph"
@@ -41,40 +43,62 @@ class Capturing:
 class CapturedUpdates:
     """The updates of a model by an optimizer of `torch.optim`, as a CUDA graph.
 
-    The optimizer's kernels are the fused ones, and its learning rate a tensor, as a graph needs them.
+    The optimizer's kernels are the fused ones, and its learning rates tensors, as a graph needs them.  `average`, if there
+    is one, follows the model's parameters at each update.
     """
 
-    def __init__(self, task: Task, model: torch.nn.Module, optimizer: torch.optim.Optimizer, ledger: Ledger):
-        self._task, self._model, self._optimizer = task, model, optimizer
-        self.capturing = Capturing(ledger)
-        self._lr = torch.zeros((), dtype=torch.float32, device=task.device)
+    def __init__(
+        self,
+        task: Task,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        ledger: Ledger,
+        *,
+        average: Sequence[Tensor] = (),
+    ):
+        self._task, self._model, self._optimizer, self._average = task, model, optimizer, average
+        self.capturing, self._noise = Capturing(ledger), ReplayedNoise(task.device)
         for group in optimizer.param_groups:
-            _make_capturable(group, self._lr, task.device)
+            _make_capturable(group, task.device)
+        self._weight = next((mean.new_zeros(()) for mean in average), None)
         self._inputs: oho.StaticInputs | None = None
-        self._captured = oho.Captured(self._update, task.device, around=self.capturing, stand_in=uses_stand_in(task))
+        self._captured = oho.Captured(
+            self._update, task.device, generators=self._noise.generators, around=self.capturing,
+            stand_in=uses_stand_in(task),
+        )  # fmt: skip
 
-    def step(self, batch: Batch, lr: float | None) -> Tensor:
-        """Makes one update and returns the detached loss before it; `lr` is None if the rate stays."""
+    def step(self, batch: Batch, rates: Sequence[float], *, weight: float = 1.0) -> Tensor:
+        """Makes one update at a learning rate for each group; returns the detached loss before it.
+
+        `weight` is the share of the new parameters in their average.
+        """
         inputs = batch.inputs, batch.targets
         if self._inputs is None:
             self._inputs = oho.StaticInputs(inputs, self._task.device)
         self._inputs.fill(inputs)
-        if lr is not None:
-            self._lr.fill_(lr)
+        assert isinstance(batch.noise, int)
+        self._noise.begin(batch.noise)
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"].fill_(rate)
+        if self._weight is not None:
+            self._weight.fill_(weight)
         return self._captured()
 
     def _update(self) -> Tensor:
         assert self._inputs is not None
         inputs, targets = self._inputs.tensors
-        loss = self._task.training_loss(self._model, Batch(inputs, targets, noise=0))
+        loss = self._task.training_loss(self._model, Batch(inputs, targets, self._noise))
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
+        if self._weight is not None:
+            for mean, parameter in zip(self._average, self._model.parameters(), strict=True):
+                mean.lerp_(parameter.detach(), self._weight)
         return loss.detach()
 
 
-def _make_capturable(group: dict[str, Any], lr: Tensor, device: torch.device) -> None:
-    lr.fill_(float(group["lr"]))
+def _make_capturable(group: dict[str, Any], device: torch.device) -> None:
+    lr = torch.full((), float(group["lr"]), dtype=torch.float32, device=device)
     group.update(lr=lr, fused=True, foreach=False)
     if "capturable" in group:
         group["capturable"] = device.type == "cuda"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.protocol.streams import stream_seed
+from bench.protocol.noise import Noise, generator_of
 
 OfInputs = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 """(inputs of a batch, value (), source of random numbers) -> inputs to train on, of the same shape."""
@@ -34,13 +34,12 @@ class LossHyperparameter:
 
 
 def changed_inputs(
-    inputs: Tensor, noise: int, offered: Iterable[LossHyperparameter], values: Mapping[str, Tensor]
+    inputs: Tensor, noise: Noise, offered: Iterable[LossHyperparameter], values: Mapping[str, Tensor]
 ) -> Tensor:
     """Returns a batch's inputs as the values change them; what is drawn depends on the batch's `noise` alone."""
     for each in offered:
         if each.of_inputs is not None and each.name in values:
-            generator = torch.Generator(inputs.device).manual_seed(stream_seed(noise, each.name))
-            inputs = each.of_inputs(inputs, values[each.name], generator)
+            inputs = each.of_inputs(inputs, values[each.name], generator_of(noise, inputs.device, each.name))
     return inputs
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bench.protocol.augmentation import CropAndFlip
 from bench.protocol.batch_norm import estimate_statistics, has_batch_norm
 from bench.protocol.loss_hyper import LossHyperparameter, changed_inputs, of_objective
+from bench.protocol.noise import Noise, generator_of
 from bench.protocol.objective import Evaluation, Objective
 from bench.protocol.streams import seeded, stream, stream_seed
 from bench.protocol.world import World
@@ -36,11 +37,11 @@ class Split(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The examples of one step, and the seed of the noise that the model draws for them."""
+    """The examples of one step, and the noise that the model draws for them: mostly its seed."""
 
     inputs: Tensor
     targets: Tensor
-    noise: int
+    noise: Noise
 
     def part(self, fraction: float) -> Batch:
         """Returns the first examples of the batch, at least one, which is in random order."""
@@ -99,7 +100,7 @@ class Task:
         others are not applied.
         """
         inputs = changed_inputs(batch.inputs, batch.noise, self.tunable, hyper)
-        noise = (torch.Generator(self.device).manual_seed(batch.noise),) if self.noisy else ()
+        noise = (generator_of(batch.noise, self.device),) if self.noisy else ()
         outputs, of_loss = model(inputs, *noise), of_objective(self.tunable, hyper)
         if of_loss and self.objective.tuned_loss is not None:
             return self.objective.tuned_loss(outputs, batch.targets, **of_loss)
