@@ -13,6 +13,7 @@ from torch import Tensor
 
 import oho
 from bench.online.options import GlobalOptions, OnlineOptions, PublishedOptions
+from bench.online.precision import at_precision
 from bench.online.stacked_twins import StackedTwins, population_like
 from bench.online.tuned_loss import loss_hyper
 from bench.protocol import Batching, Ledger, Stacked, StackedBatches, WithOptimizer, train_together
@@ -66,8 +67,10 @@ class OnlineBatch:
         """Returns what `OnlineState.closures` does, of the members' models or of others."""
         train = self._training(step, batch, stacked)
         if self._options.source == "training":
-            return train, partial(stacked.losses, batch)
-        return train, lambda: stacked.losses(self._validation_batches.at(step))
+            loss: Closure = partial(stacked.losses, batch)
+        else:
+            loss = lambda: stacked.losses(self._validation_batches.at(step))  # noqa: E731
+        return train, at_precision(self._options, stacked.theta.device, loss)
 
     def _training(self, step: int, batch: Inputs, stacked: Stacked) -> Closure:
         if not self._options.tuned_of_loss:

@@ -24,6 +24,7 @@ from bench.online.options import (
     OnlineOptions,
     PublishedOptions,
 )
+from bench.online.precision import at_precision
 from bench.online.tuned_loss import Closure, loss_hyper, training_closure
 from bench.protocol import (
     GRAPH,
@@ -77,7 +78,9 @@ class OnlineState(AveragedState):
             self.captured = oho.CapturedStep(
                 self.optimizer,
                 lambda inputs, targets, *hyper: task.training_loss(model, Batch(inputs, targets, noise), *hyper),
-                lambda inputs, targets: valid(model, Batch(inputs, targets, noise)),
+                at_precision(
+                    self.options, task.device, lambda inputs, targets: valid(model, Batch(inputs, targets, noise))
+                ),
                 curvature=None if fraction is None else loss_of_part,
                 generators=noise.generators,
                 around=self.capturing,
@@ -112,9 +115,10 @@ class OnlineState(AveragedState):
         task, model, batch = self.task, model or self.model, self.batches.at(step)
         train_loss = training_closure(task, model, batch, self.options.tuned_of_loss)
         if self.options.source == "training":
-            return train_loss, partial(task.training_loss, model, batch)
-        # A validation batch is gathered only when a meta-step asks for it.
-        return train_loss, lambda: task.validation_loss(model, self.validation_batches.at(step))
+            loss: Closure = partial(task.training_loss, model, batch)
+        else:  # a validation batch is gathered only when a meta-step asks for it
+            loss = lambda: task.validation_loss(model, self.validation_batches.at(step))  # noqa: E731
+        return train_loss, at_precision(self.options, task.device, loss)
 
     def part(self, step: int) -> dict[str, Closure]:
         """Returns what a step's curvature products are taken from, if not from the whole batch."""

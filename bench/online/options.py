@@ -55,6 +55,11 @@ class OnlineOptions(InitialValues):
         """The part of a batch from which products are taken; None is all of it."""
         return None
 
+    @property
+    def validates_narrowly(self) -> bool:
+        """Whether the loss whose hypergradients are followed is computed in bfloat16."""
+        return False
+
     def rule(self, values: Mapping[str, float], *, tune: tuple[str, ...], temperature: float = 0.0) -> Rule:
         """Returns the update rule with these hyperparameters, of which those in `tune` are tuned."""
         return oho.SGD(**values, tune=tune, temperature=temperature)
@@ -74,7 +79,8 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
     With an `average` of the weights hyperparameters follow the validation loss of the average, which is also what is
     validated, selected and tested; with a `present_share`, the loss of weights so far from the average to the present ones.
     `curvature_fraction` is the part of a training batch from which curvature products are taken, and a meta-step is made
-    every `update_every` steps: both save time.
+    every `update_every` steps: both save time.  With `validation_precision: bfloat16` so does the loss whose hypergradients
+    are followed, on devices that have such matrix units; `oho-bench audit` shows the error.
     """
 
     tune: tuple[Tunable, ...] = Field(default=("lr", "weight_decay"), min_length=1)
@@ -83,6 +89,9 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
     present_share: float = Field(default=0.0, ge=0, le=1, exclude_if=lambda share: share == 0)
     curvature_fraction: float | None = Field(default=None, gt=0, lt=1, exclude_if=left_out)
     update_every: int = Field(default=1, ge=1, exclude_if=lambda steps: steps == 1)
+    validation_precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", exclude_if=lambda kind: kind == "float32"
+    )
 
     @field_validator("tune")
     @classmethod
@@ -123,7 +132,8 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
     def details(self) -> list[str]:
         """Returns the optimizer's label unless it is the usual one, the average's, and what is tuned of the loss."""
         average = () if self.average is None else (self.average.label,)
-        return [*super().details(), *average, *(name.replace("_", " ") for name in self.tune_loss)]
+        narrow = ("bfloat16 validation",) if self.validates_narrowly else ()
+        return [*super().details(), *average, *(name.replace("_", " ") for name in self.tune_loss), *narrow]
 
     @property
     def kind_of_average(self) -> Average | None:
@@ -134,6 +144,11 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
     def curvature_part(self) -> float | None:
         """The part of a batch from which products are taken; None is all of it."""
         return self.curvature_fraction
+
+    @property
+    def validates_narrowly(self) -> bool:
+        """Whether the loss whose hypergradients are followed is computed in bfloat16."""
+        return self.validation_precision == "bfloat16"
 
     def rule(self, values: Mapping[str, float], *, tune: tuple[str, ...], temperature: float = 0.0) -> Rule:
         """Returns the update rule with these hyperparameters, of which those in `tune` are tuned."""

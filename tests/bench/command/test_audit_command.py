@@ -57,6 +57,12 @@ def test_a_run_with_an_average_is_exact_and_its_products_of_a_part_are_shown_not
     assert 1e-3 < max(found) < 1
 
 
+def test_validation_gradients_in_bfloat16_are_shown_with_their_error(tmp_path):
+    text = audited(tmp_path, "oho-default", "methods.0.validation_precision=bfloat16")
+    assert text.startswith("Default OHO, bfloat16 validation on digits")
+    assert 1e-4 < max(errors(text)) < 0.1
+
+
 def test_the_collapsed_influence_is_shown_to_be_biased(tmp_path):
     assert max(errors(audited(tmp_path, "oho-full", "methods.0.influence=collapsed", steps=30, at=30))) > 0.1
 

@@ -14,7 +14,7 @@ from bench.records import read_run, run_id
 STEPS = 23
 CASES = {
     "oho-default": {},
-    "oho-averaged": {"tune_loss": ["label_smoothing", "input_noise"]},
+    "oho-averaged": {"tune_loss": ["label_smoothing", "input_noise"], "validation_precision": "bfloat16"},
     "cosine": {"groups": 2, "average": {"name": "recent"}},
     "adam": {},
 }
