@@ -101,7 +101,8 @@ class _Trace(HostWatch):
     def _seen(self, leaf: Any) -> Any:
         """Returns what stays the same as long as a graph may repeat it."""
         if isinstance(leaf, torch.Generator):
-            known = [place for place, each in enumerate(self._generators) if each._cdata == leaf._cdata]
+            own: Any = leaf  # a wrapper of this operation's own
+            known = [place for place, each in enumerate[Any](self._generators) if each._cdata == own._cdata]
             if not known:
                 raise NotCapturableError("the step draws from a generator that the graph does not know: name it beforehand")
             return f"generator {known[0]}"
