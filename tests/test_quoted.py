@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parents[1]
 QUOTED = sorted(ROOT.glob("results/*/quoted.yaml"))
 ARCHIVES = sorted(ROOT.glob("results/*/records.tar.xz"))
-REPORT = "Nesterov | 8 | 0.239 | [0.229, 0.269]\nAdam needs 1,784 steps.\n"
+REPORT = "Off by 0.14 (14%) or 0.5.\nNesterov | 8 | 0.239 | [0.229, 0.269]\nAdam needs 1,784 steps.\n"
 
 
 def pages():
@@ -40,9 +40,11 @@ def test_an_archive_gives_the_report_that_is_quoted(archive, tmp_path):
     ("Nesterov is\nlowest, .24 [.23, .27].", {"lowest, .24 [.23, .27]": "Nesterov | … | 0.239 | [0.229, 0.269]"}, None),
     ("In `0.5` of [1.5](1.5.md)", {"of [1.5": None}, None),
     ("Adam needs 1,784", {"Adam needs 1,784": "Adam needs 1,784"}, None),
+    ("From .239 to 1,784", {"From .239 to 1,784": ["0.239", "needs 1,784"]}, None),
     ("It is at .25.", {"at .25": "0.239"}, "quotes ['0.239']"),
     ("It is at .2390.", {"at .2390": "0.239"}, "quotes ['0.239']"),
     ("It is at .24.", {"at .24": "0.238"}, "the report does not say '0.238'"),
+    ("Off by 14 % or 50 %", {"by 14 % or 50 %": "0.14 … 0.5"}, None),
     ("9 runs", {"9 runs": "Nesterov | 8"}, "quotes ['8']"),
     ("It is at .24.", {}, "no quote has the .24"),
     ("It is at .24.", {"lies at .24": "0.239"}, "stands 0 times"),

@@ -1,15 +1,18 @@
 """Holds the numbers that a page quotes against the plain text of the report that it quotes.
 
-`results/NAME/quoted.yaml` has, for each page, words of the page and those of `report.txt` that they were taken from, in
-which … stands for anything within a line; null stands for what no report says.  Both must have the same numbers in the same
-order; the page may round them.
+`results/NAME/quoted.yaml` has, for each page, words of the page and those of `report.txt` that they were taken from, one text
+or several, in which … stands for anything within a line; null stands for what no report says.  Both must have the same
+numbers in the same order; the page may round them.
 """
 
+import math
 import re
 from typing import NamedTuple
 
 EPSILON = 1e-9
-NUMBER = re.compile(r"(?<![\w.])[-−]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?")
+DIGITS = 3
+"""The digits of a report's numbers, which leave out zeros at their end."""
+NUMBER = re.compile(r"(?<![\w.])[-−]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?(?:\s?%)?")
 CODE = re.compile(r"```.*?```|`[^`\n]*`|\]\([^)]*\)", re.DOTALL)
 
 
@@ -27,19 +30,22 @@ def numbers_in(text):
 
 def _number(text):
     plain = text.replace(",", "").replace("−", "-")
-    digits, _, exponent = plain.partition("e")
+    share = plain.endswith("%")
+    digits, _, exponent = plain.rstrip(" %").partition("e")
     decimals = len(digits.partition(".")[2])
-    return Number(text, float(plain), 10.0 ** (int(exponent or 0) - decimals))
+    power = int(exponent or 0) - 2 * share
+    return Number(text, float(digits) * 10.0**power, 10.0 ** (power - decimals))
 
 
 def rounds(quoted, found):
     """Whether a page's number is the report's, with as many digits or fewer."""
-    if quoted.unit < found.unit * (1 - EPSILON):
-        return False
-    is_whole = found.unit == 1
-    if is_whole and quoted.unit == 1:
+    if quoted.unit == found.unit == 1:
         return quoted.value == found.value
-    return abs(quoted.value - found.value) <= (quoted.unit + (0 if is_whole else found.unit)) / 2 + EPSILON
+    unit = found.unit
+    if unit < 1 and found.value:
+        unit = min(unit, 10.0 ** (math.floor(math.log10(abs(found.value))) + 1 - DIGITS))
+    doubt = quoted.unit + (0 if unit == 1 else unit)
+    return quoted.unit >= unit * (1 - EPSILON) and abs(quoted.value - found.value) <= doubt / 2 + EPSILON
 
 
 def readable(page):
@@ -64,9 +70,11 @@ def complaints(page, quotes, report):
 
 
 def _differences(words, source, lines):
-    pattern = re.compile(".*?".join(map(re.escape, re.split(r"\s*…\s*", source))))
-    if not any(map(pattern.search, lines)):
-        yield f"the report does not say {source!r}, which {words!r} quotes"
-    quoted, found = numbers_in(words), numbers_in(source)
+    sources = [source] if isinstance(source, str) else source
+    for each in sources:
+        pattern = re.compile(".*?".join(map(re.escape, re.split(r"\s*…\s*", each))))
+        if not any(map(pattern.search, lines)):
+            yield f"the report does not say {each!r}, which {words!r} quotes"
+    quoted, found = numbers_in(words), [number for each in sources for number in numbers_in(each)]
     if len(quoted) != len(found) or not all(map(rounds, quoted, found)):
         yield f"{words!r} quotes {[each.text for each in found]}"
