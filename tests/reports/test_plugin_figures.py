@@ -118,7 +118,7 @@ def test_one_that_fails_is_one_line(broken, measured_spec, tmp_path):
 def test_of_a_report_with_one_that_fails_the_rest_is_made(broken, measured_spec, tmp_path, caplog):
     content, words = BROKEN[broken]
     built = build_report(planned(measured_spec, content), tmp_path / "report.pdf")
-    assert [path.name for path in built.files] == ["report.pdf", "report.html"]
+    assert [path.name for path in built.files] == ["report.pdf", "report.html", "report.txt"]
     assert built.files[0].read_bytes().startswith(b"%PDF")
     (line,) = [record.getMessage() for record in caplog.records]
     assert re.search(words, line)

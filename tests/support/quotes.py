@@ -1,7 +1,7 @@
 """Holds the numbers that a page quotes against the plain text of the report that it quotes.
 
-`results/NAME/quoted.yaml` has, for each page, words of the page and those of `report.txt` that they were taken from, one text
-or several, in which … stands for anything within a line; null stands for what no report says.  Both must have the same
+`results/NAME/quoted.yaml` has, for each page, words of the page and those of `report.txt` that they were taken from, one
+text or several, in which … stands for anything within a line; null stands for what no report says.  Both must have the same
 numbers in the same order; the page may round them.
 """
 
