@@ -11,13 +11,14 @@ from typing import Any
 import plotly.graph_objects
 
 from bench.records import ReportError
+from bench.records.archive import results_folder
 from bench.records.errors import BrokenFigureError
 from bench.records.files import ELSEWHERE, check_output, write_output
 from bench.records.spreadsheets import for_spreadsheets
 from reports import loading
 from reports.claims import CLAIMS, NOT_VALID, Verdict, not_tested
 from reports.clocks import Unlike, unlike_clocks
-from reports.document import write_pdf
+from reports.document import TEXT, write_pdf
 from reports.loading import Figure, UnknownFigureError
 from reports.output import check_writable
 from reports.page import Chart, chart_content, write_page
@@ -34,7 +35,7 @@ log = logging.getLogger("oho-bench")
 
 @dataclass(frozen=True)
 class Report:
-    """The files of a report, PDF and page first, and a line for each figure that failed."""
+    """The files of a report, PDF, page and plain text first, and a line for each figure that failed."""
 
     files: list[Path]
     failed: list[str]
@@ -55,6 +56,11 @@ def build_figure(
     """
     if output is not None:
         check_writable(output, *IMAGES)
+    with results_folder(results) as folder:
+        return _figure_files(name, folder, output, column=column, allow_mixed=allow_mixed)
+
+
+def _figure_files(name: str, results: Path, output: Path | None, *, column: bool, allow_mixed: bool) -> list[Path]:
     tables = read_tables(results)
     try:
         figure = loading.load(name, tables.manifests, results)
@@ -70,7 +76,7 @@ def build_figure(
 
 
 def build_report(results: Path, output: Path, *, allow_mixed: bool = False) -> Report:
-    """Writes the PDF, the page beside it and, in a folder of the report's name, every figure.
+    """Writes the PDF, page and plain text beside it and, in a folder of the report's name, every figure.
 
     A figure that is not drawn has one line, in its section and as a warning, which says why.  With `allow_mixed`, seconds
     of unlike devices or engines are drawn, and the figure says so.  Raises `ReportError`.
@@ -80,6 +86,13 @@ def build_report(results: Path, output: Path, *, allow_mixed: bool = False) -> R
     check_writable(page, ".html")
     if folder.exists() and not folder.is_dir():
         raise ReportError(f"{folder}: is a file, and the folder of the figures has this name; {ELSEWHERE}")
+    with results_folder(results) as root:
+        return _report_files(root, output, kept=results if root == results else None, allow_mixed=allow_mixed)
+
+
+def _report_files(results: Path, output: Path, *, kept: Path | None, allow_mixed: bool) -> Report:
+    """Writes the report's files; `kept` is where the page finds each run's files, None where an archive has them."""
+    page, folder = output.with_suffix(".html"), output.with_suffix("")
     tables = read_tables(results)
     sections, charts, files, failed = [], [], [], []
     with figure_style(methods=tables.methods, fonts=tables.names.fonts):
@@ -90,8 +103,8 @@ def build_report(results: Path, output: Path, *, allow_mixed: bool = False) -> R
             failed += [made.section.caption] if made.is_broken else []
             files += _written(made, folder / f"{made.file_name}.pdf")
     write_pdf(tables, sections, output)
-    write_page(page, tables=tables, sections=sections, charts=charts, results=results)
-    return Report([output, page, *files], failed)
+    write_page(page, tables=tables, sections=sections, charts=charts, results=kept)
+    return Report([output, page, output.with_suffix(TEXT), *files], failed)
 
 
 @dataclass(frozen=True)

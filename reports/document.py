@@ -21,6 +21,7 @@ from reports.comparisons import compare, to_separate
 from reports.estimates import NONE_TRAINED
 from reports.final_values import final_values, in_words
 from reports.front import HEADER, counted, decided_claims, tables_of
+from reports.plain_text import plain_text
 from reports.registry import FIGURES
 from reports.section import Section
 from reports.selection import MEASURED, ONLINE, untrained, void
@@ -29,6 +30,8 @@ from reports.statistics import FEWEST_WITH_INTERVAL, Estimate, interquartile_mea
 from reports.tables import Tables
 from reports.words import breakable, budgets, first_few, loss_text, plural, task_names
 
+TEXT = ".txt"
+"""The suffix of the plain text beside the PDF."""
 TEMPLATE = Path(__file__).with_name("template.typ")
 ACCOUNTS = ("train", "hypergradient", "selection", "search", "setup", "evaluation", "tracking")
 """Accounts that the table of time names; it sums up the others."""
@@ -64,26 +67,33 @@ def _newest(tables: Tables) -> str:
 
 
 def write_pdf(tables: Tables, sections: list[Section], output: Path) -> None:
-    """Compiles the template with the report's content.  Raises `ReportError` where the file cannot be written."""
+    """Writes the report as a PDF and, beside it, as plain text.  Raises `ReportError` where a file cannot be written."""
+    content = _content(tables, sections)
     try:
-        pdf = compiled(tables, sections)
+        pdf = _compiled(content, tables, sections)
     except typst.TypstError as error:
         raise ReportError(f"{output}: cannot be set ({' '.join(error.message.split())})") from None
     write_output(output, pdf)
+    write_output(output.with_suffix(TEXT), plain_text(content).encode())
 
 
 def compiled(tables: Tables, sections: list[Section], **options: Any) -> Any:
     """Returns what typst makes of the report: a PDF or, with the options of `typst.compile`, the images of its pages."""
+    return _compiled(_content(tables, sections), tables, sections, **options)
+
+
+def _compiled(content: dict[str, Any], tables: Tables, sections: list[Section], **options: Any) -> Any:
     inputs = {_image(index): section.image for index, section in enumerate(sections) if section.image is not None}
     folders: list[Any] = sorted({str(Path(file).parent) for file in tables.names.fonts.files})
     return typst.compile(
-        TEMPLATE.read_bytes(), sys_inputs={"content": json.dumps(_with_breaks(_content(tables, sections))), **inputs},
+        TEMPLATE.read_bytes(), sys_inputs={"content": json.dumps(_with_breaks(content)), **inputs},
         ignore_system_fonts=True, font_paths=folders, timestamp=int(datetime.fromisoformat(_newest(tables)).timestamp()),
         **options,
     )  # fmt: skip
 
 
 def _content(tables: Tables, sections: list[Section]) -> dict[str, Any]:
+    """Returns what the PDF says, as texts and tables of texts."""
     runs = tables.runs
     done = runs[runs["status"].isin(MEASURED)]
     spared = done[done["shock"] == ""]  # those with a shock are compared with their twins, in their own section

@@ -156,8 +156,9 @@ function message(run) {
   return [element("div", { className: "wide" }, element("h3", {}, "Message"), element("div", { className: "scroll" }, lines))];
 }
 
-// Links to what the results folder keeps, as long as page and folder keep their places.
+// Links to what the results folder keeps, as long as page and folder keep their places; none into an archive.
 function records(identity) {
+  if (data.records === null) return element("p", { className: "note" }, "An archive keeps its records.");
   const links = data.files.map((name) => element("a", { href: `${data.records}/${identity}/${name}` }, name));
   return element("p", { className: "note" }, "Kept: ", ...links.flatMap((link) => [link, " "]));
 }

@@ -54,15 +54,18 @@ class Chart:
 
 
 def write_page(
-    output: Path, *, tables: Tables, sections: list[Section], charts: list[Chart], results: Path
+    output: Path, *, tables: Tables, sections: list[Section], charts: list[Chart], results: Path | None
 ) -> None:  # fmt: skip
-    """Writes the page, with links to what the folder of the results keeps of each run.  Raises `ReportError` where the
-    file cannot be written."""
+    """Writes the page, with links to what the folder of the results, if there is one, keeps of each run.
+
+    Raises `ReportError` where the file cannot be written.
+    """
     drawn = {chart.name: chart.content for chart in charts if chart.content is not None}
     runs, parts = with_places(details(tables))
     data = {
         "digits": DIGITS, "columns": columns(tables.runs), "rows": rows(tables.names.restored(tables.runs)),
-        "runs": runs, "parts": parts, "charts": drawn, "records": _address(results, output.parent), "files": FILES,
+        "runs": runs, "parts": parts, "charts": drawn, "files": FILES,
+        "records": _address(results, output.parent) if results else None,
     }  # fmt: skip
     start = opening(tables, sections)
     pdf = output.with_suffix(".pdf").name

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from bench.records import ReportError, Run, experiments_in, read_run, result_at
+from bench.records.archive import results_folder
 from bench.records.labels import PlanLabels
 from bench.records.names import shown
 from reports.selection import untrained
@@ -39,7 +40,8 @@ def at_budgets(results: Path, budget: float, period: float | None = None) -> pd.
         raise ReportError(f"--period {period:g}: from a {MOMENTS}th of the budget up to it, {budget:g}, is expected")
     multiples = [] if period is None else [round(period * (n + 1), 9) for n in range(int(budget / period - 1e-9))]
     moments = [*multiples, budget]
-    runs = list(_measured(results))
+    with results_folder(results) as folder:
+        runs = list(_measured(folder))
     if not runs:
         raise ReportError(f"{results}: no run has been measured yet; there is nothing to replay")
     units = sorted({run.spec["budget"]["unit"] for _, run in runs})

@@ -16,8 +16,10 @@ def status(directory: Results) -> None:
     """Count a results folder's runs by experiment and status, and list the failed ones."""
     with user_errors():
         from bench.command.status import describe
+        from bench.records.archive import results_folder
 
-        print(describe(directory))
+        with results_folder(directory) as folder:
+            print(describe(folder, called=directory))
 
 
 @app.command()
@@ -82,3 +84,24 @@ def export(
 
         write_table(results(directory, records=records), output)
         print(output)
+
+
+@app.command()
+def pack(
+    directory: Results,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="The archive to write, .tar.xz.", parser=file_name, metavar="FILE"),
+    ],
+    limit: Annotated[float, typer.Option(min=0, help="The most megabytes that it may have.", metavar="MB")] = 5,
+) -> None:
+    """Pack what is read of a results folder into one small file, which can stand in the folder's place.
+
+    `report`, `figure`, `dashboard`, `export`, `replay` and `status` take the archive, or a folder that holds one called
+    records.tar.xz, as a results folder.  Checkpoints and what trackers keep are left out.
+    """
+    with user_errors():
+        from bench.records.archive import write_archive
+
+        size = write_archive(directory, output, limit=limit)
+        print(f"{output}: {size / 1e6:.3g} MB")

@@ -8,8 +8,10 @@ from pathlib import Path
 from bench.records import Status, experiments_in, names_in, read_outcome, state_of
 
 
-def describe(root: Path) -> str:
+def describe(root: Path, *, called: Path | None = None) -> str:
     """Returns a line per experiment, then one per failed, void or changed run.  Reads only outcomes and the files' lengths.
+
+    The folder is `called` otherwise where it was unpacked from an archive.
 
     Runs whose seconds alone are void are only counted: without seconds as their budget, there may be many.
     """
@@ -42,9 +44,10 @@ def describe(root: Path) -> str:
         lines.append(f"{manifest.experiment}: {len(manifest.runs)} runs: {parts}{said}")
         if counts["damaged"]:
             lines.append("repeat the command to run the damaged runs again")
-    lines += [f"failed {root / identity}: {reason}" for identity, reason in failures.items()]
-    lines += [f"not valid {root / identity}: {reason}" for identity, reason in void.items()]
-    lines += [f"resumed {root / identity}: with {what}" for identity, what in changed.items()]
+    named = called or root
+    lines += [f"failed {named / identity}: {reason}" for identity, reason in failures.items()]
+    lines += [f"not valid {named / identity}: {reason}" for identity, reason in void.items()]
+    lines += [f"resumed {named / identity}: with {what}" for identity, what in changed.items()]
     if disturbed:
         runs = "1 run" if len(disturbed) == 1 else f"{len(disturbed)} runs"
         lines.append(f"the clock of {runs} was disturbed: losses are valid, seconds are not; `oho-bench report` says why")

@@ -15,7 +15,8 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from bench.command.planning import origins
-from bench.records import Manifest
+from bench.records import Manifest, ReportError
+from bench.records.archive import archive_at
 from bench.records.files import read
 from bench.records.frames import Frames, read_frames
 from bench.records.plans import project_of
@@ -41,6 +42,8 @@ def track_report(root: Path, files: Sequence[Path], *, entity: str | None, proje
     It goes to the project in which the runs are tracked, if none is given, and is online if the runs are.  Raises
     `ReportError`, and `StorageError` if the results folder cannot be written.
     """
+    if archive := archive_at(root):
+        raise ReportError(f"--track: {archive} is an archive; `tar -xf {archive} -C DIR` makes a results folder of it")
     frames = read_frames(root)
     project = project or project_of(frames.manifests)
     return track(root, _content(root, frames, files), mode=mode_of(frames.manifests), project=project, entity=entity)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.records.archive import results_folder
 from bench.records.errors import ReportError
 from bench.records.files import write_output
 from bench.records.identity import run_id, title_of
@@ -56,6 +57,8 @@ class Frames:
 
 def results(folder: str | Path, *, records: bool = False) -> pd.DataFrame:
     """Returns a results folder as a tidy table: a row for each planned run or, with `records`, for each record.
+
+    The folder may also be an archive that `oho-bench pack` has written, or hold one.
 
     A run that two experiments share has a row in each of them.  NaN or None stands where a run has no such value.  The
     columns of a run are
@@ -101,7 +104,12 @@ def results(folder: str | Path, *, records: bool = False) -> pd.DataFrame:
 
 
 def read_frames(root: Path) -> Frames:
-    """Reads a results folder, every run once.  Raises `RecordError`."""
+    """Reads a results folder, or an archive in its place, every run once.  Raises `RecordError`."""
+    with results_folder(root) as folder:
+        return _read_frames(folder)
+
+
+def _read_frames(root: Path) -> Frames:
     with _collector_paused():
         manifests = tuple(experiments_in(root))
         tables = {kind: _Rows(kind) for kind in KINDS}

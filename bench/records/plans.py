@@ -12,6 +12,8 @@ from bench.records.errors import RecordError, ReportError
 from bench.records.json_files import write_json
 from bench.records.schema import MANIFEST, read_checked
 
+ARCHIVE = "records.tar.xz"
+"""What an archive is called that stands in a folder in the place of its runs; see `bench.records.archive`."""
 DEFAULT_PROJECT = "oho-bench"
 """The W&B project of runs whose plan, of an older version, names none."""
 
@@ -77,6 +79,9 @@ def experiments_in(root: Path) -> list[Manifest]:
     check_results_folder(root)
     manifests = read_manifests(root)
     if not manifests:
+        if (root / ARCHIVE).exists():
+            problem = f"holds an archive of runs, which this command does not read; use `tar -xf {root / ARCHIVE} -C DIR`"
+            raise RecordError(f"{root}: {problem}")
         if any(root.glob("*/spec.json")):
             problem = "holds runs but no list of them, experiments/NAME.json"
             raise RecordError(f"{root}: {problem}; `oho-bench run CONFIG --out {root}` writes it")

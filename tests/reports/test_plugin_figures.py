@@ -70,7 +70,7 @@ def planned(folder, content):
 def test_it_is_a_section_and_a_chart_as_any_other(measured_spec, tmp_path):
     results = planned(measured_spec, MINE + REST)
     files = build_report(results, tmp_path / "report.pdf").files
-    assert [path.name for path in files[2:]] == [f"mine.py-FIGURE.{suffix}" for suffix in ("pdf", "png", "svg", "csv")]
+    assert [path.name for path in files[3:]] == [f"mine.py-FIGURE.{suffix}" for suffix in ("pdf", "png", "svg", "csv")]
     page = files[1].read_text(encoding="utf-8")
     assert re.search(r"<h2 id=.+>Where the time goes</h2>\n<p>Which method takes longest\?</p>", page)
     assert f'data-chart="{NAME}"' in page
@@ -118,7 +118,7 @@ def test_one_that_fails_is_one_line(broken, measured_spec, tmp_path):
 def test_of_a_report_with_one_that_fails_the_rest_is_made(broken, measured_spec, tmp_path, caplog):
     content, words = BROKEN[broken]
     built = build_report(planned(measured_spec, content), tmp_path / "report.pdf")
-    assert [path.name for path in built.files] == ["report.pdf", "report.html"]
+    assert [path.name for path in built.files] == ["report.pdf", "report.html", "report.txt"]
     assert built.files[0].read_bytes().startswith(b"%PDF")
     (line,) = [record.getMessage() for record in caplog.records]
     assert re.search(words, line)

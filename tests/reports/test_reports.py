@@ -258,7 +258,7 @@ def test_the_report_is_the_same_bytes_for_the_same_records(tmp_path, monkeypatch
     for name in ("a", "b"):
         files = build_report(tmp_path / "runs", tmp_path / name / "report.pdf").files
         pdfs.append(files[0].read_bytes())
-        assert {path.suffix for path in files} == {".pdf", ".html", ".png", ".svg", ".csv"}
+        assert {path.suffix for path in files} == {".pdf", ".html", ".txt", ".png", ".svg", ".csv"}
     assert pdfs[0] == pdfs[1]
     first, second = ((tmp_path / name / "report/distribution.pdf").read_bytes() for name in ("a", "b"))
     assert first == second
