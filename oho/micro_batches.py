@@ -43,9 +43,9 @@ def mean_derivatives(closures: list[Closure], differentiate: Callable[[Closure],
     return total._replace(losses=total.losses / len(closures), gradient=total.gradient / len(closures))
 
 
-def mean_gradient(closures: list[Closure], gradient: Callable[[Closure], Tensor]) -> Tensor:
-    """Returns the gradient (M, N) of the mean of the closures' losses."""
-    total = gradient(closures[0])
+def mean_tensor(closures: Sequence[Closure], compute: Callable[[Closure], Tensor]) -> Tensor:
+    """Returns the mean of what is computed of each closure: a gradient, or products."""
+    total = compute(closures[0])
     for closure in closures[1:]:
-        total = total + gradient(closure)
+        total = total + compute(closure)
     return total if len(closures) == 1 else total / len(closures)

@@ -15,8 +15,8 @@ d takes one product with (u, 0) at (θ, h), whatever V: the columns of h of the 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from oho.engines.curvature import Closure, Derivatives, Engine
 from oho.engines.repetition import Repeatable
 from oho.flat_parameters import FlatParameters
 from oho.loss_hyper import LossArguments, LossHyper
-from oho.micro_batches import mean_derivatives, mean_gradient
+from oho.micro_batches import mean_derivatives, mean_tensor
 from oho.recursion import Recursion
 
 Phase = Callable[[str], None]
@@ -110,16 +110,17 @@ class TrainingLoss:
             phase("train")
             if len(asked) == 0 or curvature:
                 return self._curvature.gradient_alone(closure, asked[:0])
-            return self._products(closure, asked, on_products=lambda: phase("hypergradient"))
+            with self._blaming_the_loss(closure):
+                return self._curvature.products(closure, asked, on_products=lambda: phase("hypergradient"))
 
-        def only_products(closure: Closure) -> Derivatives:
-            with self._curvature.aside(closure) as again:
-                return self._products(again, asked)
+        def only_products(closure: Closure) -> Tensor:
+            with self._blaming_the_loss(closure), self._curvature.aside(closure) as again:
+                return self._curvature.products_alone(again, asked)
 
         of_part = None
         if curvature and len(asked):  # first, since the first product is the one that is checked
             phase("hypergradient")
-            of_part = mean_derivatives(list(curvature), only_products).products
+            of_part = mean_tensor(curvature, only_products)
         found = mean_derivatives(list(closures), differentiate)
         found = self._curvature.mean(found if of_part is None else found._replace(products=of_part))
         if len(asked) < rows:
@@ -127,20 +128,20 @@ class TrainingLoss:
             found = found._replace(products=torch.cat([rest, found.products]))
         return self._of_parameters(found)
 
-    def _products(
-        self, closure: Closure, asked: Tensor, *, on_products: Callable[[], None] = lambda: None
-    ) -> Derivatives:
+    @contextmanager
+    def _blaming_the_loss(self, closure: Closure) -> Iterator[None]:
+        """Looks, where products fail at the first step, for a plain number of h, which looks like a wrong derivative."""
         try:
-            return self._curvature.products(closure, asked, on_products=on_products)
+            yield
         except RuntimeError:
-            if self.arguments.columns and not self._checked:  # a plain number of h looks like a wrong derivative
+            if self.arguments.columns and not self._checked:
                 with suppress(RuntimeError):
                     self._check(self._curvature.unused(closure))
             raise
 
     def validation_gradient(self, closures: list[Closure]) -> Tensor:
         """Returns v (M, N), the gradient of the mean of the validation losses."""
-        vector = self._curvature.mean_vector(mean_gradient(closures, self._curvature.gradient))
+        vector = self._curvature.mean_vector(mean_tensor(closures, self._curvature.gradient))
         return vector[:, : self._parameters.size] if self.arguments.columns else vector
 
     def one_step_hypergradients(self, closures: Sequence[Closure], theta: Tensor, direction: Tensor) -> dict[str, Tensor]:

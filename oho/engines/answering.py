@@ -29,6 +29,7 @@ from oho.engines.curvature import (
     gradient_alone,
     gradient_of,
     pearlmutter,
+    pearlmutter_alone,
 )
 from oho.engines.names import ENGINES, name_of, resolve_engine
 from oho.engines.repeating import finite_difference
@@ -87,6 +88,13 @@ class Curvature:
             say(doubt)
         self.engine = found.engine or self._name
         return found
+
+    def products_alone(self, closure: Closure, tangents: Tensor) -> Tensor:
+        """Returns the products (K, M, N) that `products` does, where it can without the work of the gradient."""
+        if self._settled and self._engine is pearlmutter:
+            with self._uncompiled():
+                return pearlmutter_alone(closure, self._parameters, tangents)
+        return self.products(closure, tangents).products
 
     def gradient_alone(self, closure: Closure, tangents: Tensor) -> Derivatives:
         """Returns the same for tangents that are zero."""

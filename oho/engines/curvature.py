@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from oho.engines.repetition import Closure
-from oho.engines.tape import Tape, sweep
+from oho.engines.tape import Tape, products_alone, sweep
 from oho.engines.twice import TwiceDifferentiable, recomputing
 from oho.flat_parameters import FlatParameters
 
@@ -152,6 +152,16 @@ def pearlmutter(
         return _differentiate_twice(loss, parameters, tangents, on_products)._replace(engine="double_backward")
     with torch.no_grad():
         return Derivatives(loss.detach(), *sweep(tape, parameters, tangents, on_products))
+
+
+def pearlmutter_alone(closure: Closure, parameters: FlatParameters, tangents: Tensor) -> Tensor:
+    """Computes products (K, M, N) as `pearlmutter` does, without the gradient where the tape answers."""
+    with Tape(parameters) as tape:
+        loss = loss_of(closure, parameters)
+    if not tape.answers_for(loss):
+        return _differentiate_twice(loss, parameters, tangents, nothing).products
+    with torch.no_grad():
+        return products_alone(tape, parameters, tangents)
 
 
 def double_backward(
