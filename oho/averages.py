@@ -222,9 +222,9 @@ class AveragedWeights:
 @contextmanager
 def in_place_of(parameters: FlatParameters, theta: Tensor) -> Iterator[None]:
     """Puts θ (M, N) into the model for a block; afterwards its tensors are what they were, bit for bit."""
-    present = [tensor.detach().clone() for tensor in parameters.tensors]
+    present = parameters.gather()
     parameters.write(theta)
     try:
         yield
     finally:
-        parameters.put_back(present)
+        parameters.write(present)

@@ -72,19 +72,14 @@ class Directions:
                         places.append((row, slice(start - block.start, stop - block.start)))
         return found
 
-    def per_row(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Returns (K, M): of values (M, S) or (M, V) by name the one of each row; collapsed, the largest of its sets."""
-        return torch.cat(
-            [
-                *(self._of_sets(values[name], sets) for name, sets in self.tuned.items()),
-                *(values[name] for name in self.loss),
-            ],
-            -1,
-        ).T
+    def largest_of_rows(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Returns (K, M): of values (M, S) or (M, V) by name the magnitude of each row's, collapsed that of its largest."""
+        parts = [self._of_sets(values[name], sets) for name, sets in self.tuned.items()]
+        return torch.cat([*parts, *(values[name] for name in self.loss)], -1).abs().T
 
     def _of_sets(self, value: Tensor, sets: tuple[int, ...]) -> Tensor:
         if not self.exact:
-            return value.amax(-1, keepdim=True)
+            return value.abs().amax(-1, keepdim=True)
         return value if len(sets) == value.shape[-1] else value.index_select(-1, self._places(sets, value.device))
 
     def _places(self, sets: tuple[int, ...], device: torch.device) -> Tensor:

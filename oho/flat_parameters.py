@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors
 from torch.nn.parameter import is_lazy
 
 Given = Iterable[nn.Parameter] | Iterable[tuple[str, nn.Parameter]]
@@ -68,6 +69,8 @@ class FlatParameters:
 
         `out`, if given, is filled and returned.
         """
+        if self.members is None and out is None and self._are_like_parameters(values):
+            return _flatten_dense_tensors(values).unsqueeze(0)  # the same in one call; of a single tensor, a view
         pairs = list(zip(values, self.tensors, strict=True))
         lead = next((value.shape[: value.ndim - tensor.ndim] for value, tensor in pairs if value is not None), ())
         shape, dtype = (*lead, self.rows), self.dtype
@@ -78,6 +81,13 @@ class FlatParameters:
         if self.is_narrow:
             pieces = [piece.to(dtype) for piece in pieces]
         return torch.cat(pieces, dim=-1) if out is None else torch.cat(pieces, dim=-1, out=out)
+
+    def _are_like_parameters(self, values: Sequence[Tensor | None]) -> bool:
+        """Returns whether there are several, each of its parameter's shape, and what is flat has their type."""
+        if self.is_narrow or len(values) == 1:
+            return False
+        pairs = zip(values, self.tensors, strict=True)
+        return all([value is not None and value.shape == tensor.shape for value, tensor in pairs])
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """Returns, of (..., M, N), a view of shape (..., *p.shape) for each parameter."""
@@ -95,12 +105,8 @@ class FlatParameters:
 
         Under `torch.autocast`, PyTorch keeps cast parameters for as long as the outermost block lasts: they are dropped.
         """
-        self.put_back(self.split(flat))
-
-    def put_back(self, values: Sequence[Tensor]) -> None:
-        """Copies a tensor for each parameter into the model's own, as `write` does."""
         with torch.no_grad():
-            torch._foreach_copy_(self.tensors, list(values))
+            torch._foreach_copy_(self.tensors, self.split(flat))
         torch.clear_autocast_cache()
 
     def span(self, index: int) -> slice:

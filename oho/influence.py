@@ -72,17 +72,19 @@ class Influence:
         """Those that the update rule moves."""
         return Influence(self.averaged["iterate"], self.slots) if "iterate" in self.averaged else self
 
-    def shorten(self, values: Tensor, longest: Tensor, *, hostless: bool) -> Tensor:
+    def shorten(self, values: Tensor, longest: Tensor, *, hostless: bool) -> Tensor | None:
         """Scales each row of norm r and value h (K, M) down to h r = longest (M,); returns where any was, (M,).
 
-        A row that is not finite is left as it is.  What `hostless` means, `Recursion` says.
+        None says that none was.  A row that is not finite is left as it is.  What `hostless` means, `Recursion` says.
         """
         elasticity = values * torch.linalg.vector_norm(self.theta, dim=-1)
-        too_long = elasticity.isfinite() & (elasticity > longest)
-        if hostless or bool(too_long.any()):
-            factor = torch.where(too_long, longest / elasticity, 1.0).unsqueeze(-1)
-            for tangent in self.tensors:
-                tangent.mul_(factor)
+        too_long = elasticity > longest
+        if not hostless and not bool(too_long.any()):
+            return None
+        too_long &= elasticity.isfinite()
+        factor = torch.where(too_long, longest / elasticity, 1.0).unsqueeze(-1)
+        for tangent in self.tensors:
+            tangent.mul_(factor)
         return too_long.any(0)
 
     def clear(self) -> None:
@@ -143,7 +145,7 @@ def _in_place(
     for columns, _ in _blocks([(slice(0, theta.shape[1]), 0)], tangents.theta):
         block = tangents.part(columns, own=directions.places(sets.segments, columns))
         of_slots, of_hyper = ({n: columns_of(v, columns) for n, v in values.items()} for values in (slots, hyper))
-        parts.append(step(theta[:, columns], gradient[:, columns], of_slots, of_hyper, block))
+        parts.append(step(columns_of(theta, columns), columns_of(gradient, columns), of_slots, of_hyper, block))
     if len(parts) == 1:
         return parts[0]
     return torch.cat([moved for moved, _ in parts], -1), {

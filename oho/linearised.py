@@ -41,7 +41,7 @@ class Tangents:
     def add(self, name: str, to: Tensor, x: Tensor, factor: Tensor | None = None, *, value: float = 1.0) -> None:
         """Adds a x, or a x times a factor, to a tangent's rows of one hyperparameter; all (M, C) or (M, 1)."""
         for row, columns in self.own.get(name, ()):
-            place = to[row, :, columns]
+            place = columns_of(to[row], columns)
             if factor is None:
                 place.add_(columns_of(x, columns), alpha=value)
             else:
@@ -49,8 +49,9 @@ class Tangents:
 
     def part(self, columns: slice, *, own: Mapping[str, list[tuple[int, slice]]] | None = None) -> Tangents:
         """Returns views of some columns."""
-        slots = {name: tangent[..., columns] for name, tangent in self.slots.items()}
-        return Tangents(self.theta[..., columns], self.gradient[..., columns], slots, own or {}, self.discount)
+        slots = {name: columns_of(tangent, columns) for name, tangent in self.slots.items()}
+        theta, gradient = columns_of(self.theta, columns), columns_of(self.gradient, columns)
+        return Tangents(theta, gradient, slots, own or {}, self.discount)
 
     def discounted(self, tangent: Tensor) -> Tensor:
         """Returns a tangent of which no term was discounted, times μ, in place."""
@@ -67,8 +68,11 @@ def linearised(rule: Rule) -> Step | None:
 
 
 def columns_of(value: Tensor, columns: slice) -> Tensor:
-    """Returns a block of columns of a value with an entry for each column, the value itself if it has one for all."""
-    return value[..., columns] if value.shape[-1] > 1 else value
+    """Returns a block of columns of a value with an entry for each column, the value itself if it has one for all.
+
+    It is the value itself, too, if the block is all of it: a slice takes as long as a small operation.
+    """
+    return value if value.shape[-1] in (1, columns.stop - columns.start) else value[..., columns]
 
 
 def _sgd(rule: SGD, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper, move: Tangents) -> tuple[Tensor, Slots]:

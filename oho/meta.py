@@ -113,12 +113,12 @@ class MetaAdam:
     def step(self, name: str, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """Makes a step of Adam."""
         wide = gradient.double()
-        zero = torch.zeros_like(wide)
-        count = memory.get("count", zero) + 1
-        mean = self.beta1 * memory.get("mean", zero) + (1 - self.beta1) * wide
-        square = self.beta2 * memory.get("square", zero) + (1 - self.beta2) * wide**2
-        root = (square / (1 - self.beta2**count)).sqrt()
-        change = -per_name(self.rate, name) * mean / (1 - self.beta1**count) / (root + self.epsilon)
+        memory = memory or dict.fromkeys(("count", "mean", "square"), torch.zeros_like(wide))
+        count = memory["count"] + 1
+        mean = (self.beta1 * memory["mean"]).add_(wide, alpha=1 - self.beta1)
+        square = (self.beta2 * memory["square"]).addcmul_(wide, wide, value=1 - self.beta2)
+        root = (square / (1 - self.beta2**count)).sqrt_()
+        change = mean * -per_name(self.rate, name) / (1 - self.beta1**count) / root.add_(self.epsilon)
         return change.to(gradient.dtype), {"count": count, "mean": mean, "square": square}
 
 

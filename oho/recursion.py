@@ -148,10 +148,11 @@ class Recursion:
         """Shortens the rows in which d(parameters)/d(log h) is longer than the limit times the parameters θ (M, N)."""
         if not self.directions.names:
             return
-        values = {name: self.tuning.values[name].abs() for name in self.directions.names}
         longest = limit * torch.linalg.vector_norm(theta, dim=-1)
-        rows = self.directions.per_row(values)
-        self.counts.add_shortened(self.influence.shorten(rows, longest, hostless=self.hostless))
+        largest = self.directions.largest_of_rows(self.tuning.values)
+        shortened = self.influence.shorten(largest, longest, hostless=self.hostless)
+        if shortened is not None:
+            self.counts.add_shortened(shortened)
 
     def gradient_pullback(self, gradient: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Returns θ and, of the step that is about to be made with g (M, N), v -> (∂θ'/∂g)ᵀ v, all (M, N).
@@ -171,8 +172,10 @@ class Recursion:
 
     def judged(self) -> Tensor:
         """Returns the weights (M, N) at which validation gradients are taken."""
-        present = self._flat.gather()
-        return present if self.averaged is None else torch.lerp(self.averaged.average, present, self.present_share)
+        if self.averaged is None:
+            return self._flat.gather()
+        average = self.averaged.average
+        return average if self.present_share == 0 else torch.lerp(average, self._flat.gather(), self.present_share)
 
     def meta_step(self, vector: Tensor, *, one_step: Mapping[str, Tensor], on_nonfinite: str) -> None:
         """Computes hypergradients from v (M, N), and makes a meta-step for each member whose own are all finite.

@@ -70,6 +70,8 @@ class TrainingLoss:
         if not self._checked:
             for closure in closures:
                 check_arguments(closure, "training", self.arguments.given)
+        if self.arguments.loss is None:
+            return closures
         self.arguments.set(values)
         return [self.arguments.bound(closure) for closure in closures]
 

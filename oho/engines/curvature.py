@@ -203,7 +203,7 @@ def _lengths(tangents: Tensor) -> Tensor:
 
 def flat_of(gradients: Gradients, parameters: FlatParameters) -> tuple[Tensor, tuple[int, ...]]:
     """Returns the gradient (M, N), and the places of parameters that have none."""
-    detached = [None if g is None else g.detach() for g in gradients]
+    detached = [g.detach() if g is not None and g.requires_grad else g for g in gradients]
     return parameters.flatten(detached), tuple(i for i, g in enumerate(gradients) if g is None)
 
 

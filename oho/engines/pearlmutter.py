@@ -21,6 +21,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 Pieces = Sequence[Tensor | None]
 """One tensor for each input of an operation; None for an input that no parameter moves."""
@@ -73,32 +74,34 @@ class Linear:
     def push(self, tangents: Pieces) -> Tensor:
         """ẏ = ẋ Wᵀ + x Ẇᵀ + ḃ."""
         of_x, of_weight, of_bias = (*tangents, None)[:3]
-        result = None if of_bias is None else of_bias.unsqueeze(1)
+        result = None if of_x is None else functional.linear(of_x, self.weight)
+        bias = None if of_bias is None else of_bias.unsqueeze(1)
         if of_weight is not None:
-            x, weight = self.x.expand(len(of_weight), *self.x.shape), of_weight.transpose(1, 2)
-            result = torch.bmm(x, weight) if result is None else torch.baddbmm(result, x, weight)
-        if of_x is not None:
-            if of_weight is None or result is None:
-                product = torch.matmul(of_x, self.weight.t())
-                return product if result is None else product.add_(result)
-            result.view(-1, result.shape[2]).addmm_(of_x.flatten(0, 1), self.weight.t())
-        assert result is not None
-        return result.expand(-1, len(self.x), -1)
+            x, weight = self.x.expand(of_weight.shape[0], -1, -1), of_weight.transpose(1, 2)
+            if result is not None:
+                result.baddbmm_(x, weight)
+            elif bias is not None:
+                return torch.baddbmm(bias, x, weight)
+            else:
+                return torch.bmm(x, weight)
+        if bias is None:
+            assert result is not None
+            return result
+        return bias.expand(-1, self.x.shape[0], -1) if result is None else result.add_(bias)
 
     def pull_swing(self, adjoint: Tensor, swing: Tensor, tangents: Pieces, tangent: Tensor, room: Room) -> Pieces:
         """x̄̇ = ȳ̇ W + ȳ Ẇ, W̄̇ = ȳ̇ᵀ x + ȳᵀ ẋ, b̄̇ = Σ ȳ̇."""
         of_x, of_weight, of_bias = (*tangents, None)[:3]
-        rows = len(swing)
+        rows = swing.shape[0]
         pieces: list[Tensor | None] = [None] * len(tangents)
         if of_x is not None:
             pieces[0] = product = torch.matmul(swing, self.weight)
             if of_weight is not None:
-                product.baddbmm_(adjoint.expand(rows, *adjoint.shape), of_weight)
+                product.baddbmm_(adjoint.expand(rows, -1, -1), of_weight)
         if of_weight is not None:
-            x = self.x.expand(rows, *self.x.shape)
-            pieces[1] = product = torch.bmm(swing.transpose(1, 2), x, out=room(1))
+            pieces[1] = product = torch.bmm(swing.transpose(1, 2), self.x.expand(rows, -1, -1), out=room(1))
             if of_x is not None:
-                product.baddbmm_(adjoint.t().expand(rows, *adjoint.t().shape), of_x)
+                product.baddbmm_(adjoint.t().expand(rows, -1, -1), of_x)
         if of_bias is not None:
             pieces[2] = torch.sum(swing, 1, out=room(2))
         return pieces

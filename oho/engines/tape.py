@@ -16,7 +16,7 @@ operation.  (A hook on a node of autograd's graph is not seen.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -46,15 +46,11 @@ Recipe = Callable[..., tuple[Operation | Loss, Inputs] | None]
 
 
 class Note(NamedTuple):
-    """One operation as it was met.
-
-    `moves` says which inputs depend on parameters, and `inner` which of these are not parameters themselves.
-    """
+    """One operation as it was met.  `moves` says which inputs depend on parameters."""
 
     operation: Any
     inputs: Inputs
     moves: tuple[bool, ...]
-    inner: tuple[bool, ...]
     output: Tensor
 
 
@@ -65,7 +61,6 @@ class Tape(TwiceDifferentiable):
         super().__init__()
         self.notes: list[Note] = []
         self._dtype = parameters.tensors[0].dtype
-        self._given = set(map(id, parameters.tensors))
         self._moving: dict[int, Tensor] = {id(tensor): tensor for tensor in parameters.tensors}
         self._versions: list[tuple[Tensor, int]] = []
         self._dropped = parameters.is_narrow or any(map(_is_hooked, parameters.tensors))
@@ -98,24 +93,22 @@ class Tape(TwiceDifferentiable):
         if recipe is None or not plain or result.dtype != self._dtype:
             return False
         try:
-            with torch.no_grad():
-                found = recipe(result, *args, **kwargs)
+            found = recipe(result, *args, **kwargs)
         except TypeError:  # an option the recipe does not know
             return False
         if found is None:
             return False
         operation, inputs = found
-        keys = tuple(map(id, inputs))
-        if len(set(keys)) < len(keys):
-            return False
-        moves = tuple([key in self._moving for key in keys])
-        for tensor, moving in zip(inputs, moves, strict=True):
+        moves, versions = [], []
+        for tensor in inputs:
+            moves.append(moving := id(tensor) in self._moving)
             if tensor.layout != torch.strided or (tensor.requires_grad and not moving and not tensor.is_leaf):
                 return False  # sparse, or depends on parameters by a way the tape has not seen
-            self._versions.append((tensor, tensor._version))
-        inner = tuple([moving and key not in self._given for key, moving in zip(keys, moves, strict=True)])
-        self.notes.append(Note(operation, inputs, moves, inner, result))
-        self._versions.append((result, result._version))
+            versions.append((tensor, tensor._version))
+        if len(set(map(id, inputs))) < len(inputs):
+            return False
+        self.notes.append(Note(operation, inputs, tuple(moves), result))
+        self._versions += [*versions, (result, result._version)]
         self._moving[id(result)] = result
         return True
 
@@ -129,34 +122,31 @@ def sweep(
 ) -> tuple[Tensor, tuple[int, ...], Tensor]:
     """Returns the gradient (M, N), the places of parameters that the loss does not use, and products (K, M, N)."""
     gradient = tangents.new_empty(tangents.shape[1:])
-    adjoints = _Sums(parameters.tensors, parameters.split(gradient))
+    adjoints = _Sums(parameters, gradient)
     of_outputs = _pull(tape, adjoints)
     unused = adjoints.close()
     on_products()
-    return gradient, unused, _swings(tape, parameters, tangents, of_outputs)
+    return gradient, unused, _products(tape, parameters, tangents, of_outputs)
 
 
 def products_alone(tape: Tape, parameters: FlatParameters, tangents: Tensor) -> Tensor:
-    """Returns products (K, M, N), and saves the matrix products of the gradient."""
-    return _swings(tape, parameters, tangents, _pull(tape, None))
+    """Returns products (K, M, N), and saves the work of the gradient."""
+    return _products(tape, parameters, tangents, _pull(tape, _Sums(parameters, None)))
 
 
-def _pull(tape: Tape, adjoints: _Sums | None) -> list[Tensor | None]:
-    """Returns the adjoints of the notes' outputs, last one first; those of parameters are added to `adjoints`, if given."""
+def _pull(tape: Tape, adjoints: _Sums) -> list[Tensor | None]:
+    """Returns the adjoints of the outputs of all notes but the loss, the last one's first."""
     *notes, last = tape.notes
-    sums = _Sums((), ()) if adjoints is None else adjoints
-    if adjoints is not None or last.inner[0]:
-        sums.add(last.inputs[0], last.operation.adjoint())
-    of_outputs: list[Tensor | None] = []
+    adjoints.add(last.inputs[0], last.operation.adjoint())
+    of_outputs = []
     for note in reversed(notes):
-        of_outputs.append(adjoint := sums.take(note.output))
-        moves = note.inner if adjoints is None else note.moves
-        if adjoint is not None and True in moves:
-            sums.add_all(note, note.operation.pull(adjoint, moves, sums.room(note)))
+        of_outputs.append(adjoint := adjoints.take(note.output))
+        if adjoint is not None and any(moves := adjoints.wanted(note)):
+            adjoints.add_all(note, note.operation.pull(adjoint, moves, adjoints.room(note)))
     return of_outputs
 
 
-def _swings(
+def _products(
     tape: Tape, parameters: FlatParameters, tangents: Tensor, of_outputs: list[Tensor | None]
 ) -> Tensor:
     """Returns products (K, M, N), of as many directions at once as SWEEP_ELEMENTS allows."""
@@ -172,31 +162,39 @@ def _swing(
 ) -> None:
     """Carries tangents forward and swings back along some directions; `of_outputs` are what `_pull` returned."""
     *notes, last = tape.notes
-    swings = _Sums(parameters.tensors, parameters.split(products))
+    swings = _Sums(parameters, products)
     tangent_of: dict[int, Tensor] = {
         id(tensor): view for tensor, view in zip(parameters.tensors, parameters.split(tangents), strict=True)
     }
-    of_inputs: list[list[Tensor | None]] = []
     for note in notes:
-        of_inputs.append(moved := [tangent_of.get(id(tensor)) for tensor in note.inputs])
-        tangent_of[id(note.output)] = note.operation.push(moved)
+        tangent_of[id(note.output)] = note.operation.push([tangent_of.get(id(tensor)) for tensor in note.inputs])
     swings.add(last.inputs[0], last.operation.swing(tangent_of[id(last.inputs[0])]))
-    for note, adjoint, moved in zip(reversed(notes), of_outputs, reversed(of_inputs), strict=True):
+    for note, adjoint in zip(reversed(notes), of_outputs, strict=True):
         swing = swings.take(note.output)
         if adjoint is not None and swing is not None:
-            of_output = tangent_of[id(note.output)]
-            swings.add_all(note, note.operation.pull_swing(adjoint, swing, moved, of_output, swings.room(note)))
+            of_inputs, of_output = [tangent_of.get(id(tensor)) for tensor in note.inputs], tangent_of[id(note.output)]
+            swings.add_all(note, note.operation.pull_swing(adjoint, swing, of_inputs, of_output, swings.room(note)))
     swings.close()
 
 
 class _Sums:
-    """The terms that operations contribute to each tensor, added up; those of parameters in the places given."""
+    """The terms that operations contribute to each tensor, added up; a parameter's sum lies in the flat result.
 
-    def __init__(self, parameters: Sequence[Tensor], places: Sequence[Tensor]):
-        self._order = list(map(id, parameters))
-        self._views = dict(zip(self._order, places, strict=True))
-        self._fresh = set(self._order)
+    Without a flat result (None), sums of parameters are not wanted.
+    """
+
+    def __init__(self, parameters: FlatParameters, flat: Tensor | None):
+        self._order = [id(tensor) for tensor in parameters.tensors]
+        self._views = {} if flat is None else dict(zip(self._order, parameters.split(flat), strict=True))
+        self._unwanted = set(self._order).difference(self._views)
+        self._fresh = set(self._views)
         self._sums: dict[int, Tensor] = {}
+
+    def wanted(self, note: Note) -> tuple[bool, ...]:
+        """Returns which inputs depend on parameters, and have sums that are wanted."""
+        if not self._unwanted:
+            return note.moves
+        return tuple([moves and id(x) not in self._unwanted for x, moves in zip(note.inputs, note.moves, strict=True)])
 
     def room(self, note: Note) -> Callable[[int], Tensor | None]:
         """Returns a parameter's place, as long as nothing has been written there."""
@@ -262,23 +260,25 @@ def _is_hooked(tensor: Tensor) -> bool:
 def _linear(output: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None):
     if input.ndim != 2 or weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
         return None
-    return Linear(input, weight), (input, weight) if bias is None else (input, weight, bias)
+    return Linear(input.detach(), weight.detach()), (input, weight) if bias is None else (input, weight, bias)
 
 
 def _tanh(output: Tensor, input: Tensor):
-    return Elementwise(torch.addcmul(output.new_ones(()), output, output, value=-1), output, -2.0), (input,)
+    y = output.detach()
+    return Elementwise(torch.addcmul(y.new_ones(()), y, y, value=-1), y, -2.0), (input,)
 
 
 def _sigmoid(output: Tensor, input: Tensor):
-    return Elementwise(output * (1 - output), 1 - 2 * output), (input,)
+    y = output.detach()
+    return Elementwise(y * (1 - y), 1 - 2 * y), (input,)
 
 
 def _relu(output: Tensor, input: Tensor, inplace: bool = False):
-    return None if inplace else (Elementwise((output > 0).to(output.dtype)), (input,))
+    return None if inplace else (Elementwise((output.detach() > 0).to(output.dtype)), (input,))
 
 
 def _log_softmax(output: Tensor, input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None):
-    return (LogSoftmax(output.exp()), (input,)) if dim in (-1, input.ndim - 1) and dtype is None else None
+    return (LogSoftmax(output.detach().exp()), (input,)) if dim in (-1, input.ndim - 1) and dtype is None else None
 
 
 def _reshape(output: Tensor, input: Tensor, *shape: Any, **options: Any):
@@ -293,12 +293,12 @@ def _class_loss(
     plain = weight is None and size_average is None and reduce is None and label_smoothing == 0
     if not plain or reduction not in ("mean", "sum") or input.ndim != 2 or target.ndim != 1 or target.dtype != torch.int64:
         return None
-    counts = (target != ignore_index).unsqueeze(1)
-    hit = torch.zeros_like(input).scatter_(1, torch.where(counts, target.unsqueeze(1), 0), 1.0)
-    share = counts.to(input.dtype)
+    x, counts = input.detach(), (target != ignore_index).unsqueeze(1)
+    hit = torch.zeros_like(x).scatter_(1, torch.where(counts, target.unsqueeze(1), 0), 1.0)
+    share = counts.to(x.dtype)
     if reduction == "mean":
         share = share / share.sum()
-    loss = CrossEntropy(input.softmax(1), hit, share) if of_logits else NegativeLogLikelihood(hit, share)
+    loss = CrossEntropy(x.softmax(1), hit, share) if of_logits else NegativeLogLikelihood(hit, share)
     return loss, (input,)
 
 
@@ -309,22 +309,23 @@ def _squared_error(
     plain = weight is None and size_average is None and reduce is None and not target.requires_grad
     if not plain or reduction not in ("mean", "sum") or input.shape != target.shape or input.numel() == 0:
         return None
-    return SquaredError(input - target, 1 / input.numel() if reduction == "mean" else 1.0), (input,)
+    return SquaredError(input.detach() - target, 1 / input.numel() if reduction == "mean" else 1.0), (input,)
 
 
 def _member_linear(output: Tensor, input: Tensor, weight: Tensor, bias: Tensor):
-    return MemberLinear(input, weight), (input, weight, bias)
+    return MemberLinear(input.detach(), weight.detach()), (input, weight, bias)
 
 
 def _member_class_loss(output: Tensor, input: Tensor, target: Tensor):
-    hit = torch.zeros_like(input).scatter_(2, target.unsqueeze(2), 1.0)
-    return CrossEntropy(input.softmax(2), hit, input.new_full((), 1 / input.shape[1])), (input,)
+    x = input.detach()
+    hit = torch.zeros_like(x).scatter_(2, target.unsqueeze(2), 1.0)
+    return CrossEntropy(x.softmax(2), hit, x.new_full((), 1 / x.shape[1])), (input,)
 
 
 def _member_squared_error(output: Tensor, input: Tensor, target: Tensor):
     if input.shape != target.shape or target.requires_grad or input.numel() == 0:
         return None
-    return SquaredError(input - target, len(input) / input.numel()), (input,)
+    return SquaredError(input.detach() - target, len(input) / input.numel()), (input,)
 
 
 LOSSES = (CrossEntropy, NegativeLogLikelihood, SquaredError)
