@@ -17,6 +17,7 @@ Source: Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computat
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -175,10 +176,18 @@ def _apart(joined: Tensor, examples: int) -> Tensor:
 
 
 class Elementwise:
-    """y = φ(x), of which `slope` is φ' and φ'' / φ' is `factor` times `bend`; no `bend` where φ'' is 0."""
+    """y = φ(x); φ' is `slope`, a function of y, and φ'' / φ' is `factor` times `bend`, which is missing where φ'' is 0."""
 
-    def __init__(self, slope: Tensor, bend: Tensor | None = None, factor: float = 1.0):
-        self.slope, self.bend, self.factor = slope, bend, factor
+    def __init__(
+        self, y: Tensor, slope: Callable[[Tensor], Tensor], bend: Callable[[Tensor], Tensor] | None = None,
+        factor: float = 1.0,
+    ):  # fmt: skip
+        self._y, self._slope_of, self._bend_of, self.factor = y, slope, bend, factor
+
+    @cached_property
+    def slope(self) -> Tensor:
+        """φ', computed when a sweep first asks, who keeps no graph."""
+        return self._slope_of(self._y)
 
     def pull(self, adjoint: Tensor, moves: Sequence[bool], room: Room) -> Pieces:
         """x̄ = φ' ȳ."""
@@ -193,14 +202,21 @@ class Elementwise:
     def pull_swing(self, adjoint: Tensor, swing: Tensor, tangents: Pieces, tangent: Tensor, room: Room) -> Pieces:
         """x̄̇ = φ' ȳ̇ + φ'' ẋ ȳ = φ' ȳ̇ + (φ'' / φ') ẏ ȳ."""
         result = swing * self.slope
-        return (result if self.bend is None else result.addcmul_(tangent, self.bend * adjoint, value=self.factor),)
+        if self._bend_of is not None:
+            result.addcmul_(tangent, self._bend_of(self._y) * adjoint, value=self.factor)
+        return (result,)
 
 
 class LogSoftmax:
     """y = x − log Σ exp x over the last axis; `p` is exp y."""
 
-    def __init__(self, p: Tensor):
-        self.p = p
+    def __init__(self, y: Tensor):
+        self._y = y
+
+    @cached_property
+    def p(self) -> Tensor:
+        """exp y."""
+        return self._y.exp()
 
     def pull(self, adjoint: Tensor, moves: Sequence[bool], room: Room) -> Pieces:
         """x̄ = ȳ − p Σ ȳ."""
@@ -240,10 +256,15 @@ class Reshape:
 
 
 class CrossEntropy:
-    """L = −Σ w log p(target); p (B, C) softmax of x, w (B, 1) each example's weight, `hit` (B, C) one-hot."""
+    """L = −Σ w log p(target); p (..., C) softmax of x, w (..., 1) each example's weight, `hit` (..., C) one-hot."""
 
-    def __init__(self, p: Tensor, hit: Tensor, weight: Tensor):
-        self.p, self.hit, self.weight = p, hit, weight
+    def __init__(self, x: Tensor, hit: Tensor, weight: Tensor):
+        self._x, self.hit, self.weight = x, hit, weight
+
+    @cached_property
+    def p(self) -> Tensor:
+        """The probabilities."""
+        return self._x.softmax(-1)
 
     def adjoint(self) -> Tensor:
         """x̄ = w (p − hit)."""

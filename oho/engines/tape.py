@@ -260,25 +260,23 @@ def _is_hooked(tensor: Tensor) -> bool:
 def _linear(output: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None):
     if input.ndim != 2 or weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
         return None
-    return Linear(input.detach(), weight.detach()), (input, weight) if bias is None else (input, weight, bias)
+    return Linear(input, weight), (input, weight) if bias is None else (input, weight, bias)
 
 
 def _tanh(output: Tensor, input: Tensor):
-    y = output.detach()
-    return Elementwise(torch.addcmul(y.new_ones(()), y, y, value=-1), y, -2.0), (input,)
+    return Elementwise(output, lambda y: 1 - y * y, lambda y: y, -2.0), (input,)
 
 
 def _sigmoid(output: Tensor, input: Tensor):
-    y = output.detach()
-    return Elementwise(y * (1 - y), 1 - 2 * y), (input,)
+    return Elementwise(output, lambda y: y * (1 - y), lambda y: 1 - 2 * y), (input,)
 
 
 def _relu(output: Tensor, input: Tensor, inplace: bool = False):
-    return None if inplace else (Elementwise((output.detach() > 0).to(output.dtype)), (input,))
+    return None if inplace else (Elementwise(output, lambda y: (y > 0).to(y.dtype)), (input,))
 
 
 def _log_softmax(output: Tensor, input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None):
-    return (LogSoftmax(output.detach().exp()), (input,)) if dim in (-1, input.ndim - 1) and dtype is None else None
+    return (LogSoftmax(output), (input,)) if dim in (-1, input.ndim - 1) and dtype is None else None
 
 
 def _reshape(output: Tensor, input: Tensor, *shape: Any, **options: Any):
@@ -293,12 +291,12 @@ def _class_loss(
     plain = weight is None and size_average is None and reduce is None and label_smoothing == 0
     if not plain or reduction not in ("mean", "sum") or input.ndim != 2 or target.ndim != 1 or target.dtype != torch.int64:
         return None
-    x, counts = input.detach(), (target != ignore_index).unsqueeze(1)
-    hit = torch.zeros_like(x).scatter_(1, torch.where(counts, target.unsqueeze(1), 0), 1.0)
-    share = counts.to(x.dtype)
+    share = (target != ignore_index).to(input.dtype).unsqueeze(1)
     if reduction == "mean":
-        share = share / share.sum()
-    loss = CrossEntropy(x.softmax(1), hit, share) if of_logits else NegativeLogLikelihood(hit, share)
+        share.div_(share.sum())
+    within = target.clamp(0, input.shape[1] - 1).unsqueeze(1)  # `ignore_index` may lie outside
+    hit = input.new_zeros(input.shape).scatter_(1, within, 1.0)
+    loss = CrossEntropy(input, hit, share) if of_logits else NegativeLogLikelihood(hit, share)
     return loss, (input,)
 
 
@@ -313,13 +311,12 @@ def _squared_error(
 
 
 def _member_linear(output: Tensor, input: Tensor, weight: Tensor, bias: Tensor):
-    return MemberLinear(input.detach(), weight.detach()), (input, weight, bias)
+    return MemberLinear(input, weight), (input, weight, bias)
 
 
 def _member_class_loss(output: Tensor, input: Tensor, target: Tensor):
-    x = input.detach()
-    hit = torch.zeros_like(x).scatter_(2, target.unsqueeze(2), 1.0)
-    return CrossEntropy(x.softmax(2), hit, x.new_full((), 1 / x.shape[1])), (input,)
+    hit = input.new_zeros(input.shape).scatter_(2, target.unsqueeze(2), 1.0)
+    return CrossEntropy(input, hit, input.new_full((), 1 / input.shape[1])), (input,)
 
 
 def _member_squared_error(output: Tensor, input: Tensor, target: Tensor):
