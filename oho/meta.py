@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -220,9 +220,23 @@ def admit(meta: MetaRule, name: str, values: Tensor) -> Tensor:
     return values
 
 
-def meta_step(meta: MetaRule, name: str, value: Tensor, hypergradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+class Coordinate(NamedTuple):
+    """Where a hyperparameter moves: raw, log or logit, and its bounds."""
+
+    kind: str
+    bounds: Bounds
+
+
+def coordinate_of(meta: MetaRule, name: str) -> Coordinate:
+    """Returns what `transform_of` and `bounds_of` do, to be asked once for many steps."""
+    return Coordinate(transform_of(meta, name), bounds_of(meta, name))
+
+
+def meta_step(
+    meta: MetaRule, name: str, value: Tensor, hypergradient: Tensor, memory: Memory, *, coordinate: Coordinate
+) -> tuple[Tensor, Memory]:
     """Returns a hyperparameter's next value (M, S) and memory, from its value and hypergradient, both (M, S)."""
-    kind, (low, high) = transform_of(meta, name), bounds_of(meta, name)
+    kind, (low, high) = coordinate
     gradient = hypergradient
     if kind != "raw":
         gradient = gradient * (value if kind == "log" else value * (1 - value))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from oho.loss_hyper import ONE_STEP_ABOVE, LossHyper
-from oho.meta import Memory, MetaRule, admit, check_finite, meta_step
+from oho.meta import Memory, MetaRule, admit, check_finite, coordinate_of, meta_step
 from oho.rules import Rule
 from oho.saved_state import copied, load_tensors, put
 
@@ -50,6 +50,7 @@ class Tuning:
         self._labels: dict[str, tuple[Hashable, ...]] = dict.fromkeys(rule.names, tuple(labels))
         self._labels |= {} if loss is None else {name: tuple(range(size)) for name, size in loss.sizes.items()}
         self.tuned = (*rule.tune, *(() if loss is None else loss.tune))
+        self._coordinates = {name: coordinate_of(meta, name) for name in self.tuned}
         self._partly = {
             name: torch.tensor([index in sets for index in range(len(labels))], device=like.device)
             for name, sets in tuned.items()
@@ -117,7 +118,9 @@ class Tuning:
         What `hostless` means, `Recursion` says.
         """
         stepped = {
-            name: meta_step(self.meta, name, self.values[name], gradient, self._memory[name])
+            name: meta_step(
+                self.meta, name, self.values[name], gradient, self._memory[name], coordinate=self._coordinates[name]
+            )
             for name, gradient in hypergradients.items()
         }
         shown = hypergradients

@@ -116,6 +116,17 @@ def test_the_weights_are_back_after_averaged_even_where_the_block_raises():
     assert torch.equal(torch.nn.utils.parameters_to_vector(model.parameters()).detach(), flat[-1])
 
 
+def test_the_weights_of_a_single_tensor_are_back_too():
+    theta = torch.nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+    optimizer = oho.OHO([theta], oho.SGD(0.1), average=oho.Exponential(6), check=None)
+    for _ in range(3):
+        optimizer.step(lambda: (theta**4).sum(), lambda: (theta**2).sum())
+    present = theta.detach().clone()
+    with optimizer.averaged():
+        assert not torch.equal(theta, present)
+    assert torch.equal(theta, present)
+
+
 def test_a_horizon_of_one_step_is_no_average():
     _, plain, flat, _ = trained(None)
     _, optimizer, same, _ = trained(oho.Exponential(1))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from oho.engines.curvature import double_backward, pearlmutter
+from oho.engines.curvature import double_backward, pearlmutter, pearlmutter_alone
 from oho.engines.tape import Tape
 from oho.flat_parameters import flat_parameters
 
@@ -32,7 +32,7 @@ def wide():
 
 
 def compare(parameters, closure, rows=3):
-    """Largest relative difference of gradient and products, and whether the tape answered."""
+    """Largest relative difference of gradient and products, alone too, and whether the tape answered."""
     flat = flat_parameters(parameters)
     tangents = torch.randn(rows, 1, flat.size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     with Tape(flat) as tape:
@@ -40,7 +40,8 @@ def compare(parameters, closure, rows=3):
     ours, theirs = pearlmutter(closure, flat, tangents), double_backward(closure, flat, tangents)
     assert torch.equal(ours.losses, theirs.losses)
     assert ours.unused == theirs.unused
-    pairs = [(ours.gradient, theirs.gradient), (ours.products, theirs.products)]
+    alone = pearlmutter_alone(closure, flat, tangents)
+    pairs = [(ours.gradient, theirs.gradient), (ours.products, theirs.products), (alone, theirs.products)]
     return max(float((a - b).norm() / (1e-300 + b.norm())) for a, b in pairs), tape.answers_for(loss)
 
 
