@@ -87,7 +87,7 @@ class FlatParameters:
         if self.is_narrow or len(values) == 1:
             return False
         pairs = zip(values, self.tensors, strict=True)
-        return all([value is not None and value.shape == tensor.shape for value, tensor in pairs])
+        return all(value is not None and value.shape == tensor.shape for value, tensor in pairs)
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """Returns, of (..., M, N), a view of shape (..., *p.shape) for each parameter."""
