@@ -116,7 +116,7 @@ class TrainingLoss:
                 return self._curvature.products(closure, asked, on_products=lambda: phase("hypergradient"))
 
         def only_products(closure: Closure) -> Tensor:
-            with self._blaming_the_loss(closure), self._curvature.aside(closure) as again:
+            with self._curvature.aside(closure) as again, self._blaming_the_loss(again):
                 return self._curvature.products_alone(again, asked)
 
         of_part = None
