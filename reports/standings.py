@@ -112,17 +112,19 @@ def _comparing(tables: Tables, runs: pd.DataFrame) -> list[str]:
 
 
 def _titles(runs: pd.DataFrame) -> dict[str, str]:
-    """Returns what each task is called: with its data and, where another has its name, the options it differs in."""
+    """Returns what each task is called: with its data, if it is not called after them, and where another has its name, the
+    options it differs in."""
     tasks = runs.drop_duplicates("task_id")
     titles = {}
     for task in tasks.itertuples():
         others = [other.task_options for other in tasks.itertuples() if other.task == task.task]
         differing = [
-            f"{name} {value}" if isinstance(value, str | int | float) else name
+            f"{name} {value}".replace("_", " ") if isinstance(value, str | int | float) else name.replace("_", " ")
             for name, value in sorted(task.task_options.items())
             if name != "units" and any(other.get(name) != value for other in others)
         ]
-        name = f"{task.task} on {task.data}" if isinstance(task.data, str) else task.task
+        has_other_name = isinstance(task.data, str) and task.data.lower() not in task.task.lower()
+        name = f"{task.task} on {task.data}" if has_other_name else task.task
         titles[task.task_id] = f"{name} ({', '.join(differing)})" if differing else name
     return titles
 

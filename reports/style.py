@@ -149,11 +149,6 @@ class _Steps(LogLocator):
         return super().tick_values(vmin, vmax)
 
 
-def two_digits(value: float) -> str:
-    """Returns a number to two digits, as `decimal` writes it."""
-    return decimal(float(f"{value:.2g}")) if math.isfinite(value) else "∞"
-
-
 def legend_above(
     figure: Figure, handles: Sequence[Any], names: Sequence[str], *, columns: int, size: float | None = None
 ) -> None:  # fmt: skip

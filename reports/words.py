@@ -149,3 +149,19 @@ def decimal(value: float, position: float | None = None) -> str:
     mantissa, exponent = map(float, f"{value:.2e}".split("e"))
     power = f"10{f'{exponent:.0f}'.translate(RAISED)}"
     return power if mantissa == 1 else f"{mantissa:g}·{power}"
+
+
+def two_digits(value: float) -> str:
+    """Returns a number to two digits, as `decimal` writes it."""
+    return decimal(float(f"{value:.2g}")) if math.isfinite(value) else "∞"
+
+
+def percent(share: float) -> str:
+    """Returns a share in whole percent."""
+    return f"{100 * share:.0f} %"
+
+
+def order_of(runs: pd.DataFrame) -> tuple[int, str]:
+    """Returns what puts methods, of which these are the runs of one, in order."""
+    first = runs.iloc[0]
+    return first["place"], first["label"]

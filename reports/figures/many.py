@@ -22,7 +22,7 @@ from reports.statistics import median_of
 from reports.tables import Tables
 from reports.targets import Target, lowest_target, reached_by, textbook, upper_median
 from reports.untested import is_untested
-from reports.words import amount_text, budget_unit, listed, loss_text, plural
+from reports.words import amount_text, budget_unit, decimal, listed, loss_text, plural
 
 QUESTION = "What does it cost to tune many hyperparameters instead of two?"
 METHOD = (
@@ -155,7 +155,7 @@ def draw(estimates: Estimates) -> Figure:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_locator(FixedLocator(counts))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(style.decimal)
+        axes.xaxis.set_major_formatter(decimal)
         axes.set_xlabel("Hyperparameters tuned")
     names = [_named(estimates.summary, kind) for kind in kinds]
     handles = [Line2D([], [], color=colour, marker=marker, ls=dashes, ms=4) for colour, marker, dashes in kinds.values()]

@@ -19,7 +19,7 @@ from reports.pooling import PROBLEM, pooled
 from reports.selection import ONLINE, NoData, untrained
 from reports.statistics import performance_profile
 from reports.tables import Tables
-from reports.words import listed, plural, setting, stamp
+from reports.words import decimal, listed, percent, plural, setting, stamp
 
 QUESTION = "Over all problems, how often is each method within a given factor of the best one?"
 METHOD = (
@@ -127,14 +127,14 @@ def draw(estimates: Estimates) -> Figure:
 
 
 def _first(estimates: Estimates) -> list[str]:
-    """Returns the methods in colour: the one with the largest area, the best of OHO, those most often within the factors of
-    SHARES, and as many more of OHO as there is room for.
+    """Returns the methods in colour: those with the largest areas, the best of OHO and, for each of SHARES, the one most
+    often within that factor.
     """
     areas = estimates.areas.drop(index=estimates.untrained, errors="ignore").sort_values(ascending=False, kind="stable")
-    ours = [label for label in areas.index if estimates.families[label] == ONLINE]
-    leaders = [label for factor in SHARES for label in _within(estimates, factor).sort_values(
-        ascending=False, kind="stable").index[:1]]  # fmt: skip
-    return list(dict.fromkeys([*areas.index[:1], *ours[:1], *leaders, *ours]))[:MOST_COLOURS]
+    ordered = [str(label) for label in areas.index]
+    ours = [label for label in ordered if estimates.families[label] == ONLINE]
+    leaders = [str(_within(estimates, factor)[ordered].idxmax()) for factor in SHARES if ordered]
+    return list(dict.fromkeys([*ordered[:1], *ours[:1], *leaders, *ordered]))[:MOST_COLOURS]
 
 
 def _within(estimates: Estimates, factor: float) -> pd.Series:
@@ -158,7 +158,7 @@ def _set_factors(axes: Axes, largest: float) -> None:
     axes.set_xlim(1, largest)
     ticks = next(places for end, places in TICKS.items() if largest <= end)
     axes.set_xticks([tick for tick in ticks if tick <= largest])
-    axes.xaxis.set_major_formatter(style.decimal)
+    axes.xaxis.set_major_formatter(decimal)
 
 
 def _handle(own: Look, *, is_coloured: bool) -> Line2D:
@@ -200,9 +200,9 @@ def findings(estimates: Estimates) -> list[str]:
         where = "best" if factor == 1 else f"within a factor of {factor:g} of the best"
         who = listed(leaders) if len(leaders) <= MOST_COLOURS else f"{len(leaders)} of {plural(len(shares), 'method')}"
         verb = "is" if len(leaders) == 1 else "are"
-        sentences.append(f"{who} {verb} most often {where}, on {100 * most:.0f} % of {count}.")
+        sentences.append(f"{who} {verb} most often {where}, on {percent(most)} of {count}.")
     ours = [label for label in _first(estimates) if estimates.families[label] == ONLINE][:1]
     if ours and len(estimates.areas) > MOST_COLOURS:
-        parts = [f"{factor:g} on {100 * _within(estimates, factor)[ours[0]]:.0f} %" for factor in SHARES]
-        sentences.append(f"The best of OHO, {ours[0]}, is within a factor of {listed(parts)}.")
+        parts = [f"{factor:g} on {percent(_within(estimates, factor)[ours[0]])}" for factor in SHARES]
+        sentences.append(f"The best of OHO, {ours[0]}, is within a factor of {'; '.join(parts)}.")
     return sentences + untrained_sentences(estimates.untrained)

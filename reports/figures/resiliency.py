@@ -25,14 +25,14 @@ from reports.selection import NoData, require_finite, with_shocks
 from reports.statistics import median_of
 from reports.tables import Tables
 from reports.twins import beside_twins
-from reports.words import first_few, listed, loss_text, plural
+from reports.words import first_few, listed, loss_text, percent, plural
 
 QUESTION = "When a hyperparameter is kicked or the data change during training, which method recovers, and how fast?"
 METHOD = (
     "Every run has a twin: the same method and seed without the shock. Shown is the validation loss of the present model "
     "over the twin's. A run has recovered when it is no higher than a band around its twin for good, which takes "
     f"{FOR_GOOD} evaluations or more; one that ends outside never has, whenever it had come back before. The band is "
-    f"{100 * WITHIN:.0f} % of the twin's loss or, if that is more, what nine of ten pairs of unshocked runs of different "
+    f"{percent(WITHIN)} of the twin's loss or, if that is more, what nine of ten pairs of unshocked runs of different "
     "seeds differ by at most, for the method in the middle: within it a run cannot be told from an unshocked one. The "
     "excess is what a run's validation loss has over the twin's, integrated from the shock to the end. Shifted labels and "
     "rotated inputs change all splits, corrupted labels those of training alone."
@@ -185,7 +185,7 @@ def findings(estimates: Estimates) -> list[str]:
     sentences = [f"Of {plural(count, 'shock')}, the median run recovers: that {'; that '.join(first_few(parts))}."]
     if len(estimates.pairs):
         shares = np.isfinite(estimates.pairs["epochs"]).groupby(estimates.pairs["method_label"], sort=False).mean()
-        said = listed([f"{100 * share:.0f} % of pairs of {label}" for label, share in shares.items()])
+        said = listed([f"{percent(share)} of pairs of {label}" for label, share in shares.items()])
         sentences.append(f"By the same rule, a run without a shock has recovered beside that of another seed in {said}.")
     table = estimates.summary.pivot(index="shock", columns="label", values="excess")
     if table.shape[1] > 1:

@@ -20,7 +20,7 @@ from reports.looks import GREY, MARKERS, MOST_COLOURS, Look, Method, assigned
 from reports.selection import ONLINE, NoData, comparable, option, require_finite
 from reports.strips import summarise
 from reports.tables import Tables
-from reports.words import listed, loss_text
+from reports.words import decimal, listed, loss_text
 
 NEAR = 1.5
 """Within which factor of the lowest median of all a median is near it."""
@@ -208,4 +208,4 @@ def published_rows(estimates: Estimates) -> list[list[str]]:
     for name, own in swept.groupby("group", sort=False):
         medians = own.set_index("start")["median"]
         rows.append([str(name), *(loss_text(medians[start]) if start in medians else "—" for start in starts)])
-    return [["Median from", *map(style.decimal, starts)], *rows]
+    return [["Median from", *map(decimal, starts)], *rows]
