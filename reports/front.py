@@ -62,17 +62,12 @@ def _table(title: str, rows: Sequence[Standing], note: str) -> list[Table]:
     if any(row.replayed for row in rows):
         notes.append(f"{REPLAYED}: read off runs of a larger budget, without schedules that span it.")
     if untested := sorted({label for row in rows for label in row.untested}):
-<<<<<<< HEAD
-        told = f"fewer trials than {TIMES} times the random ones that they start with, so that they are not tested"
-        notes.append(f"{UNTESTED}: without searches that had made {told}: {listed(untested)}.")
+        told = f"fewer trials than {TIMES} times the random ones that they start with"
+        notes.append(f"{UNTESTED}: without the searches that made {told}, and are not tested: {listed(untested)}.")
     notes += [
         f"Not valid on {task}: the runs {unlike}, whose seconds cannot be compared."
         for task, unlike in dict.fromkeys((row.task, row.unlike) for row in rows if row.unlike)
     ]
-=======
-        told = f"fewer trials than {TIMES} times the random ones that they start with"
-        notes.append(f"{UNTESTED}: without the searches that made {told}, and are not tested: {listed(untested)}.")
->>>>>>> 2645fa6 (The report: one line for many untimed runs, task and search names that can be read, numbers without exponents)
     return [Table(title, [_row(row) for row in rows], " ".join([*notes, note]).strip())]
 
 

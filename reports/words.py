@@ -128,7 +128,9 @@ def spread(fewest: int, most: int) -> str:
 
 
 def breakable(text: str) -> str:
-    """Returns a text whose long words may be broken, by spaces of no width, where a line or a table's column ends."""
+    """Returns a text whose long words may be broken, by spaces of no width, where a line or a table's column ends; percent
+    signs stay beside their numbers."""
+    text = re.sub(r"(?<=\d) %", "\u00a0%", text)
     return LONG_WORD.sub(lambda word: "\u200b".join(textwrap.wrap(word[0], BREAK_AFTER)), text)
 
 

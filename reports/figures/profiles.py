@@ -203,6 +203,7 @@ def findings(estimates: Estimates) -> list[str]:
         sentences.append(f"{who} {verb} most often {where}, on {percent(most)} of {count}.")
     ours = [label for label in _first(estimates) if estimates.families[label] == ONLINE][:1]
     if ours and len(estimates.areas) > MOST_COLOURS:
-        parts = [f"{factor:g} on {percent(_within(estimates, factor)[ours[0]])}" for factor in SHARES]
-        sentences.append(f"The best of OHO, {ours[0]}, is within a factor of {'; '.join(parts)}.")
+        best, *near = [percent(_within(estimates, factor)[ours[0]]) for factor in SHARES]
+        parts = [f"of {factor:g} on {share}" for factor, share in zip(SHARES[1:], near, strict=True)]
+        sentences.append(f"The best of OHO, {ours[0]}, is best on {best}, and within a factor {listed(parts)}.")
     return sentences + untrained_sentences(estimates.untrained)

@@ -10,6 +10,7 @@ from reports.figures import exactness, profiles, source, tangents, transplant
 from reports.statistics import performance_profile
 from reports.style import beyond_log_axes
 
+
 def test_source_orders_batch_sizes_and_tells_the_training_batch(tmp_path):
     runs = []
     for options, loss in (({"source": "training"}, 0.5), ({"validation_batch_size": 100}, 0.3),
@@ -36,8 +37,8 @@ def test_exactness_tells_errors_and_losses(tmp_path):
     row = estimates.summary.set_index("label").loc["oho-published"]
     assert row[["error_lr", "error_weight_decay", "wrong_sign", "median"]].tolist() == [0.5, 1.5, 0.25, 0.2]
     assert estimates.summary["label"].tolist() == ["oho-published", "oho-global"]
-    assert "oho-published with respect to the learning rate are off by 50%" in exactness.findings(estimates)[0]
-    assert "wrong sign in 25% of steps" in exactness.findings(estimates)[1]
+    assert "oho-published with respect to the learning rate are off by 50 %" in exactness.findings(estimates)[0]
+    assert "wrong sign in 25 % of steps" in exactness.findings(estimates)[1]
     exactness.draw(estimates)
 
 
@@ -122,7 +123,7 @@ def test_of_many_methods_profiles_colour_five(tmp_path):
     assert names[-1] == "oho-global"
     bold = {text.get_text() for text in legend.get_texts() if text.get_fontweight() == "bold"}
     assert bold == {"adam", "fixed", "method-0", "method-1", "oho-global"}
-    assert "The best of OHO, oho-global, is within a factor of 1 on 0 %; " in profiles.findings(estimates)[-1]
+    assert "The best of OHO, oho-global, is best on 0 %, and within a factor of 1.1 on 0 % and of 2 on 0 %." in profiles.findings(estimates)[-1]
 
 
 def test_correlations_are_the_third_panel(tmp_path):
