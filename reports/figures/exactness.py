@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
 
 from reports import style
 from reports.curves import draw_curve, median_curves
@@ -90,7 +89,7 @@ def draw(estimates: Estimates) -> Figure:
         else:
             draw_strips(panels[letter], strips)
         panels[letter].set_title(letter, loc="left")
-    panels["C"].xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    panels["C"].xaxis.set_major_formatter(lambda share, _: percent(share))
     panels["C"].set_xlabel("Wrong signs,\nof the learning rate")
     panels["D"].set_xlabel(estimates.about.units.axis("Final test loss"))
     if not style.in_column():

@@ -46,7 +46,8 @@ def test_final_values_are_beside_the_laws_of_the_methods_optimizers(tables):
 
 def test_the_performance_figure_names_who_ends_outside(tables):
     text = " ".join(performance.findings(performance.estimate(tables)))
-    assert "outside of the space that searches draw from: Global OHO (a learning rate of 1.75, where the space has 0.0001 to 2)." in text
+    ended = "Global OHO (a learning rate of 1.75, where the space has 0.0001 to 2)."
+    assert f"outside of the space that searches draw from: {ended}" in text
     assert compiled(tables, [], format="pdf")[:4] == b"%PDF"
 
 
