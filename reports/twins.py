@@ -57,7 +57,9 @@ def beside_twins(runs: pd.DataFrame, evaluations: pd.DataFrame) -> tuple[pd.Data
     runs = runs.assign(is_ours=online(runs))
     recorded = evaluations[evaluations["run"].isin(set(runs["run"]))]
     courses = {str(run): Course.of(own) for run, own in recorded.groupby("run")}
-    rows, ratios, pairs = [], [], []
+    rows: list[dict[str, Any]] = []
+    pairs: list[dict[str, Any]] = []
+    ratios: list[pd.DataFrame] = []
     for _, group in runs.groupby(["experiment", "task", "budget", "unit"], sort=False):
         spared = _spared(group, courses)
         shocked = [run for run in group[group["shock"] != ""].itertuples() if (run.method_label, run.seed) in spared.runs]
