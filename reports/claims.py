@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from reports.statistics import FEWEST_WITH_INTERVAL
+from reports.words import loss_text
 
 
 class Outcome(StrEnum):
@@ -126,8 +127,8 @@ class Measured(NamedTuple):
         return cls(name, int(row["n"]), *(float(row[column]) for column in (value, f"{prefix}low", f"{prefix}high")))
 
     def __str__(self) -> str:
-        ends = "" if np.isnan(self.low) else f" [{_text(self.low)}, {_text(self.high)}]"
-        return f"{self.name} {_text(self.value)}{ends}"
+        ends = "" if np.isnan(self.low) else f" [{loss_text(self.low)}, {loss_text(self.high)}]"
+        return f"{self.name}: {loss_text(self.value)}{ends}"
 
 
 def below(ours: Measured | None, others: Sequence[Measured], *, missing: str, factor: float = 1.0) -> Verdict:
@@ -169,7 +170,3 @@ def worst(verdicts: Sequence[Verdict]) -> Verdict:
     first = [*failed, *untested, *verdicts][0]
     times = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
     return first._replace(evidence=f"{first.evidence}{times}")
-
-
-def _text(value: float) -> str:
-    return "∞" if value == np.inf else f"{value:.3g}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,18 @@ import typst
 
 from bench.records import ReportError
 from bench.records.files import write_output
-from bench.records.schema import TIMED
 from reports import published
-from reports.clocks import mixed_experiments, unlike_clocks
-from reports.comparisons import compare, to_separate
-from reports.estimates import NONE_TRAINED
+from reports.better import COMPARED_IN, asked, comparison
+from reports.clocks import mixed_experiments
 from reports.final_values import final_values, in_words
 from reports.front import HEADER, counted, decided_claims, tables_of
 from reports.plain_text import plain_text
-from reports.registry import FIGURES
 from reports.section import Section
-from reports.selection import MEASURED, ONLINE, untrained, void
-from reports.standings import under_test
+from reports.selection import MEASURED, ONLINE, void
 from reports.statistics import FEWEST_WITH_INTERVAL, Estimate, interquartile_mean, median_of
 from reports.tables import Tables
-from reports.words import breakable, budgets, first_few, loss_text, plural, task_names
+from reports.went_wrong import absent, problems
+from reports.words import breakable, budgets, listed, loss_text, order_of, plural, task_names
 
 TEXT = ".txt"
 """The suffix of the plain text beside the PDF."""
@@ -36,10 +33,6 @@ TEMPLATE = Path(__file__).with_name("template.typ")
 ACCOUNTS = ("train", "hypergradient", "selection", "search", "setup", "evaluation", "tracking")
 """Accounts that the table of time names; it sums up the others."""
 UNBROKEN = ("provenance", "image", "source", "name", "figure")
-COMPARED_IN = {"performance", "distribution"}
-"""Figures whose experiments ask whether the method under test is better than the others.  No other question is tested."""
-LISTED = 12
-"""How many disturbed runs, and how many changed ones, are named one by one."""
 DISTURBED = "†"
 """The mark of seconds of which some are void."""
 
@@ -55,8 +48,8 @@ def opening(tables: Tables, sections: list[Section]) -> dict[str, Any]:
         "abstract": [
             *void(tables.runs), *mixed_experiments(tables.runs), _compared(done), *_batches(done), counted(claims),
         ],
-        "planned": len(runs),
-        "measured": len(done),
+        "planned": f"{len(runs):,}",
+        "measured": f"{len(done):,}",
         "standings": [table._asdict() for table in tables_of(tables)],
         "claims": [claim._asdict() for claim in claims],
     }
@@ -103,13 +96,13 @@ def _content(tables: Tables, sections: list[Section]) -> dict[str, Any]:
         "sections": [_section(index, section) for index, section in enumerate(sections)],
         "results": [_group_table(experiment, group) for experiment, group in spared.groupby("experiment", sort=True)],
         "ends": [*_ends(tables, spared)],
-        "comparisons": [_comparison(name, group) for name, group in _asked(tables, spared)],
+        "comparisons": [comparison(name, group) for name, group in asked(tables, spared)],
         "ledger": _ledger(spared),
         "ledger_marked": _marked(spared),
         "provenance": _provenance(tables),
         "source": published.SOURCE,
-        "problems": _problems(runs),
-        "absent": _absent(tables),
+        "problems": problems(runs),
+        "absent": absent(tables),
         "names": tables.names.listed(),
         "has_code_points": bool(tables.names.fonts.missing),
     }
@@ -162,15 +155,22 @@ def _section(index: int, section: Section) -> dict[str, Any]:
     return {
         "title": section.title, "question": section.question, "method": section.method,
         "findings": section.findings, "caption": section.caption, "image": image, "published": section.published,
-        "is_published": section.is_published, "name": section.name,
+        "is_published": section.is_published, "name": section.name, "words": _columns_of_words(section.published),
     }  # fmt: skip
+
+
+def _columns_of_words(rows: list[list[str]]) -> int:
+    """Returns how many of a table's first columns hold names, which stand at the left: one, and more without digits."""
+    columns = list(zip(*rows[1:], strict=True))
+    numbers = (place for place, cells in enumerate(columns) if place and any(cell[:1].isdigit() for cell in cells))
+    return next(numbers, 1)
 
 
 def _group_table(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
     units = group["units"].iloc[0]
     is_fraction = units.metric_unit == "fraction"
     rows = []
-    for label, runs in sorted(group.groupby("label"), key=lambda item: _order(item[1])):
+    for label, runs in sorted(group.groupby("label"), key=lambda item: order_of(item[1])):
         estimate = median_of(runs["incumbent_test_loss"])
         finite = runs["incumbent_test_loss"].dropna().to_numpy()
         rows.append([
@@ -229,70 +229,17 @@ def _metric(value: float, unit: str) -> str:
 def _untrained(group: pd.DataFrame) -> str:
     """Says which methods return the untrained model in any of their runs; empty where none does."""
     parts = [
-        f"{label} {(runs['selected_step'] == 0).sum()} of {len(runs)}"
-        for label, runs in sorted(group.groupby("label"), key=lambda item: _order(item[1]))
+        f"{label} ({(runs['selected_step'] == 0).sum()} of {len(runs)})"
+        for label, runs in sorted(group.groupby("label"), key=lambda item: order_of(item[1]))
         if (runs["selected_step"] == 0).any()
     ]
-    return f"Runs that return the untrained model: {', '.join(first_few(parts))}." if parts else ""
-
-
-def _asked(tables: Tables, runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Returns the experiments in which a comparison was asked for beforehand, by the figures they feed."""
-    named = {manifest.experiment for manifest in tables.manifests if set(manifest.figures) & COMPARED_IN}
-    groups = [(str(name), group) for name, group in runs.groupby("experiment", sort=True)]
-    valid = [(name, group) for name, group in groups if not void(group) and not unlike_clocks(group)]
-    groups = [(name, group) for name, group in valid if name in named]
-    return [(name, group) for name, group in groups if under_test(group) and group["label"].nunique() > 1]
-
-
-def _comparison(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
-    """Compares the method under test with every other one, paired by seed."""
-    trained = [label for label, runs in group.groupby("label") if not untrained(runs)]
-    if not trained:
-        return {"experiment": experiment, "reference": "", "rows": [], "power": NONE_TRAINED, "unit": ""}
-    reference = under_test(group)
-    losses = {
-        str(label): dict(zip(runs["seed"], runs["incumbent_test_loss"], strict=True))
-        for label, runs in group.groupby("label")
-    }
-    order = {str(label): _order(runs) for label, runs in group.groupby("label")}
-    able = group[group["label"].isin(trained)]
-    medians = able.groupby("label")["incumbent_test_loss"].apply(lambda column: median_of(column).value).sort_values()
-    rows = [
-        [c.second, str(c.n), _signed(c.difference.value), f"{c.improvement:.2f}", f"{c.p:.2g}", f"{c.corrected:.2g}"]
-        for c in sorted(compare(losses, reference), key=lambda comparison: order[comparison.second])
-    ]
-    return {
-        "experiment": experiment, "reference": reference, "rows": rows,
-        "power": _power(losses, reference, [str(label) for label in medians.index]),
-        "unit": group["units"].iloc[0].loss_unit,
-    }  # fmt: skip
-
-
-def _signed(difference: float) -> str:
-    return f"{difference:+.3g}".replace("-", "−") if np.isfinite(difference) else ("−∞" if difference < 0 else "∞")
-
-
-def _power(losses: dict[str, dict[int, float]], reference: str, ordered: list[str]) -> str:
-    """Says how many more seeds would separate the method under test from the lowest other one."""
-    other = next((label for label in ordered if label != reference), None)
-    if other is None or reference not in ordered:
-        return ""
-    more = to_separate(losses, reference, other)
-    if more is None:
-        return f"These runs do not show how many seeds would separate {reference} from {other}, the lowest of the others."
-    if more == 0:
-        return f"There are as many seeds as it takes to separate {reference} from {other}, the lowest of the others."
-    return (
-        f"If differences go on as they are, about {plural(more, 'more seed')} would separate {reference} from {other}, the"
-        " lowest of the others, with a probability of 80 %."
-    )
+    return f"Runs that return the untrained model: {listed(parts)}." if parts else ""
 
 
 def _ledger(done: pd.DataFrame) -> list[list[str]]:
     rows = []
     groups = done[done["shared_by"] <= 1].groupby(["experiment", "label"])
-    for (experiment, label), group in sorted(groups, key=lambda item: (item[0][0], _order(item[1]))):
+    for (experiment, label), group in sorted(groups, key=lambda item: (item[0][0], order_of(item[1]))):
         seconds = [group[f"seconds_{account}"].mean() for account in ACCOUNTS]
         several = done.loc[done["label"] == label, "experiment"].nunique() > 1
         name = f"{label}, {experiment}" if several else str(label)
@@ -301,64 +248,18 @@ def _ledger(done: pd.DataFrame) -> list[list[str]]:
     return rows
 
 
+def _said(value: Any) -> str:
+    """Returns a value of an environment in words."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name.replace('_', ' ')} {_said(each)}" for name, each in value.items())
+    return str(value)
+
+
 def _provenance(tables: Tables) -> list[list[str]]:
     rows = [["protocol version", str(tables.protocol)]]
     keys = dict.fromkeys(key for environment in tables.environments for key in environment if key != "finished")
     for key in keys:
-        values = sorted({str(environment[key]) for environment in tables.environments if key in environment})
+        values = sorted({_said(environment[key]) for environment in tables.environments if key in environment})
         rows.append([key.replace("_", " "), ", ".join(values)])
     finished = sorted(outcome.finished for outcome in tables.outcomes.values())
     return [*rows, ["runs ended", f"{finished[0]} to {finished[-1]}"]]
-
-
-def _absent(tables: Tables) -> list[str]:
-    """Names figures that no experiment feeds, and the paper's tasks without a run."""
-    fed = {name for manifest in tables.manifests for name in manifest.figures}
-    sentences = [f"{entry.title}: {entry.description}" for name, entry in FIGURES.items() if name not in fed]
-    tasks = set(tables.runs["task"].dropna())
-    return sentences + [f"The paper's experiments on {data}" for task, data in published.TASKS.items() if task not in tasks]
-
-
-def _problems(runs: pd.DataFrame) -> list[str]:
-    """Returns a line for each failed, unfinished or disturbed run, and one for each experiment's runs not started."""
-    open_runs = runs.drop_duplicates("run")
-    open_runs = open_runs[~open_runs["status"].isin(MEASURED)]
-    problems = []
-    for experiment, group in open_runs.groupby("experiment"):
-        missing = int((group["status"] == "missing").sum())
-        problems += [f"{experiment}: {missing} of its planned runs were not started"] if missing else []
-        for row in group[group["status"] != "missing"].to_dict("records"):
-            said = f": {row['last_line']}" if isinstance(row["last_line"], str) and row["last_line"] else ""
-            status = row["status"].replace("_", " ") + said
-            problems.append(f"{experiment}, {row['label']}, seed {row['seed']:.0f} ({row['run']}): {status}")
-    measured = runs[runs["status"].isin(MEASURED)].drop_duplicates("run")
-    is_timed = measured["unit"].isin(TIMED)
-    return [
-        *problems,
-        *_named(measured[is_timed], "disturbed_because", "not valid"),
-        *_named(measured[~is_timed], "disturbed_because", "losses valid, seconds not"),
-        *_named(measured, "resumed_with", "resumed with"),
-        *(
-            f"{experiment}: seconds of unlike {unlike.kind} cannot be compared: {unlike.members}"
-            for experiment, group in measured.groupby("experiment")
-            if (unlike := unlike_clocks(group, in_seconds=True))
-        ),
-    ]
-
-
-def _named(runs: pd.DataFrame, column: str, what: str) -> list[str]:
-    """Returns a line for each run that has something in a text column, and one for those too many to be named."""
-    found = runs[runs[column] != ""]
-    lines = [
-        f"{row['experiment']}, {row['label']}, seed {row['seed']:.0f} ({row['run']}): {what}: {row[column]}"
-        for row in found.head(LISTED).to_dict("records")
-    ]
-    if len(found) > LISTED:
-        more = plural(len(found) - LISTED, "more run")
-        lines.append(f"{more}: {what}; the table of runs in the page has them all")
-    return lines
-
-
-def _order(runs: pd.DataFrame) -> tuple[int, str]:
-    first = runs.iloc[0]
-    return first["place"], first["label"]

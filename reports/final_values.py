@@ -14,7 +14,7 @@ import pandas as pd
 
 from reports.selection import MEASURED
 from reports.tables import Tables
-from reports.words import hyperparameter
+from reports.words import hyperparameter, two_digits
 
 NAMES = ("lr", "weight_decay")
 SCHEDULED = ("training", "population", "transplant")
@@ -84,8 +84,9 @@ def _row(found: list[np.ndarray], law: Law) -> dict[str, Any]:
 def in_words(row: Mapping[str, Any]) -> list[str]:
     """Returns a table's cells: method, hyperparameter, median, range, the law, and how many runs end outside of it."""
     sides = [f"{row[side]} of {row['n']} {side}" for side in ("below", "above") if row[side]]
-    ends = (f"{row[first]:.2g} to {row[second]:.2g}" for first, second in (("lowest", "highest"), ("low", "high")))
-    return [row["label"], hyperparameter(row["name"]), f"{row['median']:.2g}", *ends, ", ".join(sides) or "within"]
+    pairs = (("lowest", "highest"), ("low", "high"))
+    ends = (f"{two_digits(row[first])} to {two_digits(row[second])}" for first, second in pairs)
+    return [row["label"], hyperparameter(row["name"]), two_digits(row["median"]), *ends, ", ".join(sides) or "within"]
 
 
 def outside_sentence(values: pd.DataFrame) -> str:
@@ -94,8 +95,8 @@ def outside_sentence(values: pd.DataFrame) -> str:
         return ""
     outside = values[values[["below", "above"]].sum(axis=1) > values["n"] / 2]
     parts = [
-        f"{row['label']} (a {hyperparameter(row['name'])} of {row['median']:.2g}, "
-        f"law {row['low']:.2g} to {row['high']:.2g})"
+        f"{row['label']} (a {hyperparameter(row['name'])} of {row['median']:.3g}, where the space has "
+        f"{two_digits(row['low'])} to {two_digits(row['high'])})"
         for row in outside.to_dict("records")
     ]
     return f"Most runs of these end outside of the space that searches draw from: {'; '.join(parts)}." if parts else ""

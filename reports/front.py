@@ -62,8 +62,8 @@ def _table(title: str, rows: Sequence[Standing], note: str) -> list[Table]:
     if any(row.replayed for row in rows):
         notes.append(f"{REPLAYED}: read off runs of a larger budget, without schedules that span it.")
     if untested := sorted({label for row in rows for label in row.untested}):
-        told = f"fewer trials than {TIMES} times the random ones that they start with, so that they are not tested"
-        notes.append(f"{UNTESTED}: without searches that had made {told}: {listed(untested)}.")
+        told = f"fewer trials than {TIMES} times the random ones that they start with"
+        notes.append(f"{UNTESTED}: without the searches that made {told}, and are not tested: {listed(untested)}.")
     notes += [
         f"Not valid on {task}: the runs {unlike}, whose seconds cannot be compared."
         for task, unlike in dict.fromkeys((row.task, row.unlike) for row in rows if row.unlike)
@@ -81,7 +81,7 @@ def _row(row: Standing) -> list[str]:
     best = row.best
     shown = row.units.shown(best.error)
     error = f"{shown:.3g} %" if row.units.metric_unit == "fraction" else f"{shown:.3g} {row.units.metric_unit}"
-    label = f"{best.label}, of {row.methods}"
+    label = f"{best.label} (of {row.methods})"
     return [budget, row.task, label, _loss(best), error, f"{row.won} of {best.n}", _ours(row)]
 
 

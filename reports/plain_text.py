@@ -22,7 +22,7 @@ def plain_text(content: Mapping[str, Any]) -> str:
 
 def _lines(content: Mapping[str, Any]) -> Iterator[str]:
     yield from (content["title"], content["date"], "", *content["abstract"])
-    yield f"{content['measured']:,} of {content['planned']:,} planned runs were measured."
+    yield f"{content['measured']} of {content['planned']} planned runs were measured."
     for each in content["standings"]:
         yield from _table(f"{each['title']}. {each['notes']}", content["standing_header"], each["rows"])
     claims = [[each["claim"], each["outcome"], each["evidence"], each["figure"] or "—"] for each in content["claims"]]

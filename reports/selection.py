@@ -72,7 +72,7 @@ def void(runs: pd.DataFrame) -> list[str]:
         if disturbed > MOST_VOID * len(group):
             sentences.append(
                 f"Experiment {experiment} is not valid: in {disturbed} of {words.plural(len(group), 'run')} the clock was "
-                f"disturbed, more than {MOST_VOID:.0%}, so that no ranking is written of it."
+                f"disturbed, more than {words.percent(MOST_VOID)}, so that no ranking is written of it."
             )
     return sentences
 

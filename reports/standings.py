@@ -20,6 +20,7 @@ from reports.statistics import Estimate, median_of
 from reports.tables import Tables
 from reports.units import Units
 from reports.untested import too_few_trials
+from reports.words import listed
 
 SAME = ["unit", "task", "data", "task_id", "space"]
 """What runs have in common that are compared; their budgets may differ."""
@@ -89,14 +90,14 @@ def standings(tables: Tables) -> list[Standing]:
     runs = runs[runs["experiment"].isin(_comparing(tables, runs))]
     is_void = {name: bool(void(own)) for name, own in runs.groupby("experiment")}
     records = Records(*(dict(iter(table.groupby("run"))) for table in (tables.incumbents, tables.trials)))
-    titles = _titles(runs)
     found = []
-    for key, group in runs.groupby(SAME, sort=True, dropna=False):
+    for _, group in runs.groupby(SAME, sort=True, dropna=False):
         valid = group[~group["experiment"].map(is_void)].drop_duplicates("run")
         unlike = unlike_clocks(valid)
         if unlike:  # seconds of one are not those of another
             valid = valid[:0]
-        rows = [_standing(titles[key[3]], budget, group, valid, records) for budget in _budgets(group)]
+        title = _title(group, runs)
+        rows = [_standing(title, budget, group, valid, records) for budget in _budgets(group)]
         found += [row._replace(unlike=unlike.said) if unlike else row for row in rows]
     return sorted(found, key=lambda row: (not row.is_timed, row.task, row.unit, row.budget))
 
@@ -111,20 +112,14 @@ def _comparing(tables: Tables, runs: pd.DataFrame) -> list[str]:
     ]
 
 
-def _titles(runs: pd.DataFrame) -> dict[str, str]:
-    """Returns what each task is called: with its data and, where another has its name, the options it differs in."""
-    tasks = runs.drop_duplicates("task_id")
-    titles = {}
-    for task in tasks.itertuples():
-        others = [other.task_options for other in tasks.itertuples() if other.task == task.task]
-        differing = [
-            f"{name} {value}" if isinstance(value, str | int | float) else name
-            for name, value in sorted(task.task_options.items())
-            if name != "units" and any(other.get(name) != value for other in others)
-        ]
-        name = f"{task.task} on {task.data}" if isinstance(task.data, str) else task.task
-        titles[task.task_id] = f"{name} ({', '.join(differing)})" if differing else name
-    return titles
+def _title(group: pd.DataFrame, runs: pd.DataFrame) -> str:
+    """Returns what the task of a group is called: with its data, if it is not called after them, and its experiments where
+    another task has its name."""
+    task = group.iloc[0]
+    has_other_name = isinstance(task["data"], str) and task["data"].lower() not in task["task"].lower()
+    name = f"{task['task']} on {task['data']}" if has_other_name else str(task["task"])
+    namesakes = runs.loc[runs["task"] == task["task"], "task_id"].nunique()
+    return f"{name} ({listed(sorted(group['experiment'].unique()))})" if namesakes > 1 else name
 
 
 def _budgets(runs: pd.DataFrame) -> list[float]:

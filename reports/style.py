@@ -25,6 +25,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from reports.glyphs import BASE, NO_MORE, Fonts
 from reports.looks import Method, looks_of
 from reports.selection import NoData
+from reports.words import decimal
 
 LOG_MARGIN = 2.0
 COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
@@ -33,8 +34,6 @@ STAMP = 6.0
 HANDLE, GAP, LINE, USUAL_ROWS = 2.8, 2.0, 1.75, 5
 """Of a legend, in sizes of its letters: what stands before a name, between columns, and a line's height; and how many rows
 the height of a figure allows for."""
-
-RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 COLUMN_SETTINGS: dict[Any, Any] = {
     "font.size": 7, "axes.labelsize": 7, "axes.titlesize": 7.5, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5,
@@ -148,20 +147,6 @@ class _Steps(LogLocator):
         """Returns the places of ticks between two ends."""
         self.set_params(subs=(1.0, 2.0, 5.0) if 0 < vmax < 150 * vmin else (1.0,))
         return super().tick_values(vmin, vmax)
-
-
-def decimal(value: float, position: float | None = None) -> str:
-    """Returns a tick's label: a number as it is said, a very small or very large one by its power of ten."""
-    if value == 0 or 9e-5 < abs(value) < 1e5:
-        return f"{value:g}"
-    mantissa, exponent = map(float, f"{value:.2e}".split("e"))
-    power = f"10{f'{exponent:.0f}'.translate(RAISED)}"
-    return power if mantissa == 1 else f"{mantissa:g}·{power}"
-
-
-def two_digits(value: float) -> str:
-    """Returns a number to two digits, as `decimal` writes it."""
-    return decimal(float(f"{value:.2g}")) if math.isfinite(value) else "∞"
 
 
 def legend_above(

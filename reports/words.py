@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from bench.records.schema import TIMED
 from reports.statistics import FEWEST_WITH_INTERVAL
 
 LONG_WORD, BREAK_AFTER = re.compile(r"\S{24,}"), 8
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+INTERVALS = "95 % intervals"
 MOST_LISTED = 13
 """How many names a sentence has."""
 HYPERPARAMETERS = {"lr": "learning rate", "weight_decay": "L2 coefficient"}
@@ -100,9 +103,16 @@ def plural(count: int, noun: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Returns `a`, `a and b` or `a, b and c`; of many names the first, and how many more there are."""
+    """Returns `a`, `a and b` or `a, b and c`; of many names the first, and how many more there are.
+
+    Where names have commas of their own, semicolons part them.
+    """
     names = first_few(names)
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    if len(names) < 3:
+        return " and ".join(names)
+    if any(", " in name for name in names):
+        return f"{'; '.join(names[:-1])}; and {names[-1]}"
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def first_few(names: Sequence[str]) -> Sequence[str]:
@@ -110,16 +120,17 @@ def first_few(names: Sequence[str]) -> Sequence[str]:
     return names if len(names) <= MOST_LISTED else [*names[: MOST_LISTED - 1], f"{len(names) - MOST_LISTED + 1} more"]
 
 
-def spread(fewest: int, most: int, *, pointwise: bool = False) -> str:
+def spread(fewest: int, most: int) -> str:
     """Returns what stands around medians over so many runs: 95 % intervals or, of few runs, ranges."""
-    kind = "pointwise 95 % intervals" if pointwise else "95 % intervals"
     if most < FEWEST_WITH_INTERVAL:
         return "ranges over runs, too few for an interval"
-    return kind if fewest >= FEWEST_WITH_INTERVAL else f"{kind}, of fewer than {FEWEST_WITH_INTERVAL} runs ranges"
+    return INTERVALS if fewest >= FEWEST_WITH_INTERVAL else f"{INTERVALS}, of fewer than {FEWEST_WITH_INTERVAL} runs ranges"
 
 
 def breakable(text: str) -> str:
-    """Returns a text whose long words may be broken, by spaces of no width, where a line or a table's column ends."""
+    """Returns a text whose long words may be broken, by spaces of no width, where a line or a table's column ends; percent
+    signs stay beside their numbers."""
+    text = re.sub(r"(?<=\d) %", "\u00a0%", text)
     return LONG_WORD.sub(lambda word: "\u200b".join(textwrap.wrap(word[0], BREAK_AFTER)), text)
 
 
@@ -129,5 +140,30 @@ def amount_text(amount: float) -> str:
 
 
 def loss_text(value: float) -> str:
-    """Returns a loss to three digits."""
-    return "∞" if value == float("inf") else f"{value:.3g}"
+    """Returns a loss to three digits, as `decimal` writes it."""
+    return decimal(float(f"{value:.3g}")) if math.isfinite(value) else f"{value:g}".replace("inf", "∞")
+
+
+def decimal(value: float, position: float | None = None) -> str:
+    """Returns a tick's label: a number as it is said, a very small or very large one by its power of ten."""
+    if value == 0 or 9e-5 < abs(value) < 1e5:
+        return f"{value:g}"
+    mantissa, exponent = map(float, f"{value:.2e}".split("e"))
+    power = f"10{f'{exponent:.0f}'.translate(RAISED)}"
+    return power if mantissa == 1 else f"{mantissa:g}·{power}"
+
+
+def two_digits(value: float) -> str:
+    """Returns a number to two digits, as `decimal` writes it."""
+    return decimal(float(f"{value:.2g}")) if math.isfinite(value) else "∞"
+
+
+def percent(share: float) -> str:
+    """Returns a share in whole percent."""
+    return f"{100 * share:.0f} %"
+
+
+def order_of(runs: pd.DataFrame) -> tuple[int, str]:
+    """Returns what puts methods, of which these are the runs of one, in order."""
+    first = runs.iloc[0]
+    return first["place"], first["label"]

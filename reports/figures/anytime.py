@@ -22,7 +22,7 @@ from reports.plain_steps import in_seconds, second_axis, seconds_per_step
 from reports.selection import ONLINE, NoData, comparable
 from reports.statistics import medians_of
 from reports.tables import Tables
-from reports.words import amount_text, budget_unit, loss_text, plural, spread
+from reports.words import amount_text, budget_unit, listed, loss_text, plural, spread
 
 QUESTION = "Which method should be used at which budget?"
 METHOD = (
@@ -301,5 +301,5 @@ def _ahead(ahead: pd.Series, ours: int, others: int, unit: str) -> str:
     starts = ahead & ~ahead.shift(fill_value=False)
     ends = ahead & ~ahead.shift(-1, fill_value=False)
     spans = zip(ahead.index[starts], ahead.index[ends], strict=True)
-    text = ", ".join(f"{amount_text(start)} to {amount_text(end)}" for start, end in spans)
+    text = listed([f"{amount_text(start)} to {amount_text(end)}" for start, end in spans])
     return f"{which} is ahead of {against} at budgets of {text} {unit}, behind or level at all others."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from reports.looks import DASHES
 from reports.selection import NoData, measured, online, option, require_finite
 from reports.strips import summarise
 from reports.tables import Tables
-from reports.words import listed, loss_text
+from reports.words import decimal, listed, loss_text
 
 QUESTION = "Do learning rates forget where they started, and how much does the rate of their own steps matter?"
 METHOD = (
@@ -105,11 +105,20 @@ def draw(estimates: Estimates) -> Figure:
     starts, rates = (_looks(values) for values in (estimates.paths["start"], estimates.rates["meta_rate"]))
     _draw_groups(above, estimates.paths, groups, starts)
     _draw_methods(below, estimates, methods, rates)
-    handles = [Line2D([], [], color=colour, ls=dashes) for colour, dashes in (*starts.values(), *rates.values())]
-    names = [f"from {start:g}" for start in starts] + [f"meta-rate {style.decimal(rate)}" for rate in rates]
-    style.legend_above(figure, handles, names, columns=len(names), size=6.5)
+    _add_legend(figure, {f"from {start:g}": own for start, own in starts.items()},
+                {f"meta-rate {decimal(rate)}": own for rate, own in rates.items()})  # fmt: skip
     style.stamp(figure, estimates.about.stamp)
     return figure
+
+
+def _add_legend(figure: Figure, *rows: dict[str, tuple[str, Any]]) -> None:
+    """Writes a legend of a row for each block of panels; in a column of text, one of two columns."""
+    columns = max(map(len, rows))
+    padded = [[*row.items(), *[("", ("none", ""))] * (columns - len(row))] for row in rows]
+    is_in_rows = not style.in_column()  # a legend is filled column by column
+    entries = list(chain(*zip(*padded, strict=True)) if is_in_rows else chain(*(row.items() for row in rows)))
+    handles = [Line2D([], [], color=colour, ls=dashes) for _, (colour, dashes) in entries]
+    style.legend_above(figure, handles, [name for name, _ in entries], columns=columns, size=6.5)
 
 
 def _panels(*counts: int) -> tuple[Figure, list[list[Axes]]]:

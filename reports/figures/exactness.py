@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
 
 from reports import style
 from reports.curves import draw_curve, median_curves
@@ -18,7 +17,7 @@ from reports.looks import DASHES, Look, look
 from reports.selection import NoData, comparable, require_finite
 from reports.strips import Strip, by_seed, draw_strips, room, summarise
 from reports.tables import Tables
-from reports.words import HYPERPARAMETERS, MOST_LISTED, loss_text
+from reports.words import HYPERPARAMETERS, MOST_LISTED, loss_text, percent
 
 QUESTION = "How far are published and collapsed hypergradients from the derivative, and does it change the outcome?"
 METHOD = (
@@ -86,11 +85,11 @@ def draw(estimates: Estimates) -> Figure:
     for letter, column in (("C", "wrong_sign"), ("D", "incumbent_test_loss")):
         strips = [Strip(label, by_seed(runs[label], column), looks[label].colour) for label in labels]
         if letter == "C":
-            draw_strips(panels[letter], strips, scale="linear", text="{:.0%}".format)
+            draw_strips(panels[letter], strips, scale="linear", text=percent)
         else:
             draw_strips(panels[letter], strips)
         panels[letter].set_title(letter, loc="left")
-    panels["C"].xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    panels["C"].xaxis.set_major_formatter(lambda share, _: percent(share))
     panels["C"].set_xlabel("Wrong signs,\nof the learning rate")
     panels["D"].set_xlabel(estimates.about.units.axis("Final test loss"))
     if not style.in_column():
@@ -161,7 +160,7 @@ def findings(estimates: Estimates) -> list[str]:
     for row in wrong.head(MOST_LISTED).itertuples():
         sentences.append(
             f"With {row.label} the median error of the learning rate's hypergradient is {row.error_lr:.2g}, with a wrong "
-            f"sign in {row.wrong_sign:.0%} of steps and sets, and that of the L2 coefficient's "
+            f"sign in {percent(row.wrong_sign)} of steps and sets, and that of the L2 coefficient's "
             f"{row.error_weight_decay:.2g}; the median test loss is {loss_text(row.median)}."
         )
     return sentences + untrained_sentences(list(estimates.summary.loc[estimates.summary["untrained"], "label"]))
@@ -173,7 +172,7 @@ def _first(summary: pd.DataFrame) -> str:
     exact = summary[summary["error_lr"] <= ROUNDING]
     beside = " and ".join(f"{loss_text(row.median)} ({row.label})" for row in exact.itertuples())
     return (
-        f"Hypergradients of {worst['label']} with respect to the learning rate are off by {worst['error_lr']:.0%} of the "
-        f"exact ones and have the wrong sign in {worst['wrong_sign']:.0%} of cases (medians); its median final test loss "
-        f"is {loss_text(worst['median'])}{f', and with exact ones it is {beside}' if beside else ''}."
+        f"Hypergradients of {worst['label']} with respect to the learning rate are off by {percent(worst['error_lr'])} "
+        f"of the exact ones and have the wrong sign in {percent(worst['wrong_sign'])} of cases (medians); its median final "
+        f"test loss is {loss_text(worst['median'])}{f', and with exact ones it is {beside}' if beside else ''}."
     )

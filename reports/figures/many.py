@@ -22,7 +22,7 @@ from reports.statistics import median_of
 from reports.tables import Tables
 from reports.targets import Target, lowest_target, reached_by, textbook, upper_median
 from reports.untested import is_untested
-from reports.words import budget_unit, listed, loss_text, plural
+from reports.words import amount_text, budget_unit, decimal, listed, loss_text, plural
 
 QUESTION = "What does it cost to tune many hyperparameters instead of two?"
 METHOD = (
@@ -35,6 +35,8 @@ METHOD = (
 TUNED = ("lr", "weight_decay")
 SET_METHODS = {"oho-global": "exact", "oho-layerwise": "", "oho-full": ""}
 """Methods that differ in their sets alone, and their influence where they have no choice."""
+PLAIN: dict[str, Any] = {"color": "#666666", "lw": 0.8, "ls": DASHES[2]}
+"""The line of the best textbook training."""
 SHADES = ("#0072B2", "#009E73", "#7A6A00", "#AA4499")
 """Of searches, in the order of their names."""
 
@@ -63,7 +65,6 @@ def estimate(tables: Tables) -> Estimates:
     """Returns losses and times to the target by kind of method and number of values tuned."""
     runs = comparable(tables.runs)
     require_own_seconds(runs)
-    given = textbook(runs)
     runs = runs.assign(values=_values(runs, tables.evaluations), kind=_kinds(tables, runs))
     tuning = runs[runs["kind"].notna() & (runs["values"] > 0)]
     searches = tuning[tuning["family"] == "search"]
@@ -78,12 +79,17 @@ def estimate(tables: Tables) -> Estimates:
         test_loss=tuning["incumbent_test_loss"],
     )
     summary = pd.DataFrame([_row(key, own) for key, own in tuning.groupby(["kind", "values"], sort=True)])
-    best = lowest_target(given)
-    plain = None if best is None else best._replace(
-        loss=upper_median(given.loc[given["label"] == best.label, "incumbent_test_loss"])
-    )  # fmt: skip
     names = ["run", "seed", "label", "kind", "family", "values", "trials", "test_loss", "used", "selected_step", "status"]
-    return Estimates(tuning[names], summary, target, plain, about(runs), runs["unit"].iloc[0], per_step)
+    return Estimates(tuning[names], summary, target, _plain(textbook(runs)), about(runs), runs["unit"].iloc[0], per_step)
+
+
+def _plain(given: pd.DataFrame) -> Target | None:
+    """Returns the best textbook training with the test loss it ends at; None where there is none with a finite one."""
+    best = lowest_target(given)
+    if best is None:
+        return None
+    loss = upper_median(given.loc[given["label"] == best.label, "incumbent_test_loss"])
+    return best._replace(loss=loss) if np.isfinite(loss) else None
 
 
 def _values(runs: pd.DataFrame, evaluations: pd.DataFrame) -> pd.Series:
@@ -149,10 +155,13 @@ def draw(estimates: Estimates) -> Figure:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_locator(FixedLocator(counts))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(style.decimal)
+        axes.xaxis.set_major_formatter(decimal)
         axes.set_xlabel("Hyperparameters tuned")
     names = [_named(estimates.summary, kind) for kind in kinds]
     handles = [Line2D([], [], color=colour, marker=marker, ls=dashes, ms=4) for colour, marker, dashes in kinds.values()]
+    if estimates.plain is not None:
+        handles.append(Line2D([], [], **PLAIN))
+        names.append(f"{estimates.plain.label}, none tuned")
     style.legend_above(figure, handles, names, columns=3, size=6.5)
     style.stamp(figure, estimates.about.stamp)
     return figure
@@ -178,11 +187,8 @@ def _named(summary: pd.DataFrame, kind: str) -> str:
 
 
 def _finish_losses(axes: Axes, estimates: Estimates) -> None:
-    if estimates.plain is not None and np.isfinite(estimates.plain.loss):
-        axes.axhline(estimates.plain.loss, color="#666666", lw=0.8, ls=DASHES[2], zorder=1)
-        axes.annotate(f"{estimates.plain.label}: none tuned", (0.99, estimates.plain.loss), (0, 2), ha="right",
-                      va="bottom", xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=6,
-                      color="#666666")  # fmt: skip
+    if estimates.plain is not None:
+        axes.axhline(estimates.plain.loss, **PLAIN, zorder=1)
     style.log_scale(axes, "y")
     axes.set_title("A  With the whole budget", loc="left")
     axes.set_ylabel(estimates.about.units.axis("Final test loss"))
@@ -207,11 +213,10 @@ def _finish_times(axes: Axes, estimates: Estimates, kinds: dict[str, tuple[str, 
 
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
-    n = estimates.summary["n"].min()
     return (
-        f"Lines are medians over {n} runs or more, small points runs. B: time until the selected model is as good as "
-        f"{estimates.target.label} at its end; an open triangle at the edge: more than half of the runs miss it. "
-        f"{estimates.about.setting}"
+        "The price of tuning more hyperparameters: the loss that the whole budget gives (A) and the time to a validation "
+        f"loss of {loss_text(estimates.target.loss)} (B; an open triangle: more than half of the runs miss it). Lines are "
+        f"medians over {estimates.summary['n'].min()} runs or more, small points runs. {estimates.about.setting}"
     )
 
 
@@ -220,7 +225,7 @@ def findings(estimates: Estimates) -> list[str]:
     if estimates.summary["untrained"].all():
         return [NONE_TRAINED]
     sentences, few, most = [], estimates.summary["values"].min(), estimates.summary["values"].max()
-    parts, times = [], []
+    parts, missed, times = [], [], []
     for kind, own in estimates.summary[estimates.summary["is_tested"]].groupby("kind", sort=False):
         own = own.sort_values("values")
         first, last = own.iloc[0], own.iloc[-1]
@@ -228,15 +233,17 @@ def findings(estimates: Estimates) -> list[str]:
             parts.append(f"from {loss_text(first['median'])} to {loss_text(last['median'])} with {kind} "
                          f"({first['values']} to {last['values']})")  # fmt: skip
         if last["values"] == most:
-            takes = f"takes {last['used']:.3g} {budget_unit(estimates.unit)}"
-            what = "misses it" if np.isinf(last["used"]) else takes
-            times.append(f"{kind} {what}")
+            if np.isinf(last["used"]):
+                missed.append(str(kind))
+            else:
+                times.append(f"{kind} reaches it after {amount_text(last['used'])} {budget_unit(estimates.unit)}")
     if parts:
         sentences.append(f"From {few} to {plural(most, 'value')} tuned, the median test loss goes {listed(parts)}.")
-    if times:
+    if times or missed:
+        misses = [f"{listed(missed)} {'miss' if len(missed) > 1 else 'misses'} it"] if missed else []
         sentences.append(
-            f"The target is a validation loss of {loss_text(estimates.target.loss)}, that of {estimates.target.label}: "
-            f"with {most} values, {listed(times)} (medians)."
+            f"The target is a validation loss of {loss_text(estimates.target.loss)}, that of {_best(estimates)}: "
+            f"with {most} values, {'; '.join([*times, *misses])} (medians)."
         )
     lost = [str(kind) for kind, own in estimates.summary.groupby("kind", sort=False) if not own["is_tested"].all()]
     if lost:
@@ -244,11 +251,17 @@ def findings(estimates: Estimates) -> list[str]:
     return sentences
 
 
+def _best(estimates: Estimates) -> str:
+    """Returns the name of the search that sets the target, as the figure's lines are called."""
+    first = estimates.runs[estimates.runs["label"] == estimates.target.label].iloc[0]
+    return f"{first['kind']} with {first['values']} values"
+
+
 def published_rows(estimates: Estimates) -> list[list[str]]:
     """Returns median loss, time to the target, and trials of each kind of method and number of values."""
     rows = [
         [row["kind"], str(row["values"]), loss_text(row["median"]),
-         "missed" if np.isinf(row["used"]) else f"{row['used']:.3g}",
+         "missed" if np.isinf(row["used"]) else amount_text(row["used"]),
          "—" if row["family"] == ONLINE else f"{row['trials']:.0f}", "yes" if row["is_tested"] else "no"]
         for _, row in estimates.summary.iterrows()
     ]  # fmt: skip

@@ -10,18 +10,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports import published, style
+from reports import style
 from reports.claims import Measured, Outcome, Verdict, below, not_tested
 from reports.estimates import About, about, untrained_sentences
 from reports.final_values import final_values, outside_sentence
 from reports.looks import look
 from reports.plain_steps import second_axis, seconds_per_step
-from reports.selection import NoData, comparable, option, require_own_seconds, untrained
-from reports.statistics import median_of
+from reports.reaching import OTHERS, grouped, reached, summary_row
+from reports.selection import NoData, comparable, require_own_seconds, untrained
 from reports.strips import write_beside
 from reports.tables import Tables
-from reports.targets import Target, lowest_target, reached_by, textbook, upper_median
-from reports.untested import RULE, untested_labels
+from reports.targets import Target, lowest_target, textbook, upper_median
+from reports.untested import RULE
 from reports.words import listed, loss_text, plural, spread
 
 QUESTION = (
@@ -39,7 +39,9 @@ METHOD = (
 REFERENCE = "oho-global"
 """The one method that this figure is about."""
 OWN, TEXTBOOK = "own", "textbook"
-OTHERS = "Others"
+MISSED = "not reached"
+FEW = 4
+"""How many methods that reach neither target have rows of their own in the table."""
 
 
 @dataclass(frozen=True)
@@ -81,71 +83,13 @@ def estimate(tables: Tables) -> Estimates:
     targets = {OWN: Target(own, str(reference["label"].iloc[0]))}
     if best := lowest_target(textbook(runs)):
         targets[TEXTBOOK] = best
-    incumbents, per_step = dict(iter(tables.incumbents.groupby("run"))), seconds_per_step(runs)
-    members = option(runs, "members").astype(float)
-    parts = []
-    for name, target in targets.items():
-        part = runs[["run", "method", "label", "method_label", "over", "over_label", "seed"]].assign(target=name)
-        reached = [_reach(incumbents.get(run), target.loss, per_step) for run in runs["run"]]
-        part["trials"], part["seconds"] = zip(*reached, strict=True)
-        part["members"] = members
-        begun = part[["trials", "members"]].min(axis=1)  # a population begins its members once
-        part["trials"] = part["trials"].where(np.isinf(part["trials"]), begun)
-        parts.append(part)
-    data = pd.concat(parts, ignore_index=True)
+    per_step = seconds_per_step(runs)
+    data = reached(tables, runs, targets, per_step)
     groups = data.groupby(["label", "target"], sort=False)
-    summary = pd.DataFrame([_summary_row(label, target, group) for (label, target), group in groups])
-    summary = summary.merge(_groups(tables, runs), on="label").sort_values("place", kind="stable", ignore_index=True)
+    summary = pd.DataFrame([summary_row(label, target, group) for (label, target), group in groups])
+    summary = summary.merge(grouped(tables, runs), on="label").sort_values("place", kind="stable", ignore_index=True)
     ends = outside_sentence(final_values(tables, runs))
     return Estimates(data, summary, targets, about(runs), ends, per_step)
-
-
-def _groups(tables: Tables, runs: pd.DataFrame) -> pd.DataFrame:
-    """Returns for each label its bar's name, the group it stands in, and what the paper has of it.
-
-    Searches of one kind over two or more methods are a group; the others stand together.
-    """
-    first = runs.drop_duplicates("label")
-    kinds = {method.label: method.kind for method in tables.methods if method.over_label is not None}
-    kind = first["method_label"].map(kinds).astype(object)
-    grouped = kind.where(kind.map(kind.value_counts()) > 1)
-    values = [_published(run) for _, run in first.iterrows()]
-    return pd.DataFrame({
-        "label": first["label"], "place": first["place"], "group": grouped.fillna(OTHERS),
-        "bar": first["over_label"].where(grouped.notna(), first["label"]),
-        "published_trials": [trials for trials, _ in values], "published_hours": [hours for _, hours in values],
-        "is_papers_search": [published.has_search(options) for options in first["options"]],
-        "untrained": first["label"].map({label: untrained(own) for label, own in runs.groupby("label")}),
-        "untested": first["label"].isin(untested_labels(runs)),
-    })  # fmt: skip
-
-
-def _published(run: pd.Series) -> tuple[float, float]:
-    if not published.has_task(run["task_options"], run["data"]) or not published.has_search(run["options"]):
-        return np.nan, np.nan
-    return published.PERFORMANCE[run["method"]].get(run["over"], (np.nan, np.nan))
-
-
-def _reach(incumbents: pd.DataFrame | None, target: float, per_step: float | None) -> tuple[float, float]:
-    """Returns trials and seconds; infinite where no model was selected, or none that is as good.
-
-    Under a budget of plain steps, the seconds are those of the plain steps used, so that unlike machines share an axis.
-    """
-    row = reached_by(incumbents, target)
-    if row is None:
-        return np.inf, np.inf
-    return row["trial"] + 1, row["counted_seconds"] if per_step is None else per_step * row["used"]
-
-
-def _summary_row(label: str, target: str, group: pd.DataFrame) -> dict[str, Any]:
-    trials, seconds = median_of(group["trials"]), median_of(group["seconds"])
-    return {
-        "target": target,
-        "method": group["method"].iloc[0], "method_label": group["method_label"].iloc[0], "label": label,
-        "n": len(group), "misses": int(np.isinf(group["seconds"]).sum()),
-        "trials": trials.value, "trials_low": trials.low, "trials_high": trials.high,
-        "seconds": seconds.value, "seconds_low": seconds.low, "seconds_high": seconds.high,
-    }  # fmt: skip
 
 
 def draw(estimates: Estimates) -> Figure:
@@ -284,11 +228,19 @@ def published_rows(estimates: Estimates) -> list[list[str]]:
         ours = ["not tested"] * len(ours) if row["untested"] else ours
         theirs = [f"{row[name]:g}" if np.isfinite(row[name]) else "—" for name in paper]
         rows.append([row["label"], *ours, *theirs])
-    return rows
+    return _shortened(rows)
+
+
+def _shortened(rows: list[list[str]]) -> list[list[str]]:
+    """Returns the rows with those of methods that reach nothing, where they are many, put together in a last one."""
+    missed = [row for row in rows if all(cell in (MISSED, "—") for cell in row[1:])]
+    if len(missed) <= FEW:
+        return rows
+    return [*(row for row in rows if row not in missed), [plural(len(missed), "other method"), *missed[0][1:]]]
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}" if np.isfinite(value) else "not reached"
+    return f"{value:.3g}" if np.isfinite(value) else MISSED
 
 
 def verdicts(estimates: Estimates) -> list[Verdict]:

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from reports import style
+from reports.ends import DARK
 from reports.estimates import NONE_TRAINED, untrained_sentences
-from reports.looks import look
+from reports.looks import MOST_COLOURS, Look, emphasised
 from reports.pooling import PROBLEM, pooled
-from reports.selection import NoData, untrained
+from reports.selection import ONLINE, NoData, untrained
 from reports.statistics import performance_profile
 from reports.tables import Tables
-from reports.words import listed, plural, setting, stamp
+from reports.words import decimal, listed, percent, plural, setting, stamp
 
 QUESTION = "Over all problems, how often is each method within a given factor of the best one?"
 METHOD = (
@@ -24,8 +27,8 @@ METHOD = (
     "final test loss over the lowest of any method on that problem; a run without a finite loss has an infinite one. All "
     "experiments that feed the figure are pooled, those with budgets of time alone where there are any, and the methods "
     "are those that each of them has. The profile at a factor is the share of problems with a ratio up to it (Dolan and "
-    "Moré, 2002), so that at 1 it says how often the method is best. Bands, from six problems on, are 95 % bootstrap "
-    "intervals over seeds, stratified by task."
+    "Moré, 2002), so that at 1 it says how often the method is best. Names are in the order of the area below it, over the "
+    "factor's logarithm. Bands, from six problems on, are 95 % bootstrap intervals over seeds, stratified by task."
 )
 POINTS = 200
 LARGEST = 32.0
@@ -33,18 +36,24 @@ LARGEST = 32.0
 TICKS = {4.0: (1, 1.1, 1.25, 1.5, 2, 3, 4), math.inf: (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32)}
 """Ticks of axes that end below a factor."""
 SHARES = (1.0, 1.1, 2.0)
+"""The factors at which leaders are named."""
+LIGHT = "#BDBDBD"
+"""The lines of methods that have no colour."""
 
 
 @dataclass(frozen=True)
 class Estimates:
     """`ratios` has a row for each problem and method, `curves` one for each method and factor, with the share and its
-    interval; `untrained` are the methods most of whose runs return the untrained model.
+    interval; `areas` has the mean share of each method over the logarithm of the factor, `families` its family; `untrained`
+    are the methods most of whose runs return the untrained model.
 
     Ratios have no unit, so that problems of different units may stand together.
     """
 
     ratios: pd.DataFrame
     curves: pd.DataFrame
+    areas: pd.Series
+    families: pd.Series
     untrained: list[str]
     setting: str
     stamp: str
@@ -85,41 +94,97 @@ def estimate(tables: Tables) -> Estimates:
     tidy = ratios.stack().rename("ratio").reset_index()
     curves = pd.concat(rows, ignore_index=True)
     bad = [str(label) for label, group in runs.groupby("label", sort=False) if untrained(group)]
-    return Estimates(tidy, curves, bad, setting(runs), stamp(runs))
+    areas = curves.groupby("label", sort=False)["share"].mean()
+    return Estimates(tidy, curves, areas, methods["family"], bad, setting(runs), stamp(runs))
 
 
 def draw(estimates: Estimates) -> Figure:
-    """Draws a step line for each method; their names stand at the right, in the order of methods."""
-    count = estimates.curves["label"].nunique()
-    figure, axes = style.panels(1, 1, height=max(3.2, 0.16 * count + 0.5))  # as high as the names beside it
-    for label, curve in estimates.curves.groupby("label", sort=False):
-        own = look(curve["method_label"].iloc[0])
-        axes.plot(curve["factor"], curve["share"], color=own.colour, ls=own.dashes, lw=1.3, drawstyle="steps-post",
-                  marker=own.marker, markevery=(0.02, 0.2), ms=4, label=label)  # fmt: skip
-        axes.fill_between(curve["factor"], curve["low"], curve["high"], color=own.colour, alpha=0.06, lw=0, step="post")
-    largest = estimates.curves["factor"].max()
+    """Draws a step line for each method, a few in colour; names stand at the right, by the area below their lines."""
+    curves = dict(iter(estimates.curves.groupby("label", sort=False)))
+    first = _first(estimates)
+    labels = sorted(curves, key=lambda label: -estimates.areas[label])
+    looks = emphasised(labels, [curves[label]["method_label"].iloc[0] for label in labels], first=first)
+    is_narrow = style.in_column()
+    figure, axes = style.panels(1, 1, height=3.0 if is_narrow else max(3.2, 0.135 * len(curves) + 0.5))
+    coloured = [label for label in labels if label in first]
+    for label in [*(label for label in labels if label not in first), *reversed(coloured)]:
+        _draw_line(axes, curves[label], looks[label], is_coloured=label in first)
     axes.set_xscale("log", base=2)
-    axes.set_xlim(1, largest)
-    ticks = next(ticks for end, ticks in TICKS.items() if largest <= end)
-    axes.set_xticks([tick for tick in ticks if tick <= largest])
-    axes.xaxis.set_major_formatter(style.decimal)
+    _set_factors(axes, estimates.curves["factor"].max())
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("Factor of the lowest test loss on the problem")
     axes.set_ylabel("Share of problems")
-    handles, names = axes.get_legend_handles_labels()
-    if style.in_column() and style.widest(names, 6.5) > 0.4 * 72 * figure.get_figwidth():
-        style.legend_above(figure, handles, names, columns=2, size=6.5)
+    handles = {label: _handle(looks[label], is_coloured=label in first) for label in labels}
+    if is_narrow:
+        _name_above(figure, {label: handles[label] for label in coloured}, len(labels) - len(coloured))
     else:
-        figure.legend(loc="outside right center", fontsize=6.5)
+        legend = figure.legend(list(handles.values()), labels, loc="outside right center", fontsize=6.5, labelspacing=0.35)
+        for text, label in zip(legend.get_texts(), labels, strict=True):
+            text.set_fontweight("bold" if label in first else "normal")
+            text.set_color(looks[label].colour if label in first else DARK)
     style.stamp(figure, estimates.stamp)
     return figure
 
 
+def _first(estimates: Estimates) -> list[str]:
+    """Returns the methods in colour: those with the largest areas, the best of OHO and, for each of SHARES, the one most
+    often within that factor.
+    """
+    areas = estimates.areas.drop(index=estimates.untrained, errors="ignore").sort_values(ascending=False, kind="stable")
+    ordered = [str(label) for label in areas.index]
+    ours = [label for label in ordered if estimates.families[label] == ONLINE]
+    leaders = [str(_within(estimates, factor)[ordered].idxmax()) for factor in SHARES if ordered]
+    return list(dict.fromkeys([*ordered[:1], *ours[:1], *leaders, *ordered]))[:MOST_COLOURS]
+
+
+def _within(estimates: Estimates, factor: float) -> pd.Series:
+    """Returns the share of problems on which each method is within a factor of the best; untrained ones are left out."""
+    trained = estimates.ratios[~estimates.ratios["label"].isin(estimates.untrained)]
+    within = trained.assign(within=trained["ratio"] <= factor)
+    return within.groupby("label", sort=False)["within"].mean()
+
+
+def _draw_line(axes: Axes, curve: pd.DataFrame, own: Look, *, is_coloured: bool) -> None:
+    if not is_coloured:
+        axes.plot(curve["factor"], curve["share"], color=LIGHT, lw=0.6, drawstyle="steps-post", zorder=1)
+        return
+    axes.plot(curve["factor"], curve["share"], color=own.colour, ls=own.dashes, lw=1.6, drawstyle="steps-post",
+              marker=own.marker, markevery=(0.02, 0.2), ms=4, zorder=3)  # fmt: skip
+    axes.fill_between(curve["factor"], curve["low"], curve["high"], color=own.colour, alpha=0.06, lw=0, step="post")
+
+
+def _set_factors(axes: Axes, largest: float) -> None:
+    """Ends the axis at the largest factor, with ticks that can be read."""
+    axes.set_xlim(1, largest)
+    ticks = next(places for end, places in TICKS.items() if largest <= end)
+    axes.set_xticks([tick for tick in ticks if tick <= largest])
+    axes.xaxis.set_major_formatter(decimal)
+
+
+def _handle(own: Look, *, is_coloured: bool) -> Line2D:
+    if is_coloured:
+        return Line2D([], [], color=own.colour, ls=own.dashes, lw=1.6, marker=own.marker, ms=4)
+    return Line2D([], [], color=LIGHT, lw=0.6)
+
+
+def _name_above(figure: Figure, handles: dict[str, Line2D], others: int) -> None:
+    """Names the lines in colour above the panel, and says what the grey ones are."""
+    lines, names = list(handles.values()), list(handles)
+    if others:
+        lines.append(Line2D([], [], color=LIGHT, lw=0.6))
+        names.append(plural(others, "other method"))
+    style.legend_above(figure, lines, names, columns=2, size=6)
+
+
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
+    count = plural(estimates.problems, "problem")
+    bands = "" if estimates.curves["low"].isna().all() else " Bands: 95 % bootstrap intervals over seeds."
+    has_others = len(estimates.areas) > len(_first(estimates))
+    others = " In colour, the best methods and OHO; all names by the area below their lines." if has_others else ""
     return (
-        f"Share of {plural(estimates.problems, 'problem')} on which each method's test loss is within a factor of the "
-        f"lowest; higher is better. Bands: 95 % bootstrap intervals over seeds. {estimates.setting}"
+        f"How often each method is near the best: its share of {count}; higher is better.{others}{bands} "
+        f"{estimates.setting}"
     )
 
 
@@ -127,14 +192,18 @@ def findings(estimates: Estimates) -> list[str]:
     """Names the methods in front at a few factors."""
     if set(estimates.ratios["label"]) <= set(estimates.untrained):
         return [NONE_TRAINED]
-    sentences = []
-    trained = estimates.ratios[~estimates.ratios["label"].isin(estimates.untrained)]
+    sentences, count = [], plural(estimates.problems, "problem")
     for factor in SHARES:
-        within = trained.assign(within=trained["ratio"] <= factor)
-        shares = within.groupby("label", sort=False)["within"].mean().to_dict()
-        most = max(shares.values())
-        leaders = [str(label) for label, share in shares.items() if share == most]
+        shares = _within(estimates, factor)
+        most = shares.max()
+        leaders = [str(label) for label in shares.index[shares == most]]
         where = "best" if factor == 1 else f"within a factor of {factor:g} of the best"
-        who = f"{listed(leaders)} {'is' if len(leaders) == 1 else 'are'} most often {where}"
-        sentences.append(f"{who}, on {most:.0%} of {plural(estimates.problems, 'problem')}.")
+        who = listed(leaders) if len(leaders) <= MOST_COLOURS else f"{len(leaders)} of {plural(len(shares), 'method')}"
+        verb = "is" if len(leaders) == 1 else "are"
+        sentences.append(f"{who} {verb} most often {where}, on {percent(most)} of {count}.")
+    ours = [label for label in _first(estimates) if estimates.families[label] == ONLINE][:1]
+    if ours and len(estimates.areas) > MOST_COLOURS:
+        best, *near = [percent(_within(estimates, factor)[ours[0]]) for factor in SHARES]
+        parts = [f"of {factor:g} on {share}" for factor, share in zip(SHARES[1:], near, strict=True)]
+        sentences.append(f"The best of OHO, {ours[0]}, is best on {best}, and within a factor {listed(parts)}.")
     return sentences + untrained_sentences(estimates.untrained)

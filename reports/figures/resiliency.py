@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -17,23 +16,26 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 
 from reports import published, style
-from reports.claims import Measured, Verdict, below, not_tested, worst
+from reports.claims import Measured, Outcome, Verdict, below, not_tested, worst
 from reports.curves import draw_curve, median_curves
 from reports.estimates import About, about
 from reports.looks import Look, emphasised, look
-from reports.recovery import FOR_GOOD, WITHIN, recovery
-from reports.selection import NoData, online, require_finite, with_shocks
+from reports.recovery import FOR_GOOD, WITHIN
+from reports.selection import NoData, require_finite, with_shocks
 from reports.statistics import median_of
 from reports.tables import Tables
-from reports.words import first_few, loss_text, plural, spread
+from reports.twins import beside_twins
+from reports.words import first_few, listed, loss_text, percent, plural
 
 QUESTION = "When a hyperparameter is kicked or the data change during training, which method recovers, and how fast?"
 METHOD = (
     "Every run has a twin: the same method and seed without the shock. Shown is the validation loss of the present model "
-    f"over the twin's. A run has recovered when it is within {WITHIN:.0%} of its twin for good, which takes {FOR_GOOD} "
-    "evaluations or more; one that ends outside never has, whenever it had come back before. Its excess is what its "
-    "validation loss has over the twin's, integrated from the shock to the end. Shifted labels and rotated inputs change "
-    "all splits, corrupted labels those of training alone."
+    "over the twin's. A run has recovered when it is no higher than a band around its twin for good, which takes "
+    f"{FOR_GOOD} evaluations or more; one that ends outside never has, whenever it had come back before. The band is "
+    f"{percent(WITHIN)} of the twin's loss or, if that is more, what nine of ten pairs of unshocked runs of different "
+    "seeds differ by at most, for the method in the middle: within it a run cannot be told from an unshocked one. The "
+    "excess is what a run's validation loss has over the twin's, integrated from the shock to the end. Shifted labels and "
+    "rotated inputs change all splits, corrupted labels those of training alone."
 )
 PLOTLY_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 HIGHEST, LOWEST = 100.0, 0.5
@@ -48,13 +50,16 @@ MEASURES = ("epochs", "excess")
 @dataclass(frozen=True)
 class Estimates:
     """`curves` has a row for each shock, method and evaluation from the shock on: epochs since then, and the median of the
-    loss over the twin's.  `runs` has one for each shocked run, and `summary` one for each shock and method: medians of
-    epochs to recover and of excess, with intervals, and how many runs came back.
+    loss over the twin's; `widths` one for each shock and evaluation: the band's half-width.  `runs` has one for each
+    shocked run, and `summary` one for each shock and method: medians of epochs to recover and of excess, with intervals,
+    and how many runs came back.  `pairs` has one for each pair of unshocked runs of a method, judged by the same rule.
     """
 
     curves: pd.DataFrame
+    widths: pd.DataFrame
     runs: pd.DataFrame
     summary: pd.DataFrame
+    pairs: pd.DataFrame
     about: About
 
     @property
@@ -68,57 +73,18 @@ def estimate(tables: Tables) -> Estimates:
     runs = with_shocks(tables.runs)
     require_finite(runs["test_loss"])
     runs = runs.assign(epoch=runs["events"].map(lambda events: events[0]["epoch"] if events else np.nan))
-    rows, ratios = _recoveries(runs, dict(iter(tables.evaluations.groupby("run"))))
-    if not rows:
+    found, ratios, pairs = beside_twins(runs, tables.evaluations)
+    if found.empty:
         raise NoData("This figure needs shocked runs beside the same runs without the shock, so it is not drawn.")
-    found = pd.DataFrame(rows)
     shocks = list(dict.fromkeys(found["shock"]))
     found = found.assign(which=found["shock"].map(shocks.index))
     found = found.sort_values(["which", "place", "seed"], kind="stable", ignore_index=True)
     groups = found.groupby(["shock", "method_label"], sort=False)
     summary = pd.DataFrame([_summary_row(key, group) for key, group in groups])
     found = found.drop(columns=["which", "place", "is_ours", "task", "sets_rate", "is_papers_shock"])
-    return Estimates(_curves(ratios), found, summary, about(runs))
-
-
-def _recoveries(
-    runs: pd.DataFrame, evaluations: dict[str, pd.DataFrame]
-) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:  # fmt: skip
-    """Returns a row for each run that has a twin, and its losses over the twin's."""
-    runs = runs.assign(is_ours=online(runs))
-    twins = {_identity(run): run.run for run in runs[runs["shock"] == ""].itertuples()}
-    rows, ratios = [], []
-    for run in runs[runs["shock"] != ""].itertuples():
-        twin = twins.get(_identity(run))
-        if twin is None:
-            continue
-        epochs, losses, spared = _beside(evaluations[run.run], evaluations[twin], run.epoch)
-        found = recovery(epochs, losses, spared, run.epoch)
-        ratios.append(pd.DataFrame({
-            "run": run.run, "shock": run.shock, "method_label": run.method_label, "epoch": epochs - run.epoch,
-            "ratio": losses / spared,
-        }))  # fmt: skip
-        rows.append({
-            "run": run.run, "twin": twin, "method": run.method, "method_label": run.method_label, "seed": run.seed,
-            "shock": run.shock, "epoch": run.epoch, "status": run.status, "epochs": found.epochs, "excess": found.excess,
-            "place": run.place, "is_ours": run.is_ours, "task": run.task,
-            "sets_rate": _sets_only(run.events, "lr"), "is_papers_shock": published.has_shock(run.events),
-        })  # fmt: skip
-    return rows, ratios
-
-
-def _identity(run: Any) -> tuple:
-    return run.experiment, run.task, run.method_label, run.seed, run.budget, run.unit
-
-
-def _beside(run: pd.DataFrame, twin: pd.DataFrame, shock: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the epochs of the twin's evaluations from the shock on, with both losses; NaN where the run had ended."""
-    epochs = twin.loc[twin["epoch"] >= shock, "epoch"].drop_duplicates().to_numpy(float)
-    columns = []
-    for own in (run, twin):
-        own = own.drop_duplicates("epoch", keep="last")  # of the two at a shock, the one after it
-        columns.append(np.interp(epochs, own["epoch"], own["validation_loss"].astype(float), left=np.nan, right=np.nan))
-    return epochs, columns[0], columns[1]
+    widths = ratios.groupby(["shock", "epoch"], sort=False)["width"].median().reset_index()
+    curves = median_curves(ratios, ["shock", "method_label"], "ratio")
+    return Estimates(curves, widths, found, summary, pairs, about(runs))
 
 
 def _summary_row(key: tuple[str, str], group: pd.DataFrame) -> dict[str, Any]:
@@ -128,14 +94,6 @@ def _summary_row(key: tuple[str, str], group: pd.DataFrame) -> dict[str, Any]:
     for name in MEASURES:
         row |= dict(zip((name, f"{name}_low", f"{name}_high"), median_of(group[name]), strict=True))
     return row | {"recovered": int(np.isfinite(group["epochs"]).sum())}
-
-
-def _curves(ratios: list[pd.DataFrame]) -> pd.DataFrame:
-    return median_curves(pd.concat(ratios, ignore_index=True), ["shock", "method_label"], "ratio")
-
-
-def _sets_only(events: Sequence[dict[str, Any]], name: str) -> bool:
-    return len(events) == 1 and set(events[0]) == {"epoch", "set"} and set(events[0]["set"]) == {name}
 
 
 def draw(estimates: Estimates) -> Figure:
@@ -158,14 +116,15 @@ def draw(estimates: Estimates) -> Figure:
 
 
 def _draw_panel(axes: Axes, estimates: Estimates, shock: str, looks: dict[str, Look]) -> None:
-    axes.axhspan(1 - WITHIN, 1 + WITHIN, color="#CFCFCF", lw=0, zorder=0)
+    band = estimates.widths[estimates.widths["shock"] == shock].sort_values("epoch")
+    axes.fill_between(band["epoch"], 1 / (1 + band["width"]), 1 + band["width"], color="#DEDEDE", lw=0, zorder=0)
     axes.set_title("\n".join(textwrap.wrap(_words(shock), WRAPPED)), fontsize=6.5, loc="left", fontweight="normal")
     curves = dict(iter(estimates.curves[estimates.curves["shock"] == shock].groupby("method_label")))
     summary = estimates.summary[estimates.summary["shock"] == shock].set_index("label")
     shown = [label for label in looks if label in curves]
     for place, label in enumerate(shown):
         own = looks[label]
-        draw_curve(axes, curves[label], colour=own.colour, marker=own.marker, dashes=own.dashes)
+        draw_curve(axes, curves[label], colour=own.colour, marker=own.marker, dashes=own.dashes, has_band=False)
         axes.annotate(f"{summary.loc[label, 'recovered']}/{summary.loc[label, 'n']}", (1.0, 1.0), (2, -7.5 * place),
                       xycoords="axes fraction", textcoords="offset points", ha="left", va="top", fontsize=6,
                       color=own.colour)  # fmt: skip
@@ -210,26 +169,29 @@ def interactive(estimates: Estimates) -> go.Figure:
 
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
-    n, most = estimates.summary["n"].min(), estimates.summary["n"].max()
+    n = estimates.summary["n"].min()
     return (
-        f"Validation loss after a shock over that of the twin that was spared it: medians over {n} seeds or more, bands "
-        f"{spread(n, most, pointwise=True)}. Grey, within {WITHIN:.0%} of the twin; beside the panels, how many runs end "
-        f"there for good. {estimates.about.setting}"
+        f"How runs recover from shocks: validation loss over the unshocked twin's, medians over {n} seeds or more; grey, "
+        f"the band of recovery; beside it, how many runs end there for good. {estimates.about.setting}"
     )
 
 
 def findings(estimates: Estimates) -> list[str]:
-    """Tells for each method from how many shocks the median run recovers, and how soon, and which has the lowest excess."""
-    parts = [f"{label} from {_recovered(group)}" for label, group in estimates.summary.groupby("label", sort=False)]
-    shocks = plural(estimates.summary["shock"].nunique(), "shock")
-    sentences = [f"Of {shocks}, the median run recovers with {', with '.join(first_few(parts))}."]
+    """Tells for each method from how many shocks the median run recovers, and how soon; how often a run does that had no
+    shock; and which method has the lowest excess.
+    """
+    count = estimates.summary["shock"].nunique()
+    parts = [f"of {label} from {_recovered(group)}" for label, group in estimates.summary.groupby("label", sort=False)]
+    sentences = [f"Of {plural(count, 'shock')}, the median run recovers: that {'; that '.join(first_few(parts))}."]
+    if len(estimates.pairs):
+        shares = np.isfinite(estimates.pairs["epochs"]).groupby(estimates.pairs["method_label"], sort=False).mean()
+        said = listed([f"{percent(share)} of pairs of {label}" for label, share in shares.items()])
+        sentences.append(f"By the same rule, a run without a shock has recovered beside that of another seed in {said}.")
     table = estimates.summary.pivot(index="shock", columns="label", values="excess")
     if table.shape[1] > 1:
         wins = table.idxmin(axis=1)[np.isfinite(table.min(axis=1))].value_counts()
-        parts = [f"{label} in {count}" for label, count in wins.items()]
-        sentences.append(
-            f"The median excess is lowest with {', '.join(first_few(parts))} of {plural(len(table), 'shock')}."
-        )
+        parts = [f"with {label} after {times} of {plural(count, 'shock')}" for label, times in wins.items()]
+        sentences += [f"The median excess is lowest {listed(parts)}."] if parts else []
     return sentences
 
 
@@ -239,7 +201,7 @@ def _recovered(group: pd.DataFrame) -> str:
     if back.empty:
         return "none"
     if back.max() == 0:
-        return f"{len(back)}, whose loss never leaves the band"
+        return f"{len(back)}, without ever leaving the band"
     return f"{len(back)}, the slowest after {back.max():.3g} epochs"
 
 
@@ -249,7 +211,7 @@ def published_rows(estimates: Estimates) -> list[list[str]]:
     for row in estimates.summary.itertuples():
         is_papers = row.task in estimates.about.papers_tasks and row.is_ours and row.is_papers_shock
         said = published.RECOVERY.get(row.task, "—") if is_papers else "—"
-        epochs = f"{row.epochs:.3g}" if np.isfinite(row.epochs) else "∞"
+        epochs = f"{row.epochs:.3g}" if np.isfinite(row.epochs) else "never"
         rows.append([_words(row.shock), row.label, f"{row.recovered} of {row.n}", epochs, loss_text(row.excess), said])
     header = ["Shock", "Method", "Recovered", "Epochs", "Excess", "Published"]
     if all(row[-1] == "—" for row in rows):
@@ -267,5 +229,10 @@ def verdicts(estimates: Estimates) -> list[Verdict]:
         rows = {method: group[group["method"] == method].to_dict("records") for method in ("oho-global", "fixed")}
         ours, theirs = ([Measured.of(row["label"], row, "epochs", "epochs_") for row in rows[method]] for method in rows)
         verdict = below(ours[0] if ours else None, theirs, missing="Global OHO or Fixed was")
-        found.append(verdict._replace(evidence=f"{_words(str(shock))}: {verdict.evidence}"))
+        evidence = verdict.evidence
+        if verdict.outcome is not Outcome.NOT_TESTED:
+            shown = [*rows["oho-global"], *rows["fixed"]]
+            counts = [f"{row['recovered']} of {row['n']} runs of {row['label']}" for row in shown]
+            evidence = f"{listed(counts)} recover"
+        found.append(verdict._replace(evidence=f"{_words(str(shock))}: {evidence}"))
     return [worst(found)]

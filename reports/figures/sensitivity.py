@@ -20,11 +20,11 @@ from reports.looks import GREY, MARKERS, MOST_COLOURS, Look, Method, assigned
 from reports.selection import ONLINE, NoData, comparable, option, require_finite
 from reports.strips import summarise
 from reports.tables import Tables
-from reports.words import listed, loss_text
+from reports.words import decimal, listed, loss_text
 
 NEAR = 1.5
 """Within which factor of the lowest median of all a median is near it."""
-QUESTION = "How far off may the first learning rate be, and what does it cost?"
+QUESTION = "How far off may the first learning rate be before the result suffers?"
 METHOD = (
     "Runs that differ in their first learning rate alone are one method, called what their labels begin with. All have the "
     "same budget; in one of steps a step of OHO, which takes several times as long, counts like any other. Beside each "
@@ -177,9 +177,9 @@ def _of(estimates: Estimates, name: str) -> str:
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
     return (
-        f"Final test loss against the first learning rate: every run a point, lines are medians over "
-        f"{estimates.summary['n'].min()} runs or more, crosses lost runs. Beside the names, how many first rates are "
-        f"within {NEAR:g} times the lowest median. {estimates.about.setting}"
+        f"The cost of a first learning rate that is far off: medians over {estimates.summary['n'].min()} runs or more, "
+        "with runs as points and lost ones as crosses; beside the names, how many first rates give a median within "
+        f"{NEAR:g} times the lowest. {estimates.about.setting}"
     )
 
 
@@ -196,8 +196,8 @@ def findings(estimates: Estimates) -> list[str]:
     near = f"Over {decades:.3g} decades of the first learning rate, medians are within {NEAR:g} times the lowest with"
     ends = []
     for name, own in swept.groupby("group", sort=False):
-        ends.append(f"{name} between {loss_text(own['median'].min())} and {loss_text(own['median'].max())}")
-    return [f"{near} {listed(parts)}.", f"Medians lie with {listed(ends)}."]
+        ends.append(f"{loss_text(own['median'].min())} to {loss_text(own['median'].max())} with {name}")
+    return [f"{near} {listed(parts)}.", f"Over these rates, medians range from {listed(ends)}."]
 
 
 def published_rows(estimates: Estimates) -> list[list[str]]:
@@ -208,4 +208,4 @@ def published_rows(estimates: Estimates) -> list[list[str]]:
     for name, own in swept.groupby("group", sort=False):
         medians = own.set_index("start")["median"]
         rows.append([str(name), *(loss_text(medians[start]) if start in medians else "—" for start in starts)])
-    return [["Median from", *map(style.decimal, starts)], *rows]
+    return [["Median from", *map(decimal, starts)], *rows]

@@ -17,7 +17,7 @@ from reports.influence_norms import norms
 from reports.selection import NoData, measured, require_finite
 from reports.statistics import median_of
 from reports.tables import Tables
-from reports.words import HYPERPARAMETERS
+from reports.words import HYPERPARAMETERS, decimal, two_digits
 
 QUESTION = "At which learning rates and meta-rates does the influence explode?"
 METHOD = (
@@ -99,7 +99,7 @@ def _draw_cells(axes: Axes, cells: pd.DataFrame) -> None:
     for shade, row in zip(_shades(cells["median"].to_numpy(float)), cells.itertuples(), strict=True):
         across, up = rates.index(row.learning_rate), meta_rates.index(row.meta_rate)
         shades[up, across] = shade
-        text = f"{row.exploded}/{row.n}" if row.exploded else style.two_digits(row.median)
+        text = f"{row.exploded}/{row.n}" if row.exploded else two_digits(row.median)
         colour = "white" if shade > DARK else "black"
         box = {"facecolor": colours((shade + 0.1) / 1.2), "lw": 0, "pad": 0.6}
         axes.text(across, up, text, ha="center", va="center", fontsize=6, color=colour, bbox=box, zorder=4)
@@ -108,8 +108,8 @@ def _draw_cells(axes: Axes, cells: pd.DataFrame) -> None:
                 axes.plot([across - 0.45, across + 0.45], ends, color=colour, lw=0.6, zorder=3)
     edges = [np.arange(len(values) + 1) - 0.5 for values in (rates, meta_rates)]
     axes.pcolormesh(*edges, np.ma.masked_invalid(shades), cmap=colours, vmin=-0.1, vmax=1.1, edgecolors="white", lw=1.5)
-    axes.set_xticks(range(len(rates)), [style.decimal(rate) for rate in rates])
-    axes.set_yticks(range(len(meta_rates)), [style.decimal(rate) for rate in meta_rates])
+    axes.set_xticks(range(len(rates)), [decimal(rate) for rate in rates])
+    axes.set_yticks(range(len(meta_rates)), [decimal(rate) for rate in meta_rates])
     axes.tick_params(length=0)
     axes.grid(visible=False)
 
@@ -142,7 +142,7 @@ def findings(estimates: Estimates) -> list[str]:
         end = f"; it is not finite in some runs {where}" if len(exploded) else ""
         sentences.append(
             f"From a {words} of {first['rate']:g} to {last['rate']:g} the norm with respect to the learning rate goes from "
-            f"{style.two_digits(first['median'])} to {style.two_digits(last['median'])}{end}."
+            f"{two_digits(first['median'])} to {two_digits(last['median'])}{end}."
         )
     return sentences
 

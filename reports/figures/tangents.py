@@ -18,7 +18,7 @@ from reports.looks import look
 from reports.selection import measured, require_finite
 from reports.statistics import median
 from reports.tables import Tables
-from reports.words import HYPERPARAMETERS, first_few
+from reports.words import HYPERPARAMETERS, first_few, two_digits
 
 QUESTION = "How long is the derivative of the parameters with respect to a hyperparameter, and does it stay bounded?"
 METHOD = (
@@ -136,7 +136,7 @@ def findings(estimates: Estimates) -> list[str]:
 def _range(estimates: Estimates, name: str) -> str:
     medians = estimates.curves.loc[estimates.curves["name"] == name, "median"]
     finite = medians[np.isfinite(medians)]
-    return f"{style.two_digits(finite.min())} to {style.two_digits(finite.max())}" if len(finite) else "not finite"
+    return f"{two_digits(finite.min())} to {two_digits(finite.max())}" if len(finite) else "not finite"
 
 
 def published_rows(estimates: Estimates) -> list[list[str]]:
@@ -155,7 +155,7 @@ def verdicts(estimates: Estimates) -> list[Verdict]:
         (str(label), str(name)): _growth(curve) for (label, name), curve in estimates.curves.groupby(["label", "name"])
     }
     (label, name), most = max(growth.items(), key=lambda item: item[1])
-    told = f"at most {most:.2g} times as long later, {label} by the {HYPERPARAMETERS[name]}".replace("inf", "∞")
+    told = f"at most {two_digits(most)} times as long later ({label}, by the {HYPERPARAMETERS[name]})"
     return [decided(most <= BOUNDED, told)]
 
 

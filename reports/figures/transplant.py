@@ -17,7 +17,7 @@ from reports.selection import NoData, comparable, option, require_finite
 from reports.statistics import median_of
 from reports.strips import THREAD, summarise
 from reports.tables import Tables
-from reports.words import MOST_LISTED, listed, loss_text
+from reports.words import MOST_LISTED, decimal, listed, loss_text
 
 QUESTION = "Is what OHO gives the schedule that it finds, or that it follows the very run it is in?"
 METHOD = (
@@ -98,7 +98,7 @@ def _set_scale(axes: Axes, differences: pd.Series) -> None:
         threshold = 10.0 ** np.ceil(np.log10(sizes.median()))
         axes.set_yscale("symlog", linthresh=threshold)
         axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=threshold))
-        axes.yaxis.set_major_formatter(style.decimal)
+        axes.yaxis.set_major_formatter(decimal)
 
 
 def caption(estimates: RunEstimates) -> str:

@@ -30,7 +30,7 @@ def test_sensitivity_takes_runs_that_differ_in_the_rate_alone_as_one_method(tmp_
     assert medians["SGD", 0.1] == pytest.approx(0.21)
     first, second = sensitivity.findings(estimates)
     assert "with Default OHO from 2 of 2 and SGD from 0 of 2" in first
-    assert "SGD between 0.21 and 2.01" in second
+    assert "range from 0.21 to 2.01 with SGD" in second
     assert [text.get_text() for text in sensitivity.draw(estimates).axes[0].texts] == [
         "Default OHO, 2 of 2", "SGD, 0 of 2", "Prodigy, no rate",
     ]  # fmt: skip
@@ -89,6 +89,7 @@ def test_many_counts_what_is_tuned_and_times_it_to_the_best_search(tmp_path):
     assert rows["is_tested"].tolist() == [True, True, True, True, False]
     text = " ".join(many.findings(estimates))
     assert "from 0.11 to 0.11 with OHO, exact (2 to 12) and from 0.21 to 0.81 with Random search (2 to 12)" in text
-    assert "Random search misses it" in text
+    assert "that of Random search with 2 values: with 12 values, OHO, exact reaches it after 0.5" in text
+    assert "Random search misses it (medians)" in text
     assert "Not tested: Tpe-Search, for want of trials." in text
     many.draw(estimates)

@@ -42,7 +42,7 @@ def test_the_best_method_at_each_budget(tmp_path):
     assert (last.budget, last.methods, last.replayed, last.won) == (2.0, 4, 0, 1)
     assert last.best == ("Global OHO", (0.15, 0.1, 0.2), 0.1, 3, 1) == last.ours
     (table,) = front.tables_of(read_tables(tmp_path))
-    row = ["2 s", "digits-mlp", "Global OHO, of 4", "0.15 (0.1, 0.2)", "10 %", "1 of 3", "the best"]
+    row = ["2 s", "digits-mlp", "Global OHO (of 4)", "0.15 (0.1, 0.2)", "10 %", "1 of 3", "the best"]
     assert table.rows[-1] == row
 
 
@@ -160,7 +160,7 @@ def test_a_search_whose_model_had_too_few_trials_is_not_tested(tmp_path):
     assert outcomes(performance, few) == [NOT_TESTED]
     assert outcomes(performance, enough) == [REPRODUCED]
     assert (standings(few)[-1].methods, standings(enough)[-1].methods) == (1, 2)
-    assert "without searches" in front.tables_of(few)[0].notes
+    assert "without the searches" in front.tables_of(few)[0].notes
     assert "Bayesian optimization: Fixed" in front.tables_of(few)[0].notes
     estimates = performance.estimate(few)
     assert performance.published_rows(estimates)[-1][:3] == ["Bayesian optimization: Fixed", "not tested", "not tested"]

@@ -2,66 +2,13 @@
 
 import numpy as np
 import pytest
-from made_up_runs import errors, part_of, shocked_runs, write_curves
+from made_up_runs import errors, part_of, write_curves
 
 from bench.records import ReportError
 from reports.api import build_figure
-from reports.figures import exactness, profiles, resiliency, source, tangents, transplant
-from reports.recovery import recovery
+from reports.figures import exactness, profiles, source, tangents, transplant
 from reports.statistics import performance_profile
 from reports.style import beyond_log_axes
-
-RECOVERIES = {
-    "never outside": ([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], (0.0, 0.0)),
-    "within five percent": ([1.05, 1.04, 1, 1, 1], [1, 1, 1, 1, 1], (0.0, 0.065)),
-    "back after two epochs": ([1, 3, 1, 1, 1], [1, 1, 1, 1, 1], (2.0, 2.0)),
-    "touches the band and leaves it": ([3, 2, 1, 9, 9], [1, 1, 1, 1, 1], (np.inf, 14.0)),
-    "back twice": ([3, 1, 2, 1, 1, 1], [1, 1, 1, 1, 1, 1], (3.0, 2.0)),
-    "back too late to tell": ([1, 3, 3, 1, 1], [1, 1, 1, 1, 1], (np.inf, 4.0)),
-    "never back": ([1, 2, 2, 2, 2], [1, 1, 1, 1, 1], (np.inf, 3.5)),
-    "better than the twin": ([1, 0.5, 0.5, 0.5, 0.5], [1, 1, 1, 1, 1], (0.0, 0.0)),
-    "diverged": ([1, np.nan, np.nan, np.nan, np.nan], [1, 1, 1, 1, 1], (np.inf, np.inf)),
-    "both diverged": ([np.nan] * 5, [np.nan] * 5, (0.0, 0.0)),
-}
-
-
-@pytest.mark.parametrize("case", RECOVERIES)
-def test_resiliency_of_one_run(case):
-    losses, twin, expected = RECOVERIES[case]
-    found = recovery(3.0 + np.arange(len(losses)), np.array(losses, dtype=float), np.array(twin, dtype=float), 3.0)
-    assert tuple(found) == pytest.approx(expected)
-
-
-def test_resiliency_estimates(tmp_path):
-    estimates = resiliency.estimate(write_curves(tmp_path, "resiliency", shocked_runs()))
-    summary = estimates.summary.set_index("label")
-    assert summary.loc["fixed", ["n", "epochs", "recovered", "excess"]].tolist() == [3, np.inf, 0, 11.0]
-    assert summary.loc["oho-global", ["n", "epochs", "recovered", "excess"]].tolist() == [3, 2.0, 3, 2.0]
-    text = " ".join(resiliency.findings(estimates))
-    assert "the median run recovers with fixed from none, with oho-global from 1, the slowest after 2 epochs." in text
-    assert "lowest with oho-global in 1 of 1 shock" in text
-    ratios = {label: curve["median"].tolist() for label, curve in estimates.curves.groupby("method_label")}
-    assert ratios == {"fixed": [1.0, *[3.0] * 6], "oho-global": [1.0, 3.0, *[1.0] * 5]}
-    (axes,) = resiliency.draw(estimates).axes
-    assert [text.get_text() for text in axes.texts] == ["0/3", "3/3"]
-    assert len(resiliency.interactive(estimates).data) == 2
-
-
-def test_a_shocked_run_has_a_name_of_its_own(tmp_path):
-    runs = write_curves(tmp_path, "resiliency", shocked_runs()).runs
-    assert set(runs["label"]) == {
-        "fixed", "oho-global", "fixed; lr set to 0.2 at epoch 3", "oho-global; lr set to 0.2 at epoch 3",
-    }  # fmt: skip
-    assert set(runs["method_label"]) == {"fixed", "oho-global"}
-
-
-def test_a_run_that_diverged_after_the_shock_has_not_recovered(tmp_path):
-    event = {"epoch": 3.0, "set": {"lr": 9.0}}
-    whole = [(step, 1.0, 0.1) for step in range(0, 100, 10)]
-    runs = [("fixed", {}, 0, None, whole, {}), ("fixed", {}, 0, event, whole[:5], {})]
-    found = resiliency.estimate(write_curves(tmp_path, "resiliency", runs)).runs.iloc[0]
-    assert np.isinf(found["epochs"])
-    assert np.isinf(found["excess"])
 
 
 def test_source_orders_batch_sizes_and_tells_the_training_batch(tmp_path):
@@ -90,8 +37,8 @@ def test_exactness_tells_errors_and_losses(tmp_path):
     row = estimates.summary.set_index("label").loc["oho-published"]
     assert row[["error_lr", "error_weight_decay", "wrong_sign", "median"]].tolist() == [0.5, 1.5, 0.25, 0.2]
     assert estimates.summary["label"].tolist() == ["oho-published", "oho-global"]
-    assert "oho-published with respect to the learning rate are off by 50%" in exactness.findings(estimates)[0]
-    assert "wrong sign in 25% of steps" in exactness.findings(estimates)[1]
+    assert "oho-published with respect to the learning rate are off by 50 %" in exactness.findings(estimates)[0]
+    assert "wrong sign in 25 % of steps" in exactness.findings(estimates)[1]
     exactness.draw(estimates)
 
 
@@ -159,8 +106,25 @@ def test_profiles_take_the_problems_that_all_methods_have(tmp_path):
     ratios = estimates.ratios.pivot(index="seed", columns="label", values="ratio")
     assert ratios["fixed"].tolist() == [2.0, 1.0, pytest.approx(1.5), np.inf]
     assert ratios["oho-global"].tolist() == [1.0, 2.0, 1.0, 1.0]
-    assert "oho-global is most often best, on 75% of 4 problems." in profiles.findings(estimates)
+    assert "oho-global is most often best, on 75 % of 4 problems." in profiles.findings(estimates)
     profiles.draw(estimates)
+
+
+def test_of_many_methods_profiles_colour_five(tmp_path):
+    """The best, the best of OHO whatever its place, who is most often near the best, and the next ones."""
+    losses = {"adam": (0.11, 0.1), "fixed": (0.1, 0.14), **{f"method-{n}": (0.12 + n / 100,) * 2 for n in range(6)}}
+    runs = [(name, {}, seed, None, [(0, 2.3, 0.1), (100, loss, 0.1)], {})
+            for name, own in {**losses, "oho-global": (0.5, 0.6)}.items() for seed, loss in enumerate(own)]  # fmt: skip
+    estimates = profiles.estimate(write_curves(tmp_path, "profiles", runs))
+    figure = profiles.draw(estimates)
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names[:2] == ["adam", "fixed"]
+    assert names[-1] == "oho-global"
+    bold = {text.get_text() for text in legend.get_texts() if text.get_fontweight() == "bold"}
+    assert bold == {"adam", "fixed", "method-0", "method-1", "oho-global"}
+    said = "The best of OHO, oho-global, is best on 0 %, and within a factor of 1.1 on 0 % and of 2 on 0 %."
+    assert profiles.findings(estimates)[-1] == said
 
 
 def test_correlations_are_the_third_panel(tmp_path):

@@ -15,6 +15,7 @@ from reports.figures import anytime, distribution, performance, profiles
 from reports.selection import NoData, measured
 from reports.statistics import at_most_from, interquartile_mean, median, median_of, medians_of
 from reports.tables import read_tables
+from reports.went_wrong import problems
 from reports.words import setting, stamp
 
 WORSE = ("step", "cosine", "exponential", "adam", "adamw", "momentum")
@@ -197,9 +198,9 @@ def test_a_disturbed_run_is_shown_and_told(tmp_path):
     ids = write_folder(tmp_path / "runs", {("fixed", None): LOSSES["fixed", None]}, invalid_because=["it slept"])
     tables = read_tables(tmp_path / "runs")
     assert "In 3 of 3 runs the clock was disturbed" in setting(measured(tables.runs))
-    problems = document._problems(tables.runs)
-    assert all(identity in line for identity, line in zip(ids, problems, strict=True))
-    assert all("not valid: it slept" in line for line in problems)
+    found = problems(tables.runs)
+    assert all(identity in line for identity, line in zip(ids, found, strict=True))
+    assert all("not valid: it slept" in line for line in found)
     assert stamp(measured(tables.runs)).endswith("; in 3 of 3 runs the clock was disturbed")
 
 
@@ -236,7 +237,7 @@ def test_where_seconds_are_not_the_budget_their_disturbance_is_told_wherever_the
     tables = read_tables(tmp_path)
     told = "In 1 of 1 runs the clock was disturbed: losses are valid, seconds are not (last page)."
     assert told in setting(measured(tables.runs))
-    slept, changed = document._problems(tables.runs)
+    slept, changed = problems(tables.runs)
     assert slept.endswith("losses valid, seconds not: it slept")
     assert changed.endswith("resumed with: another commit (before, then abc)")
     content = document._content(tables, [])

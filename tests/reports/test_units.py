@@ -84,7 +84,7 @@ def test_the_untrained_model_wins_nothing(tmp_path):
     content = _content(tables, [])
     assert content["comparisons"][0]["reference"] == "Global OHO"
     assert "Fixed from" not in content["comparisons"][0]["power"]
-    assert content["results"][0]["untrained"] == "Runs that return the untrained model: Fixed 2 of 3, Adam 1 of 3."
+    assert content["results"][0]["untrained"] == "Runs that return the untrained model: Fixed (2 of 3) and Adam (1 of 3)."
     assert rows(tables.runs)[0][4] == "budget reached (untrained model)"
 
 
