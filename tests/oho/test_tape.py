@@ -134,13 +134,35 @@ def with_inplace(model, inputs):
     return model[6](model[4](kept).add_(hidden))
 
 
+def with_dropout(model, inputs):
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return model[6](functional.dropout(model[0](inputs), 0.4))
+
+
 UNKNOWN = {
     "another function": lambda model, x: model(x).exp(),
     "a weight by hand": lambda model, x: model[6](torch.tanh(model[4](x @ model[0].weight.t()))),
     "a function of one's own": lambda model, x: model[6](Cube.apply(model[0](x))),
-    "in place": with_inplace,
-    "a residual": lambda model, x: model[6](model[0](x) + model[2](torch.tanh(model[0](x)))),
+    "twice the same": lambda model, x: model[6]((hidden := model[0](x)) + hidden),
 }
+KNOWN = {
+    "a residual": lambda model, x: model[6](model[0](x) + model[2](torch.tanh(model[0](x)))),
+    "in place": with_inplace,
+    "dropout": with_dropout,
+    "no dropout, a mask": lambda model, x: model[6](functional.dropout(model[0](x), 0.0) * (x[:, :4] > 0) / 0.5),
+}
+
+
+@pytest.mark.parametrize("forward", KNOWN.values(), ids=KNOWN)
+def test_what_layers_are_joined_by(forward):
+    model = wide()
+    inputs, targets = data()
+    difference, answered = compare(
+        model.parameters(), lambda: functional.cross_entropy(forward(model, inputs), targets)
+    )
+    assert answered
+    assert difference < ROUNDING
 
 
 @pytest.mark.parametrize("forward", UNKNOWN.values(), ids=UNKNOWN)
@@ -206,6 +228,20 @@ def test_a_value_changed_behind_the_tape_is_refused_as_autograd_refuses_it():
         with torch.no_grad():
             model[6].weight.mul_(2.0)
         return loss
+
+    with pytest.raises(RuntimeError, match="inplace"):
+        compare(model.parameters(), closure)
+
+
+def test_a_value_that_is_needed_is_not_overwritten():
+    model = wide()
+    inputs, targets = data()
+
+    def closure():
+        hidden = model[0](inputs)
+        after = model[2](hidden)
+        hidden += 1
+        return functional.cross_entropy(model[6](after + hidden), targets)
 
     with pytest.raises(RuntimeError, match="inplace"):
         compare(model.parameters(), closure)
