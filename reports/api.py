@@ -14,6 +14,7 @@ from bench.records import ReportError
 from bench.records.archive import results_folder
 from bench.records.errors import BrokenFigureError
 from bench.records.files import ELSEWHERE, check_output, write_output
+from bench.records.names import file_name
 from bench.records.spreadsheets import for_spreadsheets
 from reports import loading
 from reports.claims import CLAIMS, NOT_VALID, Verdict, not_tested
@@ -23,7 +24,7 @@ from reports.loading import Figure, UnknownFigureError
 from reports.output import check_writable
 from reports.page import Chart, chart_content, write_page
 from reports.section import Section
-from reports.selection import NoData, void
+from reports.selection import Incomparable, NoData, void
 from reports.style import Figure as Drawing
 from reports.style import add_to_stamp, beyond_log_axes, figure_style, rendered, watermark
 from reports.tables import Tables, read_tables
@@ -42,13 +43,14 @@ class Report:
 
 
 def build_figure(
-    name: str, results: Path, output: Path | None = None, *, column: bool = False, allow_mixed: bool = False
-) -> list[Path]:
+    name: str, results: Path, output: Path | None = None, *, experiment: str | None = None, column: bool = False,
+    allow_mixed: bool = False,
+) -> list[Path]:  # fmt: skip
     """Draws one figure as PDF, PNG and SVG, with its data as CSV; returns the files.
 
-    It is as wide as a page of text or, with `column`, as one of two columns.  Without an `output`, the files have the
-    figure's name and lie in the present folder.  With `allow_mixed`, seconds of unlike devices or engines are drawn, and
-    the figure says so.
+    It shows the runs of all experiments that feed it, or of one `experiment`.  It is as wide as a page of text or, with
+    `column`, as one of two columns.  Without an `output`, the files have the figure's name and lie in the present folder.
+    With `allow_mixed`, seconds of unlike devices or engines are drawn, and the figure says so.
 
     Raises:
         BrokenFigureError: if the figure fails.
@@ -57,20 +59,30 @@ def build_figure(
     if output is not None:
         check_writable(output, *IMAGES)
     with results_folder(results) as folder:
-        return _figure_files(name, folder, output, column=column, allow_mixed=allow_mixed)
+        return _figure_files(name, folder, output, experiment=experiment, column=column, allow_mixed=allow_mixed)
 
 
-def _figure_files(name: str, results: Path, output: Path | None, *, column: bool, allow_mixed: bool) -> list[Path]:
+def _figure_files(
+    name: str, results: Path, output: Path | None, *, experiment: str | None, column: bool, allow_mixed: bool
+) -> list[Path]:
     tables = read_tables(results)
     try:
         figure = loading.load(name, tables.manifests, results)
+        experiments = tables.feeding(figure.name)
+        if experiment is not None and experiment not in experiments:
+            allowed = ", ".join(experiments) or "none"
+            raise ReportError(f"--experiment {experiment}: does not feed the figure {name}; those that do: {allowed}")
+        own = tables.of(experiments if experiment is None else [experiment])
         output = output or Path(f"{figure.file_name}.pdf")
         for suffix in (*IMAGES, ".csv"):
             check_output(output.with_suffix(suffix))
         with figure_style(column=column, methods=tables.methods, fonts=tables.names.fonts):
-            return _written(_made(figure, tables, allow_mixed=allow_mixed), output)
+            return _written(_made(figure, own, allow_mixed=allow_mixed), output)
     except UnknownFigureError as error:
         raise ReportError(str(error)) from None
+    except Incomparable as reason:
+        choice = f" Choose one with --experiment: {', '.join(experiments)}." if len(experiments) > 1 else ""
+        raise ReportError(f"{name}: {reason}{choice}") from None
     except NoData as nothing:
         raise ReportError(f"{name}: {nothing}") from None
 
@@ -97,11 +109,11 @@ def _report_files(results: Path, output: Path, *, kept: Path | None, allow_mixed
     sections, charts, files, failed = [], [], [], []
     with figure_style(methods=tables.methods, fonts=tables.names.fonts):
         for name in loading.names_in(tables.manifests):
-            made = _section(name, tables, results, allow_mixed=allow_mixed)
-            sections.append(made.section)
-            charts += made.charts
-            failed += [made.section.caption] if made.is_broken else []
-            files += _written(made, folder / f"{made.file_name}.pdf")
+            for made in _parts(name, tables, results, allow_mixed=allow_mixed):
+                sections.append(made.section)
+                charts += made.charts
+                failed += [made.section.caption] if made.is_broken else []
+                files += _written(made, folder / f"{file_name(made.section.key)}.pdf")
     write_pdf(tables, sections, output)
     write_page(page, tables=tables, sections=sections, charts=charts, results=kept)
     return Report([output, page, output.with_suffix(TEXT), *files], failed)
@@ -112,33 +124,56 @@ class _Made:
     """A figure's part of the report, its chart of the page, if it has any, and its files by suffix."""
 
     section: Section
-    file_name: str = ""
     charts: list[Chart] = field(default_factory=list)
     files: Mapping[str, bytes] = field(default_factory=dict)
     is_broken: bool = False
 
+    def of_experiment(self, experiment: str, *, is_first: bool) -> _Made:
+        """Returns it as the part of one experiment."""
+        section = self.section.of_experiment(experiment, is_first=is_first)
+        return replace(self, section=section, charts=[replace(chart, section=section) for chart in self.charts])
 
-def _section(name: str, tables: Tables, results: Path, *, allow_mixed: bool) -> _Made:
-    """A figure's part of the report, whether it can be drawn or not."""
-    title = name
+
+def _parts(name: str, tables: Tables, results: Path, *, allow_mixed: bool) -> list[_Made]:
+    """A figure's part of the report, or one for each of its experiments where these cannot be compared."""
     try:
         figure = loading.load(name, tables.manifests, results)
-        title = figure.entry.title
-        return _made(figure, tables, allow_mixed=allow_mixed)
-    except NoData as nothing:
-        log.warning("%s: %s", name, nothing)
-        section = Section.empty(figure, str(nothing))
-        return _Made(section, charts=[Chart(name, section, None)] if hasattr(figure.module, "interactive") else [])
     except BrokenFigureError as error:
-        log.warning("%s", error)
-        section = Section.broken(name, title, error)
-        return _Made(section, charts=[Chart(name, section, None)], is_broken=True)
+        return [_broken(name, name, error)]
+    experiments = tables.feeding(figure.name)
+    try:
+        return [_part(figure, tables.of(experiments), allow_mixed=allow_mixed, is_whole=len(experiments) < 2)]
+    except Incomparable:
+        parts = [_part(figure, tables.of([name]), allow_mixed=allow_mixed) for name in experiments]
+    return [
+        part.of_experiment(experiment, is_first=not place)
+        for place, (experiment, part) in enumerate(zip(experiments, parts, strict=True))
+    ]
 
 
-def _made(figure: Figure, tables: Tables, *, allow_mixed: bool) -> _Made:
-    """Draws a figure and says what it shows; writes nothing."""
+def _part(figure: Figure, own: Tables, *, allow_mixed: bool, is_whole: bool = True) -> _Made:
+    """A section of the report, whether its figure can be drawn or not; raises `Incomparable` unless it is all there is."""
+    try:
+        return _made(figure, own, allow_mixed=allow_mixed)
+    except NoData as nothing:
+        if isinstance(nothing, Incomparable) and not is_whole:
+            raise
+        log.warning("%s: %s", figure.name, nothing)
+        section = Section.empty(figure, str(nothing))
+        return _Made(section, charts=[Chart(section, None)] if hasattr(figure.module, "interactive") else [])
+    except BrokenFigureError as error:
+        return _broken(figure.name, figure.entry.title, error)
+
+
+def _broken(name: str, title: str, error: BrokenFigureError) -> _Made:
+    log.warning("%s", error)
+    section = Section.broken(name, title, error)
+    return _Made(section, charts=[Chart(section, None)], is_broken=True)
+
+
+def _made(figure: Figure, own: Tables, *, allow_mixed: bool) -> _Made:
+    """Draws a figure of the runs in `own` and says what it shows; writes nothing."""
     with figure.guarded():
-        own = tables.of_figure(figure.name)
         if (unlike := unlike_clocks(own.runs, in_seconds=figure.entry.in_seconds)) and not allow_mixed:
             raise NoData(
                 f"Its runs {unlike.said}, whose seconds cannot be compared, so it is not drawn; --allow-mixed draws it all "
@@ -162,12 +197,12 @@ def _made(figure: Figure, tables: Tables, *, allow_mixed: bool) -> _Made:
         if unlike:
             add_to_stamp(drawn, f"seconds of unlike {unlike.kind}: {unlike.members}")
         files = rendered(drawn)
-        data = for_spreadsheets(tables.names.restored(loading.data_of(estimates)))
+        data = for_spreadsheets(own.names.restored(loading.data_of(estimates)))
         files["csv"] = data.to_csv(index=False).encode()
         caption = f"{section.caption}{_not_shown(hidden)}{_of(unlike)}"
         section = replace(section, image=files["svg"].decode(), caption=caption)
-        charts = [Chart(figure.name, section, chart_content(chart))] if chart else []
-    return _Made(section, figure.file_name, charts, files)
+        charts = [Chart(section, chart_content(chart))] if chart else []
+    return _Made(section, charts, files)
 
 
 def _verdicts(figure: Figure, estimates: Any, invalid: list[str]) -> list[Verdict]:

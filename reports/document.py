@@ -155,7 +155,7 @@ def _section(index: int, section: Section) -> dict[str, Any]:
     return {
         "title": section.title, "question": section.question, "method": section.method,
         "findings": section.findings, "caption": section.caption, "image": image, "published": section.published,
-        "is_published": section.is_published, "name": section.name, "words": _columns_of_words(section.published),
+        "is_published": section.is_published, "name": section.key, "words": _columns_of_words(section.published),
     }  # fmt: skip
 
 

@@ -103,12 +103,14 @@ def _loss(place: Place) -> str:
 
 def decided_claims(sections: Sequence[Section]) -> list[Decided]:
     """Returns every claim of the paper with its verdict: one that no figure decides is not tested."""
-    of = {section.name: section for section in sections}
+    of = {section.key: section for section in sections}
+    in_parts = {section.name for section in sections if section.experiment}
     found = []
     for name, claims in CLAIMS.items():
         section = of.get(name)
         if section is None:
-            verdicts = [not_tested("no experiment of this report asks it")] * len(claims)
+            why = "its experiments cannot be compared" if name in in_parts else "no experiment of this report asks it"
+            verdicts = [not_tested(why)] * len(claims)
         else:
             verdicts = section.verdicts or [not_tested("its figure is not drawn")] * len(claims)
         figure = name if section is not None and section.image is not None else ""

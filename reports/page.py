@@ -48,7 +48,6 @@ HINT = (
 class Chart:
     """A figure's interactive form, as JSON; `content` is None where the section's caption says why there is none."""
 
-    name: str
     section: Section
     content: Mapping[str, Any] | None
 
@@ -60,7 +59,7 @@ def write_page(
 
     Raises `ReportError` where the file cannot be written.
     """
-    drawn = {chart.name: chart.content for chart in charts if chart.content is not None}
+    drawn = {chart.section.key: chart.content for chart in charts if chart.content is not None}
     runs, parts = with_places(details(tables))
     data = {
         "digits": DIGITS, "columns": columns(tables.runs), "rows": rows(tables.names.restored(tables.runs)),
@@ -74,7 +73,7 @@ def write_page(
         abstract=escape(" ".join(start["abstract"])), measured=start["measured"], planned=start["planned"],
         losses=escape(losses(tables.runs)),
         front="\n".join(front_elements(start)), contents="\n".join(_entry(section) for section in sections),
-        figures="\n".join(_element(section, section.name in drawn) for section in sections), data=embedded(data),
+        figures="\n".join(_element(section, section.key in drawn) for section in sections), data=embedded(data),
         plotly=packed_plotly() if drawn else "",
         script="".join(path.read_text(encoding="utf-8") for path in (CHARTS, SCRIPT)),
     )  # fmt: skip
@@ -167,12 +166,12 @@ def _place(name: str) -> str:
 
 
 def _entry(section: Section) -> str:
-    return f'<li><a href="#{_place(section.name)}">{escape(section.title)}</a></li>'
+    return f'<li><a href="#{_place(section.key)}">{escape(section.title)}</a></li>'
 
 
 def _element(section: Section, is_chart: bool) -> str:
     """Returns a section's element: its sentences and its figure, as a chart where there is one."""
-    place, texts = _place(section.name), []
+    place, texts = _place(section.key), []
     for title, text in (("How measured", section.method), ("What we see", " ".join(section.findings))):
         texts += [f"<p><strong>{title}.</strong> {escape(text)}</p>"] if text else []
     table = ""
@@ -191,10 +190,10 @@ def _figure(section: Section, is_chart: bool) -> str:
         return f'<p class="absent">{escape(section.caption)}</p>'
     caption = f"<figcaption>{escape(section.caption)}</figcaption>"
     if is_chart:
-        name = escape(section.name)
+        name = escape(section.key)
         label = escape(f"Chart: {section.title}")
         return (
-            f'<figure><div class="plot" id="chart-{escape(file_name(section.name))}" data-chart="{name}" role="group" '
+            f'<figure><div class="plot" id="chart-{escape(file_name(section.key))}" data-chart="{name}" role="group" '
             f'aria-label="{label}"></div>\n{caption}</figure>\n{HINT}'
         )
     drawing = quote(section.image[section.image.index("<svg") :], safe=UNQUOTED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bench.records.errors import BrokenFigureError
 from reports.claims import Verdict
@@ -11,7 +11,10 @@ from reports.loading import Figure
 
 @dataclass(frozen=True)
 class Section:
-    """Title, sentences and image (SVG) of a figure.  `image` is None where `caption` says why there is no figure."""
+    """Title, sentences and image (SVG) of a figure.  `image` is None where `caption` says why there is no figure.
+
+    Where a figure's experiments cannot be compared, each has a section, which names it.
+    """
 
     name: str
     title: str
@@ -24,6 +27,18 @@ class Section:
     """Header and rows of ours beside the published values; empty where there are none."""
     verdicts: list[Verdict] = field(default_factory=list)
     """Those on the paper's claims, in the order of `reports.claims.CLAIMS`; none where it could not decide them."""
+    experiment: str = ""
+
+    @property
+    def key(self) -> str:
+        """What it is called in the report, where a figure may have several sections."""
+        return f"{self.name}-{self.experiment}" if self.experiment else self.name
+
+    def of_experiment(self, experiment: str, *, is_first: bool) -> Section:
+        """Returns it as that of one experiment; question and method stand in the first one."""
+        question, method = (self.question, self.method) if is_first else ("", "")
+        title = f"{self.title}: {experiment}"
+        return replace(self, title=title, question=question, method=method, experiment=experiment)
 
     @property
     def is_published(self) -> bool:

@@ -22,6 +22,10 @@ class NoData(Exception):  # noqa: N818 (a reason, not an error)
     """The figure cannot be drawn; the message is the sentence that stands in its place."""
 
 
+class Incomparable(NoData):
+    """Runs differ in what they must have in common, as those of several experiments may."""
+
+
 def measured(runs: pd.DataFrame) -> pd.DataFrame:
     """Returns the runs that count as results and have no shock, which would make another method of theirs.
 
@@ -47,7 +51,7 @@ def with_shocks(runs: pd.DataFrame) -> pd.DataFrame:
 def comparable(runs: pd.DataFrame) -> pd.DataFrame:
     """Returns the measured runs, if task, the task's options, budget and space are the same for all.
 
-    Raises `NoData` where they are not.
+    Raises `Incomparable` where they are not.
     """
     chosen = measured(runs)
     differing = [
@@ -56,7 +60,7 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
         if len(chosen[COLUMNS[name]].drop_duplicates()) > 1
     ]
     if differing:
-        raise NoData(f"Its runs differ in {' and in '.join(differing)}, and cannot be compared, so it is not drawn.")
+        raise Incomparable(f"Its runs differ in {' and in '.join(differing)}, and cannot be compared, so it is not drawn.")
     return chosen
 
 

@@ -45,10 +45,17 @@ class Tables:
     protocol: int
     names: Names
 
+    def feeding(self, figure: str) -> list[str]:
+        """Returns the experiments that feed a figure."""
+        return [manifest.experiment for manifest in self.manifests if figure in manifest.figures]
+
+    def of(self, experiments: Sequence[str]) -> Tables:
+        """Returns the same tables with the runs of these experiments alone."""
+        return replace(self, runs=self.runs[self.runs["experiment"].isin(experiments)])
+
     def of_figure(self, figure: str) -> Tables:
         """Returns the same tables with the runs of those experiments alone that feed a figure; none where none does."""
-        names = [manifest.experiment for manifest in self.manifests if figure in manifest.figures]
-        return replace(self, runs=self.runs[self.runs["experiment"].isin(names)])
+        return self.of(self.feeding(figure))
 
 
 def read_tables(root: Path) -> Tables:

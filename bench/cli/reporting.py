@@ -51,12 +51,17 @@ def figure(
         Optional[Path],
         typer.Option("--output", "-o", help="The PDF, PNG or SVG to write.", parser=file_name, metavar="FILE"),
     ] = None,
+    experiment: Annotated[
+        Optional[str], typer.Option("--experiment", help="Show one alone of the experiments that feed it.", metavar="NAME")
+    ] = None,
     column: Annotated[bool, typer.Option("--column", help="Draw it as wide as one of two columns, 3.3 inches.")] = False,
     allow_mixed: AllowMixed = False,
 ) -> None:
     """Draw one figure as PDF, PNG and SVG, with its data as CSV beside them."""
     with user_errors():
-        for path in from_reports("api:build_figure")(name, directory, output, column=column, allow_mixed=allow_mixed):
+        build_figure = from_reports("api:build_figure")
+        options = {"experiment": experiment, "column": column, "allow_mixed": allow_mixed}
+        for path in build_figure(name, directory, output, **options):
             print(path)
 
 

@@ -330,6 +330,29 @@ def test_runs_of_two_budgets_are_not_compared(tmp_path):
             figure.estimate(tables)
 
 
+def test_experiments_that_cannot_be_compared_have_a_figure_each(tmp_path):
+    root = tmp_path / "runs"
+    write_folder(root, LOSSES, figures=("anytime",))
+    seven = {"unit": "seconds", "amount": 7.0}
+    others = [
+        write_run(root, {**spec_of(name, 0), "budget": seven}, [incumbent(100, loss), evaluation(100, loss)])
+        for name, loss in (("fixed", 0.4), ("oho-global", 0.1))
+    ]
+    write_manifest(root, Manifest("longer", ("anytime",), {}, tuple(others)))
+    report = build_report(root, tmp_path / "report.pdf")
+    drawn = {path.name for path in report.files if path.suffix == ".png"}
+    assert drawn == {"anytime-both.png", "anytime-longer.png"}
+    text = (tmp_path / "report.txt").read_text()
+    assert "any budget: both (anytime-both)" in text
+    assert "any budget: longer (anytime-longer)" in text
+    with pytest.raises(ReportError, match=r"differ in budget.*Choose one with --experiment: both, longer"):
+        build_figure("anytime", root, tmp_path / "figure.pdf")
+    build_figure("anytime", root, tmp_path / "figure.pdf", experiment="longer")
+    assert (tmp_path / "figure.csv").read_text() == (tmp_path / "report" / "anytime-longer.csv").read_text()
+    with pytest.raises(ReportError, match="--experiment other: does not feed the figure anytime; those that do: both, longer"):
+        build_figure("anytime", root, tmp_path / "figure.pdf", experiment="other")
+
+
 def test_a_figure_that_no_experiment_names_says_so(tmp_path):
     write_folder(tmp_path, LOSSES, figures=("distribution",))
     with pytest.raises(ReportError, match="anytime: No experiment in this folder names it"):
