@@ -28,7 +28,7 @@ def sizes(items, **options):
 
 
 def test_runs_that_differ_in_values_are_trained_together(tmp_path):
-    items = planned(tmp_path, "fixed", "cosine", "oho-global", "oho-published")[1]
+    items = planned(tmp_path, "fixed", "cosine", "oho-global", "prodigy")[1]
     found = batches_of(items, None)
     assert [len(batch) for batch in found.together] == [6, 3]
     assert set(found.alone.values()) == {"its method has no batch"}
@@ -47,7 +47,7 @@ def test_another_number_is_one_line(tmp_path):
 
 
 def test_a_dry_run_says_what_is_trained_together_and_why_the_rest_is_not(tmp_path):
-    path = write_config(tmp_path, "fixed", "oho-published")
+    path = write_config(tmp_path, "fixed", "prodigy")
     answer = command("run", path, "--seeds", "0-1", "--dry-run", "--out", tmp_path / "runs")
     lines = answer.stdout.splitlines()
     assert [line.rsplit(", ", 1)[1] for line in lines[:4]] == ["batch 1", "alone", "batch 1", "alone"]

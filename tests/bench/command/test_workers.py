@@ -55,7 +55,7 @@ def records_of(spec, out, least):
 def test_runs_side_by_side_have_the_records_of_one_process_and_timed_ones_come_last(tmp_path, pool, capsys):
     (tmp_path / "timed").mkdir()
     timed = experiment(tmp_path / "timed", "fixed", overrides=["experiment=timed", "task.width=8", "budget.seconds=0.02"])
-    small = experiment(tmp_path, "fixed", "oho-published", seeds=[0, 1], overrides=SMALL)
+    small = experiment(tmp_path, "fixed", "prodigy", seeds=[0, 1], overrides=SMALL)
     assert launched([timed, small], tmp_path / "runs") == {Status.BUDGET_REACHED: 5}
     assert len(pool) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[")]
