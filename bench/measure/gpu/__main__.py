@@ -53,7 +53,7 @@ def run_part(part: Part, given: argparse.Namespace, seconds: float) -> None:
     if given.device == "cpu":
         torch.set_num_threads(given.threads)
     function = getattr(importlib.import_module(f"bench.measure.gpu.{part.module}"), part.function)
-    function(given.out, torch.device(given.device), given.tiny, seconds)
+    function(given.out, torch.device(given.device), given.tiny, 0.0 if given.tiny else seconds)
 
 
 def run_all(given: argparse.Namespace, environment: Mapping[str, str]) -> bool:

@@ -107,6 +107,7 @@ def test_a_kit_is_unpacked_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_whole_script_runs_here(tmp_path):
     command = [sys.executable, "-m", "bench.measure.gpu", "--tiny", "--device", "cpu", "--out", tmp_path, "--threads", "1"]
     command += ["--minutes", "60"]  # of a machine with other work
