@@ -56,7 +56,7 @@ def _convolution(
     if groups != 1 or isinstance(padding, str) or input.ndim != weight.ndim:
         return None
     stride, padding, dilation = ([v] * axes if isinstance(v, int) else list(v) for v in (stride, padding, dilation))
-    operation = Convolution(input.detach(), weight.detach(), (stride, padding, dilation))
+    operation = Convolution(input.detach(), weight.detach(), (stride, padding, dilation), output.shape)
     return operation, (input, weight) if bias is None else (input, weight, bias)
 
 
@@ -197,7 +197,7 @@ def _embedding(
 ):  # fmt: skip
     if padding_idx is not None or max_norm is not None or scale_grad_by_freq:
         return None
-    return Embedding(input, len(weight)), (weight,)
+    return Embedding(input.clone(), len(weight)), (weight,)
 
 
 def _log_softmax(output: Tensor, input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None):
@@ -255,7 +255,9 @@ def can_be_written_out(
     is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
 ) -> bool:  # fmt: skip
     """Returns whether scaled_dot_product_attention of these arguments is what `written_out` computes."""
-    return dropout_p == 0 and not enable_gqa and query.ndim >= 3 and query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
+    if dropout_p != 0 or enable_gqa or (is_causal and attn_mask is not None):
+        return False
+    return query.ndim >= 3 and query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
 
 
 def written_out(
@@ -266,11 +268,15 @@ def written_out(
     scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if is_causal:
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
-    if attn_mask is not None:
-        if attn_mask.dtype == torch.bool:
-            attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -math.inf)
-        scores = scores + attn_mask
-    return scores.softmax(-1) @ value
+    if attn_mask is None:
+        return scores.softmax(-1) @ value
+    if attn_mask.dtype == torch.bool:
+        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -math.inf)
+    if is_causal or attn_mask.requires_grad:
+        return (scores + attn_mask).softmax(-1) @ value
+    sees_nothing = attn_mask.isneginf().all(-1, keepdim=True)  # then the output is 0, as PyTorch's is
+    shares = (scores + attn_mask.masked_fill(sees_nothing, 0)).softmax(-1) * ~sees_nothing
+    return shares @ value
 
 
 LOSSES = (CrossEntropy, NegativeLogLikelihood, SquaredError)

@@ -53,7 +53,7 @@ class Tape(TwiceDifferentiable):
     def __init__(self, parameters: FlatParameters):
         super().__init__()
         self.notes: list[Note] = []
-        self._dtype = parameters.tensors[0].dtype
+        self._parameters, self._dtype = parameters.tensors, parameters.tensors[0].dtype
         self._values = {id(tensor): Value(tensor, i, tensor._version) for i, tensor in enumerate(parameters.tensors)}
         self._count = len(self._values)
         self._constants: list[tuple[Tensor, int]] = []
@@ -81,6 +81,7 @@ class Tape(TwiceDifferentiable):
             and self.notes[-1].output is loss
             and isinstance(self.notes[-1].operation, LOSSES)
             and not any(isinstance(note.operation, LOSSES) for note in self.notes[:-1])
+            and all(parameter.requires_grad for parameter in self._parameters)
             and all(value.tensor._version == value.version for value in self._values.values())
             and all(tensor._version == version for tensor, version in self._constants)
             and not any(_is_hooked(note.output) for note in self.notes)
@@ -93,6 +94,8 @@ class Tape(TwiceDifferentiable):
             return True  # a shape, a dtype, a detached value
         if all(self._is_as_before(output) for output in outputs):
             return True  # its input, as contiguous() and dropout return it
+        if not torch.is_grad_enabled():
+            return False  # changed in place without autograd's knowledge
         if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
             return False  # checkpointing, or values kept elsewhere: the tape would keep them here
         recipe = RECIPES.get(function)
@@ -100,7 +103,7 @@ class Tape(TwiceDifferentiable):
             return False
         try:
             found = recipe(result, *args, **kwargs)
-        except TypeError:  # an option the recipe does not know
+        except (TypeError, ZeroDivisionError):  # an option the recipe does not know; a number divided by 0
             return False
         if found is None:
             return False
@@ -121,7 +124,7 @@ class Tape(TwiceDifferentiable):
             return False
         numbers = []
         for tensor in inputs:
-            known = self._values.get(id(tensor))
+            known = self._values.get(id(tensor)) if tensor.requires_grad else None  # None too after detach_()
             if tensor.layout != torch.strided or (known is None and tensor.requires_grad and not tensor.is_leaf):
                 return False  # sparse, or depends on parameters by a way the tape has not seen
             if known is None:
