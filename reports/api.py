@@ -81,7 +81,8 @@ def _figure_files(
     except UnknownFigureError as error:
         raise ReportError(str(error)) from None
     except Incomparable as reason:
-        choice = f" Choose one with --experiment: {', '.join(experiments)}." if len(experiments) > 1 else ""
+        can_choose = experiment is None and len(experiments) > 1
+        choice = f" Choose one with --experiment: {', '.join(experiments)}." if can_choose else ""
         raise ReportError(f"{name}: {reason}{choice}") from None
     except NoData as nothing:
         raise ReportError(f"{name}: {nothing}") from None
