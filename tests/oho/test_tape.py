@@ -101,7 +101,7 @@ def test_a_layer_used_twice():
 
 def test_several_sweeps_are_one(monkeypatch):
     model = wide()
-    monkeypatch.setattr("oho.engines.tape.SWEEP_ELEMENTS", 300)  # two directions at a time
+    monkeypatch.setattr("oho.engines.sweeps.SWEEP_ELEMENTS", 300)  # two directions at a time
     difference, answered = compare(model.parameters(), loss_on(model), rows=5)
     assert answered
     assert difference < ROUNDING
