@@ -1,4 +1,4 @@
-"""Batch and layer norm on the tape, each pass over their values counted.
+"""Batch and layer norm on the tape, in few passes over their values.
 
     symbol  name          shape            meaning
     x       inputs        (B, C, ...)      batch norm: statistics of a channel are those of its n values
