@@ -146,7 +146,7 @@ def check_present_share(share: float, average: Average | None) -> None:
 
 
 class _Weights(NamedTuple):
-    """Of a step: w, and what Z̄ keeps of itself, μ (1 − w)."""
+    """The weights of one step: w, and the share μ (1 − w) of itself that Z̄ keeps."""
 
     newest: Any
     kept: Any
@@ -167,7 +167,7 @@ class AveragedWeights:
         return {name: torch.zeros_like(like) for name in self._named()}
 
     def begin(self, step: int, *, discount: float, hostless: bool) -> None:
-        """Takes the weights of a step, counted from 1, which change from step to step: if it is `hostless`, as tensors."""
+        """Sets w and μ (1 − w) of a step, counted from 1; a `hostless` step reads them from the device."""
         newest = self.kind.weight(step)
         self._weights = _Weights(newest, discount * (1 - newest))
         if hostless:

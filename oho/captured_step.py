@@ -27,9 +27,9 @@ class CapturedStep:
         for batch, held_out in zip(batches, validation_batches):
             step(batch, held_out)                           # as optimizer.step(lambda: loss(*batch), ...)
 
-    The same numbers as `optimizer.step` gives, to the rounding of kernels that another stream chooses.  Losses may not ask
-    what a tensor holds (`item()`, `if loss > 1`, a boolean index), nor take anything else that changes from step to step;
-    dropout draws anew in each replay.  `on_phase` is not called.
+    It gives the same numbers as `optimizer.step`, to the rounding of kernels that another stream chooses.  Losses may not
+    ask what a tensor holds (`item()`, `if loss > 1`, a boolean index), nor take anything else that changes from step to
+    step; dropout draws anew in each replay.  `on_phase` is not called.
 
     Args:
         optimizer: one that captures: see `refusal`.

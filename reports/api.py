@@ -81,7 +81,8 @@ def _figure_files(
     except UnknownFigureError as error:
         raise ReportError(str(error)) from None
     except Incomparable as reason:
-        choice = f" Choose one with --experiment: {', '.join(experiments)}." if len(experiments) > 1 else ""
+        can_choose = experiment is None and len(experiments) > 1
+        choice = f" Choose one with --experiment: {', '.join(experiments)}." if can_choose else ""
         raise ReportError(f"{name}: {reason}{choice}") from None
     except NoData as nothing:
         raise ReportError(f"{name}: {nothing}") from None
@@ -135,7 +136,7 @@ class _Made:
 
 
 def _parts(name: str, tables: Tables, results: Path, *, allow_mixed: bool) -> list[_Made]:
-    """A figure's part of the report, or one for each of its experiments where these cannot be compared."""
+    """Returns a figure's part of the report, or one for each of its experiments where these cannot be compared."""
     try:
         figure = loading.load(name, tables.manifests, results)
     except BrokenFigureError as error:
@@ -152,7 +153,7 @@ def _parts(name: str, tables: Tables, results: Path, *, allow_mixed: bool) -> li
 
 
 def _part(figure: Figure, own: Tables, *, allow_mixed: bool, is_whole: bool = True) -> _Made:
-    """A section of the report, whether its figure can be drawn or not; raises `Incomparable` unless it is all there is."""
+    """Returns a part of the report, also of a figure that cannot be drawn; raises `Incomparable` unless it `is_whole`."""
     try:
         return _made(figure, own, allow_mixed=allow_mixed)
     except NoData as nothing:
@@ -199,7 +200,7 @@ def _made(figure: Figure, own: Tables, *, allow_mixed: bool) -> _Made:
         files = rendered(drawn)
         data = for_spreadsheets(own.names.restored(loading.data_of(estimates)))
         files["csv"] = data.to_csv(index=False).encode()
-        caption = f"{section.caption}{_not_shown(hidden)}{_of(unlike)}"
+        caption = f"{section.caption}{_not_shown(hidden)}{_on_seconds(unlike)}"
         section = replace(section, image=files["svg"].decode(), caption=caption)
         charts = [Chart(section, chart_content(chart))] if chart else []
     return _Made(section, charts, files)
@@ -218,7 +219,7 @@ def _not_shown(values: int) -> str:
     return f" Not shown, since the axis is logarithmic: {plural(values, 'value')} of zero or below."
 
 
-def _of(unlike: Unlike | None) -> str:
+def _on_seconds(unlike: Unlike | None) -> str:
     """Returns a caption's sentence on seconds that cannot be compared; none where all can."""
     return f" Its seconds are of unlike {unlike.kind}: {unlike.members}." if unlike else ""
 

@@ -36,7 +36,7 @@ def reached(tables: Tables, runs: pd.DataFrame, targets: Mapping[str, Target], p
 
 
 def grouped(tables: Tables, runs: pd.DataFrame) -> pd.DataFrame:
-    """Returns for each label its bar's name, the group it stands in, and what the paper has of it.
+    """Returns for each label its bar's name, the group it stands in, and what the paper reports of it.
 
     Searches of one kind over two or more methods are a group; the others stand together.
     """

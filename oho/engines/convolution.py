@@ -22,10 +22,15 @@ from oho.engines.pearlmutter import Pieces, Room
 
 
 class Convolution:
-    """y = x ⋆ W + b; x (B, I, ...), W (O, I, ...), b (O,).  `places` are stride, padding and dilation."""
+    """y = x ⋆ W + b; x (B, I, ...), W (O, I, ...), b (O,).
 
-    def __init__(self, x: Tensor, weight: Tensor, places: tuple[list[int], list[int], list[int]]):
-        self.x, self.weight, self.places = x, weight, places
+    `places` are stride, padding and dilation; `output` is the shape of y.
+    """
+
+    def __init__(
+        self, x: Tensor, weight: Tensor, places: tuple[list[int], list[int], list[int]], output: torch.Size
+    ):
+        self.x, self.weight, self.places, self.output = x, weight, places, output
 
     def pull(self, adjoint: Tensor, moves: Sequence[bool], room: Room) -> Pieces:
         """x̄ = ȳ ⋆ W reversed, W̄ = ȳ ⋆ x, b̄ = Σ ȳ."""
@@ -41,8 +46,8 @@ class Convolution:
             moved = self._forward(self.x, of_weight.flatten(0, 1), bias).unflatten(1, (rows, -1)).transpose(0, 1)
             return moved.contiguous() if result is None else result.add_(moved)
         if of_bias is not None:
-            shape = (rows, 1, -1, *[1] * (self.x.ndim - 2))
-            result = of_bias.view(shape) if result is None else result.add_(of_bias.view(shape))
+            bias = of_bias.view(rows, 1, -1, *[1] * (self.x.ndim - 2))
+            result = bias.expand(-1, *self.output) if result is None else result.add_(bias)
         assert result is not None
         return result
 

@@ -6,8 +6,8 @@
     Z       tangents   (K, M, N)           directions dθ/dh
     H Z     products   (K, M, N)           Hessian of L times each direction
 
-    pearlmutter           sweeps over a tape of the closure's operations, all directions at once (`oho.engines.tape`); for a
-                          closure it does not know, double_backward
+    pearlmutter           sweeps over a tape of the closure's operations, all directions at once (`oho.engines.sweeps`);
+                          double_backward for a closure with operations that the tape does not know
     double_backward       ∇(g · z): the gradient's own graph is differentiated once more for each direction
     forward_over_reverse  the loss and its backward pass run on dual numbers θ + ε z, one pass for each direction
     finite_difference     (g(θ + r z) − g(θ − r z)) / 2r
@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 
 from oho.engines.repetition import Closure
-from oho.engines.tape import Tape, products_alone, sweep
+from oho.engines.sweeps import products_alone, sweep
+from oho.engines.tape import Tape
 from oho.engines.twice import TwiceDifferentiable, recomputing
 from oho.flat_parameters import FlatParameters
 

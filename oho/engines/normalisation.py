@@ -1,4 +1,4 @@
-"""Batch and layer norm on the tape, each pass over their values counted.
+"""Batch and layer norm on the tape, in few passes over their values.
 
     symbol  name          shape            meaning
     x       inputs        (B, C, ...)      batch norm: statistics of a channel are those of its n values
@@ -159,8 +159,8 @@ class LayerNorm:
         return result, of_weights, None if of_bias is None else swing.sum(1)
 
     def _moved(self, of_x: Tensor) -> Tensor:
-        """dx̂ = r P ẋ; what was computed for `push` serves again."""
-        if self._last is None or self._last[0] is not of_x:
+        """dx̂ = r P ẋ; what was computed for `push` serves again, for another view of the same ẋ too."""
+        if self._last is None or not self._last[0].is_set_to(of_x):
             self._last = of_x, self._projected(of_x)
         return self._last[1]
 

@@ -8,7 +8,7 @@
     ẋ, ẏ    tangent   (K, *x)      derivative of the value along each direction
     x̄̇, ȳ̇    swing     (K, *x)      derivative of the adjoint along each direction
 
-The operations and what they answer in the three sweeps of `oho.engines.tape`: adjoints from the loss back, tangents
+The operations and what they answer in the three sweeps of `oho.engines.sweeps`: adjoints from the loss back, tangents
 forward, swings back.  All directions share the values, and one call multiplies a matrix with all of them.
 
 Source: Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6 (1994).

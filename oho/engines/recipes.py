@@ -56,7 +56,7 @@ def _convolution(
     if groups != 1 or isinstance(padding, str) or input.ndim != weight.ndim:
         return None
     stride, padding, dilation = ([v] * axes if isinstance(v, int) else list(v) for v in (stride, padding, dilation))
-    operation = Convolution(input.detach(), weight.detach(), (stride, padding, dilation))
+    operation = Convolution(input.detach(), weight.detach(), (stride, padding, dilation), output.shape)
     return operation, (input, weight) if bias is None else (input, weight, bias)
 
 
@@ -197,7 +197,7 @@ def _embedding(
 ):  # fmt: skip
     if padding_idx is not None or max_norm is not None or scale_grad_by_freq:
         return None
-    return Embedding(input, len(weight)), (weight,)
+    return Embedding(input.clone(), len(weight)), (weight,)
 
 
 def _log_softmax(output: Tensor, input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None):
@@ -248,29 +248,6 @@ def _member_squared_error(output: Tensor, input: Tensor, target: Tensor):
     if input.shape != target.shape or target.requires_grad or input.numel() == 0:
         return None
     return SquaredError(input.detach() - target, len(input) / input.numel()), (input,)
-
-
-def can_be_written_out(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
-    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
-) -> bool:  # fmt: skip
-    """Returns whether scaled_dot_product_attention of these arguments is what `written_out` computes."""
-    return dropout_p == 0 and not enable_gqa and query.ndim >= 3 and query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
-
-
-def written_out(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
-    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
-) -> Tensor:  # fmt: skip
-    """Computes scaled_dot_product_attention by functions that the tape knows."""
-    scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
-    if is_causal:
-        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
-    if attn_mask is not None:
-        if attn_mask.dtype == torch.bool:
-            attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -math.inf)
-        scores = scores + attn_mask
-    return scores.softmax(-1) @ value
 
 
 LOSSES = (CrossEntropy, NegativeLogLikelihood, SquaredError)

@@ -16,18 +16,18 @@ from oho.engines.pearlmutter import Operation, Pieces, Room
 
 
 class Part(NamedTuple):
-    """A piece (..., *shape) of which all is zero but `length` places from `start` on along an axis counted from the end."""
+    """A tensor of zeros but for `value`, which begins at `start` along an axis of length `whole`, counted from the end."""
 
     value: Tensor
     axis: int
     start: int
-    length: int
+    whole: int
 
     def written(self, total: Tensor | None) -> Tensor:
-        """Returns the sum with a total that nobody else has, or a new one."""
+        """Adds the piece, in place, to a total that nobody else holds or, without one, to zeros; returns the sum."""
         if total is None:
             shape = list(self.value.shape)
-            shape[self.axis] = self.length
+            shape[self.axis] = self.whole
             total = self.value.new_zeros(shape)
         total.narrow(self.axis, self.start, self.value.shape[self.axis]).add_(self.value)
         return total

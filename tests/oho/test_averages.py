@@ -255,7 +255,7 @@ def test_products_of_a_part_draw_no_masks_and_move_no_statistics():
                 )  # fmt: skip
             return model.state_dict()
 
-    torch.testing.assert_close(run(True), run(False), rtol=1e-5, atol=1e-6)  # their gradients are of two ways to compute them
+    torch.testing.assert_close(run(True), run(False), rtol=1e-5, atol=1e-6)  # they compute gradients in two ways
 
 
 def test_the_audit_shows_what_products_of_a_part_cost():

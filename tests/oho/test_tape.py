@@ -101,7 +101,7 @@ def test_a_layer_used_twice():
 
 def test_several_sweeps_are_one(monkeypatch):
     model = wide()
-    monkeypatch.setattr("oho.engines.tape.SWEEP_ELEMENTS", 300)  # two directions at a time
+    monkeypatch.setattr("oho.engines.sweeps.SWEEP_ELEMENTS", 300)  # two directions at a time
     difference, answered = compare(model.parameters(), loss_on(model), rows=5)
     assert answered
     assert difference < ROUNDING
@@ -140,7 +140,19 @@ def with_dropout(model, inputs):
         return model[6](functional.dropout(model[0](inputs), 0.4))
 
 
+def with_a_change_unseen(model, inputs):
+    hidden, other = model[0](inputs), torch.tanh(model[0](inputs))
+    with torch.no_grad():
+        hidden.add_(other)
+    return model[6](hidden)
+
+
+def with_a_part_detached(model, inputs):
+    return model[6](torch.tanh(model[0](inputs)) + torch.sigmoid(model[0](inputs)).detach_())
+
+
 UNKNOWN = {
+    "changed without a graph": with_a_change_unseen,
     "another function": lambda model, x: model(x).exp(),
     "a weight by hand": lambda model, x: model[6](torch.tanh(model[4](x @ model[0].weight.t()))),
     "a function of one's own": lambda model, x: model[6](Cube.apply(model[0](x))),
@@ -150,6 +162,7 @@ KNOWN = {
     "a residual": lambda model, x: model[6](model[0](x) + model[2](torch.tanh(model[0](x)))),
     "in place": with_inplace,
     "dropout": with_dropout,
+    "detached in place": with_a_part_detached,
     "no dropout, a mask": lambda model, x: model[6](functional.dropout(model[0](x), 0.0) * (x[:, :4] > 0) / 0.5),
 }
 
@@ -216,6 +229,19 @@ def test_a_hook_on_a_parameter_acts():
     difference, answered = compare(model.parameters(), loss_on(model))
     assert not answered
     assert difference < ROUNDING
+
+
+def test_a_parameter_that_the_closure_freezes_is_refused():
+    model = wide()
+    inputs, targets = data()
+
+    def closure():
+        model[0].weight.requires_grad_(False)
+        return functional.cross_entropy(model(inputs), targets)
+
+    flat = flat_parameters(model.parameters())
+    with pytest.raises(ValueError, match="freezes parameters"):
+        pearlmutter(closure, flat, torch.ones(1, 1, flat.size, dtype=torch.float64))
 
 
 def test_a_value_changed_behind_the_tape_is_refused_as_autograd_refuses_it():

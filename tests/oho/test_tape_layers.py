@@ -10,6 +10,8 @@ from torchvision.models.resnet import BasicBlock
 from bench.protocol.batch_norm import BatchNorm
 from bench.tasks.models import convolutional_network
 from bench.tasks.transformer import Transformer
+from oho.engines.curvature import double_backward, pearlmutter
+from oho.flat_parameters import flat_parameters
 from tests.oho.test_tape import ROUNDING, compare
 
 CLASSES = 3
@@ -82,6 +84,10 @@ NETWORKS = {
         lambda: Attention(attn_mask=torch.ones(5, 5, dtype=torch.bool).tril(1), scale=0.7),
         lambda: torch.randn(2, 5, 4, dtype=torch.float64),
     ),
+    "attention to nothing": (
+        lambda: Attention(attn_mask=torch.tensor([True, False, True, True, True]).unsqueeze(1)),
+        lambda: torch.randn(2, 5, 4, dtype=torch.float64),
+    ),
     "embedding and layer norm": (Words, lambda: torch.randint(5, (2, 5))),
 }
 
@@ -101,6 +107,37 @@ def test_layers_equal_the_second_backward_pass(name, rows):
     )
     assert answered
     assert difference < ROUNDING
+
+
+def test_a_frozen_kernel_with_a_bias_that_trains():
+    layers = nn.Conv2d(2, 3, 3), nn.Tanh(), nn.Conv2d(3, CLASSES, 4), nn.Flatten()
+    model, inputs = nn.Sequential(*layers).double(), images()
+    model[0].weight.requires_grad_(False)
+    difference, answered = compare(
+        model.parameters(), lambda: functional.cross_entropy(model(inputs), torch.tensor([0, 1, 2, 0]))
+    )
+    assert answered
+    assert difference < ROUNDING
+
+
+def test_words_overwritten_after_they_were_looked_up():
+    torch.manual_seed(0)
+    model, words = Words().double(), torch.randint(5, (2, 5))
+    flat = flat_parameters(model.parameters())
+    tangents = torch.randn(2, 1, flat.size, dtype=torch.float64)
+
+    def overwriting():
+        places = words.clone()
+        loss = functional.cross_entropy(model(places).flatten(0, -2), words.flatten() % CLASSES)
+        places.zero_()
+        return loss
+
+    found = pearlmutter(overwriting, flat, tangents)
+    expected = double_backward(
+        lambda: functional.cross_entropy(model(words).flatten(0, -2), words.flatten() % CLASSES), flat, tangents
+    )
+    torch.testing.assert_close(found.gradient, expected.gradient)
+    torch.testing.assert_close(found.products, expected.products)
 
 
 def test_what_is_checkpointed_is_not_kept():

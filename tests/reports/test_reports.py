@@ -349,7 +349,8 @@ def test_experiments_that_cannot_be_compared_have_a_figure_each(tmp_path):
         build_figure("anytime", root, tmp_path / "figure.pdf")
     build_figure("anytime", root, tmp_path / "figure.pdf", experiment="longer")
     assert (tmp_path / "figure.csv").read_text() == (tmp_path / "report" / "anytime-longer.csv").read_text()
-    with pytest.raises(ReportError, match="--experiment other: does not feed the figure anytime; those that do: both, longer"):
+    refusal = "--experiment other: does not feed the figure anytime; those that do: both, longer"
+    with pytest.raises(ReportError, match=refusal):
         build_figure("anytime", root, tmp_path / "figure.pdf", experiment="other")
 
 
