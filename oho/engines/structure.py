@@ -141,11 +141,11 @@ class Product:
     """y = a b of matrices; a (*, n, k), b (*, k, m), the leading axes the same."""
 
     def __init__(self, a: Tensor, b: Tensor):
-        self.a, self.b, self.lead = a.reshape(-1, *a.shape[-2:]), b.reshape(-1, *b.shape[-2:]), a.shape[:-2]
+        self.a, self.b, self.lead = a.flatten(0, -3), b.flatten(0, -3), a.shape[:-2]
 
     def pull(self, adjoint: Tensor, moves: Sequence[bool], room: Room) -> Pieces:
         """ā = ȳ bᵀ, b̄ = aᵀ ȳ."""
-        adjoint = adjoint.reshape(-1, *adjoint.shape[-2:])
+        adjoint = adjoint.flatten(0, -3)
         return (
             torch.bmm(adjoint, self.b.mT).unflatten(0, self.lead) if moves[0] else None,
             torch.bmm(self.a.mT, adjoint).unflatten(0, self.lead) if moves[1] else None,
@@ -159,7 +159,7 @@ class Product:
     def pull_swing(self, adjoint: Tensor, swing: Tensor, tangents: Pieces, tangent: Tensor, room: Room) -> Pieces:
         """ā̇ = ȳ̇ bᵀ + ȳ ḃᵀ, b̄̇ = aᵀ ȳ̇ + ȧᵀ ȳ."""
         of_a, of_b = map(_matrices, tangents)
-        adjoint, swings = adjoint.reshape(-1, *adjoint.shape[-2:]), _matrices(swing)
+        adjoint, swings = adjoint.flatten(0, -3), _matrices(swing)
         return (
             None if of_a is None else self._summed((swings, self.b.mT), (adjoint, None if of_b is None else of_b.mT)),
             None if of_b is None else self._summed((self.a.mT, swings), (None if of_a is None else of_a.mT, adjoint)),
