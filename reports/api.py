@@ -146,6 +146,8 @@ def _parts(name: str, tables: Tables, results: Path, *, allow_mixed: bool) -> li
         return [_part(figure, tables.of(experiments), allow_mixed=allow_mixed, is_whole=len(experiments) < 2)]
     except Incomparable:
         parts = [_part(figure, tables.of([name]), allow_mixed=allow_mixed) for name in experiments]
+    if len({part.section.caption for part in parts}) == 1 and all(part.section.image is None for part in parts):
+        return parts[:1]  # which says once why there is none
     return [
         part.of_experiment(experiment, is_first=not place)
         for place, (experiment, part) in enumerate(zip(experiments, parts, strict=True))

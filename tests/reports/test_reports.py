@@ -354,6 +354,18 @@ def test_experiments_that_cannot_be_compared_have_a_figure_each(tmp_path):
         build_figure("anytime", root, tmp_path / "figure.pdf", experiment="other")
 
 
+def test_where_none_of_them_can_be_drawn_that_is_said_once(tmp_path):
+    root = tmp_path / "runs"
+    write_folder(root, {("fixed", None): LOSSES["fixed", None]}, figures=("performance",))
+    longer = {**spec_of("fixed", 0), "budget": {"unit": "seconds", "amount": 7.0}}
+    more = write_run(root, longer, [incumbent(100, 0.1), evaluation(100, 0.1)])
+    write_manifest(root, Manifest("longer", ("performance",), {}, (more,)))
+    build_report(root, tmp_path / "report.pdf")
+    text = (tmp_path / "report.txt").read_text()
+    assert text.count("needs a measured Global OHO run") == 1
+    assert "(performance)" in text
+
+
 def test_a_figure_that_no_experiment_names_says_so(tmp_path):
     write_folder(tmp_path, LOSSES, figures=("distribution",))
     with pytest.raises(ReportError, match="anytime: No experiment in this folder names it"):
