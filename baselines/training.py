@@ -278,7 +278,7 @@ class Training:
 
 
 def _captures(options: ScheduledOptions) -> str:
-    """Returns that all of them can be captured."""
+    """Returns no reason against a capture: every training with a schedule can be captured."""
     return ""
 
 

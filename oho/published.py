@@ -165,7 +165,7 @@ class PublishedOHO:
 
     @property
     def shortened(self) -> Any:
-        """0, with members (M,): the published code limits nothing."""
+        """0, or with members (M,) zeros: the published code limits nothing."""
         return 0 if self._flat.members is None else torch.zeros(self._flat.rows, dtype=torch.long)
 
     @torch.no_grad()

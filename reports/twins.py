@@ -35,17 +35,22 @@ class Course(NamedTuple):
         return self.epochs[self.epochs >= epoch]
 
 
-class Spared(NamedTuple):
+class Spared:
     """The unshocked runs that have task and budget in common: numbers and courses by method and seed."""
 
-    runs: dict[tuple[str, int], str]
-    courses: dict[tuple[str, int], Course]
+    def __init__(self, runs: dict[tuple[str, int], str], courses: dict[tuple[str, int], Course]):
+        self.runs, self.courses = runs, courses
+        self._epochs = np.unique(np.concatenate([course.epochs for course in courses.values()]) if courses else [])
+        self._width = self._width_everywhere() if courses else np.empty(0)
 
     def width(self, epochs: np.ndarray) -> np.ndarray:
-        """Returns the band's half-width at these epochs."""
+        """Returns the band's half-width at epochs at which one of the runs was evaluated."""
+        return self._width[np.searchsorted(self._epochs, epochs)]
+
+    def _width_everywhere(self) -> np.ndarray:
         methods = dict.fromkeys(method for method, _ in self.courses)
         return band([
-            np.array([course.at(epochs) for (own, _), course in self.courses.items() if own == method])
+            np.array([course.at(self._epochs) for (own, _), course in self.courses.items() if own == method])
             for method in methods
         ])  # fmt: skip
 

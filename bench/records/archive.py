@@ -105,7 +105,7 @@ def _compressed(content: bytes) -> bytes:
 
 
 def _shares(files: Mapping[str, bytes], manifests: list[Manifest]) -> str:
-    """Says which experiments' files are how large, largest first."""
+    """Returns the sizes of the experiments' files in words, the largest first."""
     of = {run: manifest.experiment for manifest in reversed(manifests) for run in manifest.runs}
     sizes: Counter[str] = Counter()
     for name, content in files.items():
