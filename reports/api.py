@@ -111,6 +111,8 @@ def _report_files(results: Path, output: Path, *, kept: Path | None, allow_mixed
     with figure_style(methods=tables.methods, fonts=tables.names.fonts):
         for name in loading.names_in(tables.manifests):
             for made in _parts(name, tables, results, allow_mixed=allow_mixed):
+                if made.absence:
+                    log.warning("%s", made.absence)
                 sections.append(made.section)
                 charts += made.charts
                 failed += [made.section.caption] if made.is_broken else []
@@ -127,6 +129,8 @@ class _Made:
     section: Section
     charts: list[Chart] = field(default_factory=list)
     files: Mapping[str, bytes] = field(default_factory=dict)
+    absence: str = ""
+    """Why there is no figure, for a warning; empty where there is one."""
     is_broken: bool = False
 
     def of_experiment(self, experiment: str, *, is_first: bool) -> _Made:
@@ -161,17 +165,16 @@ def _part(figure: Figure, own: Tables, *, allow_mixed: bool, is_whole: bool = Tr
     except NoData as nothing:
         if isinstance(nothing, Incomparable) and not is_whole:
             raise
-        log.warning("%s: %s", figure.name, nothing)
-        section = Section.empty(figure, str(nothing))
-        return _Made(section, charts=[Chart(section, None)] if hasattr(figure.module, "interactive") else [])
+        section, absence = Section.empty(figure, str(nothing)), f"{figure.name}: {nothing}"
+        charts = [Chart(section, None)] if hasattr(figure.module, "interactive") else []
+        return _Made(section, charts, absence=absence)
     except BrokenFigureError as error:
         return _broken(figure.name, figure.entry.title, error)
 
 
 def _broken(name: str, title: str, error: BrokenFigureError) -> _Made:
-    log.warning("%s", error)
     section = Section.broken(name, title, error)
-    return _Made(section, charts=[Chart(section, None)], is_broken=True)
+    return _Made(section, [Chart(section, None)], absence=str(error), is_broken=True)
 
 
 def _made(figure: Figure, own: Tables, *, allow_mixed: bool) -> _Made:

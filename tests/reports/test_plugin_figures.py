@@ -48,7 +48,7 @@ def interactive(estimates):
 NAME = "mine.py:FIGURE"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # plug-ins of one content have the place where the process met the first
 def measured_spec(tmp_path_factory):
     """A results folder with one real run, and what it was planned by."""
     folder = tmp_path_factory.mktemp("elsewhere")
