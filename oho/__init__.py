@@ -22,6 +22,7 @@ from oho.published import PublishedOHO
 from oho.rules import SGD, Adam, AdamW, Momentum
 from oho.sets import Layerwise, Sets
 from oho.stand_in import NotCapturableError
+from oho.thinning import Thinning
 
 __all__ = [
     "DEFAULT_DISCOUNT",
@@ -49,6 +50,7 @@ __all__ = [
     "ScheduleFree",
     "Sets",
     "StaticInputs",
+    "Thinning",
     "Uniform",
     "audit",
     "averaged",

@@ -71,8 +71,8 @@ def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple
         model: what the closures compute with; all parameters of the optimizer are its own.
         optimizer: at any point of a run.  It and the model are left as after `optimizer.step` on each of `steps`.
         steps: (train_closure, valid_closure) of each step, and its curvature_closure where it has one; the twin takes
-            products of the whole batch all the same.  The last step must be one with a meta-step.  In a loop, bind the
-            batch: `lambda batch=batch: ...`.
+            products of the whole batch all the same, and counts the steps that are not tuned, too.  The last step must be
+            one with a meta-step.  In a loop, bind the batch: `lambda batch=batch: ...`.
 
     Raises:
         TypeError: for something else instead of these.
@@ -184,11 +184,10 @@ def _check(model: nn.Module, optimizer: OHO | PublishedOHO, count: int) -> None:
         raise ValueError("audit: the optimizer tunes nothing, so that there is no hypergradient")
     if isinstance(optimizer, PublishedOHO) and optimizer.variant == "layerwise":
         raise ValueError("audit: the published layer-wise update decays no biases, and none of our rules makes it")
-    if isinstance(optimizer, OHO) and (rest := (optimizer.steps + count) % optimizer.update_every):
-        raise ValueError(
-            f"audit: the last of {count} steps has no meta-step (update_every={optimizer.update_every});"
-            f" give {optimizer.update_every - rest} more"
-        )
+    last = optimizer.steps + count
+    if not optimizer.is_meta_step(last):
+        more = next(more for more in itertools.count(1) if optimizer.is_meta_step(last + more))
+        raise ValueError(f"audit: the last of {count} steps, {last}, has no meta-step; give {more} more")
     if len(kinds := {p.dtype for p in model.parameters() if p.is_floating_point()}) > 1:
         names = ", ".join(sorted(map(str, kinds)))
         raise ValueError(f"audit: the model's parameters have several types ({names}); convert the model to one")

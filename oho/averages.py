@@ -146,10 +146,11 @@ def check_present_share(share: float, average: Average | None) -> None:
 
 
 class _Weights(NamedTuple):
-    """The weights of one step: w, and the share μ (1 − w) of itself that Z̄ keeps."""
+    """The weights of one step: w, the share μ (1 − w) of itself that Z̄ keeps, and dθ/dh's over plain steps before it."""
 
     newest: Any
     kept: Any
+    missed: Any
 
 
 class AveragedWeights:
@@ -159,30 +160,42 @@ class AveragedWeights:
         self.kind = average
         self.average = theta.clone()
         self.iterate = None if average.interpolation is None else theta.clone()
-        self._weights = _Weights(1.0, 0.0)
-        self._on_device = _Weights(theta.new_zeros(()), theta.new_zeros(()))
+        self._weights = _Weights(1.0, 0.0, 0.0)
+        self._on_device = _Weights(*(theta.new_zeros(()) for _ in self._weights))
 
     def empty_influence(self, like: Tensor) -> dict[str, Tensor]:
         """Returns Z̄ = 0 and, if θ is kept, dθ/dh = 0, by name."""
         return {name: torch.zeros_like(like) for name in self._named()}
 
-    def begin(self, step: int, *, discount: float, hostless: bool) -> None:
-        """Sets w and μ (1 − w) of a step, counted from 1; a `hostless` step reads them from the device."""
+    def begin(self, step: int, *, plain: int, discount: float, hostless: bool) -> None:
+        """Sets the weights of a step, counted from 1, after `plain` ones; a `hostless` step reads them from the device."""
         newest = self.kind.weight(step)
-        self._weights = _Weights(newest, discount * (1 - newest))
+        missed = 1 - math.prod(1 - self.kind.weight(before) for before in range(step - plain, step))
+        self._weights = _Weights(newest, discount * (1 - newest), missed)
         if hostless:
             for place, number in zip(self._on_device, self._weights, strict=True):
                 place.fill_(number)
             self._weights = self._on_device
 
-    def follow(self, theta: Tensor, influence: Tensor, beside: Mapping[str, Tensor], *, discount: float) -> Tensor:
-        """Moves θ̄ and Z̄ to the θ (M, N) of the step that `begin` began; returns φ (M, N).
+    def follow(self, theta: Tensor) -> Tensor:
+        """Moves θ̄ to the θ (M, N) of the step that `begin` began; returns φ (M, N)."""
+        weight, interpolation = self._weights.newest, self.kind.interpolation
+        self.average.lerp_(theta, weight)
+        if interpolation is None:
+            return theta
+        if isinstance(weight, Tensor) and self.iterate is not None:
+            self.iterate.copy_(theta)
+        else:
+            self.iterate = theta
+        return torch.lerp(theta, self.average, interpolation)
+
+    def follow_influence(self, influence: Tensor, beside: Mapping[str, Tensor], *, discount: float) -> None:
+        """Moves Z̄ to the dθ/dh of the step that `begin` began.
 
         `influence` (K, M, N) is dφ/dh, and dθ/dh where both are the same; `beside` are those of `empty_influence`, of
         which Z̄ counts `discount` times.
         """
-        weight, kept = self._weights
-        self.average.lerp_(theta, weight)
+        weight, kept, _ = self._weights
         newest = beside.get("iterate", influence)
         if discount == 1:
             beside["average"].lerp_(newest, weight)
@@ -190,15 +203,19 @@ class AveragedWeights:
             beside["average"].mul_(kept).addcmul_(newest, weight)  # bit for bit the other one
         else:
             beside["average"].mul_(kept).add_(newest, alpha=weight)
-        interpolation = self.kind.interpolation
-        if interpolation is None:
-            return theta
-        if isinstance(weight, Tensor) and self.iterate is not None:
-            self.iterate.copy_(theta)
-        else:
-            self.iterate = theta
-        torch.lerp(beside["iterate"], beside["average"], interpolation, out=influence)
-        return torch.lerp(theta, self.average, interpolation)
+        self._between(influence, beside)
+
+    def catch_up(self, influence: Tensor, beside: Mapping[str, Tensor]) -> None:
+        """Moves Z̄ over the plain steps before the one that `begin` began, in which dθ/dh stayed as it is."""
+        missed = self._weights.missed
+        if isinstance(missed, Tensor) or missed:
+            beside["average"].lerp_(beside.get("iterate", influence), missed)
+            self._between(influence, beside)
+
+    def _between(self, influence: Tensor, beside: Mapping[str, Tensor]) -> None:
+        """Makes dφ/dh of dθ/dh and Z̄, where φ lies between."""
+        if self.kind.interpolation is not None:
+            torch.lerp(beside["iterate"], beside["average"], self.kind.interpolation, out=influence)
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Returns copies."""

@@ -1,7 +1,7 @@
 """`OHO.step` without a host: training gradient, products, influence, validation gradient and meta-step as one graph.
 
-A step that makes a meta-step and one that does not are two graphs.  What a step decides on the host stays there: whether a
-meta-step is due, when the influence is reset, and the number of steps.
+A step that makes a meta-step, one that does not, and one that is not tuned are graphs of their own.  What a step decides on
+the host stays there: whether it is tuned, whether a meta-step is due, when the influence is reset, and the number of steps.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class CapturedStep:
         self._around, self._stand_in = around, stand_in
         self._batch: StaticInputs | None = None
         self._held_out: StaticInputs | None = None
-        self._captured: dict[bool, Captured] = {}
+        self._captured: dict[tuple[bool, bool], Captured] = {}
         self._loads = optimizer._recursion.loads
         optimizer._recursion.hostless = True
         optimizer._loss.stay()
@@ -84,14 +84,15 @@ class CapturedStep:
             self._held_out = self._filled(self._held_out, held_out() if callable(held_out) else held_out)
         if self._loads != self.optimizer._recursion.loads:  # the optimizer's tensors are others since a state was loaded
             self._captured, self._loads = {}, self.optimizer._recursion.loads
-        if is_due not in self._captured:
-            self._captured[is_due] = self._of_kind(is_due)
-        if not self._captured[is_due].is_captured:
+        kind = (self.optimizer.is_tuned, is_due)
+        if kind not in self._captured:
+            self._captured[kind] = self._of_kind(is_due)
+        if not self._captured[kind].is_captured:
             check(self.optimizer)  # the first step shows which engine answers
             self._generators[:] = [*self.optimizer._recursion.generators, *self._given]
         steps = self.optimizer.steps
         self.optimizer._before_step()
-        loss = self._captured[is_due]()
+        loss = self._captured[kind]()
         self.optimizer._recursion.steps = steps + 1  # a replay runs no Python
         self.optimizer._after_step(is_due)
         return loss

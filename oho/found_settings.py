@@ -1,4 +1,4 @@
-"""`averaged`: OHO over an average of the weights, with steps that cost little more than two plain ones in multiply-adds.
+"""`averaged`: OHO over an average of the weights, whose steps become those of plain training as it goes on.
 
 What is set here was found by search: results/default-meta-rule says on which tasks, from which starts, and what it shows.
 """
@@ -14,11 +14,12 @@ from oho.flat_parameters import Given
 from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, MetaAdam, default_meta
 from oho.optimizer import OHO
 from oho.rules import Rule
+from oho.thinning import Thinning
 
 PRESENT_SHARE = 0.5
 """How far from the average towards the present weights `averaged` takes validation gradients."""
-UPDATE_EVERY = 4
-"""Steps between two meta-steps of `averaged`."""
+FIRST_TUNED = 100
+"""The steps of `averaged` at the beginning that are all tuned."""
 CURVATURE_FRACTION = 0.25
 """The part of a batch that `averaged` was measured with; a step's `curvature_closure` computes its loss."""
 CLIP_NORM = 1.0
@@ -26,7 +27,7 @@ CLIP_NORM = 1.0
 
 
 def averaged_meta() -> MetaAdam:
-    """Returns the meta-rule of `averaged`: as long a way in four steps as that of `default_meta`, and a shorter memory.
+    """Returns the meta-rule of `averaged`: steps four times as long as those of `default_meta`, and a shorter memory.
 
     Hypergradients of the first steps are a thousand times as long as later ones.  Adam's usual second moment remembers them
     for thousands of meta-steps, in which hardly anything moves.
@@ -39,10 +40,11 @@ def averaged(parameters: Given | Iterable[dict[str, Any]], rule: Rule, **options
 
     Evaluate and save within `with optimizer.averaged():`.  Give the rule a `clip_norm`, as in `SGD(0.1, clip_norm=1.0)`,
     and each step a `curvature_closure`, the training loss of CURVATURE_FRACTION of its batch, which saves most of its
-    cost.  `options` are those of `OHO`, in place of what is set here.
+    cost.  A step asks for either closure only if it is tuned, as `optimizer.is_tuned` says before it.  `options` are those
+    of `OHO`, in place of what is set here.
     """
     settings: dict[str, Any] = {
         "meta": averaged_meta(), "discount": DEFAULT_DISCOUNT, "influence_limit": DEFAULT_LIMIT, "average": Recent(),
-        "present_share": PRESENT_SHARE, "update_every": UPDATE_EVERY,
+        "present_share": PRESENT_SHARE, "tuned_steps": Thinning(FIRST_TUNED),
     }  # fmt: skip
     return OHO(parameters, rule, **(settings | options))

@@ -72,6 +72,11 @@ class Influence:
         """Those that the update rule moves."""
         return Influence(self.averaged["iterate"], self.slots) if "iterate" in self.averaged else self
 
+    @property
+    def of_no_row(self) -> Influence:
+        """One without rows, which nothing moves."""
+        return Influence(self.theta[:0], {name: tangent[:0] for name, tangent in self.slots.items()})
+
     def shorten(self, values: Tensor, longest: Tensor, *, hostless: bool) -> Tensor | None:
         """Scales each row of norm r and value h (K, M) down to h r = longest (M,); returns where any was, (M,).
 
@@ -115,7 +120,7 @@ def transition(
     """
     before = _Before(theta, _clip(rule, gradient, products), slots, hyper, noise)
     tangents = Tangents(theta=influence.theta, gradient=products, slots=influence.slots, discount=discount)
-    step = linearised(rule) if directions.rows else None
+    step = linearised(rule)
     if step is not None:
         return _in_place(partial(step, rule), before, tangents, sets=sets, directions=directions)
     if discount != 1:
@@ -234,10 +239,13 @@ def _clip_norm(longest: float, gradient: Tensor, products: Tensor) -> Tensor:
     """
     length = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True)  # (M, 1)
     ratio = longest / (length + CLIP_EPSILON)
+    clipped = gradient * ratio.clamp(max=1.0)
+    if len(products) == 0:
+        return clipped
     slope = torch.where(ratio < 1, ratio / ((length + CLIP_EPSILON) * length), 0.0)
     along = torch.matmul(products.transpose(0, 1), gradient.unsqueeze(-1)).transpose(0, 1)  # (K, M, 1)
     products.mul_(ratio.clamp(max=1.0)).addcmul_(along * slope, gradient, value=-1)
-    return clip(gradient, value=None, norm=longest)
+    return clipped
 
 
 def _blocks(segments: Iterable[tuple[slice, int]], tangents: Tensor) -> Iterator[tuple[slice, int]]:

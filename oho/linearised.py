@@ -144,6 +144,16 @@ def _adam_direction(
     beta1, beta2, step = hyper["beta1"], hyper["beta2"], slots["step"] + 1
     mean = torch.lerp(slots["mean"], gradient, 1 - beta1)
     square = torch.lerp(slots["square"], squared := gradient * gradient, 1 - beta2)
+    correction1, correction2 = 1 - beta1**step, 1 - beta2**step
+    scale = correction2.sqrt()
+    rate = hyper["lr"] * scale / correction1
+    root = square.sqrt()
+    divisor = root + epsilon * scale
+    change = mean / divisor
+    moved = {"step": step, "mean": mean, "square": square}
+    if len(move.theta) == 0:
+        return change, rate, moved
+
     of_mean, of_square = move.slots["mean"], move.slots["square"]
     move.discounted(of_mean.lerp_(move.gradient, 1 - beta1))
     of_square.mul_(move.discount * beta2).addcmul_(move.gradient, gradient * (1 - beta2), value=2 * move.discount)
@@ -151,13 +161,6 @@ def _adam_direction(
         move.add("beta1", of_mean, slots["mean"] - gradient)
     if "beta2" in move.own:
         move.add("beta2", of_square, slots["square"] - squared)
-
-    correction1, correction2 = 1 - beta1**step, 1 - beta2**step
-    scale = correction2.sqrt()
-    rate = hyper["lr"] * scale / correction1
-    root = square.sqrt()
-    divisor = root + epsilon * scale
-    change = mean / divisor
     slope = rate / divisor
     bend = slope * change
     if "beta1" in move.own:
@@ -169,7 +172,7 @@ def _adam_direction(
     bend.div_(functional.threshold(root, 0.0, math.inf, inplace=True))
     move.theta.addcmul_(of_mean, slope, value=-1).addcmul_(of_square, bend, value=0.5)
     move.add("lr", move.theta, change, scale / correction1, value=-1)
-    return change, rate, {"step": step, "mean": mean, "square": square}
+    return change, rate, moved
 
 
 STEPS: dict[Callable[..., Any], Step] = {

@@ -29,7 +29,7 @@ class Member:
 
     def __init__(self, optimizer: OHO | PublishedOHO, index: int):
         self.population, self._index = optimizer, index
-        self.set_map, self.update_every = optimizer.set_map, optimizer.update_every
+        self.set_map, self.is_meta_step = optimizer.set_map, optimizer.is_meta_step
 
     @property
     def steps(self) -> int:

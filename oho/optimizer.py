@@ -40,6 +40,7 @@ from oho.parameter_groups import ParameterGroup, given_groups, groups_of_sets, g
 from oho.recursion import Recursion
 from oho.rules import Rule
 from oho.sets import Sets, resolve_sets
+from oho.thinning import TunedSteps, resolve_tuned_steps
 from oho.training_loss import OneStep, TrainingLoss
 
 
@@ -74,7 +75,9 @@ class OHO(torch.optim.Optimizer):
         present_share: s in [0, 1], how far from the average towards the present weights validation gradients are taken;
             what helps a rate that is far too high to come down.
         reset_every: steps after which the influence is set to zero; 0 is never.
-        update_every: steps between two meta-steps; the influence follows every step all the same.
+        update_every: tuned steps between two meta-steps; the influence follows each of them all the same.
+        tuned_steps: `Thinning(first)`: the steps that the influence follows, all of them at first and then ever fewer; the
+            others are plain training and cost as much.  None is every step, without which the influence is not exact.
         curvature: "pearlmutter" (products of layered networks by sweeps over a tape, of all other models as the next),
             "double_backward", "forward_over_reverse", "finite_difference", or a function of their signature.  Where an
             operation has no second derivative, finite differences take over, with a warning; `engine` says which answers.
@@ -107,6 +110,7 @@ class OHO(torch.optim.Optimizer):
         present_share: float = 0.0,
         reset_every: int = 0,
         update_every: int = 1,
+        tuned_steps: TunedSteps | None = None,
         curvature: str | Engine = "pearlmutter",
         check: str | None = "first",
         members: int | None = None,
@@ -125,6 +129,7 @@ class OHO(torch.optim.Optimizer):
         self.average = resolve_average(average)
         check_present_share(present_share, self.average)
         self.reset_every, self.update_every = reset_every, update_every
+        self.tuned_steps = resolve_tuned_steps(tuned_steps)
         self.on_nonfinite, self.on_phase = on_nonfinite, on_phase
         check_influence(
             influence, discount=self.discount, limit=self.influence_limit, reset_every=reset_every,
@@ -248,7 +253,18 @@ class OHO(torch.optim.Optimizer):
     @property
     def is_due(self) -> bool:
         """Whether the next step makes a meta-step, if it is given a validation loss."""
-        return bool(self._recursion.tuning.tuned) and (self.steps + 1) % self.update_every == 0
+        return self.is_meta_step(self.steps + 1)
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether the influence follows the next step; if not, it is one of plain training."""
+        return self.tuned_steps.count(self.steps + 1) > self.tuned_steps.count(self.steps)
+
+    def is_meta_step(self, step: int) -> bool:
+        """Returns whether a step, counted from 1, makes a meta-step, if it is given a validation loss."""
+        tuned = self.tuned_steps.count(step)
+        is_tuned = tuned > self.tuned_steps.count(step - 1)
+        return bool(self._recursion.tuning.tuned) and is_tuned and tuned % self.update_every == 0
 
     def _step(
         self, closure: Closures | None, valid_closure: Closures | None, part_closure: Closures | None, *, is_due: bool
@@ -261,6 +277,8 @@ class OHO(torch.optim.Optimizer):
         part = self._loss.bound(part, self._recursion.tuning.values)
         with outside_autocast(self._flat.tensors[0].device) as under:
             all_closures = ([under(closure) for closure in closures] for closures in (train, valid, part))
+            if not self.is_tuned:
+                return self._plain_step(next(all_closures))
             return self._differentiated_step(*all_closures, is_due=is_due)
 
     def _silent_step(self, closure: Closure, valid_closure: Closure | None, part_closure: Closure | None) -> Tensor:
@@ -273,7 +291,16 @@ class OHO(torch.optim.Optimizer):
 
     def _before_step(self) -> None:
         """Makes the part of a step that is the host's and comes first."""
-        self._recursion.begin_step(self.discount or 1.0)
+        self._recursion.begin_step(self.discount or 1.0, plain=self._plain_steps())
+
+    def _plain_steps(self) -> int:
+        """Returns how many steps of plain training come right before the next one, if that is tuned; else 0."""
+        last, count = self.steps, self.tuned_steps.count
+        if not self.is_tuned:
+            return 0
+        while last and count(last) == count(last - 1):
+            last -= 1
+        return self.steps - last
 
     def _after_step(self, is_due: bool) -> None:
         """Makes the part of a step that is the host's and comes last."""
@@ -282,10 +309,17 @@ class OHO(torch.optim.Optimizer):
         if self.reset_every and self.steps % self.reset_every == 0:
             self._recursion.influence.clear()
 
+    def _plain_step(self, train: list[Closure]) -> Tensor:
+        found = self._loss.gradient(train)
+        with torch.no_grad():
+            self._recursion.advance(found, follows=False)
+        return found.losses
+
     def _differentiated_step(
         self, train: list[Closure], valid: list[Closure], part: list[Closure], *, is_due: bool
     ) -> Tensor:
         recursion = self._recursion
+        recursion.catch_up()
         one_step = OneStep(self._loss, recursion, train) if is_due and self._loss.one_step else None
         found = self._differentiate(train if one_step is None else one_step.closures, part)
         self._phase("hypergradient")

@@ -102,8 +102,12 @@ class PublishedOHO:
         self._tangents = {name: [torch.zeros_like(p) for p in self._flat.tensors] for name in self._hyper}
         self.steps = 0
 
-    update_every, average = 1, None
-    """As those of `oho.OHO`: a meta-step follows every step, and there is no average of the weights."""
+    average = None
+    """As that of `oho.OHO`: there is none."""
+
+    def is_meta_step(self, step: int) -> bool:
+        """Returns True: a meta-step follows every step."""
+        return True
 
     @property
     def hyper(self) -> HyperView:

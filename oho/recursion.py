@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from oho.averages import Average, AveragedWeights
-from oho.directions import directions_of
+from oho.directions import Directions, directions_of
 from oho.engines.curvature import Derivatives
 from oho.flat_parameters import FlatParameters
 from oho.guard_counts import GuardCounts
@@ -39,6 +39,7 @@ STATE_KEYS = (
 )  # fmt: skip
 AVERAGED_KEYS = ("averaged", "averaged_influence")
 ALL = slice(None)
+NO_DIRECTIONS = Directions({}, exact=True)
 
 
 class Recursion:
@@ -94,21 +95,32 @@ class Recursion:
         self.loads = 0
         """How often a state was loaded, which makes other tensors of all but the parameters."""
 
-    def begin_step(self, discount: float) -> None:
-        """Makes the part of a step that is the host's and comes first; `advance` is given the same discount."""
-        if self.averaged is not None:
-            self.averaged.begin(self.steps + 1, discount=discount, hostless=self.hostless)
+    def begin_step(self, discount: float, *, plain: int = 0) -> None:
+        """Makes the part of a step that is the host's and comes first; `advance` is given the same discount.
 
-    def advance(self, found: Derivatives, *, discount: float = 1.0) -> Tensor:
+        `plain` steps right before it moved no influence.
+        """
+        if self.averaged is not None:
+            self.averaged.begin(self.steps + 1, plain=plain, discount=discount, hostless=self.hostless)
+
+    @torch.no_grad()
+    def catch_up(self) -> None:
+        """Moves the influence of the average over plain steps, in which that of the weights stayed."""
+        if self.averaged is not None:
+            self.averaged.catch_up(self.influence.theta, self.influence.averaged)
+
+    def advance(self, found: Derivatives, *, discount: float = 1.0, follows: bool = True) -> Tensor:
         """Discounts the influence and moves it, parameters and slots; returns the model's new parameters (M, N).
 
-        A tensor without a gradient keeps its own, as in torch.optim.
+        A tensor without a gradient keeps its own, as in torch.optim.  If the influence `follows` not, it stays as it is.
         """
         theta, unused = self._weights(), found.unused
         if unused:  # from here on the counts of steps differ between tensors
             for name in self.rule.counter_names:
                 self.slots[name] = self.slots[name].expand_as(theta).clone()
-        influence = self.influence.moving
+        influence, directions = self.influence.moving, self.directions
+        if not follows:
+            influence, directions = influence.of_no_row, NO_DIRECTIONS
         before = [(i, [state[..., self._flat.span(i)] * discount for state in influence.moved]) for i in unused]
         theta_next, slots_next = transition(
             self.rule,
@@ -120,7 +132,7 @@ class Recursion:
             noise=self.noise(theta),
             influence=influence,
             products=found.products,
-            directions=self.directions,
+            directions=directions,
             discount=discount,
         )
         for i, tangents in before:
@@ -133,9 +145,9 @@ class Recursion:
         put(self.slots, slots_next, in_place=self.hostless)
         self.steps += 1
         if self.averaged is not None:
-            theta_next = self.averaged.follow(
-                theta_next, self.influence.theta, self.influence.averaged, discount=discount
-            )
+            if follows:
+                self.averaged.follow_influence(self.influence.theta, self.influence.averaged, discount=discount)
+            theta_next = self.averaged.follow(theta_next)
         self._master.write(theta_next)
         return theta_next
 

@@ -130,6 +130,17 @@ class TrainingLoss:
             found = found._replace(products=torch.cat([rest, found.products]))
         return self._of_parameters(found)
 
+    def gradient(self, closures: Sequence[Closure]) -> Derivatives:
+        """Returns loss and gradient alone, a mean over the closures; the products are those of no tangent.
+
+        Raises:
+            ValueError: as `differentiate`.
+        """
+        parameters = self.arguments.extended
+        none = parameters.tensors[0].new_zeros(0, parameters.rows, parameters.size)
+        found = mean_derivatives(list(closures), lambda closure: self._curvature.gradient_alone(closure, none))
+        return self._of_parameters(self._curvature.mean(found))
+
     @contextmanager
     def _blaming_the_loss(self, closure: Closure) -> Iterator[None]:
         """Looks, where products fail at the first step, for a plain number of h, which looks like a wrong derivative."""

@@ -38,7 +38,8 @@ def audit_run(folder: Path, *, steps: int, at: int | None, data_root: Path | Non
     method, state = _start(run, data_root)
     most, why = _steps_to_repeat(run, made, state.task.steps_per_epoch)
     last = most if at is None else at
-    last -= last % getattr(state.optimizer, "update_every", 1)
+    while last and not state.optimizer.is_meta_step(last):
+        last -= 1
     if not (1 <= steps <= last <= most):
         raise RecordError(
             f"{folder}: --steps {steps} --at {last}: {why}; allowed are --at up to {most}, and --steps from 1 to that"

@@ -61,7 +61,7 @@ class ExactTwin:
         if self.is_lost:
             return
         self.optimizer.step(train_closure, held_closure)
-        if self._run.steps % self._run.update_every:
+        if not self._run.is_meta_step(self._run.steps):
             return
         for name, exact in self.optimizer.hypergradient.items():
             found = self._run.hypergradient[name]

@@ -123,7 +123,7 @@ class OnlineState(AveragedState):
     def part(self, step: int) -> dict[str, Closure]:
         """Returns what a step's curvature products are taken from, if not from the whole batch."""
         fraction = self.options.curvature_part
-        if fraction is None:
+        if fraction is None or not self.optimizer.is_tuned:
             return {}
         batch = self.batches.at(step).part(fraction)
         return {"curvature_closure": training_closure(self.task, self.model, batch, self.options.tuned_of_loss)}
@@ -233,6 +233,7 @@ def published_meta(
         present_share=options.present_share,
         reset_every=options.reset_every,
         update_every=options.update_every,
+        tuned_steps=options.tuned_steps,
         generator=stream(seed, "noise"),
         check=UNCHECKED,
     )
@@ -245,7 +246,8 @@ def defaults(
     """Makes what a user gets who chooses nothing but the update rule."""
     return made(
         model.named_parameters(), options.rule(initial, tune=options.tune), loss=loss, average=options.kind_of_average,
-        present_share=options.present_share, update_every=options.update_every, check=UNCHECKED,
+        present_share=options.present_share, update_every=options.update_every, tuned_steps=options.tuned_steps,
+        check=UNCHECKED,
     )  # fmt: skip
 
 

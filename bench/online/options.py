@@ -19,7 +19,7 @@ from bench.protocol import InitialValues, WithOptimizer
 from bench.protocol.averages import AnyAverage, RecentAverage, left_out
 from bench.protocol.optimizers import Momentum
 from oho.averages import Average
-from oho.found_settings import CLIP_NORM, CURVATURE_FRACTION, PRESENT_SHARE, UPDATE_EVERY
+from oho.found_settings import CLIP_NORM, CURVATURE_FRACTION, FIRST_TUNED, PRESENT_SHARE
 from oho.meta import DEFAULT_BOUNDS, Bounds
 from oho.published import CEILINGS
 from oho.rules import Rule
@@ -79,8 +79,10 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
     With an `average` of the weights hyperparameters follow the validation loss of the average, which is also what is
     validated, selected and tested; with a `present_share`, the loss of weights so far from the average to the present ones.
     `curvature_fraction` is the part of a training batch from which curvature products are taken, and a meta-step is made
-    every `update_every` steps: both save time.  With `validation_precision: bfloat16` so does the loss whose hypergradients
-    are followed, on devices that have such matrix units; `oho-bench audit` shows the error.
+    every `update_every` steps: both save time.  `tuned_first: N` saves most: after the first N steps, all of which are
+    tuned, tuned steps become rarer, n of them in n² / N steps, and those between are plain training.  With
+    `validation_precision: bfloat16` the loss whose hypergradients are followed saves time, too, on devices that have such
+    matrix units; `oho-bench audit` shows the error.
     """
 
     tune: tuple[Tunable, ...] = Field(default=("lr", "weight_decay"), min_length=1)
@@ -89,6 +91,7 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
     present_share: float = Field(default=0.0, ge=0, le=1, exclude_if=lambda share: share == 0)
     curvature_fraction: float | None = Field(default=None, gt=0, lt=1, exclude_if=left_out)
     update_every: int = Field(default=1, ge=1, exclude_if=lambda steps: steps == 1)
+    tuned_first: int | None = Field(default=None, ge=1, exclude_if=left_out)
     validation_precision: Literal["float32", "bfloat16"] = Field(
         default="float32", exclude_if=lambda kind: kind == "float32"
     )
@@ -141,6 +144,11 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
         return None if self.average is None else self.average.kind()
 
     @property
+    def tuned_steps(self) -> oho.Thinning | None:
+        """The steps that are tuned; None is all of them."""
+        return None if self.tuned_first is None else oho.Thinning(self.tuned_first)
+
+    @property
     def curvature_part(self) -> float | None:
         """The part of a batch from which products are taken; None is all of it."""
         return self.curvature_fraction
@@ -159,15 +167,17 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
 class AveragedOptions(DefaultOptions):
     """The same with an average of the weights and thrifty steps: `oho.averaged`, whose meta-rule has nothing to set.
 
-    The average covers about the last tenth of all steps.  Validation gradients are taken half-way between it and the
-    present weights, every fourth step, and products from a quarter of each training batch.  Gradients longer than
-    `clip_norm` are shortened to it, so that a run survives a first rate that is far too high; null is no clipping.
+    The average covers about the last tenth of all steps.  The first steps are tuned, and then ever fewer of them.
+    Validation gradients are taken half-way between the average and the present weights, and products from a quarter of each
+    training batch.  Gradients longer than `clip_norm` are shortened to it, so that a run survives a first rate that is far
+    too high; null is no clipping, and `tuned_first: null` tunes every step.
     """
 
     average: AnyAverage = RecentAverage()
     present_share: float = Field(default=PRESENT_SHARE, ge=0, le=1, validate_default=True)
     curvature_fraction: float | None = Field(default=CURVATURE_FRACTION, gt=0, lt=1)
-    update_every: int = Field(default=UPDATE_EVERY, ge=1)
+    update_every: int = Field(default=1, ge=1)
+    tuned_first: int | None = Field(default=FIRST_TUNED, ge=1)
     clip_norm: float | None = Field(default=CLIP_NORM, gt=0)
 
     def rule(self, values: Mapping[str, float], *, tune: tuple[str, ...], temperature: float = 0.0) -> Rule:

@@ -50,7 +50,7 @@ class StackedTwins:
     def compare(self, train_closure: Callable[..., Tensor], held_closure: Callable[[], Tensor]) -> None:
         """Makes the twins' step after the runs', on closures of `self.stacked`, and notes the runs' errors."""
         self._optimizer.step(train_closure, held_closure)
-        if self._run.steps % self._run.update_every:
+        if not self._run.is_meta_step(self._run.steps):
             return
         for name, exact in self._optimizer.hypergradient.items():
             errors, wrong = compared(self._run.hypergradient[name], exact, len(self._twins))
@@ -86,6 +86,7 @@ def population_like(
         present_share=like.present_share,
         reset_every=like.reset_every,
         update_every=like.update_every,
+        tuned_steps=like.tuned_steps,
         members=len(optimizers),
         generator=[torch.Generator() for _ in optimizers] if saved[0]["generators"] else None,
         check=None,

@@ -1,4 +1,4 @@
-"""Writes README.md's table of candidates over averaged weights from averaged.csv.
+"""Writes README.md's tables of candidates over averaged weights from averaged.csv and thinned.csv.
 
     python results/default-meta-rule/table_averaged.py
 
@@ -11,17 +11,19 @@ import math
 from pathlib import Path
 
 import pandas as pd
-from search_averaged import candidates
+import search_averaged
+import search_thinned
 
 HERE = Path(__file__).parent
 LOST = {"digits-mlp": math.log(10) / 2, "mnist-mlp": math.log(10) / 2, "diabetes-mlp": 1.0}
 """A run is lost that never gets below this: half the loss of chance, or, of diabetes, that of one prediction for all."""
 RUN = ["task", "candidate", "start", "seed"]
+TABLES = {"averaged": search_averaged.candidates(), "thinned": search_thinned.candidates()}
 
 
-def lowest() -> pd.DataFrame:
-    """Returns one row a run: its lowest validation loss, its last rate, and whether it is lost."""
-    table = pd.read_csv(HERE / "averaged.csv").sort_values("units")
+def lowest(name: str) -> pd.DataFrame:
+    """Returns one row a run of a table: its lowest validation loss, its last rate, and whether it is lost."""
+    table = pd.read_csv(HERE / f"{name}.csv").sort_values("units")
     kept = {"loss": ("validation_loss", "min"), "lr": ("lr", "last"), "steps": ("step", "last")}
     runs = table.groupby(RUN, as_index=False).agg(**kept)
     runs["loss"] = runs["loss"].fillna(math.inf)
@@ -60,13 +62,14 @@ def rows(runs: pd.DataFrame) -> list[str]:
 def main() -> None:
     """Replaces what stands between the marks of README.md."""
     path = HERE / "README.md"
-    runs = lowest()
-    order = {name: place for place, name in enumerate(candidates())}
-    body = rows(runs.sort_values("candidate", key=lambda names: names.map(order), kind="stable"))
-    head, _, rest = path.read_text(encoding="utf-8").partition("<!-- averaged -->\n")
-    _, _, tail = rest.partition("<!-- end of averaged -->\n")
-    marked = "<!-- averaged -->\n" + "\n".join(body) + "\n<!-- end of averaged -->\n"
-    path.write_text(head + marked + tail, encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    for name, candidates in TABLES.items():
+        order = {candidate: place for place, candidate in enumerate(candidates)}
+        body = rows(lowest(name).sort_values("candidate", key=lambda names, order=order: names.map(order), kind="stable"))
+        head, _, rest = text.partition(f"<!-- {name} -->\n")
+        _, _, tail = rest.partition(f"<!-- end of {name} -->\n")
+        text = f"{head}<!-- {name} -->\n" + "\n".join(body) + f"\n<!-- end of {name} -->\n{tail}"
+    path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

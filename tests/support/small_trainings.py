@@ -48,11 +48,14 @@ def online(rule, sets, *, make=make_problem, of=None, **options):
     return optimizer, [p.detach().clone() for p in model.parameters()]
 
 
-def unrolled(rule, set_map, *, make=make_problem, shifts=None, of=None, loss=None, average=None, present_share=0):
+def unrolled(
+    rule, set_map, *, make=make_problem, shifts=None, of=None, loss=None, average=None, present_share=0, tuned_steps=None
+):
     """The same training as one differentiable function of the hyperparameters; returns them and the final loss.
 
     `loss` are the values of the hyperparameters of the training loss `of`, by name.  With an average, the final loss is
-    that of the averaged weights, or of weights so far from them to the present ones.
+    that of the averaged weights, or of weights so far from them to the present ones.  Steps that are not tuned move
+    weights and slots by constants.
     """
     model, batches = make()
     names, like = zip(*model.named_parameters(), strict=True)
@@ -77,7 +80,11 @@ def unrolled(rule, set_map, *, make=make_problem, shifts=None, of=None, loss=Non
         outputs = functional_call(model, named(point), inputs)
         trained = functional.cross_entropy(outputs, targets) if of is None else of(outputs, targets, own)
         (gradient,) = torch.autograd.grad(trained, point, create_graph=True)
-        theta, slots = rule(theta, gradient, slots, hyper)
+        moved, moved_slots = rule(theta, gradient, slots, hyper)
+        if tuned_steps is not None and tuned_steps.count(step) == tuned_steps.count(step - 1):
+            moved = theta + (moved - theta).detach()
+            moved_slots = {n: slots[n] + (slot - slots[n]).detach() for n, slot in moved_slots.items()}
+        theta, slots = moved, moved_slots
         mean = theta if average is None else mean + average.weight(step) * (theta - mean)
     inputs, targets = batches[-1]
     judged = mean + present_share * (theta + share * (mean - theta) - mean)

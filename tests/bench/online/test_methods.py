@@ -121,11 +121,11 @@ def test_labels_name_an_average_that_is_not_the_methods_own(tmp_path):
 
 
 def test_the_averaged_method_is_the_librarys(tmp_path):
-    """Its average is what is evaluated, its products are from a part of each batch, its meta-steps every few steps."""
+    """Its average is what is evaluated, its products are from a part of each batch, its tuned steps become rarer."""
     state = trained(first_spec(tmp_path, "oho-averaged", lr=0.1, weight_decay=1e-5), 12)[1]
     expected = oho.averaged(state.model.parameters(), oho.SGD(0.1, 1e-5, clip_norm=1.0))
     assert repr(state.optimizer) == repr(expected).replace("0 steps", "12 steps")
-    for name in ("meta", "discount", "influence_limit", "average", "present_share", "update_every"):
+    for name in ("meta", "discount", "influence_limit", "average", "present_share", "update_every", "tuned_steps"):
         assert getattr(state.optimizer, name) == getattr(expected, name)
     assert state.options.curvature_part == 0.25
     assert state.exchange.weights is not None

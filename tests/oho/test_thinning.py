@@ -1,0 +1,106 @@
+"""Tuned steps that become rarer: the influence they carry, and the plain training between them."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from small_trainings import RULES, SETS, loss_of, make_problem, online, relative_error, unrolled
+
+import oho
+
+AVERAGES = {"none": None, "recent": oho.Recent(0.3), "schedule-free": oho.ScheduleFree(0.8)}
+
+
+def trained(rule, steps=20, **options):
+    model, batches = make_problem()
+    optimizer = oho.OHO(model.named_parameters(), rule, meta=oho.MetaAdam(0.05), **options)
+    asked = []
+    for step, batch in enumerate(batches[:steps], start=1):
+        held = lambda step=step: asked.append(step) or loss_of(model, batches[-1])  # noqa: E731
+        optimizer.step(lambda b=batch: loss_of(model, b), held)
+    return torch.nn.utils.parameters_to_vector(model.parameters()).detach(), optimizer, asked
+
+
+def test_the_number_of_tuned_steps_grows_as_the_root_of_all():
+    thinning = oho.Thinning(100)
+    assert [thinning.count(step) for step in (0, 1, 100, 400, 10_000)] == [0, 1, 100, 200, 1000]
+    counts = [thinning.count(step) for step in range(5000)]
+    assert {later - before for before, later in pairwise(counts)} == {0, 1}
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+@pytest.mark.parametrize("rule", RULES)
+def test_the_influence_is_that_of_a_training_whose_other_steps_are_constants(rule, average):
+    options = {"average": AVERAGES[average], "tuned_steps": oho.Thinning(5)}  # 10 of 20 steps, the last one too
+    options |= {} if average == "none" else {"present_share": 0.4}
+    optimizer, _ = online(RULES[rule], SETS["layerwise"], **options)
+    values, loss = unrolled(RULES[rule], optimizer.set_map, **options)
+    tuned = RULES[rule].tune
+    for name, exact in zip(tuned, torch.autograd.grad(loss, [values[n] for n in tuned]), strict=True):
+        assert relative_error(optimizer.hypergradient[name], exact) < 1e-10, name
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_training_that_tunes_all_steps_is_the_usual_one(rule):
+    plain, usual, _ = trained(RULES[rule], average=oho.Recent(0.3))
+    same, thinned, _ = trained(RULES[rule], average=oho.Recent(0.3), tuned_steps=oho.Thinning(20))
+    assert torch.equal(plain, same)
+    assert all(torch.equal(usual.hypergradient[name], value) for name, value in thinned.hypergradient.items())
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_steps_between_are_those_of_the_rule_alone(rule):
+    """With a meta-rate of 0 the training is one that tunes nothing."""
+    model, batches = make_problem()
+    optimizer = oho.OHO(model.parameters(), RULES[rule], meta=oho.MetaSGD(0.0), tuned_steps=oho.Thinning(2))
+    twin, _ = make_problem()
+    plain = oho.OHO(twin.parameters(), RULES[rule], meta=oho.MetaSGD(0.0))
+    for batch in batches[:-1]:
+        optimizer.step(lambda b=batch: loss_of(model, b), lambda: loss_of(model, batches[-1]))
+        plain.step(lambda b=batch: loss_of(twin, b), lambda: loss_of(twin, batches[-1]))
+    pairs = zip(model.parameters(), twin.parameters(), strict=True)
+    assert all(torch.allclose(mine, other, rtol=1e-13, atol=1e-15) for mine, other in pairs)
+
+
+def test_validation_losses_are_asked_for_in_tuned_steps_alone():
+    _, optimizer, asked = trained(oho.SGD(0.1), tuned_steps=oho.Thinning(4))
+    assert asked == [1, 2, 3, 4, 7, 9, 13, 16]
+    assert [step for step in range(1, 21) if optimizer.is_meta_step(step)] == asked
+    _, _, asked = trained(oho.SGD(0.1), tuned_steps=oho.Thinning(4), update_every=2)
+    assert asked == [2, 4, 9, 16]
+
+
+def test_a_saved_state_goes_on_bit_for_bit():
+    whole, _, _ = trained(oho.AdamW(0.01), average=oho.Recent(0.3), tuned_steps=oho.Thinning(3))
+    model, batches = make_problem()
+    options = {"meta": oho.MetaAdam(0.05), "average": oho.Recent(0.3), "tuned_steps": oho.Thinning(3)}
+    optimizer = oho.OHO(model.named_parameters(), oho.AdamW(0.01), **options)
+    for step, batch in enumerate(batches[:20]):
+        if step in (8, 14):  # one of them in the middle of a gap
+            state = optimizer.state_dict()
+            optimizer = oho.OHO(model.named_parameters(), oho.AdamW(0.01), **options)
+            optimizer.load_state_dict(state)
+        optimizer.step(lambda b=batch: loss_of(model, b), lambda: loss_of(model, batches[-1]))
+    assert torch.equal(whole, torch.nn.utils.parameters_to_vector(model.parameters()).detach())
+
+
+def test_an_audit_counts_the_steps_between_too():
+    model, batches = make_problem()
+    optimizer = oho.OHO(model.named_parameters(), oho.SGD(0.5), tuned_steps=oho.Thinning(4))
+    pairs = [(lambda b=b: loss_of(model, b), lambda b=b: loss_of(model, batches[-1])) for b in batches]
+    with pytest.raises(ValueError, match="the last of 14 steps, 14, has no meta-step; give 2 more"):
+        oho.audit(model, optimizer, pairs[:14])
+    error = max(float(value.max()) for value in oho.audit(model, optimizer, pairs[:16]).relative_error.values())
+    assert 1e-3 < error < math.inf
+
+
+@pytest.mark.parametrize(
+    ("given", "message"), [(4, "oho.Thinning\\(100\\) or None is expected; given int"), (oho.Thinning, "given Thinning")]
+)
+def test_other_arguments_are_refused(given, message):
+    model, _ = make_problem()
+    with pytest.raises(TypeError, match=message):
+        oho.OHO(model.parameters(), oho.SGD(0.1), tuned_steps=given)
+    with pytest.raises(ValueError, match="first=0: must be a number of steps, 1 or more"):
+        oho.Thinning(0)
