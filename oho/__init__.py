@@ -22,7 +22,7 @@ from oho.published import PublishedOHO
 from oho.rules import SGD, Adam, AdamW, Momentum
 from oho.sets import Layerwise, Sets
 from oho.stand_in import NotCapturableError
-from oho.thinning import Thinning
+from oho.tuned_steps import Windows
 
 __all__ = [
     "DEFAULT_DISCOUNT",
@@ -50,8 +50,8 @@ __all__ = [
     "ScheduleFree",
     "Sets",
     "StaticInputs",
-    "Thinning",
     "Uniform",
+    "Windows",
     "audit",
     "averaged",
     "averaged_meta",

@@ -1,4 +1,4 @@
-"""`averaged`: OHO over an average of the weights, whose steps become those of plain training as it goes on.
+"""`averaged`: OHO over an average of the weights, of whose steps three in four are those of plain training.
 
 What is set here was found by search: results/default-meta-rule says on which tasks, from which starts, and what it shows.
 """
@@ -14,7 +14,7 @@ from oho.flat_parameters import Given
 from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, MetaAdam, default_meta
 from oho.optimizer import OHO
 from oho.rules import Rule
-from oho.thinning import Thinning
+from oho.tuned_steps import Windows
 
 PRESENT_SHARE = 0.5
 """How far from the average towards the present weights `averaged` takes validation gradients."""
@@ -45,6 +45,6 @@ def averaged(parameters: Given | Iterable[dict[str, Any]], rule: Rule, **options
     """
     settings: dict[str, Any] = {
         "meta": averaged_meta(), "discount": DEFAULT_DISCOUNT, "influence_limit": DEFAULT_LIMIT, "average": Recent(),
-        "present_share": PRESENT_SHARE, "tuned_steps": Thinning(FIRST_TUNED),
+        "present_share": PRESENT_SHARE, "tuned_steps": Windows(FIRST_TUNED),
     }  # fmt: skip
     return OHO(parameters, rule, **(settings | options))

@@ -40,8 +40,8 @@ from oho.parameter_groups import ParameterGroup, given_groups, groups_of_sets, g
 from oho.recursion import Recursion
 from oho.rules import Rule
 from oho.sets import Sets, resolve_sets
-from oho.thinning import TunedSteps, resolve_tuned_steps
 from oho.training_loss import OneStep, TrainingLoss
+from oho.tuned_steps import TunedSteps, resolve_tuned_steps
 
 
 class OHO(torch.optim.Optimizer):
@@ -76,8 +76,8 @@ class OHO(torch.optim.Optimizer):
             what helps a rate that is far too high to come down.
         reset_every: steps after which the influence is set to zero; 0 is never.
         update_every: tuned steps between two meta-steps; the influence follows each of them all the same.
-        tuned_steps: `Thinning(first)`: the steps that the influence follows, all of them at first and then ever fewer; the
-            others are plain training and cost as much.  None is every step, without which the influence is not exact.
+        tuned_steps: `Windows(first)`: the steps that the influence follows, the first ones and then a quarter, in windows;
+            the others are plain training and cost as much.  None is every step, without which the influence is not exact.
         curvature: "pearlmutter" (products of layered networks by sweeps over a tape, of all other models as the next),
             "double_backward", "forward_over_reverse", "finite_difference", or a function of their signature.  Where an
             operation has no second derivative, finite differences take over, with a warning; `engine` says which answers.

@@ -22,10 +22,10 @@ THRIFTY_WORK = 2.2
 """The same of a thrifty step: 1 + 1/4 for its gradients, and a quarter of 1 + 2 × 1.34 for its products."""
 ADVANTAGE = 3.3
 """How many times faster than the published design a Global step should be."""
-ONE_IN = 10
-"""What `oho.Thinning(100)` comes to over 10,000 steps."""
-THINNED_WORK = 1.2
-"""The same where one step in ten has those products and a validation gradient."""
+TUNED_PART = 4
+"""One step in so many is tuned by `oho.Windows(100)` in a long training."""
+WINDOWS_WORK = 1.5
+"""The same where one step in four has those products and a validation gradient."""
 SGD, MOMENTUM, RAW = oho.SGD(0.01, 1e-5), oho.Momentum(0.01, 1e-5), oho.MetaSGD(1e-6)
 Step = Callable[[int], object]
 
@@ -90,12 +90,12 @@ def online(
     return make
 
 
-class OneInTen:
-    """One step in ten is tuned."""
+class OneInFour:
+    """As many tuned steps as `oho.Windows` has, spread over all turns."""
 
     def count(self, step: int) -> int:
-        """Returns how many of the first `step` steps are."""
-        return step // ONE_IN
+        """Returns how many of the first `step` steps are tuned."""
+        return step // TUNED_PART
 
 
 def thrifty(**options) -> Callable[[Batches], Step]:
@@ -152,8 +152,8 @@ VARIANTS: dict[str, Variant] = {
     "thrifty momentum": Variant(
         "Default at an average, a quarter of the products, a meta-step in four", thrifty(update_every=EVERY)
     ),
-    "thinned momentum": Variant(
-        "the same with one step in ten tuned, as `oho.averaged` does over 10,000 steps", thrifty(tuned_steps=OneInTen())
+    "momentum in windows": Variant(
+        "the same with one step in four tuned, and a meta-step in each of them", thrifty(tuned_steps=OneInFour())
     ),
     "Layer-wise, 2 groups": Variant("exact, 8 tangents", online(SGD, sets=oho.Layerwise(2)), 2.7 + 8),
     "Full": Variant("exact, 16 tangents", online(SGD, sets="full"), 2.7 + 16),
@@ -177,6 +177,6 @@ COMPARISONS = (
     Comparison("Default", "Global", 1.03, 1.0),
     Comparison("Global, AdamW", "plain AdamW", 3.5, GLOBAL_WORK),
     Comparison("thrifty momentum", "plain momentum", 2.4, THRIFTY_WORK),
-    Comparison("thinned momentum", "plain momentum", 2.4, THINNED_WORK),
+    Comparison("momentum in windows", "plain momentum", 2.4, WINDOWS_WORK),
     Comparison("Full, collapsed", "Global", 1.1, 1.0),
 )

@@ -80,7 +80,7 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
     validated, selected and tested; with a `present_share`, the loss of weights so far from the average to the present ones.
     `curvature_fraction` is the part of a training batch from which curvature products are taken, and a meta-step is made
     every `update_every` steps: both save time.  `tuned_first: N` saves most: after the first N steps, all of which are
-    tuned, tuned steps become rarer, n of them in n² / N steps, and those between are plain training.  With
+    tuned, a quarter of the steps is, in windows that follow each doubling of them; the others are plain training.  With
     `validation_precision: bfloat16` the loss whose hypergradients are followed saves time, too, on devices that have such
     matrix units; `oho-bench audit` shows the error.
     """
@@ -144,9 +144,9 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
         return None if self.average is None else self.average.kind()
 
     @property
-    def tuned_steps(self) -> oho.Thinning | None:
+    def tuned_steps(self) -> oho.Windows | None:
         """The steps that are tuned; None is all of them."""
-        return None if self.tuned_first is None else oho.Thinning(self.tuned_first)
+        return None if self.tuned_first is None else oho.Windows(self.tuned_first)
 
     @property
     def curvature_part(self) -> float | None:
@@ -167,7 +167,7 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
 class AveragedOptions(DefaultOptions):
     """The same with an average of the weights and thrifty steps: `oho.averaged`, whose meta-rule has nothing to set.
 
-    The average covers about the last tenth of all steps.  The first steps are tuned, and then ever fewer of them.
+    The average covers about the last tenth of all steps.  The first steps are tuned, and then a quarter, in windows.
     Validation gradients are taken half-way between the average and the present weights, and products from a quarter of each
     training batch.  Gradients longer than `clip_norm` are shortened to it, so that a run survives a first rate that is far
     too high; null is no clipping, and `tuned_first: null` tunes every step.

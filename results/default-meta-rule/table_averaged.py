@@ -1,4 +1,4 @@
-"""Writes README.md's tables of candidates over averaged weights from averaged.csv and thinned.csv.
+"""Writes README.md's tables of candidates over averaged weights from averaged.csv and windows.csv.
 
     python results/default-meta-rule/table_averaged.py
 
@@ -12,24 +12,26 @@ from pathlib import Path
 
 import pandas as pd
 import search_averaged
-import search_thinned
+import search_windows
 
 HERE = Path(__file__).parent
 LOST = {"digits-mlp": math.log(10) / 2, "mnist-mlp": math.log(10) / 2, "diabetes-mlp": 1.0}
 """A run is lost that never gets below this: half the loss of chance, or, of diabetes, that of one prediction for all."""
 RUN = ["task", "candidate", "start", "seed"]
-TABLES = {"averaged": search_averaged.candidates(), "thinned": search_thinned.candidates()}
+TABLES = {"averaged": search_averaged.candidates(), "windows": search_windows.candidates()}
 
 
 def lowest(name: str) -> pd.DataFrame:
     """Returns one row a run of a table: its lowest validation loss, its last rate, and whether it is lost."""
     table = pd.read_csv(HERE / f"{name}.csv").sort_values("units")
+    if "budget" in table:
+        table["task"] += table["budget"].map(", {:,} steps".format)
     kept = {"loss": ("validation_loss", "min"), "lr": ("lr", "last"), "steps": ("step", "last")}
     runs = table.groupby(RUN, as_index=False).agg(**kept)
     runs["loss"] = runs["loss"].fillna(math.inf)
     half = table[table["units"] <= table.groupby("task")["units"].transform("max") / 2]
     runs = runs.merge(half.groupby(RUN)["validation_loss"].min().rename("half").reset_index(), on=RUN, how="left")
-    runs["lost"] = runs["loss"] > runs["task"].map(LOST)
+    runs["lost"] = runs["loss"] > runs["task"].str.split(",").str[0].map(LOST)
     return runs
 
 

@@ -1,8 +1,8 @@
 """Measures trainings of which not every step is tuned: from every start, on three data sets, at equal time.
 
-    python results/default-meta-rule/search_thinned.py --task digits-mlp [--names "NAME;NAME"] [--units 4000]
+    python results/default-meta-rule/search_windows.py --task digits-mlp [--names "NAME;NAME"] [--units 4000]
 
-Appends one line an evaluation of every run to thinned.csv; what is found there is not run again.  The starts and seeds of a
+Appends one line an evaluation of every run to windows.csv; what is found there is not run again.  The starts and seeds of a
 candidate are members of one batch.  Candidates are compared on validation loss; test losses are there for the report.
 
 The budget is the time of so many plain steps of SGD: a candidate makes as many steps as fit, by the times of COSTS.
@@ -26,10 +26,22 @@ from search_averaged import EVALUATIONS, FIELDS, RULES, STARTS, _task
 import oho
 from bench.protocol import Stacked, StackedBatches
 
-TABLE = Path(__file__).parent / "thinned.csv"
+COLUMNS = (*FIELDS, "budget")
+TABLE = Path(__file__).parent / "windows.csv"
 COSTS = {"sgd": (1.42, 3.97, 5.0, 1.3), "adamw": (1.67, 4.68, 6.03, 1.55)}
 """Times in plain SGD steps (MNIST's network, batches of 100, one thread of a busy machine, variants taking turns): a step
 between tuned ones, a tuned one with a meta-step in four, a tuned one with its own, and a constant rate with an average."""
+
+
+@dataclass(frozen=True)
+class Root:
+    """All of the first steps, and then single ones that become rarer: √(first t) of the first t."""
+
+    first: int = 100
+
+    def count(self, step: int) -> int:
+        """Returns how many of the first `step` steps are tuned."""
+        return step if step <= self.first else math.isqrt(self.first * step)
 
 
 @dataclass(frozen=True)
@@ -118,7 +130,7 @@ def measure(
                 "lr": f"{float(optimizer.hyper['lr'][i]):.4g}",
                 "weight_decay": f"{float(optimizer.hyper['weight_decay'][i]):.4g}",
                 "shortened": int(optimizer.shortened[i]), "skipped": sum(int(n[i]) for n in optimizer.skipped.values()),
-                "seconds": round(time.perf_counter() - began, 1),
+                "seconds": round(time.perf_counter() - began, 1), "budget": units,
             })  # fmt: skip
     return rows
 
@@ -127,18 +139,21 @@ def candidates() -> dict[str, Candidate]:
     """Returns all that were tried, by name: the first is what `oho.averaged` did before."""
     found = {}
     for rule in ("sgd", "adamw"):
-        thinned = partial(Candidate, rule, oho.Thinning(100))
+        root = partial(Candidate, rule, Root(100))
+        windows = partial(Candidate, rule, oho.Windows(100))
         found |= {
             f"every step, {rule}": Candidate(rule, every=4),
-            f"root 100, {rule}": thinned(),
-            f"root 100, {rule}, rate .02": thinned(rate=0.02),
-            f"root 100, {rule}, rate .08": thinned(rate=0.08),
-            f"root 100, {rule}, average": thinned(present=0.0),
-            f"root 100, {rule}, share 1": thinned(present=1.0),
-            f"root 200, {rule}, meta 2": Candidate(rule, oho.Thinning(200), every=2),
-            f"root 50, {rule}": Candidate(rule, oho.Thinning(50)),
+            f"windows 100, {rule}": windows(),
+            f"windows 100, {rule}, meta 2": windows(every=2),
+            f"windows 100, {rule}, meta 4": windows(every=4),
+            f"windows 200 of 1/8, {rule}": Candidate(rule, oho.Windows(200, 0.125)),
+            f"root 100, {rule}": root(),
+            f"root 100, {rule}, rate .02": root(rate=0.02),
+            f"root 100, {rule}, average": root(present=0.0),
+            f"root 100, {rule}, share 1": root(present=1.0),
+            f"root 200, {rule}, meta 2": Candidate(rule, Root(200), every=2),
+            f"root 50, {rule}": Candidate(rule, Root(50)),
             f"logarithm 100, {rule}": Candidate(rule, Logarithmic(100)),
-            f"one in 4, {rule}": Candidate(rule, Every(4)),
             f"one in 8, {rule}": Candidate(rule, Every(8)),
             f"constant, {rule}": Candidate(rule, constant=True),
         }
@@ -158,9 +173,14 @@ def main() -> None:
     done = set()
     if TABLE.exists():
         with open(TABLE, encoding="utf-8") as file:
-            done = {(row["candidate"], row["task"], float(row["start"]), int(row["seed"])) for row in csv.DictReader(file)}
+            rows = list(csv.DictReader(file))
+        done = {
+            (row["candidate"], row["task"], float(row["start"]), int(row["seed"]))
+            for row in rows
+            if int(row["budget"]) == given.units
+        }
     with open(TABLE, "a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if file.tell() == 0:
             writer.writeheader()
         for name in given.names:
