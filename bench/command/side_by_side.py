@@ -1,6 +1,7 @@
-"""`run --workers N`: runs that are not timed are made side by side on this machine, and then the timed ones in turn.
+"""`run --workers N`: runs whose seconds do not matter are made side by side on this machine, and then the others in turn.
 
-A batch of runs that are trained together is one piece of work.  Nothing works beside a timed run: see PROTOCOL.md.
+A batch of runs that are trained together is one piece of work.  Nothing works beside a run whose seconds matter: see
+PROTOCOL.md.
 """
 
 from __future__ import annotations
@@ -52,11 +53,16 @@ class SideBySide(OnNodes):
             DeviceLostError: as `bench.command.run_series.launch` does, for timed runs.
         """
         todo = prepare_runs(experiments, planned, root, data_root=data_root, journal=journal)
-        timed = [item for item in todo if item.spec["budget"]["unit"] in TIMED]
-        others = [item for item in todo if item.spec["budget"]["unit"] not in TIMED]
+        timed = [item for item in todo if _has_its_own_seconds(item)]
+        others = [item for item in todo if not _has_its_own_seconds(item)]
         counts: Counter[Status] = Counter()
         if others:
             jobs = sorted(self.jobs(others, data_root), key=lambda job: -len(job.runs))  # the longest work first
             scheduler = Scheduler.of(jobs)
             counts = self.make(scheduler, [*others, *timed], root, data_root=data_root, journal=journal)
         return counts + make_in_turn(timed, root, data_root=data_root, journal=journal)
+
+
+def _has_its_own_seconds(item: Planned) -> bool:
+    """Returns whether a run's seconds are its budget or, as `population: off` says, wanted."""
+    return item.spec["budget"]["unit"] in TIMED or item.experiment.population == "off"

@@ -27,7 +27,7 @@ ABOUT = {
     "distribution": ["distribution (figure): ", "quick/distribution", "oho-bench figure distribution DIR"],
     "fair": ["fair (space): ", "  lr   ", "0.0001 to 2, logarithmic", "100 to 100000, logarithmic, whole numbers"],
     "quick/distribution": [
-        "quick/distribution (configuration): Final test loss", "digits-mlp", "3000 plain steps", "distribution",
+        "quick/distribution (configuration): Final test loss", "digits-mlp", "2000 plain steps", "distribution",
     ],
     "transplant": ["transplant (method): ", "  donor_offset ", "transplant (figure): "],
 }

@@ -18,7 +18,7 @@ from bench.records import Status, read_outcome, read_run, run_id
 from bench.records.checkpoints import has_checkpoint
 
 SMALL = ["task.width=8", "budget.steps=20"]
-LONG = ["task.width=8", "budget.steps=4000", "evaluations=400", "population=off"]
+LONG = ["task.width=8", "budget.steps=4000", "evaluations=400"]
 
 
 @pytest.fixture
@@ -55,12 +55,14 @@ def records_of(spec, out, least):
 def test_runs_side_by_side_have_the_records_of_one_process_and_timed_ones_come_last(tmp_path, pool, capsys):
     (tmp_path / "timed").mkdir()
     timed = experiment(tmp_path / "timed", "fixed", overrides=["experiment=timed", "task.width=8", "budget.seconds=0.02"])
+    (tmp_path / "alone").mkdir()
+    alone = experiment(tmp_path / "alone", "fixed", overrides=["experiment=alone", *SMALL, "population=off"], seeds=[2])
     small = experiment(tmp_path, "fixed", "prodigy", seeds=[0, 1], overrides=SMALL)
-    assert launched([timed, small], tmp_path / "runs") == {Status.BUDGET_REACHED: 5}
+    assert launched([timed, alone, small], tmp_path / "runs") == {Status.BUDGET_REACHED: 6}
     assert len(pool) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[")]
-    assert [line.split("/5] ")[0] for line in lines][-1] == "[5"
-    assert run_id(timed.specs[0]) in lines[-1]
+    assert [line.split("/6] ")[0] for line in lines][-1] == "[6"
+    assert [run_id(timed.specs[0]) in lines[-2], run_id(alone.specs[0]) in lines[-1]] == [True, True]
     for spec in small.specs:
         outcome = read_outcome(tmp_path / "runs" / run_id(spec))
         if spec["method"]["name"] == "fixed":
@@ -70,7 +72,8 @@ def test_runs_side_by_side_have_the_records_of_one_process_and_timed_ones_come_l
         assert timeless(tmp_path / "runs" / run_id(spec)) == timeless(tmp_path / "here" / run_id(spec))
         assert "it was made beside 1 other run" in outcome.disturbed_because
         assert outcome.valid
-    assert read_outcome(tmp_path / "runs" / run_id(timed.specs[0])).conditions["side_by_side"] == 1
+    for spec in (timed.specs[0], alone.specs[0]):
+        assert read_outcome(tmp_path / "runs" / run_id(spec)).conditions["side_by_side"] == 1
 
 
 def test_the_run_of_a_worker_that_is_killed_is_taken_over(tmp_path, pool, capsys):
