@@ -90,8 +90,9 @@ def test_a_slow_tracker_is_on_its_own_account(tmp_path, monkeypatch):
 
 
 def children(process):
-    path = Path(f"/proc/{process}/task/{process}/children")
-    return [int(child) for child in path.read_text().split()]
+    """The processes that any of its threads has begun."""
+    paths = Path("/proc").glob(f"{process}/task/*/children")
+    return [int(child) for path in paths for child in path.read_text().split()]
 
 
 def test_a_tracker_whose_process_is_stopped(tmp_path, monkeypatch, caplog):
