@@ -18,8 +18,10 @@ from oho.tuned_steps import Windows
 
 PRESENT_SHARE = 0.5
 """How far from the average towards the present weights `averaged` takes validation gradients."""
+UPDATE_EVERY = 4
+"""Tuned steps of `averaged` between two meta-steps, after the first ones."""
 FIRST_TUNED = 100
-"""The steps of `averaged` at the beginning that are all tuned."""
+"""The steps of `averaged` at the beginning that are all tuned, with a meta-step each."""
 CURVATURE_FRACTION = 0.25
 """The part of a batch that `averaged` was measured with; a step's `curvature_closure` computes its loss."""
 CLIP_NORM = 1.0
@@ -27,7 +29,7 @@ CLIP_NORM = 1.0
 
 
 def averaged_meta() -> MetaAdam:
-    """Returns the meta-rule of `averaged`: steps four times as long as those of `default_meta`, and a shorter memory.
+    """Returns the meta-rule of `averaged`: as long a way in four steps as that of `default_meta`, and a shorter memory.
 
     Hypergradients of the first steps are a thousand times as long as later ones.  Adam's usual second moment remembers them
     for thousands of meta-steps, in which hardly anything moves.
@@ -45,6 +47,6 @@ def averaged(parameters: Given | Iterable[dict[str, Any]], rule: Rule, **options
     """
     settings: dict[str, Any] = {
         "meta": averaged_meta(), "discount": DEFAULT_DISCOUNT, "influence_limit": DEFAULT_LIMIT, "average": Recent(),
-        "present_share": PRESENT_SHARE, "tuned_steps": Windows(FIRST_TUNED),
+        "present_share": PRESENT_SHARE, "update_every": UPDATE_EVERY, "tuned_steps": Windows(FIRST_TUNED),
     }  # fmt: skip
     return OHO(parameters, rule, **(settings | options))

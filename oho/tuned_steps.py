@@ -15,11 +15,16 @@ has followed few of them, only the gain of a higher rate is left, and the rate r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 
 class TunedSteps(Protocol):
-    """Says which steps are tuned; any frozen dataclass with this method may stand in for ours."""
+    """Says which steps are tuned; any frozen dataclass with these members may stand in for ours."""
+
+    @property
+    def first(self) -> int:
+        """Tuned steps at the beginning that make a meta-step each, whatever `update_every` is."""
+        ...
 
     def count(self, step: int) -> int:
         """Returns how many of the first `step` steps are tuned: 0 of none, and one more or none with each step."""
@@ -54,6 +59,8 @@ class Windows:
 @dataclass(frozen=True)
 class AllSteps:
     """Tunes every step."""
+
+    first: ClassVar[int] = 0
 
     def count(self, step: int) -> int:
         """Returns the number of steps."""

@@ -19,7 +19,7 @@ from bench.protocol import InitialValues, WithOptimizer
 from bench.protocol.averages import AnyAverage, RecentAverage, left_out
 from bench.protocol.optimizers import Momentum
 from oho.averages import Average
-from oho.found_settings import CLIP_NORM, CURVATURE_FRACTION, FIRST_TUNED, PRESENT_SHARE
+from oho.found_settings import CLIP_NORM, CURVATURE_FRACTION, FIRST_TUNED, PRESENT_SHARE, UPDATE_EVERY
 from oho.meta import DEFAULT_BOUNDS, Bounds
 from oho.published import CEILINGS
 from oho.rules import Rule
@@ -80,7 +80,7 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
     validated, selected and tested; with a `present_share`, the loss of weights so far from the average to the present ones.
     `curvature_fraction` is the part of a training batch from which curvature products are taken, and a meta-step is made
     every `update_every` steps: both save time.  `tuned_first: N` saves most: after the first N steps, all of which are
-    tuned, a quarter of the steps is, in windows that follow each doubling of them; the others are plain training.  With
+    tuned with a meta-step each, a quarter is, in windows that follow each doubling; the others are plain training.  With
     `validation_precision: bfloat16` the loss whose hypergradients are followed saves time, too, on devices that have such
     matrix units; `oho-bench audit` shows the error.
     """
@@ -176,7 +176,7 @@ class AveragedOptions(DefaultOptions):
     average: AnyAverage = RecentAverage()
     present_share: float = Field(default=PRESENT_SHARE, ge=0, le=1, validate_default=True)
     curvature_fraction: float | None = Field(default=CURVATURE_FRACTION, gt=0, lt=1)
-    update_every: int = Field(default=1, ge=1)
+    update_every: int = Field(default=UPDATE_EVERY, ge=1)
     tuned_first: int | None = Field(default=FIRST_TUNED, ge=1)
     clip_norm: float | None = Field(default=CLIP_NORM, gt=0)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from search_averaged import EVALUATIONS, FIELDS, RULES, STARTS, _task
@@ -37,22 +37,24 @@ between tuned ones, a tuned one with a meta-step in four, a tuned one with its o
 class Root:
     """All of the first steps, and then single ones that become rarer: √(first t) of the first t."""
 
-    first: int = 100
+    all_of: int = 100
+    first: ClassVar[int] = 0
 
     def count(self, step: int) -> int:
         """Returns how many of the first `step` steps are tuned."""
-        return step if step <= self.first else math.isqrt(self.first * step)
+        return step if step <= self.all_of else math.isqrt(self.all_of * step)
 
 
 @dataclass(frozen=True)
 class Logarithmic:
     """All of the first steps, and then as many tuned ones in each doubling of the training."""
 
-    first: int = 100
+    all_of: int = 100
+    first: ClassVar[int] = 0
 
     def count(self, step: int) -> int:
         """Returns how many of the first `step` steps are tuned."""
-        return step if step <= self.first else int(self.first * (1 + math.log(step / self.first)))
+        return step if step <= self.all_of else int(self.all_of * (1 + math.log(step / self.all_of)))
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Every:
     """One step of so many."""
 
     period: int = 4
+    first: ClassVar[int] = 0
 
     def count(self, step: int) -> int:
         """Returns how many of the first `step` steps are tuned."""
@@ -86,7 +89,10 @@ class Candidate:
         spent, step = 0.0, 0
         while spent < units:
             step += 1
-            spent += own if self.tuned.count(step) > self.tuned.count(step - 1) else plain
+            if self.tuned.count(step) > self.tuned.count(step - 1):
+                spent += tuned if step <= self.tuned.first else own
+            else:
+                spent += plain
         return step - 1
 
 
@@ -144,8 +150,7 @@ def candidates() -> dict[str, Candidate]:
         found |= {
             f"every step, {rule}": Candidate(rule, every=4),
             f"windows 100, {rule}": windows(),
-            f"windows 100, {rule}, meta 2": windows(every=2),
-            f"windows 100, {rule}, meta 4": windows(every=4),
+            f"windows 100, {rule}, meta 1, then 4": windows(every=4),
             f"windows 200 of 1/8, {rule}": Candidate(rule, oho.Windows(200, 0.125)),
             f"root 100, {rule}": root(),
             f"root 100, {rule}, rate .02": root(rate=0.02),
