@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from bench.experiment.shocks import Event
 from bench.experiment.spec import Spec
-from bench.protocol import State, Task
+from bench.protocol import State, Task, Trial
 from bench.records.durations import unit_name
 from bench.records.schema import TIMED
 
@@ -28,7 +28,7 @@ def cut_short(spec: Spec, task: Task, state: State, events: Sequence[Event]) -> 
 
 def has_selected(state: State) -> bool:
     """Returns whether the method has validated any trained model, even one that was not the best."""
-    others = (*state.trials, *(training for training in state.trainings if training is not state))
+    others: tuple[Trial | State, ...] = (*state.trials, *(training for training in state.trainings if training is not state))
     return len(state.curve) > 1 or any(each.curve for each in others)
 
 
