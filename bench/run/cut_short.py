@@ -28,7 +28,7 @@ def cut_short(spec: Spec, task: Task, state: State, events: Sequence[Event]) -> 
 
 def has_selected(state: State) -> bool:
     """Returns whether the method has validated any trained model, even one that was not the best."""
-    others: tuple[Trial | State, ...] = (*state.trials, *(training for training in state.trainings if training is not state))
+    others: list[Trial | State] = [*state.trials, *(each for each in state.trainings if each is not state)]
     return len(state.curve) > 1 or any(each.curve for each in others)
 
 
