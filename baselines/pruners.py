@@ -88,30 +88,35 @@ class OptunaPruner:
         self._open()
 
 
-def median(validations: int, seed: int) -> Pruner:
+def median(validations: int | None, seed: int) -> Pruner:
     """Ends a trial whose best loss is above the median of the finished trials' losses after as many validations."""
     from optuna.pruners import MedianPruner
 
     return OptunaPruner(MedianPruner(n_startup_trials=5), seed)
 
 
-def successive_halving(validations: int, seed: int) -> Pruner:
+def successive_halving(validations: int | None, seed: int) -> Pruner:
     """Lets the best third continue after 1, 3, 9... validations (Li et al., 2020)."""
     from optuna.pruners import SuccessiveHalvingPruner
 
     return OptunaPruner(SuccessiveHalvingPruner(min_resource=1, reduction_factor=3), seed)
 
 
-def hyperband(validations: int, seed: int) -> Pruner:
-    """Runs successive halving in brackets that differ in the first validation judged (Li et al., 2018)."""
+def hyperband(validations: int | None, seed: int) -> Pruner:
+    """Runs successive halving in brackets that differ in the first validation judged (Li et al., 2018).
+
+    If the number of validations is not known, it is that of the first trial that finishes, and none is pruned before.
+    """
     from optuna.pruners import HyperbandPruner
 
-    return OptunaPruner(HyperbandPruner(min_resource=1, max_resource=max(validations, 1), reduction_factor=3), seed)
+    most = "auto" if validations is None else max(validations, 1)
+    return OptunaPruner(HyperbandPruner(min_resource=1, max_resource=most, reduction_factor=3), seed)
 
 
-PRUNERS: dict[str, Callable[[int, int], Pruner]] = {
+PRUNERS: dict[str, Callable[[int | None, int], Pruner]] = {
     "median": median,
     "successive-halving": successive_halving,
     "hyperband": hyperband,
 }
-"""Maps each name to a function that makes a pruner from the longest trial's number of validations and the seed."""
+"""Maps each name to a function that makes a pruner from the longest trial's number of validations, or None if that is not
+known, and the seed."""

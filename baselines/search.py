@@ -190,7 +190,9 @@ class Search:
         if self.options.pruner == "none":
             return None
         longest = self.options.trial_epochs or round(self.space.hyperparameters["trial_epochs"].high)
-        validations = math.ceil(longest * task.steps_per_epoch / task.selection_period)
+        validations = None
+        if task.selection_seconds is None:
+            validations = math.ceil(longest * task.steps_per_epoch / task.selection_period)
         return PRUNERS[self.options.pruner](validations, seed)
 
 

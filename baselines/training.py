@@ -277,15 +277,10 @@ class Training:
         return state
 
 
-def _captures(options: ScheduledOptions) -> str:
-    """Returns no reason against a capture: every training with a schedule can be captured."""
-    return ""
-
-
 def _entry(description: str, label: str, options: type[ScheduledOptions]) -> MethodEntry:
     return MethodEntry(
         description=description, label=label, family="training", options=options, build=Training, takes_kicks=True,
-        batching=BATCHING, captures=_captures,
+        batching=BATCHING, captures=True,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from oho.engines.answering import GraphSteps
 from oho.graphs import Around, Captured, StaticInputs
 from oho.optimizer import OHO
 
@@ -56,7 +57,6 @@ class CapturedStep:
         around: Around = nullcontext,
         stand_in: bool = False,
     ):
-        check(optimizer)
         self.optimizer, self._train, self._valid = optimizer, train, valid
         self._curvature = curvature
         self._given, self._generators = generators, list[torch.Generator]()
@@ -65,8 +65,8 @@ class CapturedStep:
         self._held_out: StaticInputs | None = None
         self._captured: dict[tuple[bool, bool], Captured] = {}
         self._loads = optimizer._recursion.loads
-        optimizer._recursion.hostless = True
-        optimizer._loss.stay()
+        self._steps = GraphSteps()
+        self._check()
 
     def __call__(self, batch: Batch, held_out: Batch | Callable[[], Batch] | None = None) -> Tensor:
         """Makes one step; returns the training loss, detached, which the next step overwrites.
@@ -88,14 +88,34 @@ class CapturedStep:
         if kind not in self._captured:
             self._captured[kind] = self._of_kind(is_due)
         if not self._captured[kind].is_captured:
-            check(self.optimizer)  # the first step shows which engine answers
+            self._check()  # the first step shows which engine answers
             self._generators[:] = [*self.optimizer._recursion.generators, *self._given]
         steps = self.optimizer.steps
+        self.optimizer._recursion.hostless = True
         self.optimizer._before_step()
-        loss = self._captured[kind]()
+        with self.optimizer._loss.in_graph(self._steps):
+            loss = self._captured[kind]()
         self.optimizer._recursion.steps = steps + 1  # a replay runs no Python
         self.optimizer._after_step(is_due)
         return loss
+
+    def release(self) -> None:
+        """Frees the graphs, and leaves the optimizer as one whose steps were never captured.
+
+        Between two captured steps `optimizer.step` makes an eager one at any time; call this once no captured ones follow.
+        If some do, they are captured anew, of batches of any shape.
+        """
+        self._captured, self._steps = {}, GraphSteps()
+        self._batch = self._held_out = None
+        self.optimizer._recursion.hostless = self.optimizer._flat.tensors[0].device.type != "cpu"
+
+    def _check(self) -> None:
+        """Raises ValueError for an optimizer whose step cannot be captured."""
+        reason = refusal(self.optimizer)
+        if self._steps.moves_aside:
+            reason = "its curvature closure draws from PyTorch's own generators or moves buffers, which a step has to undo"
+        if reason:
+            raise ValueError(f"this optimizer's step cannot be captured: {reason}")
 
     def _filled(self, inputs: StaticInputs | None, batch: Batch) -> StaticInputs:
         if inputs is None:
@@ -119,12 +139,6 @@ class CapturedStep:
         return Captured(step, device, generators=self._generators, around=self._around, stand_in=self._stand_in)
 
 
-def check(optimizer: OHO) -> None:
-    """Raises ValueError for an optimizer whose step cannot be captured."""
-    if reason := refusal(optimizer):
-        raise ValueError(f"this optimizer's step cannot be captured: {reason}")
-
-
 def refusal(optimizer: OHO) -> str:
     """Returns why an optimizer's step cannot be captured; nothing if it can.  The closures are another matter."""
     if optimizer.on_nonfinite == "raise":
@@ -133,8 +147,8 @@ def refusal(optimizer: OHO) -> str:
         return "one-step hypergradients of the loss call its closure again; choose LossHyper(one_step=False)"
     if optimizer._loss.calls_again:
         return f"curvature={optimizer.engine!r} calls the training closure again; choose 'pearlmutter' or 'double_backward'"
-    if optimizer._loss.moves_aside:
-        return "its curvature closure draws from PyTorch's own generators or moves buffers, which each step would undo"
+    if sparse := optimizer._loss.sparse_buffers:
+        return f"the model has a sparse buffer {tuple(sparse[0].shape)}; keep it dense (to_dense())"
     device = optimizer._flat.tensors[0].device
     if optimizer.rule.temperature and any(generator.device != device for generator in optimizer._recursion.generators):
         own = f"torch.Generator({str(device)!r})"

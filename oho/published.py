@@ -179,10 +179,12 @@ class PublishedOHO:
 
     def norms_of(self, rows: slice) -> dict[str, Tensor]:
         """Returns the norms of some members' tangents, (M,)."""
-        return {
-            name: torch.linalg.vector_norm(self._flat.flatten(tangents)[rows], dim=-1)
+        shape, dtype = (self._flat.rows, -1), self._flat.dtype
+        flat = {
+            name: torch.cat([part.reshape(shape)[rows].to(dtype) for part in tangents], dim=-1)
             for name, tangents in self._tangents.items()
         }
+        return {name: torch.linalg.vector_norm(tangents, dim=-1) for name, tangents in flat.items()}
 
     def member(self, index: int) -> Member:
         """Returns one member of a population, which shows and saves what its own optimizer would."""

@@ -143,4 +143,9 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 def _place(tensor: Tensor) -> int:
     """Returns where a tensor's numbers lie; those of its views lie in the same place."""
+    if tensor.layout is not torch.strided:
+        raise NotCapturableError(
+            f"the step uses a tensor {tuple(tensor.shape)} of layout {tensor.layout}, which has no fixed place in memory:"
+            " keep it dense (to_dense())"
+        )
     return tensor.untyped_storage()._cdata

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import Tensor
 
-from oho.engines.answering import Curvature
+from oho.engines.answering import Curvature, GraphSteps
 from oho.engines.curvature import Closure, Derivatives, Engine
 from oho.engines.repetition import Repeatable
 from oho.flat_parameters import FlatParameters
@@ -52,14 +52,19 @@ class TrainingLoss:
         """Whether the engine that answers calls a closure more than once."""
         return self._curvature.calls_again
 
-    def stay(self) -> None:
-        """Makes the steps from now on those of a graph."""
-        self._curvature.is_captured = True
-
     @property
-    def moves_aside(self) -> bool:
-        """Whether a curvature closure was seen to draw random numbers or to move buffers, which steps have to undo."""
-        return bool(self._curvature.moves_aside)
+    def sparse_buffers(self) -> list[Tensor]:
+        """Those of the buffers that the first step used which are sparse."""
+        return [buffer for buffer in self._curvature.buffers if buffer.layout is not torch.strided]
+
+    @contextmanager
+    def in_graph(self, steps: GraphSteps) -> Iterator[None]:
+        """Makes a step inside the block one of a graph."""
+        self._curvature.graph = steps
+        try:
+            yield
+        finally:
+            self._curvature.graph = None
 
     def bound(self, closures: list[Callable[..., Tensor]], values: Mapping[str, Tensor]) -> list[Closure]:
         """Returns training closures with their argument: the hyperparameters of the loss, of these values (M, V).

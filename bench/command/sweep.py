@@ -66,6 +66,9 @@ def read_search(order: Order) -> Search:
         data_root=order.data_root,
     )  # fmt: skip
     spec = _meant(experiment, order.method)
+    if "selection_every" in spec["task"]:
+        remedy = "leave it out with --set task.selection_every=null"
+        raise ConfigError(f"task.selection_every: a sweep's trials have budgets in epochs, not in counted time; {remedy}")
     method: Any = method_of(spec)
     try:
         return Search(experiment, spec, parameters_of(method.space, method.open))

@@ -46,4 +46,6 @@ def _reason(part: dict[str, Any]) -> str:
     entry: MethodEntry = entry_of("method", part)
     if entry.family == "search" and part.get("over"):
         return _reason(dict(part["over"]))
-    return "its method has no captured step" if entry.captures is None else entry.captures(options_of(part))
+    if isinstance(entry.captures, bool):
+        return "" if entry.captures else "its method has no captured step"
+    return entry.captures(options_of(part))

@@ -17,7 +17,7 @@ from bench.experiment.methods import MethodReader, check_kick, refuse_twins
 from bench.experiment.mistakes import found, validate
 from bench.experiment.plugins import Catalogue
 from bench.experiment.schema import Budget, ExperimentFields, Population, Tracking
-from bench.experiment.size_checks import classless_events, late_events, misfits, untunable
+from bench.experiment.size_checks import classless_events, late_events, misfits, unfit_periods, untunable
 from bench.experiment.spaces import check_names, read_space
 from bench.experiment.spec import Spec
 from bench.experiment.tasks import TaskRead, read_task
@@ -74,7 +74,7 @@ def load_experiment(
     reader = MethodReader(file, catalogue, read)
     methods = [reader.spec(("methods", place), item) for place, item in enumerate(fields.methods)]
     check_names(read, catalogue, reader.options)
-    for key, misfit in (*misfits(task, methods), *untunable(task, methods)):
+    for key, misfit in (*misfits(task, methods), *unfit_periods(task, fields.budget), *untunable(task, methods)):
         raise file.error(key, misfit)
     refuse_twins(file, "methods", methods)
     shocks = _shocks(file, fields, methods)

@@ -19,9 +19,9 @@ def too_short(task: TaskRead, budget: Budget, methods: Sequence[Spec]) -> Iterat
     """Yields a line for the methods whose first selection, at the same step, comes after a budget in steps or epochs ends.
 
     A budget of plain steps holds no more steps than it names.  When a timed run first selects is only known at its end, so
-    the run itself warns.
+    the run itself warns, and so it does where the period is one of counted time.
     """
-    if budget.unit == "seconds":
+    if budget.unit == "seconds" or task.options.selection_every:
         return
     steps = budget.amount * (task.steps_per_epoch if budget.unit == "epochs" else 1)
     labels: dict[int, list[str]] = {}

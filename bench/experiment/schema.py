@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from bench.experiment.registries import SINKS
 from bench.experiment.seeds import parse_seeds
 from bench.experiment.shocks import Shock
 from bench.experiment.suggestions import suggestion
-from bench.protocol import Options, Settings
+from bench.protocol import Amount, Options
 from bench.records.names import checked_experiment
 from bench.records.wandb_names import TRIAL_RUNS
 
@@ -22,39 +22,18 @@ LONGEST_PROJECT = 128
 """What Weights & Biases takes."""
 
 
-class Budget(Settings):
+class Budget(Amount):
     """What every run of an experiment gets: exactly one of counted seconds, plain steps, steps, epochs.
 
     N plain steps are the counted seconds that N steps of plain SGD take on the run's device.
     """
 
+    EXAMPLES = "{seconds: 20}, {plain_steps: 20000}, {steps: 400} or {epochs: 10}"
+
     seconds: float | None = Field(default=None, gt=0)
     plain_steps: int | None = Field(default=None, ge=1)
     steps: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _mapping(cls, given: Any) -> Any:
-        if isinstance(given, Mapping):
-            return given
-        raise ValueError("{seconds: 20}, {plain_steps: 20000}, {steps: 400} or {epochs: 10} is expected")
-
-    @model_validator(mode="after")
-    def _one_unit(self) -> Budget:
-        if len(self.model_dump(exclude_none=True)) != 1:
-            raise ValueError("exactly one of seconds, plain_steps, steps, epochs is needed")
-        return self
-
-    @property
-    def unit(self) -> str:
-        """seconds | plain_steps | steps | epochs."""
-        return next(iter(self.model_dump(exclude_none=True)))
-
-    @property
-    def amount(self) -> float:
-        """The budget in its unit."""
-        return self.model_dump()[self.unit]
 
 
 def _known_sink(given: str) -> str:

@@ -1,4 +1,4 @@
-"""Finds settings that a task or its data cannot serve: sizes, shocks, and hyperparameters of the training loss."""
+"""Finds settings that a task, its data or a budget cannot serve: sizes, periods, shocks, hyperparameters of the loss."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bench.experiment.shocks import Shock
 from bench.experiment.tasks import TaskRead
 from bench.experiment.yaml_file import Key
 from bench.protocol import not_offered
+from bench.records.schema import TIMED
 
 Misfit = tuple[Key, str]
 """A key of the configuration, and what is wrong with it."""
@@ -44,6 +45,19 @@ def untunable(task: TaskRead, methods: Sequence[Mapping[str, Any]]) -> Iterator[
         for key, part in parts:
             if part and (reason := not_offered(task.tunable, options_of(dict(part)).tuned_of_loss)):
                 yield (*key, "tune_loss"), f"tune_loss: {task.name} {reason}"
+
+
+def unfit_periods(task: TaskRead, budget: Budget) -> Iterator[Misfit]:
+    """Yields a selection period in counted time that is not in the budget's unit, as it is where that is no time."""
+    every = task.options.selection_every
+    if every is None or every.unit == budget.unit:
+        return
+    given = f"(given {every.unit}: {every.amount:g})"
+    if budget.unit in TIMED:
+        needed = f"the unit of the budget, {budget.unit}, is expected {given}"
+    else:
+        needed = f"a budget in {every.unit} is needed, and this one is in {budget.unit}; or give selection_epochs {given}"
+    yield ("task", "selection_every", every.unit), f"task.selection_every: {needed}"
 
 
 def late_events(task: TaskRead, budget: Budget, shocks: Sequence[Shock]) -> Iterator[Misfit]:

@@ -271,7 +271,7 @@ def captures(options: OnlineOptions) -> str:
 
 def _entry(
     description: str, label: str, options: type[OnlineOptions], optimize: Callable[..., Optimizer],
-    captures: Callable[[Any], str] | None = captures,
+    captures: bool | Callable[[Any], str] = captures,
 ) -> MethodEntry:  # fmt: skip
     return MethodEntry(
         description=description, label=label, family="online", options=options,
@@ -296,7 +296,7 @@ AVERAGED = _entry(
     averaged,
 )  # fmt: skip
 PUBLISHED = _entry(
-    "the published recursion, defect by defect", "Published OHO", PublishedOptions, published, captures=None
+    "the published recursion, defect by defect", "Published OHO", PublishedOptions, published, captures=False
 )
 
 

@@ -1,5 +1,6 @@
 """The protocol of methods: a method's module can import all that it needs from here."""
 
+from bench.protocol.amounts import Amount
 from bench.protocol.batched import Batched, Batching, train_together
 from bench.protocol.engine import GRAPH, CapturedUpdates, Capturing, uses_stand_in
 from bench.protocol.entry import MethodEntry, Package
@@ -22,6 +23,7 @@ from bench.records.checkpoints import packed, unpacked
 __all__ = [
     "GRAPH",
     "OPTIMIZERS",
+    "Amount",
     "AnyOptimizer",
     "Batch",
     "Batched",

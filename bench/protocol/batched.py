@@ -18,7 +18,7 @@ from bench.protocol.ledger import Ledger
 from bench.protocol.stacked import Stacked
 from bench.protocol.state import State
 from bench.protocol.task import Task
-from bench.protocol.training import JUDGED_EVERY, keep_if_best, select
+from bench.protocol.training import JUDGED_EVERY, keep_if_best, select, steps_to_validation
 
 
 class Batched(Protocol):
@@ -60,8 +60,9 @@ def train_together(
     is called after the last one, before the models are evaluated.  Members are validated together.
     """
     begun, worlds = [state.trial_step for state in states], [state.task.world for state in states]
-    steps = min(steps, *(_steps_to_validation(state) for state in states))
-    due = [index for index, state in enumerate(states) if _steps_to_validation(state) == steps]
+    left = [steps_to_validation(state) for state in states]
+    steps = int(min(steps, *left))
+    due = [index for index, each in enumerate(left) if each == steps]
     for made in range(1, steps + 1):
         losses = update(made - 1)
         for world in worlds:
@@ -80,12 +81,6 @@ def train_together(
     if due and made == steps:
         with ledger.account("selection"):
             _select([states[index] for index in due], stacked)
-
-
-def _steps_to_validation(state: State) -> int:
-    period = state.task.selection_period
-    steps = period - state.trial_step % period
-    return steps if state.end is None else min(steps, state.end - state.trial_step)
 
 
 def _diverge(states: Sequence[State], judged: Sequence[int], losses: Sequence[float]) -> bool:

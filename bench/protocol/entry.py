@@ -36,8 +36,8 @@ class MethodEntry:
     `label` is the method's name in figures, and `family` decides how they draw it: training, search, population, online,
     one-step, tuning-free, transplant, or one of your own.  `repeats` says which entries the option `over` may name.  If
     `takes_kicks` is true, shocks may change the method's hyperparameters, or those of the method that it repeats.  With
-    `batching`, the runner can train several runs as one batch.  `captures(options)` returns why the steps of a training of
-    these options cannot be captured as a graph, nothing if they can; without it they cannot.
+    `batching`, the runner can train several runs as one batch.  `captures` says whether the steps of a training can be
+    captured as a graph; if that depends on its options, `captures(options)` returns why not, nothing if they can.
     """
 
     description: str
@@ -47,7 +47,7 @@ class MethodEntry:
     build: Callable[..., Method]
     repeats: Callable[[MethodEntry], bool] | None = None
     takes_kicks: bool = False
-    captures: Callable[[Any], str] | None = None
+    captures: bool | Callable[[Any], str] = False
     package: Package | None = None
     batching: Batching | None = None
 

@@ -91,6 +91,8 @@ class State:
     curve: list[float] = field(default_factory=list)
     """Validation losses of the training so far."""
     trials: list[Trial] = field(default_factory=list)
+    unselected_seconds: float = 0.0
+    """The training's counted seconds since its last validation, if the task selects by these."""
     diverged: bool = False
     """Whether the training ended with a loss that is not finite; nothing follows it."""
 

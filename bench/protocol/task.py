@@ -51,7 +51,11 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """A task as methods see it.  `selection_period` is the number of steps between two validations that select."""
+    """A task as methods see it.
+
+    `selection_period` is the number of steps between two validations that select; `selection_seconds`, unless it is None,
+    takes its place: the counted seconds of a training between them.
+    """
 
     name: str
     data: str
@@ -76,6 +80,7 @@ class Task:
     """The number of examples evaluated at once; if it is None, it depends on the size of the inputs."""
     engine: str = "eager"
     """How the steps of a training are made: see `bench.protocol.engine`."""
+    selection_seconds: float | None = None
     world: World = field(default_factory=World)
     """The world of batches and evaluations at the run's current step."""
 

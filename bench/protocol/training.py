@@ -35,6 +35,7 @@ def keep_if_best(state: State, loss: float) -> None:
     """Keeps the current model, of this validation loss, if it is the run's best so far: see `select`."""
     world = state.task.world
     state.curve.append(loss)
+    state.unselected_seconds = 0.0
     best = state.incumbent.validation_loss if state.incumbent else math.inf
     if loss < best:
         weights = packed(state.model.state_dict())
@@ -60,24 +61,39 @@ def train(
     `update` makes one update and returns its training loss; `settle` is called after the last one, before the model is
     evaluated.
     """
-    period = state.task.selection_period
-    steps = min(steps, period - state.trial_step % period)
-    if state.end is not None:
-        steps = min(steps, state.end - state.trial_step)
-    for _ in range(steps):
+    left, timed = steps_to_validation(state), state.task.selection_seconds is not None
+    due, begun = state.trial_step + left, ledger.counted() if timed else 0.0
+    for _ in range(int(min(steps, left))):
         loss = update()
         state.step += 1
         state.trial_step += 1
         state.task.world.step += 1
-        validated = state.trial_step % period == 0 or state.trial_step == state.end
-        if (validated or state.trial_step % JUDGED_EVERY == 0) and not math.isfinite(float(loss)):
-            state.diverged = True
+        if state.trial_step % JUDGED_EVERY == 0 and not math.isfinite(float(loss)):
             break
     state.train_loss = float(loss)
+    is_due = state.trial_step == due or (timed and _is_late(state, ledger.counted() - begun))
+    state.diverged = not math.isfinite(state.train_loss) and (is_due or state.trial_step % JUDGED_EVERY == 0)
     settle()
-    if validated and not state.diverged:
+    if is_due and not state.diverged:
         with ledger.account("selection"):
             select(state)
+
+
+def steps_to_validation(state: State) -> float:
+    """Returns the steps until the next validation at a known step: at the end of the selection period or of the training.
+
+    It is infinite if the period is one of counted seconds and the end is not known.
+    """
+    task, step = state.task, state.trial_step
+    left = task.selection_period - step % task.selection_period if task.selection_seconds is None else math.inf
+    return left if state.end is None else min(left, state.end - step)
+
+
+def _is_late(state: State, seconds: float) -> bool:
+    """Adds counted seconds to those since the training's last validation, and returns whether the period is over."""
+    assert state.task.selection_seconds is not None
+    state.unselected_seconds += seconds
+    return state.unselected_seconds >= state.task.selection_seconds
 
 
 def adopt(state: State, inner: State, ledger: Ledger | None = None) -> None:

@@ -8,7 +8,6 @@ from bench.records.run_folder import (
     SCHEMA,
     Outcome,
     Run,
-    RunWriter,
     is_damaged,
     names_in,
     read_outcome,
@@ -16,8 +15,8 @@ from bench.records.run_folder import (
     read_runs,
     result_at,
     state_of,
-    write_outcome,
 )
+from bench.records.run_writer import RunWriter, write_outcome
 from bench.records.schema import KINDS, Status
 
 __all__ = [

@@ -16,15 +16,15 @@ from bench.protocol import Evaluation, Incumbent, Method, Split, State, Task, ju
 from bench.protocol.ledger import Ledger
 from bench.records import Outcome, RunWriter, Status
 from bench.records.checkpoints import packed, write_checkpoint
-from bench.records.durations import unit_name
 from bench.records.processes import Process
 from bench.records.schema import TIMED
+from bench.run.cut_short import cut_short
 from bench.run.disturbances import Conditions
 from bench.run.environment import finished_now
 from bench.run.gradient_correlations import gradient_correlations
 from bench.run.pace import Pace
 
-CHECKPOINT_VERSION = 4
+CHECKPOINT_VERSION = 5
 SAVED = ("due", "result", "final", "recorded_trials")
 """The loop's fields with plain values, which checkpoints save."""
 CHUNK_SECONDS = 0.02
@@ -162,25 +162,9 @@ class Loop:
         if self.final["step"] < self.state.step:
             self.evaluate(used)
         self.final = {**self.final, "selected_step": self.selected.step if self.selected else None}
-        self.warn_at_end()
+        for line in cut_short(self.spec, self.task, self.state, self.events):
+            log.warning("%s: %s", self.writer.folder, line)
         return Status.DIVERGED if self.state.diverged else Status.BUDGET_REACHED
-
-    def warn_at_end(self) -> None:
-        """Says what the run's budget ended before: its first selection, events of its shock."""
-        if self.unit in TIMED and not self.has_selected():
-            log.warning(
-                "%s: returns the untrained model: the budget of %g %s ended after %d steps, before the first"
-                " selection; the task selects every %d steps", self.writer.folder, self.amount, unit_name(self.unit),
-                self.state.step, self.task.selection_period,
-            )  # fmt: skip
-        for event in self.events:
-            log.warning("%s: ended before %s", self.writer.folder, event)
-
-    def has_selected(self) -> bool:
-        """Returns whether the method has validated any trained model, even one that was not the best."""
-        state = self.state
-        others = (*state.trials, *(training for training in state.trainings if training is not state))
-        return len(state.curve) > 1 or any(each.curve for each in others)
 
     def advance(self, used: float) -> float:
         """Advances the method by some steps, records what is due after them, and returns the budget used."""

@@ -9,6 +9,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def run(
                 )
                 warm_up(method, task, spec["seed"])
                 plain = _plain_step(task, spec, earlier, now)
+                task = _selecting(task, spec, plain)
                 loop = Loop(
                     method, task, test, spec, ledger, writer, sink, progress, environment, plain_step=plain
                 )  # fmt: skip
@@ -166,6 +168,15 @@ def _plain_step(
     if spec["budget"]["unit"] != "plain_steps":
         return None
     return earlier.content["plain_step"] if earlier else plain_step(task, spec, now)
+
+
+def _selecting(task: Task, spec: Spec, plain: dict[str, float] | None) -> Task:
+    """Returns the task with its selection period in counted seconds, if the spec has one."""
+    every = spec["task"].get("selection_every")
+    if every is None:
+        return task
+    seconds = every["seconds"] if plain is None else every["plain_steps"] * plain["seconds"]
+    return replace(task, selection_seconds=seconds)
 
 
 def traceback_of(error: BaseException) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from bench.protocol import Options
+from bench.protocol import Amount, Options
+from bench.protocol.averages import left_out
 
 
 class Drift(Options):
@@ -19,9 +20,20 @@ class Drift(Options):
         return self.rotate / self.over_epochs
 
 
+class CountedTime(Amount):
+    """A counted time: seconds, or as many as so many steps of plain SGD take on the run's device."""
+
+    EXAMPLES = "{seconds: 0.5} or {plain_steps: 500}"
+
+    seconds: float | None = Field(default=None, gt=0, exclude_if=left_out)
+    plain_steps: int | None = Field(default=None, ge=1, exclude_if=left_out)
+
+
 class TaskOptions(Options):
     """Sizes are numbers of examples; a `validation_size` of null is a fifth of the training examples.  `selection_epochs`
-    is the time between two validations that select, and may be a fraction of an epoch.  `data` names another data set than
+    is the time between two validations that select, and may be a fraction of an epoch.  `selection_every`, such as
+    {seconds: 0.5} or {plain_steps: 500}, takes its place: the counted time of a training between two validations, in the
+    unit of the budget, so that a method with slow steps does not select late.  `data` names another data set than
     the task's own: a registered one, or ./FILE.py:NAME.  `drift`, such as {rotate: 360, over_epochs: 20}, turns all images
     continuously during the run."""
 
@@ -30,6 +42,7 @@ class TaskOptions(Options):
     validation_size: int | None = Field(default=None, ge=1)
     validation_batch_size: int = Field(default=100, ge=1)
     selection_epochs: int | float = Field(default=1, gt=0, allow_inf_nan=False)
+    selection_every: CountedTime | None = Field(default=None, exclude_if=left_out)
     drift: Drift | None = None
 
     def held_out(self, examples: int) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -43,6 +44,13 @@ ONCE_DIFFERENTIABLE = ("is not implemented", "double backward", "differentiate t
 CALLS_ONCE = (pearlmutter, double_backward)
 
 
+@dataclass
+class GraphSteps:
+    """The steps of a graph: whether a closure that they evaluate aside has moved anything; None until one was evaluated."""
+
+    moves_aside: bool | None = None
+
+
 class Curvature:
     """Gradients and products of an optimizer's closures, and their means over the replicas of the model.
 
@@ -59,10 +67,8 @@ class Curvature:
         self._replicas: Replicas | None = None
         self._buffers = Buffers()
         self._settled = False
-        self.is_captured = False
-        """Whether steps are those of a graph."""
-        self.moves_aside: bool | None = None
-        """Whether a closure evaluated aside has moved anything; None until one was, in a step of a graph."""
+        self.graph: GraphSteps | None = None
+        """Those of the graph of which a step is being made; None in an eager step."""
 
     def products(
         self, closure: Closure, tangents: Tensor, *, on_products: Callable[[], None] = lambda: None
@@ -131,6 +137,11 @@ class Curvature:
         fresh = {"_watch": Watch(), "_buffers": Buffers(), "_replicas": None, "_settled": False, "_check": check}
         return {**vars(self), **fresh}
 
+    @property
+    def buffers(self) -> list[Tensor]:
+        """The buffers that closures were seen to use, once the first step has been made."""
+        return self._buffers.tensors()
+
     def repeatable(self, closure: Closure) -> Repeatable:
         """Returns a closure that can be called again, itself if it is one already."""
         return closure if isinstance(closure, Repeatable) else self._fresh(closure)
@@ -141,15 +152,16 @@ class Curvature:
 
         A graph cannot undo anything: where the first evaluation moved nothing, later ones are taken as they are.
         """
-        if self.is_captured and self.moves_aside is False:
+        graph = self.graph
+        if graph is not None and graph.moves_aside is False:
             yield closure
             return
         again = self.repeatable(closure)
         try:
             yield again
         finally:
-            if self.is_captured:
-                self.moves_aside = again.has_moved()
+            if graph is not None:
+                graph.moves_aside = again.has_moved()
             again.undo()
 
     def _fresh(self, closure: Closure) -> Repeatable:

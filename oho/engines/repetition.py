@@ -45,7 +45,7 @@ class Buffers:
     def differ(self) -> bool:
         """Returns whether buffers are other tensors now, or hold other values."""
         return any(
-            module._buffers.get(name) is not tensor or not torch.equal(tensor.nan_to_num(), value.nan_to_num())
+            module._buffers.get(name) is not tensor or not _same(tensor, value, nan_to_num=True)
             for (_, name), (module, tensor, value) in self._noted.items()
         )
 
@@ -55,8 +55,25 @@ class Buffers:
         for (_, name), (module, tensor, value) in self._noted.items():
             if module._buffers.get(name) is not tensor:
                 module._buffers[name] = tensor
-            if not torch.equal(tensor, value):  # what was not changed may be saved in a graph that is still used
+            if not _same(tensor, value):  # what was not changed may be saved in a graph that is still used
                 tensor.copy_(value)
+
+
+def _same(tensor: Tensor, value: Tensor, *, nan_to_num: bool = False) -> bool:
+    """Returns whether tensors hold the same; NaN is not the same as itself, unless it is made a number."""
+    pairs = zip(_dense_parts(tensor), _dense_parts(value), strict=True)
+    return all(torch.equal(*(part.nan_to_num() for part in pair) if nan_to_num else pair) for pair in pairs)
+
+
+def _dense_parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Returns the tensors that a sparse one consists of, or the tensor itself."""
+    if tensor.layout is torch.strided:
+        return (tensor,)
+    if tensor.layout is torch.sparse_coo:
+        return tensor._indices(), tensor._values()
+    by_rows = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)
+    places = (tensor.crow_indices(), tensor.col_indices()) if by_rows else (tensor.ccol_indices(), tensor.row_indices())
+    return (*places, tensor.values())
 
 
 class Repeatable:

@@ -211,3 +211,76 @@ def test_what_cannot_be_captured_says_so(options, message):
 
     with pytest.raises(ValueError, match=message):
         make_two_steps()
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_an_eager_step_is_eager_again_after_captured_ones(released):
+    """Its curvature closure draws masks here, which the step takes back; those of a graph stay."""
+    first, step = captured_for("averaged")
+    for number in range(5):
+        step(*first.pair(number))
+    if released:
+        step.release()
+    other = Training(**CASES["averaged"])
+    other.model.load_state_dict(first.model.state_dict())
+    other.optimizer.load_state_dict(first.optimizer.state_dict())
+
+    def eager_steps(training):
+        torch.manual_seed(3)
+        training.loss_of_part = lambda x, y: training.valid(functional.dropout(x[:4], 0.3), y[:4])
+        losses = [training.eager(number).clone() for number in (5, 6)]
+        return training.result([*losses, torch.rand(()).to(losses[0])])
+
+    assert_same(eager_steps(first), eager_steps(other))
+    if not released:
+        step(*first.pair(7))
+
+
+def test_a_released_step_is_captured_anew():
+    training, step = captured_for()
+    losses = [step(*training.pair(number)).clone() for number in range(5)]
+    step.release()
+    losses.append(training.eager(5).clone())
+    losses += [step(*training.pair(number)).clone() for number in range(6, STEPS)]
+    assert_same(training.result(losses), usual("default"))
+    step.release()
+    step([tensor[:3] for tensor in training.pair(0)[0]], training.pair(0)[1])
+
+
+def test_another_captured_step_judges_its_own_closures():
+    training, step = captured_for("averaged")
+    step(*training.pair(0))
+    training.loss_of_part = lambda x, y: training.valid(functional.dropout(x[:4], 0.3), y[:4])
+    again = training.captured()
+    again(*training.pair(1))
+    with pytest.raises(ValueError, match="its curvature closure draws from PyTorch's own generators"):
+        again(*training.pair(2))
+
+
+def graph_layer(layout):
+    """A network with a matrix of neighbours as a buffer, and the losses of its eager steps."""
+    torch.manual_seed(0)
+    model, neighbours = torch.nn.Linear(5, 3), (torch.rand(6, 6) > 0.5).float()
+    model.register_buffer("neighbours", neighbours.to_sparse() if layout == "sparse" else neighbours)
+    optimizer = oho.OHO(model.parameters(), oho.SGD(0.1))
+    loss = lambda x, y: functional.cross_entropy(model(model.neighbours @ x), y)  # noqa: E731
+    return optimizer, loss, (torch.randn(6, 5), torch.arange(6) % 3)
+
+
+def test_a_sparse_buffer_is_stepped_with_eagerly_and_refused_by_a_graph():
+    found = {}
+    for layout in ("dense", "sparse"):
+        optimizer, loss, batch = graph_layer(layout)
+        closure = lambda loss=loss, batch=batch: loss(*batch)  # noqa: E731
+        steps = [optimizer.step(closure, closure, curvature_closure=closure) for _ in range(4)]
+        found[layout] = [float(each) for each in steps]
+    assert found["sparse"] == pytest.approx(found["dense"], rel=1e-5)
+    with pytest.raises(ValueError, match=r"cannot be captured: the model has a sparse buffer \(6, 6\); keep it dense"):
+        oho.CapturedStep(optimizer, loss, loss, stand_in=True)
+    optimizer, loss, batch = graph_layer("dense")
+    other = torch.eye(6).to_sparse()
+    step = oho.CapturedStep(optimizer, lambda x, y: loss(other @ x, y), loss, stand_in=True)
+    for _ in range(3):
+        step(batch, batch)
+    with pytest.raises(oho.NotCapturableError, match=r"a tensor \(6, 6\) of layout torch.sparse_coo.*: keep it dense"):
+        step(batch, batch)

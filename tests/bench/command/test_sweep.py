@@ -144,6 +144,10 @@ def test_a_sweep_is_the_search(config):
         (["--method", "random-search", "--set", "budget={seconds: 3}"], "the search's budget is in seconds, .* --trials N"),
         (["--method", "random-search", "--set", "task.selection_epochs=3"], "a trial of 20 steps would end before"),
         (
+            ["--method", "random-search", "--set", "budget={seconds: 3}", "--set", "task.selection_every={seconds: 1}"],
+            "task.selection_every: a sweep.s trials have budgets in epochs, not in counted time; leave it out with",
+        ),
+        (
             ["--method", "random-search", "--set", "methods=[{name: random-search, over: fixed}]", "--set",
              "space=published-random"], "the law of lr is logarithmic in lr - 0.0001, .* `oho-bench run`",
         ),

@@ -65,6 +65,9 @@ def test_a_graph_that_cannot_be_is_refused_in_one_line(tmp_path):
     assert engine_at("cuda") == (None, ())
     engine, (line,) = engine_at("cuda", "engine=auto")
     assert (engine, line) == (None, f"engine: eager for every method: {reason}")
+    path = write_config(tmp_path, "oho-global")
+    with pytest.raises(ConfigError, match=r"Global.* captured: noise is drawn by the CPU \(temperature\); auto "):
+        engine_at("cuda", "engine=graph", "methods.0.temperature=1e-4")
     path = write_config(tmp_path, "fixed", "oho-default", "random-search")
     assert engine_at("cuda", "engine=auto")[0] == "graph"
     assert engine_at("cuda", "engine=graph", "task.name=mnist-mlp-dropout")[0] == "graph"
