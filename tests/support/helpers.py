@@ -1,6 +1,7 @@
 """Small real runs on digits, and the command line in a process of its own."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import torch
 
 from bench.experiment.expansion import load_experiment
 from bench.process.signals import Interrupted, Stopper
+from bench.process.surroundings import neutral
 from bench.records import read_run, run_id
 from bench.run.runner import run
 from bench.tracking.wandb_sink import NoSink
@@ -73,9 +75,8 @@ METHOD_LINES = {
 }
 
 KINDS = {
-    "fixed", "step", "cosine", "prodigy", "schedule-free-sgd", "dog", "mechanic", "gdtuo", "hypergradient-descent", "hdm",
-    "oho-global", "oho-default", "oho-published", "transplant", "random-search", "bayesian-search", "tpe-search",
-    "gp-search", "population",
+    "fixed", "cosine", "prodigy", "schedule-free-sgd", "mechanic", "gdtuo", "hdm", "oho-default", "oho-published",
+    "transplant", "random-search", "gp-search", "population",
 }  # fmt: skip
 """Of each kind of method those that have code of their own.  The others repeat it; of them the quick tests ask less."""
 
@@ -91,8 +92,10 @@ def experiment(folder, *methods, overrides=(), seeds=None):
 
 
 def oho_bench(*arguments, **options):
+    """In an environment with which it need not start itself anew, for which there is a test of its own."""
     command = [sys.executable, "-m", "bench.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, **{"timeout": 100, **options})
+    options = {"timeout": 100, "env": neutral(os.environ), **options}
+    return subprocess.run(command, capture_output=True, text=True, **options)
 
 
 def run_one(spec, folder, sink=None, **options):

@@ -1,12 +1,17 @@
 """Commands as processes of their own, for tests of what kills, stops and outlives them."""
 
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from helpers import ROOT
+from forks import START, Fork, carry_out, start_worker
+
+from bench.command.handover import Journal
+from bench.command.supervisor import supervise
 
 
 def children(process):
@@ -40,8 +45,7 @@ def until(condition, seconds=30):
 
 def begun(*words):
     """A command, while it works."""
-    command = [sys.executable, "-m", "bench.cli", *map(str, words)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT)
+    return Fork(lambda: carry_out(words), is_piped=True)
 
 
 def within_a_run(out, *, records):
@@ -61,39 +65,29 @@ def within(out, *words, records=4):
     return process, run, worker
 
 
-WATCHED_OVER = """\
-import os, signal, subprocess, sys
-from pathlib import Path
-import bench.command.supervisor
-from bench.command.handover import Journal
-from bench.process.signals import tell
-
-number, moment, first = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-real, count = subprocess.Popen, 0
-
-def popen(command, **options):
-    global count
-    count += 1
-    if count == 1 and first:
-        Journal(options["pass_fds"][0]).note("in" if "SIGILL" in first else "tried", "0" * 16, "never")
-        return real([sys.executable, "-c", first, str(options["pass_fds"][0])], **options)
-    if moment == "before":
-        os.kill(os.getpid(), number)
-    if moment == "refused":
-        raise OSError(11, "Resource temporarily unavailable")
-    child = real(command, **options)
-    if moment == "after":
-        os.kill(os.getpid(), number)
-    return child
-
-subprocess.Popen = popen
-sys.exit(bench.command.supervisor.supervise(sys.argv[4:], Path("OUT")))
-"""
-
-
 def watched_over(number, moment, first, *words):
     """A command that gets a signal while it starts the process that works; `first` is another one's program, before it."""
-    given = [str(int(number)), moment, first, "run", *map(str, words)]
-    return subprocess.run(
-        [sys.executable, "-c", WATCHED_OVER, *given], capture_output=True, text=True, cwd=ROOT, timeout=60
-    )
+    started = []
+
+    def start(command, **options):
+        started.append(command)
+        (descriptor,) = options["pass_fds"]
+        if len(started) == 1 and first:
+            Journal(descriptor).note("in" if "SIGILL" in first else "tried", "0" * 16, "never")
+            return START([sys.executable, "-c", first, str(descriptor)], **options)
+        if moment == "before":
+            os.kill(os.getpid(), number)
+        if moment == "refused":
+            raise OSError(11, "Resource temporarily unavailable")
+        child = start_worker(command, **options)
+        if moment == "after":
+            os.kill(os.getpid(), number)
+        return child
+
+    def program():
+        subprocess.Popen = start
+        sys.exit(supervise(["run", *map(str, words)], Path("OUT")))
+
+    process = Fork(program, is_piped=True)
+    _, told = process.communicate(timeout=60)
+    return SimpleNamespace(returncode=process.returncode, stderr=told)

@@ -11,11 +11,13 @@ import pytest
 from faults import command, timeless
 from helpers import experiment, oho_bench, run_one, stopped, write_config
 from processes import begun, children, records_in, state_of, until, watched_over, within
+from typer.testing import CliRunner
 
 import bench.command.run_series
 import bench.records.run_folder
 import bench.run.runner
 from baselines.training import Training
+from bench.cli import app
 from bench.command.crashed_runs import book_killed
 from bench.command.handover import NEVER, Journal
 from bench.command.planning import plan
@@ -320,7 +322,7 @@ def test_how_the_process_that_works_has_ended_is_known_whatever_the_command_inhe
 
 def test_a_pipe_in_the_place_of_a_file_is_one_line(tmp_path):
     os.mkfifo(pipe := tmp_path / "pipe.yaml")
-    answer = oho_bench("run", pipe)
-    assert answer.returncode == 2
+    answer = CliRunner().invoke(app, ["run", str(pipe)])
+    assert answer.exit_code == 2
     assert f"{pipe}: a regular file is expected; --in-process reads a pipe, too" in answer.stderr
     assert len(answer.stderr.splitlines()) == 1

@@ -12,6 +12,7 @@ import time
 
 import pytest
 from faults import command
+from forks import become, carry_out
 from helpers import ROOT, experiment, write_config
 from processes import begun, children, state_of, until, watched_over, within, within_a_run
 
@@ -136,12 +137,7 @@ def in_a_terminal(*words):
     """A command with a terminal of its own, and the end of that terminal which a user has."""
     process, terminal = pty.fork()
     if process == 0:
-        try:
-            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, by the command, too
-            os.chdir(ROOT)
-            os.execv(sys.executable, [sys.executable, "-m", "bench.cli", *map(str, words)])
-        finally:
-            os._exit(127)
+        become(lambda: carry_out(words), 2)
     return process, terminal
 
 
