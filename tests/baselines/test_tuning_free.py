@@ -46,6 +46,8 @@ STARTS = {
 }
 REACHED = {"osgm": 0.99}
 """Part of the untrained loss.  OSGM takes a network to be smoother than it is, and most of its first steps are refused."""
+LATE = {"dog": 200, "ldog": 200, "gdtuo, sgd": 150}
+"""The steps until it is reached, where 100 are not enough."""
 AVERAGING = ["schedule-free-sgd", "schedule-free-adamw", "dog", "ldog"]
 
 
@@ -93,12 +95,17 @@ def test_every_method_is_tried():
 
 
 @pytest.mark.parametrize("case", STARTS)
-def test_trains_and_repeats_to_the_bit_however_often_it_is_looked_at(case, task):
-    options = options_of(case)
-    state = trained(task, options, steps=200)
+def test_trains(case, task):
+    state = trained(task, options_of(case), steps=LATE.get(case, 100))
     untrained = task.evaluate(task.model(0), task.validation)[0].loss
     assert state.curve[-1] < REACHED.get(case, 0.4) * untrained
     assert all(math.isfinite(value) for value in state.hyper.values())
+
+
+@pytest.mark.parametrize("case", [case for case in STARTS if "," in case])
+def test_repeats_to_the_bit_however_often_it_is_looked_at(case, task):
+    """Those that the contract, which asks it of every method as it is by default, does not train."""
+    options = options_of(case)
     assert same(*(weights(trained(task, options, steps=30, chunk=chunk).model) for chunk in (25, 10)))
 
 

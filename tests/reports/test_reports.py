@@ -274,7 +274,8 @@ EDGES = {
 }
 
 
-RARER = ("no search", "nobody reaches")
+RARER = ("no search", "nobody reaches", "some diverged")
+"""Of diverged runs among others another report is made: of one that never selected a model."""
 
 
 @pytest.mark.parametrize("edge", [pytest.param(name, marks=pytest.mark.slow if name in RARER else ()) for name in EDGES])

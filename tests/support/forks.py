@@ -20,29 +20,39 @@ START = subprocess.Popen
 class Fork:
     """What `subprocess.Popen` would be of a program, here a function, whose standard error is piped if that is asked for.
 
-    The process has no descriptors but the standard streams and those that it is given.
+    The process has no descriptors but the standard streams, the second of which is `output`, and those that it is given.
     """
 
-    def __init__(self, program, *, descriptors=(), is_piped=False, is_session=False):
-        reading, writing = os.pipe() if is_piped else (None, 2)
+    def __init__(self, program, *, descriptors=(), output=None, is_piped=False, is_session=False):
+        reading, writing = os.pipe() if is_piped else (None, 2 if output is None else output)
         self.returncode = None
         self.pid = os.fork()
         if self.pid == 0:
-            become(program, writing, descriptors=descriptors, is_session=is_session)
+            become(program, writing, output=output, descriptors=descriptors, is_session=is_session)
         if is_piped:
             os.close(writing)
             self.stderr = os.fdopen(reading)
 
-    def wait(self, timeout=None):
-        began = time.monotonic()
-        while self.returncode is None:
-            process, status = os.waitpid(self.pid, 0 if timeout is None else os.WNOHANG)
+    def _look(self, how):
+        """Notes how the process has ended, if it has; a handler of signals may have seen that before."""
+        with suppress(ChildProcessError):
+            process, status = os.waitpid(self.pid, how)
             if process:
                 self.returncode = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() - began > timeout:
+
+    def poll(self):
+        if self.returncode is None:
+            self._look(os.WNOHANG)
+        return self.returncode
+
+    def wait(self, timeout=None):
+        if timeout is None and self.returncode is None:
+            self._look(0)
+        began = time.monotonic()
+        while self.poll() is None:
+            if time.monotonic() - began > timeout:
                 raise subprocess.TimeoutExpired("a fork", timeout)
-            else:
-                time.sleep(0.005)
+            time.sleep(0.005)
         return self.returncode
 
     def communicate(self, timeout=None):
@@ -53,19 +63,20 @@ class Fork:
         return None, told
 
     def send_signal(self, number):
-        os.kill(self.pid, number)
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
     def kill(self):
         self.send_signal(signal.SIGKILL)
 
 
-def become(program, standard_error, *, descriptors=(), is_session=False):
+def become(program, standard_error, *, output=None, descriptors=(), is_session=False):
     """Carries out the program in this process, which has just been forked, and ends it."""
     code = 1
     try:
         if is_session:
             os.setsid()
-        _forget_pytest(standard_error, descriptors)
+        _forget_pytest(output, standard_error, descriptors)
         program()
         code = 0
     except SystemExit as end:
@@ -79,13 +90,13 @@ def become(program, standard_error, *, descriptors=(), is_session=False):
         os._exit(code)
 
 
-def _forget_pytest(standard_error, descriptors):
+def _forget_pytest(output, standard_error, descriptors):
     """Takes from this process the handlers of signals and logs, the streams and the descriptors that pytest has set."""
     signal.set_wakeup_fd(-1)
     for number in (*WATCHED, signal.SIGTSTP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     nothing = os.open(os.devnull, os.O_RDWR)
-    for number, given in ((0, nothing), (1, nothing), (2, standard_error)):
+    for number, given in enumerate((nothing, nothing if output is None else output, standard_error)):
         os.dup2(given, number)
     for number in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
         if number > 2 and number not in descriptors:

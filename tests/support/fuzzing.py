@@ -1,7 +1,7 @@
 """How inputs are damaged at random.  Whatever is fed in, by a user or by a damaged disk, is used or refused in one line: no
 traceback, no hang, no code run.
 
-The default suite tries 40 cases of each kind, always the same ones; `make test-fuzz` ten thousand new ones.
+The default suite tries 25 cases of each kind, always the same ones; `make test-fuzz` ten thousand new ones.
 """
 
 import json
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-FEW, MANY, REPORTS, RUNS = 40, 10_000, 50, 200
+FEW, MANY, REPORTS, RUNS = 25, 10_000, 50, 200
 FUZZ = [pytest.mark.fuzz, pytest.mark.timeout(7_200)]
 CASES = pytest.mark.parametrize("cases", [FEW, pytest.param(MANY, marks=FUZZ)])
 LONGEST_LINE = 1_500

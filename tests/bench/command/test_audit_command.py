@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 from functools import partial
 
 import pytest
@@ -13,10 +14,26 @@ from bench.records import RecordError, run_id
 
 
 def audited(folder, method, *overrides, **options):
-    spec = experiment(folder, method, overrides=overrides).specs[0]
+    """An audit of the last ten steps of thirty."""
+    spec = experiment(folder, method, overrides=["budget.steps=30", *overrides]).specs[0]
     run_one(spec, folder)
-    options = {"steps": 20, "at": None, "data_root": None, **options}
+    options = {"steps": 10, "at": None, "data_root": None, **options}
     return audit_run(folder / run_id(spec), **options)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run of 60 steps."""
+    folder = tmp_path_factory.mktemp("made")
+    spec = experiment(folder, "oho-global").specs[0]
+    run_one(spec, folder)
+    return folder / run_id(spec)
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    """A copy of that run."""
+    return shutil.copytree(made, tmp_path / made.name)
 
 
 def errors(text):
@@ -26,7 +43,7 @@ def errors(text):
 @pytest.mark.parametrize("method", [pytest.param("oho-global", marks=pytest.mark.slow), "oho-layerwise", "oho-default"])
 def test_an_exact_run_is_exact_to_the_rounding_of_float32(method, tmp_path):
     text = audited(tmp_path, method)
-    assert "after step 60, the last 20 steps" in text
+    assert "after step 30, the last 10 steps" in text
     assert "a product of the twin against central differences of gradients: right, relative error" in text
     found = errors(text)
     assert len(found) == (8 if method == "oho-layerwise" else 2)
@@ -64,17 +81,17 @@ def test_validation_gradients_in_bfloat16_are_shown_with_their_error(tmp_path):
 
 
 def test_the_collapsed_influence_is_shown_to_be_biased(tmp_path):
-    assert max(errors(audited(tmp_path, "oho-full", "methods.0.influence=collapsed", steps=30, at=30))) > 0.1
+    assert max(errors(audited(tmp_path, "oho-full", "methods.0.influence=collapsed", steps=30))) > 0.1
 
 
 def test_the_published_recursion_is_shown_to_be_no_derivative(tmp_path):
-    text = audited(tmp_path, "oho-published", "methods.0.lr=0.05", "methods.0.weight_decay=1e-4", steps=30, at=30)
+    text = audited(tmp_path, "oho-published", "methods.0.lr=0.05", "methods.0.weight_decay=1e-4", steps=30)
     decay = next(line for line in text.splitlines() if line.startswith("weight_decay"))
     assert float(decay.split()[-1]) > 0.3
 
 
-def test_an_earlier_step(tmp_path):
-    assert "after step 30, the last 10 steps" in audited(tmp_path, "oho-global", steps=10, at=30)
+def test_an_earlier_step(made):
+    assert "after step 30, the last 10 steps" in audit_run(made, steps=10, at=30, data_root=None)
 
 
 def test_a_run_with_a_shock_is_audited_up_to_its_first_event(tmp_path):
@@ -97,36 +114,30 @@ def double_lr(records, at):
             record["hyper"]["lr"] = [2 * record["hyper"]["lr"][0]]
 
 
-def test_the_training_is_repeated_up_to_the_audited_steps(tmp_path):
+def test_the_training_is_repeated_up_to_the_audited_steps(run):
     """A record just before them that the training does not repeat is seen, though it lies beyond many validations."""
-    spec = experiment(tmp_path, "oho-global").specs[0]
-    run_one(spec, tmp_path)
-    rewrite_lines(tmp_path / run_id(spec) / "records.jsonl", partial(double_lr, at=(50,)))
-    assert "after step 40" in audit_run(tmp_path / run_id(spec), steps=5, at=40, data_root=None)
+    rewrite_lines(run / "records.jsonl", partial(double_lr, at=(50,)))
+    assert "after step 40" in audit_run(run, steps=5, at=40, data_root=None)
     with pytest.raises(RecordError, match="at step 50, the record has"):
-        audit_run(tmp_path / run_id(spec), steps=10, at=None, data_root=None)
+        audit_run(run, steps=10, at=None, data_root=None)
 
 
-def test_a_training_that_is_not_repeated_is_not_audited(tmp_path):
-    spec = experiment(tmp_path, "oho-global").specs[0]
-    run_one(spec, tmp_path)
-    rewrite_lines(tmp_path / run_id(spec) / "records.jsonl", partial(double_lr, at=range(100)))
+def test_a_training_that_is_not_repeated_is_not_audited(run):
+    rewrite_lines(run / "records.jsonl", partial(double_lr, at=range(100)))
     with pytest.raises(RecordError, match="not those of the run"):
-        audit_run(tmp_path / run_id(spec), steps=20, at=None, data_root=None)
-    path = tmp_path / run_id(spec) / "spec.json"
+        audit_run(run, steps=20, at=None, data_root=None)
+    path = run / "spec.json"
     written = path.read_text()
     path.write_text(written.replace('"batch_size": 100', '"batch_size": []'))
     with pytest.raises(RecordError, match=r"spec\.json:1:1: changed since the run was made: its hash is not"):
-        audit_run(tmp_path / run_id(spec), steps=20, at=None, data_root=None)
+        audit_run(run, steps=20, at=None, data_root=None)
     path.write_text(written)
-    (tmp_path / run_id(spec) / "outcome.json").unlink()
+    (run / "outcome.json").unlink()
     with pytest.raises(RecordError, match="has not ended"):
-        audit_run(tmp_path / run_id(spec), steps=20, at=None, data_root=None)
+        audit_run(run, steps=20, at=None, data_root=None)
 
 
-def test_a_user_mistake_is_one_line(tmp_path):
-    spec = experiment(tmp_path, "oho-global").specs[0]
-    run_one(spec, tmp_path)
+def test_a_user_mistake_is_one_line(made, tmp_path):
     for steps, at, words in (
         (99, None, "the run made 60"),
         (20, 0, "allowed are"),
@@ -134,7 +145,7 @@ def test_a_user_mistake_is_one_line(tmp_path):
         (20, 300, "the run made 60"),
     ):
         with pytest.raises(RecordError, match=re.escape(words)):
-            audit_run(tmp_path / run_id(spec), steps=steps, at=at, data_root=None)
+            audit_run(made, steps=steps, at=at, data_root=None)
     with pytest.raises(RecordError, match="oho-"):
         audited(tmp_path, "fixed")
     with pytest.raises(RecordError, match="RESULTS/ID"):

@@ -12,7 +12,6 @@ import wandb
 from faults import timeless, told
 from helpers import CONFIG, ROOT, StoppedAfter, run_one
 from typer.testing import CliRunner
-from wandb.sdk.launch.sweeps.utils import load_sweep_config
 from wandb_server import KEY, SET_BY_CLIENT, Server
 
 from bench.cli import app
@@ -73,11 +72,18 @@ def sweep(*arguments):
     return CliRunner().invoke(app, ["sweep", *map(str, arguments)])
 
 
+def as_wandb_reads(path):
+    """A sweep's definition."""
+    from wandb.sdk.launch.sweeps.utils import load_sweep_config  # it takes seconds to import, and no other file needs it
+
+    return load_sweep_config(str(path))
+
+
 def definition(config, *arguments):
     path = config.with_name("sweep.yaml")
     answer = sweep(config, *arguments, "-o", path)
     assert answer.exit_code == 0, answer.output
-    return load_sweep_config(str(path)), answer
+    return as_wandb_reads(path), answer
 
 
 @pytest.mark.parametrize(
@@ -231,7 +237,7 @@ def test_a_trial_that_wandb_stops_is_kept_and_no_failure(config, tmp_path, monke
 def load_sweep_text(text, folder):
     path = folder / "sent.yaml"
     path.write_text(text)
-    return load_sweep_config(str(path))
+    return as_wandb_reads(path)
 
 
 @pytest.mark.slow

@@ -16,6 +16,8 @@ from types import SimpleNamespace
 import pytest
 import wandb
 from faults import told
+from forked_uploads import forked_uploads
+from forks import Fork
 from helpers import experiment, rewrite
 from made_up_runs import evaluation, incumbent, spec_of, write_run
 from typer.testing import CliRunner
@@ -53,8 +55,8 @@ def results(tracked, tmp_path):
 
 @pytest.fixture
 def logged_in(tmp_path):
-    """With a key, and a home of the test's own; gone before the other fixtures look."""
-    with pytest.MonkeyPatch.context() as patch:
+    """With a key, and a home of the test's own; gone before the other fixtures look.  Uploads are forks."""
+    with pytest.MonkeyPatch.context() as patch, forked_uploads():
         patch.setenv("WANDB_API_KEY", KEY)
         patch.setenv("HOME", str(tmp_path / "home"))
         yield patch
@@ -70,7 +72,9 @@ def server(logged_in):
 
 @pytest.fixture(scope="module")
 def uploaded(tracked, tmp_path_factory):
-    """The same folder once it is uploaded, the server that has it, what that was told then, and what `sync` said."""
+    """The same folder once it is uploaded, the server that has it, what that was told then, and what `sync` said.
+
+    The only upload here by the command itself, `python -m wandb sync`."""
     folder, server = tmp_path_factory.mktemp("uploaded"), Server()
     shutil.copytree(tracked, folder / "runs", symlinks=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -294,9 +298,7 @@ def test_a_run_that_was_killed_is_one_wandb_run_once_it_is_continued(tmp_path):
 def test_interrupted_it_goes_on_where_it_was(results, server):
     first, second = sorted(path.parent for path in results.glob("*/spec.json"))
     server.hang_after = 1 + len(read_run(first).trials)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench.cli", "sync", results], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = Fork(lambda: app(["sync", str(results)]), is_piped=True)
     assert server.hanging.wait(60)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
