@@ -69,7 +69,7 @@ class MethodContract:
         timed, found = _within(self.spec(), "seconds", 0.05), []
         for _ in range(2):
             with _folder() as folder:
-                found.append(_run(timed, folder, now=Ticks(0.001)))
+                found.append(_run(timed, folder, now=Ticks(0.0025)))
         (first, one), (second, other) = found
         require_same(_timeless(one), _timeless(other))
         require(first.counted_seconds == second.counted_seconds >= 0.05, "the counted seconds differ")

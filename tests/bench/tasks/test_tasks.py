@@ -225,7 +225,7 @@ class TestAugmentation:
 @pytest.mark.parametrize(
     ("task", "method"),
     [
-        ("cifar10-resnet18", "oho-global"), ("cifar10-resnet50", "fixed"),
+        ("cifar10-resnet18", "oho-global"), pytest.param("cifar10-resnet50", "fixed", marks=pytest.mark.slow),
         pytest.param("cifar10-resnet18", "fixed", marks=pytest.mark.slow),
         pytest.param("cifar10-resnet50", "oho-global", marks=pytest.mark.slow),
     ],
