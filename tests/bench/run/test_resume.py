@@ -174,7 +174,7 @@ def test_a_run_belongs_to_one_runner_and_is_free_when_it_dies(tmp_path):
 def test_two_runners_share_a_folder(tmp_path):
     """Each run is made once; the one that comes second takes what is left."""
     config = write_config(tmp_path, "oho-global", "oho-full", "oho-default", "oho-layerwise")
-    words = ["run", config, "--out", tmp_path / "runs", "--set", "budget.steps=150"]
+    words = ["run", config, "--out", tmp_path / "runs", "--set", "budget.steps=100"]
     if not (other := os.fork()):
         try:
             theirs = command(*words)
