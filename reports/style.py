@@ -239,11 +239,14 @@ def _values(axes: Axes, axis: str) -> Iterator[np.ndarray]:
             yield np.asarray(points.get_offsets(), dtype=float)[:, place]
 
 
+FORMATS: dict[str, dict] = {"pdf": {"CreationDate": None}, "png": {}, "svg": {"Date": None}}
+"""The formats of a figure, by suffix, and metadata without which its bytes would tell when it was drawn."""
+
+
 def rendered(figure: Figure) -> dict[str, bytes]:
     """Returns PDF, PNG (300 dpi) and SVG by suffix, without dates, and closes the figure."""
-    metadata: dict[str, dict] = {"pdf": {"CreationDate": None}, "png": {}, "svg": {"Date": None}}
     files = {}
-    for suffix, entries in metadata.items():
+    for suffix, entries in FORMATS.items():
         content = io.BytesIO()
         figure.savefig(content, format=suffix, metadata=entries)
         figure._layout_engine = None  # type: ignore[attr-defined]  # All formats have the first one's layout.  It is not made

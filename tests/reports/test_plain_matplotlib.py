@@ -22,7 +22,7 @@ def drawn():
         return rendered(figure)
 
 
-def test_settings_of_the_process_change_no_byte(tmp_path):
+def test_settings_of_the_process_change_no_byte(tmp_path, every_format):
     expected = drawn()
     (tmp_path / "rc").write_text(RC)
     with matplotlib.rc_context(fname=tmp_path / "rc"):

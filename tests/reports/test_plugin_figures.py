@@ -67,7 +67,7 @@ def planned(folder, content):
     return folder / "runs"
 
 
-def test_it_is_a_section_and_a_chart_as_any_other(measured_spec, tmp_path):
+def test_it_is_a_section_and_a_chart_as_any_other(measured_spec, tmp_path, every_format):
     results = planned(measured_spec, MINE + REST)
     files = build_report(results, tmp_path / "report.pdf").files
     assert [path.name for path in files[3:]] == [f"mine.py-FIGURE.{suffix}" for suffix in ("pdf", "png", "svg", "csv")]
@@ -80,7 +80,7 @@ def test_estimate_and_draw_are_enough(measured_spec, tmp_path, monkeypatch):
     results = planned(measured_spec, MINE)
     assert build_report(results, tmp_path / "report.pdf")
     monkeypatch.chdir(tmp_path)
-    assert build_figure(NAME, results)[0].name == "mine.py-FIGURE.pdf"
+    assert build_figure(NAME, results)[0].name == "mine.py-FIGURE.svg"
     assert (tmp_path / "mine.py-FIGURE.csv").read_text().startswith("label,counted_seconds\nFixed,")
 
 
@@ -88,7 +88,7 @@ def test_the_command_line_draws_it_by_its_name(measured_spec, tmp_path):
     results = planned(measured_spec, MINE)
     answer = command("figure", f"./{NAME}", results, "-o", tmp_path / "one.pdf")  # as in the configuration
     assert answer.exit_code == 0, answer.stderr
-    assert (tmp_path / "one.png").exists()
+    assert (tmp_path / "one.svg").exists()
 
 
 BROKEN = {

@@ -248,7 +248,7 @@ def test_where_seconds_are_not_the_budget_their_disturbance_is_told_wherever_the
     assert ["commit", "abc, before"] in content["provenance"]
 
 
-def test_the_report_is_the_same_bytes_for_the_same_records(tmp_path, monkeypatch):
+def test_the_report_is_the_same_bytes_for_the_same_records(tmp_path, monkeypatch, every_format):
     """With the fonts and dots that journals ask for, and without a folder for temporary files."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
@@ -341,8 +341,8 @@ def test_experiments_that_cannot_be_compared_have_a_figure_each(tmp_path):
     ]
     write_manifest(root, Manifest("longer", ("anytime",), {}, tuple(others)))
     report = build_report(root, tmp_path / "report.pdf")
-    drawn = {path.name for path in report.files if path.suffix == ".png"}
-    assert drawn == {"anytime-both.png", "anytime-longer.png"}
+    drawn = {path.name for path in report.files if path.suffix == ".svg"}
+    assert drawn == {"anytime-both.svg", "anytime-longer.svg"}
     text = (tmp_path / "report.txt").read_text()
     assert "any budget: both (anytime-both)" in text
     assert "any budget: longer (anytime-longer)" in text

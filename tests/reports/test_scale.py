@@ -153,7 +153,7 @@ def test_ten_thousand_runs_are_read_in_ten_seconds(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_thousand_runs_are_reported_in_fifteen_seconds(tmp_path):
+def test_a_thousand_runs_are_reported_in_fifteen_seconds(tmp_path, every_format):
     write_folder(tmp_path / "runs", 1_000)
     assert processor_seconds(lambda: build_report(tmp_path / "runs", tmp_path / "report.pdf")) < 15
 
