@@ -1,4 +1,4 @@
-"""`averaged`: OHO over an average of the weights, of whose steps three in four are those of plain training.
+"""`averaged`: OHO over an average of the weights, of whose steps three in four are in the end those of plain training.
 
 What is set here was found by search: results/default-meta-rule says on which tasks, from which starts, and what it shows.
 """
@@ -19,9 +19,7 @@ from oho.tuned_steps import Windows
 PRESENT_SHARE = 0.5
 """How far from the average towards the present weights `averaged` takes validation gradients."""
 UPDATE_EVERY = 4
-"""Tuned steps of `averaged` between two meta-steps, after the first ones."""
-FIRST_TUNED = 100
-"""The steps of `averaged` at the beginning that are all tuned, with a meta-step each."""
+"""Tuned steps of `averaged` between two meta-steps."""
 CURVATURE_FRACTION = 0.25
 """The part of a batch that `averaged` was measured with; a step's `curvature_closure` computes its loss."""
 CLIP_NORM = 1.0
@@ -47,6 +45,6 @@ def averaged(parameters: Given | Iterable[dict[str, Any]], rule: Rule, **options
     """
     settings: dict[str, Any] = {
         "meta": averaged_meta(), "discount": DEFAULT_DISCOUNT, "influence_limit": DEFAULT_LIMIT, "average": Recent(),
-        "present_share": PRESENT_SHARE, "update_every": UPDATE_EVERY, "tuned_steps": Windows(FIRST_TUNED),
+        "present_share": PRESENT_SHARE, "update_every": UPDATE_EVERY, "tuned_steps": Windows(),
     }  # fmt: skip
     return OHO(parameters, rule, **(settings | options))

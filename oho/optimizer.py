@@ -76,9 +76,8 @@ class OHO(torch.optim.Optimizer):
             what helps a rate that is far too high to come down.
         reset_every: steps after which the influence is set to zero; 0 is never.
         update_every: tuned steps between two meta-steps; the influence follows each of them all the same.
-        tuned_steps: `Windows(first)`: the steps that the influence follows, the first, with a meta-step each, and then a
-            quarter, in windows; the others are plain training and cost as much.  None is every step, without which the
-            influence is not exact.
+        tuned_steps: the steps that the influence follows: `Windows()` are the first 400 and then 50 of every 200, and the
+            others are plain training and cost as much.  None is every step, without which the influence is not exact.
         curvature: "pearlmutter" (products of layered networks by sweeps over a tape, of all other models as the next),
             "double_backward", "forward_over_reverse", "finite_difference", or a function of their signature.  Where an
             operation has no second derivative, finite differences take over, with a warning; `engine` says which answers.
@@ -263,9 +262,9 @@ class OHO(torch.optim.Optimizer):
 
     def is_meta_step(self, step: int) -> bool:
         """Returns whether a step, counted from 1, makes a meta-step, if it is given a validation loss."""
-        tuned, first = self.tuned_steps.count(step), self.tuned_steps.first
-        is_due = tuned <= first or (tuned - first) % self.update_every == 0
-        return bool(self._recursion.tuning.tuned) and is_due and tuned > self.tuned_steps.count(step - 1)
+        tuned = self.tuned_steps.count(step)
+        is_tuned = tuned > self.tuned_steps.count(step - 1)
+        return bool(self._recursion.tuning.tuned) and is_tuned and tuned % self.update_every == 0
 
     def _step(
         self, closure: Closures | None, valid_closure: Closures | None, part_closure: Closures | None, *, is_due: bool

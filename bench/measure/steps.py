@@ -23,7 +23,7 @@ THRIFTY_WORK = 2.2
 ADVANTAGE = 3.3
 """How many times faster than the published design a Global step should be."""
 TUNED_PART = 4
-"""One step in so many is tuned by `oho.Windows(100)` in a long training."""
+"""One step in so many is tuned by `oho.Windows()` in a long training."""
 WINDOWS_WORK = 1.5
 """The same where one step in four has those products and a validation gradient."""
 SGD, MOMENTUM, RAW = oho.SGD(0.01, 1e-5), oho.Momentum(0.01, 1e-5), oho.MetaSGD(1e-6)

@@ -18,14 +18,29 @@ import oho
 from bench.protocol import InitialValues, WithOptimizer
 from bench.protocol.averages import AnyAverage, RecentAverage, left_out
 from bench.protocol.optimizers import Momentum
+from bench.protocol.settings import Settings
 from oho.averages import Average
-from oho.found_settings import CLIP_NORM, CURVATURE_FRACTION, FIRST_TUNED, PRESENT_SHARE, UPDATE_EVERY
+from oho.found_settings import CLIP_NORM, CURVATURE_FRACTION, PRESENT_SHARE, UPDATE_EVERY
 from oho.meta import DEFAULT_BOUNDS, Bounds
 from oho.published import CEILINGS
 from oho.rules import Rule
 
 Tunable = Literal["lr", "weight_decay", "momentum", "beta1", "beta2"]
 RULES = {"sgd": oho.SGD, "momentum": oho.Momentum, "adam": oho.Adam, "adamw": oho.AdamW}
+
+
+class TunedWindows(Settings):
+    """The `first` steps are tuned, and then the last `length` of every `period` steps."""
+
+    first: int = Field(default=400, ge=1)
+    length: int = Field(default=50, ge=1)
+    period: int = Field(default=200, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> TunedWindows:
+        if self.length > self.period:
+            raise ValueError(f"length {self.length} is more than period {self.period}")
+        return self
 
 
 class OnlineOptions(InitialValues):
@@ -79,8 +94,8 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
     With an `average` of the weights hyperparameters follow the validation loss of the average, which is also what is
     validated, selected and tested; with a `present_share`, the loss of weights so far from the average to the present ones.
     `curvature_fraction` is the part of a training batch from which curvature products are taken, and a meta-step is made
-    every `update_every` steps: both save time.  `tuned_first: N` saves most: after the first N steps, all of which are
-    tuned with a meta-step each, a quarter is, in windows that follow each doubling; the others are plain training.  With
+    every `update_every` tuned steps: both save time.  `windows` saves most: the first steps are tuned and then, of each
+    period, the last ones; the others are plain training.  `windows: {}` has the library's numbers of steps.  With
     `validation_precision: bfloat16` the loss whose hypergradients are followed saves time, too, on devices that have such
     matrix units; `oho-bench audit` shows the error.
     """
@@ -91,7 +106,7 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
     present_share: float = Field(default=0.0, ge=0, le=1, exclude_if=lambda share: share == 0)
     curvature_fraction: float | None = Field(default=None, gt=0, lt=1, exclude_if=left_out)
     update_every: int = Field(default=1, ge=1, exclude_if=lambda steps: steps == 1)
-    tuned_first: int | None = Field(default=None, ge=1, exclude_if=left_out)
+    windows: TunedWindows | None = Field(default=None, exclude_if=left_out)
     validation_precision: Literal["float32", "bfloat16"] = Field(
         default="float32", exclude_if=lambda kind: kind == "float32"
     )
@@ -146,7 +161,7 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
     @property
     def tuned_steps(self) -> oho.Windows | None:
         """The steps that are tuned; None is all of them."""
-        return None if self.tuned_first is None else oho.Windows(self.tuned_first)
+        return None if self.windows is None else oho.Windows(**self.windows.model_dump())
 
     @property
     def curvature_part(self) -> float | None:
@@ -167,17 +182,17 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
 class AveragedOptions(DefaultOptions):
     """The same with an average of the weights and thrifty steps: `oho.averaged`, whose meta-rule has nothing to set.
 
-    The average covers about the last tenth of all steps.  The first steps are tuned, and then a quarter, in windows.
+    The average covers about the last tenth of all steps.  Windows of steps are tuned, with a meta-step in every fourth.
     Validation gradients are taken half-way between the average and the present weights, and products from a quarter of each
     training batch.  Gradients longer than `clip_norm` are shortened to it, so that a run survives a first rate that is far
-    too high; null is no clipping, and `tuned_first: null` tunes every step.
+    too high; null is no clipping, and `windows: null` tunes every step.
     """
 
     average: AnyAverage = RecentAverage()
     present_share: float = Field(default=PRESENT_SHARE, ge=0, le=1, validate_default=True)
     curvature_fraction: float | None = Field(default=CURVATURE_FRACTION, gt=0, lt=1)
     update_every: int = Field(default=UPDATE_EVERY, ge=1)
-    tuned_first: int | None = Field(default=FIRST_TUNED, ge=1)
+    windows: TunedWindows | None = TunedWindows()
     clip_norm: float | None = Field(default=CLIP_NORM, gt=0)
 
     def rule(self, values: Mapping[str, float], *, tune: tuple[str, ...], temperature: float = 0.0) -> Rule:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from search_averaged import EVALUATIONS, FIELDS, RULES, STARTS, _task
@@ -34,11 +34,25 @@ between tuned ones, a tuned one with a meta-step in four, a tuned one with its o
 
 
 @dataclass(frozen=True)
+class Doublings:
+    """All of the first steps, and then a window after each doubling of them: t to 1.25 t."""
+
+    all_of: int = 100
+
+    def count(self, step: int) -> int:
+        """Returns how many of the first `step` steps are tuned."""
+        tuned, begin = min(step, self.all_of), 2 * self.all_of
+        while begin < step:
+            tuned += min(step - begin, begin // 4)
+            begin *= 2
+        return tuned
+
+
+@dataclass(frozen=True)
 class Root:
     """All of the first steps, and then single ones that become rarer: √(first t) of the first t."""
 
     all_of: int = 100
-    first: ClassVar[int] = 0
 
     def count(self, step: int) -> int:
         """Returns how many of the first `step` steps are tuned."""
@@ -50,7 +64,6 @@ class Logarithmic:
     """All of the first steps, and then as many tuned ones in each doubling of the training."""
 
     all_of: int = 100
-    first: ClassVar[int] = 0
 
     def count(self, step: int) -> int:
         """Returns how many of the first `step` steps are tuned."""
@@ -62,7 +75,6 @@ class Every:
     """One step of so many."""
 
     period: int = 4
-    first: ClassVar[int] = 0
 
     def count(self, step: int) -> int:
         """Returns how many of the first `step` steps are tuned."""
@@ -89,10 +101,7 @@ class Candidate:
         spent, step = 0.0, 0
         while spent < units:
             step += 1
-            if self.tuned.count(step) > self.tuned.count(step - 1):
-                spent += tuned if step <= self.tuned.first else own
-            else:
-                spent += plain
+            spent += own if self.tuned.count(step) > self.tuned.count(step - 1) else plain
         return step - 1
 
 
@@ -146,12 +155,12 @@ def candidates() -> dict[str, Candidate]:
     found = {}
     for rule in ("sgd", "adamw"):
         root = partial(Candidate, rule, Root(100))
-        windows = partial(Candidate, rule, oho.Windows(100))
         found |= {
             f"every step, {rule}": Candidate(rule, every=4),
-            f"windows 100, {rule}": windows(),
-            f"windows 100, {rule}, meta 1, then 4": windows(every=4),
-            f"windows 200 of 1/8, {rule}": Candidate(rule, oho.Windows(200, 0.125)),
+            f"windows, {rule}": Candidate(rule, oho.Windows(), every=4),
+            f"windows, {rule}, first 100": Candidate(rule, oho.Windows(100), every=4),
+            f"windows, {rule}, first 100, meta 2": Candidate(rule, oho.Windows(100), every=2),
+            f"doublings 100, {rule}": Candidate(rule, Doublings(100)),
             f"root 100, {rule}": root(),
             f"root 100, {rule}, rate .02": root(rate=0.02),
             f"root 100, {rule}, average": root(present=0.0),

@@ -27,7 +27,7 @@ CASES = {
     "explodes, kept": {"rule": oho.Momentum(1e3, 1e-2), "meta": oho.MetaSGD(0.1), "on_nonfinite": "skip"},
     "narrow": {"rule": oho.SGD(0.1, 1e-2), "dtype": torch.bfloat16},
     "averaged": {"average": oho.Recent(), "present_share": 0.5, "part": 3},
-    "in windows": {"average": oho.Recent(), "present_share": 0.5, "part": 3, "tuned_steps": oho.Windows(2, 0.5)},
+    "in windows": {"average": oho.Recent(), "present_share": 0.5, "part": 3, "tuned_steps": oho.Windows(2, 2, 4)},
     "uniform": {"rule": oho.SGD(0.1, 1e-2), "average": oho.Uniform(3), "meta": oho.MetaSGD(1e-3), "discount": 1.0},
     "schedule-free": {"rule": RULES["adamw"], "average": "schedule-free"},
     "dropout": {"dropout": True},

@@ -22,18 +22,17 @@ def trained(rule, steps=20, **options):
     return torch.nn.utils.parameters_to_vector(model.parameters()).detach(), optimizer, asked
 
 
-def test_after_each_doubling_a_quarter_is_tuned():
-    windows = oho.Windows(100)
-    assert [windows.count(step) for step in (0, 1, 100, 200, 225, 250, 400)] == [0, 1, 100, 100, 125, 150, 150]
-    assert [windows.count(step) for step in (500, 801)] == [250, 251]
-    counts = [windows.count(step) for step in range(5000)]
+def test_the_first_steps_are_tuned_and_then_the_last_of_each_period():
+    windows = oho.Windows(400, 50, 200)
+    assert [windows.count(step) for step in (0, 1, 400, 550, 551, 600, 750, 800)] == [0, 1, 400, 400, 401, 450, 450, 500]
+    counts = [windows.count(step) for step in range(2000)]
     assert {later - before for before, later in pairwise(counts)} == {0, 1}
 
 
 @pytest.mark.parametrize("average", AVERAGES)
 @pytest.mark.parametrize("rule", RULES)
 def test_the_influence_is_that_of_a_training_whose_other_steps_are_constants(rule, average):
-    options = {"average": AVERAGES[average], "tuned_steps": oho.Windows(4, 0.25)}  # of 20 steps 1 to 4, 9, 10, 17 to 20
+    options = {"average": AVERAGES[average], "tuned_steps": oho.Windows(4, 3, 8)}  # of 20 steps 1 to 4, 10 to 12, 18 to 20
     options |= {} if average == "none" else {"present_share": 0.4}
     optimizer, _ = online(RULES[rule], SETS["layerwise"], **options)
     values, loss = unrolled(RULES[rule], optimizer.set_map, **options)
@@ -45,7 +44,7 @@ def test_the_influence_is_that_of_a_training_whose_other_steps_are_constants(rul
 @pytest.mark.parametrize("rule", RULES)
 def test_a_training_that_tunes_all_steps_is_the_usual_one(rule):
     plain, usual, _ = trained(RULES[rule], average=oho.Recent(0.3))
-    same, windows, _ = trained(RULES[rule], average=oho.Recent(0.3), tuned_steps=oho.Windows(20))
+    same, windows, _ = trained(RULES[rule], average=oho.Recent(0.3), tuned_steps=oho.Windows(20, 1, 2))
     assert torch.equal(plain, same)
     assert all(torch.equal(usual.hypergradient[name], value) for name, value in windows.hypergradient.items())
 
@@ -54,7 +53,7 @@ def test_a_training_that_tunes_all_steps_is_the_usual_one(rule):
 def test_the_steps_between_are_those_of_the_rule_alone(rule):
     """With a meta-rate of 0 the training is one that tunes nothing."""
     model, batches = make_problem()
-    optimizer = oho.OHO(model.parameters(), RULES[rule], meta=oho.MetaSGD(0.0), tuned_steps=oho.Windows(2))
+    optimizer = oho.OHO(model.parameters(), RULES[rule], meta=oho.MetaSGD(0.0), tuned_steps=oho.Windows(2, 2, 5))
     twin, _ = make_problem()
     plain = oho.OHO(twin.parameters(), RULES[rule], meta=oho.MetaSGD(0.0))
     for batch in batches[:-1]:
@@ -65,18 +64,17 @@ def test_the_steps_between_are_those_of_the_rule_alone(rule):
 
 
 def test_validation_losses_are_asked_for_in_tuned_steps_alone():
-    _, optimizer, asked = trained(oho.SGD(0.1), tuned_steps=oho.Windows(4))
-    assert asked == [1, 2, 3, 4, 9, 10, 17, 18, 19, 20]
+    _, optimizer, asked = trained(oho.SGD(0.1), tuned_steps=oho.Windows(4, 2, 6))
+    assert asked == [1, 2, 3, 4, 9, 10, 15, 16]
     assert [step for step in range(1, 21) if optimizer.is_meta_step(step)] == asked
-    # Each of the first makes a meta-step, then every second tuned one.
-    _, _, asked = trained(oho.SGD(0.1), tuned_steps=oho.Windows(4), update_every=2)
-    assert asked == [1, 2, 3, 4, 10, 18, 20]
+    _, _, asked = trained(oho.SGD(0.1), tuned_steps=oho.Windows(4, 2, 6), update_every=2)
+    assert asked == [2, 4, 10, 16]
 
 
 def test_a_saved_state_goes_on_bit_for_bit():
-    whole, _, _ = trained(oho.AdamW(0.01), average=oho.Recent(0.3), tuned_steps=oho.Windows(3))
+    whole, _, _ = trained(oho.AdamW(0.01), average=oho.Recent(0.3), tuned_steps=oho.Windows(3, 2, 5))
     model, batches = make_problem()
-    options = {"meta": oho.MetaAdam(0.05), "average": oho.Recent(0.3), "tuned_steps": oho.Windows(3)}
+    options = {"meta": oho.MetaAdam(0.05), "average": oho.Recent(0.3), "tuned_steps": oho.Windows(3, 2, 5)}
     optimizer = oho.OHO(model.named_parameters(), oho.AdamW(0.01), **options)
     for step, batch in enumerate(batches[:20]):
         if step in (8, 14):  # one of them in the middle of a gap
@@ -89,20 +87,20 @@ def test_a_saved_state_goes_on_bit_for_bit():
 
 def test_an_audit_counts_the_steps_between_too():
     model, batches = make_problem()
-    optimizer = oho.OHO(model.named_parameters(), oho.SGD(0.5), tuned_steps=oho.Windows(4))
+    optimizer = oho.OHO(model.named_parameters(), oho.SGD(0.5), tuned_steps=oho.Windows(4, 2, 6))
     pairs = [(lambda b=b: loss_of(model, b), lambda b=b: loss_of(model, batches[-1])) for b in batches]
-    with pytest.raises(ValueError, match="the last of 14 steps, 14, has no meta-step; give 3 more"):
+    with pytest.raises(ValueError, match="the last of 14 steps, 14, has no meta-step; give 1 more"):
         oho.audit(model, optimizer, pairs[:14])
-    error = max(float(value.max()) for value in oho.audit(model, optimizer, pairs[:17]).relative_error.values())
+    error = max(float(value.max()) for value in oho.audit(model, optimizer, pairs[:16]).relative_error.values())
     assert 1e-3 < error < math.inf
 
 
 @pytest.mark.parametrize(
-    ("given", "message"), [(4, "oho.Windows\\(100\\) or None is expected; given int"), (oho.Windows, "given Windows")]
+    ("given", "message"), [(4, "oho.Windows\\(\\) or None is expected; given int"), (oho.Windows, "given Windows")]
 )
 def test_other_arguments_are_refused(given, message):
     model, _ = make_problem()
     with pytest.raises(TypeError, match=message):
         oho.OHO(model.parameters(), oho.SGD(0.1), tuned_steps=given)
-    with pytest.raises(ValueError, match="must be 1 or more, and in "):
+    with pytest.raises(ValueError, match="first=0, length=50, period=200: must be numbers of steps"):
         oho.Windows(0)
