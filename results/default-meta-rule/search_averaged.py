@@ -34,7 +34,7 @@ TABLE = HERE / "averaged.csv"
 STARTS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 RULES = {"sgd": (oho.SGD, 1.0), "momentum": (oho.Momentum, 1.0), "adamw": (oho.AdamW, 0.1)}
 """The rules by name, each with its highest start."""
-EVALUATIONS = {"digits-mlp": 10, "diabetes-mlp": 10, "mnist-mlp": 5}
+EVALUATIONS = {"digits-mlp": 10, "diabetes-mlp": 10, "mnist-mlp": 5, "fashion-mnist-mlp": 8}
 FIELDS = (
     "candidate", "task", "start", "seed", "units", "step", "validation_loss", "test_loss", "lr", "weight_decay",
     "shortened", "skipped", "seconds",
