@@ -44,8 +44,9 @@ def check_rule(rule: Rule, meta: MetaRule, loss: LossHyper | None = None) -> Non
 
 
 def check_influence(
-    influence: str, *, discount: float, limit: float | None, reset_every: int, update_every: int, on_nonfinite: str
-) -> None:
+    influence: str, *, discount: float, limit: float | None, reset_every: int, update_every: int, first_updates: int,
+    on_nonfinite: str,
+) -> None:  # fmt: skip
     """Raises ValueError for a word or a number that the options of the influence do not allow."""
     if influence not in ("exact", "collapsed"):
         raise ValueError(f"influence={influence!r}: allowed are 'exact' and 'collapsed'")
@@ -53,8 +54,9 @@ def check_influence(
         raise ValueError(f"discount={discount}: must lie in [0, 1]")
     if limit is not None and not limit > 0:
         raise ValueError(f"influence_limit={limit}: must be above 0, or None for no limit")
-    if reset_every < 0 or update_every < 1:
-        raise ValueError(f"reset_every={reset_every} must be 0 (never) or more, update_every={update_every} 1 or more")
+    if reset_every < 0 or update_every < 1 or first_updates < 0:
+        given = f"reset_every={reset_every} must be 0 (never) or more, update_every={update_every} 1 or more"
+        raise ValueError(f"{given}, first_updates={first_updates} 0 or more")
     if on_nonfinite not in NON_FINITE:
         raise ValueError(f"on_nonfinite={on_nonfinite!r}: allowed are {', '.join(NON_FINITE)}")
 

@@ -20,6 +20,8 @@ PRESENT_SHARE = 0.5
 """How far from the average towards the present weights `averaged` takes validation gradients."""
 UPDATE_EVERY = 4
 """Tuned steps of `averaged` between two meta-steps."""
+FIRST_UPDATES = 100
+"""Steps of `averaged` at the beginning that make a meta-step each."""
 CURVATURE_FRACTION = 0.25
 """The part of a batch that `averaged` was measured with; a step's `curvature_closure` computes its loss."""
 CLIP_NORM = 1.0
@@ -45,6 +47,7 @@ def averaged(parameters: Given | Iterable[dict[str, Any]], rule: Rule, **options
     """
     settings: dict[str, Any] = {
         "meta": averaged_meta(), "discount": DEFAULT_DISCOUNT, "influence_limit": DEFAULT_LIMIT, "average": Recent(),
-        "present_share": PRESENT_SHARE, "update_every": UPDATE_EVERY, "tuned_steps": Windows(),
+        "present_share": PRESENT_SHARE, "update_every": UPDATE_EVERY, "first_updates": FIRST_UPDATES,
+        "tuned_steps": Windows(),
     }  # fmt: skip
     return OHO(parameters, rule, **(settings | options))

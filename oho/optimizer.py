@@ -76,6 +76,8 @@ class OHO(torch.optim.Optimizer):
             what helps a rate that is far too high to come down.
         reset_every: steps after which the influence is set to zero; 0 is never.
         update_every: tuned steps between two meta-steps; the influence follows each of them all the same.
+        first_updates: steps at the beginning that make a meta-step each, whatever `update_every` is: small values come up
+            sooner.
         tuned_steps: the steps that the influence follows: `Windows()` are the first 400 and then 50 of every 200, and the
             others are plain training and cost as much.  None is every step, without which the influence is not exact.
         curvature: "pearlmutter" (products of layered networks by sweeps over a tape, of all other models as the next),
@@ -110,6 +112,7 @@ class OHO(torch.optim.Optimizer):
         present_share: float = 0.0,
         reset_every: int = 0,
         update_every: int = 1,
+        first_updates: int = 0,
         tuned_steps: TunedSteps | None = None,
         curvature: str | Engine = "pearlmutter",
         check: str | None = "first",
@@ -128,12 +131,12 @@ class OHO(torch.optim.Optimizer):
         self.influence_limit = DEFAULT_LIMIT if meta is None and influence_limit is None else influence_limit
         self.average = resolve_average(average)
         check_present_share(present_share, self.average)
-        self.reset_every, self.update_every = reset_every, update_every
+        self.reset_every, self.update_every, self.first_updates = reset_every, update_every, first_updates
         self.tuned_steps = resolve_tuned_steps(tuned_steps)
         self.on_nonfinite, self.on_phase = on_nonfinite, on_phase
         check_influence(
             influence, discount=self.discount, limit=self.influence_limit, reset_every=reset_every,
-            update_every=update_every, on_nonfinite=on_nonfinite,
+            update_every=update_every, first_updates=first_updates, on_nonfinite=on_nonfinite,
         )  # fmt: skip
         keep_freed_memory()
         self._flat = flat_parameters([item for group in groups for item in group.parameters], members)
@@ -264,7 +267,8 @@ class OHO(torch.optim.Optimizer):
         """Returns whether a step, counted from 1, makes a meta-step, if it is given a validation loss."""
         tuned = self.tuned_steps.count(step)
         is_tuned = tuned > self.tuned_steps.count(step - 1)
-        return bool(self._recursion.tuning.tuned) and is_tuned and tuned % self.update_every == 0
+        is_due = step <= self.first_updates or tuned % self.update_every == 0
+        return bool(self._recursion.tuning.tuned) and is_tuned and is_due
 
     def _step(
         self, closure: Closures | None, valid_closure: Closures | None, part_closure: Closures | None, *, is_due: bool

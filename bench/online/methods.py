@@ -233,6 +233,7 @@ def published_meta(
         present_share=options.present_share,
         reset_every=options.reset_every,
         update_every=options.update_every,
+        first_updates=options.first_updates,
         tuned_steps=options.tuned_steps,
         generator=stream(seed, "noise"),
         check=UNCHECKED,
@@ -246,8 +247,8 @@ def defaults(
     """Makes what a user gets who chooses nothing but the update rule."""
     return made(
         model.named_parameters(), options.rule(initial, tune=options.tune), loss=loss, average=options.kind_of_average,
-        present_share=options.present_share, update_every=options.update_every, tuned_steps=options.tuned_steps,
-        check=UNCHECKED,
+        present_share=options.present_share, update_every=options.update_every,
+        first_updates=options.first_updates, tuned_steps=options.tuned_steps, check=UNCHECKED,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from bench.protocol.averages import AnyAverage, RecentAverage, left_out
 from bench.protocol.optimizers import Momentum
 from bench.protocol.settings import Settings
 from oho.averages import Average
-from oho.found_settings import CLIP_NORM, CURVATURE_FRACTION, PRESENT_SHARE, UPDATE_EVERY
+from oho.found_settings import CLIP_NORM, CURVATURE_FRACTION, FIRST_UPDATES, PRESENT_SHARE, UPDATE_EVERY
 from oho.meta import DEFAULT_BOUNDS, Bounds
 from oho.published import CEILINGS
 from oho.rules import Rule
@@ -94,10 +94,10 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
     With an `average` of the weights hyperparameters follow the validation loss of the average, which is also what is
     validated, selected and tested; with a `present_share`, the loss of weights so far from the average to the present ones.
     `curvature_fraction` is the part of a training batch from which curvature products are taken, and a meta-step is made
-    every `update_every` tuned steps: both save time.  `windows` saves most: the first steps are tuned and then, of each
-    period, the last ones; the others are plain training.  `windows: {}` has the library's numbers of steps.  With
-    `validation_precision: bfloat16` the loss whose hypergradients are followed saves time, too, on devices that have such
-    matrix units; `oho-bench audit` shows the error.
+    every `update_every` tuned steps: both save time.  The `first_updates` steps make a meta-step each.  `windows` saves
+    most: the first steps are tuned and then, of each period, the last ones; the others are plain training.  `windows: {}`
+    has the library's numbers of steps.  With `validation_precision: bfloat16` the loss whose hypergradients are followed
+    saves time, too, on devices that have such matrix units; `oho-bench audit` shows the error.
     """
 
     tune: tuple[Tunable, ...] = Field(default=("lr", "weight_decay"), min_length=1)
@@ -106,6 +106,7 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
     present_share: float = Field(default=0.0, ge=0, le=1, exclude_if=lambda share: share == 0)
     curvature_fraction: float | None = Field(default=None, gt=0, lt=1, exclude_if=left_out)
     update_every: int = Field(default=1, ge=1, exclude_if=lambda steps: steps == 1)
+    first_updates: int = Field(default=0, ge=0, exclude_if=lambda steps: steps == 0)
     windows: TunedWindows | None = Field(default=None, exclude_if=left_out)
     validation_precision: Literal["float32", "bfloat16"] = Field(
         default="float32", exclude_if=lambda kind: kind == "float32"
@@ -182,7 +183,8 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
 class AveragedOptions(DefaultOptions):
     """The same with an average of the weights and thrifty steps: `oho.averaged`, whose meta-rule has nothing to set.
 
-    The average covers about the last tenth of all steps.  Windows of steps are tuned, with a meta-step in every fourth.
+    The average covers about the last tenth of all steps.  Windows of steps are tuned, with a meta-step in every fourth, of
+    the first 100 in each.
     Validation gradients are taken half-way between the average and the present weights, and products from a quarter of each
     training batch.  Gradients longer than `clip_norm` are shortened to it, so that a run survives a first rate that is far
     too high; null is no clipping, and `windows: null` tunes every step.
@@ -192,6 +194,7 @@ class AveragedOptions(DefaultOptions):
     present_share: float = Field(default=PRESENT_SHARE, ge=0, le=1, validate_default=True)
     curvature_fraction: float | None = Field(default=CURVATURE_FRACTION, gt=0, lt=1)
     update_every: int = Field(default=UPDATE_EVERY, ge=1)
+    first_updates: int = Field(default=FIRST_UPDATES, ge=0)
     windows: TunedWindows | None = TunedWindows()
     clip_norm: float | None = Field(default=CLIP_NORM, gt=0)
 

@@ -86,6 +86,7 @@ def population_like(
         present_share=like.present_share,
         reset_every=like.reset_every,
         update_every=like.update_every,
+        first_updates=like.first_updates,
         tuned_steps=like.tuned_steps,
         members=len(optimizers),
         generator=[torch.Generator() for _ in optimizers] if saved[0]["generators"] else None,

@@ -88,6 +88,7 @@ class Candidate:
     rule: str = "sgd"
     tuned: Any = None
     every: int = 1
+    haste: int = 0
     rate: float = 0.04
     present: float = 0.5
     constant: bool = False
@@ -101,7 +102,8 @@ class Candidate:
         spent, step = 0.0, 0
         while spent < units:
             step += 1
-            spent += own if self.tuned.count(step) > self.tuned.count(step - 1) else plain
+            in_window = own if step > self.haste else tuned
+            spent += in_window if self.tuned.count(step) > self.tuned.count(step - 1) else plain
         return step - 1
 
 
@@ -112,6 +114,7 @@ def optimizer_of(candidate: Candidate, tensors: dict[str, torch.Tensor], lr: tor
         tensors.items(), kind(lr, 1e-5, clip_norm=None if candidate.constant else 1.0, **own), members=len(lr), check=None,
         meta=replace(oho.averaged_meta(), rate=candidate.rate), present_share=candidate.present,
         tuned_steps=candidate.tuned, update_every=candidate.every,
+        first_updates=candidate.haste,
     )  # fmt: skip
 
 
@@ -158,6 +161,8 @@ def candidates() -> dict[str, Candidate]:
         found |= {
             f"every step, {rule}": Candidate(rule, every=4),
             f"windows, {rule}": Candidate(rule, oho.Windows(), every=4),
+            f"windows, {rule}, haste": Candidate(rule, oho.Windows(), every=4, haste=100),
+            f"windows, {rule}, haste, first 100": Candidate(rule, oho.Windows(100), every=4, haste=100),
             f"windows, {rule}, first 100": Candidate(rule, oho.Windows(100), every=4),
             f"windows, {rule}, first 100, meta 2": Candidate(rule, oho.Windows(100), every=2),
             f"doublings 100, {rule}": Candidate(rule, Doublings(100)),

@@ -69,6 +69,8 @@ def test_validation_losses_are_asked_for_in_tuned_steps_alone():
     assert [step for step in range(1, 21) if optimizer.is_meta_step(step)] == asked
     _, _, asked = trained(oho.SGD(0.1), tuned_steps=oho.Windows(4, 2, 6), update_every=2)
     assert asked == [2, 4, 10, 16]
+    _, _, asked = trained(oho.SGD(0.1), tuned_steps=oho.Windows(4, 2, 6), update_every=2, first_updates=3)
+    assert asked == [1, 2, 3, 4, 10, 16]
 
 
 def test_a_saved_state_goes_on_bit_for_bit():

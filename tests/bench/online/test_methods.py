@@ -125,7 +125,8 @@ def test_the_averaged_method_is_the_librarys(tmp_path):
     state = trained(first_spec(tmp_path, "oho-averaged", lr=0.1, weight_decay=1e-5), 12)[1]
     expected = oho.averaged(state.model.parameters(), oho.SGD(0.1, 1e-5, clip_norm=1.0))
     assert repr(state.optimizer) == repr(expected).replace("0 steps", "12 steps")
-    for name in ("meta", "discount", "influence_limit", "average", "present_share", "update_every", "tuned_steps"):
+    steps = ("update_every", "first_updates", "tuned_steps")
+    for name in ("meta", "discount", "influence_limit", "average", "present_share", *steps):
         assert getattr(state.optimizer, name) == getattr(expected, name)
     assert state.options.curvature_part == 0.25
     assert state.exchange.weights is not None
