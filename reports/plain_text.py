@@ -38,7 +38,7 @@ def _lines(content: Mapping[str, Any]) -> Iterator[str]:
 def _appendix(content: Mapping[str, Any]) -> Iterator[str]:
     for group in content["comparisons"]:
         title = f"== Who is better: experiment {group['experiment']}. {group['power']}".rstrip()
-        yield from _table(title, (f"Beside {group['reference']}", *COMPARED), group["rows"])
+        yield from _table(title, (f"Beside {group['reference']}", *COMPARED), group["rows"]) if group["rows"] else ("", title)
     for group in content["results"]:
         title = f"== Results by method: experiment {group['experiment']}, task {group['task']}. {group['losses']}"
         header = ("Method", "Runs", "Median", "Interval", "IQM", group["metric"], "Seconds", "Updates", "Diverged")

@@ -73,7 +73,7 @@ def selected_at(root, steps):
 
 
 def test_the_untrained_model_wins_nothing(tmp_path):
-    tables = selected_at(tmp_path, {"fixed": [0, 0, 50], "adam": [50, 50, 0], "oho-global": [50, 60, 70]})
+    tables = selected_at(tmp_path, {"fixed": 3 * [0, 0, 50], "adam": 3 * [50, 50, 0], "oho-global": 3 * [50, 60, 70]})
     text = " ".join(distribution.findings(distribution.estimate(tables)))
     assert "Global OHO ends at a median test loss of 0.4" in text
     assert "no less than Adam" in text
@@ -84,7 +84,7 @@ def test_the_untrained_model_wins_nothing(tmp_path):
     content = _content(tables, [])
     assert content["comparisons"][0]["reference"] == "Global OHO"
     assert "Fixed from" not in content["comparisons"][0]["power"]
-    assert content["results"][0]["untrained"] == "Runs that return the untrained model: Fixed (2 of 3) and Adam (1 of 3)."
+    assert content["results"][0]["untrained"] == "Runs that return the untrained model: Fixed (6 of 9) and Adam (3 of 9)."
     assert rows(tables.runs)[0][4] == "budget reached (untrained model)"
 
 
