@@ -67,8 +67,8 @@ def _too_few_seeds(found: Sequence[Comparison], reference: str) -> str:
         return ""
     others = "the other method" if len(found) == 1 else f"any of {len(found)} other methods"
     return (
-        f"{plural(seeds, 'seed')} cannot separate {reference} from {others}, whatever the losses: after Holm's correction no "
-        f"p below .05 can be attained with fewer than {needed}."
+        f"{plural(seeds, 'seed')} cannot separate {reference} from {others}, whatever the losses: after Holm's correction "
+        f"no p below .05 can be attained with fewer than {needed}."
     )
 
 

@@ -28,7 +28,7 @@ from reports.selection import NoData
 from reports.words import decimal
 
 LOG_MARGIN, EVEN_BELOW = 2.0, 3.0
-"""How far a logarithmic axis reaches beyond its values, and the ratio of its ends below which its ticks are evenly spaced."""
+"""How far a logarithmic axis reaches beyond its values; the ratio of its ends below which its ticks are evenly spaced."""
 COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
 STAMP = 6.0
 """The size of the line below a figure."""

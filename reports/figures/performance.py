@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from reports import style
 from reports.claims import Measured, Outcome, Verdict, below, not_tested
+from reports.ends import DARK
 from reports.estimates import About, about, untrained_sentences
 from reports.final_values import final_values, outside_sentence
 from reports.looks import look
@@ -29,19 +30,20 @@ QUESTION = (
     "and as the best textbook training?"
 )
 METHOD = (
-    "A target is a validation loss, the median of the models that the runs of one method have selected at the end of their "
-    "budget, of an even number of runs the upper middle one: A, of Global OHO; B, of the textbook training that has the "
-    "lowest, with nothing drawn or searched for. Without Global OHO the latter is the only target. A method reaches it when its selected model is at or below it for good; a "
-    "run that never is counts as infinite, a miss. The test split has no part in it. Trials are trainings begun: of a "
-    f"population, members. A search with a model of the space that made {RULE} shows what random search does, and is not "
-    "tested. The paper's numbers are of test losses on its own data, network and hardware."
+    "A target is a validation loss, the median of the models that the runs of one method have selected at the end of "
+    "their budget, of an even number of runs the upper middle one: A, of Global OHO; B, of the textbook training that "
+    "has the lowest, with nothing drawn or searched for. Without Global OHO the latter is the only target. A method "
+    "reaches it when its selected model is at or below it for good; a run that never is counts as infinite, a miss. The "
+    "test split has no part in it. Trials are trainings begun: of a population, members. A search with a model of the "
+    f"space that made {RULE} shows what random search does, and is not tested. The paper's numbers are of test losses on "
+    "its own data, network and hardware."
 )
 REFERENCE = "oho-global"
 """The method that the paper's figure is about."""
 OWN, TEXTBOOK = "own", "textbook"
 MISSED = "not reached"
 FEW = 4
-"""How many methods that reach neither target have rows of their own in the table."""
+"""How many methods that reach no target have lines of their own, in the figure and in its table."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,8 @@ def _targets(runs: pd.DataFrame) -> dict[str, Target]:
         raise NoData("Most Global OHO runs return the untrained model, and set no target, so it is not drawn.")
     if not targets or runs["label"].nunique() < 2:
         raise NoData(
-            "This figure needs a measured Global OHO run, or one of a training with nothing drawn or searched for, and another "
-            "method, so it is not drawn."
+            "This figure needs a measured Global OHO run, or one of a training with nothing drawn or searched for, and "
+            "another method, so it is not drawn."
         )
     return targets
 
@@ -115,9 +117,9 @@ def draw(estimates: Estimates) -> Figure:
     letters = ("A  ", "B  ") if len(names) > 1 else ("",)
     for letter, axes, name in zip(letters, panels.flat, names, strict=True):
         own = {row["label"]: row for row in estimates.of(name).to_dict("records")}
-        _draw_dots(axes, [line if isinstance(line, str) else own[line["label"]] for line in lines])
+        _draw_dots(axes, [line if isinstance(line, str) else {**line, **own[line["label"]]} for line in lines])
         second_axis(axes, estimates.seconds_per_step and 1 / estimates.seconds_per_step, "the same in plain steps")
-        axes.set_title(f"{letter}as good as {estimates.targets[name].label}", loc="left")
+        axes.set_title(f"{letter}As good as {estimates.targets[name].label}", loc="left")
         axes.set_xlabel(f"Counted seconds to a\nvalidation loss of {loss_text(estimates.targets[name].loss)}")
     for axes in panels.flat if style.in_column() else panels.flat[:1]:
         axes.set_yticks(range(len(lines)), [line if isinstance(line, str) else line["bar"] for line in lines])
@@ -131,18 +133,31 @@ def draw(estimates: Estimates) -> Figure:
 def _is_reference(estimates: Estimates) -> pd.Series:
     """Returns which rows of the main target's summary are of the method that sets it."""
     summary = estimates.of(estimates.main)
-    return summary["method"] == REFERENCE if estimates.main == OWN else summary["label"] == estimates.targets[TEXTBOOK].label
+    if estimates.main == OWN:
+        return summary["method"] == REFERENCE
+    return summary["label"] == estimates.targets[TEXTBOOK].label
 
 
 def _lines(estimates: Estimates) -> list[str | dict[str, Any]]:
     """Returns what stands from top to bottom: methods, and headings of groups; in a group the quickest first."""
     summary, is_reference = estimates.of(estimates.main), _is_reference(estimates)
     lines: list[str | dict[str, Any]] = [{**row, "bar": row["label"]} for row in summary[is_reference].to_dict("records")]
-    groups = dict.fromkeys(summary.loc[~is_reference, "group"])
+    lost = _lost(estimates)
+    rest = summary[~is_reference & ~summary["label"].isin(lost)]
+    groups = dict.fromkeys(rest["group"])
     for title in sorted(groups, key=lambda title: title == OTHERS):
-        own = summary[(summary["group"] == title) & ~is_reference]
-        lines += [title, *own.sort_values(["untested", "seconds", "misses", "label"]).to_dict("records")]
-    return lines
+        own = rest[rest["group"] == title]
+        titles = [] if list(groups) == [OTHERS] else [title]
+        lines += [*titles, *own.sort_values(["untested", "seconds", "misses", "label"]).to_dict("records")]
+    return [*lines, {"label": lost[0], "bar": f"{len(lost)} other methods", "are_many": True}] if lost else lines
+
+
+def _lost(estimates: Estimates) -> list[str]:
+    """Returns the methods that share a line, since none of their runs reaches any target; none where they are few."""
+    tested = estimates.summary[~estimates.summary["untested"]]
+    is_lost = (tested["misses"] == tested["n"]).groupby(tested["label"], sort=False).all()
+    lost = [str(label) for label in is_lost.index[is_lost]]
+    return lost if len(lost) > FEW else []
 
 
 def _draw_dots(axes: Axes, lines: list[str | dict[str, Any]]) -> None:
@@ -159,6 +174,7 @@ def _draw_dots(axes: Axes, lines: list[str | dict[str, Any]]) -> None:
             write_beside(axes, place, "", "not tested", va="center", fontsize=6.5)
             continue
         colour, marker, *_ = look(row["method_label"])
+        colour = DARK if row.get("are_many") else colour
         is_missed = np.isinf(row["seconds"])
         if np.isfinite(row["seconds_low"]):
             axes.plot([row["seconds_low"], min(row["seconds_high"], edge)], [place] * 2, color=colour, lw=1.1)
@@ -179,10 +195,13 @@ def caption(estimates: Estimates) -> str:
     first, *others = (f"{loss_text(target.loss)}, the median of {_who(name, target)} at the end of its budget"
                       for name, target in estimates.targets.items())  # fmt: skip
     letter, more = ("A: c", f"; B: at most {others[0]}") if others else ("C", "")
+    lost = _lost(estimates)
+    last = f"; the last line stands for {len(lost)} methods none of whose runs reached any target" if lost else ""
     return (
-        f"{letter}ounted seconds until the selected model's validation loss is at most {first}{more}. Points are medians over {runs.min()} seeds or more, lines "
-        f"{spread(runs.min(), runs.max())}; an open triangle at the edge: more than half of the runs missed the target; "
-        f"beside it, median trials and runs that reached it. {estimates.about.setting}"
+        f"{letter}ounted seconds until the selected model's validation loss is at most {first}{more}. Points are medians "
+        f"over {runs.min()} seeds or more, lines {spread(runs.min(), runs.max())}; an open triangle at the edge: more than "
+        f"half of the runs missed the target; beside it, median trials and runs that reached it{last}. "
+        f"{estimates.about.setting}"
     )
 
 
@@ -198,8 +217,8 @@ def findings(estimates: Estimates) -> list[str]:
         sentences = _beside_own(estimates)
     else:
         missed = int((np.isinf(summary["seconds"]) & ~summary["untested"]).sum())
-        sentences = [f"{missed} of {plural(len(summary), 'method')} miss it in more than half of their runs."] if missed else []
-        sentences = [*_beside_textbook(estimates), *sentences, *_untested(summary)]
+        others = f"{missed} of {plural(len(summary), 'method')} miss it in more than half of their runs."
+        sentences = [*_beside_textbook(estimates), *([others] if missed else []), *_untested(summary)]
     ends = filter(None, [estimates.ends])
     return [*sentences, *untrained_sentences(list(summary.loc[summary["untrained"], "label"])), *ends]
 

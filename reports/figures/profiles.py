@@ -23,12 +23,13 @@ from reports.words import decimal, listed, percent, plural
 
 QUESTION = "Over all problems, how often is each method within a given factor of the best one?"
 METHOD = (
-    "A problem is a task with one seed, on which every method was run under the same budget, the largest of those that the "
-    "task was run with; tasks may have different ones. The ratio is a method's final test loss over the lowest of any method "
-    "on that problem; a run without a finite loss has an infinite one. All tasks that feed the figure are pooled, those with "
-    "budgets of time alone where there are any, and the methods are those that each of them has. The profile at a factor is the share of problems with a ratio up to it (Dolan and "
-    "Moré, 2002), so that at 1 it says how often the method is best. Names are in the order of the area below it, over the "
-    "factor's logarithm. Bands, from six problems on, are 95 % bootstrap intervals over seeds, stratified by task."
+    "A problem is a task with one seed, on which every method was run under the same budget, the largest of those that "
+    "the task was run with; tasks may have different ones. The ratio is a method's final test loss over the lowest of "
+    "any method on that problem; a run without a finite loss has an infinite one. All tasks that feed the figure are "
+    "pooled, those with budgets of time alone where there are any, and the methods are those that each of them has. The "
+    "profile at a factor is the share of problems with a ratio up to it (Dolan and Moré, 2002), so that at 1 it says "
+    "how often the method is best. Names are in the order of the area below it, over the factor's logarithm. Bands, "
+    "from six problems on, are 95 % bootstrap intervals over seeds, stratified by task."
 )
 POINTS = 200
 LARGEST = 32.0

@@ -26,14 +26,14 @@ LONGEST = 4.0
 """Up to how many times the shortest time on a problem a method is credited for reaching the target (AlgoPerf)."""
 QUESTION = "Over all tasks, which method ends lowest, and which is there first?"
 METHOD = (
-    "A problem is a task with one seed, on which all methods have the same time: the largest budget that the task was run "
-    "with. Tasks may have different ones, since each problem is measured by itself. Methods are those that every task has, "
-    "and every problem has the same weight. A: the final test loss over the lowest median on that task of a method that is "
-    "not under test, its interquartile mean over all problems, on the logarithm. B: the mean of its ranks. C: the time to "
-    "the validation loss of the best of the other methods, over the shortest of any; the profile, the share of problems "
-    f"within a factor, integrated from 1 to {LONGEST:g} (Dahl et al., 2023): 1 is always first, 0 never within that factor. "
-    "A run that returns the untrained model, or none, counts as infinitely bad. Intervals are from a bootstrap over seeds, "
-    "stratified by task: they say nothing of other tasks."
+    "A problem is a task with one seed, on which all methods have the same time: the largest budget that the task was "
+    "run with. Tasks may have different ones, since each problem is measured by itself. Methods are those that every "
+    "task has, and every problem has the same weight. A: the final test loss over the lowest median on that task of a "
+    "method that is not under test, its interquartile mean over all problems, on the logarithm. B: the mean of its "
+    "ranks. C: the time to the validation loss of the best of the other methods, over the shortest of any; the profile, "
+    f"the share of problems within a factor, integrated from 1 to {LONGEST:g} (Dahl et al., 2023): 1 is always first, 0 "
+    "never within that factor. A run that returns the untrained model, or none, counts as infinitely bad. Intervals are "
+    "from a bootstrap over seeds, stratified by task: they say nothing of other tasks."
 )
 COLUMNS = {"loss": "A  Loss over\nbest other's", "rank": "B  Mean\nrank", "score": "C  Score of\ntime to target"}
 
@@ -130,7 +130,7 @@ def draw(estimates: Estimates) -> Figure:
         axes.set_title(title, loc="left", fontsize=7 if style.in_column() else 8)
         axes.tick_params(axis="y", length=0)
     style.log_scale(panels[0], "x")
-    panels[0].axvline(1.0, color="black", lw=0.7, zorder=0)
+    panels[0].axvline(1.0, color="black", lw=0.7, zorder=1)
     panels[2].set_xlim(-0.03, 1.03)
     name_lines(panels[0], list(summary["label"]))
     for axes in panels:

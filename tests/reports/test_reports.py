@@ -131,9 +131,9 @@ def test_without_global_oho_the_target_is_that_of_textbook_training(tmp_path):
     estimates = performance.estimate(read_tables(tmp_path))
     assert estimates.targets == {"textbook": (0.2, "Textbook")}
     (axes,) = performance.draw(estimates).axes
-    assert axes.get_title(loc="left") == "as good as Textbook"
+    assert axes.get_title(loc="left") == "As good as Textbook"
     assert axes.get_xlabel() == "Counted seconds to a\nvalidation loss of 0.2"
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["Textbook", "Others", "OHO"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Textbook", "OHO"]
     assert "the median of Textbook, textbook training, at the end" in performance.caption(estimates)
     assert performance.findings(estimates)[0].startswith("No method is sooner as good as Textbook")
     assert performance.published_rows(estimates)[1:] == [["Textbook", "1", "0.5"], ["OHO", "1", "1"]]

@@ -7,7 +7,7 @@ from bench.records import Manifest, write_manifest
 from reports.api import build_report
 from reports.document import _content
 from reports.figures import anytime, distribution, performance, reset
-from reports.run_rows import columns, details, rows
+from reports.run_rows import columns, details, losses, rows
 from reports.selection import NoData
 from reports.tables import read_tables
 
@@ -55,8 +55,9 @@ def test_different_units_share_no_axis(tmp_path):
     with pytest.raises(NoData, match=r"measure different things \(.*squared error in m², .*\), which share no axis"):
         reset.estimate(tables)
     table = rows(tables.runs)
-    assert [row[6] for row in table] == [[0.5, "0.5 nats per example"], [0.5, "0.5 m²"]]
-    assert [row[8] for row in table] == [[10.0, "10 classification error (%)"], [0.1, "0.1 absolute error (m)"]]
+    assert [(row[6], row[8]) for row in table] == [(0.5, 10.0), (0.5, 0.1)]
+    depth, digits = "on depth squared error in m², absolute error (m)", "on digits-mlp cross-entropy in nats per example, "
+    assert losses(tables.runs) == f"Losses and metrics ({digits}classification error (%); {depth})"
     assert build_report(tmp_path, tmp_path / "report.pdf")
 
 
