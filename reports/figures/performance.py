@@ -19,7 +19,7 @@ from reports.looks import look
 from reports.plain_steps import second_axis, seconds_per_step
 from reports.reaching import OTHERS, grouped, reached, summary_row
 from reports.selection import NoData, comparable, require_own_seconds, untrained
-from reports.strips import write_beside
+from reports.strips import ROOM, write_beside
 from reports.tables import Tables
 from reports.targets import Target, lowest_target, textbook, upper_median
 from reports.untested import RULE
@@ -113,7 +113,8 @@ def draw(estimates: Estimates) -> Figure:
     """Draws counted seconds to each target, a line for each method, with trials and runs that reached it beside it."""
     lines = _lines(estimates)
     names = list(estimates.targets)
-    figure, panels = style.panels(1, len(names), height=0.9 + 0.19 * len(lines), sharey=True, squeeze=False)
+    height = 1.05 + (0.4 if estimates.seconds_per_step else 0.0) + ROOM * max(len(lines), 3)
+    figure, panels = style.panels(1, len(names), height=height, sharey=True, squeeze=False)
     letters = ("A  ", "B  ") if len(names) > 1 else ("",)
     for letter, axes, name in zip(letters, panels.flat, names, strict=True):
         own = {row["label"]: row for row in estimates.of(name).to_dict("records")}
