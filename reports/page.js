@@ -22,7 +22,7 @@ function narrowLook(chart) {
   const names = chart.data.filter(({ showlegend }) => showlegend !== false).length;
   const plot = 340;
   const legend = {
-    font: { size: 11 }, tracegroupgap: 0, orientation: "h", x: 0, y: -70 / plot, yanchor: "top", entrywidth: 1,
+    font: { size: 11 }, tracegroupgap: 0, orientation: "h", x: -0.16, y: -70 / plot, yanchor: "top", entrywidth: 1.16,
     entrywidthmode: "fraction",
   };
   const margin = { l: 55, r: 10, t: 10, b: 80 + NAME_LINE * names };

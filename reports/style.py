@@ -147,7 +147,7 @@ class _Steps(LogLocator):
     def tick_values(self, vmin: float, vmax: float) -> Any:
         """Returns the places of ticks between two ends."""
         if 0 < vmax < EVEN_BELOW * vmin:
-            return MaxNLocator(4, steps=(1, 2, 5, 10)).tick_values(vmin, vmax)
+            return MaxNLocator(3, steps=(1, 2, 5, 10)).tick_values(vmin, vmax)
         self.set_params(subs=(1.0, 2.0, 5.0) if 0 < vmax < 150 * vmin else (1.0,))
         return super().tick_values(vmin, vmax)
 

@@ -162,7 +162,7 @@ def interactive(estimates: Estimates) -> go.Figure:
     chart = go.Figure(traces)
     chart.update_xaxes(title="Epochs since the shock")
     chart.update_yaxes(
-        type="log", range=np.log10(_limits(estimates.curves)).tolist(), tickformat="~g",
+        type="log", range=np.log10(_limits(estimates.curves)).tolist(), tickformat="~g", dtick="D2",
         title="Validation loss over the twin's",
     )  # fmt: skip
     return chart
