@@ -38,8 +38,8 @@ def _lines(content: Mapping[str, Any]) -> Iterator[str]:
 def _appendix(content: Mapping[str, Any]) -> Iterator[str]:
     for group in content["comparisons"]:
         title = f"== Who is better: experiment {group['experiment']}. {group['power']}".rstrip()
-        header = (f"Beside {group['reference']}", *COMPARED)
-        yield from _table(title, header, group["rows"]) if group["rows"] else ("", title)
+        compared = (f"Beside {group['reference']}", *COMPARED)
+        yield from _table(title, compared, group["rows"]) if group["rows"] else ("", title)
     for group in content["results"]:
         title = f"== Results by method: experiment {group['experiment']}, task {group['task']}. {group['losses']}"
         header = ("Method", "Runs", "Median", "Interval", "IQM", group["metric"], "Seconds", "Updates", "Diverged")
