@@ -107,6 +107,11 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
+def fewest_seeds(comparisons: int) -> int:
+    """Returns with how many seeds the test of so many comparisons can be below 5 % after Holm's correction at all."""
+    return math.floor(1 + math.log2(comparisons / SIGNIFICANCE)) + 1
+
+
 def probability_of_improvement(ours: ArrayLike, theirs: ArrayLike) -> float:
     """Returns the share of all pairs of runs, not of seeds, in which ours has the lower loss; ties count half."""
     first, second = np.asarray(ours, dtype=float)[:, None], np.asarray(theirs, dtype=float)[None, :]

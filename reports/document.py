@@ -18,7 +18,7 @@ from reports import published
 from reports.better import COMPARED_IN, asked, comparison
 from reports.clocks import mixed_experiments
 from reports.final_values import final_values, in_words
-from reports.front import HEADER, counted, decided_claims, tables_of
+from reports.front import HEADER, counted, decided_claims, not_asked, tables_of
 from reports.plain_text import plain_text
 from reports.section import Section
 from reports.selection import MEASURED, ONLINE, void
@@ -51,7 +51,8 @@ def opening(tables: Tables, sections: list[Section]) -> dict[str, Any]:
         "planned": f"{len(runs):,}",
         "measured": f"{len(done):,}",
         "standings": [table._asdict() for table in tables_of(tables)],
-        "claims": [claim._asdict() for claim in claims],
+        "claims": [claim._asdict() for claim in claims if claim.is_asked],
+        "not_asked": not_asked(claims),
     }
 
 
@@ -129,12 +130,14 @@ def _compared(runs: pd.DataFrame) -> str:
 
 def _batches(runs: pd.DataFrame) -> list[str]:
     """Says how many examples a step reads, and how many more that of a method that follows the validation loss."""
-    parts = []
+    tasks: dict[str, list[str]] = {}
     for task, group in runs.groupby("task"):
         sizes = sorted({options["batch_size"] for options in group["task_options"] if "batch_size" in options})
         ahead = sorted({size for row in group.itertuples() if (size := _read_ahead(row)) is not None})
         more = f" and, where it is OHO's, {' or '.join(map(str, ahead))} validation examples more" if ahead else ""
-        parts += [f"{' or '.join(map(str, sizes))} examples on {task}{more}"] if sizes else []
+        if sizes:
+            tasks.setdefault(f"{' or '.join(map(str, sizes))} examples{more}", []).append(str(task))
+    parts = [what if len(tasks) == 1 else f"{what} on {listed(names)}" for what, names in tasks.items()]
     return [f"A step reads a batch of {'; of '.join(parts)}."] if parts else []
 
 

@@ -14,7 +14,7 @@ from reports.standings import Place, Standing, standings
 from reports.statistics import FEWEST_WITH_INTERVAL
 from reports.tables import Tables
 from reports.untested import TIMES
-from reports.words import listed, loss_text
+from reports.words import listed, loss_text, plural
 
 HEADER = ["Budget", "Task", "Best method", "Test loss", "Error", "Seeds won", "OHO gets"]
 UNITS = {"seconds": "s"}
@@ -40,6 +40,8 @@ class Decided(NamedTuple):
     outcome: str
     evidence: str
     figure: str
+    is_asked: bool
+    """Whether an experiment of this report asks it."""
 
 
 def tables_of(tables: Tables) -> list[Table]:
@@ -115,8 +117,16 @@ def decided_claims(sections: Sequence[Section]) -> list[Decided]:
             verdicts = section.verdicts or [not_tested("its figure is not drawn")] * len(claims)
         figure = name if section is not None and section.image is not None else ""
         for claim, verdict in zip(claims, verdicts, strict=True):
-            found.append(Decided(claim.text, claim.rule, str(verdict.outcome), verdict.evidence, figure))
+            is_asked = section is not None or name in in_parts
+            found.append(Decided(claim.text, claim.rule, str(verdict.outcome), verdict.evidence, figure, is_asked))
     return found
+
+
+def not_asked(claims: Sequence[Decided]) -> str:
+    """Returns the sentence on claims that no experiment asks, which have no row; empty where each is asked."""
+    count = sum(not claim.is_asked for claim in claims)
+    verb = "is" if count == 1 else "are"
+    return f"{plural(count, 'claim')} that no experiment of this report asks {verb} left out." if count else ""
 
 
 def counted(claims: Sequence[Decided]) -> str:

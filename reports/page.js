@@ -22,7 +22,7 @@ function narrowLook(chart) {
   const names = chart.data.filter(({ showlegend }) => showlegend !== false).length;
   const plot = 340;
   const legend = {
-    font: { size: 10 }, tracegroupgap: 0, orientation: "h", x: 0, y: -70 / plot, yanchor: "top", entrywidth: 1,
+    font: { size: 11 }, tracegroupgap: 0, orientation: "h", x: -0.16, y: -70 / plot, yanchor: "top", entrywidth: 1.16,
     entrywidthmode: "fraction",
   };
   const margin = { l: 55, r: 10, t: 10, b: 80 + NAME_LINE * names };
@@ -32,7 +32,7 @@ function narrowLook(chart) {
 function drawCharts() {
   for (const place of document.querySelectorAll("[data-chart]")) {
     const chart = data.charts[place.dataset.chart];
-    drawChart(place, chart, NARROW.matches ? 11 : 13, NARROW.matches ? narrowLook(chart) : LOOK);
+    drawChart(place, chart, NARROW.matches ? 12 : 13, NARROW.matches ? narrowLook(chart) : LOOK);
   }
 }
 
@@ -72,18 +72,16 @@ const entries = data.rows.map((cells) => {
 const order = { column: -1, descending: false };
 
 function buildRow(entry) {
-  const row = element("tr", { className: "run", tabIndex: 0, ariaExpanded: "false" });
+  const row = element("tr", { className: "run" });
+  entry.button = element("button", { type: "button", className: "open-run", ariaExpanded: "false" });
   data.columns.forEach(({ name, kind }, index) => {
-    const cell = element("td", { className: kind === "text" ? name : "number" }, entry.texts[index]);
+    const cell = element("td", { className: kind === "text" ? name : "number" });
+    if (name === "label") entry.button.append(entry.texts[index]);
+    cell.append(name === "label" ? entry.button : entry.texts[index]);
     if (name === "status") cell.className += ` ${NOT_MEASURED.has(entry.cells[index]) ? "open" : entry.cells[index]}`;
     row.append(cell);
   });
   row.addEventListener("click", () => toggle(entry));
-  row.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" && event.key !== " ") return;
-    event.preventDefault();
-    toggle(entry);
-  });
   return row;
 }
 
@@ -96,7 +94,8 @@ function toggle(entry) {
     entry.opened = element("tr", {}, cell);
     entry.row.after(entry.opened);
   }
-  entry.row.ariaExpanded = String(entry.opened !== null);
+  entry.button.ariaExpanded = String(entry.opened !== null);
+  entry.row.classList.toggle("opened", entry.opened !== null);
 }
 
 function show() {

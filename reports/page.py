@@ -30,10 +30,10 @@ from reports.tables import Tables
 SKELETON, SCRIPT, CHARTS = (Path(__file__).with_name(name) for name in ("page.html", "page.js", "charts.js"))
 FILES = ("spec.json", "records.jsonl", "outcome.json")
 """What the results folder keeps of a run."""
-CLAIM_HEADER = ("Claim of the paper", "Reproduced if", "Verdict", "Evidence", "Figure")
+CLAIM_HEADER = ("Claim of the paper", "Verdict", "Evidence", "Figure", "Reproduced if")
 CLAIM_NOTE = (
-    "Each is decided by the rule beside it: a claim is not reproduced if the rule does not hold, and not tested where the "
-    "runs cannot tell. Intervals are of 95 %, over seeds; below six runs there is none."
+    "Each is decided by the rule in its last column: a claim is not reproduced if the rule does not hold, and not tested "
+    "where the runs cannot tell. Intervals are of 95 %, over seeds; below six runs there is none."
 )
 UNQUOTED = " <>/=:;,!?()[]{}*+-_.~@$|'"
 """What an address of data may hold as it is, within quotation marks."""
@@ -128,10 +128,10 @@ def front_elements(start: Mapping[str, Any]) -> list[str]:
     titles = {table["title"]: _table(HEADER, table["rows"], f"{table['title']}: which method is best at which budget. "
                                      f"{table['notes']}") for table in start["standings"]}  # fmt: skip
     rows = [
-        [each["claim"], each["rule"], each["outcome"], each["evidence"], _link(each["figure"])] for each in start["claims"]
+        [each["claim"], each["outcome"], each["evidence"], _link(each["figure"]), each["rule"]] for each in start["claims"]
     ]
-    claims = _table(CLAIM_HEADER, rows, "What becomes of the paper's claims. " + CLAIM_NOTE)
-    return [*titles.values(), claims]
+    caption = f"What becomes of the paper's claims. {CLAIM_NOTE} {start['not_asked']}".rstrip()
+    return [*titles.values(), *([_table(CLAIM_HEADER, rows, caption)] if rows else [])]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str | Link]], caption: str) -> str:
@@ -198,4 +198,5 @@ def _figure(section: Section, is_chart: bool) -> str:
         )
     drawing = quote(section.image[section.image.index("<svg") :], safe=UNQUOTED)
     image = f'<img alt="{escape(section.title)}" src="data:image/svg+xml,{drawing}">'
-    return f'<figure><div class="scroll">{image}</div>\n{caption}</figure>'
+    label = escape(f"Figure: {section.title}")
+    return f'<figure><div class="scroll" role="region" aria-label="{label}" tabindex="0">{image}</div>\n{caption}</figure>'

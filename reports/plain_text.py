@@ -26,7 +26,7 @@ def _lines(content: Mapping[str, Any]) -> Iterator[str]:
     for each in content["standings"]:
         yield from _table(f"{each['title']}. {each['notes']}", content["standing_header"], each["rows"])
     claims = [[each["claim"], each["outcome"], each["evidence"], each["figure"] or "—"] for each in content["claims"]]
-    yield from _table("What becomes of the paper's claims", CLAIMS, claims)
+    yield from _table(f"What becomes of the paper's claims. {content['not_asked']}".rstrip(), CLAIMS, claims)
     for section in content["sections"]:
         yield from ("", f"== {section['title']} ({section['name']})", *section["findings"], section["caption"])
         if section["published"]:
@@ -38,7 +38,8 @@ def _lines(content: Mapping[str, Any]) -> Iterator[str]:
 def _appendix(content: Mapping[str, Any]) -> Iterator[str]:
     for group in content["comparisons"]:
         title = f"== Who is better: experiment {group['experiment']}. {group['power']}".rstrip()
-        yield from _table(title, (f"Beside {group['reference']}", *COMPARED), group["rows"])
+        compared = (f"Beside {group['reference']}", *COMPARED)
+        yield from _table(title, compared, group["rows"]) if group["rows"] else ("", title)
     for group in content["results"]:
         title = f"== Results by method: experiment {group['experiment']}, task {group['task']}. {group['losses']}"
         header = ("Method", "Runs", "Median", "Interval", "IQM", group["metric"], "Seconds", "Updates", "Diverged")

@@ -53,8 +53,8 @@ FIGURES: dict[str, FigureEntry] = {
         compares=True,
     ),
     "performance": FigureEntry(
-        "trials and counted time a search needs to reach Global OHO (paper, figure 2)",
-        "Trials and counted time to reach Global OHO",
+        "trials and counted time to be as good as Global OHO and textbook training (paper, figure 2)",
+        "Trials and counted time to reach a target",
         "reports.figures.performance",
         in_seconds=True,
         compares=True,

@@ -14,7 +14,7 @@ from bench.records.durations import unit_name
 from reports.selection import MEASURED
 from reports.tables import Tables
 from reports.units import Units
-from reports.words import hyperparameter
+from reports.words import hyperparameter, listed
 
 DIGITS = 4
 LOG_ROWS, FEWEST_LOG_ROWS = 200, 12
@@ -30,8 +30,7 @@ COLUMNS = {
 }  # fmt: skip
 """The columns of the table of runs; losses and metric are those of the selected model, the identity comes last."""
 METRIC = "incumbent_test_error"
-LOSSES = ("incumbent_test_loss", "incumbent_validation_loss")
-MEASURES = frozenset({*LOSSES, METRIC, "counted_seconds"})
+MEASURES = frozenset({"incumbent_test_loss", "incumbent_validation_loss", METRIC, "counted_seconds"})
 COUNTS = frozenset({"seed", "budget", "steps", "trials"})
 
 LOG = {
@@ -46,14 +45,12 @@ LOG = {
 def rows(runs: pd.DataFrame) -> list[list[Any]]:
     """Returns a row for each planned run, in the order of `COLUMNS`; None is what is not known.
 
-    A budget is a pair, what to sort by and what to show, and so are the seconds of a disturbed clock, and losses and metric
-    where runs differ in their units.
+    A budget is a pair, what to sort by and what to show, and so are the seconds of a disturbed clock.
     """
-    is_one = _one_unit(runs) is not None
-    return [[_cell(name, row, is_one) for name in COLUMNS] for row in runs.to_dict("records")]
+    return [[_cell(name, row) for name in COLUMNS] for row in runs.to_dict("records")]
 
 
-def _cell(name: str, row: Mapping[str, Any], is_one_unit: bool) -> Any:
+def _cell(name: str, row: Mapping[str, Any]) -> Any:
     value = row[name]
     if pd.isna(value):
         return None
@@ -69,9 +66,7 @@ def _cell(name: str, row: Mapping[str, Any], is_one_unit: bool) -> Any:
     shown = rounded(units.shown(value) if name == METRIC else float(value))
     if name == "counted_seconds" and row["disturbed_because"] != "":
         return [shown, f"{shown:g} (disturbed)"]
-    if is_one_unit or name not in (METRIC, *LOSSES) or shown is None:
-        return shown
-    return [shown, f"{shown:g} {units.metric_title if name == METRIC else units.loss_unit}"]
+    return shown
 
 
 def _status(row: Mapping[str, Any]) -> str:
@@ -100,9 +95,14 @@ def _one_unit(runs: pd.DataFrame) -> Units | None:
 
 
 def losses(runs: pd.DataFrame) -> str:
-    """Returns what losses and metric are, for the sentence above the table."""
-    units = _one_unit(runs)
-    return f"Losses ({units.loss} in {units.loss_unit}) and {units.metric}" if units else "Losses and metrics"
+    """Returns what losses and metric are, on each task where they differ, for the sentence above the table."""
+    known = runs[runs["status"] != "missing"]
+    tasks = {units: sorted(own["task"].unique()) for units, own in known.groupby("units", sort=True)}
+    told = [f"{units.loss} in {units.loss_unit}, {units.metric_title}" for units in tasks]
+    if len(told) == 1:
+        return f"Losses and metric ({told[0]})"
+    parts = [f"on {listed(names)} {what}" for what, names in zip(told, tasks.values(), strict=True)]
+    return f"Losses and metrics ({'; '.join(parts)})"
 
 
 def details(tables: Tables) -> dict[str, Any]:

@@ -20,14 +20,15 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from reports.glyphs import BASE, NO_MORE, Fonts
 from reports.looks import Method, looks_of
 from reports.selection import NoData
 from reports.words import decimal
 
-LOG_MARGIN = 2.0
+LOG_MARGIN, EVEN_BELOW = 2.0, 3.0
+"""How far a logarithmic axis reaches beyond its values; the ratio of its ends below which its ticks are evenly spaced."""
 COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
 STAMP = 6.0
 """The size of the line below a figure."""
@@ -141,10 +142,12 @@ def log_scale(axes: Axes, *names: str) -> None:
 
 
 class _Steps(LogLocator):
-    """Ticks at powers of ten alone where there are more than two decades."""
+    """Ticks at powers of ten alone where there are more than two decades, evenly spaced ones where 1, 2, 5 are too few."""
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
         """Returns the places of ticks between two ends."""
+        if 0 < vmax < EVEN_BELOW * vmin:
+            return MaxNLocator(3, steps=(1, 2, 5, 10)).tick_values(vmin, vmax)
         self.set_params(subs=(1.0, 2.0, 5.0) if 0 < vmax < 150 * vmin else (1.0,))
         return super().tick_values(vmin, vmax)
 

@@ -42,21 +42,25 @@ def differing_tasks(runs: pd.DataFrame) -> str:
     return f"{task_names(runs)} with different {listed(differing)}"
 
 
-def setting(runs: pd.DataFrame) -> str:
-    """Returns how much each run had, and disturbed runs, for a caption.
+def setting(runs: pd.DataFrame, budget: str = "") -> str:
+    """Returns how much each run had, as `budget` says it where that is given, and disturbed runs, for a caption.
 
     Task and space stand below every figure, and devices once in a report.
     """
     disturbed = disturbed_runs(runs)
     note = f" {disturbed.capitalize()} (last page)." if disturbed else ""
-    return f"{budgets(runs)} a run.{note}"
+    return f"{budget or f'{budgets(runs)} a run.'}{note}"
 
 
-def stamp(runs: pd.DataFrame) -> str:
-    """Returns what a figure has to say of itself where it is shown without its caption."""
+def stamp(runs: pd.DataFrame, tasks: str = "") -> str:
+    """Returns what a figure has to say of itself where it is shown without its caption.
+
+    `tasks` names them with their budgets, where each has its own.
+    """
     disturbed = disturbed_runs(runs)
     note = f"; {disturbed}" if disturbed else ""
-    return f"{task_names(runs)}; space “{spaces(runs)}”; {budgets(runs)} a run{note}"
+    space = f"space “{spaces(runs)}”"
+    return f"{tasks}; {space}{note}" if tasks else f"{task_names(runs)}; {space}; {budgets(runs)} a run{note}"
 
 
 def disturbed_runs(runs: pd.DataFrame) -> str:

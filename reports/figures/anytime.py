@@ -205,7 +205,7 @@ def interactive(estimates: Estimates) -> go.Figure:
     budget = estimates.curves["used"].max()
     chart.update_xaxes(
         type="log", range=np.log10([FIRST_FRACTION * budget, 1.01 * budget]).tolist(),
-        title=f"Budget used ({unit}{note})",
+        title=f"Budget used ({unit}{note})".replace("; ", ";<br>"),
         nticks=6, tickformat="~g",
     )  # fmt: skip
     chart.update_yaxes(

@@ -88,10 +88,11 @@ def draw(estimates: Estimates) -> Figure:
             draw_strips(panels[letter], strips, scale="linear", text=percent)
         else:
             draw_strips(panels[letter], strips)
-        panels[letter].set_title(letter, loc="left")
+    panels["C"].set_title("C  Wrong signs", loc="left")
+    panels["D"].set_title("D  Final test loss", loc="left")
     panels["C"].xaxis.set_major_formatter(lambda share, _: percent(share))
-    panels["C"].set_xlabel("Wrong signs,\nof the learning rate")
-    panels["D"].set_xlabel(estimates.about.units.axis("Final test loss"))
+    panels["C"].set_xlabel("Of the learning rate's hypergradients,\nover steps and sets")
+    panels["D"].set_xlabel(estimates.about.units.axis("Of the selected model"))
     if not style.in_column():
         panels["D"].set_yticklabels([])
     drawn = [label for label in labels if label in set(_wrong(estimates.curves)["label"])]

@@ -15,20 +15,21 @@ from reports import style
 from reports.ends import DARK
 from reports.estimates import NONE_TRAINED, untrained_sentences
 from reports.looks import MOST_COLOURS, Look, emphasised
-from reports.pooling import PROBLEM, pooled
+from reports.pooling import PROBLEM, pooled, setting, stamp
 from reports.selection import ONLINE, NoData, untrained
 from reports.statistics import performance_profile
 from reports.tables import Tables
-from reports.words import decimal, listed, percent, plural, setting, stamp
+from reports.words import decimal, listed, percent, plural
 
 QUESTION = "Over all problems, how often is each method within a given factor of the best one?"
 METHOD = (
-    "A problem is a task with one seed, on which every method was run under the same budget. The ratio is a method's "
-    "final test loss over the lowest of any method on that problem; a run without a finite loss has an infinite one. All "
-    "experiments that feed the figure are pooled, those with budgets of time alone where there are any, and the methods "
-    "are those that each of them has. The profile at a factor is the share of problems with a ratio up to it (Dolan and "
-    "Moré, 2002), so that at 1 it says how often the method is best. Names are in the order of the area below it, over the "
-    "factor's logarithm. Bands, from six problems on, are 95 % bootstrap intervals over seeds, stratified by task."
+    "A problem is a task with one seed, on which every method was run under the same budget, the largest of those that "
+    "the task was run with; tasks may have different ones. The ratio is a method's final test loss over the lowest of "
+    "any method on that problem; a run without a finite loss has an infinite one. All tasks that feed the figure are "
+    "pooled, those with budgets of time alone where there are any, and the methods are those that each of them has. The "
+    "profile at a factor is the share of problems with a ratio up to it (Dolan and Moré, 2002), so that at 1 it says "
+    "how often the method is best. Names are in the order of the area below it, over the factor's logarithm. Bands, "
+    "from six problems on, are 95 % bootstrap intervals over seeds, stratified by task."
 )
 POINTS = 200
 LARGEST = 32.0
@@ -83,7 +84,7 @@ def estimate(tables: Tables) -> Estimates:
     ratios = losses.div(best, axis=0)
     factors = np.geomspace(1, min(LARGEST, max(1.1, ratios.replace(np.inf, np.nan).max(axis=None))), POINTS)
     methods = runs.drop_duplicates("label").set_index("label")
-    strata = [(experiment, task) for experiment, task, _ in ratios.index]
+    strata = [problem[:-1] for problem in ratios.index]
     rows = []
     for label in sorted(ratios.columns, key=lambda label: (methods.loc[label, "place"], label)):
         share, low, high = performance_profile(ratios[label].to_numpy(float), factors, strata)

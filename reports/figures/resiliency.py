@@ -118,7 +118,8 @@ def draw(estimates: Estimates) -> Figure:
 def _draw_panel(axes: Axes, estimates: Estimates, shock: str, looks: dict[str, Look]) -> None:
     band = estimates.widths[estimates.widths["shock"] == shock].sort_values("epoch")
     axes.fill_between(band["epoch"], 1 / (1 + band["width"]), 1 + band["width"], color="#DEDEDE", lw=0, zorder=0)
-    axes.set_title("\n".join(textwrap.wrap(_words(shock), WRAPPED)), fontsize=6.5, loc="left", fontweight="normal")
+    title = "\n".join(textwrap.wrap(_words(shock)[:1].upper() + _words(shock)[1:], WRAPPED))
+    axes.set_title(title, fontsize=6.5, loc="left", fontweight="normal")
     curves = dict(iter(estimates.curves[estimates.curves["shock"] == shock].groupby("method_label")))
     summary = estimates.summary[estimates.summary["shock"] == shock].set_index("label")
     shown = [label for label in looks if label in curves]
@@ -161,7 +162,7 @@ def interactive(estimates: Estimates) -> go.Figure:
     chart = go.Figure(traces)
     chart.update_xaxes(title="Epochs since the shock")
     chart.update_yaxes(
-        type="log", range=np.log10(_limits(estimates.curves)).tolist(), tickformat="~g",
+        type="log", range=np.log10(_limits(estimates.curves)).tolist(), tickformat="~g", dtick="D2",
         title="Validation loss over the twin's",
     )  # fmt: skip
     return chart
@@ -172,7 +173,8 @@ def caption(estimates: Estimates) -> str:
     n = estimates.summary["n"].min()
     return (
         f"How runs recover from shocks: validation loss over the unshocked twin's, medians over {n} seeds or more; grey, "
-        f"the band of recovery; beside it, how many runs end there for good. {estimates.about.setting}"
+        f"the band of recovery; beside it, how many runs end there for good; above {HIGHEST:g} times, lines leave the "
+        f"axis. {estimates.about.setting}"
     )
 
 

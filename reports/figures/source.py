@@ -28,8 +28,6 @@ METHOD = (
 )
 SHADES = ["#F4A582", "#D6604D", "#B2182B", "#67001F"]
 """The larger the validation batch, the darker."""
-MOST_OF_A_PANEL, MOST_NAMES = 1.9, 7
-"""How wide names may be within a panel, in inches, and how many."""
 OVERFITS, LAST = 1.1, 3
 """A training overfits whose median loss is so many times its lowest at each of its last evaluations."""
 FIXED = ["#0072B2", "#56B4E9"]
@@ -73,7 +71,7 @@ def estimate(tables: Tables) -> Estimates:
 
 def draw(estimates: Estimates) -> Figure:
     """Draws two panels over epochs."""
-    figure, (left, right) = style.panels(1, 2, height=2.7)
+    figure, (left, right) = style.panels(1, 2, height=3.0)
     summary = estimates.summary
     sizes = summary.loc[summary["size"] > 0, "label"]
     shades = dict(zip(sizes, itertools.cycle(SHADES[-len(sizes) :]), strict=False))
@@ -88,21 +86,12 @@ def draw(estimates: Estimates) -> Figure:
         axes.set_xlabel("Epochs")
         style.log_scale(axes, "y")
         _end_above_medians(axes, estimates)
-    _add_legends(figure, (left, right))
+    named = [pair for axes in (left, right) for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
+    handles = {name: handle for handle, name in named}
+    style.legend_above(figure, list(handles.values()), list(handles), columns=3, size=6.5)
     left.set_ylabel(estimates.about.units.axis("Test loss of the present model"))
     style.stamp(figure, estimates.about.stamp)
     return figure
-
-
-def _add_legends(figure: Figure, panels: tuple[Axes, Axes]) -> None:
-    """Adds a legend to each panel or, where names would cover the curves, one above both."""
-    found = [axes.get_legend_handles_labels() for axes in panels]
-    handles = {name: handle for own in found for handle, name in zip(*own, strict=True)}
-    if style.widest(handles, 6) <= MOST_OF_A_PANEL * 72 and max(len(names) for _, names in found) <= MOST_NAMES:
-        for axes in panels:
-            axes.legend(fontsize=6, frameon=True, framealpha=0.8, edgecolor="none")
-    else:
-        style.legend_above(figure, list(handles.values()), list(handles), columns=4, size=6)
 
 
 def _draw_panel(axes: Axes, estimates: Estimates, colours: dict[str, str], dashes: object) -> None:

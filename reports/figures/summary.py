@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports import style, words
+from reports import style
 from reports.estimates import NONE_TRAINED
 from reports.looks import GREY, emphasised
-from reports.pooling import PROBLEM, pooled
+from reports.pooling import PROBLEM, TASK, pooled, setting, stamp
 from reports.selection import ONLINE, NoData
 from reports.statistics import Estimate, bootstrapped, interquartile_mean
 from reports.strips import name_lines, room
@@ -26,13 +26,14 @@ LONGEST = 4.0
 """Up to how many times the shortest time on a problem a method is credited for reaching the target (AlgoPerf)."""
 QUESTION = "Over all tasks, which method ends lowest, and which is there first?"
 METHOD = (
-    "A problem is a task with one seed, on which all methods have the same time; methods are those that every experiment "
-    "has. A: the final test loss over the lowest median on that task of a method that is not under test, its interquartile "
-    "mean over all problems, on the logarithm. B: the mean of its ranks. C: the time to the validation loss of the "
-    "best of the other methods, over the shortest of any; the profile, the share of problems within a factor, integrated "
-    f"from 1 to {LONGEST:g} (Dahl et al., 2023): 1 is always first, 0 never within that factor. A run that returns the "
-    "untrained model, or none, counts as infinitely bad. Intervals are from a bootstrap over seeds, stratified by task: "
-    "they say nothing of other tasks."
+    "A problem is a task with one seed, on which all methods have the same time: the largest budget that the task was "
+    "run with. Tasks may have different ones, since each problem is measured by itself. Methods are those that every "
+    "task has, and every problem has the same weight. A: the final test loss over the lowest median on that task of a "
+    "method that is not under test, its interquartile mean over all problems, on the logarithm. B: the mean of its "
+    "ranks. C: the time to the validation loss of the best of the other methods, over the shortest of any; the profile, "
+    f"the share of problems within a factor, integrated from 1 to {LONGEST:g} (Dahl et al., 2023): 1 is always first, 0 "
+    "never within that factor. A run that returns the untrained model, or none, counts as infinitely bad. Intervals are "
+    "from a bootstrap over seeds, stratified by task: they say nothing of other tasks."
 )
 COLUMNS = {"loss": "A  Loss over\nbest other's", "rank": "B  Mean\nrank", "score": "C  Score of\ntime to target"}
 
@@ -71,7 +72,7 @@ def estimate(tables: Tables) -> Estimates:
     is_lost = (runs["selected_step"] == 0) | runs["incumbent_test_loss"].isna()
     runs = runs.assign(test_loss=runs["incumbent_test_loss"].mask(is_lost, np.inf))
     incumbents = dict(iter(tables.incumbents.groupby("run")))
-    parts = [_of_task(own, incumbents) for _, own in runs.groupby("experiment", sort=False)]
+    parts = [_of_task(own, incumbents) for _, own in runs.groupby(TASK, sort=False)]
     problems = pd.concat(parts, ignore_index=True)
     by_problem = problems.groupby(PROBLEM)
     problems = problems.assign(rank=by_problem["test_loss"].rank(method="average"))
@@ -80,26 +81,26 @@ def estimate(tables: Tables) -> Estimates:
     problems = problems.assign(score=score.where(np.isfinite(problems["used"]), 0.0))
     rows = [_row(str(label), own) for label, own in problems.groupby("label", sort=False)]
     summary = pd.DataFrame(rows).sort_values(["loss", "rank", "label"], ignore_index=True)
-    return Estimates(problems, summary, words.setting(runs), words.stamp(runs))
+    return Estimates(problems, summary, setting(runs), stamp(runs))
 
 
 def _of_task(runs: pd.DataFrame, incumbents: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Returns an experiment's runs with their losses over the best other's, and their times to its validation loss."""
+    """Returns a task's runs with their losses over the best other's, and their times to its validation loss."""
     others = runs[runs["family"] != ONLINE]
     lowest = others.groupby("label")["test_loss"].median().min() if len(others) else np.nan
     target = lowest_target(others[np.isfinite(others["test_loss"])])
     if target is None or not np.isfinite(lowest) or lowest <= 0:
-        name = runs["experiment"].iloc[0]
-        raise NoData(f"In experiment {name} no method beside those under test ends at a finite loss, so it is not drawn.")
+        name = runs["task"].iloc[0]
+        raise NoData(f"On {name} no method beside those under test ends at a finite loss, so it is not drawn.")
     places = [reached_by(incumbents.get(run), target.loss) for run in runs["run"]]
-    names = [*PROBLEM, "data", "label", "method_label", "family", "run", "unit", "budget", "test_loss"]
+    names = [*PROBLEM, "data", "experiment", "label", "method_label", "family", "run", "unit", "budget", "test_loss"]
     return runs[names].assign(
         ratio=runs["test_loss"] / lowest, used=[np.inf if place is None else float(place["used"]) for place in places]
     )
 
 
 def _row(label: str, own: pd.DataFrame) -> dict[str, object]:
-    strata = list(own["experiment"])
+    strata = list(own[TASK].itertuples(index=False, name=None))
     logs = bootstrapped(np.log(own["ratio"].clip(lower=1e-12)), interquartile_mean, strata=strata)
     found = {
         "loss": Estimate(*np.exp(logs)),
@@ -129,7 +130,7 @@ def draw(estimates: Estimates) -> Figure:
         axes.set_title(title, loc="left", fontsize=7 if style.in_column() else 8)
         axes.tick_params(axis="y", length=0)
     style.log_scale(panels[0], "x")
-    panels[0].axvline(1.0, color="black", lw=0.7, zorder=0)
+    panels[0].axvline(1.0, color="black", lw=0.7, zorder=1)
     panels[2].set_xlim(-0.03, 1.03)
     name_lines(panels[0], list(summary["label"]))
     for axes in panels:

@@ -229,6 +229,10 @@ def test_every_claim_has_a_verdict():
     told = {claim.claim: (claim.outcome, claim.figure) for claim in claims}
     assert told["Forgetting the influence costs."] == ("reproduced", "reset")
     assert told["More sets give a lower test loss."] == ("not tested", "")
+    assert [claim.claim for claim in claims if claim.is_asked] == [
+        "More sets give a lower test loss.", "Forgetting the influence costs.",
+    ]  # fmt: skip
+    assert front.not_asked(claims) == f"{len(claims) - 2} claims that no experiment of this report asks are left out."
     assert front.counted(claims).startswith(
         f"Of {len(claims)} claims of the paper 1 is reproduced, 0 are not reproduced and"
     )

@@ -323,12 +323,12 @@ def test_the_page_in_a_browser(mixed, browser):
     assert "ValueError: broken" in browser.find_element("css selector", "pre.message").text
     assert "0.001000" in browser.find_element("css selector", "table.log").text
     assert "wall time" in browser.find_element("css selector", "table.accounts").text
-    row.send_keys("\ue007")  # Enter
+    row.find_element("tag name", "button").send_keys("\ue007")  # Enter
     assert not browser.find_elements("css selector", "pre.spec")
 
     box.clear()
     box.send_keys("missing")
-    browser.find_element("css selector", "tr.run").send_keys(" ")
+    browser.find_element("css selector", "tr.run button").send_keys(" ")
     assert "has not been started" in browser.find_element("css selector", "td.detail").text
     assert browser.get_log("browser") == []
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0

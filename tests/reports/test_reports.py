@@ -119,6 +119,27 @@ def test_textbook_training_sets_a_target_of_its_own(tmp_path):
     assert "Seconds to textbook" in performance.published_rows(estimates)[0]
 
 
+def test_without_global_oho_the_target_is_that_of_textbook_training(tmp_path):
+    ids = []
+    for seed in (0, 1, 2):
+        for name, label, given in (("cosine", "Textbook", {"lr": 0.1, "weight_decay": 0.0}), ("oho-default", "OHO", {})):
+            spec = spec_of(name, seed)
+            spec["method"] |= {"label": label, **given}
+            step = 50 if given else 100
+            ids.append(write_run(tmp_path, spec, [incumbent(step, 0.2), evaluation(100, 0.2)]))
+    write_manifest(tmp_path, Manifest("both", ("performance",), {}, tuple(ids)))
+    estimates = performance.estimate(read_tables(tmp_path))
+    assert estimates.targets == {"textbook": (0.2, "Textbook")}
+    (axes,) = performance.draw(estimates).axes
+    assert axes.get_title(loc="left") == "As good as Textbook"
+    assert axes.get_xlabel() == "Counted seconds to a\nvalidation loss of 0.2"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Textbook", "OHO"]
+    assert "the median of Textbook, textbook training, at the end" in performance.caption(estimates)
+    assert performance.findings(estimates)[0].startswith("No method is sooner as good as Textbook")
+    assert performance.published_rows(estimates)[1:] == [["Textbook", "1", "0.5"], ["OHO", "1", "1"]]
+    assert [verdict.outcome for verdict in performance.verdicts(estimates)] == ["not tested"]
+
+
 def test_a_run_that_never_selected_a_model_is_one_that_misses(tmp_path):
     """Its validation loss was never finite."""
     ids = write_folder(tmp_path, LOSSES)
@@ -220,12 +241,22 @@ def test_of_an_experiment_with_many_disturbed_runs_no_ranking_is_written(tmp_pat
 
 def test_one_question_is_tested(tmp_path):
     """The method under test against the others, and only where the experiment asks it."""
-    write_folder(tmp_path / "asked", LOSSES)
+    seven = {name: [[0.1 * place + seed / 100] for seed in range(7)] for place, name in enumerate(LOSSES, start=1)}
+    write_folder(tmp_path / "asked", seven)
     (asked,) = document._content(read_tables(tmp_path / "asked"), [])["comparisons"]
     assert asked["reference"] == "Global OHO"
     assert len(asked["rows"]) == 3
     write_folder(tmp_path / "not", LOSSES, figures=("anytime",))
     assert document._content(read_tables(tmp_path / "not"), [])["comparisons"] == []
+
+
+def test_where_seeds_are_too_few_for_any_p_a_sentence_stands_for_the_table(tmp_path):
+    write_folder(tmp_path / "runs", LOSSES)
+    build_report(tmp_path / "runs", tmp_path / "report.pdf")
+    text = (tmp_path / "report.txt").read_text()
+    assert "both. 3 seeds cannot separate Global OHO from any of 3 other methods, whatever the losses" in text
+    assert "with fewer than 7." in text
+    assert "Beside Global OHO" not in text
 
 
 def test_where_seconds_are_not_the_budget_their_disturbance_is_told_wherever_they_are_shown(tmp_path):
@@ -304,7 +335,7 @@ def test_a_name_of_another_kind_is_refused(name, tmp_path):
 
 def test_a_figure_without_data_says_why(tmp_path):
     write_folder(tmp_path, EDGES["no search"])
-    with pytest.raises(NoData, match="needs a measured Global OHO run and another method"):
+    with pytest.raises(NoData, match="needs a measured Global OHO run, or one of a training"):
         performance.estimate(read_tables(tmp_path))
     with pytest.raises(ReportError, match="performance: "):
         build_figure("performance", tmp_path, tmp_path / "x.pdf")

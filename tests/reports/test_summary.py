@@ -27,6 +27,39 @@ def test_losses_ranks_and_times_are_those_over_all_tasks(tmp_path):
     assert table["reached"].to_dict() == {"Fixed": 3, "Adam": 3, "Global OHO": 3}
 
 
+def test_each_task_has_its_own_budget_the_largest_that_it_was_run_with(tmp_path):
+    write_tasks(tmp_path, METHODS)
+    longer = []
+    for name, loss in (("fixed", 0.3), ("adam", 0.1)):  # without Global OHO
+        for seed in (0, 1):
+            spec = spec_of(name, seed, task="mnist-mlp")
+            spec["budget"]["amount"] = 60.0
+            longer.append(write_run(tmp_path, spec, [incumbent(100, loss), evaluation(100, loss)]))
+    write_manifest(tmp_path, Manifest("longer", ("summary",), {}, tuple(longer)))
+    tables = read_tables(tmp_path)
+    estimates = summary.estimate(tables)
+    assert set(estimates.problems["label"]) == {"Fixed", "Adam"}
+    budgets = estimates.problems.groupby("task")[["budget", "seed"]].nunique()
+    assert budgets.to_dict("index") == {"digits-mlp": {"budget": 1, "seed": 3}, "mnist-mlp": {"budget": 1, "seed": 2}}
+    said = "Budgets of a run: digits-mlp: 2 counted seconds, 3 seeds; mnist-mlp: 60 counted seconds, 2 seeds."
+    for figure in (summary, profiles):
+        own = figure.estimate(tables)
+        assert said in figure.caption(own)
+        assert "mnist-mlp: 60 counted seconds" in " ".join(figure.draw(own).get_supxlabel().split())
+
+
+def test_plain_steps_are_as_long_as_they_last(tmp_path):
+    write_tasks(tmp_path, METHODS)
+    ids = []
+    for name in METHODS:
+        spec = spec_of(name, 0, task="mnist-mlp")
+        spec["budget"] = {"unit": "plain_steps", "amount": 1000}
+        records = [incumbent(100, 0.1), evaluation(100, 0.1)]
+        ids.append(write_run(tmp_path, spec, records, plain_step={"seconds": 0.001}))
+    write_manifest(tmp_path, Manifest("in-steps", ("summary",), {}, tuple(ids)))
+    assert set(pooled(read_tables(tmp_path).runs)["unit"]) == {"seconds"}  # 2 s are more than 1,000 steps of 1 ms
+
+
 def test_with_few_tasks_the_figure_says_so(tmp_path):
     estimates = summary.estimate(write_tasks(tmp_path, METHODS))
     said = "2 tasks: fewer than 5 say nothing across tasks"
@@ -61,7 +94,7 @@ def test_where_time_is_a_budget_equal_steps_are_left_out(tmp_path):
 
 def test_without_two_methods_in_common_it_is_a_sentence(tmp_path):
     tables = write_tasks(tmp_path, {"fixed": (0.1, 0.1), "adam": (0.1,)})
-    with pytest.raises(NoData, match="2 experiments have no two methods in common"):
+    with pytest.raises(NoData, match="2 tasks have no two methods in common"):
         summary.estimate(tables)
 
 

@@ -7,7 +7,7 @@ from bench.records import Manifest, write_manifest
 from reports.api import build_report
 from reports.document import _content
 from reports.figures import anytime, distribution, performance, reset
-from reports.run_rows import columns, details, rows
+from reports.run_rows import columns, details, losses, rows
 from reports.selection import NoData
 from reports.tables import read_tables
 
@@ -55,8 +55,9 @@ def test_different_units_share_no_axis(tmp_path):
     with pytest.raises(NoData, match=r"measure different things \(.*squared error in m², .*\), which share no axis"):
         reset.estimate(tables)
     table = rows(tables.runs)
-    assert [row[6] for row in table] == [[0.5, "0.5 nats per example"], [0.5, "0.5 m²"]]
-    assert [row[8] for row in table] == [[10.0, "10 classification error (%)"], [0.1, "0.1 absolute error (m)"]]
+    assert [(row[6], row[8]) for row in table] == [(0.5, 10.0), (0.5, 0.1)]
+    depth, digits = "on depth squared error in m², absolute error (m)", "on digits-mlp cross-entropy in nats per example, "
+    assert losses(tables.runs) == f"Losses and metrics ({digits}classification error (%); {depth})"
     assert build_report(tmp_path, tmp_path / "report.pdf")
 
 
@@ -73,7 +74,7 @@ def selected_at(root, steps):
 
 
 def test_the_untrained_model_wins_nothing(tmp_path):
-    tables = selected_at(tmp_path, {"fixed": [0, 0, 50], "adam": [50, 50, 0], "oho-global": [50, 60, 70]})
+    tables = selected_at(tmp_path, {"fixed": 3 * [0, 0, 50], "adam": 3 * [50, 50, 0], "oho-global": 3 * [50, 60, 70]})
     text = " ".join(distribution.findings(distribution.estimate(tables)))
     assert "Global OHO ends at a median test loss of 0.4" in text
     assert "no less than Adam" in text
@@ -84,7 +85,7 @@ def test_the_untrained_model_wins_nothing(tmp_path):
     content = _content(tables, [])
     assert content["comparisons"][0]["reference"] == "Global OHO"
     assert "Fixed from" not in content["comparisons"][0]["power"]
-    assert content["results"][0]["untrained"] == "Runs that return the untrained model: Fixed (2 of 3) and Adam (1 of 3)."
+    assert content["results"][0]["untrained"] == "Runs that return the untrained model: Fixed (6 of 9) and Adam (3 of 9)."
     assert rows(tables.runs)[0][4] == "budget reached (untrained model)"
 
 
