@@ -47,7 +47,7 @@ REFUSED = [
     "task.²=1", "task.name={a: 1}", "figures=[[distribution]]", "space=''", "space=/", f"space={'x' * 300}", 'space="\\0"',
     "evaluations=" + "9" * 400, "x={{a: 1}: 2}", "seeds=" + "[" * 400, "methods=&a [*a]", f"methods={BOMB}",
     "methods.0.label='a\n\n b'", "a." * 3_000 + "b=1", "seeds=!!set {a, b}",
-    "shocks=[{label: \"\\e\", events: [{epoch: 1, rotate: 9}]}]", f"seeds={[*range(9_100)]}",
+    "shocks=[{label: \"\\e\", events: [{epoch: 1, rotate: 9}]}]", f"seeds={[*range(12_000)]}",
 ]  # fmt: skip
 """Each once ended in a traceback, a hang or a broken line."""
 

@@ -17,7 +17,6 @@ import pytest
 import wandb
 from faults import told
 from forked_uploads import forked_uploads
-from forks import Fork
 from helpers import experiment, rewrite
 from made_up_runs import evaluation, incumbent, spec_of, write_run
 from typer.testing import CliRunner
@@ -298,7 +297,9 @@ def test_a_run_that_was_killed_is_one_wandb_run_once_it_is_continued(tmp_path):
 def test_interrupted_it_goes_on_where_it_was(results, server):
     first, second = sorted(path.parent for path in results.glob("*/spec.json"))
     server.hang_after = 1 + len(read_run(first).trials)
-    process = Fork(lambda: app(["sync", str(results)]), is_piped=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.cli", "sync", results], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert server.hanging.wait(60)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
