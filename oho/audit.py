@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -119,6 +120,7 @@ def _start(optimizer: OHO | PublishedOHO, count: int) -> Start:
             parameters, optimizer.set_map, rule, theta.double(), {}, influence, collapsed, [None] * count, tuned=rule.tune
         )
     state = optimizer.state_dict()
+    _catch_up(optimizer, state)
     noise = [optimizer._recursion.noise(theta) for _ in range(count)]
     for generator, saved in zip(optimizer._recursion.generators, state["generators"], strict=True):
         generator.set_state(saved)
@@ -144,6 +146,14 @@ def _start(optimizer: OHO | PublishedOHO, count: int) -> Start:
         optimizer._recursion.present_share,
         optimizer.steps,
     )
+
+
+def _catch_up(optimizer: OHO, state: dict[str, Any]) -> None:
+    """Moves the average's influence in a copy of the state over the plain steps that the run has yet to follow."""
+    averaged, steps, plain = optimizer._recursion.averaged, optimizer.steps, optimizer.steps_behind
+    if averaged is not None and plain:
+        theta, beside = state["influence"]["theta"], state["averaged_influence"]
+        averaged.move_over(averaged.missed(steps + 1, plain=plain), theta, beside)
 
 
 def _compared(closure: Closure, optimizer: OHO | PublishedOHO) -> Comparison:

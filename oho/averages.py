@@ -170,12 +170,15 @@ class AveragedWeights:
     def begin(self, step: int, *, plain: int, discount: float, hostless: bool) -> None:
         """Sets the weights of a step, counted from 1, after `plain` ones; a `hostless` step reads them from the device."""
         newest = self.kind.weight(step)
-        missed = 1 - math.prod(1 - self.kind.weight(before) for before in range(step - plain, step))
-        self._weights = _Weights(newest, discount * (1 - newest), missed)
+        self._weights = _Weights(newest, discount * (1 - newest), self.missed(step, plain=plain))
         if hostless:
             for place, number in zip(self._on_device, self._weights, strict=True):
                 place.fill_(number)
             self._weights = self._on_device
+
+    def missed(self, step: int, *, plain: int) -> float:
+        """Returns the share of dθ/dh in Z̄ once it has followed the `plain` steps before a step."""
+        return 1 - math.prod(1 - self.kind.weight(before) for before in range(step - plain, step))
 
     def follow(self, theta: Tensor) -> Tensor:
         """Moves θ̄ to the θ (M, N) of the step that `begin` began; returns φ (M, N)."""
@@ -209,8 +212,12 @@ class AveragedWeights:
         """Moves Z̄ over the plain steps before the one that `begin` began, in which dθ/dh stayed as it is."""
         missed = self._weights.missed
         if isinstance(missed, Tensor) or missed:
-            beside["average"].lerp_(beside.get("iterate", influence), missed)
-            self._between(influence, beside)
+            self.move_over(missed, influence, beside)
+
+    def move_over(self, missed: Tensor | float, influence: Tensor, beside: Mapping[str, Tensor]) -> None:
+        """Moves Z̄ towards dθ/dh, which becomes so much of it."""
+        beside["average"].lerp_(beside.get("iterate", influence), missed)
+        self._between(influence, beside)
 
     def _between(self, influence: Tensor, beside: Mapping[str, Tensor]) -> None:
         """Makes dφ/dh of dθ/dh and Z̄, where φ lies between."""

@@ -76,10 +76,10 @@ class OHO(torch.optim.Optimizer):
             what helps a rate that is far too high to come down.
         reset_every: steps after which the influence is set to zero; 0 is never.
         update_every: tuned steps between two meta-steps; the influence follows each of them all the same.
-        first_updates: steps at the beginning that make a meta-step each, whatever `update_every` is: small values come up
-            sooner.
+        first_updates: steps at the beginning that make a meta-step each, if tuned, whatever `update_every` is: small values
+            come up sooner.
         tuned_steps: the steps that the influence follows: `Windows()` are the first 400 and then 50 of every 200, and the
-            others are plain training and cost as much.  None is every step, without which the influence is not exact.
+            others are plain training and cost as much.  None tunes every step; with fewer the influence is not exact.
         curvature: "pearlmutter" (products of layered networks by sweeps over a tape, of all other models as the next),
             "double_backward", "forward_over_reverse", "finite_difference", or a function of their signature.  Where an
             operation has no second derivative, finite differences take over, with a warning; `engine` says which answers.
@@ -261,14 +261,16 @@ class OHO(torch.optim.Optimizer):
     @property
     def is_tuned(self) -> bool:
         """Whether the influence follows the next step; if not, it is one of plain training."""
-        return self.tuned_steps.count(self.steps + 1) > self.tuned_steps.count(self.steps)
+        return self.is_tuned_step(self.steps + 1)
+
+    def is_tuned_step(self, step: int) -> bool:
+        """Returns whether the influence follows a step, counted from 1."""
+        return self.tuned_steps.count(step) > self.tuned_steps.count(step - 1)
 
     def is_meta_step(self, step: int) -> bool:
         """Returns whether a step, counted from 1, makes a meta-step, if it is given a validation loss."""
-        tuned = self.tuned_steps.count(step)
-        is_tuned = tuned > self.tuned_steps.count(step - 1)
-        is_due = step <= self.first_updates or tuned % self.update_every == 0
-        return bool(self._recursion.tuning.tuned) and is_tuned and is_due
+        is_due = step <= self.first_updates or self.tuned_steps.count(step) % self.update_every == 0
+        return bool(self._recursion.tuning.tuned) and self.is_tuned_step(step) and is_due
 
     def _step(
         self, closure: Closures | None, valid_closure: Closures | None, part_closure: Closures | None, *, is_due: bool
@@ -295,14 +297,13 @@ class OHO(torch.optim.Optimizer):
 
     def _before_step(self) -> None:
         """Makes the part of a step that is the host's and comes first."""
-        self._recursion.begin_step(self.discount or 1.0, plain=self._plain_steps())
+        self._recursion.begin_step(self.discount or 1.0, plain=self.steps_behind if self.is_tuned else 0)
 
-    def _plain_steps(self) -> int:
-        """Returns how many steps of plain training come right before the next one, if that is tuned; else 0."""
-        last, count = self.steps, self.tuned_steps.count
-        if not self.is_tuned:
-            return 0
-        while last and count(last) == count(last - 1):
+    @property
+    def steps_behind(self) -> int:
+        """Steps of plain training since the last tuned one, which the influence of the average has not followed yet."""
+        last = self.steps
+        while last and not self.is_tuned_step(last):
             last -= 1
         return self.steps - last
 
@@ -314,6 +315,7 @@ class OHO(torch.optim.Optimizer):
             self._recursion.influence.clear()
 
     def _plain_step(self, train: list[Closure]) -> Tensor:
+        self._phase("train")
         found = self._loss.gradient(train)
         with torch.no_grad():
             self._recursion.advance(found, follows=False)

@@ -112,12 +112,13 @@ class Recursion:
     def advance(self, found: Derivatives, *, discount: float = 1.0, follows: bool = True) -> Tensor:
         """Discounts the influence and moves it, parameters and slots; returns the model's new parameters (M, N).
 
-        A tensor without a gradient keeps its own, as in torch.optim.  If the influence `follows` not, it stays as it is.
+        A tensor without a gradient keeps its own, as in torch.optim.  Unless it `follows`, the influence stays as it is.
         """
         theta, unused = self._weights(), found.unused
         if unused:  # from here on the counts of steps differ between tensors
             for name in self.rule.counter_names:
-                self.slots[name] = self.slots[name].expand_as(theta).clone()
+                if self.slots[name].shape != theta.shape:
+                    self.slots[name] = self.slots[name].expand_as(theta).clone()
         influence, directions = self.influence.moving, self.directions
         if not follows:
             influence, directions = influence.of_no_row, NO_DIRECTIONS

@@ -10,6 +10,7 @@ has followed few of them, only the gain of a higher rate is left, and the rate r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,9 +33,10 @@ class Windows:
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers of steps that are out of range."""
-        if self.first < 1 or not 1 <= self.length <= self.period:
+        are_whole = all(type(steps) is int for steps in (self.first, self.length, self.period))
+        if not are_whole or self.first < 1 or not 1 <= self.length <= self.period:
             given = f"first={self.first}, length={self.length}, period={self.period}"
-            raise ValueError(f"{given}: must be numbers of steps, 1 or more, the length no more than the period")
+            raise ValueError(f"{given}: must be whole numbers of steps, 1 or more, the length no more than the period")
 
     def count(self, step: int) -> int:
         """Returns how many of the first `step` steps are tuned."""
@@ -57,7 +59,7 @@ def resolve_tuned_steps(given: TunedSteps | None) -> TunedSteps:
     Raises:
         TypeError: for something else.
     """
-    if given is not None and (isinstance(given, type) or not hasattr(given, "count")):
+    if given is not None and (isinstance(given, type | Sequence) or not hasattr(given, "count")):
         kind = given.__name__ if isinstance(given, type) else type(given).__name__
         raise TypeError(f"tuned_steps: oho.Windows() or None is expected; given {kind}")
     return AllSteps() if given is None else given

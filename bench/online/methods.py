@@ -123,7 +123,7 @@ class OnlineState(AveragedState):
     def part(self, step: int) -> dict[str, Closure]:
         """Returns what a step's curvature products are taken from, if not from the whole batch."""
         fraction = self.options.curvature_part
-        if fraction is None or not self.optimizer.is_tuned:
+        if fraction is None or not self.optimizer.is_tuned_step(step + 1):
             return {}
         batch = self.batches.at(step).part(fraction)
         return {"curvature_closure": training_closure(self.task, self.model, batch, self.options.tuned_of_loss)}

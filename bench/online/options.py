@@ -183,8 +183,8 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
 class AveragedOptions(DefaultOptions):
     """The same with an average of the weights and thrifty steps: `oho.averaged`, whose meta-rule has nothing to set.
 
-    The average covers about the last tenth of all steps.  Windows of steps are tuned, with a meta-step in every fourth, of
-    the first 100 in each.
+    The average covers about the last tenth of all steps.  Windows of steps are tuned: each of
+    the first 100 steps makes a meta-step, and then every fourth tuned one does.
     Validation gradients are taken half-way between the average and the present weights, and products from a quarter of each
     training batch.  Gradients longer than `clip_norm` are shortened to it, so that a run survives a first rate that is far
     too high; null is no clipping, and `windows: null` tunes every step.

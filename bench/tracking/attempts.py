@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -24,6 +25,7 @@ class _Worker:
 
 
 _idle: list[_Worker] = []
+os.register_at_fork(after_in_child=_idle.clear)  # which has none of the threads
 
 
 def attempt(action: Callable[..., Any], *arguments: Any) -> str:
@@ -38,7 +40,10 @@ def attempt(action: Callable[..., Any], *arguments: Any) -> str:
             error.append(caught)
         ended.set()
 
-    worker = _idle.pop() if _idle else _Worker()
+    try:
+        worker = _idle.pop()
+    except IndexError:
+        worker = _Worker()
     worker.tasks.put(run)
     if not ended.wait(TIMEOUT_SECONDS):
         return f"no answer in {TIMEOUT_SECONDS} s"  # the worker is left to it

@@ -66,7 +66,7 @@ class Curvature:
         self._check, self._watch = check, Watch()
         self._replicas: Replicas | None = None
         self._buffers = Buffers()
-        self._settled = False
+        self._settled = self._answered = False
         self.graph: GraphSteps | None = None
         """Those of the graph of which a step is being made; None in an eager step."""
 
@@ -78,7 +78,7 @@ class Curvature:
         Raises:
             RuntimeError: for a second derivative that is wrong, or one that nothing can compute.
         """
-        if self._settled:
+        if self._answered:
             with self.repeatable(closure) if self.calls_again else nullcontext(closure) as closure, self._uncompiled():
                 return self._engine(closure, self._parameters, tangents, on_products=on_products)
         doubt = self._doubt(closure) if self._check == "first" else None
@@ -90,6 +90,7 @@ class Curvature:
                     raise RuntimeError(doubt) from error
                 raise
         self._settle()
+        self._answered = True
         if doubt:
             say(doubt)
         self.engine = found.engine or self._name
@@ -97,7 +98,7 @@ class Curvature:
 
     def products_alone(self, closure: Closure, tangents: Tensor) -> Tensor:
         """Returns the products (K, M, N) that `products` does, where it can without the work of the gradient."""
-        if self._settled and self._engine is pearlmutter:
+        if self._answered and self._engine is pearlmutter:
             with self._uncompiled():
                 return pearlmutter_alone(closure, self._parameters, tangents)
         return self.products(closure, tangents).products
@@ -133,8 +134,9 @@ class Curvature:
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns what a copy keeps: not the modules that were seen, which are another model's."""
-        check = None if self._settled else self._check
-        fresh = {"_watch": Watch(), "_buffers": Buffers(), "_replicas": None, "_settled": False, "_check": check}
+        check = None if self._answered else self._check
+        fresh = {"_watch": Watch(), "_buffers": Buffers(), "_replicas": None, "_settled": False, "_answered": False}
+        fresh["_check"] = check
         return {**vars(self), **fresh}
 
     @property
@@ -171,6 +173,8 @@ class Curvature:
 
     def _settle(self) -> None:
         """Keeps what the first evaluation showed."""
+        if self._settled:
+            return
         self._settled = True
         if self._watch.replicated is not None:
             self._replicas = Replicas(self._watch.replicated)

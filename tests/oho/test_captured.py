@@ -28,6 +28,7 @@ CASES = {
     "narrow": {"rule": oho.SGD(0.1, 1e-2), "dtype": torch.bfloat16},
     "averaged": {"average": oho.Recent(), "present_share": 0.5, "part": 3},
     "in windows": {"average": oho.Recent(), "present_share": 0.5, "part": 3, "tuned_steps": oho.Windows(2, 2, 4)},
+    "unused": {"rule": RULES["adamw"], "unused": True},
     "uniform": {"rule": oho.SGD(0.1, 1e-2), "average": oho.Uniform(3), "meta": oho.MetaSGD(1e-3), "discount": 1.0},
     "schedule-free": {"rule": RULES["adamw"], "average": "schedule-free"},
     "dropout": {"dropout": True},
@@ -44,13 +45,16 @@ class Training:
     """
 
     def __init__(
-        self, rule=RULES["sgd"], groups=False, smoothed=False, dtype=torch.float64, part=None, dropout=None, **options
+        self, rule=RULES["sgd"], groups=False, smoothed=False, dtype=torch.float64, part=None, dropout=None, unused=False,
+        **options,
     ):
         torch.manual_seed(0)
         self.part, self.dropout = part, dropout
         self.model, batches = make_problem()
         self.model.to(dtype)
         self.batches = [(x.to(dtype), y) for x, y in batches]
+        if unused:
+            self.model.register_parameter("unused", torch.nn.Parameter(torch.ones(2, dtype=dtype)))
         parameters = self.model.named_parameters()
         if groups:
             weights, biases = ([p for p in self.model.parameters() if p.ndim == axes] for axes in (2, 1))

@@ -97,12 +97,51 @@ def test_an_audit_counts_the_steps_between_too():
     assert 1e-3 < error < math.inf
 
 
-@pytest.mark.parametrize(
-    ("given", "message"), [(4, "oho.Windows\\(\\) or None is expected; given int"), (oho.Windows, "given Windows")]
-)
+@pytest.mark.parametrize("average", AVERAGES)
+def test_an_audit_of_one_window_is_exact(average):
+    """What the run carried in counts as right, the average's influence moved over the plain steps before."""
+    model, batches = make_problem()
+    optimizer = oho.OHO(
+        model.named_parameters(), RULES["momentum"], meta=oho.MetaSGD(0.0), average=AVERAGES[average],
+        tuned_steps=oho.Windows(4, 4, 8),
+    )  # fmt: skip
+    pairs = [(lambda b=b: loss_of(model, b), lambda: loss_of(model, batches[-1])) for b in batches]
+    for pair in pairs[:8]:
+        optimizer.step(*pair)
+    found = oho.audit(model, optimizer, pairs[8:12])
+    assert max(float(error.max()) for error in found.relative_error.values()) < 1e-10
+
+
+class WrongTwice(torch.autograd.Function):
+    """A sum of squares whose second derivative is 0: its backward pass keeps a detached value."""
+
+    @staticmethod
+    def forward(ctx, value):
+        ctx.value = value.detach()
+        return (value**2).sum()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * 2 * ctx.value
+
+
+def test_the_first_product_is_checked_even_if_a_plain_step_comes_before():
+    theta = torch.nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+    state = oho.OHO([theta], oho.SGD(0.01)).state_dict() | {"steps": 4}
+    optimizer = oho.OHO([theta], oho.SGD(0.01), tuned_steps=oho.Windows(4, 1, 2))
+    optimizer.load_state_dict(state)
+    loss = lambda: WrongTwice.apply(theta)  # noqa: E731
+    optimizer.step(loss, loss)
+    with pytest.raises(RuntimeError, match="second derivative of the training loss is wrong"):
+        optimizer.step(loss, loss)
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ((400, 50, 200), "given tuple"), (4, "oho.Windows\\(\\) or None is expected; given int"), (oho.Windows, "given Windows"),
+])  # fmt: skip
 def test_other_arguments_are_refused(given, message):
     model, _ = make_problem()
     with pytest.raises(TypeError, match=message):
         oho.OHO(model.parameters(), oho.SGD(0.1), tuned_steps=given)
-    with pytest.raises(ValueError, match="first=0, length=50, period=200: must be numbers of steps"):
+    with pytest.raises(ValueError, match="first=0, length=50, period=200: must be whole numbers of steps"):
         oho.Windows(0)
