@@ -26,7 +26,7 @@ SAME = ["unit", "task", "data", "task_id", "space"]
 """What runs have in common that are compared; their budgets may differ."""
 PARTS = (0.1, 0.3)
 """The parts of the largest budget of counted time at which methods are compared as well."""
-UNDER_TEST = ("oho-default", "oho-global")
+UNDER_TEST = ("oho-default", "oho-global", "oho-averaged")
 FEWEST_SEEDS = 0.5
 """Of the seeds that the method with the most has: a method with a smaller share of them is left out."""
 STEPS = ("steps", "epochs")

@@ -137,7 +137,7 @@ def test_the_first_product_is_checked_even_if_a_plain_step_comes_before():
 
 
 @pytest.mark.parametrize(("given", "message"), [
-    ((400, 50, 200), "given tuple"), (4, "oho.Windows\\(\\) or None is expected; given int"), (oho.Windows, "given Windows"),
+    ((400, 50, 200), "given tuple"), (4, "oho.Windows\\(\\) or None is expected; given int"), (oho.Windows, "given Win"),
 ])  # fmt: skip
 def test_other_arguments_are_refused(given, message):
     model, _ = make_problem()
