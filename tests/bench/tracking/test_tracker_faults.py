@@ -97,9 +97,9 @@ def children(process):
 
 def test_a_tracker_whose_process_is_stopped(tmp_path, monkeypatch, caplog):
     """The process that W&B writes its files in no longer answers."""
-    monkeypatch.setattr("bench.tracking.attempts.TIMEOUT_SECONDS", 1)
     spec = experiment(tmp_path, "fixed").specs[0]
     tracked({**spec, "seed": 7}, tmp_path)
+    monkeypatch.setattr("bench.tracking.attempts.TIMEOUT_SECONDS", 1)
     helpers = [child for child in children(os.getpid()) if "wandb" in Path(f"/proc/{child}/cmdline").read_text()]
     for helper in helpers:
         os.kill(helper, signal.SIGSTOP)
