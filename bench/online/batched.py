@@ -80,7 +80,7 @@ class OnlineBatch:
     def _part(self, step: int, batch: Inputs) -> dict[str, Closure]:
         """Returns what a step's curvature products are taken from, if not from the whole batch."""
         fraction = self._options.curvature_part
-        if fraction is None or not self.optimizer.is_tuned:
+        if fraction is None or not self.optimizer.is_tuned_step(step + 1):
             return {}
         count = max(1, round(fraction * batch[1].shape[1]))
         inputs, targets = (part[:, :count] for part in batch)

@@ -32,9 +32,9 @@ RULES = {"sgd": oho.SGD, "momentum": oho.Momentum, "adam": oho.Adam, "adamw": oh
 class TunedWindows(Settings):
     """The `first` steps are tuned, and then the last `length` of every `period` steps."""
 
-    first: int = Field(default=400, ge=1)
-    length: int = Field(default=50, ge=1)
-    period: int = Field(default=200, ge=1)
+    first: int = Field(default=oho.Windows.first, ge=1)
+    length: int = Field(default=oho.Windows.length, ge=1)
+    period: int = Field(default=oho.Windows.period, ge=1)
 
     @model_validator(mode="after")
     def _fits(self) -> TunedWindows:
@@ -183,11 +183,11 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
 class AveragedOptions(DefaultOptions):
     """The same with an average of the weights and thrifty steps: `oho.averaged`, whose meta-rule has nothing to set.
 
-    The average covers about the last tenth of all steps.  Windows of steps are tuned: each of
-    the first 100 steps makes a meta-step, and then every fourth tuned one does.
-    Validation gradients are taken half-way between the average and the present weights, and products from a quarter of each
-    training batch.  Gradients longer than `clip_norm` are shortened to it, so that a run survives a first rate that is far
-    too high; null is no clipping, and `windows: null` tunes every step.
+    The average covers about the last tenth of all steps.  Windows of steps are tuned: each of the first 100 steps makes a
+    meta-step, and then every fourth tuned one does.  Validation gradients are taken half-way between the average and the
+    present weights, and products from a quarter of each training batch.  Gradients longer than `clip_norm` are shortened
+    to it, so that a run survives a first rate that is far too high; null is no clipping, and `windows: null` tunes every
+    step.
     """
 
     average: AnyAverage = RecentAverage()

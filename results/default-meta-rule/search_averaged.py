@@ -14,7 +14,7 @@ import argparse
 import csv
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -106,20 +106,33 @@ def measure(
     name: str, candidate: Candidate, task_name: str, *, units: int, runs: list[tuple[float, int]]
 ) -> list[dict[str, object]]:
     """Trains all runs (start, seed) of a candidate; returns a row for each evaluation of each of them."""
+    return trained(
+        name, partial(optimizer_of, candidate), task_name, steps=round(units / candidate.cost), units=units, runs=runs,
+        fraction=candidate.fraction, constant=candidate.constant,
+    )  # fmt: skip
+
+
+def trained(
+    name: str, make: Callable[[dict[str, Tensor], Tensor], oho.OHO], task_name: str, *, steps: int, units: int,
+    runs: list[tuple[float, int]], fraction: float | None, constant: bool,
+) -> list[dict[str, object]]:  # fmt: skip
+    """Trains runs by the optimizer that `make` makes of tensors and rates; returns a row for each evaluation of each run.
+
+    Products are taken from a fraction of each batch, if there is one and the rate is not constant.
+    """
     task, test = _task(task_name)
     stacked = Stacked([task] * len(runs), [task.model(seed) for _, seed in runs])
-    optimizer = optimizer_of(candidate, stacked.tensors, torch.tensor([start for start, _ in runs]))
+    optimizer = make(stacked.tensors, torch.tensor([start for start, _ in runs]))
     batches = StackedBatches([task.train_batches(seed) for _, seed in runs])
     held = StackedBatches([task.validation_batches(seed, None) for _, seed in runs])
-    steps, rows, began = round(units / candidate.cost), [], time.perf_counter()
-    count = EVALUATIONS[task_name]
+    rows, began, count = [], time.perf_counter(), EVALUATIONS[task_name]
     evaluated = {round(steps * i / count): round(units * i / count) for i in range(1, count + 1)}
     for step in range(steps):
         batch = batches.at(step)
         optimizer.step(
             partial(stacked.losses, batch),
-            None if candidate.constant else lambda step=step: stacked.losses(held.at(step)),
-            curvature_closure=_part(candidate, stacked, batch),
+            None if constant else lambda step=step: stacked.losses(held.at(step)),
+            curvature_closure=None if constant or fraction is None else _part(fraction, stacked, batch),
         )
         if step + 1 not in evaluated:
             continue
@@ -137,11 +150,9 @@ def measure(
     return rows
 
 
-def _part(candidate: Candidate, stacked: Stacked, batch: tuple[Tensor, Tensor]) -> Callable[[], Tensor] | None:
-    """Returns the loss from which products are taken, if not from the whole batch."""
-    if candidate.fraction is None or candidate.constant:
-        return None
-    first = round(batch[0].shape[1] * candidate.fraction)
+def _part(fraction: float, stacked: Stacked, batch: tuple[Tensor, Tensor]) -> Callable[[], Tensor]:
+    """Returns the loss of the first examples of a batch."""
+    first = round(batch[0].shape[1] * fraction)
     return partial(stacked.losses, (batch[0][:, :first], batch[1][:, :first]))
 
 
@@ -213,8 +224,16 @@ def candidates() -> dict[str, Candidate]:
 
 def main() -> None:
     """Runs what the table lacks."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--names", type=partial(str.split, sep=";"), default=list(candidates()))
+    search(TABLE, FIELDS, candidates(), measure, description=__doc__)
+
+
+def search(
+    table: Path, fields: Sequence[str], candidates: Mapping[str, Any], measure: Callable[..., list[dict[str, object]]],
+    *, description: str | None,
+) -> None:  # fmt: skip
+    """Reads the command line, and appends to a table the rows of what it lacks."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--names", type=partial(str.split, sep=";"), default=list(candidates))
     parser.add_argument("--task", default="digits-mlp")
     parser.add_argument("--units", type=int, default=4000)
     parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[100, 101])
@@ -222,15 +241,16 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     done = set()
-    if TABLE.exists():
-        with open(TABLE, encoding="utf-8") as file:
-            done = {(row["candidate"], row["task"], float(row["start"]), int(row["seed"])) for row in csv.DictReader(file)}
-    with open(TABLE, "a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+    if table.exists():
+        with open(table, encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if int(row.get("budget", given.units)) == given.units]
+        done = {(row["candidate"], row["task"], float(row["start"]), int(row["seed"])) for row in rows}
+    with open(table, "a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fields, lineterminator="\n")
         if file.tell() == 0:
             writer.writeheader()
         for name in given.names:
-            candidate = candidates()[name]
+            candidate = candidates[name]
             starts = [start for start in given.starts if start <= RULES[candidate.rule][1]]
             runs = [run for run in product(starts, given.seeds) if (name, given.task, *run) not in done]
             if runs:

@@ -10,21 +10,17 @@ The budget is the time of so many plain steps of SGD: a candidate makes as many 
 
 from __future__ import annotations
 
-import argparse
-import csv
 import math
-import time
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from search_averaged import EVALUATIONS, FIELDS, RULES, STARTS, _task
+from search_averaged import FIELDS, RULES, search, trained
 
 import oho
-from bench.protocol import Stacked, StackedBatches
+from oho.found_settings import CURVATURE_FRACTION
 
 COLUMNS = (*FIELDS, "budget")
 TABLE = Path(__file__).parent / "windows.csv"
@@ -113,8 +109,7 @@ def optimizer_of(candidate: Candidate, tensors: dict[str, torch.Tensor], lr: tor
     return oho.averaged(
         tensors.items(), kind(lr, 1e-5, clip_norm=None if candidate.constant else 1.0, **own), members=len(lr), check=None,
         meta=replace(oho.averaged_meta(), rate=candidate.rate), present_share=candidate.present,
-        tuned_steps=candidate.tuned, update_every=candidate.every,
-        first_updates=candidate.haste,
+        tuned_steps=candidate.tuned, update_every=candidate.every, first_updates=candidate.haste,
     )  # fmt: skip
 
 
@@ -122,35 +117,11 @@ def measure(
     name: str, candidate: Candidate, task_name: str, *, units: int, runs: list[tuple[float, int]]
 ) -> list[dict[str, object]]:
     """Trains all runs (start, seed) of a candidate; returns a row for each evaluation of each of them."""
-    task, test = _task(task_name)
-    stacked = Stacked([task] * len(runs), [task.model(seed) for _, seed in runs])
-    optimizer = optimizer_of(candidate, stacked.tensors, torch.tensor([start for start, _ in runs]))
-    batches = StackedBatches([task.train_batches(seed) for _, seed in runs])
-    held = StackedBatches([task.validation_batches(seed, None) for _, seed in runs])
-    steps, rows, began, count = candidate.steps(units), [], time.perf_counter(), EVALUATIONS[task_name]
-    evaluated = {round(steps * i / count): round(units * i / count) for i in range(1, count + 1)}
-    for step in range(steps):
-        batch = batches.at(step)
-        first = batch[0].shape[1] // 4
-        optimizer.step(
-            partial(stacked.losses, batch),
-            lambda step=step: stacked.losses(held.at(step)),
-            curvature_closure=None if candidate.constant else partial(stacked.losses, [part[:, :first] for part in batch]),
-        )
-        if step + 1 not in evaluated:
-            continue
-        with optimizer.averaged():
-            validation, tested = (stacked.evaluate([split] * len(runs)) for split in (task.validation, test))
-        for i, (start, seed) in enumerate(runs):
-            rows.append({
-                "candidate": name, "task": task_name, "start": start, "seed": seed, "units": evaluated[step + 1],
-                "step": step + 1, "validation_loss": f"{validation[i].loss:.6g}", "test_loss": f"{tested[i].loss:.6g}",
-                "lr": f"{float(optimizer.hyper['lr'][i]):.4g}",
-                "weight_decay": f"{float(optimizer.hyper['weight_decay'][i]):.4g}",
-                "shortened": int(optimizer.shortened[i]), "skipped": sum(int(n[i]) for n in optimizer.skipped.values()),
-                "seconds": round(time.perf_counter() - began, 1), "budget": units,
-            })  # fmt: skip
-    return rows
+    rows = trained(
+        name, partial(optimizer_of, candidate), task_name, steps=candidate.steps(units), units=units, runs=runs,
+        fraction=CURVATURE_FRACTION, constant=candidate.constant,
+    )  # fmt: skip
+    return [row | {"budget": units} for row in rows]
 
 
 def candidates() -> dict[str, Candidate]:
@@ -162,9 +133,6 @@ def candidates() -> dict[str, Candidate]:
             f"every step, {rule}": Candidate(rule, every=4),
             f"windows, {rule}": Candidate(rule, oho.Windows(), every=4),
             f"windows, {rule}, haste": Candidate(rule, oho.Windows(), every=4, haste=100),
-            f"windows, {rule}, haste, first 100": Candidate(rule, oho.Windows(100), every=4, haste=100),
-            f"windows, {rule}, first 100": Candidate(rule, oho.Windows(100), every=4),
-            f"windows, {rule}, first 100, meta 2": Candidate(rule, oho.Windows(100), every=2),
             f"doublings 100, {rule}": Candidate(rule, Doublings(100)),
             f"root 100, {rule}": root(),
             f"root 100, {rule}, rate .02": root(rate=0.02),
@@ -181,36 +149,7 @@ def candidates() -> dict[str, Candidate]:
 
 def main() -> None:
     """Runs what the table lacks."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--names", type=partial(str.split, sep=";"), default=list(candidates()))
-    parser.add_argument("--task", default="digits-mlp")
-    parser.add_argument("--units", type=int, default=4000)
-    parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[100, 101])
-    parser.add_argument("--starts", type=lambda text: [float(part) for part in text.split(",")], default=STARTS)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    done = set()
-    if TABLE.exists():
-        with open(TABLE, encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        done = {
-            (row["candidate"], row["task"], float(row["start"]), int(row["seed"]))
-            for row in rows
-            if int(row["budget"]) == given.units
-        }
-    with open(TABLE, "a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if file.tell() == 0:
-            writer.writeheader()
-        for name in given.names:
-            candidate = candidates()[name]
-            highest = math.inf if candidate.constant else RULES[candidate.rule][1]
-            runs = [run for run in product(given.starts, given.seeds) if run[0] <= highest]
-            runs = [run for run in runs if (name, given.task, *run) not in done]
-            if runs:
-                writer.writerows(measure(name, candidate, given.task, units=given.units, runs=runs))
-                file.flush()
-                print(name, given.task, time.strftime("%H:%M:%S"), flush=True)
+    search(TABLE, COLUMNS, candidates(), measure, description=__doc__)
 
 
 if __name__ == "__main__":
