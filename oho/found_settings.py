@@ -6,7 +6,7 @@ What is set here was found by search: results/default-meta-rule says on which ta
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 from oho.averages import Recent
@@ -25,7 +25,7 @@ FIRST_UPDATES = 100
 CURVATURE_FRACTION = 0.25
 """The part of a batch that `averaged` was measured with; a step's `curvature_closure` computes its loss."""
 CLIP_NORM = 1.0
-"""The `clip_norm` of the rule that `averaged` was measured with: a run survives a first rate that is far too high."""
+"""The `clip_norm` of a rule that `averaged` is given without any: a run survives a first rate that is far too high."""
 
 
 def averaged_meta() -> MetaAdam:
@@ -40,11 +40,14 @@ def averaged_meta() -> MetaAdam:
 def averaged(parameters: Given | Iterable[dict[str, Any]], rule: Rule, **options: Any) -> OHO:
     """Returns an `OHO` that averages about the last tenth of all weights, and tunes for that average.
 
-    Evaluate and save within `with optimizer.averaged():`.  Give the rule a `clip_norm`, as in `SGD(0.1, clip_norm=1.0)`,
-    and each step a `curvature_closure`, the training loss of CURVATURE_FRACTION of its batch, which saves most of its
-    cost.  A step asks for either closure only if it is tuned, as `optimizer.is_tuned` says before it.  `options` are those
-    of `OHO`, in place of what is set here.
+    Evaluate and save within `with optimizer.averaged():`.  Give each step a `curvature_closure`, the training loss of
+    CURVATURE_FRACTION of its batch, which saves most of its cost.  A step asks for it and for the validation loss only if
+    it is tuned, as `optimizer.is_tuned` says before it.  A rule that clips nothing gets the `clip_norm` CLIP_NORM, but for
+    one that is no dataclass; `clip_norm=math.inf` leaves gradients as they are.  `options` are those of `OHO`, in place of
+    what is set here.
     """
+    if is_dataclass(rule) and rule.clip_norm is None and rule.clip_value is None:
+        rule = replace(rule, clip_norm=CLIP_NORM)
     settings: dict[str, Any] = {
         "meta": averaged_meta(), "discount": DEFAULT_DISCOUNT, "influence_limit": DEFAULT_LIMIT, "average": Recent(),
         "present_share": PRESENT_SHARE, "update_every": UPDATE_EVERY, "first_updates": FIRST_UPDATES,

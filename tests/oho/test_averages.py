@@ -1,6 +1,7 @@
 """An average of the weights: its influence against reverse mode, its weights against their definition."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -201,11 +202,22 @@ def test_a_share_out_of_range_or_without_an_average_is_refused(share, average):
         oho.OHO(make_problem()[0].parameters(), oho.SGD(0.1), average=average, present_share=share)
 
 
+@pytest.mark.parametrize("clipping", [{"clip_value": 0.1}, {"clip_norm": math.inf}, {"clip_norm": 2.0}])
+def test_averaged_leaves_a_rule_that_clips_as_it_is(clipping):
+    rule = oho.SGD(0.1, **clipping)
+    model, batches = make_problem()
+    optimizer = oho.averaged(model.parameters(), rule)
+    optimizer.step(lambda: loss_of(model, batches[0]), lambda: loss_of(model, batches[1]))
+    assert optimizer.rule == rule
+    assert bool(optimizer.hypergradient["lr"].isfinite())
+
+
 def test_averaged_is_oho_with_its_settings_any_of_which_may_be_replaced():
     model, batches = make_problem()
     optimizer = oho.averaged(model.parameters(), oho.SGD(0.1), update_every=2)
     assert (optimizer.average, optimizer.present_share, optimizer.update_every) == (oho.Recent(0.1), 0.5, 2)
     assert (optimizer.meta, optimizer.discount, optimizer.influence_limit) == (oho.averaged_meta(), 0.999, 1.0)
+    assert optimizer.rule == oho.SGD(0.1, clip_norm=1.0)
     for batch in batches[:4]:
         optimizer.step(
             lambda b=batch: loss_of(model, b), lambda: loss_of(model, batches[-1]),
