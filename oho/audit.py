@@ -24,6 +24,7 @@ from oho.optimizer import OHO
 from oho.published import PublishedOHO
 from oho.reverse_twin import AVERAGED, Named, Start, Twin
 from oho.rules import SGD
+from oho.step_kinds import HORIZON
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,19 @@ def _values(optimizer: OHO | PublishedOHO) -> Named:
     return {name: value.to(torch.float64, copy=True) for name, value in optimizer._recursion.tuning.values.items()}
 
 
+def _check_last(optimizer: OHO, count: int) -> None:
+    """Raises ValueError unless the last step makes a meta-step; the message says which steps to give instead."""
+    kinds, last = optimizer._kinds, optimizer.steps + count
+    if kinds.is_meta(last):
+        return
+    given, after = f"audit: the last of {count} steps, {last}, has no meta-step", kinds.next_meta(last)
+    if after is not None:
+        raise ValueError(f"{given}; give {after - last} more")
+    before = kinds.last_meta(last)
+    remedy = f"audit steps up to {before}, the last one with a meta-step" if before else "no step before it has one either"
+    raise ValueError(f"{given}, nor does any of the {HORIZON} after it ({optimizer.tuned_steps}); {remedy}")
+
+
 def _check(model: nn.Module, optimizer: OHO | PublishedOHO, count: int) -> None:
     if count == 0:
         raise ValueError("audit: no steps were given; give the (train_closure, valid_closure) of each step to audit")
@@ -194,10 +208,8 @@ def _check(model: nn.Module, optimizer: OHO | PublishedOHO, count: int) -> None:
         raise ValueError("audit: the optimizer tunes nothing, so that there is no hypergradient")
     if isinstance(optimizer, PublishedOHO) and optimizer.variant == "layerwise":
         raise ValueError("audit: the published layer-wise update decays no biases, and none of our rules makes it")
-    last = optimizer.steps + count
-    if not optimizer.is_meta_step(last):
-        more = next(more for more in itertools.count(1) if optimizer.is_meta_step(last + more))
-        raise ValueError(f"audit: the last of {count} steps, {last}, has no meta-step; give {more} more")
+    if isinstance(optimizer, OHO):
+        _check_last(optimizer, count)
     if len(kinds := {p.dtype for p in model.parameters() if p.is_floating_point()}) > 1:
         names = ", ".join(sorted(map(str, kinds)))
         raise ValueError(f"audit: the model's parameters have several types ({names}); convert the model to one")

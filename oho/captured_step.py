@@ -91,7 +91,7 @@ class CapturedStep:
             self._check()  # the first step shows which engine answers
             self._generators[:] = [*self.optimizer._recursion.generators, *self._given]
         steps = self.optimizer.steps
-        self.optimizer._recursion.hostless = True
+        self.optimizer._recursion.is_captured = True
         self.optimizer._before_step()
         with self.optimizer._loss.in_graph(self._steps):
             loss = self._captured[kind]()
@@ -107,7 +107,7 @@ class CapturedStep:
         """
         self._captured, self._steps = {}, GraphSteps()
         self._batch = self._held_out = None
-        self.optimizer._recursion.hostless = self.optimizer._flat.tensors[0].device.type != "cpu"
+        self.optimizer._recursion.is_captured = False
 
     def _check(self) -> None:
         """Raises ValueError for an optimizer whose step cannot be captured."""
@@ -134,7 +134,7 @@ class CapturedStep:
             assert self._held_out is not None
             valid = partial(self._valid, *self._held_out.tensors)
         part = None if self._curvature is None else partial(self._curvature, *self._batch.tensors)
-        step = partial(optimizer._silent_step, train, valid, part)
+        step = partial(optimizer._step, train, valid, part, is_due=is_due)
         device = optimizer._flat.tensors[0].device
         return Captured(step, device, generators=self._generators, around=self._around, stand_in=self._stand_in)
 

@@ -12,13 +12,14 @@ d       hypergradient    (M, S)     v · Z for each set: d(validation loss)/dh; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from oho.averages import Average, AveragedWeights
+from oho.averages import Average, AveragedWeights, in_place_of
 from oho.directions import Directions, directions_of
 from oho.engines.curvature import Derivatives
 from oho.flat_parameters import FlatParameters
@@ -90,10 +91,17 @@ class Recursion:
             {} if self.averaged is None else self.averaged.empty_influence(theta),
         )
         self.counts = GuardCounts(flat.members, like.device)
-        self.hostless = like.device.type != "cpu"
+        self._on_cpu = like.device.type == "cpu"
+        self.is_captured = False
+        """Whether steps are those of a graph, which a host cannot answer."""
         self.steps = 0
         self.loads = 0
         """How often a state was loaded, which makes other tensors of all but the parameters."""
+
+    @property
+    def hostless(self) -> bool:
+        """Whether steps do without the host."""
+        return self.is_captured or not self._on_cpu
 
     def begin_step(self, discount: float, *, plain: int = 0) -> None:
         """Makes the part of a step that is the host's and comes first; `advance` is given the same discount.
@@ -183,12 +191,22 @@ class Recursion:
     def _of_rule(self) -> dict[str, Tensor]:
         return {name: self.tuning.values[name] for name in self.rule.names}
 
-    def judged(self) -> Tensor:
-        """Returns the weights (M, N) at which validation gradients are taken."""
-        if self.averaged is None:
-            return self._flat.gather()
+    @contextmanager
+    def at_average(self) -> Iterator[None]:
+        """Puts the average of the weights, if there is one, into the model for a block."""
+        with nullcontext() if self.averaged is None else in_place_of(self._flat, self.averaged.average):
+            yield
+
+    @contextmanager
+    def at_judged_weights(self) -> Iterator[None]:
+        """Puts the weights at which validation gradients are taken into the model for a block."""
+        share = self.present_share
+        if self.averaged is None or share == 1:
+            yield
+            return
         average = self.averaged.average
-        return average if self.present_share == 0 else torch.lerp(average, self._flat.gather(), self.present_share)
+        with in_place_of(self._flat, average if share == 0 else torch.lerp(average, self._flat.gather(), share)):
+            yield
 
     def meta_step(self, vector: Tensor, *, one_step: Mapping[str, Tensor], on_nonfinite: str) -> None:
         """Computes hypergradients from v (M, N), and makes a meta-step for each member whose own are all finite.
