@@ -42,51 +42,52 @@ from oho.tuned_steps import TunedSteps, resolve_tuned_steps
 class OHO(RecursionOptimizer):
     """Online hyperparameter optimization around an update rule: a `torch.optim.Optimizer` that takes two closures.
 
-    `param_groups` has a group for each set, with its present values as plain numbers, for whatever logs them.  What a
-    group tunes cannot be written there, by a scheduler or by hand; what it does not tune can.
+    `param_groups` has a group for each set, with the present values as plain numbers for loggers to read.  A scheduler or
+    an assignment may change values there that the group does not tune, and no others.
 
     Args:
-        parameters: `model.parameters()` or, for a map from names to sets, `model.named_parameters()`; frozen ones are
-            left out.  All of one dtype and device.  Or parameter groups, each {"params": ...} with, if they differ from
-            the rule's, its own initial values, "tune" (which may be empty) and "name"; a group is a set, if `sets` does
-            not divide it further.
+        parameters: `model.parameters()` or, for a map from names to sets, `model.named_parameters()`, all of one dtype and
+            device; frozen parameters are left out.  Parameter groups work, too: each is a mapping with "params" and, where
+            they differ from the rule's, its own initial values, "tune" (which may be empty) and "name".  Each group is a
+            set, unless `sets` divides it further.
         rule: `SGD`, `Momentum`, `Adam` or `AdamW`; its `tune` names what is tuned online.  A value may be a mapping from
             set to number.
-        loss: `LossHyper(...)`, hyperparameters of the training loss, which are tuned along with the rule's.  Training
+        loss: `LossHyper(...)`, hyperparameters of the training loss that are tuned along with the rule's.  Training
             closures then take them as their one argument.
-        sets: "global", "full", `Layerwise(n)`, or a map (mapping or function) from parameter name to set;
-            `optimizer.set_map.labels` says which entry of a value is which set.
+        sets: what shares one value: "global" (everything), "full" (each tensor has its own), `Layerwise(n)`, or a map
+            (mapping or function) from parameter name to set; `optimizer.set_map.labels` names the entries of a value.
         meta: how hyperparameters follow their hypergradient; None is `default_meta()`.
         influence: "exact" (a tangent for each hyperparameter and set) or "collapsed" (one for each hyperparameter, read
-            set by set: cheap and, with more than one set, biased).
-        discount: μ in [0, 1] on the tangents before each step; 1 is OHO, 0 the one-step hypergradient, which needs no
-            curvature.  None is 1, or DEFAULT_DISCOUNT if `meta` is None.
-        influence_limit: c; a row of the influence in which the norm of d(parameters)/d(log h) exceeds c times that of the
-            parameters is shortened to that: where training is unstable, it would grow without bound.  None is
+            set by set: cheap but, with more than one set, biased).
+        discount: μ in [0, 1], the factor on tangents before each step; 1 is OHO, and 0 is the one-step hypergradient, which
+            needs no curvature.  None is 1, or DEFAULT_DISCOUNT if `meta` is None.
+        influence_limit: c; a row of the influence whose d(parameters)/d(log h) has a norm above c times that of the
+            parameters is shortened to that length, since it would grow without bound where training is unstable.  None is
             DEFAULT_LIMIT if `meta` is None, else no limit; math.inf is no limit in any case.
-        average: `Exponential(horizon)`, `Recent(part)`, `Uniform(start)` or "schedule-free", an average of the weights:
-            hyperparameters follow the validation loss of the average, which `averaged()` puts into the model; None is no
+        average: an average of the weights, `Exponential(horizon)`, `Recent(part)`, `Uniform(start)` or "schedule-free":
+            hyperparameters follow the validation loss of the average, which `averaged()` puts into the model.  None is no
             average.
-        present_share: s in [0, 1], how far from the average towards the present weights validation gradients are taken;
-            what helps a rate that is far too high to come down.
-        reset_every: steps after which the influence is set to zero; 0 is never.
-        update_every: tuned steps between two meta-steps; the influence follows each of them all the same.
-        first_updates: steps at the beginning that make a meta-step each, if tuned, whatever `update_every` is: small values
-            come up sooner.
-        tuned_steps: the steps that the influence follows: `Windows()` are the first 400 and then 50 of every 200, and the
-            others are plain training and cost as much.  None tunes every step; with fewer the influence is not exact.
-        curvature: "pearlmutter" (products of layered networks by sweeps over a tape, of all other models as the next),
-            "double_backward", "forward_over_reverse", "finite_difference", or a function of their signature.  Where an
-            operation has no second derivative, finite differences take over, with a warning; `engine` says which answers.
+        present_share: s in [0, 1], how far from the average towards the present weights validation gradients are taken; it
+            helps a learning rate that is far too high to come down.
+        reset_every: the number of steps after which the influence is set to zero; 0 is never.
+        update_every: the number of tuned steps between two meta-steps; the influence follows all of them.
+        first_updates: the number of steps at the beginning that make a meta-step each, if tuned, whatever `update_every`
+            is, so that small values come up sooner.
+        tuned_steps: the steps that the influence follows, such as `Windows()`: the first 400, and then 50 of every 200.
+            All others are plain training and cost as much.  None tunes every step; with fewer, the influence is not exact.
+        curvature: the engine that multiplies with the Hessian: "pearlmutter" (sweeps over a tape for layered networks, and
+            "double_backward" for all other models), "double_backward", "forward_over_reverse", "finite_difference", or a
+            function of their signature.  Where an operation has no second derivative, finite differences take over, with
+            a warning; `engine` names the one in use.
         check: "first" compares one product with central differences of gradients before the first step, and raises if
-            the second derivative is wrong (see `oho.check`); None does not.  It changes nothing but the time of that step.
+            the second derivative is wrong (see `oho.check`); None skips that.  Only the time of the first step differs.
         members: M, if each parameter has a leading axis of M independent trainings; closures then return M losses.
-        generator: source of the noise of a rule with a temperature; with members, one for each.
-        on_nonfinite: what happens when a hypergradient is not finite.  The meta-step is skipped and counted in
-            `skipped`, for the members concerned alone; "reset" (default) also sets their influence to zero if it is not
-            finite, "skip" leaves it, "raise" raises FloatingPointError instead.  Parameters are never touched by it.
-        on_phase: called inside `step` with "train" where it begins, "hypergradient" where curvature products,
-            influence, validation gradient and meta-step begin, and "train" where it ends.
+        generator: the source of the noise of a rule with a temperature; with members, one for each.
+        on_nonfinite: what to do about a hypergradient that is not finite.  "reset" and "skip" skip the meta-step of the
+            members concerned and count it in `skipped`; "reset" also sets their influence to zero if it is not finite.
+            "raise" raises FloatingPointError.  Parameters are never affected.
+        on_phase: called inside `step` with "train" where it begins, with "hypergradient" where curvature products,
+            influence, validation gradient and meta-step begin, and with "train" where it ends.
 
     Raises:
         TypeError, ValueError: for arguments out of range; the message says what is allowed.
@@ -167,13 +168,14 @@ class OHO(RecursionOptimizer):
     ) -> Tensor:
         """Makes one update of parameters, influence and, if due, hyperparameters.  Returns the training loss, detached.
 
-        `closure` computes the training loss of the model as it is, a scalar, or (M,) with members, and leaves the backward
-        pass to this method; a loss with hyperparameters takes them, a mapping from name to tensor.  `valid_closure`
-        computes the validation loss, and is called only when a meta-step is due; without it none is made.  A list of
-        closures, one for each micro-batch, stands for the mean of their losses and needs the memory of one.  Modules with
-        a mode of their own (dropout) are switched by the closures: `model.train()` in one, `model.eval()` in the other.
-        `curvature_closure`, if given, is the training loss of a part of the batch, from which products are taken in place
-        of the whole: their mean is the same, at a fraction of the cost.
+        `closure` computes the training loss of the present model, a scalar or, with members, (M,), and leaves the backward
+        pass to this method; if the loss has hyperparameters, the closure is given a mapping from name to tensor.
+        `valid_closure` computes the validation loss and is called only when a meta-step is due; without it, no meta-step
+        is made.  `curvature_closure`, if given, computes the training loss of a part of the batch: products are then those
+        of the part, which have the same mean at a fraction of the cost.
+
+        A list of closures, one for each micro-batch, stands for the mean of their losses and needs the memory of one.
+        Closures switch the modes of modules such as dropout: one calls `model.train()`, the other `model.eval()`.
 
         Raises:
             TypeError, ValueError: for a closure that returns something else, or a model converted to another dtype or
@@ -195,7 +197,7 @@ class OHO(RecursionOptimizer):
 
     @property
     def is_tuned(self) -> bool:
-        """Whether the influence follows the next step; if not, it is one of plain training."""
+        """Whether the influence follows the next step; if not, the step is plain training."""
         return self.is_tuned_step(self.steps + 1)
 
     def is_tuned_step(self, step: int) -> bool:
@@ -216,7 +218,7 @@ class OHO(RecursionOptimizer):
         return StepKinds(self.tuned_steps, self.update_every, self.first_updates, self._recursion.tuning.tuned)
 
     def _before_step(self) -> None:
-        """Makes the part of a step that is the host's and comes first."""
+        """Makes the first part of a step, which is the host's."""
         self._recursion.begin_step(self.discount or 1.0, plain=self.steps_behind if self.is_tuned else 0)
 
     def _step(
@@ -240,7 +242,7 @@ class OHO(RecursionOptimizer):
             return step.make(is_meta=is_due)
 
     def _after_step(self, is_due: bool) -> None:
-        """Makes the part of a step that is the host's and comes last."""
+        """Makes the last part of a step, which is the host's."""
         if is_due:
             self._unshown.update(self.rule.tune)
         if self.reset_every and self.steps % self.reset_every == 0:
