@@ -190,16 +190,17 @@ def _values(optimizer: OHO | PublishedOHO) -> Named:
 
 
 def _check_last(optimizer: OHO, count: int) -> None:
-    """Raises ValueError unless the last step makes a meta-step; the message says which steps to give instead."""
+    """Raises ValueError unless the last step makes a meta-step; the message says where to end instead."""
     kinds, last = optimizer._kinds, optimizer.steps + count
     if kinds.is_meta(last):
         return
     given, after = f"audit: the last of {count} steps, {last}, has no meta-step", kinds.next_meta(last)
     if after is not None:
         raise ValueError(f"{given}; give {after - last} more")
-    before = kinds.last_meta(last)
-    remedy = f"audit steps up to {before}, the last one with a meta-step" if before else "no step before it has one either"
-    raise ValueError(f"{given}, nor does any of the {HORIZON} after it ({optimizer.tuned_steps}); {remedy}")
+    given += f", and none of the next {HORIZON} has one (tuned_steps={optimizer.tuned_steps})"
+    if before := kinds.last_meta(last):
+        raise ValueError(f"{given}; allowed are steps that end with a meta-step, the last of which is step {before}")
+    raise ValueError(f"{given}, nor any step before: change tuned_steps, update_every or first_updates")
 
 
 def _check(model: nn.Module, optimizer: OHO | PublishedOHO, count: int) -> None:
