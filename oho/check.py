@@ -1,4 +1,4 @@
-"""Whether the engines' Hessian-vector products are right for a closure, and what they cost, to know before a long training.
+"""Checks before a long training whether the engines' Hessian-vector products are right, and measures what they cost.
 
 The reference is a central difference of gradients in float64 (`oho.engines.comparison`), which needs no second derivative.
 """
@@ -53,8 +53,10 @@ class Checked:
 
 @dataclass(frozen=True)
 class Check:
-    """What each of the `engines` answered, in the order asked for; `to_blame` names operations with a wrong second
-    derivative.  Printed, it is a table and the advice."""
+    """What each of the `engines` answered, in the order asked for; printed, it is a table with advice.
+
+    `to_blame` names the operations whose second derivative is wrong.
+    """
 
     engines: tuple[Checked, ...]
     to_blame: tuple[str, ...]

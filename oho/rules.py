@@ -75,7 +75,11 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class SGD:
-    """θ' = θ − η (g + λ θ)."""
+    """Gradient descent, θ' = θ − η (g + λ θ) (torch.optim.SGD); `lr` is η, `weight_decay` is λ.
+
+    `Initial` says what a value may be, and the top of this file explains the options.  `OHO` raises TypeError or ValueError
+    for those that do not fit.
+    """
 
     names: ClassVar[tuple[str, ...]] = ("lr", "weight_decay")
     slot_names: ClassVar[tuple[str, ...]] = ()
@@ -99,7 +103,10 @@ class SGD:
 
 @dataclass(frozen=True)
 class Momentum:
-    """m' = β m + g + λ θ; θ' = θ − η m', or θ − η (g + λ θ + β m') with `nesterov`."""
+    """Momentum, m' = β m + g + λ θ; θ' = θ − η m', or θ − η (g + λ θ + β m') with `nesterov` (torch.optim.SGD).
+
+    `momentum` is β; `SGD` explains the rest.
+    """
 
     names: ClassVar[tuple[str, ...]] = ("lr", "weight_decay", "momentum")
     slot_names: ClassVar[tuple[str, ...]] = ("momentum",)
@@ -130,7 +137,7 @@ class Adam:
     """Adam with the L2 penalty in the gradient (torch.optim.Adam; Kingma and Ba, 2015).
 
     ĝ = g + λθ;  m' = β1 m + (1 − β1) ĝ;  v' = β2 v + (1 − β2) ĝ²;  t' = t + 1;
-    θ' = θ − η / (1 − β1^t') · m' / (sqrt(v' / (1 − β2^t')) + ε).
+    θ' = θ − η / (1 − β1^t') · m' / (sqrt(v' / (1 − β2^t')) + ε).  `SGD` explains values and options.
     """
 
     names: ClassVar[tuple[str, ...]] = ("lr", "weight_decay", "beta1", "beta2")
@@ -158,7 +165,10 @@ class Adam:
 
 @dataclass(frozen=True)
 class AdamW:
-    """Adam with decoupled weight decay, θ ← (1 − η λ) θ first (torch.optim.AdamW; Loshchilov and Hutter, 2019)."""
+    """Adam with decoupled weight decay, θ ← (1 − η λ) θ first (torch.optim.AdamW; Loshchilov and Hutter, 2019).
+
+    `SGD` explains values and options.
+    """
 
     names: ClassVar[tuple[str, ...]] = ("lr", "weight_decay", "beta1", "beta2")
     slot_names: ClassVar[tuple[str, ...]] = ("mean", "square")

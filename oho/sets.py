@@ -33,6 +33,7 @@ class Layerwise:
 
 
 Sets = str | Layerwise | Mapping[str, Hashable] | Callable[[str], Hashable]
+"""What shares one value: "global", "full", `Layerwise(n)`, or a map (mapping or function) from parameter name to label."""
 
 
 @dataclass(frozen=True)

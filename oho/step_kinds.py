@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from oho.tuned_steps import TunedSteps
 
 HORIZON = 1_000_000
-"""Steps in which `next_meta` looks for a meta-step: tuned steps of a user's own may end for good."""
+"""The number of steps among which `next_meta` looks for a meta-step, since a user's own tuned steps may end for good."""
 
 
 @dataclass(frozen=True)
 class StepKinds:
-    """The kinds of all steps.  Of those that `tuned_steps` tune, the first `first_updates` steps and every
-    `update_every`-th one make a meta-step, if there are `hyperparameters` to move."""
+    """The kinds of all steps; `hyperparameters` are the names of those that are tuned.
+
+    Of the steps that `tuned_steps` tune, those among the first `first_updates` steps and every `update_every`-th one make a
+    meta-step, unless there are no hyperparameters.
+    """
 
     tuned_steps: TunedSteps
     update_every: int
@@ -39,7 +42,7 @@ class StepKinds:
         return bool(self.hyperparameters) and self.is_tuned(step) and is_due
 
     def plain_before(self, step: int) -> int:
-        """Returns the number of plain steps between the last tuned step before this one and this one."""
+        """Returns the number of plain steps between the last tuned step and this one."""
         last = step - 1
         while last and not self.is_tuned(last):
             last -= 1

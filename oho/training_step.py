@@ -32,8 +32,10 @@ from oho.training_loss import OneStep, Phase, TrainingLoss
 
 
 class StepClosures(NamedTuple):
-    """The closures of one step, one for each micro-batch: training loss, validation loss, and the loss of a part of the
-    training batch, from which products are taken; without the last, they are taken from the training loss."""
+    """The closures of one step, of each kind one for each micro-batch.
+
+    `curvature` computes the training loss of a part of the batch; if it is empty, products are taken from `train`.
+    """
 
     train: list[Closure]
     valid: list[Closure]
@@ -41,7 +43,7 @@ class StepClosures(NamedTuple):
 
 
 def silent(phase: str) -> None:
-    """Ignores where a step is: what a graph repeats cannot call the host."""
+    """Ignores the phase: a graph cannot call the host."""
 
 
 def plain_step(loss: TrainingLoss, recursion: Recursion, train: list[Closure], *, phase: Phase) -> Tensor:

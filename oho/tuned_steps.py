@@ -26,14 +26,17 @@ class TunedSteps(Protocol):
 
 @dataclass(frozen=True)
 class Windows:
-    """Tunes the `first` steps, where hyperparameters have far to go, and then the last `length` of every `period` steps."""
+    """Tunes the `first` steps, where hyperparameters have far to go, and then the last `length` of every `period` steps.
+
+    All three are whole numbers of steps, 1 or more; ValueError is raised for others, and for a length above the period.
+    """
 
     first: int = 400
     length: int = 50
     period: int = 200
 
     def __post_init__(self) -> None:
-        """Raises ValueError for numbers of steps that are out of range."""
+        """Raises ValueError for numbers of steps out of range."""
         are_whole = all(type(steps) is int for steps in (self.first, self.length, self.period))
         if not are_whole or self.first < 1 or not 1 <= self.length <= self.period:
             given = f"first={self.first}, length={self.length}, period={self.period}"
