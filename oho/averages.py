@@ -207,7 +207,7 @@ class AveragedWeights:
         if discount == 1:
             beside["average"].lerp_(newest, weight)
         elif isinstance(weight, Tensor):
-            beside["average"].mul_(kept).addcmul_(newest, weight)  # bit for bit the other one
+            beside["average"].mul_(kept).addcmul_(newest, weight)  # gives the same bits as the next branch
         else:
             beside["average"].mul_(kept).add_(newest, alpha=weight)
         self._between(influence, beside)

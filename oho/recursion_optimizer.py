@@ -171,7 +171,7 @@ class RecursionOptimizer(torch.optim.Optimizer):
             self.add_param_group(group)
 
     def _show(self) -> None:
-        """Copies present values into `param_groups`, for someone who is about to read them."""
+        """Copies present values into `param_groups`, which are about to be read."""
         unshown, self._unshown = self._unshown, set()
         for name in unshown:
             for group, value in zip(self.param_groups, self._recursion.tuning.numbers(name), strict=True):

@@ -38,7 +38,7 @@ Sets = str | Layerwise | Mapping[str, Hashable] | Callable[[str], Hashable]
 
 @dataclass(frozen=True)
 class SetMap:
-    """`of_tensor[i]` is the set of parameter tensor i, `sizes[i]` its number of elements, `labels[s]` what set s is called.
+    """`of_tensor[i]` is the set of parameter tensor i, `sizes[i]` its number of elements, `labels[s]` the label of set s.
 
     The label of a set is "global", the name of its parameter ("full"), (group, "weight" or "bias") (`Layerwise`), or what
     the user's own map returns; then sets are in the order of first appearance.

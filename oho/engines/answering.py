@@ -204,7 +204,7 @@ class Curvature:
         return self._engine(closure, self._parameters, tangents, on_products=on_products)
 
     def _doubt(self, closure: Closure) -> str | None:
-        """Compares one product with central differences.  Returns why that was not possible, if it was not.
+        """Compares one product with central differences.  Returns why that was impossible, or None.
 
         Raises:
             RuntimeError: for a wrong second derivative, a graph that is gone, or an engine that would call again a

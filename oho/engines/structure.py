@@ -24,7 +24,7 @@ class Part(NamedTuple):
     whole: int
 
     def written(self, total: Tensor | None) -> Tensor:
-        """Adds the piece, in place, to a total that nobody else holds or, without one, to zeros; returns the sum."""
+        """Adds the piece, in place, to a total that has no other owner or, without one, to zeros; returns the sum."""
         if total is None:
             shape = list(self.value.shape)
             shape[self.axis] = self.whole
