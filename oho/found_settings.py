@@ -7,7 +7,7 @@ result.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from oho.averages import Recent
@@ -41,17 +41,22 @@ def averaged_meta() -> MetaAdam:
 def averaged(parameters: Given | Iterable[dict[str, Any]], rule: Rule, **options: Any) -> OHO:
     """Returns an `OHO` that averages the weights of about the last tenth of all steps, and tunes for that average.
 
-    Evaluate and save the model inside `with optimizer.averaged():`.  Give each step a `curvature_closure`, the training loss
-    of CURVATURE_FRACTION of its batch, which saves most of the cost.  Only tuned steps use it and the validation closure;
-    `optimizer.is_tuned` says before a step whether it is one.  A rule that clips nothing gets the `clip_norm` CLIP_NORM, if
-    it is a dataclass; `clip_norm=math.inf` leaves gradients as they are.  `parameters` and `rule` are those of `OHO`;
-    `options` are its options and replace what is set here.  Raises what `OHO` raises.
+    Evaluate and save the model inside `with optimizer.averaged():`.  Give each step a `curvature_closure`, the training
+    loss of CURVATURE_FRACTION of its batch, which saves most of the cost.  Only tuned steps use it and the validation
+    closure; `optimizer.is_tuned` says before a step whether it is one.  A rule that clips nothing gets the `clip_norm`
+    CLIP_NORM, if it has such a field; `clip_norm=math.inf` leaves gradients as they are.  `parameters` and `rule` are those
+    of `OHO`; `options` are its options and replace what is set here.  Raises what `OHO` raises.
     """
-    if is_dataclass(rule) and not isinstance(rule, type) and rule.clip_norm is None and rule.clip_value is None:
-        rule = replace(rule, clip_norm=CLIP_NORM)
     settings: dict[str, Any] = {
         "meta": averaged_meta(), "discount": DEFAULT_DISCOUNT, "influence_limit": DEFAULT_LIMIT, "average": Recent(),
         "present_share": PRESENT_SHARE, "update_every": UPDATE_EVERY, "first_updates": FIRST_UPDATES,
         "tuned_steps": Windows(),
     }  # fmt: skip
-    return OHO(parameters, rule, **(settings | options))
+    return OHO(parameters, _clipping(rule), **(settings | options))
+
+
+def _clipping(rule: Rule) -> Rule:
+    """Returns the rule with CLIP_NORM if it clips nothing and `clip_norm` is one of its fields, else the rule itself."""
+    if not is_dataclass(rule) or isinstance(rule, type) or rule.clip_norm is not None or rule.clip_value is not None:
+        return rule
+    return replace(rule, clip_norm=CLIP_NORM) if "clip_norm" in {field.name for field in fields(rule)} else rule
