@@ -1,4 +1,4 @@
-"""Exact online hypergradients for any PyTorch model: learning rate and weight decay tuned while the network trains.
+"""Exact online hypergradients for any PyTorch model: learning rate, weight decay and more are tuned while it trains.
 
     optimizer = oho.OHO(model.parameters(), oho.SGD(lr=0.1))
     loss = optimizer.step(train_closure, valid_closure)

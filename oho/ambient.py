@@ -1,6 +1,6 @@
-"""The caller's `torch.autocast`: his closures run under it, nothing else does.
+"""The caller's `torch.autocast`: closures run under it, and nothing else does.
 
-Around a whole loop it would round hypergradients and products to bfloat16, as it does every matrix product.
+An autocast around a whole training loop would round every matrix product to bfloat16, hypergradients included.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Closure = Callable[[], Tensor]
 
 @contextmanager
 def outside_autocast(device: torch.device) -> Iterator[Callable[[Closure], Closure]]:
-    """Switches autocast off inside the block; yields what makes a closure run under the caller's."""
+    """Switches autocast off inside the block; yields a function that makes a closure run under the caller's again."""
     kinds = [kind for kind in dict.fromkeys(("cpu", device.type)) if torch.is_autocast_enabled(kind)]
     if not kinds:
         yield lambda closure: closure

@@ -15,7 +15,7 @@ NON_FINITE = ("reset", "skip", "raise")
 
 
 def check_rule(rule: Rule, meta: MetaRule, loss: LossHyper | None = None) -> None:
-    """Raises unless the rule is one and has what it tunes, and the meta-rule covers that and what the loss tunes."""
+    """Raises unless the rule is valid and has what it tunes, and the meta-rule covers that and what the loss tunes."""
     if isinstance(rule, type) or not hasattr(rule, "tune"):
         kind = rule.__name__ if isinstance(rule, type) else type(rule).__name__
         raise TypeError(f"rule: an instance of oho.SGD, Momentum, Adam or AdamW is expected, as oho.SGD(0.1); given {kind}")
@@ -64,7 +64,7 @@ def check_influence(
 def noise_generators(
     generator: torch.Generator | Sequence[torch.Generator] | None, rule: Rule, rows: int
 ) -> list[torch.Generator]:
-    """Returns one generator for each member, or none."""
+    """Returns one generator for each member, or none if none was given."""
     if generator is None:
         if rule.temperature != 0:
             raise ValueError("a rule with a temperature draws noise: give OHO(..., generator=torch.Generator())")
@@ -76,7 +76,7 @@ def noise_generators(
 
 
 class Made:
-    """What the parameters were when the optimizer was made."""
+    """Remembers what the parameters were when the optimizer was made."""
 
     def __init__(self, parameters: FlatParameters):
         self._parameters = parameters

@@ -1,4 +1,4 @@
-"""How far a run's hypergradient is from the derivative: the last steps once more, in float64 and in reverse.
+"""How far a run's hypergradient is from the derivative: its last steps repeated in float64 and differentiated in reverse.
 
 The twin of `oho.reverse_twin` starts at the state the run had some steps ago and repeats its steps with the run's values of
 the hyperparameters.  Its second backward pass is itself compared with central differences of gradients, once: an audit by
@@ -24,14 +24,16 @@ from oho.optimizer import OHO
 from oho.published import PublishedOHO
 from oho.reverse_twin import AVERAGED, Named, Start, Twin
 from oho.rules import SGD
+from oho.step_kinds import HORIZON
 
 
 @dataclass(frozen=True)
 class Audit:
     """`found` is the run's hypergradient after the last audited step, `exact` the twin's; (S,) or (M, S) by name.
 
-    `labels` are what the S sets are called; values `of_loss` have a line for each component.  `product` compares one
-    Hessian-vector product of the twin with central differences of gradients, at the first audited step.
+    `steps` is the number of audited steps.  `labels` name the S sets; hyperparameters `of_loss` have components in place of
+    sets.  `product` compares one Hessian-vector product of the twin with central differences of gradients, at the first
+    audited step.
     """
 
     steps: int
@@ -65,22 +67,22 @@ class Audit:
 def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple[Closure, ...]]) -> Audit:
     """Takes the optimizer through `steps`, as the run would, and compares its last hypergradient with the twin's.
 
-    Sets whose gradient is nothing but round-off (biases before a batch norm) differ by any amount, and under Adam make
-    others differ.
+    Printed, the result is a table.  Sets whose gradient is nothing but round-off (biases before a batch norm) differ by any
+    amount, and under Adam they make others differ.
 
     Args:
         model: what the closures compute with; all parameters of the optimizer are its own.
         optimizer: at any point of a run.  It and the model are left as after `optimizer.step` on each of `steps`.
-        steps: (train_closure, valid_closure) of each step, and its curvature_closure where it has one; the twin takes
-            products of the whole batch all the same, and counts the steps that are not tuned, too.  The last step must be
-            one with a meta-step.  In a loop, bind the batch: `lambda batch=batch: ...`.
+        steps: (train_closure, valid_closure) for each step, and its curvature_closure as a third where it has one.  The
+            twin takes products of the whole batch even then, and differentiates steps that are not tuned as well.  The
+            last step must make a meta-step.  In a loop, bind the batch: `lambda batch=batch: ...`.
 
     Raises:
-        TypeError: for something else instead of these.
+        TypeError: for arguments of other kinds.
         ValueError: for no steps, nothing tuned, a last step without a meta-step, a parameter the model lacks, or a
             `PublishedOHO` of the variant "layerwise", whose update none of our rules makes; for parameters of several
             types, or a model that draws random numbers in a way that cannot be repeated (rrelu); for a model whose second
-            derivative is wrong, so that no twin can be made of it.
+            derivative is wrong, so that it can have no twin.
     """
     if not isinstance(model, nn.Module) or not isinstance(optimizer, OHO | PublishedOHO):
         given = f"{type(model).__name__} and {type(optimizer).__name__}"
@@ -149,7 +151,7 @@ def _start(optimizer: OHO | PublishedOHO, count: int) -> Start:
 
 
 def _catch_up(optimizer: OHO, state: dict[str, Any]) -> None:
-    """Moves the average's influence in a copy of the state over the plain steps that the run has yet to follow."""
+    """Moves the average's influence, in a copy of the state, over the plain steps that it has yet to follow."""
     averaged, steps, plain = optimizer._recursion.averaged, optimizer.steps, optimizer.steps_behind
     if averaged is not None and plain:
         theta, beside = state["influence"]["theta"], state["averaged_influence"]
@@ -157,7 +159,7 @@ def _catch_up(optimizer: OHO, state: dict[str, Any]) -> None:
 
 
 def _compared(closure: Closure, optimizer: OHO | PublishedOHO) -> Comparison:
-    """Compares a product by a second backward pass, as the twin makes them; raises ValueError for a wrong one."""
+    """Compares one product of the kind that the twin makes, by a second backward pass; raises ValueError if it is wrong."""
     parameters = optimizer._flat
     if isinstance(optimizer, OHO):
         (closure,) = optimizer._loss.bound([closure], optimizer._recursion.tuning.values)
@@ -181,10 +183,24 @@ def _compared(closure: Closure, optimizer: OHO | PublishedOHO) -> Comparison:
 
 
 def _values(optimizer: OHO | PublishedOHO) -> Named:
-    """Returns present values (M, S) or (M, V) in float64, copied."""
+    """Returns copies of present values in float64: (M, S) or (M, V) by name."""
     if isinstance(optimizer, PublishedOHO):
         return {name: value.double().unsqueeze(0) for name, value in optimizer.hyper.items()}
     return {name: value.to(torch.float64, copy=True) for name, value in optimizer._recursion.tuning.values.items()}
+
+
+def _check_last(optimizer: OHO, count: int) -> None:
+    """Raises ValueError unless the last step makes a meta-step; the message says where to end instead."""
+    kinds, last = optimizer._kinds, optimizer.steps + count
+    if kinds.is_meta(last):
+        return
+    given, after = f"audit: the last of {count} steps, {last}, has no meta-step", kinds.next_meta(last)
+    if after is not None:
+        raise ValueError(f"{given}; give {after - last} more")
+    given += f", and none of the next {HORIZON} has one (tuned_steps={optimizer.tuned_steps})"
+    if before := kinds.last_meta(last):
+        raise ValueError(f"{given}; allowed are steps that end with a meta-step, the last of which is step {before}")
+    raise ValueError(f"{given}, nor any step before: change tuned_steps, update_every or first_updates")
 
 
 def _check(model: nn.Module, optimizer: OHO | PublishedOHO, count: int) -> None:
@@ -194,10 +210,8 @@ def _check(model: nn.Module, optimizer: OHO | PublishedOHO, count: int) -> None:
         raise ValueError("audit: the optimizer tunes nothing, so that there is no hypergradient")
     if isinstance(optimizer, PublishedOHO) and optimizer.variant == "layerwise":
         raise ValueError("audit: the published layer-wise update decays no biases, and none of our rules makes it")
-    last = optimizer.steps + count
-    if not optimizer.is_meta_step(last):
-        more = next(more for more in itertools.count(1) if optimizer.is_meta_step(last + more))
-        raise ValueError(f"audit: the last of {count} steps, {last}, has no meta-step; give {more} more")
+    if isinstance(optimizer, OHO):
+        _check_last(optimizer, count)
     if len(kinds := {p.dtype for p in model.parameters() if p.is_floating_point()}) > 1:
         names = ", ".join(sorted(map(str, kinds)))
         raise ValueError(f"audit: the model's parameters have several types ({names}); convert the model to one")

@@ -1,4 +1,4 @@
-"""Averages of the weights, beside a training and with an influence of their own.
+"""Averages of the weights: they accompany a training and have an influence of their own.
 
     symbol  name       shape      meaning
     t       step       ()         steps made, this one included
@@ -7,11 +7,11 @@
     θ̄       average    (M, N)     θ̄_t = θ̄_(t-1) + w_t (θ_t − θ̄_(t-1))
     Z̄       influence  (K, M, N)  dθ̄/dh, by the same recursion from dθ/dh
     φ       model      (M, N)     where gradients are taken: θ, or between θ and θ̄ (Schedule-Free)
-    s       share      ()         how far from θ̄ to φ validation gradients are taken: at θ̄ + s (φ − θ̄)
+    s       share      ()         validation gradients are taken at θ̄ + s (φ − θ̄)
 
-At the present weights a smaller learning rate always looks better at once, since it quiets the noise of the last steps; the
-average has quieted it already, so that at s = 0 a tuned rate has no reason to die, and hardly one to come down where it is
-far too high.  Between the two the noise counts s² times what it counts at the present weights.
+At the present weights, a smaller learning rate always looks better at once, since it quiets the noise of the last steps.
+The average has quieted that noise already.  So at s = 0 a tuned rate has no reason to vanish, but also hardly any to come
+down where it is far too high.  In between, the noise counts s² times as much as at the present weights.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Average(Protocol):
 
     @property
     def interpolation(self) -> float | None:
-        """Share of the average in the weights at which gradients are taken; None takes them at the weights themselves."""
+        """The share of the average in the weights at which gradients are taken; None takes them at θ itself."""
         ...
 
     def weight(self, step: int) -> float:
-        """Returns w of a step, counted from 1, where it is 1."""
+        """Returns w of a step, counted from 1; that of step 1 is 1."""
         ...
 
 
@@ -46,7 +46,7 @@ class Average(Protocol):
 class Exponential:
     """An exponential average with its bias corrected: w_t = (1 − β) / (1 − β^t), β = 1 − 1/horizon.
 
-    `horizon` is in steps, 1 or more.
+    `horizon` is a number of steps, 1 or more; ValueError is raised for a smaller one.
     """
 
     horizon: float = 1000.0
@@ -66,7 +66,10 @@ class Exponential:
 
 @dataclass(frozen=True)
 class Uniform:
-    """The mean of the weights after step `start`; up to then, the weights themselves (Polyak and Juditsky, 1992)."""
+    """The mean of the weights after step `start`; up to then, the weights themselves (Polyak and Juditsky, 1992).
+
+    `start` is a number of steps, 0 or more; ValueError is raised for a smaller one.
+    """
 
     start: int = 0
     interpolation: None = None
@@ -85,8 +88,9 @@ class Uniform:
 class Recent:
     """An average of about the last `part` of all steps, however many: w_t = 1 / (1 + part (t − 1)), part in (0, 1].
 
-    Its horizon grows with the training, so that no length has to be known.  Source: polynomial-decay averaging (Shamir and
-    Zhang, arXiv 1212.1824) with γ = 1/part − 1; part 1 is the mean of all.
+    Its horizon grows with the training, so that the training's length need not be known.  Part 1 is the mean of all steps;
+    ValueError is raised for a part out of (0, 1].  Source: polynomial-decay averaging (Shamir and Zhang, arXiv 1212.1824)
+    with γ = 1/part − 1.
     """
 
     part: float = 0.1
@@ -106,7 +110,8 @@ class Recent:
 class ScheduleFree:
     """Schedule-Free learning (Defazio et al., arXiv 2405.15682): gradients at (1 − β) θ + β θ̄, θ̄ the mean of all θ.
 
-    `interpolation` is β, in [0, 1).  What the rule adds to a gradient, such as weight decay, is that of θ.
+    `interpolation` is β, in [0, 1); ValueError is raised for another.  What the rule adds to a gradient, such as weight
+    decay, is taken at θ.
     """
 
     interpolation: float = 0.9
@@ -122,10 +127,10 @@ class ScheduleFree:
 
 
 def resolve_average(given: Average | str | None) -> Average | None:
-    """Returns the average that was asked for.
+    """Returns the average that was asked for; "schedule-free" is `ScheduleFree()`.
 
     Raises:
-        TypeError, ValueError: for another word, a class, or something else.
+        TypeError, ValueError: for another word, or anything that is no average.
     """
     if given == "schedule-free":
         return ScheduleFree()
@@ -146,7 +151,7 @@ def check_present_share(share: float, average: Average | None) -> None:
 
 
 class _Weights(NamedTuple):
-    """The weights of one step: w, the share μ (1 − w) of itself that Z̄ keeps, and dθ/dh's over plain steps before it."""
+    """The weights of one step: w, the share μ (1 − w) that Z̄ keeps, and the share dθ/dh gains in plain steps before."""
 
     newest: Any
     kept: Any
@@ -154,7 +159,7 @@ class _Weights(NamedTuple):
 
 
 class AveragedWeights:
-    """θ̄ of one training and, where gradients are taken between θ and θ̄, θ itself (`iterate`)."""
+    """The average θ̄ of one training and, where gradients are taken between θ and θ̄, θ itself (`iterate`)."""
 
     def __init__(self, average: Average, theta: Tensor):
         self.kind = average
@@ -168,7 +173,7 @@ class AveragedWeights:
         return {name: torch.zeros_like(like) for name in self._named()}
 
     def begin(self, step: int, *, plain: int, discount: float, hostless: bool) -> None:
-        """Sets the weights of a step, counted from 1, after `plain` ones; a `hostless` step reads them from the device."""
+        """Sets the weights of a step, counted from 1, after `plain` plain ones; if `hostless`, on the device."""
         newest = self.kind.weight(step)
         self._weights = _Weights(newest, discount * (1 - newest), self.missed(step, plain=plain))
         if hostless:
@@ -181,7 +186,7 @@ class AveragedWeights:
         return 1 - math.prod(1 - self.kind.weight(before) for before in range(step - plain, step))
 
     def follow(self, theta: Tensor) -> Tensor:
-        """Moves θ̄ to the θ (M, N) of the step that `begin` began; returns φ (M, N)."""
+        """Moves θ̄ towards the θ (M, N) that the step begun by `begin` has reached; returns φ (M, N)."""
         weight, interpolation = self._weights.newest, self.kind.interpolation
         self.average.lerp_(theta, weight)
         if interpolation is None:
@@ -193,43 +198,42 @@ class AveragedWeights:
         return torch.lerp(theta, self.average, interpolation)
 
     def follow_influence(self, influence: Tensor, beside: Mapping[str, Tensor], *, discount: float) -> None:
-        """Moves Z̄ to the dθ/dh of the step that `begin` began.
+        """Moves Z̄ towards the dθ/dh of the step begun by `begin`, once Z̄ has been multiplied by the discount.
 
-        `influence` (K, M, N) is dφ/dh, and dθ/dh where both are the same; `beside` are those of `empty_influence`, of
-        which Z̄ counts `discount` times.
+        `influence` (K, M, N) is dφ/dh, and dθ/dh where both are the same; `beside` has what `empty_influence` returned.
         """
         weight, kept, _ = self._weights
         newest = beside.get("iterate", influence)
         if discount == 1:
             beside["average"].lerp_(newest, weight)
         elif isinstance(weight, Tensor):
-            beside["average"].mul_(kept).addcmul_(newest, weight)  # bit for bit the other one
+            beside["average"].mul_(kept).addcmul_(newest, weight)  # gives the same bits as the next branch
         else:
             beside["average"].mul_(kept).add_(newest, alpha=weight)
         self._between(influence, beside)
 
     def catch_up(self, influence: Tensor, beside: Mapping[str, Tensor]) -> None:
-        """Moves Z̄ over the plain steps before the one that `begin` began, in which dθ/dh stayed as it is."""
+        """Moves Z̄ over the plain steps before the step begun by `begin`, in which dθ/dh stayed as it was."""
         missed = self._weights.missed
         if isinstance(missed, Tensor) or missed:
             self.move_over(missed, influence, beside)
 
     def move_over(self, missed: Tensor | float, influence: Tensor, beside: Mapping[str, Tensor]) -> None:
-        """Moves Z̄ towards dθ/dh, which becomes so much of it."""
+        """Moves Z̄ towards dθ/dh, whose share in it becomes `missed`."""
         beside["average"].lerp_(beside.get("iterate", influence), missed)
         self._between(influence, beside)
 
     def _between(self, influence: Tensor, beside: Mapping[str, Tensor]) -> None:
-        """Makes dφ/dh of dθ/dh and Z̄, where φ lies between."""
+        """Computes dφ/dh from dθ/dh and Z̄, where φ lies between θ and θ̄."""
         if self.kind.interpolation is not None:
             torch.lerp(beside["iterate"], beside["average"], self.kind.interpolation, out=influence)
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """Returns copies."""
+        """Returns copies of θ̄ and `iterate`."""
         return {"averaged": copied(self._named())}
 
     def loaded(self, state: Mapping[str, Any]) -> AveragedWeights:
-        """Returns what `state` holds.
+        """Returns an average of the same kind with what `state` holds.
 
         Raises:
             ValueError: for other names, shapes or dtypes.

@@ -1,7 +1,7 @@
-"""`OHO.step` without a host: training gradient, products, influence, validation gradient and meta-step as one graph.
+"""`OHO.step` as one CUDA graph: training gradient, products, influence, validation gradient and meta-step.
 
-A step that makes a meta-step, one that does not, and one that is not tuned are graphs of their own.  What a step decides on
-the host stays there: whether it is tuned, whether a meta-step is due, when the influence is reset, and the number of steps.
+Plain steps, tuned steps and steps with a meta-step are three graphs.  The host still decides whether a step is tuned and
+whether a meta-step is due, resets the influence, and counts the steps.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class CapturedStep:
         train: the training loss of a batch's tensors and, if the loss has hyperparameters, of these behind them.
         valid: the validation loss of a validation batch's tensors; None makes no meta-steps.
         curvature: the training loss of a part of the batch, from which products are taken, as `train` is called.
-        generators: those that losses draw from beside the device's own; the list may grow until the fourth step.  In each
-            step a graph draws on from where they are: seed them before it as you like.
-        around: makes what is entered around a capture, such as a timer that stands still.
-        stand_in: on a CPU, where there are no graphs, checks in each step that a graph would repeat it; for tests.
+        generators: the generators that losses draw from, besides the device's own; the list may grow until the fourth step.
+            Each step draws on from where they stand, so that you may seed them before it.
+        around: makes a context manager that is entered around a capture, such as one that stops a timer.
+        stand_in: on a CPU, where there are no graphs, checks at each step that a graph would repeat it; for tests.
 
     Raises:
         ValueError: for an optimizer that cannot be captured, or a CPU without `stand_in`.
@@ -82,7 +82,7 @@ class CapturedStep:
         if is_due:
             assert held_out is not None
             self._held_out = self._filled(self._held_out, held_out() if callable(held_out) else held_out)
-        if self._loads != self.optimizer._recursion.loads:  # the optimizer's tensors are others since a state was loaded
+        if self._loads != self.optimizer._recursion.loads:  # loading a state replaced the optimizer's tensors
             self._captured, self._loads = {}, self.optimizer._recursion.loads
         kind = (self.optimizer.is_tuned, is_due)
         if kind not in self._captured:
@@ -91,7 +91,7 @@ class CapturedStep:
             self._check()  # the first step shows which engine answers
             self._generators[:] = [*self.optimizer._recursion.generators, *self._given]
         steps = self.optimizer.steps
-        self.optimizer._recursion.hostless = True
+        self.optimizer._recursion.is_captured = True
         self.optimizer._before_step()
         with self.optimizer._loss.in_graph(self._steps):
             loss = self._captured[kind]()
@@ -100,14 +100,14 @@ class CapturedStep:
         return loss
 
     def release(self) -> None:
-        """Frees the graphs, and leaves the optimizer as one whose steps were never captured.
+        """Frees the graphs, and leaves the optimizer as if its steps had never been captured.
 
-        Between two captured steps `optimizer.step` makes an eager one at any time; call this once no captured ones follow.
-        If some do, they are captured anew, of batches of any shape.
+        You can call `optimizer.step` between two captured steps at any time; call this method once no captured steps
+        follow.  If some do follow, they are captured anew, and their batches may have another shape.
         """
         self._captured, self._steps = {}, GraphSteps()
         self._batch = self._held_out = None
-        self.optimizer._recursion.hostless = self.optimizer._flat.tensors[0].device.type != "cpu"
+        self.optimizer._recursion.is_captured = False
 
     def _check(self) -> None:
         """Raises ValueError for an optimizer whose step cannot be captured."""
@@ -124,7 +124,7 @@ class CapturedStep:
         return inputs
 
     def _of_kind(self, is_due: bool) -> Captured:
-        """Returns the step with or without a meta-step, not yet made."""
+        """Returns a step with or without a meta-step, to be captured."""
         optimizer = self.optimizer
         assert self._batch is not None
         train = partial(self._train, *self._batch.tensors)
@@ -134,13 +134,13 @@ class CapturedStep:
             assert self._held_out is not None
             valid = partial(self._valid, *self._held_out.tensors)
         part = None if self._curvature is None else partial(self._curvature, *self._batch.tensors)
-        step = partial(optimizer._silent_step, train, valid, part)
+        step = partial(optimizer._step, train, valid, part, is_due=is_due)
         device = optimizer._flat.tensors[0].device
         return Captured(step, device, generators=self._generators, around=self._around, stand_in=self._stand_in)
 
 
 def refusal(optimizer: OHO) -> str:
-    """Returns why an optimizer's step cannot be captured; nothing if it can.  The closures are another matter."""
+    """Returns why an optimizer's step cannot be captured, or "" if it can; closures may still prevent it."""
     if optimizer.on_nonfinite == "raise":
         return "on_nonfinite='raise' asks in each step; choose 'reset' or 'skip'"
     if optimizer._loss.one_step:

@@ -1,4 +1,4 @@
-"""Whether the engines' Hessian-vector products are right for a closure, and what they cost: before a long training.
+"""Checks before a long training whether the engines' Hessian-vector products are right, and measures what they cost.
 
 The reference is a central difference of gradients in float64 (`oho.engines.comparison`), which needs no second derivative.
 """
@@ -29,16 +29,17 @@ from oho.peak_memory import PeakMemory
 Found = TypeVar("Found")
 REPEATS = 5
 INEXACT = 1e-2
-"""Error of finite differences in the parameters' own type from which they are called inexact."""
+"""The error, in the parameters' own type, from which finite differences are called inexact."""
 
 
 @dataclass(frozen=True)
 class Checked:
     """What one engine answered.
 
-    `verdict` is "right", "wrong", "inexact" (finite differences across kinks, or with few digits), "undecided", or
-    PyTorch's reason why there is no answer.  `error` is that of a product in the parameters' own type.  `cost` is the time
-    of a gradient and one product in gradients, `memory` its peak in bytes.  Without an answer these are NaN and 0.
+    `verdict` is "right", "wrong", "inexact" (finite differences across kinks, or with few digits), "undecided", or the
+    reason that PyTorch gives for not answering.  `error` is the largest relative error of a product in the parameters' own
+    type.  `cost` is the time of a gradient and one product as a multiple of the time of a gradient, `memory` the peak of
+    both in bytes, and `gradient_memory` that of a gradient alone.  Without an answer these are NaN and 0.
     """
 
     engine: str
@@ -52,7 +53,10 @@ class Checked:
 
 @dataclass(frozen=True)
 class Check:
-    """`engines` in the order asked for; `to_blame` names operations whose second derivative is wrong."""
+    """What each of the `engines` answered, in the order asked for; printed, it is a table with advice.
+
+    `to_blame` names the operations whose second derivative is wrong.
+    """
 
     engines: tuple[Checked, ...]
     to_blame: tuple[str, ...]
@@ -64,7 +68,7 @@ class Check:
 
     @property
     def advice(self) -> str:
-        """Says what to change."""
+        """One line that says what to change."""
         first = self.engines[0]
         if self.ok:
             return f"nothing to change: curvature={first.engine!r} is {first.verdict}"
@@ -93,7 +97,7 @@ def check(
 ) -> Check:
     """Compares a product of each engine with central differences of gradients, and measures what it costs.
 
-    Takes seconds.  Parameters, buffers and random numbers are left as they were; the closure is called some fifty times.
+    This takes seconds and some fifty calls of the closure.  Parameters, buffers and random numbers are left as they were.
 
     Args:
         model: what the closure computes with, or its parameters as `oho.OHO` takes them.
@@ -118,7 +122,7 @@ def check(
 
 
 class _Measured:
-    """One closure and the difference that all products are compared with."""
+    """Measures engines on one closure; all products are compared with the same central difference."""
 
     def __init__(self, closure: Closure, parameters: FlatParameters):
         self._closure, self._parameters = closure, parameters

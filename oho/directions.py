@@ -23,9 +23,9 @@ from oho.sets import SetMap
 class Directions:
     """E: the rows of the influence, ordered by name and then by set.
 
-    `tuned[name]` are the sets in which a hyperparameter of the rule is tuned.  Exact, it has a row for each of them;
-    collapsed, one for all of them together, which then are all S.  `loss[name]` is V of a hyperparameter of the loss,
-    which belongs to all sets and has V rows in either case.
+    `tuned[name]` has the sets in which a hyperparameter of the rule is tuned.  If the influence is exact, there is a row
+    for each of them; if it is collapsed, they are all S sets and share one row.  `loss[name]` is V of a hyperparameter of
+    the loss, which belongs to all sets and has V rows in either case.
     """
 
     tuned: Mapping[str, tuple[int, ...]]
@@ -34,12 +34,12 @@ class Directions:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """All names that have rows, in their order."""
+        """The names that have rows, in the order of the rows."""
         return (*self.tuned, *self.loss)
 
     @cached_property
     def counts(self) -> list[int]:
-        """Rows of each name."""
+        """The number of rows of each name."""
         return [*(len(sets) if self.exact else 1 for sets in self.tuned.values()), *self.loss.values()]
 
     @property
@@ -57,7 +57,7 @@ class Directions:
         return self._row_of.get((name, index))
 
     def places(self, segments: Iterable[tuple[slice, int]], block: slice) -> dict[str, list[tuple[int, slice]]]:
-        """Returns, by the rule's hyperparameters, its rows and the columns of each that move, counted within a block.
+        """Returns, for each hyperparameter of the rule, its rows and the columns where each moves, counted within a block.
 
         `segments` are runs of columns with their set.
         """
@@ -73,7 +73,7 @@ class Directions:
         return found
 
     def largest_of_rows(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Returns (K, M): of values (M, S) or (M, V) by name the magnitude of each row's, collapsed that of its largest."""
+        """Returns the magnitude of each row's value (K, M), from values (M, S) or (M, V); collapsed, the largest one."""
         parts = [self._of_sets(values[name], sets) for name, sets in self.tuned.items()]
         return torch.cat([*parts, *(values[name] for name in self.loss)], -1).abs().T
 
@@ -83,7 +83,7 @@ class Directions:
         return value if len(sets) == value.shape[-1] else value.index_select(-1, self._places(sets, value.device))
 
     def _places(self, sets: tuple[int, ...], device: torch.device) -> Tensor:
-        """Returns an index of the sets, made once: a step that made it would wait for a copy to the device."""
+        """Returns an index of the sets, which is kept: making it again would wait for a copy to the device."""
         if (sets, device) not in self._indices:
             self._indices[sets, device] = torch.tensor(sets, device=device)
         return self._indices[sets, device]
@@ -95,7 +95,7 @@ class Directions:
     def hypergradients(self, tangents: Tensor, vector: Tensor, set_map: SetMap) -> dict[str, Tensor]:
         """Returns v · Z by name, from tangents (K, M, N) and a vector (M, N).
 
-        It is (M, S) for the rule's, 0 where a set is not tuned, and (M, V) for the loss's.
+        For the rule's hyperparameters it is (M, S), with 0 where a set is not tuned; for the loss's it is (M, V).
         """
         own = len(tangents) - sum(self.loss.values())
         found = self._of_rule(tangents[:own], vector, set_map) if self.tuned else {}
@@ -119,14 +119,14 @@ class Directions:
 
 
 def _products(tangents: Tensor, vector: Tensor) -> Tensor:
-    """Returns v · Z of each row, (M, K)."""
+    """Returns v · Z for each row, (M, K)."""
     return torch.matmul(tangents.transpose(0, 1), vector.unsqueeze(-1)).squeeze(-1)
 
 
 def directions_of(
     tune: Sequence[tuple[str, ...]], names: tuple[str, ...], *, exact: bool, loss: Mapping[str, int]
 ) -> Directions:
-    """Returns the directions of `names` and `loss`; `tune` is what each set tunes of the rule's.
+    """Returns the directions of the rule's `names` and of `loss`; `tune` names what each set tunes.
 
     Raises:
         ValueError: for sets that tune different hyperparameters with a collapsed influence.

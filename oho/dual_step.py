@@ -1,4 +1,4 @@
-"""One step of any rule together with its tangents, on dual numbers: slower than `oho.linearised`, and its twin."""
+"""One step of any rule together with its tangents, on dual numbers: the slower twin of `oho.linearised`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Block:
 
 
 def apply(rule: Rule, block: Block) -> tuple[Pair, dict[str, Pair]]:
-    """Applies the rule and its tangents.  A mistake in the rule itself is raised again on PyTorch's tensors."""
+    """Applies the rule to values and tangents.  A mistake in the rule itself raises again on PyTorch's tensors."""
     if len(cast(Tensor, block.gradient[1])) == 0:
         slots, hyper = ({name: pair[0] for name, pair in pairs.items()} for pairs in (block.slots, block.hyper))
         moved, slots = rule(block.theta[0], block.gradient[0], slots, hyper, block.noise)
@@ -86,9 +86,9 @@ def _pytorchs(rule: Rule, block: Block) -> tuple[Pair, dict[str, Pair]]:
 
 
 def store(targets: list[tuple[Pair, Tensor, Tensor | None]]) -> None:
-    """Copies what a rule returned to where it belongs: (value and tangent, place of the value, place of the tangent).
+    """Copies what a rule returned to its place; a target is (value and tangent, place of the value, place of the tangent).
 
-    A rule may return what it was given (a slot that remembers θ): such a tangent lies where another is about to be stored.
+    A rule may return what it was given, as a slot that remembers θ does: its tangent then lies in the place of another.
     """
     ours = {tangent_place.untyped_storage().data_ptr() for _, _, tangent_place in targets if tangent_place is not None}
     moves = []

@@ -6,7 +6,7 @@ N       size        ()               tuned elements of one member
 θ       parameters  (M, N)           all tuned parameters of each member, in the order given
 p       tensor      (M, *shape)      one of the model's own tensors; (*shape) without a population
 
-What is flat is float32 where the model's tensors are narrower (bfloat16, float16), else of their type.
+Flat tensors are float32 where the model's tensors are narrower (bfloat16, float16), and of the model's type elsewhere.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ SHARDED = ("DTensor", "FlatParameter", "ShardedTensor")
 
 @dataclass(frozen=True)
 class FlatParameters:
-    """The model's own tensors and how they lie in a flat one.
+    """The model's own tensors, and where they lie in a flat one.
 
     `tensors[i]`, named `names[i]`, takes `sizes[i]` elements of the last axis; `members` is None without a population.
-    Without names (`named` False) a tensor is called by its place.  `frozen` are the tensors left out, by name.
+    Where no names were given (`named` is False), a tensor's name is its place.  `frozen` has the tensors left out, by name.
     """
 
     names: tuple[str, ...]
@@ -56,7 +56,7 @@ class FlatParameters:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of what is flat."""
+        """The type of flat tensors."""
         return torch.float32 if self.is_narrow else self.tensors[0].dtype
 
     def gather(self) -> Tensor:
@@ -65,7 +65,7 @@ class FlatParameters:
             return self.flatten(self.tensors)
 
     def flatten(self, values: Sequence[Tensor | None], *, out: Tensor | None = None) -> Tensor:
-        """Joins one tensor for each parameter, each (..., *p.shape), to (..., M, N); None counts as zeros.
+        """Joins one tensor (..., *p.shape) for each parameter into a flat tensor (..., M, N); None stands for zeros.
 
         `out`, if given, is filled and returned.
         """
@@ -83,27 +83,27 @@ class FlatParameters:
         return torch.cat(pieces, dim=-1) if out is None else torch.cat(pieces, dim=-1, out=out)
 
     def _are_like_parameters(self, values: Sequence[Tensor | None]) -> bool:
-        """Returns whether there are several, each of its parameter's shape, and what is flat has their type."""
+        """Returns whether there are several tensors, each of its parameter's shape, and flat tensors have their type."""
         if self.is_narrow or len(values) == 1:
             return False
         pairs = zip(values, self.tensors, strict=True)
         return all(value is not None and value.shape == tensor.shape for value, tensor in pairs)
 
     def split(self, flat: Tensor) -> list[Tensor]:
-        """Returns, of (..., M, N), a view of shape (..., *p.shape) for each parameter."""
+        """Returns a view (..., *p.shape) of a flat tensor (..., M, N) for each parameter."""
         pieces = torch.split_with_sizes(flat, self.sizes, dim=-1)
         lead = flat.shape[:-2]
         return [piece.view((*lead, *tensor.shape)) for piece, tensor in zip(pieces, self.tensors, strict=True)]
 
     def directions(self, flat: Tensor) -> list[Tensor]:
-        """Returns what `split` does, in the type of the model's tensors."""
+        """Splits a flat tensor like `split`, and returns the pieces in the type of the model's tensors."""
         pieces = self.split(flat)
         return [piece.to(self.tensors[0].dtype) for piece in pieces] if self.is_narrow else pieces
 
     def write(self, flat: Tensor) -> None:
         """Copies θ (M, N) into the model's tensors, in place.
 
-        Under `torch.autocast`, PyTorch keeps cast parameters for as long as the outermost block lasts: they are dropped.
+        Under `torch.autocast`, PyTorch keeps cast parameters until the outermost block ends; they are dropped here.
         """
         with torch.no_grad():
             torch._foreach_copy_(self.tensors, self.split(flat))
@@ -115,12 +115,12 @@ class FlatParameters:
         return slice(start, start + self.sizes[index])
 
     def per_member(self, value: Tensor) -> Tensor:
-        """Returns a public view of (M, ...): without a population, it has no member axis."""
+        """Returns a tensor (M, ...) as users see it: without a population, it has no axis of members."""
         return value if self.members is not None else value[0]
 
 
 def flat_parameters(parameters: Given, members: int | None = None) -> FlatParameters:
-    """Checks what was given and lays it out.  Frozen parameters (requires_grad False) are left out.
+    """Checks the given parameters and lays them out; frozen ones (requires_grad False) are left out.
 
     Raises:
         TypeError: for something that is not a tensor or a (name, tensor) pair.
@@ -154,7 +154,7 @@ def flat_parameters(parameters: Given, members: int | None = None) -> FlatParame
 
 
 def _check_kind(name: str, tensor: Tensor) -> None:
-    """Raises for tensors that are not there yet or lie on several devices."""
+    """Raises for tensors that are lazy, sharded or complex."""
     if is_lazy(tensor):
         raise ValueError(
             f"parameters: {name!r} has no shape before the first forward pass of its lazy module;"

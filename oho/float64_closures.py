@@ -1,8 +1,8 @@
-"""Closures of a run once more, in float64: from the same random state and buffers, with the same random numbers.
+"""Repeats closures of a run in float64: from the same random state and buffers, with the same random numbers.
 
-`Replayed` notes what a closure starts from, `in_float64` and `tensors_in_float64` convert what it computes with, and `wide`
-all that it computes.  The last one is two modes of PyTorch: one widens what its functions are given and return, the other
-draws random numbers in the type of the run, so that they are the run's own, and widens those.
+`Replayed` records what a closure starts from, `in_float64` and `tensors_in_float64` convert the tensors that it uses, and
+`wide` converts all that it computes.  `wide` consists of two modes of PyTorch: one widens what functions are given and
+return, the other draws random numbers in the type of the run, so that they are the run's own, and widens them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from oho.randomness import random_state, replay
 
 NARROW = (torch.float32, torch.float16, torch.bfloat16)
 NARROWING = (Tensor.float, Tensor.half, Tensor.bfloat16)
-"""A loop casts logits with them; in float64 they would round a tiny change away."""
+"""Loops cast logits with these methods, which would round away a tiny change in float64."""
 LEAVES = frozenset((int, float, bool, str, type(None), torch.dtype, torch.device, torch.Size))
 """Types that hold no tensor."""
 
 
 class Replayed:
-    """A closure that notes at its first call what it starts from: random state and buffers.
+    """A closure that records at its first call what it starts from: random state and buffers.
 
-    Once `replaying`, it starts from there again, and leaves the random state as it found it.
+    While `replaying`, it starts from there again, and leaves the random state as it found it.
     """
 
     def __init__(self, closure: Callable[..., Tensor], model: nn.Module, device: torch.device):
@@ -38,7 +38,7 @@ class Replayed:
         self.replaying = False
 
     def __call__(self, *given: Mapping[str, Tensor]) -> Tensor:
-        """Calls the closure with what it is given: nothing, or the hyperparameters of its loss."""
+        """Calls the closure, with the hyperparameters of its loss if it has any."""
         if not self.replaying or self._start is None:
             buffers = [buffer.clone() for buffer in self._model.buffers()]
             self._start = self._start or (random_state(self._device), buffers)
@@ -52,7 +52,7 @@ class Replayed:
 
 @contextmanager
 def in_float64(model: nn.Module) -> Iterator[torch.dtype]:
-    """Converts the model to float64, and afterwards restores its own tensors and values.  Yields the type they have."""
+    """Converts the model to float64 for a block, and then restores its own tensors and values.  Yields their type."""
     owners = [(module, name, b) for module in model.modules() for name, b in module.named_buffers(recurse=False)]
     try:
         with tensors_in_float64((*model.parameters(), *(buffer for _, _, buffer in owners))) as kind:
@@ -64,10 +64,10 @@ def in_float64(model: nn.Module) -> Iterator[torch.dtype]:
 
 @contextmanager
 def tensors_in_float64(tensors: Sequence[Tensor]) -> Iterator[torch.dtype]:
-    """Puts copies in the place of tensors, real ones in float64, and afterwards gives all of them back their own memory.
+    """Replaces the memory of tensors by copies for a block, those of real tensors in float64, and then gives it back.
 
-    Yields the type of the first real one.  Through `.data`, as modules do it: the memory keeps its address, which cuDNN's
-    joined weights and others rely on.
+    Yields the type of the first real one.  It works through `.data`, as modules do, so that the memory keeps its address,
+    on which cuDNN's joined weights and others rely.
     """
     own = [tensor.data for tensor in tensors]
     try:
@@ -82,9 +82,9 @@ def tensors_in_float64(tensors: Sequence[Tensor]) -> Iterator[torch.dtype]:
 
 @contextmanager
 def wide(dtype: torch.dtype) -> Iterator[None]:
-    """Inside the block every function takes and returns float64 instead of a narrower type.
+    """Makes every function inside the block take and return float64 instead of a narrower type.
 
-    `dtype` is the run's: for float64 nothing is changed.  A tensor made outside keeps its type when it is written into.
+    `dtype` is that of the run; float64 changes nothing.  A tensor made outside keeps its type when it is written into.
 
     Raises, from inside:
         ValueError: for an operation that draws random numbers into an argument, such as rrelu.
@@ -113,7 +113,7 @@ class _Widen(TorchFunctionMode):
 class _DrawAs(TorchDispatchMode):
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # to hide from the compiler, PyTorch would import it: seconds, where nothing is compiled
+        return False  # else PyTorch imports its compiler only to hide this mode from it, which takes seconds
 
     def __init__(self, dtype: torch.dtype):
         super().__init__()
@@ -139,7 +139,7 @@ class _DrawAs(TorchDispatchMode):
 
 
 def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
-    """Applies the change to each leaf as `tree_map` does, which takes longer than most functions of these arguments."""
+    """Applies the change to each leaf, as `tree_map` does, which takes longer than most functions that are called here."""
     kind = type(value)
     if isinstance(value, Tensor) or kind in LEAVES:
         return change(value)

@@ -1,12 +1,13 @@
-"""`averaged`: OHO over an average of the weights, of whose steps three in four are in the end those of plain training.
+"""`averaged`: OHO for an average of the weights, with three of four steps plain training in the long run.
 
-What is set here was found by search: results/default-meta-rule says on which tasks, from which starts, and what it shows.
+These settings were found by search: results/default-meta-rule says on which tasks and from which starts, and with what
+result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from oho.averages import Recent
@@ -19,9 +20,9 @@ from oho.tuned_steps import Windows
 PRESENT_SHARE = 0.5
 """How far from the average towards the present weights `averaged` takes validation gradients."""
 UPDATE_EVERY = 4
-"""Tuned steps of `averaged` between two meta-steps."""
+"""The number of tuned steps of `averaged` between two meta-steps."""
 FIRST_UPDATES = 100
-"""Steps of `averaged` at the beginning that make a meta-step each."""
+"""The number of steps of `averaged` at the beginning that make a meta-step each."""
 CURVATURE_FRACTION = 0.25
 """The part of a batch that `averaged` was measured with; a step's `curvature_closure` computes its loss."""
 CLIP_NORM = 1.0
@@ -29,28 +30,33 @@ CLIP_NORM = 1.0
 
 
 def averaged_meta() -> MetaAdam:
-    """Returns the meta-rule of `averaged`: as long a way in four steps as that of `default_meta`, and a shorter memory.
+    """Returns the meta-rule of `averaged`: each meta-step goes as far as four of `default_meta`, and its memory is shorter.
 
-    Hypergradients of the first steps are a thousand times as long as later ones.  Adam's usual second moment remembers them
-    for thousands of meta-steps, in which hardly anything moves.
+    The first hypergradients are a thousand times as long as later ones.  Adam's usual second moment would remember them for
+    thousands of meta-steps, in which hardly anything would move.
     """
     return replace(default_meta(), rate=0.04, beta2=0.99)
 
 
 def averaged(parameters: Given | Iterable[dict[str, Any]], rule: Rule, **options: Any) -> OHO:
-    """Returns an `OHO` that averages about the last tenth of all weights, and tunes for that average.
+    """Returns an `OHO` that averages the weights of about the last tenth of all steps, and tunes for that average.
 
-    Evaluate and save within `with optimizer.averaged():`.  Give each step a `curvature_closure`, the training loss of
-    CURVATURE_FRACTION of its batch, which saves most of its cost.  A step asks for it and for the validation loss only if
-    it is tuned, as `optimizer.is_tuned` says before it.  A rule that clips nothing gets the `clip_norm` CLIP_NORM, but for
-    one that is no dataclass; `clip_norm=math.inf` leaves gradients as they are.  `options` are those of `OHO`, in place of
-    what is set here.
+    Evaluate and save the model inside `with optimizer.averaged():`.  Give each step a `curvature_closure`, the training
+    loss of CURVATURE_FRACTION of its batch, which saves most of the cost.  Only tuned steps use it and the validation
+    closure; `optimizer.is_tuned` says before a step whether it is one.  A rule that clips nothing gets the `clip_norm`
+    CLIP_NORM, if it has such a field; `clip_norm=math.inf` leaves gradients as they are.  `parameters` and `rule` are those
+    of `OHO`; `options` are its options and replace what is set here.  Raises what `OHO` raises.
     """
-    if is_dataclass(rule) and rule.clip_norm is None and rule.clip_value is None:
-        rule = replace(rule, clip_norm=CLIP_NORM)
     settings: dict[str, Any] = {
         "meta": averaged_meta(), "discount": DEFAULT_DISCOUNT, "influence_limit": DEFAULT_LIMIT, "average": Recent(),
         "present_share": PRESENT_SHARE, "update_every": UPDATE_EVERY, "first_updates": FIRST_UPDATES,
         "tuned_steps": Windows(),
     }  # fmt: skip
-    return OHO(parameters, rule, **(settings | options))
+    return OHO(parameters, _clipping(rule), **(settings | options))
+
+
+def _clipping(rule: Rule) -> Rule:
+    """Returns the rule with CLIP_NORM if it clips nothing and `clip_norm` is one of its fields, else the rule itself."""
+    if not is_dataclass(rule) or isinstance(rule, type) or rule.clip_norm is not None or rule.clip_value is not None:
+        return rule
+    return replace(rule, clip_norm=CLIP_NORM) if "clip_norm" in {field.name for field in fields(rule)} else rule

@@ -1,11 +1,11 @@
 """A function of fixed shape that is recorded once and then replayed, as a CUDA graph: the host starts it with one call.
 
     calls       what is done
-    1, 2, 3     the function is called as it is, on a stream of its own: kernels are chosen, memory is found
+    1, 2, 3     the function is called as it is, on a stream of its own: kernels are chosen, memory is allocated
     4           it is captured, which runs nothing, and replayed
     5, ...      it is replayed
 
-What a captured function reads and writes has to stay where it is; `StaticInputs` are where new inputs are copied to.
+All that a captured function reads and writes has to stay in its place; new inputs are copied into `StaticInputs`.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from oho.stand_in import NotCapturableError, StandIn
 WARM_UP = 3
 """Calls before a capture, as PyTorch's documentation asks for."""
 Around = Callable[[], AbstractContextManager[object]]
-"""Makes what is entered around a capture."""
+"""Makes a context manager that is entered around a capture."""
 
 
 class Graph(Protocol):
     """What a function is captured into."""
 
     def capture(self, function: Callable[[], Tensor]) -> None:
-        """Records what the function does, without doing it."""
+        """Records the operations of the function."""
         ...
 
     def replay(self) -> Tensor:
-        """Does it again; returns the function's result, which the next replay overwrites."""
+        """Repeats the operations; returns the function's result, which the next replay overwrites."""
         ...
 
 
 class CudaGraph:
-    """A `torch.cuda.CUDAGraph`; `generators` are those that the function draws from beside the device's own."""
+    """A `torch.cuda.CUDAGraph`; `generators` are those that the function draws from, besides the device's own."""
 
     def __init__(self, stream: torch.cuda.Stream, generators: Sequence[torch.Generator] = ()):
         self._stream, self._graph, self._generators = stream, torch.cuda.CUDAGraph(), generators
@@ -60,12 +60,12 @@ class CudaGraph:
 
 
 class Captured:
-    """Calls a function of no arguments a few times, and from then on replays what it does.
+    """Calls a function without arguments three times, and then captures and replays it.  The next call overwrites a result.
 
-    `generators` are those that the function draws from beside the device's own, looked at when it is captured; each call
-    draws on from where they are.  On the CPU, where there are no graphs, `stand_in=True` takes their place for tests;
-    `around` makes what is entered around the capture, such as an account that its time is booked on.  A result is
-    overwritten by the next call.
+    `generators` are those that the function draws from, besides the device's own; they are read when the function is
+    captured, and each call draws on from where they stand.  `around` makes a context manager that is entered around the
+    capture, such as one that books its time.  On a CPU, where there are no graphs, `stand_in=True` checks for tests
+    whether a graph would repeat the function.
 
     Raises:
         ValueError: for a CPU without `stand_in`.
@@ -89,7 +89,7 @@ class Captured:
 
     @property
     def is_captured(self) -> bool:
-        """Whether calls are replays by now."""
+        """Whether the function has been captured, so that calls are replays."""
         return self._calls > WARM_UP
 
     def __call__(self) -> Tensor:
@@ -115,16 +115,16 @@ class Captured:
 
 
 class StaticInputs:
-    """Tensors that stay where they are and take the values of others; they start as copies of the first ones."""
+    """Tensors that keep their place and take the values of new inputs; they start as copies of the first ones."""
 
     def __init__(self, first: Sequence[Tensor], device: torch.device):
         self.tensors = tuple(tensor.detach().to(device, copy=True) for tensor in first)
 
     def fill(self, inputs: Sequence[Tensor]) -> None:
-        """Copies inputs in.
+        """Copies the values of new inputs.
 
         Raises:
-            ValueError: for another number of them, another shape or another type.
+            ValueError: for another number of tensors, another shape or another type.
         """
         kinds, present = ([(tuple(each.shape), each.dtype) for each in tensors] for tensors in (inputs, self.tensors))
         if kinds != present:

@@ -1,4 +1,4 @@
-"""How often the guards of a training acted: meta-steps that were skipped, influences that were shortened.
+"""How often the guards of a training acted: how many meta-steps were skipped, and how many influences shortened.
 
 symbol  name     shape    meaning
 M       members  ()       independent trainings side by side
@@ -29,22 +29,22 @@ class GuardCounts:
         self._shortened = torch.zeros(rows, dtype=torch.int64, device=device)
 
     def add_skipped(self, skipped: Tensor, broken: Tensor) -> None:
-        """Counts a meta-step of the members that `skipped` it (M,), by whether their influence was `broken` (M,)."""
+        """Counts a meta-step for the members that `skipped` it (M,), by whether their influence was `broken` (M,)."""
         self._skipped["influence"] += broken & skipped
         self._skipped["hypergradient"] += ~broken & skipped
 
     def add_shortened(self, shortened: Tensor) -> None:
-        """Counts a step of the members whose influence was shortened (M,)."""
+        """Counts a step for the members whose influence was shortened (M,)."""
         self._shortened += shortened
 
     @property
     def skipped(self) -> dict[str, Any]:
-        """Meta-steps by reason: an int, or (M,)."""
+        """The number of skipped meta-steps by reason: an int, or (M,)."""
         return {reason: self._shown(count) for reason, count in self._skipped.items()}
 
     @property
     def shortened(self) -> Any:
-        """Steps: an int, or (M,)."""
+        """The number of steps with a shortened influence: an int, or (M,)."""
         return self._shown(self._shortened)
 
     def _shown(self, count: Tensor) -> Any:
@@ -55,7 +55,7 @@ class GuardCounts:
         return {"skipped": copied(self._skipped, CPU), "shortened": copied({"steps": self._shortened}, CPU)}
 
     def loaded(self, state: Mapping[str, Any]) -> GuardCounts:
-        """Returns others like these with what `state` holds.
+        """Returns counts of the same kind with what `state` holds.
 
         Raises:
             ValueError: for counts of another number of members.

@@ -3,8 +3,8 @@
     symbol  name    shape            meaning
     h       value   (S,) or (M, S)   one value for each set (and member)
 
-A value that was asked for is a copy that refuses to be written into: a write into the optimizer's own tensor would pass by
-its bounds, and one into a mere copy would have no effect.
+Reading a value returns a copy that refuses to be written into: a write into the optimizer's own tensor would evade its
+bounds, and a write into a mere copy would have no effect.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 
 class Value(Tensor):
-    """A copy of a hyperparameter's value.  It and its views cannot be written into; results of operations are tensors."""
+    """A copy of a hyperparameter's value.  It and its views cannot be written into; operations return plain tensors."""
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """PyTorch calls this for each of its functions that is given a value."""
+        """PyTorch calls this for each of its functions that is given a `Value`."""
         name = getattr(function, "__name__", "")
         with torch._C.DisableTorchFunctionSubclass():
             if name.startswith("__i") and hasattr(Tensor, f"__{name[3:]}"):
@@ -40,7 +40,7 @@ class Value(Tensor):
 
 
 def _written(name: str, args: tuple, kwargs: dict) -> list[Any]:
-    """Returns what a function of this name writes into."""
+    """Returns the arguments that a function of this name writes into."""
     in_place = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
     return tree_leaves((args[:1] if in_place else (), kwargs.get("out")))
 
@@ -50,7 +50,7 @@ def _plain(given: Any) -> Any:
 
 
 def _memory(given: Any) -> int | None:
-    """Returns where a tensor's numbers lie; those of its views lie in the same place."""
+    """Returns the address of the memory that holds a tensor's values, which its views share."""
     return given.untyped_storage().data_ptr() if isinstance(given, Tensor) else None
 
 
@@ -65,7 +65,7 @@ class HyperView(Mapping[str, Tensor]):
         return self._values[name].clone().as_subclass(Value)
 
     def __setitem__(self, name: str, value: float | Tensor | Mapping[Hashable, float]) -> None:
-        """Sets one hyperparameter: a number for all sets, one value for each set, or numbers for some, by label."""
+        """Sets one hyperparameter: to a number for all sets, to one for each set, or to numbers by label for some sets."""
         self._assign(name, value)
 
     def __iter__(self) -> Iterator[str]:

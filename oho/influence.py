@@ -1,14 +1,14 @@
 """The influence and its transition: the update rule differentiated forward, slots included.
 
     symbol  name          shape           meaning
-    K       tangents      ()              tuned hyperparameters × sets (exact), tuned hyperparameters (collapsed), and
-                                          one for each component of the loss's
+    K       tangents      ()              tuned hyperparameters × sets (exact) or tuned hyperparameters (collapsed), and one
+                                          for each component of the loss's hyperparameters
     Z       influence     (K, M, N)       dθ/dh, one row a tangent
     S       sets          ()              values a hyperparameter has
     E       directions    (K, S)          dh/dh: 1 where a row's hyperparameter and set meet, else 0
     Φ       update rule                   (θ', s') = Φ(θ, g, s, h, ξ)
 
-    dg      products      (K, M, N)       H Z, and ∂g/∂h beside it in the rows of the loss's hyperparameters
+    dg      products      (K, M, N)       H Z, plus ∂g/∂h in the rows of the loss's hyperparameters
 
     Z' = ∂Φ/∂θ Z + ∂Φ/∂g dg + ∂Φ/∂s ds/dh + ∂Φ/∂h E          (and the same for each slot)
 
@@ -34,18 +34,18 @@ from oho.rules import CLIP_EPSILON, Rule, Slots, clip
 from oho.sets import SetMap
 
 BLOCK_ELEMENTS = 1 << 20
-"""Elements (K × M × columns) of one pass: bounds the memory of temporaries, and keeps them near a CPU's caches."""
+"""The number of elements (K × M × columns) of one pass: bounds the temporaries, and keeps them near a CPU's caches."""
 LARGEST_BLOCK = 1 << 25
 """The same on other devices, where a launch costs more than a pass over a million elements."""
 SMALLEST_WIDTH = 1 << 12
-"""Columns a block has at least."""
+"""The smallest number of columns of a block."""
 
 
 @dataclass(frozen=True)
 class Influence:
     """d(state)/d(hyperparameters): `theta` (K, M, N) and, for each slot, `slots[name]` (K, M, N).  Changed in place.
 
-    `theta` is that of the weights at which gradients are taken; `averaged` those of `AveragedWeights`.
+    `theta` belongs to the weights at which gradients are taken, `averaged` to those that `AveragedWeights` keeps.
     """
 
     theta: Tensor
@@ -63,24 +63,25 @@ class Influence:
         return (self.theta, *self.slots.values())
 
     def judged(self, present_share: float) -> Tensor:
-        """Returns that of the weights at which validation gradients are taken: so far from the average to the present."""
+        """Returns the influence (K, M, N) of the weights at which validation gradients are taken."""
         average = self.averaged.get("average", self.theta)
         return average if present_share == 0 else torch.lerp(average, self.theta, present_share)
 
     @property
     def moving(self) -> Influence:
-        """Those that the update rule moves."""
+        """The influence of the weights and slots that the update rule moves."""
         return Influence(self.averaged["iterate"], self.slots) if "iterate" in self.averaged else self
 
     @property
     def of_no_row(self) -> Influence:
-        """One without rows, which nothing moves."""
+        """An influence without rows, for a step that it does not follow."""
         return Influence(self.theta[:0], {name: tangent[:0] for name, tangent in self.slots.items()})
 
     def shorten(self, values: Tensor, longest: Tensor, *, hostless: bool) -> Tensor | None:
-        """Scales each row of norm r and value h (K, M) down to h r = longest (M,); returns where any was, (M,).
+        """Scales each row of norm r and value h (K, M) down until h r is at most `longest` (M,).
 
-        None says that none was.  A row that is not finite is left as it is.  What `hostless` means, `Recursion` says.
+        Returns for which members a row was scaled (M,), or None if for none.  A row that is not finite is left as it is.
+        `Recursion` says what `hostless` means.
         """
         elasticity = values * torch.linalg.vector_norm(self.theta, dim=-1)
         too_long = elasticity > longest
@@ -115,8 +116,8 @@ def transition(
     """Makes one step of the rule and of its tangents; returns the new θ and slots, and moves `influence` in place.
 
     `theta`, `gradient`, `noise` (M, N), slots (M, N) or (M, 1), `hyper` (M, S) by name; `products` (K, M, N) = dg, which
-    is overwritten.  All tangents, dg too, count `discount` times.  The rule works element by element, so it is taken in
-    blocks of columns.
+    is overwritten.  All tangents, dg too, are first multiplied by the discount.  Since the rule works element by element,
+    it is applied to blocks of columns.
     """
     before = _Before(theta, _clip(rule, gradient, products), slots, hyper, noise)
     tangents = Tangents(theta=influence.theta, gradient=products, slots=influence.slots, discount=discount)
@@ -142,7 +143,7 @@ class _Before(NamedTuple):
 def _in_place(
     step: Callable[..., tuple[Tensor, Slots]], before: _Before, tangents: Tangents, *, sets: SetMap, directions: Directions
 ) -> tuple[Tensor, Slots]:
-    """Makes the step of one of our rules, a value of each hyperparameter for each column if there are several sets."""
+    """Makes the step of one of our rules; with several sets, each column has its own value of each hyperparameter."""
     theta, gradient, slots, hyper, _ = before
     if sets.count > 1:
         hyper = {name: sets.spread(value) for name, value in hyper.items()}
@@ -162,7 +163,7 @@ def _in_place(
 def _on_dual_numbers(
     rule: Rule, before: _Before, tangents: Tangents, *, sets: SetMap, directions: Directions
 ) -> tuple[Tensor, Slots]:
-    """Makes the step of any rule."""
+    """Makes the step of any rule, in blocks that lie in one set each."""
     theta, gradient, slots, hyper, noise = before
     segments = sets.segments
     spread = not directions.exact
@@ -249,7 +250,7 @@ def _clip_norm(longest: float, gradient: Tensor, products: Tensor) -> Tensor:
 
 
 def _blocks(segments: Iterable[tuple[slice, int]], tangents: Tensor) -> Iterator[tuple[slice, int]]:
-    """Yields the segments of tangents (K, M, N), cut where they have more columns than a pass may take."""
+    """Yields the segments of tangents (K, M, N) with their set, cut where they have more columns than one pass takes."""
     rows, elements = len(tangents) * tangents.shape[1], BLOCK_ELEMENTS if tangents.device.type == "cpu" else LARGEST_BLOCK
     width = max(SMALLEST_WIDTH, elements // max(1, rows))
     for columns, index in segments:

@@ -1,17 +1,17 @@
-"""The rules of `oho.rules` together with their tangents, in place: one multiply-add for each term of the transition.
+"""The rules of `oho.rules` together with their tangents, in place, by one multiply-add for each term of the transition.
 
     symbol  name        shape                 meaning
     K       rows        ()                    tangents
     dθ      theta       (K, M, C)             dθ/dh of C columns
-    dg, ds  gradient,   (K, M, C)             dg/dh and the slots' own; dg is not kept
+    dg, ds  gradient,   (K, M, C)             dg/dh, which is overwritten, and the tangents of slots
             slots
     μ       discount    ()                    factor on all tangents before the step
     h       hyper       (M, C) or (M, 1)      values
-    E       own         (row, columns)        where dh/dh is 1: the row in which a hyperparameter moves
+    E       own         (row, columns)        where dh/dh is 1: the rows in which a hyperparameter moves, and their columns
 
 A rule works element by element, so that each term of Z' = ∂Φ/∂θ Z + ∂Φ/∂g dg + ∂Φ/∂s ds/dh + ∂Φ/∂h E has one coefficient
-for all rows.  `oho.engines.dual` finds the terms of any rule, and allocates each of them; here they are written down, in
-the order in which they may overwrite each other.  Both give the same numbers.
+for all rows.  `oho.engines.dual` finds the terms of any rule and allocates each of them.  Here they are written down, in an
+order in which they may overwrite each other, and give the same numbers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from oho.rules import SGD, Adam, AdamW, Hyper, Momentum, Rule, Slots
 
 @dataclass(frozen=True)
 class Tangents:
-    """The tangents of some columns; `own[name]` are the row and the columns of each set of a hyperparameter."""
+    """The tangents of some columns; `own[name]` has the row and the columns of each set of a hyperparameter."""
 
     theta: Tensor
     gradient: Tensor
@@ -39,7 +39,7 @@ class Tangents:
     discount: float = 1.0
 
     def add(self, name: str, to: Tensor, x: Tensor, factor: Tensor | None = None, *, value: float = 1.0) -> None:
-        """Adds a x, or a x times a factor, to a tangent's rows of one hyperparameter; all (M, C) or (M, 1)."""
+        """Adds value · x, or value · x · factor, to the rows of one hyperparameter in a tangent; both (M, C) or (M, 1)."""
         for row, columns in self.own.get(name, ()):
             place = columns_of(to[row], columns)
             if factor is None:
@@ -54,7 +54,7 @@ class Tangents:
         return Tangents(theta, gradient, slots, own or {}, self.discount)
 
     def discounted(self, tangent: Tensor) -> Tensor:
-        """Returns a tangent of which no term was discounted, times μ, in place."""
+        """Multiplies a tangent, none of whose terms was discounted, by μ in place, and returns it."""
         return tangent if self.discount == 1 else tangent.mul_(self.discount)
 
 
@@ -63,14 +63,14 @@ Step = Callable[[Any, Tensor, Tensor, Slots, Hyper, Tangents], tuple[Tensor, Slo
 
 
 def linearised(rule: Rule) -> Step | None:
-    """Returns the step of one of our rules with its tangents; None for another, and for one that draws noise."""
+    """Returns the step of one of our rules with its tangents; None for other rules, and for those that draw noise."""
     return STEPS.get(type(rule).__call__) if rule.temperature == 0 else None
 
 
 def columns_of(value: Tensor, columns: slice) -> Tensor:
-    """Returns a block of columns of a value with an entry for each column, the value itself if it has one for all.
+    """Returns a block of columns of a value, or the value itself if it has one entry for all columns.
 
-    It is the value itself, too, if the block is all of it: a slice takes as long as a small operation.
+    It is the value itself, too, if the block is all of it: slicing takes as long as a small operation.
     """
     return value if value.shape[-1] in (1, columns.stop - columns.start) else value[..., columns]
 
@@ -111,7 +111,7 @@ def _momentum(
 
 
 def _adam(rule: Adam, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper, move: Tangents) -> tuple[Tensor, Slots]:
-    """dĝ = dg + λ dθ, discounted in what follows;  dθ' = μ dθ and what `_adam_direction` adds."""
+    """dĝ = dg + λ dθ, to be discounted later;  dθ' = μ dθ plus what `_adam_direction` adds."""
     decay = hyper["weight_decay"]
     move.gradient.addcmul_(move.theta, decay)
     move.add("weight_decay", move.gradient, theta, value=1 / move.discount)
@@ -123,7 +123,7 @@ def _adam(rule: Adam, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hype
 def _adamw(
     rule: AdamW, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper, move: Tangents
 ) -> tuple[Tensor, Slots]:
-    """dθ' = μ (1 − ηλ) dθ and what `_adam_direction` adds."""
+    """dθ' = μ (1 − ηλ) dθ plus what `_adam_direction` adds."""
     rate, decay = hyper["lr"], hyper["weight_decay"]
     kept = 1 - rate * decay
     move.theta.mul_(move.discount * kept)
@@ -139,7 +139,7 @@ def _adam_direction(
     """dm' = μ (β1 dm + (1 − β1) dg);  dv' = μ (β2 dv + 2 (1 − β2) g dg);  dθ' −= a dm' − b dv'.
 
     With d = √v' + ε √(1 − β2^t'), c = m' / d and ρ = η √(1 − β2^t') / (1 − β1^t'), the step is ρ c: a = ρ / d and
-    b = ρ c / (2 d √v'), taken as 0 where v' is 0.  Returns c, ρ and the new slots.
+    b = ρ c / (2 d √v'), which counts as 0 where v' is 0.  Returns c, ρ and the new slots.
     """
     beta1, beta2, step = hyper["beta1"], hyper["beta2"], slots["step"] + 1
     mean = torch.lerp(slots["mean"], gradient, 1 - beta1)
@@ -181,4 +181,4 @@ STEPS: dict[Callable[..., Any], Step] = {
     Adam.__call__: _adam,
     AdamW.__call__: _adamw,
 }
-"""By the rule as it is written, so that a class of a user's own that overrides it is not mistaken for ours."""
+"""The steps by the code of the rule, so that a user's class which overrides it is not mistaken for ours."""

@@ -1,18 +1,17 @@
-"""Hyperparameters of the training loss: what a user gives, and the tensors that his closure computes with.
+"""Hyperparameters of the training loss: what a user gives, and the tensors that training closures compute with.
 
     symbol  name        shape              meaning
     M       members     ()                 independent trainings side by side; 1 without a population
     V       components  ()                 entries of one hyperparameter; 1 for a number
     h       value       (M, V)             one hyperparameter of the loss
-            argument    () or (V,)         the same, as a closure is given it; (M,) or (M, V) with members
+            argument    () or (V,)         the same value as closures are given it; (M,) or (M, V) with members
     N       size        ()                 tuned elements of one member
     C       columns     ()                 components of all tuned hyperparameters
     θ, h    extended    (M, N + C)         parameters and, behind them, what is tuned of the loss
     Z, E    directions  (K, M, N + C)      influence and, behind it, dh/dh: 1 where a row's component is, else 0
 
 The loss is a function of θ and h alike.  Its Hessian with respect to both, times (Z, E), is H Z + ∂g/∂h E in the first N
-columns: what the gradient changes by along each row.  So h lies beside the parameters for every engine, and no engine
-knows of it.
+columns: the change of the gradient along each row.  So h simply lies beside the parameters, and no engine knows of it.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ from oho.meta import Bounds, MetaRule, PerName, transform_of
 from oho.rules import Rule
 
 ONE_STEP_ABOVE = 32
-"""Components above which a vector is tuned by its one-step hypergradient: each row of an influence costs the memory of the
-parameters, and the time of a product a step."""
+"""The number of components above which a vector is tuned by its one-step hypergradient: each row of an influence costs the
+memory of the parameters and, in each step, the time of a product."""
 NOT_A_NUMBER = "must be float, not Tensor"
 """Part of PyTorch's message where a function takes a hyperparameter as a plain number."""
 OPTIONS = ("rate", "transform", "bounds")
@@ -39,21 +38,23 @@ OPTIONS = ("rate", "transform", "bounds")
 class LossHyper:
     """Hyperparameters of the training loss, by name: `oho.OHO(..., loss=oho.LossHyper(label_smoothing=0.1))`.
 
-    Training closures then take one argument, a mapping from name to tensor, in which their loss is differentiable:
-    `lambda h: oho.losses.cross_entropy(model(x), y, label_smoothing=h["label_smoothing"])`.  Validation closures take none.
+    Training closures then take one argument, a mapping from name to tensor, with respect to which the loss is
+    differentiated: `lambda h: oho.losses.cross_entropy(model(x), y, label_smoothing=h["label_smoothing"])`.  Validation
+    closures take no argument.
 
     Args:
-        tune: names of those that are tuned; all by default.  The others keep their values until they are assigned.
-        one_step: which are tuned by the derivative through the last step alone, as if with discount 0, at the cost of one
-            gradient and one product a meta-step, however many components there are: True (all), False (none), or names.
-            None is those with more than ONE_STEP_ABOVE components; all others have a row of the influence a component.
-        rate: the meta-rule's meta-rate for them: a number, or a mapping by name.  What is not given is the meta-rule's.
-        transform: the meta-rule's transform for them: "raw", "log" or "logit", or a mapping by name.
-        bounds: the meta-rule's bounds for them: a mapping from name to (low, high).
-        values: initial values by name: numbers, or vectors (V,); with members, also (M, V).
+        tune: the names of those that are tuned, by default all.  The others keep their values until someone assigns others.
+        one_step: which are tuned by the derivative through the last step alone, as if the discount were 0: True (all),
+            False (none), or names.  A meta-step then costs one gradient and one product more, however many components there
+            are; all other hyperparameters have a row of the influence for each component.  None is those with more than
+            ONE_STEP_ABOVE components.
+        rate: their meta-rates, a number or a mapping by name, in place of the meta-rule's.
+        transform: their transforms, "raw", "log" or "logit" or a mapping by name, in place of the meta-rule's.
+        bounds: their bounds, a mapping from name to (low, high), in place of the meta-rule's.
+        values: initial values by name: numbers or vectors (V,); with members, also (M, V).
 
     Raises:
-        TypeError, ValueError: for a value that is none of these, or a name that has no value.
+        TypeError, ValueError: for a value of another kind, or a name that has no value.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class LossHyper:
 
     @property
     def recurrent(self) -> dict[str, int]:
-        """V of those that have rows of the influence, by name."""
+        """V by name, for those that have rows of the influence."""
         return {name: self.sizes[name] for name in self.tune if name not in self.one_step}
 
     def is_number(self, name: str) -> bool:
@@ -109,7 +110,7 @@ class LossHyper:
         """Returns the meta-rule with the options that were given here.
 
         Raises:
-            TypeError: for options beside a meta-rule that is no dataclass.
+            TypeError: for options given here while the meta-rule is no dataclass.
         """
         changed: dict[str, Any] = {}
         if self.rate is not None:
@@ -163,16 +164,17 @@ def _spans(names: Sequence[str], sizes: Mapping[str, int]) -> dict[str, slice]:
 
 
 class Arguments(dict[str, Tensor]):
-    """What a training closure is given: hyperparameters of the loss by name."""
+    """The hyperparameters of the loss by name, as a training closure is given them."""
 
     def __missing__(self, name: str) -> Tensor:
         raise KeyError(f"the loss has no hyperparameter {name!r}; it has {', '.join(self)}")
 
 
 class LossArguments:
-    """The tensors of `Arguments`, and the parameters `extended` by those that are tuned.
+    """The tensors that closures are `given`, and the parameters `extended` by those that are tuned.
 
-    `spans` are the columns, behind the parameters, of each tuned name; `rows` is the number of rows of the influence.
+    `spans` has the columns of each tuned name, counted behind the parameters; `rows` is the number of their rows of the
+    influence, and `columns` is C.
     """
 
     def __init__(self, loss: LossHyper | None, parameters: FlatParameters):
@@ -222,7 +224,7 @@ class LossArguments:
             argument.copy_(values[name].view_as(argument))
 
     def directions(self, tangents: Tensor, *, scale: float) -> Tensor:
-        """Returns (Z, E / scale), (K, M, N + C), of an influence Z (K, M, N) whose last rows are the loss's own."""
+        """Returns (Z, E / scale), (K, M, N + C), for an influence Z (K, M, N) whose last rows are those of the loss."""
         units = tangents.new_zeros(*tangents.shape[:2], self.columns)
         if self.rows:
             own = self._units.to(tangents).unsqueeze(1) / scale

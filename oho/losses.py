@@ -1,13 +1,13 @@
-"""The usual losses in a form that is differentiable in their own hyperparameters, for `oho.LossHyper`.
+"""The usual losses, written so that they can be differentiated with respect to their own hyperparameters (`oho.LossHyper`).
 
     symbol  name     shape          meaning
     B       batch    ()             examples
     C       classes  ()
-    ...     lead     ()             nothing, or the members of a population (and then M losses)
+    ...     lead     ()             no axis, or the members of a population, which then have M losses
     p       targets  (..., B, C)    probabilities of the classes
-    w       weights  (..., C)       of classes; those of examples are (..., B)
+    w       weights  (..., C)       of the classes; weights of examples are (..., B)
 
-PyTorch's own take such values as plain numbers, or do not differentiate in them.
+PyTorch's own functions take such values as plain numbers, or do not differentiate with respect to them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ def cross_entropy(
     class_weights: Tensor | None = None,
     example_weights: Tensor | None = None,
 ) -> Tensor:
-    """Returns what `torch.nn.functional.cross_entropy` does with these options: a scalar, or (...).
+    """Returns the loss that `torch.nn.functional.cross_entropy` computes with these options: a scalar, or (...).
 
-    `logits` are (..., B, C), `targets` (..., B) classes or (..., B, C) probabilities.  With classes and class weights, the
-    sum over examples is divided by that of the weights of their classes, otherwise by B.  `example_weights` (..., B)
-    multiply the examples' losses and change no divisor: an example of weight 0 is left out, and its place counts.
+    `logits` are (..., B, C); `targets` are classes (..., B) or probabilities (..., B, C).  The sum over examples is divided
+    by B or, if class weights (..., C) and targets that are classes are given, by the sum of the weights of these classes.
+    `label_smoothing` is a number in [0, 1] or a tensor (...).  `example_weights` (..., B) multiply the losses of examples
+    and leave the divisor as it is, so that an example of weight 0 contributes nothing and still counts.
     """
     classes, of_classes = logits.shape[-1], targets.shape != logits.shape
     p = _one_hot(targets, classes, logits.dtype) if of_classes else targets
@@ -52,7 +53,8 @@ def cross_entropy(
 def mixup(inputs: Tensor, targets: Tensor, *, share: float | Tensor, order: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Returns each example mixed with another, λ x + (1 − λ) x[order], and its targets as probabilities (B, C).
 
-    `share` is λ, a scalar, of inputs (B, ...) and classes (B,); `order` (B,) are places, such as `torch.randperm(B)`.
+    `inputs` are (B, ...), `targets` classes (B,); `share` is λ, a number or scalar tensor; `order` (B,) holds the place of
+    each example's partner, such as `torch.randperm(B)`.
 
     Source: Zhang et al., "mixup: beyond empirical risk minimization", arXiv 1710.09412.
     """
@@ -61,20 +63,20 @@ def mixup(inputs: Tensor, targets: Tensor, *, share: float | Tensor, order: Tens
 
 
 def l2_penalty(parameters: Iterable[Tensor], coefficients: float | Tensor) -> Tensor:
-    """Returns Σ c ‖p‖² / 2 over the parameters, whose gradient is c p as with `weight_decay=c` of `oho.SGD`.
+    """Returns Σ c ‖p‖² / 2 over the parameters, a scalar whose gradient is c p, as with `weight_decay=c` of `oho.SGD`.
 
-    `coefficients` are one number, or a vector with one for each parameter.
+    `coefficients` c is one number, or a vector with a number for each parameter.
     """
     squares = torch.stack([parameter.square().sum() for parameter in parameters])
     return (coefficients * squares).sum() / 2
 
 
 def _one_hot(targets: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
-    """Returns classes (...) as (..., C).  PyTorch's own asks some devices whether they are in range, which is a wait."""
+    """Returns classes (...) as (..., C).  PyTorch's own function checks their range, which waits for some devices."""
     hit = torch.zeros(*targets.shape, classes, dtype=dtype, device=targets.device)
     return hit.scatter_(-1, targets.unsqueeze(-1), 1)
 
 
 def _over(value: float | Tensor, axes: int) -> float | Tensor:
-    """Returns a value of shape (...) with axes behind it."""
+    """Returns a value of shape (...) with further axes of length 1."""
     return value[(..., *[None] * axes)] if isinstance(value, Tensor) and value.ndim else value

@@ -1,10 +1,10 @@
-"""Parameters in float32 beside a model of a narrower type, as mixed-precision optimizers keep them.
+"""Parameters kept in float32 beside a model of a narrower type, as mixed-precision optimizers keep them.
 
 symbol  name        shape    meaning
 θ       parameters  (M, N)   in float32; the model holds them rounded
 
-Where an update is smaller than the spacing of bfloat16 numbers, the model does not move but θ does, and the model follows
-once enough has come together.
+Where updates are smaller than the spacing of bfloat16 numbers, θ moves and the model does not, until enough of them have
+accumulated.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from oho.saved_state import copied, load_tensors
 
 
 class MasterCopy:
-    """Reads and writes θ.  Of parameters in float32 or float64 there is no copy: the model's own are read and written."""
+    """Reads and writes θ.  Parameters in float32 or float64 need no copy: the model's own are read and written."""
 
     def __init__(self, parameters: FlatParameters):
         self._parameters = parameters
         self._theta = parameters.gather() if parameters.is_narrow else None
 
     def gather(self) -> Tensor:
-        """Returns θ (M, N).  What was written into the model from outside, by a checkpoint for example, counts."""
+        """Returns θ (M, N), including what was written into the model from outside, by a checkpoint for example."""
         present = self._parameters.gather()
         if self._theta is None:
             return present
@@ -41,7 +41,7 @@ class MasterCopy:
             self._theta.copy_(theta)
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """Returns a copy of θ, and nothing where there is none."""
+        """Returns a copy of θ under "master", or nothing if θ is the model's own."""
         return {} if self._theta is None else {"master": copied({"theta": self._theta})}
 
     def load(self, state: Mapping[str, Any]) -> None:

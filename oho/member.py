@@ -1,4 +1,4 @@
-"""One member of a population: what its own optimizer would show, read from and written to the population's.
+"""One member of a population, which reads and writes its part of the population's optimizer.
 
     symbol  name     shape    meaning
     M       members  ()       independent trainings side by side
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from oho.published import PublishedOHO
 
 AXES = {"influence": 1, "slot_influence": 1, "averaged_influence": 1}
-"""Keys of a state whose tensors have the axis of members there; that of all others is the first."""
+"""The axis of members in the tensors under some keys of a state; under all others it is the first."""
 
 
 class Member:
-    """Member `index` of `optimizer`, which is a population; `parameters` are the member's own, views or copies.
+    """Member `index` of a population's `optimizer`.
 
-    All that it shows is as it is now, in the shapes that an optimizer without members has.
+    All that it shows is as it is now, in the shapes of an optimizer without members.
     """
 
     def __init__(self, optimizer: OHO | PublishedOHO, index: int):
@@ -33,7 +33,7 @@ class Member:
 
     @property
     def steps(self) -> int:
-        """Steps made."""
+        """The number of steps made."""
         return self.population.steps
 
     @property
@@ -48,23 +48,23 @@ class Member:
 
     @property
     def skipped(self) -> dict[str, int]:
-        """Meta-steps skipped, by reason."""
+        """The number of meta-steps skipped, by reason."""
         return {reason: int(count[self._index]) for reason, count in self.population.skipped.items()}
 
     @property
     def shortened(self) -> int:
-        """Steps in which the limit of the influence acted."""
+        """The number of steps in which the influence limit acted."""
         return int(self.population.shortened[self._index])
 
     @torch.no_grad()
     def influence_norm(self) -> dict[str, Tensor]:
-        """Returns the norm of dθ/dh for each tuned hyperparameter, over all its sets, ()."""
+        """Returns the norm of dθ/dh over all sets, by tuned name, ()."""
         found = self.population.norms_of(slice(self._index, self._index + 1))
         return {name: norm[0] for name, norm in found.items()}
 
     @torch.no_grad()
     def set_hyper(self, name: str, value: float | Tensor | Mapping[Hashable, float]) -> None:
-        """Sets a hyperparameter of this member alone: one number, or one for each set (S,).  Raises as `OHO.set_hyper`."""
+        """Sets a hyperparameter of this member to one number or one for each set (S,).  Raises as `OHO.set_hyper`."""
         values = self.population.hyper[name].clone()
         if isinstance(value, Mapping):
             for label, number in value.items():
@@ -74,7 +74,7 @@ class Member:
         self.population.set_hyper(name, values)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state that the member's own optimizer would have."""
+        """Returns the state that an optimizer of this member alone would have."""
         width = slice(self._index, self._index + 1)
 
         def own(axis: int, tensors: list[Tensor]) -> Tensor:
@@ -84,10 +84,10 @@ class Member:
 
 
 def joined(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the state of a population from those of its members' own optimizers, which made equally many steps.
+    """Returns the state of a population, joined from the states of optimizers with one member each.
 
     Raises:
-        ValueError: if they did not.
+        ValueError: if they made different numbers of steps.
     """
     if len({state["steps"] for state in states}) > 1:
         made = ", ".join(str(state["steps"]) for state in states)
@@ -98,7 +98,7 @@ def joined(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _mapped(
     join: Callable[[int, list[Tensor]], Tensor], states: Sequence[Mapping[str, Any]], width: slice
 ) -> dict[str, Any]:
-    """Returns a state whose tensors are `join(axis of members, tensors)` of those of all states."""
+    """Returns a state with the tensors `join(axis of members, tensors of all states)`."""
 
     def walk(axis: int, values: list[Any]) -> Any:
         if isinstance(values[0], Mapping):
@@ -113,6 +113,6 @@ def _mapped(
 
 
 def _of_one_width(tensors: list[Tensor]) -> list[Tensor]:
-    """Returns them with one length of the last axis: a count is one for all elements, or one for each."""
+    """Returns tensors whose last axes are equally long: a count may be one for all elements, or one for each."""
     widest = max(tensor.shape[-1] for tensor in tensors)
     return [tensor.expand(*tensor.shape[:-1], widest) for tensor in tensors]

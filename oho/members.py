@@ -1,13 +1,13 @@
-"""Layers and losses of M networks side by side, whose curvature products `OHO(..., members=M)` computes by its own sweeps.
+"""Layers and losses of M networks side by side, for which `OHO(..., members=M)` computes curvature products by sweeps.
 
     symbol  name     shape          meaning
     M       members  ()             independent trainings side by side
     B       batch    ()             examples of each member
     x       inputs   (M, B, I)
     W, b    layer    (M, O, I), (M, O)
-    L       losses   (M,)           one for each member: its own mean over its examples
+    L       losses   (M,)           each member's mean over its examples
 
-Any other operations on tensors with a leading axis of members do, too, at the cost of a second backward pass.
+Other operations on tensors with a leading axis of members work, too, at the cost of a second backward pass.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Returns each member's mean squared difference (M,) of outputs and targets of one shape (M, B, ...)."""
+    """Returns each member's mean squared difference (M,) between outputs and targets of one shape (M, B, ...)."""
     if has_torch_function((outputs, targets)):
         return handle_torch_function(squared_error, (outputs, targets), outputs, targets)
     return (outputs - targets).square().flatten(1).mean(1)

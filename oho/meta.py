@@ -8,8 +8,8 @@
     m       meta-rate       ()       step length in u
 
 A meta-step moves u along c and projects h = T⁻¹(u) onto its bounds.  Options all meta-rules share
-    rate       one number, or one for each hyperparameter (a mapping by name); with members, a tensor (M, 1) in its place
-               gives each its own
+    rate       one number, or a mapping by name with one for each hyperparameter; with members, a tensor (M, 1) in place of
+               a number gives each member its own
     transform  "raw", "log" or "logit", or a mapping by name (names it lacks are raw)
     bounds     mapping from name to (low, high); names it lacks have DEFAULT_BOUNDS
     clip       largest absolute entry of the gradient with respect to u; None for no clipping
@@ -36,7 +36,7 @@ LOSS_BOUNDS: dict[str, Bounds] = {
     "mixup": (0.0, 1.0),
     "l2": (0.0, math.inf),
 }
-"""Of hyperparameters of the loss that are called as `oho.losses` calls them."""
+"""Bounds of those hyperparameters of the loss that have the names used in `oho.losses`."""
 DEFAULT_BOUNDS: dict[str, Bounds] = {
     "lr": (0.0, math.inf),
     "weight_decay": (0.0, math.inf),
@@ -48,13 +48,13 @@ DEFAULT_BOUNDS: dict[str, Bounds] = {
 LOWEST_POSITIVE = 1e-8
 """Lower bound under log and logit, where 0 is infinitely far."""
 START_OF_ZERO = 1e-5
-"""Where a value given as 0 starts under log and logit, if its bounds allow that."""
+"""Where a value given as 0 starts under log and logit, if its bounds allow it."""
 HIGHEST_FRACTION = 1 - 1e-6
 """Upper bound under logit, where 1 is infinitely far."""
 
 
 class MetaRule(Protocol):
-    """Options shared by all meta-rules, and the step in u."""
+    """The options of all meta-rules, and the step in u; any frozen dataclass with these members may stand in for ours."""
 
     @property
     def rate(self) -> PerName:
@@ -83,7 +83,7 @@ class MetaRule(Protocol):
 
 @dataclass(frozen=True)
 class MetaSGD:
-    """u' = u − m c, as published."""
+    """u' = u − m c, the published rule; the options are explained at the top of `oho.meta`."""
 
     rate: PerName
     transform: str | Mapping[str, str] = "raw"
@@ -97,9 +97,10 @@ class MetaSGD:
 
 @dataclass(frozen=True)
 class MetaAdam:
-    """Adam on u: a step of about `rate` whatever the gradient's scale (Kingma and Ba, 2015).
+    """Adam on u: steps of about `rate`, whatever the gradient's scale (Kingma and Ba, 2015).
 
-    Its averages are kept in float64: the square of a large float32 hypergradient overflows.
+    Its averages are kept in float64, since the square of a large float32 hypergradient overflows.  The options are
+    explained at the top of `oho.meta`.
     """
 
     rate: PerName
@@ -124,7 +125,7 @@ class MetaAdam:
 
 @dataclass(frozen=True)
 class MetaSign:
-    """u' = u − m sign(c)."""
+    """u' = u − m sign(c): steps of length `rate`.  The options are explained at the top of `oho.meta`."""
 
     rate: PerName
     transform: str | Mapping[str, str] = "log"
@@ -143,13 +144,13 @@ DEFAULT_LIMIT = 1.0
 
 
 def default_meta() -> MetaAdam:
-    """Returns the meta-rule where none is given; `results/default-meta-rule` says why it is this one."""
+    """Returns the meta-rule that `OHO` uses if none is given; `results/default-meta-rule` says why it is this one."""
     transform = {"lr": "log", "weight_decay": "log", "momentum": "logit", "beta1": "logit", "beta2": "logit"}
     return MetaAdam(0.01, transform=transform)
 
 
 def per_name(value: PerName, name: str) -> float | Tensor:
-    """Returns the entry of `name`, or the one value for all names."""
+    """Returns the entry of `name`, or the one value for all names; raises ValueError where the entry is missing."""
     if not isinstance(value, Mapping):
         return value
     if name not in value:
@@ -178,7 +179,7 @@ def bounds_of(meta: MetaRule, name: str) -> Bounds:
 
 
 def check_meta(meta: MetaRule, names: tuple[str, ...]) -> None:
-    """Raises ValueError if the options do not cover these hyperparameters."""
+    """Raises ValueError unless the options are valid for each of these hyperparameters."""
     for name in names:
         rate = per_name(meta.rate, name)
         if not (isinstance(rate, int | float | Tensor) and bool(torch.as_tensor(rate >= 0).all())):
@@ -205,7 +206,7 @@ def _listed(values: Tensor) -> str:
 
 
 def admit(meta: MetaRule, name: str, values: Tensor) -> Tensor:
-    """Returns values from outside as they may be used: under log and logit, where 0 is infinitely far, START_OF_ZERO for 0.
+    """Returns values from outside as they are used: under log and logit, where 0 is infinitely far, START_OF_ZERO for 0.
 
     Raises:
         ValueError: for a value outside the bounds.
@@ -221,14 +222,14 @@ def admit(meta: MetaRule, name: str, values: Tensor) -> Tensor:
 
 
 class Coordinate(NamedTuple):
-    """Where a hyperparameter moves: raw, log or logit, and its bounds."""
+    """The transform under which a hyperparameter moves (raw, log or logit), and its bounds."""
 
     kind: str
     bounds: Bounds
 
 
 def coordinate_of(meta: MetaRule, name: str) -> Coordinate:
-    """Returns what `transform_of` and `bounds_of` do, to be asked once for many steps."""
+    """Returns the results of `transform_of` and `bounds_of`, to be computed once for many steps."""
     return Coordinate(transform_of(meta, name), bounds_of(meta, name))
 
 

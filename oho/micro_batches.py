@@ -1,4 +1,4 @@
-"""Micro-batches: one loss as the mean of several closures, with the memory of one."""
+"""Micro-batches: the loss is the mean of those of several closures, and takes the memory of one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 from oho.engines.curvature import Closure, Derivatives
 
 Closures = Closure | Sequence[Closure]
-"""A closure, or one for each micro-batch; the loss is then the mean of theirs."""
+"""One closure, or a closure for each micro-batch."""
 
 
 def listed(closures: Any, which: str) -> list[Closure]:
     """Returns the closures of a step.
 
     Raises:
-        TypeError: for anything else; the message says what a step is given.
+        TypeError: for anything but a closure or a list of closures.
     """
     found = [closures] if callable(closures) else list(closures) if isinstance(closures, list | tuple) else []
     if not found or not all(map(callable, found)):
@@ -44,7 +44,7 @@ def mean_derivatives(closures: list[Closure], differentiate: Callable[[Closure],
 
 
 def mean_tensor(closures: Sequence[Closure], compute: Callable[[Closure], Tensor]) -> Tensor:
-    """Returns the mean of what is computed of each closure: a gradient, or products."""
+    """Returns the mean of a tensor that is computed for each closure: a gradient, or products."""
     total = compute(closures[0])
     for closure in closures[1:]:
         total = total + compute(closure)

@@ -1,8 +1,8 @@
 """Parameter groups, as torch.optim knows them: what a user gives, and the `param_groups` that an optimizer shows.
 
 Given, a group is a mapping with "params" and, if they differ from the rule's, its own initial values, "tune" and "name".
-A value that a group gives as 0 stays 0, unless the group's own "tune" names it: {"params": biases, "weight_decay": 0.0}
-is how programs say that biases do not decay.
+A value that a group gives as 0 stays 0, unless the group's own "tune" names it, since programs write {"params": biases,
+"weight_decay": 0.0} to say that biases do not decay.
 Shown, a group is one set: its parameters, its values as plain numbers, its "tune" and its "name".
 """
 
@@ -21,7 +21,7 @@ from oho.sets import SetMap
 
 @dataclass(frozen=True)
 class GivenGroup:
-    """What was given with a group's parameters: `values` by hyperparameter, and what it tunes."""
+    """A group as it was given: its own `values` by hyperparameter, what it tunes, and its parameters."""
 
     name: str
     values: dict[str, float | Tensor]
@@ -34,7 +34,7 @@ def given_groups(parameters: Given | Iterable[dict[str, Any]], rule: Rule) -> li
     """Returns the groups that were given, or one with all parameters and the rule's own values.
 
     Raises:
-        TypeError, ValueError: for a mixture of groups and parameters, or a group with something else in it.
+        TypeError, ValueError: for a mixture of groups and parameters, or a group with unknown entries.
     """
     if isinstance(parameters, Tensor):
         raise TypeError("parameters: a tensor was given; give model.parameters() or a list of tensors")
@@ -79,7 +79,7 @@ def _is_zero(value: float | Tensor | None) -> bool:
 
 
 def groups_of_tensors(groups: Sequence[GivenGroup], flat: FlatParameters) -> list[GivenGroup]:
-    """Returns the group of each tensor of `flat`, which has left frozen ones out."""
+    """Returns the group of each tensor of `flat`, which leaves frozen ones out."""
     tensors = ((item[1] if isinstance(item, tuple) else item, group) for group in groups for item in group.parameters)
     found = {id(tensor): group for tensor, group in tensors}
     return [found[id(tensor)] for tensor in flat.tensors]
@@ -103,7 +103,7 @@ def groups_of_sets(set_map: SetMap, of_tensors: Sequence[GivenGroup]) -> list[Gi
 
 
 def tuned_by_any(rule: Rule, groups: Sequence[GivenGroup]) -> Rule:
-    """Returns the rule with `tune` of all that is tuned in some group, in the rule's order where all tune alike."""
+    """Returns the rule itself if all groups tune what it tunes, else one that tunes whatever some group tunes."""
     if all(group.tune == rule.tune for group in groups):
         return rule
     return replace(rule, tune=tuple(name for name in rule.names if any(name in group.tune for group in groups)))  # type: ignore[type-var]
@@ -112,8 +112,8 @@ def tuned_by_any(rule: Rule, groups: Sequence[GivenGroup]) -> Rule:
 class ParameterGroup(dict[str, Any]):
     """One set of an optimizer, with the values of the hyperparameters `names`.
 
-    What the set tunes cannot be written here; another value can, and `assign` makes it the optimizer's own.  `refresh` is
-    called before values are read, so that a step need not wait for its device to show them.
+    Tuned values cannot be written here; others can, and `assign` passes them to the optimizer.  `refresh` is called before
+    values are read, so that a step need not wait for its device to show them.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class ParameterGroup(dict[str, Any]):
         self._names, self.assign, self._refresh = tuple(names), assign, refresh
 
     def __getitem__(self, key: str) -> Any:
-        """Returns an entry; a value as it is now."""
+        """Returns an entry as it is now."""
         if key in self._names:
             self._refresh()
         return super().__getitem__(key)
@@ -141,7 +141,7 @@ class ParameterGroup(dict[str, Any]):
             return default
 
     def __iter__(self) -> Iterator[str]:
-        """Yields the keys.  Python copies a mapping with an `__iter__` of its own entry by entry, `dict(group)` too."""
+        """Yields the keys.  This method makes `dict(group)` copy entry by entry, and so refresh them."""
         return super().__iter__()
 
     def values(self) -> Any:
@@ -167,10 +167,10 @@ class ParameterGroup(dict[str, Any]):
         return dict(self) == other
 
     def __setitem__(self, key: str, value: Any) -> None:
-        """Sets a value that is not tuned, or an entry of someone else's, such as a scheduler's.
+        """Sets a value that is not tuned, or an entry that belongs to someone else, such as a scheduler.
 
         Raises:
-            ValueError: for a tuned value, one that is not finite, or what cannot change.
+            ValueError: for a tuned value, one that is not finite, or an entry that is fixed.
         """
         group, tune = f"param_groups entry {self['name']!r}", self["tune"]
         if key in ("params", "tune", "name"):
@@ -201,16 +201,16 @@ class ParameterGroup(dict[str, Any]):
         return self
 
     def show(self, name: str, value: Any) -> None:
-        """Shows what the optimizer has made of a value."""
+        """Takes the present value from the optimizer."""
         super().__setitem__(name, value)
 
     def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
-        """Copies and pickles as a plain mapping, to which the copied optimizer gives its own `assign`."""
+        """Copies and pickles as a plain mapping, which the copied optimizer wraps again."""
         return dict, (dict(self),)
 
 
 def shown_groups(set_map: SetMap, groups: Sequence[GivenGroup], flat: FlatParameters) -> list[dict[str, Any]]:
-    """Returns what `param_groups` shows of each set, but for the values; `groups` are those of the sets."""
+    """Returns the entries of `param_groups` for each set, without the values; `groups` has the group of each set."""
     tensors: list[list[Tensor]] = [[] for _ in groups]
     for index, tensor in zip(set_map.of_tensor, flat.tensors, strict=True):
         tensors[index].append(tensor)
@@ -219,5 +219,5 @@ def shown_groups(set_map: SetMap, groups: Sequence[GivenGroup], flat: FlatParame
 
 
 def name_of(label: Hashable) -> str:
-    """Returns what a set is called where a text is needed: its label, the parts of a tuple joined by dots."""
+    """Returns a set's label as a text; the parts of a tuple are joined by dots."""
     return ".".join(map(str, label)) if isinstance(label, tuple) else str(label)

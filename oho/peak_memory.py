@@ -1,4 +1,4 @@
-"""The largest number of bytes that PyTorch's tensors take at one time, of those made inside a block."""
+"""The largest number of bytes that the tensors made inside a block take at one time."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch.utils._pytree import tree_leaves
 
 
 class PeakMemory(TorchDispatchMode):
-    """`peak` in bytes.  Counts memory by the tensors that hold it, on any device; what a kernel uses inside is not seen."""
+    """Measures the `peak` in bytes, by the tensors that hold memory on any device; what kernels use inside is not seen."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # to hide from the compiler, PyTorch would import it: seconds, where nothing is compiled
+        return False  # else PyTorch imports its compiler only to hide this mode from it, which takes seconds
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,11 +1,11 @@
-"""The published recursion, defect by defect: to compare with, not to train with.
+"""The published recursion, defect by defect: for comparison, not for training.
 
     symbol  name             shape        meaning
-    M       members          ()           independent trainings side by side; without a population 1, and no public axis
+    M       members          ()           independent trainings side by side; without a population 1, and users see no axis
     θ       parameters       (*p.shape)   one tensor for each parameter; with members its first axis is theirs
     η, λ    hyperparameters  (M, S)       learning rate and L2 coefficient, one for each set
     g, v    gradients        (*p.shape)   of the training loss before the step, of the validation loss after it
-    Z, Y    tangents         (*p.shape)   stand for dθ/dη and dθ/dλ; one of each for all sets
+    Z, Y    tangents         (*p.shape)   in place of dθ/dη and dθ/dλ; one of each for all sets
     m, κ    meta-rates       ()           of η, and of λ relative to it
 
 One step at time t:
@@ -14,11 +14,11 @@ One step at time t:
     Z' = (1 − 2 λ η) Z − η H'Z − g − 2 λ θ'               η' = max(0, η − m v'·Z')
     Y' = (1 − 2 λ η') Y − η' H'Y − 2 η' θ'                λ' = clip(λ − κ m v'·Y', 0, ceiling)
 
-It is not the derivative of the update above it: the curvature H' and the parameters in it are taken after the step; λ
+This is not the derivative of the update: the curvature H' and the parameters in it are taken after the step; λ
 counts twice; Y uses the new η; one tangent serves all sets; H' is a finite difference over r = max(0.001, √ε (1 +
 max|θ₁|) / max|Z₁|), scaled by the first tensor alone, far outside the neighbourhood of θ' once the tangents are long.
-In the layer-wise variant, moreover, biases are not decayed by the step, the tangents of group i read λ at entry i, and
-no bias entry of λ is ever changed.  `oho.OHO` is the recursion without these defects.
+In the layer-wise variant, moreover, the step decays no biases, the tangents of group i read λ at entry i, and no bias
+entry of λ ever changes.  `oho.OHO` is the recursion without these defects.
 
 One defect is left out: where `n` does not divide the number of layers, the published recursion and its optimizer cut the
 groups in different places; here both have the groups of `oho.Layerwise`.
@@ -55,14 +55,14 @@ class PublishedOHO:
 
     Args:
         parameters: `model.parameters()` or `model.named_parameters()`.
-        variant: "global" (one η and λ), "full" (one of each for each tensor) or "layerwise" (`n` groups, weights and biases
-            apart).
-        n: number of groups; for "layerwise" only.
-        lr: initial learning rate.
-        weight_decay: initial λ.
-        meta_lr: m.
+        variant: "global" (one η and λ), "full" (one of each for each tensor) or "layerwise" (one of each for the weights
+            and for the biases of each of `n` groups).
+        n: the number of groups; for "layerwise" only.
+        lr: the initial learning rate η.
+        weight_decay: the initial λ.
+        meta_lr: the meta-rate m.
         weight_decay_max: the ceiling of λ; None is the published one of the variant, for MNIST.
-        weight_decay_meta_scale: κ.
+        weight_decay_meta_scale: κ, the meta-rate of λ relative to m.
         members: as in `oho.OHO`.
         on_phase: as in `oho.OHO`.
 
@@ -103,7 +103,7 @@ class PublishedOHO:
         self.steps = 0
 
     average = None
-    """As that of `oho.OHO`: there is none."""
+    """None, as in an `oho.OHO` without an average of the weights."""
 
     def is_meta_step(self, step: int) -> bool:
         """Returns True: a meta-step follows every step."""
@@ -116,7 +116,7 @@ class PublishedOHO:
 
     @property
     def hypergradient(self) -> dict[str, Tensor]:
-        """What was followed at the last step, by name: copies of shape (S,), or (M, S) with members."""
+        """What hyperparameters followed at the last step, by name: copies of shape (S,), or (M, S) with members."""
         return {name: self._flat.per_member(value).clone() for name, value in self._hypergradient.items()}
 
     def set_hyper(self, name: str, value: float | Tensor) -> None:
@@ -164,12 +164,12 @@ class PublishedOHO:
 
     @property
     def skipped(self) -> dict[str, Any]:
-        """Nothing: the published code takes every meta-step."""
+        """Always empty: the published code takes every meta-step."""
         return {}
 
     @property
     def shortened(self) -> Any:
-        """0, or with members (M,) zeros: the published code limits nothing."""
+        """Always 0, or with members (M,) zeros: the published code limits nothing."""
         return 0 if self._flat.members is None else torch.zeros(self._flat.rows, dtype=torch.long)
 
     @torch.no_grad()
@@ -187,11 +187,11 @@ class PublishedOHO:
         return {name: torch.linalg.vector_norm(tangents, dim=-1) for name, tangents in flat.items()}
 
     def member(self, index: int) -> Member:
-        """Returns one member of a population, which shows and saves what its own optimizer would."""
+        """Returns one member of a population, which shows and saves what an optimizer of its own would."""
         return Member(self, index)
 
     def load_members(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """Continues from the `state_dict`s of the members' own optimizers, as `OHO.load_members` does."""
+        """Continues from the `state_dict`s of optimizers with one member each, as `OHO.load_members` does."""
         self.load_state_dict(joined(states))
 
     def state_dict(self) -> dict[str, Any]:
@@ -260,14 +260,14 @@ class PublishedOHO:
         return self._spread(name, self.set_map.of_tensor)
 
     def _spread(self, name: str, sets: Sequence[int]) -> Tensors:
-        """Returns for each parameter the values of the set given for it, which broadcast over it."""
+        """Returns for each parameter the values of the set that is given for it, shaped so that they broadcast over it."""
         values = self._flat.per_member(self._hyper[name])
         pairs = zip(sets, self._own_axes, strict=True)
         return [values[..., s].reshape(*values.shape[:-1], *[1] * axes) for s, axes in pairs]
 
     @property
     def _own_axes(self) -> list[int]:
-        """How many axes each parameter has, without that of members."""
+        """The number of axes of each parameter, without that of members."""
         return [p.ndim - (self._flat.members is not None) for p in self._flat.tensors]
 
     def _step_decay(self, decay: Tensors) -> Tensors:
@@ -281,7 +281,7 @@ class PublishedOHO:
         return self._spread("weight_decay", [s // 2 for s in self.set_map.of_tensor])
 
     def _published_entries(self, decay: Tensor) -> Tensor:
-        """Returns the new λ; layer-wise, its bias entries stay as they were."""
+        """Returns the new λ, whose bias entries stay as they were in the layer-wise variant."""
         if self.variant == "layerwise":
             decay[:, 1::2] = self._hyper["weight_decay"][:, 1::2]
         return decay

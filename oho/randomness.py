@@ -1,4 +1,4 @@
-"""PyTorch's global generators, for closures that draw from them and are called again."""
+"""The state of PyTorch's global generators, for closures that draw from them and are called again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def random_state(device: torch.device) -> list[Tensor]:
-    """Returns the state of the CPU's generator and, for a GPU, of the GPU's."""
+    """Returns the state of the CPU's generator and, for a GPU, that of its own generator."""
     states = [torch.get_rng_state()]
     return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
@@ -22,7 +22,7 @@ def has_moved(states: list[Tensor], device: torch.device) -> bool:
 
 @contextmanager
 def replay(states: list[Tensor], device: torch.device) -> Iterator[None]:
-    """Makes draws inside the block those that followed `states`; afterwards the generators are where they were."""
+    """Repeats inside the block the draws that followed `states`; afterwards the generators are where they were."""
     present = random_state(device)
     restore(states, device)
     try:

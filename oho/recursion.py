@@ -6,19 +6,20 @@ N       size             ()         tuned elements of one member
 K       tangents         ()         rows of the influence
 θ       parameters       (M, N)     the model's own
 Z       influence        (K, M, N)  dθ/dh
-v       validation       (M, N)     gradient of the validation loss at the new θ, or nearer to its average
+v       validation       (M, N)     gradient of the validation loss at the new θ, or at or near the average of the weights
 d       hypergradient    (M, S)     v · Z for each set: d(validation loss)/dh; (M, V) for one of the loss
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from oho.averages import Average, AveragedWeights
+from oho.averages import Average, AveragedWeights, in_place_of
 from oho.directions import Directions, directions_of
 from oho.engines.curvature import Derivatives
 from oho.flat_parameters import FlatParameters
@@ -43,16 +44,15 @@ NO_DIRECTIONS = Directions({}, exact=True)
 
 
 class Recursion:
-    """Slots, influence, hyperparameters (`tuning`), `counts` of what guards did, and the number of `steps` made.
+    """Slots, influence, hyperparameters (`tuning`), `counts` of how often guards acted, and the number of `steps` made.
 
-    `averaged` is the average of the weights, if there is one; validation gradients are taken so far from it to the present
-    weights as `present_share` says.
+    It starts with initial values, empty slots and no influence.  `groups` has the group of each set, in their order.
+    `averaged` is the average of the weights, if there is one; `present_share` says how far from it towards the present
+    weights validation gradients are taken.
 
-    A `hostless` step asks no tensor for what it holds, and leaves every one where it is: what may or may not have to be
-    done is done to all entries under a mask.  On a CPU asking is cheaper than that, elsewhere it waits for the device.
-    Both give the same numbers, bit for bit.
-
-    It starts with initial values, empty slots and no influence.  `groups` are those of the sets, in their order.
+    A `hostless` step never asks a tensor for its values, and replaces none by another: where something may have to be done,
+    it is done to all entries under a mask.  On a CPU it is cheaper to ask; on other devices, asking would wait.  Both ways
+    give the same numbers, bit for bit.
     """
 
     def __init__(
@@ -90,29 +90,36 @@ class Recursion:
             {} if self.averaged is None else self.averaged.empty_influence(theta),
         )
         self.counts = GuardCounts(flat.members, like.device)
-        self.hostless = like.device.type != "cpu"
+        self._on_cpu = like.device.type == "cpu"
+        self.is_captured = False
+        """Whether a graph makes the steps, which then cannot ask anything."""
         self.steps = 0
         self.loads = 0
-        """How often a state was loaded, which makes other tensors of all but the parameters."""
+        """How often a state was loaded, which replaces every tensor but the parameters."""
+
+    @property
+    def hostless(self) -> bool:
+        """Whether steps may not ask a tensor for its values: on all devices but a CPU, and in a graph everywhere."""
+        return self.is_captured or not self._on_cpu
 
     def begin_step(self, discount: float, *, plain: int = 0) -> None:
-        """Makes the part of a step that is the host's and comes first; `advance` is given the same discount.
+        """Makes the first part of a step, which is the host's, after `plain` steps that moved no influence.
 
-        `plain` steps right before it moved no influence.
+        `advance` must be given the same discount.
         """
         if self.averaged is not None:
             self.averaged.begin(self.steps + 1, plain=plain, discount=discount, hostless=self.hostless)
 
     @torch.no_grad()
     def catch_up(self) -> None:
-        """Moves the influence of the average over plain steps, in which that of the weights stayed."""
+        """Moves the influence of the average over the plain steps, in which that of the weights stayed as it was."""
         if self.averaged is not None:
             self.averaged.catch_up(self.influence.theta, self.influence.averaged)
 
     def advance(self, found: Derivatives, *, discount: float = 1.0, follows: bool = True) -> Tensor:
-        """Discounts the influence and moves it, parameters and slots; returns the model's new parameters (M, N).
+        """Discounts the influence, and moves it with parameters and slots; returns the model's new parameters (M, N).
 
-        A tensor without a gradient keeps its own, as in torch.optim.  Unless it `follows`, the influence stays as it is.
+        A parameter without a gradient stays as it is, as in torch.optim.  Unless it `follows`, so does the influence.
         """
         theta, unused = self._weights(), found.unused
         if unused:  # from here on the counts of steps differ between tensors
@@ -124,18 +131,9 @@ class Recursion:
             influence, directions = influence.of_no_row, NO_DIRECTIONS
         before = [(i, [state[..., self._flat.span(i)] * discount for state in influence.moved]) for i in unused]
         theta_next, slots_next = transition(
-            self.rule,
-            self.set_map,
-            theta=theta,
-            gradient=found.gradient,
-            slots=self.slots,
-            hyper=self._of_rule(),
-            noise=self.noise(theta),
-            influence=influence,
-            products=found.products,
-            directions=directions,
-            discount=discount,
-        )
+            self.rule, self.set_map, theta=theta, gradient=found.gradient, slots=self.slots, hyper=self._of_rule(),
+            noise=self.noise(theta), influence=influence, products=found.products, directions=directions, discount=discount,
+        )  # fmt: skip
         for i, tangents in before:
             span = self._flat.span(i)
             theta_next[:, span] = theta[:, span]
@@ -153,12 +151,12 @@ class Recursion:
         return theta_next
 
     def _weights(self) -> Tensor:
-        """Returns what the update rule moves, (M, N): the model's parameters, unless an average leads them."""
+        """Returns the weights (M, N) that the rule moves: the model's parameters or, in Schedule-Free, the iterate."""
         iterate = None if self.averaged is None else self.averaged.iterate
         return self._master.gather() if iterate is None else iterate
 
     def shorten_influence(self, limit: float, theta: Tensor) -> None:
-        """Shortens the rows in which d(parameters)/d(log h) is longer than the limit times the parameters θ (M, N)."""
+        """Shortens the rows whose d(parameters)/d(log h) is longer than the limit times the parameters θ (M, N)."""
         if not self.directions.names:
             return
         longest = limit * torch.linalg.vector_norm(theta, dim=-1)
@@ -168,9 +166,9 @@ class Recursion:
             self.counts.add_shortened(shortened)
 
     def gradient_pullback(self, gradient: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Returns θ and, of the step that is about to be made with g (M, N), v -> (∂θ'/∂g)ᵀ v, all (M, N).
+        """Returns θ and the map v -> (∂θ'/∂g)ᵀ v of the step that is about to be made with g, all (M, N).
 
-        With an average, θ' stands for it.
+        With an average of the weights, θ' stands for the point at which validation gradients are taken.
         """
         pull = gradient_pullback(
             self.rule, self.set_map, theta=self._weights(), gradient=gradient, slots=self.slots, hyper=self._of_rule()
@@ -183,20 +181,30 @@ class Recursion:
     def _of_rule(self) -> dict[str, Tensor]:
         return {name: self.tuning.values[name] for name in self.rule.names}
 
-    def judged(self) -> Tensor:
-        """Returns the weights (M, N) at which validation gradients are taken."""
-        if self.averaged is None:
-            return self._flat.gather()
+    @contextmanager
+    def at_average(self) -> Iterator[None]:
+        """Puts the average of the weights, if there is one, into the model for a block."""
+        with nullcontext() if self.averaged is None else in_place_of(self._flat, self.averaged.average):
+            yield
+
+    @contextmanager
+    def at_judged_weights(self) -> Iterator[None]:
+        """Puts the weights at which validation gradients are taken into the model for a block."""
+        share = self.present_share
+        if self.averaged is None or share == 1:
+            yield
+            return
         average = self.averaged.average
-        return average if self.present_share == 0 else torch.lerp(average, self._flat.gather(), self.present_share)
+        with in_place_of(self._flat, average if share == 0 else torch.lerp(average, self._flat.gather(), share)):
+            yield
 
     def meta_step(self, vector: Tensor, *, one_step: Mapping[str, Tensor], on_nonfinite: str) -> None:
-        """Computes hypergradients from v (M, N), and makes a meta-step for each member whose own are all finite.
+        """Computes hypergradients from v (M, N), and makes a meta-step of each member whose hypergradients are all finite.
 
-        `one_step` are those (M, V) that the influence has no rows for.
+        `one_step` has the hypergradients (M, V) of the hyperparameters for which the influence has no rows.
 
         Raises:
-            FloatingPointError: where one is not, if `on_nonfinite` is "raise".
+            FloatingPointError: for a hypergradient that is not finite, if `on_nonfinite` is "raise".
         """
         found = self.directions.hypergradients(self.influence.judged(self.present_share), vector, self.set_map)
         finite = self.tuning.step({**found, **one_step}, hostless=self.hostless)
@@ -210,7 +218,10 @@ class Recursion:
             self._skip(~finite, resets=on_nonfinite == "reset")
 
     def _skip(self, skipped: Tensor, *, resets: bool) -> None:
-        """Counts members that `skipped` a meta-step (M,); if it `resets`, an influence that is not finite becomes zero."""
+        """Counts the members that `skipped` a meta-step (M,).
+
+        If it `resets`, their influence becomes zero where it is not finite.
+        """
         tensors = self.influence.tensors
         broken = ~torch.stack([tangent.isfinite().all(-1).all(0) for tangent in tensors]).all(0)
         self.counts.add_skipped(skipped, broken)
@@ -220,7 +231,7 @@ class Recursion:
                 tangent.masked_fill_(broken, 0)
 
     def influence_norm(self, members: slice = ALL) -> dict[str, Tensor]:
-        """Returns the norm of dθ/dh by name, over all its rows, (M,), or of some of the members."""
+        """Returns, by name, the norm of dθ/dh over all rows of a hyperparameter, (M,), for all or some of the members."""
         if not self.directions.names:
             return {}
         named = zip(self.directions.names, self.influence.theta[:, members].split(self.directions.counts), strict=True)

@@ -1,27 +1,27 @@
-"""The reverse-mode twin of an audit: steps of a run made once more in float64, and then differentiated backwards.
+"""The reverse-mode twin of an audit: repeats steps of a run in float64, and then differentiates them backwards.
 
     symbol  name       shape      meaning
     T       steps      ()         steps audited
     s       state      (M, N)     parameters and each slot
     a       adjoint    (M, N)     derivative of the last validation loss with respect to a state
-    Z       influence  (K, M, N)  d(state)/dh that the run had carried to the first audited step
+    Z       influence  (K, M, N)  d(state)/dh that the run had before the first audited step
     h       values     (M, S)     a hyperparameter's values at each step, as the run moved them
     ε       shift      (M, S)     added to h at every step; the hypergradient is d(validation loss)/dε at 0
 
 The twin starts at the state the run had T steps ago and repeats its T steps with the run's values of h.  Then it goes
-back, a step at a time: the adjoint of a state is that of the next one, taken through the update rule and, by a second
-backward pass, through the gradient.  Autograd differentiates the rule here, so that nothing is shared with the way
-forward but the rule itself.  At the first step what is left of the adjoint meets Z: what was carried in counts as right,
-and an audit of a whole run, Z = 0, takes nothing for granted.
+back, one step at a time: the adjoint of a state is that of the next one, pulled back through the update rule and, by a
+second backward pass, through the gradient.  Autograd differentiates the rule here, so that the twin shares nothing with
+the run but the rule itself.  At the first step, the remaining adjoint is multiplied with Z: the influence that was
+carried in counts as right, and an audit of a whole run, where Z = 0, takes nothing for granted.
 
-Hyperparameters of the training loss enter where the gradient is taken: the second backward pass goes on to them.  Of one
-that is tuned by its one-step hypergradient, the last step alone counts.
+Hyperparameters of the training loss enter where the gradient is taken, and the second backward pass goes on to them.  For
+one that is tuned by its one-step hypergradient, only the last step counts.
 
 With an average of the weights the states are one or two more (`AVERAGED`), and the adjoint starts at the average or, with
 a share of the present weights, at both.
 
-A discount multiplies the adjoint of every state, a reset sets it to zero.  An influence limit is no part of a derivative:
-where it acts, the audit shows what it does.
+A discount multiplies the adjoint of every state, and a reset sets it to zero.  An influence limit is no part of a
+derivative, so that an audit shows its effect where it acts.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from oho.sets import SetMap
 
 Named = dict[str, Tensor]
 AVERAGED = {"average": "the average", "iterate": "the iterate"}
-"""What the states of an average are called beside slots: `AveragedWeights`'s names, made none that a rule may have."""
+"""The names of the states of an average among slots, by their names in `AveragedWeights`; no slot can have them."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """The run before the first audited step, in float64.  `influence` holds (K, M, N) by state, "" for the parameters."""
+    """The run before the first audited step, in float64.  `influence` has (K, M, N) by state; "" are the parameters."""
 
     parameters: FlatParameters
     set_map: SetMap
@@ -62,18 +62,18 @@ class Start:
     resets: frozenset[int] = frozenset()
     """Audited steps, counted from 0, after which the influence is set to zero."""
     arguments: dict[str, torch.Size] = field(default_factory=dict)
-    """Shapes in which training closures are given the hyperparameters of the loss."""
+    """The shapes in which training closures are given the hyperparameters of the loss."""
     tuned: tuple[str, ...] = ()
     one_step: tuple[str, ...] = ()
     averaged: Named = field(default_factory=dict)
     average: Average | None = None
     present_share: float = 0.0
     steps: int = 0
-    """Steps made before the first audited one."""
+    """The number of steps before the first audited one."""
 
 
 class Twin:
-    """Makes the audited steps once more, forward and back.  A state is a mapping, "" being the parameters."""
+    """Repeats the audited steps, forward and back.  A state is a mapping in which "" stands for the parameters."""
 
     def __init__(self, start: Start, values: list[Named], closures: Sequence[tuple[Closure, Closure]]):
         self.start, self.values, self.closures = start, values, closures
@@ -97,7 +97,7 @@ class Twin:
         return {name: value + carried for (name, value), carried in zip(total.items(), self._carried(adjoint), strict=True)}
 
     def _training(self, step: int) -> tuple[Closure, Named]:
-        """Returns the training closure of a step, and what it is given: tensors whose gradient can be taken."""
+        """Returns the training closure of a step, and the tuned hyperparameters that it is given, as leaves of a graph."""
         start = self.start
         closure: Callable[..., Tensor] = self.closures[step][0]
         if not start.arguments:
@@ -109,7 +109,7 @@ class Twin:
         return partial(closure, given), {name: value for name, value in given.items() if name in start.tuned}
 
     def _gradient(self, theta: Tensor, closure: Closure, *, graph: bool = False) -> tuple[Tensor, Tensor]:
-        """Returns the gradient (M, N) at θ, and where (N,) the loss has one at all."""
+        """Returns the gradient (M, N) at θ, and a mask (N,) of the elements for which the loss has one."""
         parameters = self.start.parameters
         parameters.write(theta)
         with torch.enable_grad():
@@ -120,7 +120,7 @@ class Twin:
             return parameters.flatten(found), torch.cat(used).to(theta.device)
 
     def _advance(self, state: Named, gradient: Tensor, values: Named, step: int, used: Tensor) -> Named:
-        """Applies the rule to one state; what has no gradient stays.  Then the average follows."""
+        """Applies the rule to one state, except where there is no gradient; then the average follows."""
         rule = self.start.rule
         spread = {name: self.start.set_map.spread(values[name]) for name in rule.names}
         iterate = AVERAGED["iterate"] if AVERAGED["iterate"] in state else ""
@@ -134,7 +134,7 @@ class Twin:
         return moved if self.start.average is None else moved | self._follow(self.start.average, state, moved[""], step)
 
     def _follow(self, average: Average, state: Named, theta: Tensor, step: int) -> Named:
-        """Returns the average once θ has moved and, where gradients are taken between the two, what that makes of θ."""
+        """Returns the average after θ has moved and, for Schedule-Free, the weights between the two and the iterate."""
         old, share = state[AVERAGED["average"]], average.interpolation
         mean = old + average.weight(self.start.steps + step + 1) * (theta - old)
         between = {} if share is None else {"": theta + share * (mean - theta), AVERAGED["iterate"]: theta}

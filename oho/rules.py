@@ -13,7 +13,7 @@ hyperparameters held still each equals the `torch.optim` rule of its name.
 Options all rules share
     tune         names of the hyperparameters changed online; a value of 0 starts at 1e-5 where its logarithm is tuned
     clip_value   c: g ← clamp(g, −c, c), before clip_norm
-    clip_norm    c: g ← g · min(1, c / (‖g‖ + 1e-6)), the norm over all parameters, as torch.nn.utils.clip_grad_norm_
+    clip_norm    c: g ← g · min(1, c / (‖g‖ + 1e-6)) with the norm over all parameters, as torch.nn.utils.clip_grad_norm_
     temperature  T: θ' ← θ' + sqrt(2 η T) ξ, Langevin dynamics (Welling and Teh, 2011)
 All of them are differentiated with the rest.
 """
@@ -38,8 +38,8 @@ Initial = float | Tensor | Mapping[Hashable, float]
 class Rule(Protocol):
     """An update rule; any frozen dataclass with these members may stand in for ours.
 
-    `names` are its hyperparameters (fields of the rule, each an `Initial` value), `slot_names` its slots of one
-    entry an element, `counter_names` its counts of steps, which no hyperparameter moves.
+    `names` are its hyperparameters (fields of the rule, each an `Initial` value), `slot_names` its slots with one entry for
+    each element, `counter_names` its counts of steps, which do not depend on hyperparameters.
     """
 
     names: ClassVar[tuple[str, ...]]
@@ -63,7 +63,7 @@ class Rule(Protocol):
 
     @property
     def temperature(self) -> float:
-        """Above 0, the rule is given noise."""
+        """Temperature of the noise; above 0, the rule is given noise."""
         ...
 
     def __call__(
@@ -75,7 +75,11 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class SGD:
-    """θ' = θ − η (g + λ θ)."""
+    """Gradient descent, θ' = θ − η (g + λ θ) (torch.optim.SGD); `lr` is η, `weight_decay` is λ.
+
+    `Initial` says what a value may be, and the top of this file explains the options.  `OHO` raises TypeError or ValueError
+    for those that do not fit.
+    """
 
     names: ClassVar[tuple[str, ...]] = ("lr", "weight_decay")
     slot_names: ClassVar[tuple[str, ...]] = ()
@@ -99,7 +103,10 @@ class SGD:
 
 @dataclass(frozen=True)
 class Momentum:
-    """m' = β m + g + λ θ; θ' = θ − η m', or θ − η (g + λ θ + β m') with `nesterov`."""
+    """Momentum, m' = β m + g + λ θ; θ' = θ − η m', or θ − η (g + λ θ + β m') with `nesterov` (torch.optim.SGD).
+
+    `momentum` is β; `SGD` explains the rest.
+    """
 
     names: ClassVar[tuple[str, ...]] = ("lr", "weight_decay", "momentum")
     slot_names: ClassVar[tuple[str, ...]] = ("momentum",)
@@ -130,7 +137,7 @@ class Adam:
     """Adam with the L2 penalty in the gradient (torch.optim.Adam; Kingma and Ba, 2015).
 
     ĝ = g + λθ;  m' = β1 m + (1 − β1) ĝ;  v' = β2 v + (1 − β2) ĝ²;  t' = t + 1;
-    θ' = θ − η / (1 − β1^t') · m' / (sqrt(v' / (1 − β2^t')) + ε).
+    θ' = θ − η / (1 − β1^t') · m' / (sqrt(v' / (1 − β2^t')) + ε).  `SGD` explains values and options.
     """
 
     names: ClassVar[tuple[str, ...]] = ("lr", "weight_decay", "beta1", "beta2")
@@ -158,7 +165,10 @@ class Adam:
 
 @dataclass(frozen=True)
 class AdamW:
-    """Adam with decoupled weight decay, θ ← (1 − η λ) θ first (torch.optim.AdamW; Loshchilov and Hutter, 2019)."""
+    """Adam with decoupled weight decay, θ ← (1 − η λ) θ first (torch.optim.AdamW; Loshchilov and Hutter, 2019).
+
+    `SGD` explains values and options.
+    """
 
     names: ClassVar[tuple[str, ...]] = ("lr", "weight_decay", "beta1", "beta2")
     slot_names: ClassVar[tuple[str, ...]] = ("mean", "square")
@@ -204,13 +214,13 @@ def clip(gradient: Tensor, *, value: float | None, norm: float | None) -> Tensor
 
 
 def add_noise(theta: Tensor, noise: Tensor | None, *, rate: Tensor, temperature: float) -> Tensor:
-    """Returns θ + sqrt(2 η T) ξ, θ itself at temperature 0."""
+    """Returns θ + sqrt(2 η T) ξ, or θ itself at temperature 0."""
     if temperature == 0 or noise is None:
         return theta
     return theta + square_root(2 * temperature * rate) * noise
 
 
 def square_root(value: Tensor) -> Tensor:
-    """Returns √value, its derivative taken as 0 where the value is 0, so that an unused unit's tangent stays finite."""
+    """Returns √value with a derivative of 0 where the value is 0, so that the tangent of an unused unit stays finite."""
     positive = value > 0
     return torch.where(positive, torch.where(positive, value, 1.0).sqrt(), value * 0)

@@ -1,4 +1,4 @@
-"""Named tensors: copies out, checked copies in, and new values for those that are there."""
+"""Named tensors of a state: copied for saving, checked when loaded, and given new values in place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def copied(tensors: Mapping[str, Tensor], device: torch.device | None = None) ->
 
 
 def put(present: dict[str, Tensor], tensors: Mapping[str, Tensor], *, in_place: bool) -> None:
-    """Makes entries of `present` those of `tensors`; in place, one that is there stays where it is and takes the values."""
+    """Puts `tensors` into `present`; in place, a tensor that is there already keeps its memory and takes the new values."""
     if in_place:
         known = [name for name in tensors if name in present and present[name].shape == tensors[name].shape]
         if known:
@@ -31,9 +31,9 @@ def require(state: Mapping[str, Any], keys: Iterable[str]) -> None:
 
 
 def load_tensors(key: str, state: Mapping[str, Any], mine: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Returns copies of `state[key]`, a mapping of tensors, checked against those that they replace.
+    """Returns copies of the tensors `state[key]`, checked against those that they replace.
 
-    A slot kept as one count for each member, (M, 1), may come back as one for each element, (M, N).
+    A slot that has one count for each member, (M, 1), may be replaced by one with a count for each element, (M, N).
 
     Raises:
         ValueError: for another name, shape or dtype.

@@ -1,4 +1,4 @@
-"""Sets: which parameter tensors share one hyperparameter value.  The one map that rule and influence both use.
+"""Sets: which parameter tensors share one hyperparameter value.  Rule and influence use one and the same map.
 
 symbol  name     shape     meaning
 S       sets     ()        number of distinct values of a hyperparameter
@@ -21,26 +21,27 @@ from oho.flat_parameters import FlatParameters
 
 @dataclass(frozen=True)
 class Layerwise:
-    """`groups` groups of layers in depth order, weights (two or more axes) and biases of a group apart.
+    """Cuts the layers, in depth order, into `groups` groups with two sets each: their weights and their biases.
 
-    A layer is a weight and the tensors of one axis or none that follow it before the next weight, in the order the
-    parameters were given: a convolution with the scale and shift of its norm.  Layers are cut into `groups` contiguous
-    parts as equal as possible.  Sets are ordered [weights of group 0, biases of group 0, weights of group 1, ...]; a kind
-    that a group lacks has no set.
+    A layer is a weight (two or more axes) and the tensors with fewer axes that follow it before the next weight, in the
+    order in which the parameters were given, such as a convolution with the scale and shift of its norm.  Groups are
+    contiguous and as equal as possible.  Sets are ordered [weights of group 0, biases of group 0, weights of group 1, ...],
+    without those that would be empty.  `OHO` raises ValueError for fewer than 1 group, or more groups than layers.
     """
 
     groups: int
 
 
 Sets = str | Layerwise | Mapping[str, Hashable] | Callable[[str], Hashable]
+"""What shares one value: "global", "full", `Layerwise(n)`, or a map (mapping or function) from parameter name to label."""
 
 
 @dataclass(frozen=True)
 class SetMap:
-    """`of_tensor[i]` is the set of parameter tensor i, `sizes[i]` its number of elements, `labels[s]` what set s is called.
+    """`of_tensor[i]` is the set of parameter tensor i, `sizes[i]` its number of elements, `labels[s]` the label of set s.
 
-    Sets are called "global"; by their parameter ("full"); (group, "weight" or "bias") (`Layerwise`); or as the user's own
-    map calls them, in the order of first appearance.
+    The label of a set is "global", the name of its parameter ("full"), (group, "weight" or "bias") (`Layerwise`), or what
+    the user's own map returns; then sets are in the order of first appearance.
     """
 
     of_tensor: tuple[int, ...]
@@ -65,19 +66,19 @@ class SetMap:
         return tuple(found)
 
     def spread(self, values: Tensor) -> Tensor:
-        """Spreads values, (M, S) one for each set, over columns, (M, N)."""
+        """Spreads the values of sets (M, S) over columns (M, N)."""
         widths = ((index, columns.stop - columns.start) for columns, index in self.segments)
         return torch.cat([values[:, s : s + 1].expand(-1, width) for s, width in widths], dim=-1)
 
     def collect(self, tangents: Tensor, vector: Tensor) -> Tensor:
-        """Returns (M, K, S): tangents (K, M, N) times vector (M, N), summed over each set's elements alone."""
+        """Returns tangents (K, M, N) times a vector (M, N), summed over the elements of each set: (M, K, S)."""
         rows, column = tangents.transpose(0, 1), vector.unsqueeze(-1)
         sums = [torch.matmul(rows[..., columns], column[:, columns]) for columns, _ in self.segments]
         index = self._set_of_segment(vector.device)
         return tangents.new_zeros(*rows.shape[:2], self.count).index_add_(-1, index, torch.cat(sums, -1))
 
     def _set_of_segment(self, device: torch.device) -> Tensor:
-        """Returns the set of each segment, made once: a step that made it would wait for a copy to the device."""
+        """Returns the set of each segment, which is kept: making it again would wait for a copy to the device."""
         if device not in self._indices:
             self._indices[device] = torch.tensor([index for _, index in self.segments], device=device)
         return self._indices[device]
@@ -88,10 +89,10 @@ class SetMap:
 
 
 def resolve_sets(sets: Sets, parameters: FlatParameters, groups: Sequence[str] | None = None) -> SetMap:
-    """Returns the set map of these parameters.  `groups`, if given, is what each tensor's parameter group is called.
+    """Returns the set map of these parameters.  `groups`, if given, names the parameter group of each tensor.
 
     Raises:
-        TypeError: for something else.
+        TypeError: for anything that is no word, map or `Layerwise`.
         ValueError: for an unknown word, a map that misses a parameter, more groups than layers, parameter groups where
             `Layerwise` makes its own, repeated names, or a function of names where none were given.
     """

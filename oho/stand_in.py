@@ -1,8 +1,8 @@
-"""A stand-in for a CUDA graph where there is none: it holds a step to all that a graph asks of it, and replays it.
+"""A stand-in for CUDA graphs on machines without them: it repeats a step, and refuses it where a graph would get it wrong.
 
-A graph repeats the operations that it has recorded, with the numbers they had, on the memory they were given.  It cannot
-ask the host, and it does not see a tensor that takes another one's place, or a number that has changed.  The stand-in
-calls the step itself each time, compares what it does with what it did first, and refuses what a graph would get wrong.
+A graph repeats the operations that it has recorded, with the same numbers and the same memory.  It cannot ask the host, and
+it does not notice that a tensor has taken another one's place or that a number has changed.  The stand-in calls the step
+itself each time, and compares its operations with those of the first time.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 ASKS = ("_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "unique")
-"""Operations whose result the host has to wait for."""
+"""Operations for whose result the host has to wait."""
 FROM_THE_HOST = ("lift_fresh",)
-"""What `torch.tensor` and `torch.as_tensor` make of Python's numbers."""
+"""The operation by which `torch.tensor` and `torch.as_tensor` turn Python's numbers into tensors."""
 BY_INDEX = ("index", "index_put_", "index_put", "_index_put_impl_")
 """Operations that look for the True entries of an index of booleans."""
 
@@ -56,14 +56,14 @@ class StandIn:
         self._first: list[tuple[Any, ...]] | None = None
 
     def capture(self, function: Callable[[], Tensor]) -> None:
-        """Takes the function; what it does is noted at the first replay, since capturing does not run it."""
+        """Takes the function; its operations are recorded at the first replay, since capturing runs nothing."""
         self._function = function
 
     def replay(self) -> Tensor:
-        """Calls the function and returns what it does.
+        """Calls the function and returns its result.
 
         Raises:
-            NotCapturableError: if it does anything else than at its first replay, or what no graph can do.
+            NotCapturableError: if the function departs from its first replay, or does what no graph can repeat.
         """
         assert self._function is not None
         with _Trace(self._first, self._generators) as trace:
@@ -76,7 +76,7 @@ class StandIn:
 
 
 class _Trace(HostWatch):
-    """Notes operations with their numbers and the tensors from outside the step; compares them with those `expected`."""
+    """Records operations with their numbers and the tensors from outside the step, and compares them with `expected`."""
 
     def __init__(self, expected: list[tuple[Any, ...]] | None, generators: Sequence[torch.Generator]):
         super().__init__()
@@ -99,7 +99,7 @@ class _Trace(HostWatch):
         return result
 
     def _seen(self, leaf: Any) -> Any:
-        """Returns what stays the same as long as a graph may repeat it."""
+        """Returns what must stay the same from step to step for a graph to repeat it."""
         if isinstance(leaf, torch.Generator):
             own: Any = leaf  # a wrapper of this operation's own
             known = [place for place, each in enumerate[Any](self._generators) if each._cdata == own._cdata]
@@ -142,7 +142,7 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 
 def _place(tensor: Tensor) -> int:
-    """Returns where a tensor's numbers lie; those of its views lie in the same place."""
+    """Returns an identity of the memory that holds a tensor's values, which its views share."""
     if tensor.layout is not torch.strided:
         raise NotCapturableError(
             f"the step uses a tensor {tuple(tensor.shape)} of layout {tensor.layout}, which has no fixed place in memory:"

@@ -9,7 +9,7 @@
     u       direction   (M, N)      (∂θ'/∂g)ᵀ v
     d       one-step    (M, V)      ∂(g · u)/∂h: the hypergradient through the last step alone
 
-d takes one product with (u, 0) at (θ, h), whatever V: the columns of h of the loss's Hessian times it.
+d takes one product with (u, 0) at (θ, h), whatever V is: it is the product's columns of h.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Phase = Callable[[str], None]
 
 
 class TrainingLoss:
-    """What an optimizer asks of its closures; `curvature` names the engine, and `check` whether it is checked."""
+    """Differentiates the closures of an optimizer, with the engine `curvature`, which is checked if `check` is "first"."""
 
     def __init__(self, parameters: FlatParameters, loss: LossHyper | None, *, curvature: str | Engine, check: str | None):
         self._parameters = parameters
@@ -54,12 +54,12 @@ class TrainingLoss:
 
     @property
     def sparse_buffers(self) -> list[Tensor]:
-        """Those of the buffers that the first step used which are sparse."""
+        """The sparse ones among the buffers that the first step used."""
         return [buffer for buffer in self._curvature.buffers if buffer.layout is not torch.strided]
 
     @contextmanager
     def in_graph(self, steps: GraphSteps) -> Iterator[None]:
-        """Makes a step inside the block one of a graph."""
+        """Makes steps inside the block those of a graph."""
         self._curvature.graph = steps
         try:
             yield
@@ -67,7 +67,7 @@ class TrainingLoss:
             self._curvature.graph = None
 
     def bound(self, closures: list[Callable[..., Tensor]], values: Mapping[str, Tensor]) -> list[Closure]:
-        """Returns training closures with their argument: the hyperparameters of the loss, of these values (M, V).
+        """Returns training closures bound to their argument, the hyperparameters of the loss, set to `values` (M, V).
 
         Raises:
             TypeError: at the first step, for a closure that takes another number of arguments.
@@ -100,10 +100,10 @@ class TrainingLoss:
         phase: Phase,
         curvature: Sequence[Closure] = (),
     ) -> Derivatives:
-        """Returns loss, gradient and dg of tangents Z (K, M, N), each a mean over the closures; μ is the discount.
+        """Returns loss, gradient and dg for tangents Z (K, M, N), each a mean over the closures; μ is the discount.
 
-        μ dg is that of the tangents μ Z; Z is zero if μ is, and dg then that of Z itself.  It is that of the closures
-        `curvature`, if they are given.
+        μ dg belongs to the tangents μ Z.  If μ is 0, Z must be zero, and dg belongs to Z itself.  If closures `curvature`
+        are given, dg is that of their loss.
 
         Raises:
             ValueError: at the first step, for a loss that does not depend on parameters or on one of its hyperparameters.
@@ -136,7 +136,7 @@ class TrainingLoss:
         return self._of_parameters(found)
 
     def gradient(self, closures: Sequence[Closure]) -> Derivatives:
-        """Returns loss and gradient alone, a mean over the closures; the products are those of no tangent.
+        """Returns loss and gradient alone, each a mean over the closures, with products for no tangent.
 
         Raises:
             ValueError: as `differentiate`.
@@ -148,7 +148,7 @@ class TrainingLoss:
 
     @contextmanager
     def _blaming_the_loss(self, closure: Closure) -> Iterator[None]:
-        """Looks, where products fail at the first step, for a plain number of h, which looks like a wrong derivative."""
+        """Where products fail at the first step, blames the loss if it does not depend on one of its hyperparameters."""
         try:
             yield
         except RuntimeError:
@@ -165,7 +165,7 @@ class TrainingLoss:
     def one_step_hypergradients(self, closures: Sequence[Closure], theta: Tensor, direction: Tensor) -> dict[str, Tensor]:
         """Returns d by name, from u (M, N), at the parameters θ (M, N) from which the step was made.
 
-        `closures` are those that `repeatable` returned, called once by then.  The model's parameters are left as they are.
+        `closures` are those that `repeatable` returned, each called once before.  The model's parameters stay as they are.
         """
 
         def product(closure: Closure) -> Derivatives:
@@ -183,7 +183,7 @@ class TrainingLoss:
         return {name: of_loss[:, self.arguments.spans[name]] for name in self.one_step}
 
     def _of_parameters(self, found: Derivatives) -> Derivatives:
-        """Returns the columns of the parameters."""
+        """Returns derivatives without the columns of the loss's hyperparameters."""
         if self.arguments.columns == 0:
             self._checked = True
             return found
@@ -209,14 +209,14 @@ class TrainingLoss:
 
 
 class OneStep:
-    """The hypergradients of one step that have no rows of the influence; `closures` are to be called once by the step."""
+    """The one-step hypergradients of a step, which must call each of `closures` once."""
 
     def __init__(self, loss: TrainingLoss, recursion: Recursion, closures: Sequence[Closure]):
         self._loss, self._recursion = loss, recursion
         self.closures = loss.repeatable(closures)
 
     def begin(self, gradient: Tensor) -> None:
-        """Notes the state from which the step is about to be made with g (M, N)."""
+        """Records the state from which the step is about to be made with g (M, N)."""
         self._theta, self._pull = self._recursion.gradient_pullback(gradient)
 
     def hypergradients(self, vector: Tensor) -> dict[str, Tensor]:

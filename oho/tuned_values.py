@@ -3,7 +3,7 @@
 symbol  name            shape    meaning
 M       members         ()       independent trainings side by side
 S       sets            ()       values a hyperparameter of the rule has
-V       components      ()       values a hyperparameter of the loss has: in its place below, V stands for S
+V       components      ()       values a hyperparameter of the loss has; for it, read V in place of S
 h       values          (M, S)   by name, tuned or not
 d       hypergradients  (M, S)   by tuned name
 """
@@ -29,8 +29,8 @@ Given = float | Tensor | Mapping[Hashable, float]
 class Tuning:
     """`values`, the last `hypergradients`, and the meta-rule's memory.
 
-    `labels` are what the S sets are called, `tuned` the sets in which each hyperparameter is tuned, `own` the initial
-    values that each set has instead of the rule's, `loss` the hyperparameters of the loss, called 0, 1, ... V − 1.
+    `labels` name the S sets, `tuned` has the sets in which each hyperparameter is tuned, `own` the initial values that each
+    set has instead of the rule's, and `loss` the hyperparameters of the loss, whose components are named 0, 1, ... V − 1.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Tuning:
         self._memory: dict[str, Memory] = {name: {} for name in self.tuned}
 
     def assign(self, name: str, value: Given) -> None:
-        """Sets a hyperparameter: a number, (S,), (M, S), or numbers for some sets, by label.
+        """Sets a hyperparameter to a number, to (S,), to (M, S), or to numbers by label for some sets.
 
         Raises:
             ValueError: for a name the rule lacks, a label that no set has, a shape that does not fit, a value that is not
@@ -78,13 +78,13 @@ class Tuning:
         present.copy_(self._admitted(name, value, present))
 
     def assign_set(self, index: int, name: str, value: float | Sequence[float]) -> None:
-        """Sets a hyperparameter of one set: a number, or one for each member.  Raises as `assign`."""
+        """Sets a hyperparameter of one set to a number, or to one for each member.  Raises as `assign`."""
         values = self.values[name].clone()
         _put(name, value, values, index)
         self.assign(name, values)
 
     def shown(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns values (M, S) as users see them: without members (S,); a number of the loss has no last axis."""
+        """Returns values (M, S) as users see them: (S,) without members, and no last axis for a number of the loss."""
         found = {name: value[0] if self._members is None else value for name, value in values.items()}
         return {name: value[..., 0] if self._is_number(name) else value for name, value in found.items()}
 
@@ -97,7 +97,7 @@ class Tuning:
         return values[0].tolist() if self._members is None else values.T.tolist()
 
     def flat_of_loss(self) -> dict[str, float]:
-        """Returns the loss's values as plain numbers by name, component and member; of a long vector mean, min and max."""
+        """Returns the loss's values as plain numbers by name, component and member; of a long vector, mean, min and max."""
         loss = self._loss
         found: dict[str, float] = {}
         for name, value in self.shown({} if loss is None else {name: self.values[name] for name in loss.names}).items():
@@ -113,9 +113,9 @@ class Tuning:
         return found
 
     def step(self, hypergradients: dict[str, Tensor], *, hostless: bool) -> Tensor:
-        """Makes a step of the meta-rule for each member where all of it is finite; returns where that was, (M,).
+        """Makes a step of the meta-rule for each member for which all of it is finite; returns which these are, (M,).
 
-        What `hostless` means, `Recursion` says.
+        `Recursion` says what `hostless` means.
         """
         stepped = {
             name: meta_step(
@@ -138,7 +138,7 @@ class Tuning:
         return finite[:, 0]
 
     def _where(self, finite: Tensor, name: str, value: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        """Returns a hyperparameter's next value and memory for the members where they are finite, else the present ones."""
+        """Returns a hyperparameter's next value and memory where they are finite, and the present ones elsewhere."""
         before = self._memory[name]
         kept = {
             key: torch.where(finite, entry, before.get(key, torch.zeros_like(entry))) for key, entry in memory.items()
@@ -154,7 +154,7 @@ class Tuning:
         }
 
     def loaded(self, state: dict[str, Any], device: torch.device) -> Tuning:
-        """Returns another one like this with what `state` holds.
+        """Returns a `Tuning` of the same kind with what `state` holds.
 
         Raises:
             ValueError: for names, shapes, dtypes or a memory of another rule or meta-rule.
@@ -166,7 +166,7 @@ class Tuning:
         return other
 
     def _loaded_memory(self, state: dict[str, Any], device: torch.device) -> dict[str, Memory]:
-        """Returns the meta-rule's memory; its keys are those that the rule writes, or none before its first step."""
+        """Returns the meta-rule's memory, whose keys are those that the rule writes, or none before its first step."""
         if set(state["memory"]) != set(self.tuned):
             raise ValueError(f"state: memory of {sorted(state['memory'])}, this optimizer tunes {self.tuned}")
         memory = {name: copied(entries, device) for name, entries in state["memory"].items()}
@@ -178,7 +178,7 @@ class Tuning:
         return memory
 
     def _initial(self, name: str, own: Sequence[Mapping[str, float | Tensor]], like: Tensor) -> Tensor:
-        """Returns the rule's own value for all sets but those that have one of their own."""
+        """Returns the initial values (M, S): the rule's, except in sets that have their own."""
         value: Given = getattr(self.rule, name)
         if isinstance(value, Mapping):
             labels = self._labels[name]
@@ -195,7 +195,7 @@ class Tuning:
         return self._admitted(name, value, like)
 
     def _by_label(self, name: str, given: Mapping[Hashable, float], values: Tensor) -> Tensor:
-        """Returns `values` (M, S) with what was given for some sets."""
+        """Writes what was given for some sets into `values` (M, S), and returns them."""
         labels = self._labels[name]
         if unknown := [label for label in given if label not in labels]:
             sets = ", ".join(map(repr, labels))

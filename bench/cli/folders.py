@@ -63,7 +63,7 @@ def replay(
         table = from_reports("replay:at_budgets")(directory, budget, period)
         print(from_reports("replay:describe")(table))
         if output is not None:
-            from bench.records.frames import write_table
+            from bench.records.table_files import write_table
 
             write_table(table, output)
 
@@ -80,7 +80,8 @@ def export(
     """Write a results folder as one table: one row per run, or one row per record."""
     with user_errors():
         from_reports("output:check_writable")(output, ".csv", ".parquet")
-        from bench.records.frames import results, write_table
+        from bench.records.frames import results
+        from bench.records.table_files import write_table
 
         write_table(results(directory, records=records), output)
         print(output)

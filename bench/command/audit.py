@@ -14,7 +14,7 @@ from torch import Tensor
 import oho
 from bench.experiment.shocks import Event
 from bench.experiment.spec import method_of, set_threads, task_of
-from bench.online.methods import OnlineState
+from bench.online.state import OnlineState
 from bench.protocol import Method
 from bench.protocol.ledger import Ledger
 from bench.records import RecordError, Run, read_run

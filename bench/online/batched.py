@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 import oho
-from bench.online.options import GlobalOptions, OnlineOptions, PublishedOptions
+from bench.online.options import OnlineOptions
 from bench.online.precision import at_precision
+from bench.online.published_options import GlobalOptions, PublishedOptions
 from bench.online.stacked_twins import StackedTwins, population_like
 from bench.online.tuned_loss import loss_hyper
 from bench.protocol import Batching, Ledger, Stacked, StackedBatches, WithOptimizer, train_together

@@ -13,7 +13,8 @@ from torch import Tensor
 import oho
 from bench.online.averaged_state import AveragedState
 from bench.online.batched_transplants import BATCHING
-from bench.online.methods import Online, OnlineState, is_online, values_of
+from bench.online.methods import Online, is_online
+from bench.online.state import OnlineState, values_of
 from bench.online.tuned_loss import training_closure
 from bench.protocol import Batches, Ledger, Method, MethodEntry, Options, Task, remade, stream, train, unpacked
 

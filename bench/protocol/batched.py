@@ -58,7 +58,12 @@ def train_together(
 
     `update(made)` makes the update that follows `made` others of this call, and returns the training losses (M,); `settle`
     is called after the last one, before the models are evaluated.  Members are validated together.
+
+    Raises:
+        ValueError: for a task with a selection period in seconds, which are each run's own.
     """
+    if any(state.task.selection_seconds is not None for state in states):
+        raise ValueError("train_together: selection_seconds is set; allowed is a selection period in steps")
     begun, worlds = [state.trial_step for state in states], [state.task.world for state in states]
     left = [steps_to_validation(state) for state in states]
     steps = int(min(steps, *left))

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import io
-import itertools
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,21 +12,13 @@ from typing import Any
 import pandas as pd
 
 from bench.records.archive import results_folder
-from bench.records.errors import ReportError
-from bench.records.files import write_output
-from bench.records.identity import run_id, title_of
 from bench.records.labels import PlanLabels
 from bench.records.plans import Manifest, experiments_in
-from bench.records.processes import calibration
-from bench.records.run_folder import Outcome, Run, read_run
-from bench.records.schema import KINDS, RESERVED, Status
-from bench.records.spreadsheets import for_spreadsheets
+from bench.records.record_rows import RecordRows
+from bench.records.run_columns import label_columns, run_row
+from bench.records.run_folder import Outcome, read_run
+from bench.records.schema import KINDS, RESERVED
 
-OTHER_FAMILY = "other"
-"""The family of methods whose specs, of an older version, have none."""
-OLDEST_ENGINE = "eager"
-"""The engine of runs whose outcomes, of an older version, name none."""
-FINAL = ("test_loss", "test_error", "incumbent_validation_loss", "incumbent_test_loss", "incumbent_test_error")
 IDENTITY = ("experiment", "task", "method", "family", "label", "method_label", "shock", "seed", "budget", "unit")
 """Columns of a run that its records have, too."""
 
@@ -38,11 +27,10 @@ IDENTITY = ("experiment", "task", "method", "family", "label", "method_label", "
 class Frames:
     """All of a results folder.
 
-    `runs` has a row for each planned run of each experiment: the columns that `results` documents, and
-    `options`, `task_options` and `events`, what the specs say of the method, the task and the shock, and `last_line`, that
-    of the message.  The other tables have
-    a row for each record of their kind, keyed by `run`; hyperparameters are `hyper_NAME`, one value or a list with one a
-    set, and what a method finds worth plotting is `scalar_NAME`.
+    `runs` has a row for each planned run of each experiment: the columns that `results` documents, `options`,
+    `task_options` and `events`, which are the method, the task and the shock of the spec, and `last_line`, that of the
+    message.  The other tables have a row for each record of their kind, keyed by `run`; hyperparameters are `hyper_NAME`,
+    one value or a list with a value for each set, and what a method reports beside them is `scalar_NAME`.
     """
 
     runs: pd.DataFrame
@@ -112,7 +100,7 @@ def read_frames(root: Path) -> Frames:
 def _read_frames(root: Path) -> Frames:
     with _collector_paused():
         manifests = tuple(experiments_in(root))
-        tables = {kind: _Rows(kind) for kind in KINDS}
+        tables = {kind: RecordRows(kind) for kind in KINDS}
         specs: dict[str, Mapping[str, Any]] = {}
         outcomes: dict[str, Outcome] = {}
         read: dict[str, dict[str, Any]] = {}
@@ -135,26 +123,6 @@ def _read_frames(root: Path) -> Frames:
             tables[kind].table() for kind in ("evaluation", "incumbent", "trial", "shock")
         )
         return Frames(pd.DataFrame(rows), evaluations, incumbents, trials, shocks, manifests, specs, outcomes)
-
-
-def write_table(table: pd.DataFrame, output: Path) -> None:
-    """Writes a table as CSV or, where the name ends in .parquet, as Parquet.  Raises `ReportError`."""
-    content = io.BytesIO()
-    try:
-        if output.suffix == ".csv":
-            for_spreadsheets(table).to_csv(content, index=False)
-        else:
-            _uniform(table).to_parquet(content, index=False)
-    except ImportError:
-        raise ReportError(f"{output}: Parquet needs the package pyarrow; install it with: pip install pyarrow") from None
-    write_output(output, content.getbuffer())
-
-
-def _uniform(table: pd.DataFrame) -> pd.DataFrame:
-    """A column with lists in it, of several sets, has nothing but lists: Parquet gives a column one type."""
-    mixed = [name for name in table if table[name].map(lambda value: isinstance(value, list)).any()]
-    as_list = {name: table[name].map(lambda value: value if isinstance(value, list) else [value]) for name in mixed}
-    return table.assign(**as_list)
 
 
 def _with_options(runs: pd.DataFrame) -> pd.DataFrame:
@@ -190,44 +158,6 @@ def _records(frames: Frames) -> pd.DataFrame:
     return merged[["kind", "run", *names, *(name for name in merged if name not in ("kind", "run", *names))]]
 
 
-class _Rows:
-    """Records of one kind as tuples, by the names they have: with a dict a row, a large folder needs twice the memory."""
-
-    def __init__(self, kind: str) -> None:
-        self._least = KINDS[kind]
-        self._rows: defaultdict[tuple[tuple[str, ...], ...], list[tuple]] = defaultdict(list)
-        self._count = itertools.count()
-
-    def add(self, run: str, records: Sequence[Mapping[str, Any]]) -> None:
-        """Appends the records of a run."""
-        for record in records:
-            own = dict(record)
-            hyper, scalars = own.pop("hyper", {}), own.pop("scalars", {})
-            single = [item[0] if isinstance(item, list) and len(item) == 1 else _known(item) for item in hyper.values()]
-            names = tuple(own), tuple(hyper), tuple(scalars)
-            self._rows[names].append((next(self._count), run, *own.values(), *single, *scalars.values()))
-
-    def table(self) -> pd.DataFrame:
-        """Returns a row for each record, in the order they were added; NaN where one lacks a name that others have."""
-        tables = []
-        for (own, hyper, scalars), rows in self._rows.items():
-            names = [*own, *(f"hyper_{name}" for name in hyper), *(f"scalar_{name}" for name in scalars)]
-            table = pd.DataFrame(rows, columns=["place", "run", *names])
-            if not table.columns.is_unique:  # a damaged record may have any names
-                table = table.loc[:, ~table.columns.duplicated()]
-            tables.append(table.set_index("place"))
-        if not tables:
-            return pd.DataFrame(columns=["run", *self._least])
-        return pd.concat(tables).sort_index(ignore_index=True).infer_objects()
-
-
-def _known(value: Any) -> Any:
-    """Replaces null by NaN in a list of several."""
-    if not isinstance(value, list) or None not in value:
-        return value
-    return [float("nan") if number is None else number for number in value]
-
-
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
     """Pauses the search for cycles: nothing that is read has any, and looking takes a tenth of the time."""
@@ -238,81 +168,3 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def label_columns(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the columns that only figures use: what a method and a shock are called, and how they are grouped."""
-    method, shock = spec["method"], spec.get("shock") or {}
-    over = method.get("over") or {}
-    return {
-        "family": method.get("family") or OTHER_FAMILY,
-        "label": title_of(spec),
-        "method_label": method["label"],
-        "over_family": (over.get("family") or OTHER_FAMILY) if over else None,
-        "over_label": over.get("label"),
-        "shock": shock.get("label", ""),
-    }
-
-
-def run_row(run: Run) -> dict[str, Any]:
-    """Returns the columns of a run, except for its experiment and its identity."""
-    task, method, budget = run.spec["task"], run.spec["method"], run.spec["budget"]
-    over = method.get("over") or {}
-    row = {
-        "task": task["name"],
-        "task_id": run_id(task),
-        "task_options": task,
-        "method": method["name"],
-        "over": over.get("name"),
-        **label_columns(run.spec),
-        "events": (run.spec.get("shock") or {}).get("events", []),
-        "options": dict(method),
-        "seed": run.spec["seed"],
-        "budget": budget["amount"],
-        "unit": budget["unit"],
-        "space": run.spec["space"]["name"],
-        "device": run.spec["device"],
-        **run.units,
-    }
-    return row | (_outcome_columns(run.outcome, run.incumbents) if run.outcome else {"status": "not finished"})
-
-
-def _outcome_columns(outcome: Outcome, incumbents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    final = outcome.final if outcome.status is not Status.FAILED else {}
-    found = incumbents[-1]["step"] if incumbents and final else None  # older versions leave the step to the records
-    return {
-        "status": str(outcome.status),
-        "message": outcome.message,
-        "last_line": outcome.last_line,
-        "spans_budget": outcome.spans_budget,
-        "plain_step_seconds": _number((outcome.plain_step or {}).get("seconds")),
-        "shared_by": outcome.shared_by,
-        "invalid_because": "; ".join(outcome.invalid_because),
-        "disturbed_because": "; ".join(outcome.disturbed_because),
-        "resumed_with": ", ".join(outcome.changes),
-        "data": outcome.environment.get("data"),
-        **{name: _text(outcome.environment.get(name)) for name in ("node", "device_name", "driver")},
-        "engine": _text(outcome.environment.get("engine")) or OLDEST_ENGINE,
-        "numerics": _settings(outcome.environment.get("numerics")),
-        "calibration_seconds": _number(calibration(outcome.conditions)),
-        "steps": outcome.steps,
-        "trials": outcome.trials,
-        "random_starts": outcome.random_starts,
-        "counted_seconds": outcome.counted_seconds,
-        "wall_seconds": outcome.wall_seconds,
-        **{name: _number(final.get(name)) for name in FINAL},
-        "selected_step": _number(final.get("selected_step", found)),
-        **{f"seconds_{name}": seconds for name, seconds in outcome.accounts.items()},
-    }
-
-
-def _settings(value: Any) -> str | None:
-    return ", ".join(f"{name} {setting}" for name, setting in sorted(value.items())) if isinstance(value, dict) else None
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)

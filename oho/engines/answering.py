@@ -1,11 +1,11 @@
-"""How an optimizer differentiates closures: by the engine that answers, once it is known which one does.
+"""How an optimizer differentiates closures: by the engine asked for, or by another where that one cannot.
 
-    engine asked for        where it cannot
-    pearlmutter             double_backward, without a word: it is as exact
-    any of ours             finite_difference, with a warning: an operation in the closure has no second derivative
+    engine asked for        another one
+    pearlmutter             double_backward, silently, since it is as exact
+    any of ours             finite_difference, with a warning that an operation of the closure has no second derivative
 
 At the first step the closure is watched (`oho.engines.watch`) and, with check="first", one product is compared with central
-differences of gradients (`oho.engines.comparison`).  Nothing of that moves parameters, buffers or random numbers.
+differences of gradients (`oho.engines.comparison`).  None of this moves parameters, buffers or random numbers.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CALLS_ONCE = (pearlmutter, double_backward)
 
 @dataclass
 class GraphSteps:
-    """The steps of a graph: whether a closure that they evaluate aside has moved anything; None until one was evaluated."""
+    """The steps of a graph: whether a closure that they evaluate aside moves anything; None until one was evaluated."""
 
     moves_aside: bool | None = None
 
@@ -54,7 +54,7 @@ class GraphSteps:
 class Curvature:
     """Gradients and products of an optimizer's closures, and their means over the replicas of the model.
 
-    `engine` names the engine that answers: before the first step the one asked for.
+    `engine` names the engine in use: before the first step, the one asked for.
     """
 
     def __init__(self, curvature: str | Engine, parameters: FlatParameters, *, check: str | None):
@@ -68,15 +68,15 @@ class Curvature:
         self._buffers = Buffers()
         self._settled = self._answered = False
         self.graph: GraphSteps | None = None
-        """Those of the graph of which a step is being made; None in an eager step."""
+        """The steps of the graph that is making one; None in an eager step."""
 
     def products(
         self, closure: Closure, tangents: Tensor, *, on_products: Callable[[], None] = lambda: None
     ) -> Derivatives:
-        """Returns what the engine does for these tangents (K, M, N).
+        """Returns the engine's derivatives for these tangents (K, M, N).
 
         Raises:
-            RuntimeError: for a second derivative that is wrong, or one that nothing can compute.
+            RuntimeError: for a second derivative that is wrong, or that no engine can compute.
         """
         if self._answered:
             with self.repeatable(closure) if self.calls_again else nullcontext(closure) as closure, self._uncompiled():
@@ -86,7 +86,7 @@ class Curvature:
             try:
                 found = self._answer(again, tangents, on_products=on_products)
             except RuntimeError as error:
-                if doubt and isinstance(error, GraphGoneError):  # a running total, whose graph is gone
+                if doubt and isinstance(error, GraphGoneError):  # a loss that adds to a running total
                     raise RuntimeError(doubt) from error
                 raise
         self._settle()
@@ -97,14 +97,14 @@ class Curvature:
         return found
 
     def products_alone(self, closure: Closure, tangents: Tensor) -> Tensor:
-        """Returns the products (K, M, N) that `products` does, where it can without the work of the gradient."""
+        """Returns the products (K, M, N) alone, without the work of the gradient where the engine can do without it."""
         if self._answered and self._engine is pearlmutter:
             with self._uncompiled():
                 return pearlmutter_alone(closure, self._parameters, tangents)
         return self.products(closure, tangents).products
 
     def gradient_alone(self, closure: Closure, tangents: Tensor) -> Derivatives:
-        """Returns the same for tangents that are zero."""
+        """Returns the derivatives for tangents that are zero."""
         if self._settled:
             return gradient_alone(closure, self._parameters, tangents)
         found = gradient_alone(self.repeatable(closure), self._parameters, tangents)
@@ -116,7 +116,7 @@ class Curvature:
         return self._parameters.flatten(gradient_of(closure, self._parameters)[1])
 
     def unused(self, closure: Closure) -> tuple[int, ...]:
-        """Returns the places of parameters that the loss does not use; nothing that the closure does stays."""
+        """Returns the places of parameters that the loss does not use, and undoes what the closure did."""
         again = self._fresh(closure)
         try:
             gradients = gradient_of(again, self._parameters)[1]
@@ -129,11 +129,11 @@ class Curvature:
         return found if self._replicas is None else self._replicas.mean_derivatives(found, len(self._parameters.tensors))
 
     def mean_vector(self, vector: Tensor) -> Tensor:
-        """Returns the mean over the replicas of one gradient (M, N)."""
+        """Returns the mean of a gradient (M, N) over the replicas, if there are any."""
         return vector if self._replicas is None else self._replicas.mean(vector)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns what a copy keeps: not the modules that were seen, which are another model's."""
+        """Returns what a copy keeps: all but the modules that were seen, which belong to this model."""
         check = None if self._answered else self._check
         fresh = {"_watch": Watch(), "_buffers": Buffers(), "_replicas": None, "_settled": False, "_answered": False}
         fresh["_check"] = check
@@ -150,9 +150,9 @@ class Curvature:
 
     @contextmanager
     def aside(self, closure: Closure) -> Iterator[Closure]:
-        """Undoes at the end of the block what the closure moves: a step's own evaluation draws masks and moves statistics.
+        """Undoes at the end of the block what the closure moved, since only the step's own evaluation may move anything.
 
-        A graph cannot undo anything: where the first evaluation moved nothing, later ones are taken as they are.
+        A graph cannot undo anything: if the first evaluation moved nothing, later ones are not undone.
         """
         graph = self.graph
         if graph is not None and graph.moves_aside is False:
@@ -167,12 +167,12 @@ class Curvature:
             again.undo()
 
     def _fresh(self, closure: Closure) -> Repeatable:
-        """Returns one that has not been called."""
+        """Returns a repeatable closure that has not been called."""
         closure = closure.closure if isinstance(closure, Repeatable) else closure
         return Repeatable(closure, self._device, watch=self._watch, buffers=self._buffers)
 
     def _settle(self) -> None:
-        """Keeps what the first evaluation showed."""
+        """Draws the conclusions from the first evaluation, once."""
         if self._settled:
             return
         self._settled = True
@@ -190,7 +190,7 @@ class Curvature:
             )
 
     def _answer(self, closure: Closure, tangents: Tensor, *, on_products: Callable[[], None] = lambda: None) -> Derivatives:
-        """Asks the engine and, where an operation has no second derivative, finite differences from now on."""
+        """Asks the engine; where an operation has no second derivative, takes finite differences from now on."""
         try:
             return self._engine(closure, self._parameters, tangents, on_products=on_products)
         except RuntimeError as error:
@@ -204,11 +204,11 @@ class Curvature:
         return self._engine(closure, self._parameters, tangents, on_products=on_products)
 
     def _doubt(self, closure: Closure) -> str | None:
-        """Compares one product.  Returns why that was not possible, if so: a step may do without it.
+        """Compares one product with central differences.  Returns why that was impossible, or None.
 
         Raises:
-            RuntimeError: for a wrong second derivative, a graph that is gone, or products that call again what cannot be
-                repeated.
+            RuntimeError: for a wrong second derivative, a graph that is gone, or an engine that would call again a
+                closure that cannot be repeated.
         """
         repeated = self._fresh(closure)
         try:
@@ -219,7 +219,7 @@ class Curvature:
                 )
         except GraphGoneError:
             raise
-        except Exception as error:  # the step that follows raises it again, if it is the user's
+        except Exception as error:  # if it is the user's, the step that follows raises it again
             return f"the second derivative of the training loss could not be checked: {one_line(error)}"
         finally:
             repeated.undo()
@@ -256,7 +256,7 @@ class Curvature:
 
 
 def eager() -> AbstractContextManager[object]:
-    """Makes compiled code run as it was written, and hides the block from the compiler."""
+    """Makes compiled code run uncompiled, and hides the block from the compiler."""
     compiler = sys.modules.get("torch._dynamo.eval_frame")
     if compiler is None or not getattr(compiler, "cached_backends", True):  # nothing was compiled
         return nullcontext()
@@ -268,6 +268,6 @@ def _lacks_second(error: RuntimeError) -> bool:
 
 
 def one_line(error: Exception) -> str:
-    """Returns an error's kind and the first line of what it says."""
+    """Returns an error's type and the first line of its message."""
     first = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {first.rstrip('.')}"

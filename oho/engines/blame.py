@@ -1,8 +1,8 @@
-"""Which operation of a closure has a second derivative that is not that of its first.
+"""Which operation of a closure has a second derivative that is not the derivative of its first.
 
-Each function that the closure calls on what depends on parameters is tried alone, on the values that it was given: its own
-product against its own central differences.  Two things PyTorch calls without passing by here, and they are named where no
-function is to blame: autograd functions written in Python, and values that were detached and used again.
+Each function that the closure calls on values that depend on parameters is tried alone, on the values that it was given:
+its own product is compared with its own central differences.  Two things escape this: autograd functions written in Python,
+and values that were detached and used again.  They are named where no function is to blame.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from oho.engines.watch import graph_of
 
 WIDTH = 1e-6
 WRONG = 1e-3
-"""Relative error of one function's product from which it is to blame; rounding and truncation leave 1e-8."""
+"""The relative error of a function's product from which the function is to blame; rounding leaves 1e-8."""
 
 
 def blame(closure: Repeatable) -> tuple[str, ...]:
-    """Returns the operations to blame, each with the line that calls it; those that may be if none is for certain."""
+    """Returns the operations to blame, each with the line that calls it, or the suspects if none is certain."""
     with _Calls() as calls:
         loss = closure()
     wrong = [place for place, (function, args, kwargs) in calls.met.items() if _is_wrong(function, args, kwargs)]
@@ -36,7 +36,7 @@ def blame(closure: Repeatable) -> tuple[str, ...]:
 
 
 class _Calls(TwiceDifferentiable):
-    """Notes the functions called on what depends on parameters, by name and place."""
+    """Records the functions that are called on values that depend on parameters, by name and place."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class _Calls(TwiceDifferentiable):
 
 
 def _is_wrong(function: Any, args: tuple, kwargs: dict) -> bool:
-    """Tries one function alone; one that cannot be tried is not to blame."""
+    """Returns whether one function, tried alone, is to blame; one that cannot be tried is not."""
     leaves, shape = tree_flatten((args, kwargs))
     moving = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
     start = {i: leaves[i].detach().double() for i in moving}

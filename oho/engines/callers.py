@@ -13,7 +13,7 @@ FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 
 def caller() -> tuple[FrameType, int]:
-    """Returns the nearest frame that is neither PyTorch's nor ours, and how many frames it is above our caller."""
+    """Returns the nearest frame that is neither PyTorch's nor ours, and its distance in frames from our caller."""
     frame, level = sys._getframe(1), 0
     while frame.f_back is not None and frame.f_code.co_filename.startswith(FOREIGN):
         frame, level = frame.f_back, level + 1
@@ -21,5 +21,5 @@ def caller() -> tuple[FrameType, int]:
 
 
 def say(what: str) -> None:
-    """Warns at the line of the user's program that called this package, by way of PyTorch or not."""
+    """Warns at the line of the user's program that called this package, directly or through PyTorch."""
     warnings.warn(what, stacklevel=caller()[1] + 1)

@@ -1,19 +1,19 @@
-"""A Hessian-vector product against a central difference of gradients, both in float64, at one point and one direction.
+"""Compares a Hessian-vector product with a central difference of gradients, in float64, at one point and direction.
 
     symbol  name        shape       meaning
-    z       direction   (1, M, N)   random, each tensor's entries as large as that tensor's own
+    z       direction   (1, M, N)   random; entries are about as large as those of their tensor
     p       product     (1, M, N)   what an engine returns for z
-    r       width       ()          of the probe, relative to the parameters
+    r       width       ()          the length of a probe relative to the parameters
     d       difference  (M, N)      (g(θ + s z) − g(θ − s z)) / 2s with s = r (1 + ‖θ‖) / ‖z‖
 
-Nothing but first derivatives enters d, so that a wrong second one shows.  Two things need float64 and a tiny r: a float32
-gradient has no digits left to subtract, and a ReLU that switches between the two probes adds a step to their difference
-(with 100 examples and 400 units, at r = 1e-4, more than the product itself).  At r = 1e-8, rounding leaves 1e-7 of d in
-the networks we measured, and kinks are met in few of 1e8 units; where p and d disagree, a second r tells which is wrong:
-two differences that agree with each other are right.
+Only first derivatives enter d, so that a wrong second derivative shows.  There are two reasons for float64 and a tiny r: a
+float32 gradient has too few digits to subtract, and a ReLU that switches between the two probes adds a jump to their
+difference (with 100 examples and 400 units, at r = 1e-4, a larger one than the product itself).  At r = 1e-8, rounding
+leaves an error of 1e-7 in d in the networks we measured, and few of 1e8 units meet a kink.  Where p and d disagree, a
+second r tells which is wrong: two differences that agree with each other are right.
 
-p needs neither.  In the parameters' own type it costs a third of what it does in float64 (ResNet-18 on a CPU) and agrees
-with d all the same, to 1e-5.
+p itself needs neither.  In the parameters' own type it costs a third of its time in float64 (ResNet-18 on a CPU), and still
+agrees with d to 1e-5.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from oho.float64_closures import tensors_in_float64, wide
 
 WIDTHS = (1e-8, 1e-9, 1e-10)
 TOLERANCE = 1e-2
-"""Largest error of a tensor's product that passes.  Rounding is below 1e-5, a wrong derivative is rarely off by less."""
+"""The largest error of a tensor's product that passes; rounding stays below 1e-5, a wrong derivative rarely below this."""
 SMALL = 1e-2
-"""A tensor whose product is a smaller share of the whole is compared with that share of the whole."""
+"""The share of the whole product relative to which smaller products of single tensors are judged."""
 ROUNDING = 1e-13
-"""Relative error of a float64 gradient of a deep network."""
+"""The relative error of a float64 gradient of a deep network."""
 SAME_LOSS = 1e-5
-"""Relative change of the loss over a probe that is the parameters' own doing."""
+"""The largest relative change of the loss over a probe that the parameters' change explains."""
 
 Products = Callable[[Repeatable, Tensor], Derivatives]
 Agreement = Callable[[float], float]
@@ -47,7 +47,7 @@ Agreement = Callable[[float], float]
 
 
 class Difference(NamedTuple):
-    """d (M, N), and the norm that rounding alone may leave of it."""
+    """d (M, N), and the norm that it may have from rounding alone."""
 
     value: Tensor
     rounding: float
@@ -55,9 +55,9 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """`verdict` is "right", "wrong", "undecided" (kinks or rounding), or "unrepeatable": the loss moved by itself.
+    """`verdict` is "right", "wrong", "undecided" (kinks or rounding), or "unrepeatable": the loss changed by itself.
 
-    `errors` are |p − d| / |d| of each parameter, `losses` the closure's first and last.
+    `errors` has |p − d| / |d| of each parameter, and `losses` the closure's first and last loss.
     """
 
     verdict: str
@@ -72,7 +72,7 @@ class Comparison:
 
     @property
     def worst(self) -> str:
-        """Names the parameters with the largest errors, with their errors in percent."""
+        """The parameters with the largest errors, with these in percent."""
         ordered = sorted(self.errors.items(), key=lambda item: -item[1])
         return ", ".join(f"{error:.1%} in {name!r}" for name, error in ordered[:3] if error > TOLERANCE)
 
@@ -85,7 +85,7 @@ def compare(
     own_type_first: bool = False,
     agree: Agreement = lambda error: error,
 ) -> Comparison:
-    """Compares an engine's product with central differences.  Without an engine, says whether the closure can be repeated.
+    """Compares an engine's product with central differences; without an engine, finds whether the closure is repeatable.
 
     With `own_type_first`, a product in the parameters' own type is right where it agrees, and one in float64 decides where
     it does not.  The parameters are left as they were; the caller undoes what the closure did.
@@ -117,7 +117,7 @@ def _compared(
     direction: Tensor,
     agree: Agreement,
 ) -> Comparison:
-    """Compares `product`, if it is there and agrees, else one in float64."""
+    """Compares `product` and, if there is none or it disagrees, one in float64."""
     in_float64 = product is None
     if products is not None and in_float64:
         product = products(closure, direction).products[0]
@@ -145,7 +145,7 @@ def _compared(
 
 
 def random_direction(parameters: FlatParameters) -> Tensor:
-    """Returns z, the same at every call, in float64; no global generator moves."""
+    """Returns z in float64, the same at every call; no global generator moves."""
     generator = torch.Generator().manual_seed(0)
     theta = parameters.gather().double()
     overall = float(theta.square().mean().sqrt()) or 1.0
@@ -172,7 +172,7 @@ def _difference(closure: Repeatable, parameters: FlatParameters, direction: Tens
 
 
 def errors_of(parameters: FlatParameters, product: Tensor, difference: Difference) -> dict[str, float]:
-    """Returns |p − d| / |d| for each parameter, of a product p (M, N)."""
+    """Returns |p − d| / |d| for each parameter and a product p (M, N)."""
     value, whole = difference.value, float(difference.value.norm())
     least = max(SMALL * whole, difference.rounding)
     pairs = zip(
@@ -183,7 +183,7 @@ def errors_of(parameters: FlatParameters, product: Tensor, difference: Differenc
 
 
 def _ends(losses: Sequence[Tensor]) -> tuple[float, float]:
-    """Returns the first and the last of what a closure returned."""
+    """Returns the first and the last of the losses that a closure returned."""
     return float(losses[0].sum()), float(losses[-1].sum())
 
 

@@ -1,4 +1,4 @@
-"""Convolutions on the tape: all directions of a batch in one call where the kernels gain by it.
+"""Convolutions on the tape: all directions in one call, where that is faster.
 
     symbol  name        shape                   meaning
     x, W    value       (B, I, ...), (O, I, ...)   input and weight of one convolution
@@ -7,8 +7,8 @@
     ȳ̇       swing       (K, *y)                 derivatives of the adjoint
 
 y = x ⋆ W is linear in both, and K directions share one of the two: ẋ_k ⋆ W is one convolution of a batch of K·B, and
-x ⋆ Ẇ_k is one with K·O outputs.  Autograd's second backward pass makes a convolution of each, some with kernels as large
-as an image.
+x ⋆ Ẇ_k is one with K·O outputs.  Autograd's second backward pass takes a convolution for each direction, some with kernels
+as large as an image.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from oho.engines.pearlmutter import Pieces, Room
 class Convolution:
     """y = x ⋆ W + b; x (B, I, ...), W (O, I, ...), b (O,).
 
-    `places` are stride, padding and dilation; `output` is the shape of y.
+    `places` are stride, padding and dilation for each axis; `output` is the shape of y.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Convolution:
         return result
 
     def _joint_swing_of_x(self, adjoint: Tensor, swing: Tensor, of_weight: Tensor) -> Tensor:
-        """Returns the same by one convolution for each direction, of both terms: with a stride, calls are what costs."""
+        """Returns the same by one convolution of both terms for each direction: with a stride, the calls cost most."""
         return torch.stack([
             self._of_input(torch.cat([row, adjoint], 1), torch.cat([self.weight, moved]), self.x)
             for row, moved in zip(swing, of_weight, strict=True)
@@ -93,7 +93,7 @@ class Convolution:
         return torch.convolution(x, weight, bias, stride, padding, dilation, False, [0] * len(stride), 1)
 
     def _of_input(self, adjoint: Tensor, weight: Tensor, like: Tensor) -> Tensor:
-        """Returns x̄ of a shape; no value of what has that shape enters it."""
+        """Returns x̄ in the shape of `like`, whose values do not matter."""
         return self._backward(adjoint, like, weight, (True, False, False))[0]
 
     def _backward(self, adjoint: Tensor, x: Tensor, weight: Tensor, moves: Sequence[bool]) -> list[Tensor]:

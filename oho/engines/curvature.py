@@ -12,10 +12,10 @@
     forward_over_reverse  the loss and its backward pass run on dual numbers θ + ε z, one pass for each direction
     finite_difference     (g(θ + r z) − g(θ − r z)) / 2r
 
-Members never mix: the loss differentiated is the sum of theirs.  The first two call the closure once; the others
-call it again for each direction (`oho.engines.repeating`).
+Members never mix, since the loss that is differentiated is the sum of theirs.  The first two engines call the closure once;
+the others call it again for each direction (`oho.engines.repeating`).
 
-Parameters narrower than float32 are differentiated as they are; tangents, gradient and products are float32.
+Parameters narrower than float32 are differentiated in their own type; tangents, gradient and products are float32.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from oho.flat_parameters import FlatParameters
 Gradients = list[Tensor | None]
 
 BATCHED_FROM = 3
-"""Directions from which one batched pass beats a pass for each: on two cores, with the 784-128-128-128-10 network and
-batch 100, a loop took 1.0 times the batched pass's time for 2 or 3 directions, 1.2 for 4, 1.3 for 8, 1.5 for 16."""
+"""The number of directions from which one batched pass beats a pass for each: on two cores, with the 784-128-128-128-10
+network and batch 100, a loop took 1.0 times as long for 2 or 3 directions, 1.2 for 4, 1.3 for 8 and 1.5 for 16."""
 BATCHED_ELEMENTS = 1 << 24
-"""Largest K·M·N of one batched pass: beyond it memory costs more than the calls saved."""
+"""The largest K·M·N of one batched pass: beyond it, memory costs more than the saved calls."""
 
 
 class GraphGoneError(RuntimeError):
-    """A loss was taken backward before it came here."""
+    """Raised for a loss that was taken backward before it came here."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -54,8 +54,8 @@ class GraphGoneError(RuntimeError):
 class Derivatives(NamedTuple):
     """What an engine returns: detached losses, () or (M,); gradient (M, N); products (K, M, N).
 
-    `unused` are the places of parameters the loss does not depend on; `engine` is the name of the engine that answered,
-    if that is not the one that was asked.
+    `unused` has the places of parameters on which the loss does not depend; `engine` names the engine that answered, if it
+    is not the one that was asked.
     """
 
     losses: Tensor
@@ -68,7 +68,7 @@ class Derivatives(NamedTuple):
 class Engine(Protocol):
     """(closure, parameters, tangents (K, M, N)) -> `Derivatives`.
 
-    `on_products` is called once the gradient is there and the products begin.
+    `on_products` is called after the gradient has been computed, where the products begin.
     """
 
     def __call__(
@@ -79,7 +79,7 @@ class Engine(Protocol):
         *,
         on_products: Callable[[], None] = ...,
     ) -> Derivatives:
-        """Returns gradient and products at the parameters as they are."""
+        """Returns losses, gradient and products at the present parameters."""
         ...
 
 
@@ -89,7 +89,7 @@ def nothing() -> None:
 
 
 def gradient_of(closure: Closure, parameters: FlatParameters) -> tuple[Tensor, Gradients]:
-    """Returns the closure's losses, detached, and the gradient of each parameter, None for one that it does not use.
+    """Returns the closure's losses, detached, and the gradient of each parameter, or None where the loss does not use it.
 
     Raises:
         TypeError: for a closure that returns no tensor.
@@ -108,7 +108,7 @@ def loss_of(closure: Closure, parameters: FlatParameters) -> Tensor:
 
 
 def gradients_of(loss: Tensor, parameters: FlatParameters, *, graph: bool = False) -> Gradients:
-    """Returns the gradient of each parameter, with its own graph if asked."""
+    """Returns the gradient of each parameter, differentiable if `graph`."""
     try:
         with torch.enable_grad():
             total = loss if loss.ndim == 0 else loss.sum()
@@ -134,7 +134,7 @@ def _dense(gradient: Tensor) -> Tensor:
 
 
 def gradient_alone(closure: Closure, parameters: FlatParameters, tangents: Tensor) -> Derivatives:
-    """Returns what an engine returns, for tangents that are zero."""
+    """Returns what engines return for tangents that are zero."""
     loss, gradients = gradient_of(closure, parameters)
     return Derivatives(loss, *flat_of(gradients, parameters), torch.zeros_like(tangents))
 
@@ -146,7 +146,11 @@ def pearlmutter(
     *,
     on_products: Callable[[], None] = nothing,
 ) -> Derivatives:
-    """Computes gradient and products by the tape's sweeps where it answers, else by a second backward pass."""
+    """An engine: computes gradient and products by sweeps over a tape, or else by a second backward pass.
+
+    Takes and returns what every `Engine` does; exact to rounding.  Raises TypeError for a closure that returns no tensor,
+    and ValueError for a loss of another shape, or one that depends on no parameter.
+    """
     with Tape(parameters) as tape:
         loss = loss_of(closure, parameters)
     if not tape.answers_for(loss):
@@ -172,7 +176,11 @@ def double_backward(
     *,
     on_products: Callable[[], None] = nothing,
 ) -> Derivatives:
-    """Computes products by a second backward pass: for few directions one by one, for many in one batched pass."""
+    """An engine: computes products by a second backward pass, one by one for few directions, batched for many.
+
+    Takes and returns what every `Engine` does; exact to rounding.  Raises as `pearlmutter`, and RuntimeError for an
+    operation that cannot be differentiated twice.
+    """
     with TwiceDifferentiable():
         loss = loss_of(closure, parameters)
     return _differentiate_twice(loss, parameters, tangents, on_products)
@@ -197,7 +205,7 @@ def _differentiate_twice(
 
 
 def _lengths(tangents: Tensor) -> Tensor:
-    """Returns the largest entry of each direction, (K, M, 1): float16 has no numbers beyond 65504."""
+    """Returns the largest entry of each direction (K, M, 1), to divide by, since float16 has no numbers beyond 65504."""
     largest = tangents.abs().amax(-1, keepdim=True)
     return torch.where(largest > 0, largest, 1.0)
 
@@ -209,7 +217,7 @@ def flat_of(gradients: Gradients, parameters: FlatParameters) -> tuple[Tensor, t
 
 
 def _second_backward(gradients: dict[int, Tensor], parameters: FlatParameters, tangents: Tensor, products: Tensor) -> None:
-    """Fills `products` from those gradients that depend on the parameters, by the parameter's index."""
+    """Fills `products` from the gradients that depend on the parameters, given by the parameter's index."""
 
     def directions(rows: Tensor) -> list[Tensor]:
         views = parameters.directions(rows)

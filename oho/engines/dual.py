@@ -4,13 +4,13 @@
     K       rows     ()                       directions differentiated at once
     x       value    (M, C) or (M, 1)         shared by all rows
     ẋ       tangent  (K, M, C)                dx/dh, one row a direction
-                     {k: (M, C) or a number}  the same, all rows but those named being zero
+                     {k: (M, C) or a number}  the same with all other rows zero
                      None                     zero, at no cost
 
-Hyperparameters have one row each that is not zero, which is why most products with them touch one row in K.  PyTorch's
-forward mode carries one direction at a time, computes the value anew for each, and allocates every product.
-This module knows the arithmetic of the rules in `oho.rules`; `oho.influence` falls back on PyTorch's own for a rule that
-does something else.
+Only one row of a hyperparameter's tangent is not zero, so that most products with it touch one row of K.  PyTorch's forward
+mode, in contrast, carries one direction at a time, computes the value anew for each, and allocates every product.
+This module knows the arithmetic of the rules in `oho.rules`; `oho.dual_step` falls back on PyTorch's dual numbers for a
+rule that does anything else.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Term = tuple[Number, Tangent, float]
 
 
 class UnknownOperationError(TypeError):
-    """Raised for an operation that this module has no derivative for."""
+    """Raised for an operation for which this module has no derivative."""
 
 
 class Dual:
@@ -106,12 +106,12 @@ class Dual:
 
 
 def value_of(x: Any) -> Any:
-    """Returns the value of a dual number, anything else as it is."""
+    """Returns the value of a dual number, and anything else as it is."""
     return x.value if isinstance(x, Dual) else x
 
 
 def tangent_of(x: Any) -> Tangent:
-    """Returns the tangent of a dual number, None for anything else."""
+    """Returns the tangent of a dual number, and None for anything else."""
     return x.tangent if isinstance(x, Dual) else None
 
 
@@ -143,7 +143,7 @@ def divide(x: Any, y: Any) -> Dual:
 
 
 def power(x: Any, exponent: Any) -> Dual:
-    """x^n, n without a tangent."""
+    """x^n; n must not have a tangent."""
     if not isinstance(x, Dual) or tangent_of(exponent) is not None:
         raise UnknownOperationError("pow with a tangent in the exponent")
     n = value_of(exponent)
@@ -244,7 +244,7 @@ def _accumulate(
 
 
 def _sum_rows(terms: list[Term]) -> Rows:
-    """The same where every term has few rows."""
+    """The same where every term has rows by number."""
     total: Rows = {}
     for coefficient, tangent, scale in terms:
         for row, entry in tangent.items():  # type: ignore[union-attr]

@@ -14,7 +14,7 @@ ENGINES: dict[str, Engine] = {
 
 
 def resolve_engine(curvature: str | Engine) -> Engine:
-    """Returns an engine by its name, or the user's own function of the same signature."""
+    """Returns an engine by its name, or the function that was given; raises ValueError for an unknown name."""
     if not isinstance(curvature, str):
         return curvature
     if curvature not in ENGINES:
@@ -23,5 +23,5 @@ def resolve_engine(curvature: str | Engine) -> Engine:
 
 
 def name_of(curvature: str | Engine) -> str:
-    """Returns what an engine is called in messages."""
+    """Returns an engine's name for messages."""
     return curvature if isinstance(curvature, str) else getattr(curvature, "__name__", "own")

@@ -1,8 +1,8 @@
-"""Batch and layer norm on the tape, in few passes over their values.
+"""Batch and layer norm on the tape, with few passes over their values.
 
     symbol  name          shape            meaning
-    x       inputs        (B, C, ...)      batch norm: statistics of a channel are those of its n values
-                          (..., D)         layer norm: those of a row's D values
+    x       inputs        (B, C, ...)      batch norm: statistics are those of the n values of a channel
+                          (..., D)         layer norm: statistics are those of the D values of a row
     x̂       normalised    as x             (x − μ) r,  r = 1 / √(σ² + ε)
     γ, β    weight, bias  (C,) or (D,)
     y       outputs       as x             γ x̂ + β
@@ -25,9 +25,9 @@ from oho.engines.pearlmutter import Pieces, Room
 
 
 class BatchNorm:
-    """y = γ x̂ + β of a batch by its own statistics; x (B, C, ...), γ and β (C,).
+    """y = γ x̂ + β with the statistics of the batch; x (B, C, ...), γ and β (C,).
 
-    All of dx̄ is a sum of ȳ̇, ȳ, x and ẋ, each times one number a channel, from sums over a channel.
+    dx̄ is a sum of ȳ̇, ȳ, x and ẋ, each times one number for each channel, which comes from sums over the channel.
     """
 
     def __init__(self, x: Tensor, weight: Tensor, mean: Tensor, scale: Tensor, epsilon: float):
@@ -80,11 +80,11 @@ class BatchNorm:
         )
 
     def _wide(self, numbers: Tensor) -> Tensor:
-        """Returns numbers (..., C) so that they meet the channels of x."""
+        """Returns numbers (..., C) shaped so that they broadcast over the channels of x."""
         return numbers.view(*numbers.shape, *[1] * (self.x.ndim - 2)).unsqueeze(-self.x.ndim)
 
     def _combined(self, terms: Sequence[tuple[Tensor, Tensor]], shift: Tensor) -> Tensor:
-        """Returns the sum of values times numbers (K, C), and of numbers."""
+        """Returns the sum of values times numbers (K, C), plus numbers."""
         (value, factor), *rest = terms
         result = value * self._wide(factor)
         for value, factor in rest:
@@ -92,7 +92,7 @@ class BatchNorm:
         return result.add_(self._wide(shift))
 
     def _sums_with(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns Σ v and Σ v x̂ of each direction and channel, (K, C)."""
+        """Returns Σ v and Σ v x̂ for each direction and channel, (K, C)."""
         found = [
             torch.ops.aten.native_batch_norm_backward(
                 row, self.x, None, None, None, self.mean, self.scale, True, self.epsilon, [False, True, True]
@@ -102,7 +102,7 @@ class BatchNorm:
         return torch.stack([total for _, _, total in found]), torch.stack([product for _, product, _ in found])
 
     def _products(self, values: Tensor, other: Tensor) -> Tensor:
-        """Returns Σ v u of each direction and channel, (K, C)."""
+        """Returns Σ v u for each direction and channel, (K, C)."""
         zero, one = torch.zeros_like(self.mean), torch.ones_like(self.mean)
         return torch.stack([
             torch.ops.aten.native_batch_norm_backward(
@@ -113,7 +113,7 @@ class BatchNorm:
 
 
 class LayerNorm:
-    """y = γ x̂ + β of each row by its own statistics; x (R, D), γ and β (D,), μ and r (R, 1)."""
+    """y = γ x̂ + β with the statistics of each row; x (R, D), γ and β (D,), μ and r (R, 1)."""
 
     def __init__(self, x: Tensor, weight: Tensor, mean: Tensor, scale: Tensor):
         self.x, self.weight, self.mean, self.scale = x, weight, mean, scale
@@ -159,13 +159,13 @@ class LayerNorm:
         return result, of_weights, None if of_bias is None else swing.sum(1)
 
     def _moved(self, of_x: Tensor) -> Tensor:
-        """dx̂ = r P ẋ; what was computed for `push` serves again, for another view of the same ẋ too."""
+        """dx̂ = r P ẋ, kept from `push` for the same ẋ or another view of it."""
         if self._last is None or not self._last[0].is_set_to(of_x):
             self._last = of_x, self._projected(of_x)
         return self._last[1]
 
     def _projected(self, values: Tensor) -> Tensor:
-        """r P v of each direction."""
+        """r P v for each direction."""
         return torch.stack([
             torch.ops.aten.native_layer_norm_backward(
                 row, self.x, self.x.shape[1:], self.mean, self.scale, None, None, [True, False, False]

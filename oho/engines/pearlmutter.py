@@ -8,8 +8,8 @@
     ẋ, ẏ    tangent   (K, *x)      derivative of the value along each direction
     x̄̇, ȳ̇    swing     (K, *x)      derivative of the adjoint along each direction
 
-The operations and what they answer in the three sweeps of `oho.engines.sweeps`: adjoints from the loss back, tangents
-forward, swings back.  All directions share the values, and one call multiplies a matrix with all of them.
+Each operation answers in the three sweeps of `oho.engines.sweeps`: adjoints go from the loss back, tangents forward, and
+swings back.  All directions share the values, and one call multiplies a matrix with all of them.
 
 Source: Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6 (1994).
 """
@@ -25,13 +25,16 @@ from torch import Tensor
 from torch.nn import functional
 
 Pieces = Sequence[Tensor | None]
-"""One tensor for each input of an operation; None for an input that no parameter moves."""
+"""One tensor for each input of an operation; None for an input that does not depend on parameters."""
 Room = Callable[[int], Tensor | None]
-"""Input's place -> where its result may be written, or None for a new tensor."""
+"""Place of an input -> where its result may be written, or None for a new tensor."""
 
 
 class Operation(Protocol):
-    """y as a function of its inputs, and its derivatives at the values it was recorded with."""
+    """A function y of its inputs, and its derivatives at the values with which it was recorded.
+
+    An input `moves` if it depends on parameters.
+    """
 
     def pull(self, adjoint: Tensor, moves: Sequence[bool], room: Room) -> Pieces:
         """ȳ -> x̄ of each input that moves."""
@@ -43,18 +46,6 @@ class Operation(Protocol):
 
     def pull_swing(self, adjoint: Tensor, swing: Tensor, tangents: Pieces, tangent: Tensor, room: Room) -> Pieces:
         """ȳ, ȳ̇, ẋ of each input, ẏ -> x̄̇ of each input that moves."""
-        ...
-
-
-class Loss(Protocol):
-    """A scalar function of one input that moves."""
-
-    def adjoint(self) -> Tensor:
-        """x̄."""
-        ...
-
-    def swing(self, tangent: Tensor) -> Tensor:
-        """ẋ -> x̄̇."""
         ...
 
 
@@ -164,7 +155,7 @@ class MemberLinear:
 
 
 def _joined(tangents: Tensor) -> Tensor:
-    """Returns tangents (K, M, B, ·) as (M, B K, ·), without a copy if they lie in memory as `MemberLinear` leaves them."""
+    """Returns tangents (K, M, B, ·) as (M, B K, ·), without a copy if they lie in memory as `_apart` leaves them."""
     rows, members, examples, width = tangents.shape
     return tangents.permute(1, 2, 0, 3).reshape(members, examples * rows, width)
 
@@ -176,7 +167,7 @@ def _apart(joined: Tensor, examples: int) -> Tensor:
 
 
 class Elementwise:
-    """y = φ(x); φ' is `slope`, a function of y, and φ'' / φ' is `factor` times `bend`, which is missing where φ'' is 0."""
+    """y = φ(x); φ' is `slope` of y, and φ'' / φ' is `factor` times `bend` of y, which is None if φ'' is 0."""
 
     def __init__(
         self, y: Tensor, slope: Callable[[Tensor], Tensor], bend: Callable[[Tensor], Tensor] | None = None,
@@ -186,7 +177,7 @@ class Elementwise:
 
     @cached_property
     def slope(self) -> Tensor:
-        """φ', computed when a sweep first asks, who keeps no graph."""
+        """φ', computed when a sweep, which keeps no graph, first asks for it."""
         return self._slope_of(self._y)
 
     def pull(self, adjoint: Tensor, moves: Sequence[bool], room: Room) -> Pieces:
@@ -253,54 +244,3 @@ class Reshape:
     def pull_swing(self, adjoint: Tensor, swing: Tensor, tangents: Pieces, tangent: Tensor, room: Room) -> Pieces:
         """x̄̇ is ȳ̇ in x's shape."""
         return (swing.reshape(len(swing), *self.before),)
-
-
-class CrossEntropy:
-    """L = −Σ w log p(target); p (..., C) softmax of x, w (..., 1) each example's weight, `hit` (..., C) one-hot."""
-
-    def __init__(self, x: Tensor, hit: Tensor, weight: Tensor):
-        self._x, self.hit, self.weight = x, hit, weight
-
-    @cached_property
-    def p(self) -> Tensor:
-        """The probabilities."""
-        return self._x.softmax(-1)
-
-    def adjoint(self) -> Tensor:
-        """x̄ = w (p − hit)."""
-        return self.weight * (self.p - self.hit)
-
-    def swing(self, tangent: Tensor) -> Tensor:
-        """x̄̇ = w p (ẋ − Σ p ẋ)."""
-        moved = self.p * tangent
-        return self.weight * torch.addcmul(moved, self.p, moved.sum(-1, keepdim=True), value=-1)
-
-
-class NegativeLogLikelihood:
-    """L = −Σ w x(target), linear in x."""
-
-    def __init__(self, hit: Tensor, weight: Tensor):
-        self.hit, self.weight = hit, weight
-
-    def adjoint(self) -> Tensor:
-        """x̄ = −w hit."""
-        return -self.weight * self.hit
-
-    def swing(self, tangent: Tensor) -> Tensor:
-        """x̄̇ = 0."""
-        return torch.zeros_like(tangent)
-
-
-class SquaredError:
-    """L = w Σ (x − target)²."""
-
-    def __init__(self, difference: Tensor, weight: float):
-        self.difference, self.weight = difference, weight
-
-    def adjoint(self) -> Tensor:
-        """x̄ = 2 w (x − target)."""
-        return 2 * self.weight * self.difference
-
-    def swing(self, tangent: Tensor) -> Tensor:
-        """x̄̇ = 2 w ẋ."""
-        return 2 * self.weight * tangent

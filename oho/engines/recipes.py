@@ -1,7 +1,7 @@
-"""What the tape knows: for each of PyTorch's functions, how it is noted.
+"""The recipes of the tape: how each of PyTorch's functions is recorded.
 
-A recipe is given the output and the function's arguments.  It returns an operation for each output and those arguments
-that may move, or None for a variant that it does not know.
+A recipe is given the output and the arguments of a function.  It returns an operation for each output, and the arguments
+that may depend on parameters, or None for a variant of the function that it does not know.
 """
 
 from __future__ import annotations
@@ -18,19 +18,9 @@ from torch.nn import functional
 from oho import members
 from oho.engines.convolution import Convolution
 from oho.engines.normalisation import BatchNorm, LayerNorm
-from oho.engines.pearlmutter import (
-    CrossEntropy,
-    Elementwise,
-    Linear,
-    LogSoftmax,
-    Loss,
-    MemberLinear,
-    NegativeLogLikelihood,
-    Operation,
-    Reshape,
-    SquaredError,
-)
+from oho.engines.pearlmutter import Elementwise, Linear, LogSoftmax, MemberLinear, Operation, Reshape
 from oho.engines.structure import Curved, Embedding, Part, Product, Rearrangement, Rows, Softmax, Sum
+from oho.engines.tape_losses import CrossEntropy, Loss, NegativeLogLikelihood, SquaredError
 
 Inputs = tuple[Tensor, ...]
 Recipe = Callable[..., tuple[Operation | Loss | tuple[Operation, ...], Inputs] | None]
@@ -44,7 +34,7 @@ def _linear(output: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None =
 
 
 def _led(operation: Operation, input: Tensor) -> Operation:
-    """Returns an operation on rows as one on an input that may have more axes."""
+    """Returns an operation on rows as one on an input that may have more leading axes."""
     return operation if input.ndim == 2 else Rows(operation, input.shape[:-1])
 
 
@@ -82,7 +72,7 @@ def _layer_norm(
 
 
 def _saved_statistics(output: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Returns mean and 1 / √(variance + ε) that PyTorch keeps for the backward pass of a norm."""
+    """Returns the mean and 1 / √(variance + ε), which PyTorch keeps for the backward pass of a norm."""
     return getattr(output.grad_fn, "_saved_result1", None), getattr(output.grad_fn, "_saved_result2", None)
 
 
@@ -150,7 +140,7 @@ def _contiguous(output: Tensor, input: Tensor, **options: Any):
 
 
 def _pieces(output: tuple[Tensor, ...], input: Tensor, size: Any, dim: int = 0):
-    """chunk and split: each output is a piece of the input."""
+    """Notes chunk and split, each of whose outputs is a piece of the input."""
     axis, start, operations = (dim - input.ndim if dim >= 0 else dim), 0, []
     for piece in output:
         operations.append(_narrow(axis, start, piece.shape[axis], input.shape[axis]))
@@ -163,7 +153,7 @@ def _narrow(axis: int, start: int, length: int, whole: int) -> Operation:
 
 
 def _average(output: Tensor, input: Tensor, output_size: Any):
-    """Adaptive average pooling to one value a channel."""
+    """Notes adaptive average pooling to one value for each channel."""
     if output_size not in (1, (1, 1), [1, 1]):
         return None
     *_, high, wide = input.shape
@@ -252,9 +242,9 @@ def _member_squared_error(output: Tensor, input: Tensor, target: Tensor):
 
 LOSSES = (CrossEntropy, NegativeLogLikelihood, SquaredError)
 LEAVE_THEIR_OUTPUT = (Linear, Rows, Convolution, BatchNorm, Sum)
-"""Operations that need no value of their output afterwards, so that the next one may overwrite it."""
+"""Operations that do not need their output again, so that the next one may overwrite it."""
 IN_PLACE = {functional.relu, torch.relu_, Tensor.relu_, Tensor.add_, Tensor.__iadd__}
-"""Functions whose recipes need no value of what they overwrite."""
+"""Functions whose recipes do not need the value that they overwrite."""
 RECIPES: dict[Any, Recipe] = {
     functional.linear: _linear,
     **dict.fromkeys((torch.tanh, Tensor.tanh, functional.tanh), _tanh),

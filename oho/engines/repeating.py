@@ -1,4 +1,4 @@
-"""The engines that call the closure again for each direction, with the random state and the buffers of its first call.
+"""Engines that call the closure again for each direction, with the random state and the buffers of its first call.
 
 symbol  name       shape       meaning
 g       gradient   (M, N)      of the training loss
@@ -36,10 +36,11 @@ def forward_over_reverse(
     *,
     on_products: Callable[[], None] = nothing,
 ) -> Derivatives:
-    """Computes products as tangents of the gradient: the parameters are dual numbers while the closure runs.
+    """An engine: computes products as tangents of the gradient, with dual numbers for parameters while the closure runs.
 
-    It makes a forward and a backward pass for each direction, and needs memory for one direction only, whatever K.  Where
-    PyTorch cannot differentiate a backward pass forward, as that of its squared error, it is differentiated backward.
+    Takes and returns what every `Engine` does; exact to rounding.  It makes a forward and a backward pass for each
+    direction, and needs memory for one direction only, whatever K is.  Where PyTorch cannot differentiate a backward pass
+    forward, such as that of its squared error, `double_backward` answers.  Raises as `double_backward`.
     """
     if len(tangents) == 0:
         return gradient_alone(closure, parameters, tangents)
@@ -74,7 +75,7 @@ def _forward_products(
 
 
 def _make_dual(parameters: FlatParameters, tangent: Tensor) -> None:
-    """Gives each parameter its tangent in place; leaving the dual level takes it away again."""
+    """Gives each parameter its tangent in place; leaving the dual level removes it."""
     with torch.no_grad():
         for tensor, direction in zip(parameters.tensors, parameters.directions(tangent), strict=True):
             tensor.copy_(forward_ad.make_dual(tensor.detach().clone(), direction.contiguous()))
@@ -87,9 +88,10 @@ def finite_difference(
     *,
     on_products: Callable[[], None] = nothing,
 ) -> Derivatives:
-    """Takes central differences of the gradient, r = ∛ε (1 + ‖θ‖) / ‖z‖ for each direction and member; error O(r²).
+    """An engine: takes central differences of the gradient, r = ∛ε (1 + ‖θ‖) / ‖z‖ for each direction and member.
 
-    Parameters are moved in place and put back bit for bit, whatever the closure does.
+    Takes and returns what every `Engine` does, with an error O(r²).  Parameters are moved in place and put back bit for
+    bit, whatever the closure does.  Raises as `pearlmutter`, and ValueError for parameters narrower than float32.
     """
     if parameters.is_narrow:
         raise ValueError(

@@ -1,8 +1,8 @@
-"""A closure that is evaluated again within one step: from the same random state, and with the same buffers.
+"""Closures that are evaluated again within one step: from the same random state, and with the same buffers.
 
-Dropout then draws the masks of the first evaluation, and a power iteration or running statistics start where they did then.
-What the first evaluation left, in buffers and random state, is there again after each later one: a step moves them once.
-A closure whose first evaluation has drawn nothing is called again as it is.
+Dropout then draws the masks of the first evaluation, and a power iteration or running statistics start where they started
+then.  After each later evaluation, buffers and random state are again as the first one left them, so that a step moves them
+once.  If the first evaluation drew no random numbers, the random state is left alone.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ Closure = Callable[[], Tensor]
 
 
 class Buffers:
-    """The buffers of modules: which tensors they are, and what is in them."""
+    """The buffers of modules: the tensors, and copies of their values."""
 
     def __init__(self) -> None:
         self._noted: dict[tuple[int, str], tuple[nn.Module, Tensor, Tensor]] = {}
 
     def add(self, module: nn.Module) -> None:
-        """Notes the buffers that a module has now."""
+        """Records the present buffers of a module."""
         for name, buffer in module.named_buffers(recurse=False):
-            if not torch._C._functorch.is_functorch_wrapped_tensor(buffer):  # torch.func's, there for a while
+            if not torch._C._functorch.is_functorch_wrapped_tensor(buffer):  # torch.func puts it there for a while
                 self._noted[id(module), name] = (module, buffer, buffer.detach().clone())
 
     def now(self) -> Buffers:
-        """Returns what the same modules have now."""
+        """Returns the present buffers of the same modules."""
         present = Buffers()
         for module in {id(module): module for module, _, _ in self._noted.values()}.values():
             present.add(module)
@@ -43,7 +43,7 @@ class Buffers:
         return [tensor for _, tensor, _ in self._noted.values()]
 
     def differ(self) -> bool:
-        """Returns whether buffers are other tensors now, or hold other values."""
+        """Returns whether buffers have become other tensors, or have other values."""
         return any(
             module._buffers.get(name) is not tensor or not _same(tensor, value, nan_to_num=True)
             for (_, name), (module, tensor, value) in self._noted.items()
@@ -51,22 +51,22 @@ class Buffers:
 
     @torch.no_grad()
     def put_back(self) -> None:
-        """Makes buffers the tensors that they were, with the values that they had."""
+        """Restores the tensors that were recorded, and their values."""
         for (_, name), (module, tensor, value) in self._noted.items():
             if module._buffers.get(name) is not tensor:
                 module._buffers[name] = tensor
-            if not _same(tensor, value):  # what was not changed may be saved in a graph that is still used
+            if not _same(tensor, value):  # an unchanged one may be saved in a graph that is still used
                 tensor.copy_(value)
 
 
 def _same(tensor: Tensor, value: Tensor, *, nan_to_num: bool = False) -> bool:
-    """Returns whether tensors hold the same; NaN is not the same as itself, unless it is made a number."""
+    """Returns whether tensors have the same values; NaN differs from itself unless `nan_to_num`."""
     pairs = zip(_dense_parts(tensor), _dense_parts(value), strict=True)
     return all(torch.equal(*(part.nan_to_num() for part in pair) if nan_to_num else pair) for pair in pairs)
 
 
 def _dense_parts(tensor: Tensor) -> tuple[Tensor, ...]:
-    """Returns the tensors that a sparse one consists of, or the tensor itself."""
+    """Returns the tensors of which a sparse one consists, or the tensor itself."""
     if tensor.layout is torch.strided:
         return (tensor,)
     if tensor.layout is torch.sparse_coo:
@@ -79,8 +79,8 @@ def _dense_parts(tensor: Tensor) -> tuple[Tensor, ...]:
 class Repeatable:
     """A closure whose first call is the step's own, and whose later calls begin where the first one did.
 
-    Used as a context, it puts buffers back at the end of the block to where the first call left them: not sooner, since a
-    graph may hold them.  `watch` sees which modules have buffers, and adds them to `buffers`; both serve for many steps.
+    Used as a context, it restores buffers at the end of the block as the first call left them, and not sooner, since a
+    graph may hold them.  `watch` finds the modules that have buffers, which `buffers` records; both serve for many steps.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Repeatable:
         self._start: Buffers | None = None
         self._after: Buffers | None = None
         self.losses: list[Tensor] = []
-        """What the calls returned."""
+        """The losses that the calls returned, detached."""
 
     def __call__(self) -> Tensor:
         """Calls the closure."""
@@ -104,15 +104,15 @@ class Repeatable:
         return loss
 
     def buffers(self) -> list[Tensor]:
-        """Returns the buffers of the modules that the first call met."""
+        """Returns the buffers of the modules that the first call used."""
         return self._known.tensors()
 
     def __enter__(self) -> Repeatable:
-        """Begins."""
+        """Begins the block."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Leaves buffers as after the first call."""
+        """Leaves buffers as the first call left them."""
         if self._after is not None:
             self._after.put_back()
 
@@ -121,7 +121,7 @@ class Repeatable:
         return self._draws or (self._start is not None and self._start.differ())
 
     def undo(self) -> None:
-        """Puts buffers and random state back to where the first call started."""
+        """Restores buffers and random state as the first call found them."""
         if self._start is not None:
             self._start.put_back()
             if self._draws:

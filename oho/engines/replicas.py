@@ -1,4 +1,4 @@
-"""Replicas of one model in several processes (DistributedDataParallel): all take the step of the mean of their batches.
+"""Replicas of one model in several processes (DistributedDataParallel), which all step by the mean of their batches.
 
     symbol  name        shape       meaning
     R       replicas    ()          processes, each with its own batches
@@ -6,8 +6,8 @@
     H Z     products    (K, M, N)   mean over replicas of their products, with the same Z everywhere
     v       validation  (M, N)      mean over replicas of their validation gradients
 
-DistributedDataParallel itself averages gradients where `backward` leaves them.  An optimizer that asks autograd for them
-passes by there.
+DistributedDataParallel averages the gradients that `backward` leaves in parameters.  This optimizer asks autograd for
+gradients, and so has to average them itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Operations of the tape that sum, select, rearrange or multiply: what connects the layers of larger networks.
+"""Operations of the tape that sum, select, rearrange or multiply, and so connect the layers of larger networks.
 
 Symbols and sweeps are those of `oho.engines.pearlmutter`: x̄ adjoint, ẋ tangent, x̄̇ swing, K directions.
 """
@@ -16,7 +16,7 @@ from oho.engines.pearlmutter import Operation, Pieces, Room
 
 
 class Part(NamedTuple):
-    """A tensor of zeros but for `value`, which begins at `start` along an axis of length `whole`, counted from the end."""
+    """A tensor of zeros except for `value`, which begins at `start` of an axis (counted from the end) of length `whole`."""
 
     value: Tensor
     axis: int
@@ -24,7 +24,7 @@ class Part(NamedTuple):
     whole: int
 
     def written(self, total: Tensor | None) -> Tensor:
-        """Adds the piece, in place, to a total that nobody else holds or, without one, to zeros; returns the sum."""
+        """Adds the piece, in place, to a total that has no other owner or, without one, to zeros; returns the sum."""
         if total is None:
             shape = list(self.value.shape)
             shape[self.axis] = self.whole
@@ -55,7 +55,7 @@ class Rearrangement:
 
 
 class Sum:
-    """y = x1 + x2, either of which may be broadcast; `shapes` are theirs."""
+    """y = x1 + x2, either of which may be broadcast; `shapes` are those of x1 and x2."""
 
     def __init__(self, shapes: Sequence[torch.Size], output: torch.Size):
         self.shapes, self.output = shapes, output
@@ -74,7 +74,7 @@ class Sum:
         return wide[0] + wide[1] if len(wide) == 2 else wide[0].expand(-1, *self.output)
 
     def pull_swing(self, adjoint: Tensor, swing: Tensor, tangents: Pieces, tangent: Tensor, room: Room) -> Pieces:
-        """x̄̇ = ȳ̇, likewise."""
+        """x̄̇ = ȳ̇, summed where x is broadcast."""
         rows, pieces = len(swing), []
         for moved, shape in zip(tangents, self.shapes, strict=True):
             narrow = (rows, *[1] * (len(self.output) - len(shape)), *shape)
@@ -90,7 +90,7 @@ class Curved:
 
     @cached_property
     def curves(self) -> tuple[Tensor, Tensor]:
-        """φ' and φ'', computed when a sweep first asks."""
+        """φ' and φ'', computed when a sweep first asks for them."""
         return self._curves_at(self._x)
 
     def pull(self, adjoint: Tensor, moves: Sequence[bool], room: Room) -> Pieces:
@@ -166,7 +166,7 @@ class Product:
         )
 
     def _summed(self, *pairs: tuple[Tensor | None, Tensor | None]) -> Tensor:
-        """Returns the sum of products, (K, *lead, n, m), of which one factor is (B, ., .) and the other (K, B, ., .)."""
+        """Returns the sum of products (K, *lead, n, m), each of a factor (B, ., .) and another (K, B, ., .)."""
         result: Tensor | None = None
         for left, right in pairs:
             if left is None or right is None:
@@ -190,23 +190,23 @@ def _matrices(tangent: Tensor | None) -> Tensor | None:
 
 
 class Embedding:
-    """y is the row of a table (V, D) for each of the places given."""
+    """y has the row of a table (V, D) for each of the given places."""
 
     def __init__(self, places: Tensor, count: int):
         self.places, self.count = places, count
 
     def pull(self, adjoint: Tensor, moves: Sequence[bool], room: Room) -> Pieces:
-        """Each row's adjoint is the sum of those of its uses."""
+        """The adjoint of a row is the sum of the adjoints of its uses."""
         return (self._gathered(adjoint),)
 
     def push(self, tangents: Pieces) -> Tensor:
-        """ẏ are rows of the table's tangent."""
+        """ẏ has rows of the table's tangent."""
         (tangent,) = tangents
         assert tangent is not None
         return tangent[:, self.places]
 
     def pull_swing(self, adjoint: Tensor, swing: Tensor, tangents: Pieces, tangent: Tensor, room: Room) -> Pieces:
-        """The same sum of swings."""
+        """The swing of a row is the sum of the swings of its uses."""
         return (torch.stack([self._gathered(row) for row in swing], out=room(0)),)
 
     def _gathered(self, values: Tensor) -> Tensor:
@@ -214,7 +214,7 @@ class Embedding:
 
 
 class Rows:
-    """An operation on rows (R, ·), where the first input and the output have the axes `lead` in place of R."""
+    """An operation on rows (R, ·), for a first input and an output with the axes `lead` in place of R."""
 
     def __init__(self, operation: Operation, lead: torch.Size):
         self.operation, self.lead = operation, lead

@@ -1,4 +1,4 @@
-"""The sweeps over a tape: adjoints back, tangents of all directions forward, swings back.
+"""The sweeps over a tape: adjoints go back, tangents of all directions forward, and swings back.
 
     symbol  name       shape       meaning
     K       rows       ()          directions
@@ -23,7 +23,7 @@ from oho.engines.tape import Note, Tape
 from oho.flat_parameters import FlatParameters
 
 SWEEP_ELEMENTS = 1 << 26
-"""Largest number of elements of all tangents of one sweep: with more directions than fit, there are several sweeps."""
+"""The largest number of elements of all tangents of one sweep; more directions take several sweeps."""
 
 
 def sweep(
@@ -39,7 +39,7 @@ def sweep(
 
 
 def products_alone(tape: Tape, parameters: FlatParameters, tangents: Tensor) -> Tensor:
-    """Returns products (K, M, N), and saves the work of the gradient."""
+    """Returns products (K, M, N), without the work of the gradient."""
     return _products(tape, parameters, tangents, _pull(tape, _Sums(parameters, None)))
 
 
@@ -58,7 +58,7 @@ def _pull(tape: Tape, adjoints: _Sums) -> list[Tensor | None]:
 def _products(
     tape: Tape, parameters: FlatParameters, tangents: Tensor, of_outputs: list[Tensor | None]
 ) -> Tensor:
-    """Returns products (K, M, N), of as many directions at once as SWEEP_ELEMENTS allows."""
+    """Returns products (K, M, N), taking as many directions at once as SWEEP_ELEMENTS allows."""
     products = torch.empty_like(tangents)
     rows = max(1, SWEEP_ELEMENTS // sum(note.output.numel() for note in tape.notes))
     for part, result in zip(tangents.split(rows), products.split(rows), strict=True):
@@ -85,9 +85,9 @@ def _swing(
 
 
 class _Sums:
-    """The terms that operations contribute to each value, by its number; a parameter's sum lies in the flat result.
+    """The sums of what operations contribute to each value, by its number; sums of parameters lie in a flat result.
 
-    Without a flat result (None), sums of parameters are not wanted.
+    Without a flat result (None), sums of parameters are not computed.
     """
 
     def __init__(self, parameters: FlatParameters, flat: Tensor | None):
@@ -98,12 +98,12 @@ class _Sums:
         self._ours: set[int] = set()
 
     def wanted(self, note: Note) -> tuple[bool, ...]:
-        """Returns which inputs depend on parameters, and have sums that are wanted."""
+        """Returns which inputs depend on parameters and have sums to compute."""
         first = 0 if self._views else self._parameters
         return tuple([number is not None and number >= first for number in note.inputs])
 
     def room(self, note: Note) -> Callable[[int], Tensor | None]:
-        """Returns a parameter's place, as long as nothing has been written there."""
+        """Returns a function that gives a parameter's place, as long as nothing has been written there."""
         return lambda place: self._views[number] if (number := note.inputs[place]) in self._fresh else None
 
     def add(self, number: int | None, piece: Tensor | Part) -> None:
@@ -143,7 +143,7 @@ class _Sums:
                 self.add(number, piece)
 
     def take(self, number: int) -> Tensor | None:
-        """Takes out the sum of a value that is no parameter; None if it has no terms."""
+        """Removes and returns the sum of a value that is no parameter; None if it has no terms."""
         return self._sums.pop(number, None)
 
     def close(self) -> tuple[int, ...]:

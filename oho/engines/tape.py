@@ -1,8 +1,8 @@
-"""A tape of the operations that parameters enter; `oho.engines.sweeps` differentiates by it.
+"""A tape of the operations that depend on parameters, which `oho.engines.sweeps` differentiates.
 
-Autograd builds its graph beside the tape, so that a tape which cannot answer costs nothing but the noting.  A tape cannot
-answer if it met an operation without a recipe, a change in place of a value that is needed, a hook on a tensor, another
-dtype or checkpointed activations, or if the loss is not its last operation.  (It does not see a hook on a node of
+Autograd builds its graph at the same time, so that a tape which cannot answer costs no more than the recording.  A tape
+cannot answer if it met an operation without a recipe, a change in place of a value that is needed, a hook on a tensor,
+another dtype or checkpointed activations, or if the loss is not its last operation.  (It does not see a hook on a node of
 autograd's graph.)
 """
 
@@ -22,7 +22,7 @@ from oho.flat_parameters import FlatParameters
 
 
 class Note(NamedTuple):
-    """One operation as it was met, with the numbers of its inputs' values and of its output's; None for what stays."""
+    """One recorded operation, with the numbers of the values of its inputs (None for constants) and of its output."""
 
     operation: Any
     inputs: tuple[int | None, ...]
@@ -31,7 +31,7 @@ class Note(NamedTuple):
 
 
 class Value(NamedTuple):
-    """What a tensor held when it was last met: the value's number, and the version that PyTorch counts."""
+    """The value of a tensor when it was last met: its number, and the version that PyTorch counts."""
 
     tensor: Tensor
     number: int
@@ -39,7 +39,7 @@ class Value(NamedTuple):
 
 
 class Tape(TwiceDifferentiable):
-    """Notes every operation of the closure that it is entered around whose result depends on the parameters."""
+    """Records, inside the block, every operation of a closure whose result depends on the parameters."""
 
     def __init__(self, parameters: FlatParameters):
         super().__init__()
@@ -65,7 +65,7 @@ class Tape(TwiceDifferentiable):
         return result
 
     def answers_for(self, loss: Tensor) -> bool:
-        """Returns whether the tape holds all that leads from the parameters to this loss."""
+        """Returns whether the tape has every operation between the parameters and this loss."""
         return (
             not self._dropped
             and bool(self.notes)
@@ -79,7 +79,7 @@ class Tape(TwiceDifferentiable):
         )
 
     def _note(self, function: Any, args: tuple, kwargs: dict, result: Any) -> bool:
-        """Notes an operation; returns False if the tape cannot follow it."""
+        """Records an operation; returns False if the tape cannot follow it."""
         outputs = result if type(result) is tuple else (result,)
         if not any(tensor.requires_grad for tensor in _tensors(result)):
             return True  # a shape, a dtype, a detached value
@@ -139,7 +139,7 @@ CONTAINERS = (tuple, list, dict)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yields the tensors in a value and in the containers that it is made of."""
+    """Yields the tensors in a value and in the containers inside it."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, tuple | list):

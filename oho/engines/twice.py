@@ -1,4 +1,4 @@
-"""Functions whose usual kernels cannot be differentiated twice, called in a form that can.
+"""Calls functions whose usual kernels cannot be differentiated twice in a form that can.
 
     function                            usual kernel                      instead
     scaled_dot_product_attention        flash, memory-efficient           the same sums as matrix products
@@ -8,7 +8,7 @@
     embedding(sparse=True)              sparse gradient                   dense gradient
     hardsigmoid                         none for its second derivative    clamp(x + 3, 0, 6) / 6
 
-The values are the same to rounding.  Attention then needs memory for the whole matrix of weights.
+The values are the same to rounding.  Attention then needs memory for its whole matrix of weights.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class TwiceDifferentiable(TorchFunctionMode):
 
 @contextmanager
 def recomputing() -> Iterator[None]:
-    """Makes attention that activation checkpointing computes again, in a backward pass, that of the forward pass.
+    """Makes activation checkpointing recompute attention in a backward pass with the kernel of the forward pass.
 
-    PyTorch's own functions, `torch.autograd.grad` too, run with their mode switched off.
+    `TwiceDifferentiable` does not reach there: `torch.autograd.grad` runs with such modes switched off.
     """
     with sdpa_kernel(SDPBackend.MATH):
         yield

@@ -1,7 +1,7 @@
-"""What a closure calls, seen at its first evaluation: modules with buffers, wrappers, and a graph that cannot be used.
+"""Watches the first evaluation of a closure for modules with buffers, wrappers of models, and graphs that cannot be used.
 
-A module is seen when it is called, by a hook that PyTorch offers for all modules at once; autograd's graph is searched for
-what reentrant checkpointing leaves there.
+A module is seen when it is called, by a hook that PyTorch offers for all modules at once; reentrant checkpointing is found
+by what it leaves in autograd's graph.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ REENTRANT = (
     " use_reentrant=False to torch.utils.checkpoint.checkpoint"
 )
 NO_GRADIENT = "None of the inputs have requires_grad=True"
-"""PyTorch's warning where reentrant checkpointing cuts the parameters inside from the loss."""
+"""Part of PyTorch's warning where reentrant checkpointing cuts the parameters inside from the loss."""
 SMALLEST_SCALE = 256.0
 SHARDING = ("FullyShardedDataParallel", "FSDPModule")
 
 
 class Watch:
-    """Notes the modules that are called inside `watching`, by identity, and which of them wrap a whole model."""
+    """Records the modules that a closure calls, by identity, and which of them wrap a whole model."""
 
     def __init__(self) -> None:
         self.modules: dict[int, nn.Module] = {}
         self.replicated: DistributedDataParallel | None = None
         self.compiled = False
         self.scale = 1.0
-        """What the loss was multiplied with, as a GradScaler does it."""
+        """The factor with which a GradScaler multiplied the loss."""
         self.is_done = False
         """Whether a closure has been evaluated to its end."""
 
@@ -49,7 +49,7 @@ class Watch:
         self.modules.clear()
         with self._watching(on_buffers), warnings.catch_warnings():
             warnings.filterwarnings("error", message=NO_GRADIENT)
-            warnings.filterwarnings("ignore", message=".*global hooks on modules")  # ours, harmless and soon gone
+            warnings.filterwarnings("ignore", message=".*global hooks on modules")  # ours is harmless and soon gone
             try:
                 loss = closure()
             except UserWarning as warning:
@@ -67,7 +67,7 @@ class Watch:
         own = threading.get_ident()
 
         def see(module: nn.Module, args: Any) -> None:
-            if id(module) in self.modules or threading.get_ident() != own:  # another training's
+            if id(module) in self.modules or threading.get_ident() != own:  # called by another training
                 return
             self.modules[id(module)] = module
             self._note_wrapper(module)
@@ -96,7 +96,7 @@ class Watch:
 
 
 def _scale_of(loss: Tensor) -> float:
-    """Returns the large power of two that a loss is multiplied with last, if it is, else 1."""
+    """Returns the large power of two by which a loss was multiplied last, or 1 if it was not."""
     factor = getattr(loss.grad_fn, "_saved_other", None) if type(loss.grad_fn).__name__ == "MulBackward0" else None
     if not isinstance(factor, Tensor) or factor.ndim or factor.requires_grad or float(factor) < SMALLEST_SCALE:
         return 1.0

@@ -16,7 +16,7 @@ import pandas as pd
 from plotly.offline import get_plotlyjs
 
 from bench.records.following import FollowedFolder, FollowedRun
-from bench.records.frames import FINAL
+from bench.records.run_columns import FINAL
 from reports.dashboard.panels import Text
 from reports.dashboard.summaries import recommendation, troubles
 from reports.live.progress import HEADER, RUNNING_HEADER, progress, running

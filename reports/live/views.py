@@ -11,8 +11,8 @@ import pandas as pd
 
 from bench.records import Manifest, Run
 from bench.records.following import FollowedFolder, FollowedRun
-from bench.records.frames import label_columns, run_row
 from bench.records.labels import PlanLabels
+from bench.records.run_columns import label_columns, run_row
 from reports.dashboard.drawing import curve_of, line, lines_chart, log_axis
 from reports.dashboard.panels import Group, Lines, Quantity
 from reports.dashboard.plan import LOSSES, coloured, groups_of, hyperparameter_lines

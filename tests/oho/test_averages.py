@@ -2,6 +2,8 @@
 
 import copy
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -210,6 +212,29 @@ def test_averaged_leaves_a_rule_that_clips_as_it_is(clipping):
     optimizer.step(lambda: loss_of(model, batches[0]), lambda: loss_of(model, batches[1]))
     assert optimizer.rule == rule
     assert bool(optimizer.hypergradient["lr"].isfinite())
+
+
+@dataclass(frozen=True)
+class NeverClips:
+    """A rule of a user's own, which has no field for clipping."""
+
+    names: ClassVar = ("lr",)
+    slot_names: ClassVar = ()
+    counter_names: ClassVar = ()
+    clip_norm: ClassVar = None
+    clip_value: ClassVar = None
+    temperature: ClassVar = 0.0
+    lr: float
+    tune: tuple = ("lr",)
+
+    def __call__(self, theta, gradient, slots, hyper, noise=None):
+        return theta - hyper["lr"] * gradient, {}
+
+
+def test_averaged_takes_a_rule_without_a_field_for_clipping_and_refuses_a_class():
+    assert oho.averaged(make_problem()[0].parameters(), NeverClips(0.1)).rule == NeverClips(0.1)
+    with pytest.raises(TypeError, match=r"an instance of .* Momentum, Adam or AdamW is expected"):
+        oho.averaged(make_problem()[0].parameters(), oho.SGD)
 
 
 def test_averaged_is_oho_with_its_settings_any_of_which_may_be_replaced():

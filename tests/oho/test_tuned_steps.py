@@ -97,6 +97,34 @@ def test_an_audit_counts_the_steps_between_too():
     assert 1e-3 < error < math.inf
 
 
+class Chosen:
+    """Tunes the first steps and no other, as a class of a user's own may."""
+
+    def __init__(self, last):
+        self.last = last
+
+    def __repr__(self):
+        return f"Chosen({self.last})"
+
+    def count(self, step):
+        return min(step, self.last)
+
+
+@pytest.mark.parametrize(("every", "remedy"), [
+    (2, "; allowed are steps that end with a meta-step, the last of which is step 4"),
+    (5, ", nor any step before: change tuned_steps, update_every or first_updates"),
+])  # fmt: skip
+def test_an_audit_beyond_the_last_tuned_step_says_where_it_may_end(every, remedy):
+    model, batches = make_problem()
+    optimizer = oho.OHO(model.named_parameters(), oho.SGD(0.5), tuned_steps=Chosen(4), update_every=every)
+    pair = (lambda: loss_of(model, batches[0]), lambda: loss_of(model, batches[1]))
+    with pytest.raises(ValueError, match="the last of 6 steps, 6, has no meta-step") as refused:
+        oho.audit(model, optimizer, [pair] * 6)
+    given = "audit: the last of 6 steps, 6, has no meta-step, and none of the next 1000000 has one (tuned_steps=Chosen(4))"
+    assert str(refused.value) == given + remedy
+    assert optimizer.steps == 0
+
+
 @pytest.mark.parametrize("average", AVERAGES)
 def test_an_audit_of_one_window_is_exact(average):
     """What the run carried in counts as right, the average's influence moved over the plain steps before."""

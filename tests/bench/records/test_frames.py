@@ -78,7 +78,7 @@ def test_export_writes_what_results_returns(tmp_path):
 
 def test_export_as_parquet_takes_several_sets(tmp_path):
     pytest.importorskip("pyarrow", reason="needs pyarrow: pip install pyarrow")
-    from bench.records.frames import write_table
+    from bench.records.table_files import write_table
 
     records = [{**evaluation(step, 0.5), "hyper": {"lr": rates}} for step, rates in ((1, [0.1]), (2, [0.1, 0.2]))]
     ended = write_run(tmp_path, spec_of("oho-full", 0), records)

@@ -12,7 +12,7 @@ from bench.experiment.expansion import load_experiment
 from bench.experiment.spec import method_of, set_threads, task_of
 from bench.experiment.yaml_file import ConfigError
 from bench.process.signals import Interrupted
-from bench.protocol import Ledger, Trial, World
+from bench.protocol import Ledger, Stacked, Trial, World, train_together
 from bench.records import read_run, run_id
 from bench.run import plain_steps
 from bench.run.plain_steps import PlainStep
@@ -51,6 +51,14 @@ def validated_at(folder, method, step_seconds, *overrides):
         if before != [len(training.curve) for training in state.trainings] and state.step:
             found.append(state.step)
     return found
+
+
+def test_trainings_made_together_select_by_steps_alone(tmp_path):
+    _, state = begun(tmp_path, "fixed")
+    stacked = Stacked([state.task], [state.model])
+    with pytest.raises(ValueError, match="selection_seconds is set; allowed is a selection period in steps"):
+        train_together([state], stacked, 1, Ledger(), update=lambda made: torch.zeros(1))
+    assert state.step == 0
 
 
 @pytest.mark.parametrize("method", ["fixed", "oho-default", "hdm"])

@@ -1,0 +1,65 @@
+"""The optimizers that the options of OHO's methods ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+import oho
+from bench.online.batched import published_recursion
+from bench.online.default_options import DefaultOptions
+from bench.online.published_options import GlobalOptions, PublishedOptions
+from bench.protocol import stream
+
+Initial = dict[str, float]
+UNCHECKED = None
+"""No product is compared at the first step, for the clock counts the method's own work.  `oho-bench audit` compares one."""
+
+
+def published_meta(
+    model: nn.Module, initial: Initial, options: GlobalOptions, seed: int, loss: oho.LossHyper | None
+) -> oho.OHO:
+    """Makes our recursion, exact or collapsed, with the published meta-step."""
+    return oho.OHO(
+        model.named_parameters(),
+        options.rule(initial, tune=options.tune, temperature=options.temperature),
+        loss=loss,
+        sets=options.sets,
+        meta=oho.MetaSGD(options.rates, transform="raw", bounds=options.bounds),
+        influence=options.mode,
+        discount=options.discount,
+        influence_limit=options.influence_limit,
+        average=options.kind_of_average,
+        present_share=options.present_share,
+        reset_every=options.reset_every,
+        update_every=options.update_every,
+        first_updates=options.first_updates,
+        tuned_steps=options.tuned_steps,
+        generator=stream(seed, "noise"),
+        check=UNCHECKED,
+    )
+
+
+def defaults(
+    model: nn.Module, initial: Initial, options: DefaultOptions, seed: int, loss: oho.LossHyper | None,
+    *, made: Callable[..., oho.OHO] = oho.OHO,
+) -> oho.OHO:  # fmt: skip
+    """Makes what a user gets who chooses nothing but the update rule."""
+    return made(
+        model.named_parameters(), options.rule(initial, tune=options.tune), loss=loss, average=options.kind_of_average,
+        present_share=options.present_share, update_every=options.update_every,
+        first_updates=options.first_updates, tuned_steps=options.tuned_steps, check=UNCHECKED,
+    )  # fmt: skip
+
+
+averaged = partial(defaults, made=oho.averaged)
+"""Makes `oho.averaged`."""
+
+
+def published(
+    model: nn.Module, initial: Initial, options: PublishedOptions, seed: int, loss: None
+) -> oho.PublishedOHO:
+    """Makes the published recursion, which tunes nothing of the loss."""
+    return published_recursion(model.named_parameters(), initial, options)
