@@ -144,7 +144,7 @@ def resolve_average(given: Average | str | None) -> Average | None:
 
 def check_present_share(share: float, average: Average | None) -> None:
     """Raises ValueError for a share out of [0, 1], or one without an average."""
-    if not 0 <= share <= 1:
+    if not (isinstance(share, int | float) and 0 <= share <= 1):
         raise ValueError(f"present_share={share}: must lie in [0, 1]")
     if share and average is None:
         raise ValueError(f"present_share={share}: there is no average; give average=, such as oho.Recent(0.1)")
