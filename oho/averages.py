@@ -181,6 +181,12 @@ class AveragedWeights:
                 place.fill_(number)
             self._weights = self._on_device
 
+    def share_of_newest(self, step: int, present_share: float) -> float:
+        """Returns ∂(θ̄ + s (φ − θ̄))/∂θ of a step, where s is the `present_share`."""
+        weight = self.kind.weight(step)
+        of_model = 1.0 if self.kind.interpolation is None else 1 + self.kind.interpolation * (weight - 1)
+        return present_share * of_model + (1 - present_share) * weight
+
     def missed(self, step: int, *, plain: int) -> float:
         """Returns the share of dθ/dh in Z̄ once it has followed the `plain` steps before a step."""
         return 1 - math.prod(1 - self.kind.weight(before) for before in range(step - plain, step))
