@@ -53,11 +53,11 @@ def _check_constants(rule: Rule) -> None:
     """Raises ValueError for a number of the rule that is no hyperparameter and makes no sense."""
     for name in ("clip_norm", "clip_value"):
         value = getattr(rule, name, None)
-        if value is not None and not (isinstance(value, Real) and value > 0):
+        if value is not None and not (isinstance(value, Real) and float(value) > 0):
             raise ValueError(f"{name}={value!r}: must be a number above 0, or None for no clipping")
     for name in ("temperature", "epsilon"):
         value = getattr(rule, name, 0)
-        if not (isinstance(value, Real) and value >= 0):
+        if not (isinstance(value, Real) and float(value) >= 0):
             raise ValueError(f"{name}={value!r}: must be a number, 0 or more")
 
 
