@@ -9,11 +9,13 @@
     b       band        (n,)   1                 max(5 %, a), with the lower median of a over methods
     t1      recovery    ()     epochs            first evaluation from which on L <= (1 + b) L' for good, if for 3 or more
     R       time        ()     epochs            t1 - t0; 0 where L is never above (1 + b) L', infinite where there is no t1
+                                                 or L is not finite at T
     E       excess      ()     loss · epochs     integral of max(0, L - L') from t0 to T
 
-A run that touches the band and leaves it again has not recovered.  The band is never narrower than noise: two unshocked
-runs that differ in their seed alone are often further apart than 5 %, and would not count as recovered either.  All methods
-have the same band, that of the middle one: a method whose own runs lie far apart does not recover more easily.
+A run that touches the band and leaves it again has not recovered, nor has one that diverged, even if its twin did as well.
+The band is never narrower than noise: two unshocked runs that differ in their seed alone are often further apart than 5 %,
+and would not count as recovered either.  All methods have the same band, that of the middle one, so that a method whose own
+runs lie far apart does not recover more easily.
 """
 
 from __future__ import annotations
@@ -70,8 +72,8 @@ def recovery(losses: np.ndarray, twin: np.ndarray, *, epochs: np.ndarray, shock:
     with np.errstate(invalid="ignore"):  # two infinities do not differ
         gap = np.nan_to_num(np.maximum(losses - twin, 0), nan=0.0, posinf=np.inf)
     excess = float(np.trapezoid(gap, epochs))
-    outside = np.flatnonzero(losses > (1 + width) * twin)
-    if not len(outside):
+    outside = np.flatnonzero((losses > (1 + width) * twin) | np.isinf(losses))
+    if len(losses) and not len(outside):
         return Recovery(0.0, excess)
-    back = outside[-1] + 1
+    back = outside[-1] + 1 if len(losses) else 0
     return Recovery(float(epochs[back] - shock) if len(epochs) - back >= FOR_GOOD else np.inf, excess)

@@ -17,7 +17,8 @@ RECOVERIES = {
     "never back": ([1, 2, 2, 2, 2], [1, 1, 1, 1, 1], (np.inf, 3.5)),
     "better than the twin": ([1, 0.5, 0.5, 0.5, 0.5], [1, 1, 1, 1, 1], (0.0, 0.0)),
     "diverged": ([1, np.nan, np.nan, np.nan, np.nan], [1, 1, 1, 1, 1], (np.inf, np.inf)),
-    "both diverged": ([np.nan] * 5, [np.nan] * 5, (0.0, 0.0)),
+    "both diverged": ([np.nan] * 5, [np.nan] * 5, (np.inf, 0.0)),
+    "both diverged before the shock": ([], [], (np.inf, 0.0)),
 }
 
 
