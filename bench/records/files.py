@@ -5,6 +5,7 @@ could lead anywhere, and nothing is read that is not a regular file, such as a p
 results folder itself is the user's choice and may be a link.
 
 A file is written beside its place, flushed to the disk and renamed: it is complete, or what was there before is intact.
+Waiting for the disk takes milliseconds, and so what can be made anew is not flushed.
 """
 
 from __future__ import annotations
@@ -98,13 +99,14 @@ def unfinished(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Opens a file that replaces another one, complete and on the disk, or not at all.
 
     The folder must be locked by this process (`bench.process`).  Anything that a killed process left is overwritten.
+    A file that need not be `durable` is complete after any death of a process, but perhaps not after a loss of power.
     """
     check_no_link(path.parent)
-    with _replacing(path, unfinished(path)) as file:
+    with _replacing(path, unfinished(path), durable=durable) as file:
         yield file
 
 
@@ -116,13 +118,14 @@ def replacing_shared(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path, temporary: Path) -> Iterator[BinaryIO]:
+def _replacing(path: Path, temporary: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     temporary.unlink(missing_ok=True)  # what is created here is a new file, whatever was at that name
     try:
         with os.fdopen(os.open(temporary, CREATING, 0o666), "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):

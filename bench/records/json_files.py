@@ -26,9 +26,9 @@ SUM = re.compile(rb', "crc": (\d{1,10})}$')
 LONGEST_SUM = 24
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes a complete file or nothing."""
-    with replacing(path) as file:
+def write_json(path: Path, content: Any, *, durable: bool = True) -> None:
+    """Writes a complete file or nothing; for `durable` see `bench.records.files.replacing`."""
+    with replacing(path, durable=durable) as file:
         file.write(json.dumps(finite(content), indent=1, allow_nan=False).encode() + b"\n")
 
 

@@ -10,6 +10,7 @@ is None.  Each process that works on a run has readings of its own: see `bench.r
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ LEAST_RUNNING = 0.9
 LARGEST_JUMP = 1.0
 """Seconds by which the system's clock may jump: a larger jump means a suspended machine or a clock that was set."""
 PROBE_SIZE, PROBE_REPEATS, PROBE_TRIES = 384, 8, 3
+PROBE_KEPT_SECONDS = 1.0
+"""How long a probe tells the machine's speed: one at a run's end is also that before the next run of the process."""
 GPU_SLOWDOWNS = ("hw_thermal_slowdown", "sw_thermal_slowdown", "hw_power_brake_slowdown")
 
 
@@ -54,7 +57,7 @@ class Conditions:
         self._processor_time = processor_clock(device)
         self._running = self._elapsed = 0.0
         self.stopped_seconds = 0.0
-        self._before = speed_probe(device)
+        self._before = recent_probe(device)
         self._throttled = throttle_events()
         self._others: int | None = None
         self._slowdowns: set[str] | None = None
@@ -96,7 +99,7 @@ class Conditions:
             "other_processes": self._others,
             "gpu_slowdowns": None if self._slowdowns is None else sorted(self._slowdowns),
             "side_by_side": workers(),
-            "probe_seconds": [self._before, speed_probe(self._device) if has_ended else None],
+            "probe_seconds": [self._before, _probed_now(self._device) if has_ended else None],
         }
         return Verdict(readings, _reasons(readings))
 
@@ -123,6 +126,22 @@ def _reasons(readings: dict[str, Any]) -> list[str]:
     if readings["gpu_slowdowns"]:
         reasons.append(f"the GPU slowed down ({', '.join(readings['gpu_slowdowns'])})")
     return reasons
+
+
+_recent: dict[tuple[torch.device, int], tuple[float, float]] = {}
+"""The last probe at a run's end, by device and threads: when it was made, and the seconds that it took."""
+
+
+def recent_probe(device: torch.device) -> float:
+    """Returns what `speed_probe` does, or did a moment ago."""
+    made, seconds = _recent.get((device, torch.get_num_threads()), (-math.inf, 0.0))
+    return seconds if time.monotonic() - made < PROBE_KEPT_SECONDS else speed_probe(device)
+
+
+def _probed_now(device: torch.device) -> float:
+    seconds = speed_probe(device)
+    _recent[device, torch.get_num_threads()] = time.monotonic(), seconds
+    return seconds
 
 
 @torch.no_grad()

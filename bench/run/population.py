@@ -11,6 +11,7 @@ import gc
 import logging
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,13 @@ from bench.run.environment import describe_environment
 from bench.run.loop import Progress, Sink
 from bench.run.member import MemberLedger, MemberLoop, of_its_own
 from bench.run.pace import Pace
-from bench.run.runner import CHECKPOINT_SECONDS, open_run, outcome_of, prepare_process, warm_up
+from bench.run.runner import CHECKPOINT_SECONDS, Folder, open_folder, open_tracker, outcome_of, prepare_process, warm_up
 
-MOST_MEMBERS = 32
+MOST_MEMBERS = 96
 MOST_ELEMENTS = 1 << 20
 """Of one batch, parameters in all: with larger networks a batch gains nothing, and its temporaries leave the caches."""
+FILES_AT_ONCE = 16
+"""How many members' files are flushed at a time: a disk takes little longer for several than for one."""
 
 log = logging.getLogger("oho-bench")
 
@@ -129,9 +132,12 @@ class Population:
         self._device = torch.device(specs[0]["device"])
         self.ledger = Ledger(Cuda() if self._device.type == "cuda" else None)
         self._threads = prepare_process(specs[0])
+        self._folders: dict[int, Folder] = {}
+        """The folders of runs that have not begun yet, by their place among the specs."""
         self._open: dict[int, MemberLoop] = {}
+        """The runs in progress, by their place."""
         self.outcomes: dict[int, Outcome] = {}
-        """How runs ended, by their place among the specs."""
+        """How runs ended, by their place."""
 
     def run(self, open_sink: Callable[[str, Spec, Path], Sink], checkpoint_seconds: float) -> None:
         """Makes all runs.
@@ -161,9 +167,11 @@ class Population:
             prepare(methods, tasks, [spec["seed"] for spec in self.specs])
         warm_up(methods[0], of_its_own(task, first), first["seed"])
         conditions = Conditions(self._device)
-        for place, spec in enumerate(self.specs):
-            ledger = MemberLedger(self.ledger)
-            writer, sink, earlier = open_run(self._root, spec, ledger, open_sink)
+        ledgers = [MemberLedger(self.ledger) for _ in self.specs]
+        self._open_folders(ledgers)
+        for place, (spec, ledger) in enumerate(zip(self.specs, ledgers, strict=True)):
+            sink = open_tracker(self._folders[place], spec, ledger, open_sink)
+            writer, earlier = self._folders.pop(place)
             loop = MemberLoop(
                 methods[place], tasks[place], test, spec, ledger, writer, sink, self._progress, environment, conditions
             )  # fmt: skip
@@ -171,13 +179,20 @@ class Population:
             self._open[place] = loop
             loop.start(earlier.content if earlier else None)
 
+    def _open_folders(self, ledgers: Sequence[Ledger]) -> None:
+        with ThreadPoolExecutor(FILES_AT_ONCE) as disk:
+            opening = [
+                disk.submit(open_folder, self._root, spec, ledger) for spec, ledger in zip(self.specs, ledgers, strict=True)
+            ]
+        self._folders = {place: each.result() for place, each in enumerate(opening) if each.exception() is None}
+        _raise_first(opening)
+
     def _until_budget(self, loops: list[MemberLoop], pace: Pace) -> None:
         batch = None
         while loops:
             if over := [loop for loop in loops if loop.is_over]:
-                for loop in over:
-                    self._end(loop, loop.conclude())
-                    loops.remove(loop)
+                self._end([(loop, self._outcome(loop, loop.conclude(), "")) for loop in over])
+                loops = [loop for loop in loops if loop not in over]
                 batch = None
                 continue
             pace.checkpoint(self._stopper, list(self._open.values()))
@@ -188,17 +203,16 @@ class Population:
                     loop.writer.check_in_place()
                 loops[0].show(loops[0].used(), self._stopper)
 
-    def _end(self, loop: MemberLoop, status: Status, message: str = "") -> None:
-        """Writes how a run ended."""
-        place = next(place for place, each in self._open.items() if each is loop)
-        self.outcomes[place] = outcome = self._outcome(loop, status, message)
-        try:
-            loop.writer.close(outcome)
-            if status is not Status.INTERRUPTED:
-                discard_checkpoint(loop.writer.folder)
-        finally:
+    def _end(self, endings: Sequence[tuple[MemberLoop, Outcome]]) -> None:
+        """Writes how runs ended."""
+        with ThreadPoolExecutor(FILES_AT_ONCE) as disk:
+            closing = [disk.submit(_close, loop, outcome) for loop, outcome in endings]
+        for loop, outcome in endings:
+            place = next(place for place, each in self._open.items() if each is loop)
+            self.outcomes[place] = outcome
             del self._open[place]
             loop.sink.close(outcome)
+        _raise_first(closing)
 
     def _outcome(self, loop: MemberLoop, status: Status, message: str) -> Outcome:
         environment = dict(loop.environment)
@@ -212,14 +226,27 @@ class Population:
         try:
             yield
         except (Interrupted, KeyboardInterrupt):
-            for loop in list(self._open.values()):
-                self._end(loop, Status.INTERRUPTED, "stopped by a signal; repeat the command to continue")
+            message = "stopped by a signal; repeat the command to continue"
+            self._end([(loop, self._outcome(loop, Status.INTERRUPTED, message)) for loop in self._open.values()])
             raise
         finally:
+            for folder in self._folders.values():
+                folder.writer.close()
             for loop in self._open.values():
                 status = Status.INTERRUPTED
                 loop.sink.close(self._outcome(loop, status, "its batch ended early"))
                 loop.writer.close()
+
+
+def _close(loop: MemberLoop, outcome: Outcome) -> None:
+    loop.writer.close(outcome)
+    if outcome.status is not Status.INTERRUPTED:
+        discard_checkpoint(loop.writer.folder)
+
+
+def _raise_first(ended: Sequence[Future[Any]]) -> None:
+    for each in ended:
+        each.result()
 
 
 def run_together(

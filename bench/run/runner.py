@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -58,7 +58,8 @@ def run(
     ledger = Ledger(Cuda() if device.type == "cuda" else None, now)
     threads = prepare_process(spec)
     with stopper.patience():  # leaving at once would lose work, except during the set-up
-        writer, sink, earlier = open_run(root, spec, ledger, open_sink)
+        writer, earlier = folder = open_folder(root, spec, ledger)
+        sink = open_tracker(folder, spec, ledger, open_sink)
         loop: Loop | None = None
         status, message = Status.FAILED, ""
         processes: list[Process] = earlier.content["processes"] if earlier else []
@@ -111,10 +112,15 @@ def prepare_process(spec: Spec) -> int:
     return set_threads(spec)
 
 
-def open_run(
-    root: Path, spec: Spec, ledger: Ledger, open_sink: Callable[[str, Spec, Path], Sink]
-) -> tuple[RunWriter, Sink, Earlier | None]:
-    """Opens the run's folder and its tracker, and returns them with the checkpoint to continue from."""
+class Folder(NamedTuple):
+    """A run's folder, open for writing, with the checkpoint to continue from if there is one."""
+
+    writer: RunWriter
+    earlier: Earlier | None
+
+
+def open_folder(root: Path, spec: Spec, ledger: Ledger) -> Folder:
+    """Opens the run's folder and adds the seconds of its checkpoint, if there is one, to the ledger."""
     folder = root / run_id(spec)
     ended = read_outcome(folder)
     if ended and ended.status.is_result:
@@ -125,10 +131,15 @@ def open_run(
     writer = RunWriter(root, spec, earlier.content["records"] if earlier else 0)
     if writer.cut and (earlier or ended is None):
         log.warning("%s", _what_is_redone(writer, earlier))
+    if ended and not earlier:
+        forget_identity(folder)
+    return Folder(writer, earlier)
+
+
+def open_tracker(opened: Folder, spec: Spec, ledger: Ledger, open_sink: Callable[[str, Spec, Path], Sink]) -> Sink:
+    """Opens the tracker of a run whose folder is open."""
     with ledger.account("tracking"):
-        if ended and not earlier:
-            forget_identity(folder)
-        return writer, _sink(open_sink, writer, spec, earlier), earlier
+        return _sink(open_sink, opened.writer, spec, opened.earlier)
 
 
 def _what_is_redone(writer: RunWriter, earlier: Earlier | None) -> str:

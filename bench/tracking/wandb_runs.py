@@ -145,7 +145,8 @@ def identity_in(folder: Path, run_id: str, experiment: str) -> str:
     content = _identity_content(folder) if known else {}
     if known is None or content.get("experiment") != experiment:
         with suppress(OSError):  # a tracker never fails a run
-            write_json(folder / IDENTITY_FILE, {**content, "id": identity, "experiment": experiment})
+            # Not flushed: after a loss of power, another id is drawn at worst.
+            write_json(folder / IDENTITY_FILE, {**content, "id": identity, "experiment": experiment}, durable=False)
     return identity
 
 

@@ -12,6 +12,7 @@ from helpers import Ticks, experiment, run_one
 from baselines.searchers import RandomSearcher
 from baselines.training import Training
 from bench.records import Status, read_outcome, read_run, run_id
+from bench.run import disturbances
 from bench.run.disturbances import Conditions, others_on, slowdowns_of
 from bench.run.node import driver_of
 from reports.replay import result_at
@@ -176,3 +177,14 @@ def test_a_diverged_trial_ends_at_the_same_step_whatever_the_chunks(tmp_path):
         smaller = {**spec, "budget": {"unit": "steps", "amount": amount}, "evaluations": 40}
         final = run_one(smaller, tmp_path).final
         assert result_at(whole, amount)["validation_loss"] == final["incumbent_validation_loss"]
+
+
+def test_the_probe_after_one_run_stands_before_the_next(monkeypatch):
+    found = iter([1.0, 2.0, 3.0, 4.0, 5.0])
+    monkeypatch.setattr(disturbances, "speed_probe", lambda device: next(found))
+    monkeypatch.setattr(disturbances, "_recent", {})
+    cpu = torch.device("cpu")
+    assert Conditions(cpu).verdict().readings["probe_seconds"] == [1.0, 2.0]
+    assert Conditions(cpu).verdict().readings["probe_seconds"] == [2.0, 3.0]
+    monkeypatch.setattr(disturbances, "PROBE_KEPT_SECONDS", 0.0)
+    assert Conditions(cpu).verdict().readings["probe_seconds"] == [4.0, 5.0]

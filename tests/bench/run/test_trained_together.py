@@ -15,7 +15,7 @@ from bench.process.signals import Interrupted
 from bench.protocol import CannotStackError, Kick, Ledger, Split, Stacked, select
 from bench.protocol.batch_norm import BatchNorm
 from bench.protocol.stacked import why_not
-from bench.records import Status, read_run, run_id
+from bench.records import RunWriter, Status, StorageError, read_run, run_id
 from bench.run import population
 from bench.run.population import batch_key, run_together
 from bench.tracking.wandb_sink import NoSink
@@ -212,6 +212,32 @@ def test_a_batch_that_fails_leaves_its_runs_to_be_made_alone(shocked, tmp_path, 
     assert make_together(specs[:2], tmp_path) == [None, None]
     assert "a batch of 2 runs ended early, they continue alone (RuntimeError: no such luck)" in caplog.text
     assert run_one(specs[0], tmp_path).status is Status.BUDGET_REACHED
+
+
+def test_a_member_whose_end_cannot_be_written_costs_the_others_nothing(shocked, tmp_path, monkeypatch):
+    specs, _ = shocked
+    lost = tmp_path / run_id(specs[0])
+    write = RunWriter.close
+
+    def refuse(writer, outcome=None):
+        write(writer)
+        raise StorageError(f"{writer.folder}: cannot be written")
+
+    monkeypatch.setattr(RunWriter, "close", lambda writer, *end: (refuse if writer.folder == lost else write)(writer, *end))
+    with pytest.raises(StorageError, match=run_id(specs[0])):
+        make_together(specs[:3], tmp_path)
+    assert read_run(lost).outcome is None
+    others = [read_run(tmp_path / run_id(spec)) for spec in specs[1:3]]
+    assert [run.outcome.status for run in others] == [Status.BUDGET_REACHED] * 2
+
+
+def test_a_folder_that_cannot_be_opened_ends_the_command_before_any_run_begins(shocked, tmp_path):
+    specs, _ = shocked
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / run_id(specs[1])).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="is a link"):
+        make_together(specs[:3], tmp_path)
+    assert [read_run(tmp_path / run_id(spec)).records for spec in (specs[0], specs[2])] == [(), ()]
 
 
 @pytest.mark.parametrize(
