@@ -25,6 +25,7 @@ from reports.output import check_writable
 from reports.page import Chart, chart_content, write_page
 from reports.section import Section
 from reports.selection import Incomparable, NoData, void
+from reports.speeds import SAID, favoured
 from reports.style import Figure as Drawing
 from reports.style import add_to_stamp, beyond_log_axes, figure_style, rendered, watermark
 from reports.tables import Tables, read_tables
@@ -202,10 +203,13 @@ def _made(figure: Figure, own: Tables, *, allow_mixed: bool) -> _Made:
             watermark(drawn, "NOT VALID")
         if unlike:
             add_to_stamp(drawn, f"seconds of unlike {unlike.kind}: {unlike.members}")
+        unequal = favoured(own.runs)
+        if unequal:
+            add_to_stamp(drawn, SAID)
         files = rendered(drawn)
         data = for_spreadsheets(own.names.restored(loading.data_of(estimates)))
         files["csv"] = data.to_csv(index=False).encode()
-        caption = f"{section.caption}{_not_shown(hidden)}{_on_seconds(unlike)}"
+        caption = " ".join([f"{section.caption}{_not_shown(hidden)}{_on_seconds(unlike)}", *unequal])
         section = replace(section, image=files["svg"].decode(), caption=caption)
         charts = [Chart(section, chart_content(chart))] if chart else []
     return _Made(section, charts, files)

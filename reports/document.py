@@ -22,6 +22,7 @@ from reports.front import HEADER, counted, decided_claims, not_asked, tables_of
 from reports.plain_text import plain_text
 from reports.section import Section
 from reports.selection import MEASURED, ONLINE, void
+from reports.speeds import relative, speeds, unequal_speeds
 from reports.statistics import FEWEST_WITH_INTERVAL, Estimate, interquartile_mean, median_of
 from reports.tables import Tables
 from reports.went_wrong import absent, problems
@@ -46,7 +47,8 @@ def opening(tables: Tables, sections: list[Section]) -> dict[str, Any]:
         "title": "Hyperparameter optimization during training under equal budgets",
         "date": _newest(tables)[:10],
         "abstract": [
-            *void(tables.runs), *mixed_experiments(tables.runs), _compared(done), *_batches(done), counted(claims),
+            *void(tables.runs), *mixed_experiments(tables.runs), _compared(done), *_batches(done),
+            *filter(None, [unequal_speeds(done)]), counted(claims),
         ],
         "planned": f"{len(runs):,}",
         "measured": f"{len(done):,}",
@@ -172,6 +174,8 @@ def _columns_of_words(rows: list[list[str]]) -> int:
 def _group_table(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
     units = group["units"].iloc[0]
     is_fraction = units.metric_unit == "fraction"
+    group = group.assign(speed=speeds(group))
+    has_speeds = bool(group["speed"].notna().any())
     rows = []
     for label, runs in sorted(group.groupby("label"), key=lambda item: order_of(item[1])):
         estimate = median_of(runs["incumbent_test_loss"])
@@ -181,13 +185,15 @@ def _group_table(experiment: str, group: pd.DataFrame) -> dict[str, Any]:
             _interval(estimate, len(runs)),
             loss_text(float(interquartile_mean(finite))) if len(finite) else "—",
             _metric(units.shown(runs["incumbent_test_error"].median()), units.metric_unit) if len(finite) else "—",
-            _seconds(runs), f"{runs['steps'].median():,.0f}",
+            _seconds(runs), *([relative(runs)] if has_speeds else []), f"{runs['steps'].median():,.0f}",
             str(int((runs["status"] == "diverged").sum())),
         ])  # fmt: skip
     errors = "" if is_fraction else f", errors in {units.metric_unit}"
+    metric = (units.metric_title if is_fraction else units.metric).capitalize()
     return {
         "experiment": experiment, "task": task_names(group), "rows": rows,
-        "metric": (units.metric_title if is_fraction else units.metric).capitalize(),
+        "header": ["Method", "Runs", "Median", "Interval", "IQM", metric, "Seconds", *(["Machine"] if has_speeds else []),
+                   "Updates", "Diverged"],
         "losses": f"Losses are {units.loss} in {units.loss_unit}{errors}.",
         "untrained": _untrained(group), "marked": _marked(group),
     }  # fmt: skip

@@ -16,7 +16,13 @@ from reports.tables import Tables
 from reports.untested import TIMES
 from reports.words import listed, loss_text, plural
 
-HEADER = ["Budget", "Task", "Best method", "Test loss", "Error", "Seeds won", "OHO gets"]
+HEADER = ["Budget", "Task", "Best method", "Test loss", "Error", "Won", "OHO gets"]
+LEGEND = (
+    "Loss: the median over seeds, with its 95 % interval in brackets or, of fewer than six, its range in parentheses.",
+    "Won: the seeds on which no other method is as low.",
+)
+"""What the columns mean, in the first table that stands there."""
+MORE_TIME = "A step of OHO takes several times as long as one of the others."
 UNITS = {"seconds": "s"}
 REPLAYED = "‡"
 """The mark of budgets at which methods are read off runs of a larger one."""
@@ -48,29 +54,27 @@ def tables_of(tables: Tables) -> list[Table]:
     """Returns the table of timed budgets and, apart, that of equal numbers of steps; each only if it has rows."""
     rows = standings(tables)
     timed, stepped = ([row for row in rows if row.is_timed is is_timed] for is_timed in (True, False))
+    in_seconds = ["Budgets in s are of counted seconds."] if any(row.unit == "seconds" for row in timed) else []
     return [
-        *_table("Equal time", timed, "Budgets in s are of counted seconds."),
-        *_table("Equal steps", stepped, "A step of OHO takes several times as long as one of the others."),
+        *_table("Equal time", timed, [*LEGEND, *in_seconds]),
+        *_table("Equal steps", stepped, [*([] if timed else LEGEND), MORE_TIME]),
     ]
 
 
-def _table(title: str, rows: Sequence[Standing], note: str) -> list[Table]:
+def _table(title: str, rows: Sequence[Standing], legend: Sequence[str]) -> list[Table]:
     if not rows:
         return []
-    notes = [
-        "Loss: the median over seeds, with its 95 % interval in brackets or, of fewer than six, its range in parentheses.",
-        "Seeds won: those on which no other method is as low.",
-    ]
+    notes = [*legend]
     if any(row.replayed for row in rows):
         notes.append(f"{REPLAYED}: read off runs of a larger budget, without schedules that span it.")
     if untested := sorted({label for row in rows for label in row.untested}):
         told = f"fewer trials than {TIMES} times the random ones that they start with"
-        notes.append(f"{UNTESTED}: without the searches that made {told}, and are not tested: {listed(untested)}.")
+        notes.append(f"{UNTESTED}: without the searches that made {told}: {listed(untested)}.")
     notes += [
         f"Not valid on {task}: the runs {unlike}, whose seconds cannot be compared."
         for task, unlike in dict.fromkeys((row.task, row.unlike) for row in rows if row.unlike)
     ]
-    return [Table(title, [_row(row) for row in rows], " ".join([*notes, note]).strip())]
+    return [Table(title, [_row(row) for row in rows], " ".join(notes))]
 
 
 def _row(row: Standing) -> list[str]:
@@ -131,6 +135,9 @@ def not_asked(claims: Sequence[Decided]) -> str:
 
 def counted(claims: Sequence[Decided]) -> str:
     """Returns the sentence on how many claims are reproduced, are not, and are not tested."""
-    counts = [sum(claim.outcome == outcome for claim in claims) for outcome in Outcome]
-    parts = [f"{count} {'is' if count == 1 else 'are'} {outcome}" for outcome, count in zip(Outcome, counts, strict=True)]
-    return f"Of {len(claims)} claims of the paper {listed(parts)} by these runs."
+    verbs = zip(("reproduce", "do not reproduce", "do not test"), Outcome, strict=True)
+    counts = [(verb, sum(claim.outcome == outcome for claim in claims)) for verb, outcome in verbs]
+    parts = [f"{verb} {count}" for verb, count in counts if count]
+    if all(claim.outcome == Outcome.NOT_TESTED for claim in claims):
+        return f"These runs test none of the paper's {len(claims)} claims."
+    return f"Of the paper's {len(claims)} claims, these runs {listed(parts)}."

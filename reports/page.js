@@ -207,3 +207,8 @@ function pretty(value, indent = "") {
 
 buildTable();
 loadCharts();
+
+// What is wider than its window says so.
+const widths = new ResizeObserver((entries) => entries.forEach(({ target }) =>
+  target.classList.toggle("wide", target.scrollWidth > target.clientWidth + 1)));
+document.querySelectorAll("figure > .scroll").forEach((part) => widths.observe(part));

@@ -26,6 +26,7 @@ from reports.published import SOURCE
 from reports.run_rows import DIGITS, columns, details, losses, rounded, rows
 from reports.section import Section
 from reports.tables import Tables
+from reports.words import LAST_PAGE
 
 SKELETON, SCRIPT, CHARTS = (Path(__file__).with_name(name) for name in ("page.html", "page.js", "charts.js"))
 FILES = ("spec.json", "records.jsonl", "outcome.json")
@@ -188,7 +189,7 @@ def _element(section: Section, is_chart: bool) -> str:
 def _figure(section: Section, is_chart: bool) -> str:
     if section.image is None:
         return f'<p class="absent">{escape(section.caption)}</p>'
-    caption = f"<figcaption>{escape(section.caption)}</figcaption>"
+    caption = f"<figcaption>{escape(section.caption.replace(LAST_PAGE, ''))}</figcaption>"
     if is_chart:
         name = escape(section.key)
         label = escape(f"Chart: {section.title}")

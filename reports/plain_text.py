@@ -42,8 +42,7 @@ def _appendix(content: Mapping[str, Any]) -> Iterator[str]:
         yield from _table(title, compared, group["rows"]) if group["rows"] else ("", title)
     for group in content["results"]:
         title = f"== Results by method: experiment {group['experiment']}, task {group['task']}. {group['losses']}"
-        header = ("Method", "Runs", "Median", "Interval", "IQM", group["metric"], "Seconds", "Updates", "Diverged")
-        yield from _table(f"{title} {group['untrained']}".rstrip(), header, group["rows"])
+        yield from _table(f"{title} {group['untrained']}".rstrip(), group["header"], group["rows"])
     for group in content["ends"]:
         yield from _table(f"== Where methods ended: experiment {group['experiment']}", ENDS, group["rows"])
     yield from _table("== Time: mean seconds of a run", TIME, content["ledger"])

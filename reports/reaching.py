@@ -3,20 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from reports import published
-from reports.selection import option, untrained
+from reports.estimates import About
+from reports.selection import NoData, option, untrained
 from reports.statistics import median_of
 from reports.tables import Tables
-from reports.targets import Target, reached_by
+from reports.targets import Target, lowest_target, reached_by, textbook, upper_median
 from reports.untested import untested_labels
 
 OTHERS = "Others"
 """The group of methods that are no searches of one kind."""
+REFERENCE = "oho-global"
+"""The method that the paper's figure is about."""
+OWN, TEXTBOOK = "own", "textbook"
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """`runs` has a row for each run and target, with trials and seconds, infinite for a miss; `summary` one for each label
+    and target.
+    """
+
+    runs: pd.DataFrame
+    summary: pd.DataFrame
+    targets: dict[str, Target]
+    about: About
+    ends: str = ""
+    """Who ends outside of the space that searches draw from."""
+    seconds_per_step: float | None = None
+    """Counted seconds of a plain step, where the budget is in such steps: `seconds` are then those of that many steps."""
+
+    @property
+    def csv(self) -> pd.DataFrame:
+        """The data behind the figure."""
+        return self.runs.drop(columns=["members"])
+
+    @property
+    def main(self) -> str:
+        """The target that texts and order are about: that of Global OHO or, where it was not run, of textbook training."""
+        return next(iter(self.targets))
+
+    def of(self, target: str) -> pd.DataFrame:
+        """Returns the rows of the summary that are of one target."""
+        return self.summary[self.summary["target"] == target]
+
+
+def targets_of(runs: pd.DataFrame) -> dict[str, Target]:
+    """Returns what the runs are timed to, Global OHO's loss first.  Raises `NoData` where there is nothing to reach."""
+    targets = {}
+    reference = runs[runs["method"] == REFERENCE]
+    own = upper_median(reference["incumbent_validation_loss"])
+    if np.isfinite(own) and not untrained(reference):
+        targets[OWN] = Target(own, str(reference["label"].iloc[0]))
+    if best := lowest_target(textbook(runs).groupby("label").filter(lambda own: not untrained(own))):
+        targets[TEXTBOOK] = best
+    if not targets and len(reference) and untrained(reference):
+        raise NoData("Most Global OHO runs return the untrained model, and set no target, so it is not drawn.")
+    if not targets or runs["label"].nunique() < 2:
+        raise NoData(
+            "This figure needs a measured Global OHO run, or one of a training with nothing drawn or searched for, and "
+            "another method, so it is not drawn."
+        )
+    return targets
 
 
 def reached(tables: Tables, runs: pd.DataFrame, targets: Mapping[str, Target], per_step: float | None) -> pd.DataFrame:
@@ -46,7 +100,7 @@ def grouped(tables: Tables, runs: pd.DataFrame) -> pd.DataFrame:
     grouped = kind.where(kind.map(kind.value_counts()) > 1)
     values = [_published(run) for _, run in first.iterrows()]
     return pd.DataFrame({
-        "label": first["label"], "place": first["place"], "group": grouped.fillna(OTHERS),
+        "label": first["label"], "place": first["place"], "family": first["family"], "group": grouped.fillna(OTHERS),
         "bar": first["over_label"].where(grouped.notna(), first["label"]),
         "published_trials": [trials for trials, _ in values], "published_hours": [hours for _, hours in values],
         "is_papers_search": [published.has_search(options) for options in first["options"]],

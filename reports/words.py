@@ -16,6 +16,8 @@ from reports.statistics import FEWEST_WITH_INTERVAL
 LONG_WORD, BREAK_AFTER = re.compile(r"\S{24,}"), 8
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 INTERVALS = "95 % intervals"
+LAST_PAGE = " (last page)"
+"""Where the PDF names disturbed runs; the page, whose table of runs does, leaves it out."""
 MOST_LISTED = 13
 """How many names a sentence has."""
 HYPERPARAMETERS = {"lr": "learning rate", "weight_decay": "L2 coefficient"}
@@ -48,7 +50,7 @@ def setting(runs: pd.DataFrame, budget: str = "") -> str:
     Task and space stand below every figure, and devices once in a report.
     """
     disturbed = disturbed_runs(runs)
-    note = f" {disturbed.capitalize()} (last page)." if disturbed else ""
+    note = f" {disturbed.capitalize()}{LAST_PAGE}." if disturbed else ""
     return f"{budget or f'{budgets(runs)} a run.'}{note}"
 
 
@@ -88,7 +90,8 @@ def _in_seconds(runs: pd.DataFrame) -> str:
     if "plain_step_seconds" not in runs or (seconds := (runs["budget"] * runs["plain_step_seconds"]).dropna()).empty:
         return ""
     low, high = f"{seconds.min():.3g}", f"{seconds.max():.3g}"
-    return f" ({low} counted seconds)" if low == high else f" ({low} to {high} counted seconds, by machine)"
+    by_machine = ", by machine" if runs["budget"].nunique() == 1 else ""
+    return f" ({low} counted seconds)" if low == high else f" ({low} to {high} counted seconds{by_machine})"
 
 
 def budget_unit(unit: str) -> str:
@@ -104,6 +107,11 @@ def spaces(runs: pd.DataFrame) -> str:
 def plural(count: int, noun: str) -> str:
     """Returns `1 run`, `2 runs`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def each_of(counts: pd.Series, noun: str) -> str:
+    """Returns how many runs stand behind each of several medians: `6 runs` or, where counts differ, `6 runs or more`."""
+    return plural(int(counts.min()), noun) + (" or more" if counts.max() > counts.min() else "")
 
 
 def listed(names: Sequence[str]) -> str:

@@ -184,10 +184,14 @@ def findings(estimates: Estimates) -> list[str]:
             sentences.append(f"Where {world}, more than half of the runs of every method are lost.")
             continue
         is_ours = finite["family"] == ONLINE
-        parts = [f"{row['label']} {_with_ends(row)}" for group in (finite[is_ours], finite[~is_ours])
-                 for _, row in group.sort_values("mean", kind="stable").head(1).iterrows()]  # fmt: skip
-        best = finite.iloc[0]["label"]
-        sentences.append(f"Where {world}, the mean loss over time is lowest with {best}: {', '.join(parts)}.")
+        (_, best), *rest = sorted(
+            ((row["mean"], row) for group in (finite[is_ours], finite[~is_ours])
+             for _, row in group.sort_values("mean", kind="stable").head(1).iterrows()), key=lambda item: item[0],
+        )  # fmt: skip
+        what = f"Where {world}, the mean loss over time is lowest with {best['label']}, {_with_ends(best)}"
+        side = "the other methods" if best["family"] == ONLINE else "OHO"
+        beside = [f"; the best of {side}, {row['label']}, has {_with_ends(row)}" for _, row in rest]
+        sentences.append(f"{what}{''.join(beside)}.")
     n = estimates.summary["n"]
     kind = spread(n.min(), n.max())
     return [*sentences, f"In brackets stand {kind}."]

@@ -17,7 +17,7 @@ from reports.looks import DASHES, Look, look
 from reports.selection import NoData, comparable, require_finite
 from reports.strips import Strip, by_seed, draw_strips, room, summarise
 from reports.tables import Tables
-from reports.words import HYPERPARAMETERS, MOST_LISTED, loss_text, percent
+from reports.words import HYPERPARAMETERS, each_of, loss_text, percent, two_digits
 
 QUESTION = "How far are published and collapsed hypergradients from the derivative, and does it change the outcome?"
 METHOD = (
@@ -146,25 +146,33 @@ def _panels(count: int) -> tuple[Figure, dict[str, Axes]]:
 
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
-    n = estimates.curves["n"].min()
+    n = each_of(estimates.curves["n"], "seed")
     return (
-        f"A, B: relative error of the hypergradient, medians over {n} seeds or more; methods without error are not on a "
+        f"A, B: relative error of the hypergradient, medians over {n}; methods without error are not on a "
         "logarithmic axis. C: share of steps and sets in which its sign is wrong. D: final test loss. Points are runs, "
         f"thin lines join those of a seed, bars are medians. {estimates.about.setting}"
     )
 
 
 def findings(estimates: Estimates) -> list[str]:
-    """Gives errors, wrong signs and losses of each method."""
-    sentences = [_first(estimates.summary)]
-    wrong = estimates.summary[estimates.summary["error_lr"] > ROUNDING]
-    for row in wrong.head(MOST_LISTED).itertuples():
-        sentences.append(
-            f"With {row.label} the median error of the learning rate's hypergradient is {row.error_lr:.2g}, with a wrong "
-            f"sign in {percent(row.wrong_sign)} of steps and sets, and that of the L2 coefficient's "
-            f"{row.error_weight_decay:.2g}; the median test loss is {loss_text(row.median)}."
-        )
-    return sentences + untrained_sentences(list(estimates.summary.loc[estimates.summary["untrained"], "label"]))
+    """Compares the largest error with exact hypergradients; the table has those of each method."""
+    untrained = list(estimates.summary.loc[estimates.summary["untrained"], "label"])
+    return [_first(estimates.summary), *untrained_sentences(untrained)]
+
+
+def published_rows(estimates: Estimates) -> list[list[str]]:
+    """Returns the median errors of each method's hypergradients, the share of wrong signs, and the median test loss."""
+    header = ["Method", "Error, learning rate", "Wrong sign", "Error, L2 coefficient", "Test loss"]
+    rows = [
+        [row.label, _error(row.error_lr), percent(row.wrong_sign), _error(row.error_weight_decay), loss_text(row.median)]
+        for row in estimates.summary.itertuples()
+    ]
+    return [header, *rows]
+
+
+def _error(value: float) -> str:
+    """Returns a relative error; one of rounding is none."""
+    return "exact" if value <= ROUNDING else two_digits(value)
 
 
 def _first(summary: pd.DataFrame) -> str:

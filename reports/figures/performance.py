@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
 from reports.claims import Measured, Outcome, Verdict, below, not_tested
-from reports.ends import DARK
-from reports.estimates import About, about, untrained_sentences
+from reports.estimates import about, untrained_sentences
 from reports.final_values import final_values, outside_sentence
-from reports.looks import look
 from reports.plain_steps import second_axis, seconds_per_step
-from reports.reaching import OTHERS, grouped, reached, summary_row
-from reports.selection import NoData, comparable, require_own_seconds, untrained
-from reports.strips import ROOM, write_beside
+from reports.reaching import OWN, REFERENCE, TEXTBOOK, Estimates, grouped, reached, summary_row, targets_of
+from reports.reaching_lines import FEW, draw_dots, lines_of, looks_of_lines, lost_methods
+from reports.selection import comparable, require_own_seconds
+from reports.strips import ROOM
 from reports.tables import Tables
-from reports.targets import Target, lowest_target, textbook, upper_median
+from reports.targets import Target
 from reports.untested import RULE
-from reports.words import listed, loss_text, plural, spread
+from reports.words import each_of, listed, loss_text, plural, spread
 
 QUESTION = (
     "How much time and how many trials does a search, or another method, need to be as good as a single Global OHO run, "
@@ -38,49 +33,14 @@ METHOD = (
     f"space that made {RULE} shows what random search does, and is not tested. The paper's numbers are of test losses on "
     "its own data, network and hardware."
 )
-REFERENCE = "oho-global"
-"""The method that the paper's figure is about."""
-OWN, TEXTBOOK = "own", "textbook"
 MISSED = "not reached"
-FEW = 4
-"""How many methods that reach no target have lines of their own, in the figure and in its table."""
-
-
-@dataclass(frozen=True)
-class Estimates:
-    """`runs` has a row for each run and target, with trials and seconds, infinite for a miss; `summary` one for each label
-    and target.
-    """
-
-    runs: pd.DataFrame
-    summary: pd.DataFrame
-    targets: dict[str, Target]
-    about: About
-    ends: str = ""
-    """Who ends outside of the space that searches draw from."""
-    seconds_per_step: float | None = None
-    """Counted seconds of a plain step, where the budget is in such steps: `seconds` are then those of that many steps."""
-
-    @property
-    def csv(self) -> pd.DataFrame:
-        """The data behind the figure."""
-        return self.runs.drop(columns=["members"])
-
-    @property
-    def main(self) -> str:
-        """The target that texts and order are about: that of Global OHO or, where it was not run, of textbook training."""
-        return next(iter(self.targets))
-
-    def of(self, target: str) -> pd.DataFrame:
-        """Returns the rows of the summary that are of one target."""
-        return self.summary[self.summary["target"] == target]
 
 
 def estimate(tables: Tables) -> Estimates:
     """Returns trials and counted seconds of each method to the validation losses of Global OHO and of textbook training."""
     runs = comparable(tables.runs)
     require_own_seconds(runs)
-    targets = _targets(runs)
+    targets = targets_of(runs)
     per_step = seconds_per_step(runs)
     data = reached(tables, runs, targets, per_step)
     groups = data.groupby(["label", "target"], sort=False)
@@ -90,35 +50,16 @@ def estimate(tables: Tables) -> Estimates:
     return Estimates(data, summary, targets, about(runs), ends, per_step)
 
 
-def _targets(runs: pd.DataFrame) -> dict[str, Target]:
-    """Returns what the runs are timed to, Global OHO's loss first.  Raises `NoData` where there is nothing to reach."""
-    targets = {}
-    reference = runs[runs["method"] == REFERENCE]
-    own = upper_median(reference["incumbent_validation_loss"])
-    if np.isfinite(own) and not untrained(reference):
-        targets[OWN] = Target(own, str(reference["label"].iloc[0]))
-    if best := lowest_target(textbook(runs).groupby("label").filter(lambda own: not untrained(own))):
-        targets[TEXTBOOK] = best
-    if not targets and len(reference) and untrained(reference):
-        raise NoData("Most Global OHO runs return the untrained model, and set no target, so it is not drawn.")
-    if not targets or runs["label"].nunique() < 2:
-        raise NoData(
-            "This figure needs a measured Global OHO run, or one of a training with nothing drawn or searched for, and "
-            "another method, so it is not drawn."
-        )
-    return targets
-
-
 def draw(estimates: Estimates) -> Figure:
     """Draws counted seconds to each target, a line for each method, with trials and runs that reached it beside it."""
-    lines = _lines(estimates)
+    lines, looks = lines_of(estimates), looks_of_lines(estimates)
     names = list(estimates.targets)
     height = 1.05 + (0.4 if estimates.seconds_per_step else 0.0) + ROOM * max(len(lines), 3)
     figure, panels = style.panels(1, len(names), height=height, sharey=True, squeeze=False)
     letters = ("A  ", "B  ") if len(names) > 1 else ("",)
     for letter, axes, name in zip(letters, panels.flat, names, strict=True):
         own = {row["label"]: row for row in estimates.of(name).to_dict("records")}
-        _draw_dots(axes, [line if isinstance(line, str) else {**line, **own[line["label"]]} for line in lines])
+        draw_dots(axes, [line if isinstance(line, str) else {**line, **own[line["label"]]} for line in lines], looks)
         second_axis(axes, estimates.seconds_per_step and 1 / estimates.seconds_per_step, "the same in plain steps")
         axes.set_title(f"{letter}As good as {estimates.targets[name].label}", loc="left")
         axes.set_xlabel(f"Counted seconds to a\nvalidation loss of {loss_text(estimates.targets[name].loss)}")
@@ -131,77 +72,19 @@ def draw(estimates: Estimates) -> Figure:
     return figure
 
 
-def _is_reference(estimates: Estimates) -> pd.Series:
-    """Returns which rows of the main target's summary are of the method that sets it."""
-    summary = estimates.of(estimates.main)
-    if estimates.main == OWN:
-        return summary["method"] == REFERENCE
-    return summary["label"] == estimates.targets[TEXTBOOK].label
-
-
-def _lines(estimates: Estimates) -> list[str | dict[str, Any]]:
-    """Returns what stands from top to bottom: methods, and headings of groups; in a group the quickest first."""
-    summary, is_reference = estimates.of(estimates.main), _is_reference(estimates)
-    lines: list[str | dict[str, Any]] = [{**row, "bar": row["label"]} for row in summary[is_reference].to_dict("records")]
-    lost = _lost(estimates)
-    rest = summary[~is_reference & ~summary["label"].isin(lost)]
-    groups = dict.fromkeys(rest["group"])
-    for title in sorted(groups, key=lambda title: title == OTHERS):
-        own = rest[rest["group"] == title]
-        titles = [] if list(groups) == [OTHERS] else [title]
-        lines += [*titles, *own.sort_values(["untested", "seconds", "misses", "label"]).to_dict("records")]
-    return [*lines, {"label": lost[0], "bar": f"{len(lost)} other methods", "are_many": True}] if lost else lines
-
-
-def _lost(estimates: Estimates) -> list[str]:
-    """Returns the methods that share a line, since none of their runs reaches any target; none where they are few."""
-    tested = estimates.summary[~estimates.summary["untested"]]
-    is_lost = (tested["misses"] == tested["n"]).groupby(tested["label"], sort=False).all()
-    lost = [str(label) for label in is_lost.index[is_lost]]
-    return lost if len(lost) > FEW else []
-
-
-def _draw_dots(axes: Axes, lines: list[str | dict[str, Any]]) -> None:
-    """Draws medians with their intervals on a logarithmic axis; what is infinite stands at its right edge."""
-    rows = {place: line for place, line in enumerate(lines) if not isinstance(line, str)}
-    tested = [row for row in rows.values() if not row["untested"]]
-    ends = np.array([[row["seconds"], row["seconds_low"], row["seconds_high"]] for row in tested], dtype=float)
-    finite = ends[np.isfinite(ends) & (ends > 0)]
-    low, high = (finite.min(), finite.max()) if len(finite) else (0.1, 1.0)
-    edge = 1.6 * high
-    axes.set_xlim(0.7 * low, edge)
-    for place, row in rows.items():
-        if row["untested"]:
-            write_beside(axes, place, "", "not tested", va="center", fontsize=6.5)
-            continue
-        colour, marker, *_ = look(row["method_label"])
-        colour = DARK if row.get("are_many") else colour
-        is_missed = np.isinf(row["seconds"])
-        if np.isfinite(row["seconds_low"]):
-            axes.plot([row["seconds_low"], min(row["seconds_high"], edge)], [place] * 2, color=colour, lw=1.1)
-        axes.plot(min(row["seconds"], edge), place, ls="none", marker=">" if is_missed else marker, color=colour, ms=5,
-                  mfc="none" if is_missed else colour, clip_on=False)  # fmt: skip
-        trials = "–" if np.isinf(row["trials"]) else f"{row['trials']:.3g}"
-        write_beside(axes, place, trials, f"{row['n'] - row['misses']}/{row['n']}", va="center", fontsize=6.5)
-    write_beside(axes, -0.7, "trials", "runs", va="bottom", fontsize=6, color="#666666")
-    style.log_scale(axes, "x")
-    axes.grid(visible=True, axis="x")
-    axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0)
-
-
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
     runs = estimates.of(estimates.main)["n"]
     first, *others = (f"{loss_text(target.loss)}, the median of {_who(name, target)} at the end of its budget"
                       for name, target in estimates.targets.items())  # fmt: skip
     letter, more = ("A: c", f"; B: at most {others[0]}") if others else ("C", "")
-    lost = _lost(estimates)
+    lost = lost_methods(estimates)
     last = f"; the last line stands for {len(lost)} methods none of whose runs reached any target" if lost else ""
     return (
         f"{letter}ounted seconds until the selected model's validation loss is at most {first}{more}. Points are medians "
-        f"over {runs.min()} seeds or more, lines {spread(runs.min(), runs.max())}; an open triangle at the edge: more than "
-        f"half of the runs missed the target; beside it, median trials and runs that reached it{last}. "
+        f"over {each_of(runs, 'seed')}, lines {spread(runs.min(), runs.max())}; an open triangle at the edge: more than "
+        f"half of the runs missed the target; beside it, median trials and runs that reached it{last}. In colour, "
+        "OHO, the quickest method and those that set a target. "
         f"{estimates.about.setting}"
     )
 

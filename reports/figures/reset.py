@@ -12,7 +12,7 @@ from reports.looks import GREY, OURS
 from reports.selection import NoData, measured, option, require_finite
 from reports.strips import Strip, by_seed, draw_strips, room, summarise
 from reports.tables import Tables
-from reports.words import listed, loss_text
+from reports.words import each_of, listed, loss_text
 
 QUESTION = "Does it matter that the influence is carried through the whole of training?"
 METHOD = (
@@ -58,9 +58,9 @@ def draw(estimates: RunEstimates) -> Figure:
 
 def caption(estimates: RunEstimates) -> str:
     """Says what the figure shows, with n, budget and device."""
-    n = estimates.summary["n"].min()
+    n = each_of(estimates.summary["n"], "run")
     return (
-        f"Final test loss by the number of steps after which the influence is forgotten, {n} runs or more each; thin lines "
+        f"Final test loss by the number of steps after which the influence is forgotten, {n} each; thin lines "
         f"join the runs of a seed, bars are medians, the lowest in colour. {estimates.about.setting}"
     )
 

@@ -25,7 +25,7 @@ from reports.selection import NoData, require_finite, with_shocks
 from reports.statistics import median_of
 from reports.tables import Tables
 from reports.twins import beside_twins
-from reports.words import first_few, listed, loss_text, percent, plural
+from reports.words import each_of, first_few, listed, loss_text, percent, plural
 
 QUESTION = "When a hyperparameter is kicked or the data change during training, which method recovers, and how fast?"
 METHOD = (
@@ -170,9 +170,9 @@ def interactive(estimates: Estimates) -> go.Figure:
 
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
-    n = estimates.summary["n"].min()
+    n = each_of(estimates.summary["n"], "seed")
     return (
-        f"How runs recover from shocks: validation loss over the unshocked twin's, medians over {n} seeds or more; grey, "
+        f"How runs recover from shocks: validation loss over the unshocked twin's, medians over {n}; grey, "
         f"the band of recovery; beside it, how many runs end there for good; above {HIGHEST:g} times, lines leave the "
         f"axis. {estimates.about.setting}"
     )

@@ -20,7 +20,7 @@ from reports.looks import GREY, MARKERS, MOST_COLOURS, Look, Method, assigned
 from reports.selection import ONLINE, NoData, comparable, option, require_finite
 from reports.strips import summarise
 from reports.tables import Tables
-from reports.words import decimal, listed, loss_text
+from reports.words import decimal, each_of, listed, loss_text
 
 NEAR = 1.5
 """Within which factor of the lowest median of all a median is near it."""
@@ -177,7 +177,7 @@ def _of(estimates: Estimates, name: str) -> str:
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
     return (
-        f"The cost of a first learning rate that is far off: medians over {estimates.summary['n'].min()} runs or more, "
+        f"The cost of a first learning rate that is far off: medians over {each_of(estimates.summary['n'], 'run')}, "
         "with runs as points and lost ones as crosses; beside the names, how many first rates give a median within "
         f"{NEAR:g} times the lowest. {estimates.about.setting}"
     )
@@ -194,10 +194,18 @@ def findings(estimates: Estimates) -> list[str]:
     counts.sort(key=lambda item: -item[1] / item[2])
     parts = [f"{name} from {near} of {count}" for name, near, count in counts]
     near = f"Over {decades:.3g} decades of the first learning rate, medians are within {NEAR:g} times the lowest with"
-    ends = []
-    for name, own in swept.groupby("group", sort=False):
-        ends.append(f"{loss_text(own['median'].min())} to {loss_text(own['median'].max())} with {name}")
-    return [f"{near} {listed(parts)}.", f"Over these rates, medians range from {listed(ends)}."]
+    return [f"{near} {listed(parts)}.", *_widest(swept)]
+
+
+def _widest(swept: pd.DataFrame) -> list[str]:
+    """Says which method depends most on its first rate, and which least; nothing of a method alone."""
+    ends = swept.groupby("group", sort=False)["median"].agg(["min", "max"])
+    ordered = (ends["max"] / ends["min"]).sort_values(kind="stable").index
+    least, most = (
+        f"with {name} ({loss_text(ends.loc[name, 'min'])} to {loss_text(ends.loc[name, 'max'])})"
+        for name in ordered[[0, -1]]
+    )
+    return [f"Medians depend least on the first rate {least}, and most {most}."] if len(ordered) > 1 else []
 
 
 def published_rows(estimates: Estimates) -> list[list[str]]:

@@ -18,7 +18,7 @@ from reports.looks import DASHES
 from reports.selection import NoData, comparable, online, option, require_finite
 from reports.strips import summarise
 from reports.tables import Tables
-from reports.words import listed, loss_text
+from reports.words import each_of, listed, loss_text
 
 QUESTION = "Does it matter that the hypergradient is of the validation loss, and how large must the validation batch be?"
 METHOD = (
@@ -113,10 +113,10 @@ def _end_above_medians(axes: Axes, estimates: Estimates) -> None:
 
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
-    n = estimates.curves["n"].min()
+    n = each_of(estimates.curves["n"], "seed")
     return (
-        f"Test loss of the present model: thin lines are runs, of which some leave the axis, thick ones medians over {n} "
-        f"seeds or more. {estimates.about.setting}"
+        f"Test loss of the present model: thin lines are runs, of which some leave the axis, thick ones medians over {n}. "
+        f"{estimates.about.setting}"
     )
 
 

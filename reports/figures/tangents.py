@@ -18,7 +18,7 @@ from reports.looks import look
 from reports.selection import measured, require_finite
 from reports.statistics import median
 from reports.tables import Tables
-from reports.words import HYPERPARAMETERS, first_few, two_digits
+from reports.words import HYPERPARAMETERS, each_of, first_few, two_digits
 
 QUESTION = "How long is the derivative of the parameters with respect to a hyperparameter, and does it stay bounded?"
 METHOD = (
@@ -110,10 +110,10 @@ def _draw_correlations(axes: Axes, correlations: pd.DataFrame) -> None:
 
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
-    n = estimates.curves["n"].min()
+    n = each_of(estimates.curves["n"], "seed")
     third = " C: medians over the same seeds, from first to last evaluation." if len(estimates.correlations) else ""
     return (
-        f"Norm of the influence over training: medians over {n} seeds or more; a line ends where the norm is not finite."
+        f"Norm of the influence over training: medians over {n}; a line ends where the norm is not finite."
         f"{third} {estimates.about.setting}"
     )
 

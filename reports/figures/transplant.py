@@ -17,7 +17,7 @@ from reports.selection import NoData, comparable, option, require_finite
 from reports.statistics import median_of
 from reports.strips import THREAD, summarise
 from reports.tables import Tables
-from reports.words import MOST_LISTED, decimal, listed, loss_text
+from reports.words import MOST_LISTED, decimal, each_of, listed, loss_text
 
 QUESTION = "Is what OHO gives the schedule that it finds, or that it follows the very run it is in?"
 METHOD = (
@@ -105,7 +105,7 @@ def caption(estimates: RunEstimates) -> str:
     """Says what the figure shows, with n, budget and device."""
     return (
         "Test loss of the update rule along the schedule that OHO found on another seed, less that of OHO itself on "
-        f"the same seed, whose median stands above; {estimates.summary['n'].min()} runs or more each, bars are medians. "
+        f"the same seed, whose median stands above; {each_of(estimates.summary['n'], 'run')} each, bars are medians. "
         f"{estimates.about.setting}"
     )
 

@@ -37,7 +37,7 @@ def test_axes_and_tables_have_the_tasks_units(tmp_path):
     chart = anytime.interactive(anytime.estimate(tables))
     assert chart.layout.yaxis.title.text == "Test loss of the selected model (m²)"
     (table,) = _content(tables, [])["results"]
-    assert (table["metric"], table["rows"][0][5]) == ("Absolute error", "0.1")
+    assert (table["header"][5], table["rows"][0][5]) == ("Absolute error", "0.1")
     assert table["losses"] == "Losses are squared error in m², errors in m."
     assert next(column["title"] for column in columns(tables.runs) if column["kind"] == "measure") == "Test loss"
     assert "Test absolute error (m)" in {column["title"] for column in columns(tables.runs)}
@@ -47,7 +47,7 @@ def test_axes_and_tables_have_the_tasks_units(tmp_path):
 def test_a_fraction_is_shown_in_per_cent(tmp_path):
     write_folder(tmp_path, LOSSES)
     (table,) = _content(read_tables(tmp_path), [])["results"]
-    assert (table["metric"], table["rows"][0][5]) == ("Classification error (%)", "10.00")
+    assert (table["header"][5], table["rows"][0][5]) == ("Classification error (%)", "10.00")
 
 
 def test_different_units_share_no_axis(tmp_path):
