@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 
 import torch
 
@@ -12,6 +13,7 @@ from oho.meta import DEFAULT_BOUNDS, MetaRule, check_meta
 from oho.rules import Rule
 
 NON_FINITE = ("reset", "skip", "raise")
+META_MEMBERS = ("rate", "transform", "bounds", "clip", "step")
 
 
 def check_rule(rule: Rule, meta: MetaRule, loss: LossHyper | None = None) -> None:
@@ -22,12 +24,16 @@ def check_rule(rule: Rule, meta: MetaRule, loss: LossHyper | None = None) -> Non
     if isinstance(meta, type) or not hasattr(meta, "rate"):
         kind = meta.__name__ if isinstance(meta, type) else type(meta).__name__
         raise TypeError(f"meta: an instance of oho.MetaSGD, MetaAdam or MetaSign is expected; given {kind}")
+    if missing := [name for name in META_MEMBERS if not hasattr(meta, name)]:
+        kind, members = type(meta).__name__, ", ".join(META_MEMBERS)
+        raise TypeError(f"meta: {kind} has no {', '.join(missing)}; a meta-rule has {members}")
     if isinstance(rule.tune, str):
         raise TypeError(f"tune={rule.tune!r}: a tuple of names is expected, such as ({rule.tune!r},)")
     if unknown := [name for name in rule.tune if name not in rule.names]:
         raise ValueError(f"tune: {type(rule).__name__} has no {', '.join(unknown)}; it has {', '.join(rule.names)}")
     if len(set(rule.tune)) < len(rule.tune):
         raise ValueError(f"tune={rule.tune}: each name once")
+    _check_constants(rule)
     if not isinstance(loss, LossHyper | None):
         raise TypeError(f"loss: an oho.LossHyper is expected, as oho.LossHyper(label_smoothing=0.1); given {loss!r:.60}")
     of_loss = () if loss is None else loss.names
@@ -43,13 +49,31 @@ def check_rule(rule: Rule, meta: MetaRule, loss: LossHyper | None = None) -> Non
             raise ValueError(f"{option}: {kind} has no {', '.join(unknown)}; it has {names}")
 
 
+def _check_constants(rule: Rule) -> None:
+    """Raises ValueError for a number of the rule that is no hyperparameter and makes no sense."""
+    for name in ("clip_norm", "clip_value"):
+        value = getattr(rule, name, None)
+        if value is not None and not (isinstance(value, Real) and float(value) > 0):
+            raise ValueError(f"{name}={value!r}: must be a number above 0, or None for no clipping")
+    for name in ("temperature", "epsilon"):
+        value = getattr(rule, name, 0)
+        if not (isinstance(value, Real) and float(value) >= 0):
+            raise ValueError(f"{name}={value!r}: must be a number, 0 or more")
+
+
 def check_influence(
     influence: str, *, discount: float, limit: float | None, reset_every: int, update_every: int, first_updates: int,
     on_nonfinite: str,
 ) -> None:  # fmt: skip
-    """Raises ValueError for a word or a number that the options of the influence do not allow."""
+    """Raises TypeError or ValueError for a word or a number that the options of the influence do not allow."""
     if influence not in ("exact", "collapsed"):
         raise ValueError(f"influence={influence!r}: allowed are 'exact' and 'collapsed'")
+    for name, number in {"discount": discount, "influence_limit": limit or 0}.items():
+        if not isinstance(number, Real):
+            raise TypeError(f"{name}={number!r}: a number is expected")
+    for name, steps in {"reset_every": reset_every, "update_every": update_every, "first_updates": first_updates}.items():
+        if not isinstance(steps, Integral):
+            raise TypeError(f"{name}={steps!r}: a whole number of steps is expected")
     if not 0 <= discount <= 1:
         raise ValueError(f"discount={discount}: must lie in [0, 1]")
     if limit is not None and not limit > 0:

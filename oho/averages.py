@@ -144,7 +144,7 @@ def resolve_average(given: Average | str | None) -> Average | None:
 
 def check_present_share(share: float, average: Average | None) -> None:
     """Raises ValueError for a share out of [0, 1], or one without an average."""
-    if not 0 <= share <= 1:
+    if not (isinstance(share, int | float) and 0 <= share <= 1):
         raise ValueError(f"present_share={share}: must lie in [0, 1]")
     if share and average is None:
         raise ValueError(f"present_share={share}: there is no average; give average=, such as oho.Recent(0.1)")
@@ -180,6 +180,12 @@ class AveragedWeights:
             for place, number in zip(self._on_device, self._weights, strict=True):
                 place.fill_(number)
             self._weights = self._on_device
+
+    def share_of_newest(self, step: int, present_share: float) -> float:
+        """Returns ∂(θ̄ + s (φ − θ̄))/∂θ of a step, where s is the `present_share`."""
+        weight = self.kind.weight(step)
+        of_model = 1.0 if self.kind.interpolation is None else 1 + self.kind.interpolation * (weight - 1)
+        return present_share * of_model + (1 - present_share) * weight
 
     def missed(self, step: int, *, plain: int) -> float:
         """Returns the share of dθ/dh in Z̄ once it has followed the `plain` steps before a step."""

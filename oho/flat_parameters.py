@@ -165,6 +165,8 @@ def _check_kind(name: str, tensor: Tensor) -> None:
             f"parameters: {name!r} is a {type(tensor).__name__}, of which a process holds a part (FSDP, tensor parallel);"
             " allowed are whole parameters: use DistributedDataParallel, or one device"
         )
+    if not tensor.is_leaf:
+        raise ValueError(f"parameters: {name!r} is computed from other tensors; give the parameters themselves")
     if tensor.is_complex():
         raise ValueError(
             f"parameters: {name!r} is {tensor.dtype}; allowed are real ones: keep real and imaginary part as two"

@@ -51,6 +51,13 @@ START_OF_ZERO = 1e-5
 """Where a value given as 0 starts under log and logit, if its bounds allow it."""
 HIGHEST_FRACTION = 1 - 1e-6
 """Upper bound under logit, where 1 is infinitely far."""
+FIXED_BOUNDS: dict[str, Bounds] = {
+    "lr": (0.0, math.inf),
+    "momentum": (0.0, math.inf),
+    "beta1": (0.0, HIGHEST_FRACTION),
+    "beta2": (0.0, HIGHEST_FRACTION),
+}
+"""Of hyperparameters that are not tuned: elsewhere no training works, and `torch.optim` refuses it."""
 
 
 class MetaRule(Protocol):
@@ -168,7 +175,11 @@ def transform_of(meta: MetaRule, name: str) -> str:
 
 def bounds_of(meta: MetaRule, name: str) -> Bounds:
     """Returns the closed interval that a hyperparameter stays in."""
-    low, high = meta.bounds.get(name, DEFAULT_BOUNDS.get(name, (-math.inf, math.inf)))
+    given = meta.bounds.get(name, DEFAULT_BOUNDS.get(name, (-math.inf, math.inf)))
+    try:
+        low, high = map(float, given)
+    except (TypeError, ValueError):
+        raise TypeError(f"bounds of {name}: two numbers are expected, (low, high); given {given!r}") from None
     if transform_of(meta, name) != "raw":
         low = max(low, LOWEST_POSITIVE)
     if transform_of(meta, name) == "logit":
@@ -179,12 +190,19 @@ def bounds_of(meta: MetaRule, name: str) -> Bounds:
 
 
 def check_meta(meta: MetaRule, names: tuple[str, ...]) -> None:
-    """Raises ValueError unless the options are valid for each of these hyperparameters."""
+    """Raises TypeError or ValueError unless the options are valid for each of these hyperparameters."""
+    if not isinstance(meta.bounds, Mapping):
+        raise TypeError(f"bounds: a mapping from name to (low, high) is expected, {{'lr': (0, 1)}}; given {meta.bounds!r}")
     for name in names:
         rate = per_name(meta.rate, name)
         if not (isinstance(rate, int | float | Tensor) and bool(torch.as_tensor(rate >= 0).all())):
             raise ValueError(f"rate={rate!r} of {name}: must be a number, 0 or more")
         bounds_of(meta, name)
+    if meta.clip is not None and not (isinstance(meta.clip, int | float) and meta.clip > 0):
+        raise ValueError(f"clip={meta.clip!r} of {type(meta).__name__}: must be a number above 0, or None for no clipping")
+    for option in ("beta1", "beta2"):
+        if not 0 <= (beta := getattr(meta, option, 0.0)) < 1:
+            raise ValueError(f"{option}={beta} of {type(meta).__name__}: must lie in [0, 1)")
 
 
 def check_finite(name: str, values: Tensor) -> None:
@@ -219,6 +237,12 @@ def admit(meta: MetaRule, name: str, values: Tensor) -> Tensor:
     )
     check_bounds(name, values, (low, high), remedy)
     return values
+
+
+def check_fixed(name: str, values: Tensor) -> None:
+    """Raises ValueError for values that no meta-step moves and that no training can have."""
+    if name in FIXED_BOUNDS:
+        check_bounds(name, values, FIXED_BOUNDS[name])
 
 
 class Coordinate(NamedTuple):

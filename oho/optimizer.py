@@ -219,6 +219,10 @@ class OHO(RecursionOptimizer):
 
     def _before_step(self) -> None:
         """Makes the first part of a step, which is the host's."""
+        if self._holds_average:
+            raise RuntimeError("step: the model holds the average of its weights; leave `with optimizer.averaged():` first")
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError("step: torch.inference_mode() is on, where nothing can be differentiated; leave it first")
         self._recursion.begin_step(self.discount or 1.0, plain=self.steps_behind if self.is_tuned else 0)
 
     def _step(

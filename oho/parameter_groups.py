@@ -38,6 +38,8 @@ def given_groups(parameters: Given | Iterable[dict[str, Any]], rule: Rule) -> li
     """
     if isinstance(parameters, Tensor):
         raise TypeError("parameters: a tensor was given; give model.parameters() or a list of tensors")
+    if not isinstance(parameters, Iterable):
+        raise TypeError(f"parameters: a {type(parameters).__name__} was given; give model.parameters(), called, or groups")
     given = list(parameters)
     mappings = [isinstance(item, Mapping) for item in given]
     if not any(mappings):
@@ -59,8 +61,8 @@ def _group(place: int, given: Mapping[str, Any], rule: Rule) -> GivenGroup:
         names = ", ".join(map(repr, unknown))
         raise ValueError(f"parameters: group {place} has {names}; allowed are {', '.join(allowed)}")
     parameters, tune = given["params"], given.get("tune", rule.tune)
-    if isinstance(tune, str):
-        raise TypeError(f"parameters: tune={tune!r} of group {place}: a tuple of names is expected, such as ({tune!r},)")
+    if isinstance(tune, str) or not isinstance(tune, Iterable):
+        raise TypeError(f"parameters: tune={tune!r} of group {place}: a tuple of names is expected, such as ('lr',)")
     if unknown := [name for name in tune if name not in rule.names]:
         kind, names = type(rule).__name__, ", ".join(rule.names)
         raise ValueError(f"parameters: tune of group {place}: {kind} has no {', '.join(unknown)}; it has {names}")

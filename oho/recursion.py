@@ -175,7 +175,7 @@ class Recursion:
         )  # fmt: skip
         weight = 1.0
         if self.averaged is not None:
-            weight = self.present_share + (1 - self.present_share) * self.averaged.kind.weight(self.steps + 1)
+            weight = self.averaged.share_of_newest(self.steps + 1, self.present_share)
         return self._master.gather(), lambda vector: pull(weight * vector)
 
     def _of_rule(self) -> dict[str, Tensor]:

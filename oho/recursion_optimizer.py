@@ -42,6 +42,8 @@ class RecursionOptimizer(torch.optim.Optimizer):
         self.rule, self.set_map = recursion.rule, recursion.set_map
         self._unshown = set(self.rule.names)
         """The hyperparameters whose present values the groups have yet to take."""
+        self._holds_average = False
+        """Whether the model holds the average of the weights now."""
         super().__init__(groups, defaults)
         self._show()
 
@@ -129,13 +131,18 @@ class RecursionOptimizer(torch.optim.Optimizer):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Puts the average of the weights into the model for a block: to evaluate it, or to save it.
+        """Puts the average of the weights into the model for a block: to evaluate it, or to save the model for use.
 
-        Afterwards the weights are those of the training again, bit for bit.  Without an average nothing changes.  A model
-        with batch norm needs statistics of its own there, as `torch.optim.swa_utils.update_bn` makes them.
+        Afterwards the weights are those of the training again, bit for bit.  A step within the block is refused, and a
+        checkpoint that training resumes from is saved outside it.  Without an average nothing changes.  A model with batch
+        norm needs statistics of its own there, as `torch.optim.swa_utils.update_bn` makes them.
         """
-        with self._recursion.at_average():
-            yield
+        before, self._holds_average = self._holds_average, self._recursion.averaged is not None
+        try:
+            with self._recursion.at_average():
+                yield
+        finally:
+            self._holds_average = before
 
     def state_dict(self) -> dict[str, Any]:
         """Returns all but parameters and options as tensors and plain numbers, to be saved with the model's own state."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from oho.loss_hyper import ONE_STEP_ABOVE, LossHyper
-from oho.meta import Memory, MetaRule, admit, check_finite, coordinate_of, meta_step
+from oho.meta import Memory, MetaRule, admit, check_finite, check_fixed, coordinate_of, meta_step
 from oho.rules import Rule
 from oho.saved_state import copied, load_tensors, put
 
@@ -210,12 +210,19 @@ class Tuning:
         if name in self._partly:
             mask = self._partly[name]
             values[:, mask] = admit(self.meta, name, values[:, mask])
+            check_fixed(name, values[:, ~mask])
             return values
-        return admit(self.meta, name, values) if name in self.tuned else values
+        if name in self.tuned:
+            return admit(self.meta, name, values)
+        check_fixed(name, values)
+        return values
 
     def _shaped(self, name: str, value: float | Tensor, like: Tensor) -> Tensor:
         """Returns a copy of (M, S) of `like`'s dtype and device, checked to be finite."""
-        given = torch.as_tensor(value, dtype=like.dtype).detach()
+        try:
+            given = torch.as_tensor(value, dtype=like.dtype).detach()
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"{name}={value!r}: a number is expected, or one for each set") from None
         check_finite(name, given)  # where it is: a GPU is not waited for
         if self._is_number(name) and given.ndim == 1:
             given = given.unsqueeze(-1)  # its one axis is the members'

@@ -14,7 +14,7 @@ from bench.experiment.shipped import about, experiments, spaces
 from bench.experiment.suggestions import suggestion
 from bench.experiment.yaml_file import ConfigError, read_shared_yaml
 from bench.protocol import Dimension, Space
-from bench.records.durations import unit_name
+from bench.records.durations import amount_of
 from bench.records.plugins import PluginError
 from bench.tasks.data_sets import DataSet, data_root
 
@@ -138,7 +138,7 @@ def _describe_experiment(name: str, path: Path) -> str:
         "file": path,
         "task": content["task"] if isinstance(content["task"], str) else content["task"]["name"],
         "methods": ", ".join(dict.fromkeys(methods)),
-        "budget": " ".join(f"{amount:g} {unit_name(unit)}" for unit, amount in content["budget"].items()),
+        "budget": " ".join(amount_of(amount, unit) for unit, amount in content["budget"].items()),
         "figures": ", ".join(content.get("figures") or ()) or "none",
         "run by": f"oho-bench run {name}",
     }

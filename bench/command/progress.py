@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from bench.process.signals import tell
 from bench.protocol import State
 from bench.records import Outcome, run_id, title_of
-from bench.records.durations import format_seconds, unit_name
+from bench.records.durations import amount_of, format_seconds, unit_name
 
 
 def in_words(outcome: Outcome) -> list[str]:
@@ -27,7 +27,7 @@ def in_words(outcome: Outcome) -> list[str]:
         parts[-1] += f" by {outcome.shared_by} runs"
     if outcome.valid and outcome.disturbed_because:
         parts[-1] += " (clock disturbed)"
-    parts += [f"{outcome.trials} trials"] if outcome.trials else []
+    parts += [amount_of(outcome.trials, "trials")] if outcome.trials else []
     parts += [f"best validation {best:.4f}"] if best is not None else []
     if not outcome.valid:
         parts.append(f"NOT VALID: {'; '.join(outcome.invalid_because)}")

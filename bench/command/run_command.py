@@ -20,7 +20,7 @@ from bench.experiment.spec import data_set_of
 from bench.experiment.yaml_file import ConfigError
 from bench.process.standard_streams import say
 from bench.records import Status, title_of
-from bench.records.durations import unit_name
+from bench.records.durations import amount_of
 from bench.tasks.data_sets import load
 
 log = logging.getLogger("oho-bench")
@@ -106,10 +106,10 @@ def _print_plan(planned: Sequence[Planned], batches: Batches, *, every_run: bool
             spec = item.spec
             print(
                 f"{item.id}  {item.experiment.name}: {spec['task']['name']}, {title_of(spec)}, "
-                f"seed {spec['seed']}, {budget['amount']:g} {unit_name(budget['unit'])}, {spec['device']}, "
+                f"seed {spec['seed']}, {amount_of(budget['amount'], budget['unit'])}, {spec['device']}, "
                 f"{batches.places.get(item.id, 'alone')}"
             )
-    total = " and ".join(f"{amount:g} {unit_name(unit)}" for unit, amount in totals.items()) or "nothing"
+    total = " and ".join(amount_of(amount, unit) for unit, amount in totals.items()) or "nothing"
     runs = "run" if len(todo) == 1 else "runs"
     show = print if every_run else say
     show(f"{len(todo)} {runs} to do, {len(planned) - len(todo)} done already; budget to spend: {total}")

@@ -8,7 +8,7 @@ from bench.experiment.plugins import entry_of
 from bench.experiment.schema import Budget
 from bench.experiment.spec import Spec, options_in
 from bench.experiment.tasks import TaskRead
-from bench.records.durations import unit_name
+from bench.records.durations import amount_of
 from bench.records.names import shown
 
 LISTED = 5
@@ -27,11 +27,10 @@ def too_short(task: TaskRead, budget: Budget, methods: Sequence[Spec]) -> Iterat
     labels: dict[int, list[str]] = {}
     for method in methods:
         labels.setdefault(first_selection(task, method), []).append(method["label"])
-    amount = f"{budget.amount:g} {unit_name(budget.unit)}"
+    amount = amount_of(budget.amount, budget.unit)
     for first, those in labels.items():
         if first > steps + 1e-9:
-            epochs = first // task.steps_per_epoch
-            length = f"{epochs} epoch{'s' if epochs > 1 else ''}"
+            length = amount_of(first // task.steps_per_epoch, "epochs")
             yield (
                 f"{_listed(those)} the untrained model in every run: the budget of {amount} ends"
                 f" before the first selection, after {first:,} steps ({length})"

@@ -60,7 +60,7 @@ class Tracking(Options):
 def _with_a_name(given: Any) -> Any:
     if isinstance(given, Mapping):
         return given
-    raise ValueError("a name, or a mapping with a `name` such as {name: fixed}, is expected")
+    raise ValueError("a name, or a mapping with a `name` and options, is expected")
 
 
 Named = Annotated[Mapping[str, Any], BeforeValidator(_with_a_name)]

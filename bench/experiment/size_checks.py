@@ -12,6 +12,7 @@ from bench.experiment.shocks import Shock
 from bench.experiment.tasks import TaskRead
 from bench.experiment.yaml_file import Key
 from bench.protocol import not_offered
+from bench.records.durations import amount_of
 from bench.records.schema import TIMED
 
 Misfit = tuple[Key, str]
@@ -67,7 +68,7 @@ def late_events(task: TaskRead, budget: Budget, shocks: Sequence[Shock]) -> Iter
     for place, shock in enumerate(shocks):
         for number, event in enumerate(shock.events):
             if event.step(per_epoch) >= steps:
-                given = f"{event.epoch:g} (budget: {amount:g} {unit}, and an epoch has {per_epoch} steps)"
+                given = f"{event.epoch:g} (budget: {amount_of(amount, unit)}, and an epoch has {per_epoch} steps)"
                 yield ("shocks", place, "events", number, "epoch"), f"epoch: must be within the budget (given {given})"
 
 

@@ -104,7 +104,8 @@ def _read(path: Path, parse: Callable[[str], Any]) -> YamlFile:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
-        problem = " ".join((error.problem or error.context or "not YAML").split())
+        begins = f"{error.context} " if error.context and (error.problem or "").startswith("but ") else ""
+        problem = " ".join((begins + (error.problem or error.context or "not YAML")).split())
         raise ConfigError(f"{path}:{place}: {problem}") from None
     except Exception as error:  # invalid YAML may raise any exception
         raise ConfigError(f"{path}:1:1: not YAML ({' '.join(str(error).split())})") from None

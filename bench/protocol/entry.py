@@ -52,6 +52,8 @@ class MethodEntry:
     batching: Batching | None = None
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.options, type) and issubclass(self.options, Options)):
+            raise TypeError(f"options: a class that extends Options is expected (given {self.options!r:.60})")
         reserved = RESERVED if self.repeats else (*RESERVED, "over")
         if taken := [name for name in self.options.model_fields if name in reserved]:
             raise ValueError(f"an option of a method cannot be called {taken[0]!r}; choose another name")

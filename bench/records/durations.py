@@ -16,3 +16,8 @@ def format_seconds(seconds: float) -> str:
 def unit_name(unit: str) -> str:
     """Returns what a budget's unit is called: `plain steps`."""
     return unit.replace("_", " ")
+
+
+def amount_of(amount: float, unit: str) -> str:
+    """Returns an amount in a budget's unit: `1 epoch`, `400 plain steps`."""
+    return f"{amount:g} {unit_name(unit).removesuffix('s' if amount == 1 else '')}"

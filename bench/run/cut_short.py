@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from bench.experiment.shocks import Event
 from bench.experiment.spec import Spec
 from bench.protocol import State, Task, Trial
-from bench.records.durations import unit_name
+from bench.records.durations import amount_of
 from bench.records.schema import TIMED
 
 
@@ -19,7 +19,7 @@ def cut_short(spec: Spec, task: Task, state: State, events: Sequence[Event]) -> 
     unit, amount = spec["budget"]["unit"], spec["budget"]["amount"]
     if unit in TIMED and not has_selected(state):
         yield (
-            f"returns the untrained model: the budget of {amount:g} {unit_name(unit)} ended after {state.step} steps,"
+            f"returns the untrained model: the budget of {amount_of(amount, unit)} ended after {state.step} steps,"
             f" before the first selection; the task selects every {_period(spec, task)}"
         )
     for event in events:
@@ -36,5 +36,5 @@ def _period(spec: Spec, task: Task) -> str:
     """Returns what lies between two validations that select, in the unit in which it was given."""
     if every := spec["task"].get("selection_every"):
         ((unit, amount),) = every.items()
-        return f"{amount:g} {unit_name(unit)}"
+        return amount_of(amount, unit)
     return f"{task.selection_period} steps"

@@ -31,6 +31,8 @@ CHUNK_SECONDS = 0.02
 """The time between two looks at the clock, so that neither reading it nor a late deadline matters."""
 CHUNK_STEPS = 10
 """The same in steps, for budgets in steps or epochs: fixed, so that a run does not depend on the machine's speed."""
+MOST_IDLE = 100
+"""Calls of `advance` in a row that may make no step, as a proposal does.  A method that makes none would never end."""
 RESULT = ("incumbent_validation_loss", "incumbent_test_loss", "incumbent_test_error")
 log = logging.getLogger("oho-bench")
 
@@ -78,6 +80,8 @@ class Loop:
         self.events = [Event(**event) for event in spec.get("shock", {}).get("events", [])]
         if self.events:
             self.test = Split(*(part.clone() for part in test))  # shocks write into it
+        self.idle = 0
+        """The calls of `advance` since the last one that made a step."""
         self.interval = self.due = self.amount / spec["evaluations"]
         self.earlier: list[Process] = []
         """The processes that worked on the run before this one."""
@@ -168,9 +172,12 @@ class Loop:
 
     def advance(self, used: float) -> float:
         """Advances the method by some steps, records what is due after them, and returns the budget used."""
-        steps = self.chunk(used, self.due)
+        steps, before = self.chunk(used, self.due), self.state.step
         with self.ledger.account("train"), self.conditions.working():
             self.method.advance(self.state, steps=steps, progress=used / self.amount, ledger=self.ledger)
+        self.idle = self.idle + 1 if self.state.step == before else 0
+        if self.idle > MOST_IDLE:
+            raise RuntimeError(f"the method's `advance` made no step in {self.idle} calls in a row, and must make one")
         return self.follow()
 
     def follow(self) -> float:

@@ -142,8 +142,12 @@ class MethodContract:
                 require(proposed, "`advance` made no step, although no trial had ended")
 
     def _advance(self, method: Method, state: State, step: int) -> None:
+        idle = 0
         while state.step < step:
+            before = state.step
             method.advance(state, steps=step - state.step, progress=state.step / self.steps, ledger=Ledger())
+            idle = idle + 1 if state.step == before else 0
+            require(idle < 2, "`advance` made no step in two calls in a row")
 
     def test_a_saved_state_goes_on_bit_for_bit(self) -> None:
         """A state that was saved and restored continues as if nothing had happened, bit for bit."""

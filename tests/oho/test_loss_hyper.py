@@ -67,10 +67,17 @@ def test_clipping_is_differentiated_with_it(options):
     check_against(optimizer, *unrolled(clipped, optimizer.set_map, make=short, of=smoothed, loss=VALUES), tuple(VALUES))
 
 
-@pytest.mark.parametrize("rule", [RULES["nesterov"], RULES["adam"], oho.SGD(0.1, clip_norm=0.3, clip_value=0.1)])
-def test_one_step_is_the_influence_with_discount_zero(rule):
-    rows, _ = online(rule, "full", make=short, of=smoothed, loss=oho.LossHyper(**VALUES), discount=0.0)
-    greedy, _ = online(rule, "full", make=short, of=smoothed, loss=oho.LossHyper(one_step=True, **VALUES))
+@pytest.mark.parametrize(
+    ("rule", "average"),
+    [
+        (RULES["nesterov"], {}),
+        (RULES["adam"], {"average": oho.Recent(0.5), "present_share": 0.5}),
+        (oho.SGD(0.1, clip_norm=0.3, clip_value=0.1), {"average": "schedule-free", "present_share": 0.5}),
+    ],
+)
+def test_one_step_is_the_influence_with_discount_zero(rule, average):
+    rows, _ = online(rule, "full", make=short, of=smoothed, loss=oho.LossHyper(**VALUES), discount=0.0, **average)
+    greedy, _ = online(rule, "full", make=short, of=smoothed, loss=oho.LossHyper(one_step=True, **VALUES), **average)
     for name in VALUES:
         assert relative_error(greedy.hypergradient[name], rows.hypergradient[name]) < 1e-12, name
     assert set(greedy.influence_norm()) == set(rule.tune)

@@ -39,7 +39,31 @@ MISTAKES = {
     "no names": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), sets=lambda name: name), "named_parameters"),
     "mixed types": (lambda m: oho.OHO([*m.parameters(), nn.Parameter(torch.ones(1))], oho.SGD(0.1)), "float"),
     "out of bounds": (lambda m: oho.OHO(m.parameters(), oho.SGD(-0.1)), "bounds"),
-}
+    "no number": (lambda m: oho.OHO(m.parameters(), oho.SGD("0.1")), "lr='0.1': a number"),
+    "a fixed rate below 0": (lambda m: oho.OHO(m.parameters(), oho.SGD(-0.1, tune=())), "lr=-0.1: allowed"),
+    "a fixed average of one": (lambda m: oho.OHO(m.parameters(), oho.AdamW(0.1, beta1=1)), "beta1=1: allowed"),
+    "a clipping of nothing": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1, clip_norm=-1)), "clip_norm=-1: .* above 0"),
+    "an epsilon below 0": (lambda m: oho.OHO(m.parameters(), oho.AdamW(0.1, epsilon=-1)), "epsilon=-1: .* 0 or more"),
+    "half a step": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), update_every=2.5), "update_every=2.5: a whole"),
+    "a discount in words": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), discount="none"), "discount='none': a number"),
+    "a method": (lambda m: oho.OHO(m.parameters, oho.SGD(0.1)), "a method was given"),
+    "a computed tensor": (lambda m: oho.OHO([m[0].weight * 1], oho.SGD(0.1)), "computed from other"),
+    "half a meta-rule": (
+        lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), meta=SimpleNamespace(rate=1, step=1)), "no transform, bounds, clip"
+    ),
+    "a meta-rule that only climbs": (
+        lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), meta=oho.MetaAdam(0.1, clip=-1)), "clip=-1 of MetaAdam"
+    ),
+    "a meta-rule that remembers all": (
+        lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), meta=oho.MetaAdam(0.1, beta1=1)), "beta1=1 of MetaAdam"
+    ),
+    "one bound": (
+        lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), meta=oho.MetaAdam(0.1, bounds={"lr": 1})), "given 1"
+    ),
+    "bounds without a name": (
+        lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), meta=oho.MetaAdam(0.1, bounds=(0, 1))), "mapping from name"
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -56,6 +80,20 @@ def test_a_closure_must_return_a_scalar_loss_of_the_parameters(bad):
     optimizer = oho.OHO(model.parameters(), oho.SGD(0.1))
     with pytest.raises((ValueError, TypeError)):
         optimizer.step(lambda: bad(model, batches[0]))
+
+
+def test_a_step_where_its_work_would_be_lost_is_refused():
+    model, batches = make_problem()
+    optimizer = oho.OHO(model.parameters(), oho.SGD(0.1), average=oho.Recent())
+    optimizer.step(lambda: loss_of(model, batches[0]))
+    before = model[0].weight.detach().clone()
+    with pytest.raises(RuntimeError, match="leave `with optimizer"), optimizer.averaged():
+        optimizer.step(lambda: loss_of(model, batches[0]))
+    with pytest.raises(RuntimeError, match="inference_mode"), torch.inference_mode():
+        optimizer.step(lambda: loss_of(model, batches[0]))
+    assert torch.equal(model[0].weight, before)
+    optimizer.step(lambda: loss_of(model, batches[0]))
+    assert optimizer.steps == 2
 
 
 def test_a_loss_of_another_model_or_one_already_taken_backward_is_told_so():

@@ -112,6 +112,7 @@ MISTAKES = {
         r":11:58: validation_batch_size: at most 359 ",
     ),
     "not YAML": ("seeds: [0]", "seeds: [0", r":\d+:\d+: "),
+    "two documents": ("seeds: [0]", "seeds: [0]\n---\na: 1", r":6:1: expected a single document .* found another"),
     "duplicate key": ("seeds: [0]", "seeds: [0]\nseeds: [1]", r":6:1: .*duplicate key"),
 }
 

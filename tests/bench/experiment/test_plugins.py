@@ -157,6 +157,10 @@ MISTAKES = {
     "a method to repeat, of one that repeats none": (
         "./mine.py:METHOD", EXAMPLE.replace("epochs", "over"), r"mine\.py:\d+:1: ValueError: .* cannot be called 'over'; ",
     ),
+    "options of another kind": (
+        "./mine.py:METHOD", EXAMPLE.replace("options=RestartsOptions", "options=dict"),
+        r"mine\.py:\d+:1: TypeError: options: a class that extends Options is expected \(given <class 'dict'>",
+    ),
     "an option that it has not": ("./mine.py:METHOD", EXAMPLE, r":11:41: unknown key .*; allowed: lr, epochs$"),
 }  # fmt: skip
 
