@@ -20,6 +20,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -54,8 +55,8 @@ class Exponential:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a horizon below 1."""
-        if not 1 <= self.horizon < math.inf:
-            raise ValueError(f"horizon={self.horizon}: must be a number of steps, 1 or more")
+        if not (isinstance(self.horizon, Real) and 1 <= self.horizon < math.inf):
+            raise ValueError(f"horizon={self.horizon!r}: must be a number of steps, 1 or more")
 
     def weight(self, step: int) -> float:
         """Returns the share of a step's weights."""
@@ -76,8 +77,8 @@ class Uniform:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a start below 0."""
-        if self.start < 0:
-            raise ValueError(f"start={self.start}: must be a number of steps, 0 or more")
+        if not (isinstance(self.start, Real) and self.start >= 0):
+            raise ValueError(f"start={self.start!r}: must be a number of steps, 0 or more")
 
     def weight(self, step: int) -> float:
         """Returns the share of a step's weights."""
@@ -98,8 +99,8 @@ class Recent:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a part out of (0, 1]."""
-        if not 0 < self.part <= 1:
-            raise ValueError(f"part={self.part}: must lie in (0, 1]")
+        if not (isinstance(self.part, Real) and 0 < self.part <= 1):
+            raise ValueError(f"part={self.part!r}: must lie in (0, 1]")
 
     def weight(self, step: int) -> float:
         """Returns the share of a step's weights."""
@@ -118,8 +119,8 @@ class ScheduleFree:
 
     def __post_init__(self) -> None:
         """Raises ValueError for an interpolation out of [0, 1)."""
-        if not 0 <= self.interpolation < 1:
-            raise ValueError(f"interpolation={self.interpolation}: must lie in [0, 1)")
+        if not (isinstance(self.interpolation, Real) and 0 <= self.interpolation < 1):
+            raise ValueError(f"interpolation={self.interpolation!r}: must lie in [0, 1)")
 
     def weight(self, step: int) -> float:
         """Returns the share of a step's weights."""
@@ -144,7 +145,7 @@ def resolve_average(given: Average | str | None) -> Average | None:
 
 def check_present_share(share: float, average: Average | None) -> None:
     """Raises ValueError for a share out of [0, 1], or one without an average."""
-    if not (isinstance(share, int | float) and 0 <= share <= 1):
+    if not (isinstance(share, Real) and 0 <= share <= 1):
         raise ValueError(f"present_share={share}: must lie in [0, 1]")
     if share and average is None:
         raise ValueError(f"present_share={share}: there is no average; give average=, such as oho.Recent(0.1)")

@@ -64,13 +64,25 @@ class Member:
 
     @torch.no_grad()
     def set_hyper(self, name: str, value: float | Tensor | Mapping[Hashable, float]) -> None:
-        """Sets a hyperparameter of this member to one number or one for each set (S,).  Raises as `OHO.set_hyper`."""
-        values = self.population.hyper[name].clone()
-        if isinstance(value, Mapping):
-            for label, number in value.items():
-                values[self._index, self.set_map.labels.index(label)] = number
-        else:
-            values[self._index] = torch.as_tensor(value, dtype=values.dtype, device=values.device)
+        """Sets a hyperparameter of this member to one number or one for each set (S,), or by label for some sets.
+
+        Raises as `OHO.set_hyper`.
+        """
+        hyper, labels = self.population.hyper, self.set_map.labels
+        by_label = value if isinstance(value, Mapping) else {}
+        if name not in hyper:
+            raise ValueError(f"there is no hyperparameter {name!r}; there are {', '.join(hyper)}")
+        if unknown := [label for label in by_label if label not in labels]:
+            there = ", ".join(map(repr, labels))
+            raise ValueError(f"{name}: there is no set {', '.join(map(repr, unknown))}; there are {there}")
+        values = hyper[name].clone()
+        try:
+            for label, number in by_label.items():
+                values[self._index, labels.index(label)] = number
+            if not by_label:
+                values[self._index] = torch.as_tensor(value, dtype=values.dtype, device=values.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"{name}={value!r}: a number is expected, or one for each of {len(labels)} sets") from None
         self.population.set_hyper(name, values)
 
     def state_dict(self) -> dict[str, Any]:

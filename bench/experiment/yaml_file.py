@@ -193,4 +193,11 @@ def _child(node: Any, part: str | int, text: str) -> Any:
     try:
         return node[part]
     except (KeyError, IndexError, TypeError):
-        raise ConfigError(f"--set {text}: there is no {part!r} to go into") from None
+        raise ConfigError(f"--set {text}: there is no {part!r} to go into; {_inside(node)}") from None
+
+
+def _inside(node: Any) -> str:
+    """Says what a path may go into from here."""
+    if isinstance(node, CommentedSeq):
+        return f"allowed are 0 to {len(node) - 1}" if node else "the list is empty"
+    return "what comes before it is neither a mapping nor a list"

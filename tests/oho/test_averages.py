@@ -191,7 +191,10 @@ def test_another_average_is_refused(average, says):
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: oho.Exponential(0.5), lambda: oho.Uniform(-1), lambda: oho.Recent(0), lambda: oho.ScheduleFree(1.0)],
+    [
+        lambda: oho.Exponential(0.5), lambda: oho.Uniform(-1), lambda: oho.Recent(0), lambda: oho.ScheduleFree(1.0),
+        lambda: oho.Recent("1/10"),
+    ],
 )
 def test_an_average_out_of_range_is_refused(make):
     with pytest.raises(ValueError, match="must"):

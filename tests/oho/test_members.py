@@ -114,6 +114,17 @@ def test_a_member_is_set_alone():
     assert torch.equal(population.hyper["lr"][::2], before[::2])
 
 
+@pytest.mark.parametrize(("name", "value", "said"), [
+    ("rate", 0.5, "no hyperparameter 'rate'; there are lr"),
+    ("lr", {"nowhere": 0.5}, "lr: there is no set 'nowhere'; there are"),
+    ("lr", [0.5] * 7, "a number is expected, or one for each of"),
+])  # fmt: skip
+def test_a_member_is_set_to_what_there_is(name, value, said):
+    _, population, _ = population_and_singles(steps=0)
+    with pytest.raises(ValueError, match=said):
+        population.member(1).set_hyper(name, value)
+
+
 def test_only_a_population_has_members():
     _, population, singles = population_and_singles(steps=0)
     with pytest.raises(ValueError, match=r"member\(3\): allowed are 0 to members - 1"):

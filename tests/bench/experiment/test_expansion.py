@@ -245,6 +245,11 @@ def test_a_wrong_override_is_named(text, tmp_path):
         experiment(tmp_path, "fixed", overrides=[text])
 
 
+def test_an_override_beyond_a_list_says_how_long_it_is(tmp_path):
+    with pytest.raises(ConfigError, match="there is no 7 to go into; allowed are 0 to 1"):
+        experiment(tmp_path, "fixed", "adam", overrides=["methods.7.lr=1"])
+
+
 def test_an_override_of_the_budget_replaces_its_unit(tmp_path):
     spec = experiment(tmp_path, "fixed", overrides=["budget.epochs=2.5"]).specs[0]
     assert spec["budget"] == {"unit": "epochs", "amount": 2.5}
