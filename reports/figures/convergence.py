@@ -209,5 +209,5 @@ def verdicts(estimates: Estimates) -> list[Verdict]:
     ends = last.groupby(["seed", "group"])["lr"].agg(["min", "max"])
     apart = float((ends["max"] / ends["min"].where(ends["min"] > 0, np.nan)).fillna(np.inf).max())
     starts = paths["start"].max() / paths["start"].min()
-    told = f"starts a factor of {starts:.3g} apart end within factors of up to {apart:.3g}".replace("inf", "∞")
-    return [decided(apart <= TOGETHER, told)]
+    told = f"in each seed, starts a factor of {starts:.3g} apart end within factors of up to {apart:.3g}"
+    return [decided(apart <= TOGETHER, told.replace("inf", "∞"))]
