@@ -34,6 +34,8 @@ METHOD = (
     "its own data, network and hardware."
 )
 MISSED = "not reached"
+SHORT = 14
+"""Letters of a target's name that fit beside the rest of a panel's title."""
 
 
 def estimate(tables: Tables) -> Estimates:
@@ -61,7 +63,9 @@ def draw(estimates: Estimates) -> Figure:
         own = {row["label"]: row for row in estimates.of(name).to_dict("records")}
         draw_dots(axes, [line if isinstance(line, str) else {**line, **own[line["label"]]} for line in lines], looks)
         second_axis(axes, estimates.seconds_per_step and 1 / estimates.seconds_per_step, "the same in plain steps")
-        axes.set_title(f"{letter}As good as {estimates.targets[name].label}", loc="left")
+        target = estimates.targets[name].label
+        break_or_space = " " if len(target) <= SHORT else "\n"
+        axes.set_title(f"{letter}As good as{break_or_space}{target}", loc="left")
         axes.set_xlabel(f"Counted seconds to a\nvalidation loss of {loss_text(estimates.targets[name].loss)}")
     for axes in panels.flat if style.in_column() else panels.flat[:1]:
         axes.set_yticks(range(len(lines)), [line if isinstance(line, str) else line["bar"] for line in lines])
