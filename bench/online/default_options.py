@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -156,9 +157,9 @@ class AveragedOptions(DefaultOptions):
     clip_norm: float | None = Field(default=CLIP_NORM, gt=0)
 
     def rule(self, values: Mapping[str, float], *, tune: tuple[str, ...], temperature: float = 0.0) -> Rule:
-        """Returns the update rule, which clips."""
+        """Returns the update rule, with a bound of its gradients: to one without, `oho.averaged` gives its own."""
         rule: Any = super().rule(values, tune=tune, temperature=temperature)
-        return replace(rule, clip_norm=self.clip_norm)
+        return replace(rule, clip_norm=math.inf if self.clip_norm is None else self.clip_norm)
 
     def details(self) -> list[str]:
         """Returns what is not usual: the optimizer's label, the average's, and what is tuned of the loss."""

@@ -1,5 +1,6 @@
 """OHO's methods with every update rule: exact, resumable, within bounds, and labelled."""
 
+import math
 import re
 from itertools import product
 
@@ -130,6 +131,11 @@ def test_the_averaged_method_is_the_librarys(tmp_path):
         assert getattr(state.optimizer, name) == getattr(expected, name)
     assert state.options.curvature_part == 0.25
     assert state.exchange.weights is not None
+
+
+def test_the_averaged_method_may_leave_gradients_as_they_are(tmp_path):
+    state = trained(first_spec(tmp_path, "oho-averaged", lr=0.1, weight_decay=1e-5, clip_norm=None), 1)[1]
+    assert state.optimizer.rule.clip_norm == math.inf
 
 
 def test_meta_rates_by_hyperparameter(tmp_path):
