@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from oho.tuned_values import check_labels
+
 if TYPE_CHECKING:
     from oho.optimizer import OHO
     from oho.published import PublishedOHO
@@ -72,9 +74,7 @@ class Member:
         by_label = value if isinstance(value, Mapping) else {}
         if name not in hyper:
             raise ValueError(f"there is no hyperparameter {name!r}; there are {', '.join(hyper)}")
-        if unknown := [label for label in by_label if label not in labels]:
-            there = ", ".join(map(repr, labels))
-            raise ValueError(f"{name}: there is no set {', '.join(map(repr, unknown))}; there are {there}")
+        check_labels(name, by_label, labels)
         values = hyper[name].clone()
         try:
             for label, number in by_label.items():

@@ -11,7 +11,7 @@ d       hypergradients  (M, S)   by tuned name
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -197,9 +197,7 @@ class Tuning:
     def _by_label(self, name: str, given: Mapping[Hashable, float], values: Tensor) -> Tensor:
         """Writes what was given for some sets into `values` (M, S), and returns them."""
         labels = self._labels[name]
-        if unknown := [label for label in given if label not in labels]:
-            sets = ", ".join(map(repr, labels))
-            raise ValueError(f"{name}: there is no set {', '.join(map(repr, unknown))}; there are {sets}")
+        check_labels(name, given, labels)
         for label, value in given.items():
             _put(name, value, values, labels.index(label))
         return values
@@ -232,6 +230,13 @@ class Tuning:
         except RuntimeError:
             shape, what = tuple(given.shape), "sets" if name in self.rule.names else "components"
             raise ValueError(f"{name}: shape {shape} does not fit (members, {what}) = {fitting}") from None
+
+
+def check_labels(name: str, given: Iterable[Hashable], labels: Sequence[Hashable]) -> None:
+    """Raises ValueError for a label that no set has."""
+    if unknown := [label for label in given if label not in labels]:
+        sets = ", ".join(map(repr, labels))
+        raise ValueError(f"{name}: there is no set {', '.join(map(repr, unknown))}; there are {sets}")
 
 
 def _put(name: str, value: Any, values: Tensor, index: int) -> None:
