@@ -17,6 +17,8 @@ from reports.strips import write_beside
 
 FEW = 4
 """How many methods that reach no target have lines of their own, in the figure and in its table."""
+QUICKEST_FIRST = ["untested", "seconds", "misses", "label"]
+"""The columns of a summary by which methods are ordered."""
 
 
 def _is_reference(estimates: Estimates) -> pd.Series:
@@ -37,7 +39,7 @@ def lines_of(estimates: Estimates) -> list[str | dict[str, Any]]:
     for title in sorted(groups, key=lambda title: title == OTHERS):
         own = rest[rest["group"] == title]
         titles = [] if list(groups) == [OTHERS] else [title]
-        lines += [*titles, *own.sort_values(["untested", "seconds", "misses", "label"]).to_dict("records")]
+        lines += [*titles, *own.sort_values(QUICKEST_FIRST).to_dict("records")]
     return [*lines, {"label": lost[0], "bar": f"{len(lost)} other methods", "are_many": True}] if lost else lines
 
 
@@ -51,7 +53,7 @@ def lost_methods(estimates: Estimates) -> list[str]:
 
 def looks_of_lines(estimates: Estimates) -> dict[str, Look]:
     """Returns each method's look: in colour who sets a target, who is quickest, and OHO; others are grey."""
-    summary = estimates.of(estimates.main).sort_values(["untested", "seconds", "misses", "label"])
+    summary = estimates.of(estimates.main).sort_values(QUICKEST_FIRST)
     setters = [target.label for target in estimates.targets.values()]
     ours = summary.loc[summary["family"] == ONLINE, "label"]
     first = [*setters, *summary["label"][:1], *ours]
