@@ -10,8 +10,9 @@ All that a captured function reads and writes has to stay in its place; new inpu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 import torch
@@ -48,7 +49,7 @@ class CudaGraph:
         for generator in self._generators:
             self._graph.register_generator_state(generator)
         try:
-            with torch.cuda.graph(self._graph, stream=self._stream):
+            with _no_collection(), torch.cuda.graph(self._graph, stream=self._stream):
                 self._result = function()
         except RuntimeError as error:
             raise NotCapturableError(f"the step cannot be captured: {str(error).splitlines()[0]}") from error
@@ -57,6 +58,19 @@ class CudaGraph:
         """Starts the graph."""
         self._graph.replay()
         return self._result
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Collects garbage before the block and not in it, where freeing an earlier graph would break the capture."""
+    gc.collect()
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 class Captured:
@@ -84,22 +98,24 @@ class Captured:
         if device.type != "cuda" and not stand_in:
             raise ValueError(f"a graph needs a CUDA device; the parameters are on {device}")
         self._function, self._around, self._calls = function, around, 0
+        self._is_captured = False
         self._stream = None if stand_in else torch.cuda.Stream(device)
         self._graph: Graph = StandIn(generators) if self._stream is None else CudaGraph(self._stream, generators)
 
     @property
     def is_captured(self) -> bool:
         """Whether the function has been captured, so that calls are replays."""
-        return self._calls > WARM_UP
+        return self._is_captured
 
     def __call__(self) -> Tensor:
         """Makes one call."""
-        self._calls += 1
-        if self._calls <= WARM_UP:
+        if self._calls < WARM_UP:
+            self._calls += 1
             return self._beside()
-        if self._calls == WARM_UP + 1:
+        if not self._is_captured:
             with self._around():
                 self._graph.capture(self._function)
+            self._is_captured = True
         return self._graph.replay()
 
     def _beside(self) -> Tensor:

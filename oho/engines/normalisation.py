@@ -92,10 +92,10 @@ class BatchNorm:
         return result.add_(self._wide(shift))
 
     def _sums_with(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns Σ v and Σ v x̂ for each direction and channel, (K, C)."""
+        """Returns Σ v and Σ v x̂ for each direction and channel, (K, C), which are β̄ and γ̄ for ȳ = v whatever γ is."""
         found = [
             torch.ops.aten.native_batch_norm_backward(
-                row, self.x, None, None, None, self.mean, self.scale, True, self.epsilon, [False, True, True]
+                row, self.x, self.weight, None, None, self.mean, self.scale, True, self.epsilon, [False, True, True]
             )
             for row in values
         ]
@@ -106,7 +106,7 @@ class BatchNorm:
         zero, one = torch.zeros_like(self.mean), torch.ones_like(self.mean)
         return torch.stack([
             torch.ops.aten.native_batch_norm_backward(
-                row, other, None, None, None, zero, one, True, 0.0, [False, True, False]
+                row, other, one, None, None, zero, one, True, 0.0, [False, True, False]
             )[1]
             for row in values
         ])  # fmt: skip

@@ -25,7 +25,11 @@ RULES: dict[str, Rule] = {
     "Adam": oho.Adam(lr=0.01, weight_decay=0.02),
     "AdamW": oho.AdamW(lr=0.01, weight_decay=0.02),
 }
-COLUMNS = ("model", "rule", "engine", "what", "largest relative error", "asked")
+COLUMNS = ("model", "rule", "products asked of", "what", "largest relative error", "asked", "products answered by")
+
+
+Found = tuple[float, str]
+"""The largest relative error, and the engine that answered for products: another one where the one asked for cannot."""
 
 
 def correctness(out: Path, device: torch.device, tiny: bool, seconds: float) -> None:
@@ -37,8 +41,12 @@ def correctness(out: Path, device: torch.device, tiny: bool, seconds: float) -> 
     models, rules = (list(known)[: 1 if tiny else None] for known in (MODELS, RULES))
     sgd, same, own, cpu = RULES["SGD"], ASKED["same"], "pearlmutter", torch.device("cpu")
 
-    def add(model: str, rule: str, engine: str, what: str, asked: str, found: Callable[..., str], *given: object) -> None:
-        table.measure(model, rule, engine, what, cells=lambda: [found(*given), asked])
+    def add(model: str, rule: str, engine: str, what: str, asked: str, found: Callable[..., Found], *given: object) -> None:
+        def cells() -> list[str]:
+            error, answered_by = found(*given)
+            return [f"{error:.1e}", asked, answered_by]
+
+        table.measure(model, rule, engine, what, cells=cells)
 
     with _differentiable():
         for name in models:
@@ -53,7 +61,10 @@ def correctness(out: Path, device: torch.device, tiny: bool, seconds: float) -> 
         for rule in rules:
             add("perceptron", rule, own, "members alone", same, _members_against_single, RULES[rule], device)
         for rule in rules:
-            add("perceptron", rule, own, "eager against graph", same, _graph_against_eager, RULES[rule], device)
+            given = "perceptron", RULES[rule], device
+            add("perceptron", rule, own, "eager against graph", same, _graph_against_eager, *given)
+        for name in models[1:]:
+            add(name, "SGD", own, "eager against graph", same, _graph_against_eager, name, sgd, device)
 
 
 @contextmanager
@@ -80,27 +91,28 @@ def _closures(model: nn.Module, device: torch.device) -> list[tuple]:
     return [(of(batch), of(held)) for batch in batches]
 
 
-def _audited(name: str, rule: Rule, engine: str, device: torch.device) -> str:
-    """Returns the largest relative error of the last step's hypergradients; the values stay where they are."""
+def _audited(name: str, rule: Rule, engine: str, device: torch.device) -> Found:
+    """Returns the error of the last step's hypergradients; the values stay where they are."""
     model = _model(name, device)
     optimizer = oho.OHO(model.parameters(), rule, meta=oho.MetaSGD(0.0), curvature=engine, check=None)
-    return _worst(oho.audit(model, optimizer, _closures(model, device)).relative_error)
+    return _worst(oho.audit(model, optimizer, _closures(model, device)).relative_error), optimizer.engine
 
 
-def _between_devices(name: str, ours: torch.device, theirs: torch.device) -> str:
+def _between_devices(name: str, ours: torch.device, theirs: torch.device) -> Found:
     """Returns how far the hypergradients of one training are apart on two devices."""
-    return _difference(_trained(name, ours), _trained(name, theirs))
+    here = _trained(name, ours)
+    return _difference(here.hypergradient, _trained(name, theirs).hypergradient), here.engine
 
 
-def _trained(name: str, device: torch.device) -> Mapping[str, Tensor]:
+def _trained(name: str, device: torch.device) -> oho.OHO:
     model = _model(name, device)
     optimizer = oho.OHO(model.parameters(), RULES["SGD"], meta=oho.MetaSGD(1e-3), check=None)
     for train, valid in _closures(model, device):
         optimizer.step(train, valid)
-    return optimizer.hypergradient
+    return optimizer
 
 
-def _members_against_single(rule: Rule, device: torch.device) -> str:
+def _members_against_single(rule: Rule, device: torch.device) -> Found:
     """Returns how three perceptrons as one population differ from each of them alone."""
     models = [_model("perceptron", device, seed) for seed in range(3)]
     tensors = zip(*(model.parameters() for model in models), strict=True)
@@ -124,10 +136,10 @@ def _members_against_single(rule: Rule, device: torch.device) -> str:
             )
     found = together.hypergradient
     alone = {name: torch.stack([single.hypergradient[name] for single in singles]) for name in found}
-    return _difference(found, alone)
+    return _difference(found, alone), together.engine
 
 
-def _graph_against_eager(rule: Rule, device: torch.device) -> str:
+def _graph_against_eager(name: str, rule: Rule, device: torch.device) -> Found:
     """Returns how far a training that replays a graph is from the same steps made eagerly, in its hypergradients.
 
     On a CPU, a stand-in for graphs checks that one would repeat the steps.
@@ -135,7 +147,7 @@ def _graph_against_eager(rule: Rule, device: torch.device) -> str:
     first, *_, held = data(STEPS + 1, device)
 
     def made() -> tuple[oho.OHO, Callable[..., Tensor]]:
-        model = _model("perceptron", device)
+        model = _model(name, device)
         optimizer = oho.OHO(model.parameters(), rule, meta=oho.MetaSGD(1e-3), check=None)
         return optimizer, lambda inputs, targets: functional.cross_entropy(model(inputs), targets)
 
@@ -145,14 +157,14 @@ def _graph_against_eager(rule: Rule, device: torch.device) -> str:
         replay()
     for _ in range(graphed.steps):
         eager.step(lambda: loss(*first), lambda: loss(*held))
-    return _difference(graphed.hypergradient, eager.hypergradient)
+    return _difference(graphed.hypergradient, eager.hypergradient), graphed.engine
 
 
-def _difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
+def _difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
     return _worst({name: ((ours[name].cpu() - each.cpu()) / each.cpu()).abs() for name, each in theirs.items()})
 
 
-def _worst(errors: Mapping[str, Tensor]) -> str:
-    return f"{max(float(error.abs().max()) for error in errors.values()):.1e}"
+def _worst(errors: Mapping[str, Tensor]) -> float:
+    return max(float(error.abs().max()) for error in errors.values())
 
 

@@ -1,4 +1,4 @@
-"""Small networks of four kinds, of which correctness is asked, on the same inputs: (batch, 48) float64, three classes."""
+"""Small networks of several kinds, of which correctness is asked, on the same inputs: (batch, 48) float64, three classes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.models.resnet import BasicBlock
+
+from bench.tasks.transformer import Block
 
 FEATURES, CLASSES = 48, 3
 
@@ -43,15 +46,29 @@ def perceptron() -> nn.Module:
 
 
 def convolutional() -> nn.Module:
-    """Returns a convolution with batch norm and pooling."""
+    """Returns a convolution with batch norm, and pooling."""
     return nn.Sequential(
-        nn.Unflatten(1, (1, 6, 8)), nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Softplus(), nn.AvgPool2d(2),
-        nn.Flatten(), nn.Linear(48, CLASSES),
+        nn.Unflatten(1, (1, 6, 8)), nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(4, CLASSES),
     )  # fmt: skip
 
 
+def residual() -> nn.Module:
+    """Returns two of ResNet-18's blocks, one of them with a shortcut."""
+    shortcut = nn.Sequential(nn.Conv2d(3, 4, 1, stride=2, bias=False), nn.BatchNorm2d(4))
+    blocks = BasicBlock(3, 3), BasicBlock(3, 4, 2, shortcut)
+    return nn.Sequential(nn.Unflatten(1, (3, 4, 4)), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, CLASSES))
+
+
+def transformer() -> nn.Module:
+    """Returns a transformer's block over six tokens of eight numbers."""
+    block = Block(8, heads=2, context=6)
+    return nn.Sequential(nn.Unflatten(1, (6, 8)), block, nn.LayerNorm(8), nn.Flatten(), nn.Linear(FEATURES, CLASSES))
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
-    "perceptron": perceptron, "convolution, batch norm": convolutional, "attention": Attention, "LSTM": Recurrent,
+    "perceptron": perceptron, "convolution, batch norm": convolutional, "residual blocks": residual,
+    "transformer block": transformer, "fused attention": Attention, "LSTM": Recurrent,
 }  # fmt: skip
 
 
