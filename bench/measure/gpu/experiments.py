@@ -1,4 +1,4 @@
-"""The suite's own experiments on the device: the paper's MNIST figures, MNIST against the clock, and ResNet-18 on CIFAR-10.
+"""The suite's own experiments on the device: the paper's first figure, MNIST against the clock, and ResNet-18 on CIFAR-10.
 
 A part has so many seconds.  Runs that it leaves unfinished keep their checkpoints, so that another call continues them.
 """
@@ -19,49 +19,40 @@ import torch
 from bench.command.planning import Planned, plan
 from bench.command.run_series import launch
 from bench.experiment.expansion import Experiment, load_experiment
-from bench.experiment.schema import ExperimentFields
 from bench.experiment.shipped import experiment_file
 from bench.measure.gpu.tables import Table
 from bench.process.signals import Interrupted, Stopper
 from bench.records import read_outcome
 
 PAPER_EPOCHS, STEPS_PER_EPOCH = 100, 500
-FIGURES = {"distribution": 32, "sets": 8, "convergence": 8, "resiliency": 8, "stability": 8, "reset": 8}
-"""The paper's figures on MNIST in order of priority, each with its number of seeds."""
-PILOT_STEPS = (20, 60)
+PILOT_STEPS = (20, 120)
 """Two lengths whose difference tells what a step of all runs of an experiment takes, without their set-up."""
-SHARE = 0.7
-"""The share of a figure's time that its epochs are planned to take: validations and tests come on top."""
-TIMED_SECONDS, SET_UP_SECONDS = 20.0, 6.0
+SHARE = 0.8
+"""The share of the time that the epochs are planned to take: validations and tests come on top."""
+TIMED_SECONDS, SET_UP_SECONDS = 20.0, 3.0
 """The most that a run on MNIST has, and what is set aside for what is not counted of each run."""
-LATE_SECONDS = 5.0
-"""How much longer than planned a figure may take before it is cut off."""
+LATE_SECONDS = 15.0
+"""How much longer than planned the runs of a fixed length may take before they are cut off."""
 TINY = ["task.name=digits-mlp", "task.width=4", "task.hidden_layers=3", "evaluations=1", "threads=1"]
-COLUMNS = ("experiment", "method", "runs", "epochs (median)", "counted s", "test loss", "test error", "remarks")
+COLUMNS = (
+    "experiment", "method", "engine", "runs", "epochs (median)", "counted s", "test loss", "test error", "remarks",
+)  # fmt: skip
 
 
-def engine(name: str) -> list[str]:
-    """Returns the setting of an experiment that asks for an engine, if experiments have one."""
-    return [f"engine={name}"] if "engine" in ExperimentFields.model_fields else []
-
-
-def figures(out: Path, device: torch.device, tiny: bool, seconds: float) -> None:
-    """Writes the table `figures` and the runs of the paper's figures, each with as many epochs as its time allows."""
-    table = _table(out, "figures", "The paper's figures on MNIST", f"asked: {PAPER_EPOCHS} epochs, ≥ 32 starts.", device)
+def distribution(out: Path, device: torch.device, tiny: bool, seconds: float) -> None:
+    """Writes the table `distribution`: random starts on MNIST, all with as many epochs as the time allows."""
+    words = f"Each method from the same starts; the paper has {PAPER_EPOCHS} epochs."
+    table = _table(out, "distribution", "Random initial hyperparameters on MNIST", words, device)
     deadline = time.monotonic() + seconds
-    names = ["reset"] if tiny else list(FIGURES)
-    for place, name in enumerate(names):
-        def load(budget: str, name: str = name) -> Experiment:
-            sizes = TINY if tiny else ["evaluations=10", "population=64"]
-            settings = [*sizes, budget, "tracking.mode=disabled", *engine("eager")]  # graphs are of single runs
-            seeds = tuple(range(1 if tiny else FIGURES[name]))
-            path = experiment_file(Path(f"mnist/{name}"))
-            return load_experiment(path, overrides=settings, seeds=seeds, device=device.type)
 
-        share = (deadline - time.monotonic()) / (len(names) - place)
-        with _guarded(table, name):
-            budget = "steps=3" if tiny else f"epochs={_epochs_within(share, load, out / 'pilot')}"
-            _run(load(f"budget.{budget}"), out / "runs", table, share + LATE_SECONDS)
+    def load(budget: str) -> Experiment:
+        settings = [*(TINY if tiny else []), f"budget.{budget}"]
+        path, seeds = experiment_file(Path("gpu/distribution")), (20, 21) if tiny else None
+        return load_experiment(path, overrides=settings, seeds=seeds, device=device.type)
+
+    with _guarded(table, "distribution"):
+        budget = "steps=3" if tiny else f"epochs={_epochs_within(seconds - LATE_SECONDS, load, out / 'pilot')}"
+        _run(load(budget), out / "runs", table, 60 if tiny else deadline - time.monotonic())
 
 
 def _epochs_within(seconds: float, load: Callable[[str], Experiment], folder: Path) -> int:
@@ -69,7 +60,7 @@ def _epochs_within(seconds: float, load: Callable[[str], Experiment], folder: Pa
     begun, spent = time.monotonic(), []
     for steps in PILOT_STEPS:
         start = time.monotonic()
-        experiment = load(f"budget.steps={steps}")
+        experiment = load(f"steps={steps}")
         launch([experiment], plan([experiment], folder), folder, data_root=None)
         spent.append(time.monotonic() - start)
     a_step = max(1e-4, (spent[1] - spent[0]) / (PILOT_STEPS[1] - PILOT_STEPS[0]))
@@ -90,12 +81,13 @@ def cifar10(out: Path, device: torch.device, tiny: bool, seconds: float) -> None
 def _timed(name: str, out: Path, device: torch.device, tiny: bool, seconds: float) -> None:
     table = _table(out, name, f"Equal seconds, {name}", "Runs that are not in time are continued by another call.", device)
     with _guarded(table, name):
-        path, settings = experiment_file(Path(f"gpu/{name}")), [*(TINY if tiny else []), *engine("auto")]
+        path, settings = experiment_file(Path(f"gpu/{name}")), TINY if tiny else []
         count = len(load_experiment(path, overrides=settings, device=device.type).specs)
         each = 0.01 if tiny else max(2.0, seconds / count - SET_UP_SECONDS)
         each = min(each, TIMED_SECONDS) if name == "performance" else each
-        experiment = load_experiment(path, overrides=[*settings, f"budget.seconds={each:.3g}"], device=device.type)
-        _run(experiment, out / "runs", table, seconds)
+        settings = [*settings, f"budget.seconds={each:.3g}"]
+        experiment = load_experiment(path, overrides=settings, seeds=(20,) if tiny else None, device=device.type)
+        _run(experiment, out / "runs", table, 60 if tiny else seconds)
 
 
 def _table(out: Path, name: str, title: str, words: str, device: torch.device) -> Table:
@@ -108,7 +100,7 @@ def _guarded(table: Table, name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        table.add(name, "", "", "", "", "", "", f"{type(error).__name__}: {error}"[:160])
+        table.add(name, *[""] * (len(COLUMNS) - 2), f"{type(error).__name__}: {error}"[:160])
 
 
 def _run(experiment: Experiment, folder: Path, table: Table, seconds: float) -> None:
@@ -133,9 +125,11 @@ def _add_rows(table: Table, experiment: Experiment, planned: Sequence[Planned], 
         losses, errors = ([outcome.final[f"incumbent_test_{name}"] for outcome in ended] for name in ("loss", "error"))
         statuses = sorted({str(outcome.status).replace("_", " ") for outcome in outcomes})
         epochs, counted = [outcome.final["epoch"] for outcome in ended], [outcome.counted_seconds for outcome in ended]
+        engines = sorted({outcome.environment.get("engine", "") for outcome in ended})
         table.add(
-            experiment.name, label, f"{len(ended)} of {len(items)}", _median(epochs, ".4g"), _median(counted, ".2f"),
-            _median(losses, ".4f"), _median(errors, ".4f"), ", ".join(statuses) or "not begun: the time was over",
+            experiment.name, label, ", ".join(engines), f"{len(ended)} of {len(items)}", _median(epochs, ".4g"),
+            _median(counted, ".2f"), _median(losses, ".4f"), _median(errors, ".4f"),
+            ", ".join(statuses) or "not begun: the time was over",
         )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Small networks of several kinds, of which correctness is asked, on the same inputs: (batch, 48) float64, three classes."""
+"""Small networks of several kinds, of which correctness is asked, on the same inputs (batch, 48) float64."""
 
 from __future__ import annotations
 

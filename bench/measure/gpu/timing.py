@@ -31,15 +31,24 @@ def launches(step: Step, device: torch.device) -> list[str]:
     """Returns kernels, waits of the host and copies to the host a step; nothing is launched on a CPU."""
     if device.type != "cuda":
         return ["", "", ""]
+    with_steps, without = _counts(step, PROFILED, device), _counts(step, 0, device)
+    kernels, waits, copies = ((found - base) / PROFILED for found, base in zip(with_steps, without, strict=True))
+    return [f"{kernels:.0f}", f"{waits:.1f}", f"{copies:.1f}"]
+
+
+def _counts(step: Step, steps: int, device: torch.device) -> tuple[int, int, int]:
+    """Returns the kernels, the waits of the host and the copies to the host of some steps and of their measurement."""
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as log:
-        for _ in range(PROFILED):
+        for _ in range(steps):
             step()
         synchronise(device)
     events = log.events() or []
-    kernels = sum(event.device_type == torch.autograd.DeviceType.CUDA for event in events)
-    waits = sum("Synchronize" in event.name for event in events) - 1  # the last one is ours
-    copies = sum("DtoH" in event.name for event in events)
-    return [f"{kernels / PROFILED:.0f}", f"{waits / PROFILED:.1f}", f"{copies / PROFILED:.1f}"]
+    on_device = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
+    return (
+        sum("#" not in event.name for event in on_device),  # the others are marks, such as Optimizer.step#OHO.step
+        sum("Synchronize" in event.name for event in events),
+        sum("DtoH" in event.name for event in on_device),
+    )
 
 
 def captured(step: Step, device: torch.device) -> Step:

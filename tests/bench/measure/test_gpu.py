@@ -6,15 +6,15 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
 from helpers import ROOT
 
 from bench.measure.gpu import __main__ as script
-from bench.measure.gpu import kit, timing
+from bench.measure.gpu import experiments, kit, timing
 from bench.measure.gpu.correctness import correctness
-from bench.measure.gpu.experiments import figures, performance
 from bench.measure.gpu.speed import TUNED, populations, residual, steps
 
 CPU = torch.device("cpu")
@@ -45,10 +45,10 @@ def test_tables_of_speed_say_what_is_asked(tmp_path, monkeypatch):
     monkeypatch.delitem(TUNED, "Full")
     steps(tmp_path, CPU, True, 0.0)
     rows = {row["step"]: row for row in rows_of(tmp_path, "steps")}
-    assert rows["Global"]["asked"] == "≤ 0.25 ms"
+    assert rows["Global"]["asked"] == "graph ≤ 0.25 ms"
     assert all(float(rows[name]["eager, ms"]) > 0 for name in ("Default", "plain SGD"))
     assert rows["Full"]["eager, ms"] == "KeyError: 'Full'"  # a step that fails costs the others nothing
-    assert float(rows["published design over Global, ×"]["eager, ms"]) > 0
+    assert float(rows["published design over Global, ×"]["graph, ms"]) > 0
     populations(tmp_path, CPU, True, 0.0)
     assert [row["members"] for row in rows_of(tmp_path, "populations")] == ["1", "4"]
 
@@ -61,12 +61,14 @@ def test_the_parts_of_a_step_of_resnet_are_measured(tmp_path):
 
 
 def test_experiments_are_run_and_those_that_are_late_are_cut_off(tmp_path, capsys):
-    figures(tmp_path, CPU, True, 60.0)
-    rows = rows_of(tmp_path, "figures")
-    assert len(rows) == 4
-    assert {row["remarks"] for row in rows} == {"budget reached"}
-    performance(tmp_path, CPU, True, 0.0)
-    assert rows_of(tmp_path, "performance")[-1]["remarks"] == "not begun: the time was over"
+    experiments.distribution(tmp_path, CPU, True, 60.0)
+    rows = rows_of(tmp_path, "distribution")
+    assert {(row["runs"], row["engine"], row["remarks"]) for row in rows} == {("2 of 2", "eager", "budget reached")}
+    table = experiments._table(tmp_path, "late", "", "", CPU)
+    path = experiments.experiment_file(Path("gpu/performance"))
+    late = experiments.load_experiment(path, overrides=experiments.TINY, seeds=(20,))
+    experiments._run(late, tmp_path / "late", table, 0.0)
+    assert rows_of(tmp_path, "late")[-1]["remarks"] == "not begun: the time was over"
 
 
 def test_a_part_that_hangs_is_cut_off_and_the_next_one_is_done(tmp_path, monkeypatch, capfd):
@@ -76,7 +78,7 @@ def test_a_part_that_hangs_is_cut_off_and_the_next_one_is_done(tmp_path, monkeyp
         subprocess, "Popen", lambda command, **options: real([sys.executable, "-c", program, *command[3:]], **options)
     )
     monkeypatch.setattr(script, "GRACE_SECONDS", 0.3)
-    given = Namespace(minutes=0.02, device="cpu", out=tmp_path, threads=1, tiny=True)
+    given = Namespace(minutes=0.02, device="cpu", out=tmp_path, threads=1, tiny=True, only=None)
     begun = time.monotonic()
     assert not script.run_all(given, {})
     assert time.monotonic() - begun < 20
