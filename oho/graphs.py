@@ -47,7 +47,8 @@ class CudaGraph:
     def capture(self, function: Callable[[], Tensor]) -> None:
         """Records the kernels that the function starts.  Raises NotCapturableError if it waits for one of them."""
         for generator in self._generators:
-            self._graph.register_generator_state(generator)
+            if generator.device.type == "cuda":  # a CPU's, from which no graph draws, would crash PyTorch
+                self._graph.register_generator_state(generator)
         try:
             with _no_collection(), torch.cuda.graph(self._graph, stream=self._stream):
                 self._result = function()

@@ -44,7 +44,7 @@ def unlike_clocks(runs: pd.DataFrame, *, in_seconds: bool = False) -> Unlike | N
     """Returns in what runs are unlike whose seconds would be compared; None where they all compare.
 
     Only budgets of time count or, with `in_seconds`, all, since seconds are shown.  Budgets of plain steps are the
-    device's own, and compare on any of them; but plain steps are eager, so that the engine has to be one.  Runs of
+    device's own, and compare on any of them; but a step costs another number of them with another engine.  Runs of
     different tasks are not compared with each other.
     """
     known = runs[runs["status"].isin(MEASURED)].drop_duplicates("run")

@@ -108,7 +108,7 @@ class ExperimentFields(Options):
         default=None, ge=2, description="the number of batches whose gradients are compared at evaluations"
     )
     engine: Literal["eager", "graph", "auto"] = Field(
-        default="eager",
+        default="auto",
         description="how steps are made: eager; graph, each training's step as one CUDA graph, for every method alike; or "
         "auto, graph where there is a GPU and all methods allow it",
     )

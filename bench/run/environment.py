@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from bench.protocol.task import memory_format
 from bench.run.node import driver_of, node_name
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-optimize", "optuna", "cmaes", "wandb")
@@ -45,20 +46,20 @@ def describe_environment(
         "machine": platform.machine(),
         "threads": threads,
         "engine": engine,
-        "numerics": numerics(),
+        "numerics": numerics(device),
         "finished": _now(),
     }
 
 
-def numerics() -> dict[str, Any]:
-    """Returns what PyTorch is set to where speed and rounding are in exchange, and how tensors lie in memory."""
+def numerics(device: torch.device) -> dict[str, Any]:
+    """Returns what PyTorch is set to where speed and rounding are in exchange, and how images lie in memory."""
     matrices, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
     return {
         "float32_matmul_precision": matrices.fp32_precision,
         "float32_convolution_precision": convolutions.conv.fp32_precision,  # type: ignore[attr-defined]
         "cudnn_benchmark": convolutions.benchmark,
         "cudnn_deterministic": convolutions.deterministic,
-        "memory_format": "contiguous",
+        "memory_format": str(memory_format(device)).removeprefix("torch."),
     }
 
 

@@ -1,6 +1,7 @@
 """How long a plain step takes on this device, by which a budget of plain steps is a budget of counted seconds.
 
-A plain step is one of SGD, without momentum or schedule, on the task's own batches, network and loss.  Several trainings
+A plain step is one of SGD, without momentum or schedule, on the task's own batches, network and loss, made by the engine of
+the runs.  Several trainings
 take turns with blocks of such steps, so that neither the place of one in memory nor one slow moment decides; the time of a
 step is the median of the blocks.  Runs of one process share it, whatever their seeds and methods.  None of this is counted.
 """
@@ -16,7 +17,7 @@ from statistics import quantiles
 
 import torch
 
-from bench.protocol import Task
+from bench.protocol import GRAPH, CapturedUpdates, Task
 from bench.protocol.ledger import Cuda, Ledger
 from bench.records import run_id
 from bench.run.disturbances import LEAST_RUNNING, processor_clock
@@ -27,7 +28,7 @@ BLOCK_SECONDS = (0.02, 0.1)
 
 A process that is not given the processor measures again in longer blocks, each of which has its part of the pauses.
 """
-WARM_UP_STEPS, TIMED_STEPS = 3, 5
+WARM_UP_STEPS, TIMED_STEPS = 4, 5
 LR = 0.01
 
 
@@ -47,7 +48,7 @@ class PlainStep:
 
 
 Clock = Callable[[], float]
-_known: dict[tuple[str, str, int, Clock], PlainStep] = {}
+_known: dict[tuple[str, str, str, int, Clock], PlainStep] = {}
 
 
 def plain_step(task: Task, spec: dict, now: Clock = time.perf_counter) -> dict[str, float]:
@@ -55,7 +56,7 @@ def plain_step(task: Task, spec: dict, now: Clock = time.perf_counter) -> dict[s
 
     A measurement that was disturbed is not shared: the next run makes its own.
     """
-    key = run_id(spec["task"]), spec["device"], torch.get_num_threads(), now
+    key = run_id(spec["task"]), spec["device"], task.engine, torch.get_num_threads(), now
     if key in _known:
         return asdict(_known[key])
     for block_seconds in BLOCK_SECONDS:
@@ -76,7 +77,7 @@ def disturbed_calibration(found: dict[str, float] | None) -> list[str]:
 def measured(task: Task, block_seconds: float = BLOCK_SECONDS[0], now: Clock = time.perf_counter) -> PlainStep:
     """Measures the time of a plain step on the task's device."""
     ledger = Ledger(Cuda() if task.device.type == "cuda" else None, now)
-    trainings = [_training(task, seed) for seed in range(TRAININGS)]
+    trainings = [_training(task, seed, ledger) for seed in range(TRAININGS)]
     for training in trainings:
         _seconds(training, WARM_UP_STEPS, ledger)
     shortest = min(_seconds(trainings[0], 1, ledger) for _ in range(TIMED_STEPS))
@@ -89,10 +90,13 @@ def measured(task: Task, block_seconds: float = BLOCK_SECONDS[0], now: Clock = t
     return PlainStep(median, lower, upper, len(blocks), steps, running)
 
 
-def _training(task: Task, seed: int) -> Callable[[], None]:
+def _training(task: Task, seed: int, ledger: Ledger) -> Callable[[], object]:
     """Returns a function that makes the next step of a training of its own."""
     model, batches, steps = task.model(seed), task.train_batches(seed), count()
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    if task.engine == GRAPH:
+        updates = CapturedUpdates(task, model, optimizer, ledger)
+        return lambda: updates.step(batches.at(next(steps)), [LR])
 
     def step() -> None:
         optimizer.zero_grad()
@@ -102,7 +106,7 @@ def _training(task: Task, seed: int) -> Callable[[], None]:
     return step
 
 
-def _seconds(step: Callable[[], None], count: int, ledger: Ledger) -> float:
+def _seconds(step: Callable[[], object], count: int, ledger: Ledger) -> float:
     """Returns the seconds that so many steps take."""
     before = ledger.seconds["train"]
     with ledger.account("train"):

@@ -4,12 +4,19 @@ There is no GPU here: a spec made by hand asks for a graph on a CPU, and gets th
 could repeat.  Experiments refuse such a spec.
 """
 
-import pytest
-from helpers import experiment, run_one, write_config
+from dataclasses import replace
 
+import pytest
+import torch
+from helpers import experiment, run_one, write_config
+from torch import nn
+
+import oho
 from bench.experiment.expansion import load_experiment
+from bench.experiment.spec import task_of
 from bench.experiment.yaml_file import ConfigError
 from bench.records import read_run, run_id
+from bench.run.plain_steps import measured
 
 STEPS = 23
 CASES = {
@@ -62,8 +69,8 @@ def test_a_graph_that_cannot_be_is_refused_in_one_line(tmp_path):
     with pytest.raises(ConfigError, match=rf":12:\d+: engine: graph: {reason}; auto makes"):
         engine_at("cuda", "engine=graph")
     assert engine_at("cpu", "engine=auto") == (None, ())
-    assert engine_at("cuda") == (None, ())
-    engine, (line,) = engine_at("cuda", "engine=auto")
+    assert engine_at("cuda", "engine=eager") == (None, ())
+    engine, (line,) = engine_at("cuda")
     assert (engine, line) == (None, f"engine: eager for every method: {reason}")
     path = write_config(tmp_path, "oho-global")
     with pytest.raises(ConfigError, match=r"Global.* captured: noise is drawn by the CPU \(temperature\); auto "):
@@ -71,3 +78,21 @@ def test_a_graph_that_cannot_be_is_refused_in_one_line(tmp_path):
     path = write_config(tmp_path, "fixed", "oho-default", "random-search")
     assert engine_at("cuda", "engine=auto")[0] == "graph"
     assert engine_at("cuda", "engine=graph", "task.name=mnist-mlp-dropout")[0] == "graph"
+
+
+class Asks(nn.Module):
+    """Lets the host wait for what a tensor holds, as no graph can."""
+
+    def forward(self, outputs):
+        assert outputs.sum().item() is not None
+        return outputs
+
+
+def test_the_plain_steps_of_a_budget_are_made_by_the_engine_of_the_runs(tmp_path):
+    spec = experiment(tmp_path, "fixed").specs[0]
+    task, _ = task_of({**spec, "engine": "graph"}, torch.device("cpu"), None)
+    asking = replace(task, make_model=lambda: nn.Sequential(task.make_model(), Asks()))
+    assert measured(task, 0.0).seconds > 0
+    assert measured(replace(asking, engine="eager"), 0.0).seconds > 0
+    with pytest.raises(oho.NotCapturableError):
+        measured(asking, 0.0)
