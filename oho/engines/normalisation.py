@@ -17,11 +17,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from oho.engines.pearlmutter import Pieces, Room
+
+
+class Sums(NamedTuple):
+    """Values v of one or K directions, and for each direction and channel, (K, C), Σ v and Σ v x̂."""
+
+    values: Tensor
+    total: Tensor
+    with_normal: Tensor
 
 
 class BatchNorm:
@@ -33,12 +42,17 @@ class BatchNorm:
     def __init__(self, x: Tensor, weight: Tensor, mean: Tensor, scale: Tensor, epsilon: float):
         self.x, self.weight, self.mean, self.scale, self.epsilon = x, weight, mean, scale, epsilon
         self.count = x.numel() // x.shape[1]
+        self._of_adjoint: Sums | None = None
+        self._of_tangent: Sums | None = None
 
     def pull(self, adjoint: Tensor, moves: Sequence[bool], room: Room) -> Pieces:
         """x̄ = r P (γ ȳ)."""
-        return torch.ops.aten.native_batch_norm_backward(
+        pieces = torch.ops.aten.native_batch_norm_backward(
             adjoint, self.x, self.weight, None, None, self.mean, self.scale, True, self.epsilon, list(moves)
         )
+        if moves[1] and moves[2]:
+            self._of_adjoint = Sums(adjoint, pieces[2].unsqueeze(0), pieces[1].unsqueeze(0))
+        return pieces
 
     def push(self, tangents: Pieces) -> Tensor:
         """ẏ = γ dx̂ + γ̇ x̂ + β̇."""
@@ -49,7 +63,7 @@ class BatchNorm:
         shift = zero if of_bias is None else of_bias
         if of_x is None:
             return self._combined([(self.x, along.expand(rows, -1))], shift - along * self.mean)
-        total, with_normal = self._sums_with(of_x)
+        _, total, with_normal = self._of_tangent = self._sums_with(of_x)
         slope = self.weight * r
         along = along - slope * r * with_normal / self.count
         shift = shift - slope * total / self.count - along * self.mean
@@ -58,12 +72,13 @@ class BatchNorm:
     def pull_swing(self, adjoint: Tensor, swing: Tensor, tangents: Pieces, tangent: Tensor, room: Room) -> Pieces:
         """γ̄̇ = Σ (ȳ̇ x̂ + ȳ dx̂), β̄̇ = Σ ȳ̇."""
         of_x, of_weight, of_bias = tangents
-        total, of_swing = self._sums_with(swing)
+        _, total, of_swing = self._sums_with(swing)
         result, with_moved = None, torch.zeros_like(total)  # Σ ȳ dx̂ = Σ ẋ r P ȳ
         if of_x is not None:
             n, r, mean, weight = self.count, self.scale, self.mean, self.weight
-            moved, moved_normal = self._sums_with(of_x)
-            of_bias_alone, of_weight_alone = self._sums_with(adjoint.unsqueeze(0))  # β̄, γ̄
+            _, moved, moved_normal = self._known(self._of_tangent, of_x) or self._sums_with(of_x)
+            of_adjoint = self._known(self._of_adjoint, adjoint) or self._sums_with(adjoint.unsqueeze(0))
+            _, of_bias_alone, of_weight_alone = of_adjoint  # β̄, γ̄
             with_moved = self._products(of_x, adjoint) - (of_bias_alone * moved + of_weight_alone * moved_normal) / n
             with_moved *= r
             often = (0 if of_weight is None else of_weight) - weight * r * moved_normal / n  # of r P ȳ
@@ -91,15 +106,21 @@ class BatchNorm:
             result.addcmul_(self._wide(factor), value)
         return result.add_(self._wide(shift))
 
-    def _sums_with(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns Σ v and Σ v x̂ for each direction and channel, (K, C), which are β̄ and γ̄ for ȳ = v whatever γ is."""
+    @staticmethod
+    def _known(kept: Sums | None, values: Tensor) -> Sums | None:
+        """Returns the sums that were kept if they are those of the values."""
+        return kept if kept is not None and kept.values.is_set_to(values) else None
+
+    def _sums_with(self, values: Tensor) -> Sums:
+        """Returns the sums of values for K directions, which are β̄ and γ̄ for ȳ = v whatever γ is."""
         found = [
             torch.ops.aten.native_batch_norm_backward(
                 row, self.x, self.weight, None, None, self.mean, self.scale, True, self.epsilon, [False, True, True]
             )
             for row in values
         ]
-        return torch.stack([total for _, _, total in found]), torch.stack([product for _, product, _ in found])
+        total, with_normal = (torch.stack([sums[place] for sums in found]) for place in (2, 1))
+        return Sums(values, total, with_normal)
 
     def _products(self, values: Tensor, other: Tensor) -> Tensor:
         """Returns Σ v u for each direction and channel, (K, C)."""
