@@ -32,13 +32,13 @@ class Part(NamedTuple):
 
 
 PARTS = (
-    Part("correctness", "correctness", 35),
-    Part("speed", "steps", 35),
-    Part("speed", "populations", 20),
-    Part("speed", "residual", 60),
-    Part("experiments", "performance", 110),
-    Part("experiments", "cifar10", 90),
-    Part("experiments", "distribution", 130),
+    Part("correctness", "correctness", 30),
+    Part("speed", "steps", 30),
+    Part("speed", "populations", 15),
+    Part("speed", "residual", 45),
+    Part("experiments", "performance", 130),
+    Part("experiments", "cifar10", 105),
+    Part("experiments", "distribution", 120),
 )
 """In order of priority; what a part does not use is shared by those after it."""
 

@@ -28,12 +28,14 @@ SIZES = (784, 128, 128, 128, 10)
 
 
 SGD = oho.SGD(lr=0.01, weight_decay=1e-5)
+ONE_IN_FOUR, FIRST_STEPS = oho.Windows(1, 5, 20), 120
+"""As many tuned steps as the averaged method has in a long training; steps after which all of its kinds are captured."""
 GLOBAL = partial(oho.OHO, rule=SGD, meta=oho.MetaSGD(1e-6), check=None)
 TUNED: dict[str, Callable[..., oho.OHO]] = {
     "Global": GLOBAL,
     "Default": partial(oho.OHO, rule=SGD, check=None),
-    "Averaged": partial(oho.averaged, rule=SGD, check=None),
-    "Averaged, AdamW": partial(oho.averaged, rule=oho.AdamW(lr=0.001), check=None),
+    "Averaged": partial(oho.averaged, rule=SGD, tuned_steps=ONE_IN_FOUR, check=None),
+    "Averaged, AdamW": partial(oho.averaged, rule=oho.AdamW(lr=0.001), tuned_steps=ONE_IN_FOUR, check=None),
     "Full": partial(GLOBAL, sets="full"),
     "Global, second backward pass": partial(GLOBAL, curvature="double_backward"),
 }
@@ -67,7 +69,7 @@ class Measured:
         def loss(inputs: Tensor, targets: Tensor) -> Tensor:
             return functional.cross_entropy(problem.model(inputs), targets)
 
-        return captured_step(optimizer, loss, (train, valid), self._device)
+        return captured_step(optimizer, loss, (train, valid), self._device, first=FIRST_STEPS)
 
 
 def steps(out: Path, device: torch.device, tiny: bool, seconds: float) -> None:
@@ -193,7 +195,7 @@ def residual(out: Path, device: torch.device, tiny: bool, seconds: float) -> Non
         out, "residual", title="The parts of a step of ResNet-18", device=device,
         words=f"CIFAR-10's shape, 3x3 stem, batches of {batch} and {held}.  Milliseconds; a Global step has two products.",
         columns=("precision and layout", "gradient", "gradient and a product", "validation gradient", "the same in bf16",
-                 "Global step", "graph", "peak memory, GiB", "asked"),
+                 "Global step", "graph", "graph, validation in bf16", "peak memory, GiB", "asked"),
     )  # fmt: skip
     for name in list(LAYOUTS)[: 1 if tiny else None]:
         with _precision(tf32=LAYOUTS[name][0]):
@@ -203,13 +205,12 @@ def residual(out: Path, device: torch.device, tiny: bool, seconds: float) -> Non
 
 @contextmanager
 def _precision(*, tf32: bool) -> Iterator[None]:
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-    torch.backends.cudnn.benchmark = True
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = before
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def _residual_cells(
@@ -228,10 +229,9 @@ def _residual_cells(
     def gradient(batch: tuple[Tensor, Tensor], *, graph: bool = False) -> tuple[Tensor, ...]:
         return torch.autograd.grad(loss(batch), parameters, create_graph=graph)
 
-    def in_bf16() -> None:
+    def narrow(*batch: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
-            found = loss(valid)
-        torch.autograd.grad(found, parameters)
+            return loss(batch)  # type: ignore[arg-type]
 
     def product() -> None:
         torch.autograd.grad(gradient(train, graph=True), parameters, directions)
@@ -239,17 +239,18 @@ def _residual_cells(
     def optimizer() -> oho.OHO:
         return oho.OHO(model.parameters(), oho.SGD(0.01, 1e-4), meta=oho.MetaSGD(1e-7), check=None)
 
-    def graph() -> Step:
-        return captured_step(optimizer(), lambda *batch: loss(batch), (train, valid), device)
+    def graph(of_validation: Callable[..., Tensor] | None = None) -> Step:
+        return captured_step(optimizer(), lambda *batch: loss(batch), (train, valid), device, valid=of_validation)
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     eager = optimizer()
     timed = [
-        lambda: gradient(train), product, lambda: gradient(valid), in_bf16,
+        lambda: gradient(train), product, lambda: gradient(valid),
+        lambda: torch.autograd.grad(narrow(*valid), parameters),
         lambda: eager.step(lambda: loss(train), lambda: loss(valid)),
     ]  # fmt: skip
     found = [f"{milliseconds(step, device, seconds):.2f}" for step in timed]
-    found.append(_shown(_graphed(graph, device, seconds)))
+    found += [_shown(_graphed(partial(graph, valid_loss), device, seconds)) for valid_loss in (None, narrow)]
     peak = f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f}" if device.type == "cuda" else ""
     return [*found, peak, f"Global ≤ {RESIDUAL_MILLISECONDS}"]
