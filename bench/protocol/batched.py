@@ -41,13 +41,14 @@ class Batching:
     `over` is None there, and the other one's batching is asked as well; `repeats` says of which there are batches.
     `build(states, stacked)` returns the batch of some states and of their stacked models; it may replace parts of a state
     by views that show and save the same.  If making states takes trainings, `prepare(methods, tasks, seeds)` makes those of
-    all members together.
+    all members together.  `captures` says whether the batch makes its steps as a graph where the task's engine is one.
     """
 
     build: Callable[[Sequence[Any], Stacked], Batched]
     alike: Callable[[Any], Mapping[str, Any]]
     repeats: Callable[[Batching], bool] = lambda batching: True
     prepare: Callable[[Sequence[Any], Sequence[Task], Sequence[int]], None] | None = None
+    captures: bool = False
 
 
 def train_together(
