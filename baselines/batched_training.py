@@ -34,6 +34,7 @@ from bench.protocol import (
     StackedBatches,
     train_together,
 )
+from bench.protocol.batched import ProgressAfter
 from bench.protocol.optimizers import Momentum
 
 EPSILON = 1e-8
@@ -76,7 +77,7 @@ class TrainingBatch:
         self._momentum = _numbers([group.get("momentum", 0.0) for group in groups])
         self._betas = [_numbers([group.get("betas", (0.0, 0.0))[place] for group in groups]) for place in (0, 1)]
 
-    def advance(self, *, steps: int, progress: float, ledger: Ledger) -> None:
+    def advance(self, *, steps: int, progress: ProgressAfter, ledger: Ledger) -> None:
         """Updates the parameters of all members at their schedules' learning rates."""
         lrs: list[float] = []
         averages = self._averages
@@ -88,7 +89,7 @@ class TrainingBatch:
 
         def update(made: int) -> Tensor:
             steps = [step + made for step in begun]
-            lrs[:] = [_rate(state, step, progress) for state, step in zip(self.states, steps, strict=True)]
+            lrs[:] = self._rates(steps, progress(made))
             return make(*self._batches.at_each(steps), self._values(lrs, steps))
 
         if averages is None:
@@ -99,6 +100,14 @@ class TrainingBatch:
         for state, own, lr in zip(self.states, self._own, lrs, strict=True):
             state.hyper["lr"] = lr
             own.assign("lr", lr)
+
+    def _rates(self, steps: Sequence[int], progress: float) -> list[float]:
+        """Returns the learning rates of the members' updates that follow so many others of their trainings."""
+        rates, per_epoch = [], self.states[0].task.steps_per_epoch
+        for state, step in zip(self.states, steps, strict=True):
+            place = Place(step / state.spans if state.spans else progress, step, per_epoch)
+            rates.append(state.options.initial_lr * state.options.factor(place))
+        return rates
 
     def _values(self, lrs: Sequence[float], steps: Sequence[int]) -> Tensor:
         """Returns what an update takes of each member, (V, M, 1), in the order in which `_update` takes it."""
@@ -171,12 +180,6 @@ class TrainingBatch:
 def _numbers(values: Sequence[float]) -> Tensor:
     """Returns one number of each member, (M,), in float64, in the host's memory."""
     return torch.tensor(values, dtype=torch.float64)
-
-
-def _rate(state: Any, step: int, progress: float) -> float:
-    """Returns the learning rate of a member's update that follows `step` others."""
-    fraction = step / state.spans if state.spans else progress
-    return state.options.initial_lr * state.options.factor(Place(fraction, step, state.task.steps_per_epoch))
 
 
 def _slot(own: TorchStepper, name: str, like: Tensor) -> Tensor:

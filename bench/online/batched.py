@@ -31,6 +31,7 @@ from bench.protocol import (
     uses_stand_in,
 )
 from bench.protocol.averages import Exchanges
+from bench.protocol.batched import ProgressAfter
 from oho.member import Member
 
 OWN = ("lr", "weight_decay", "meta_rate", "meta_rates", "weight_decay_rate_scale")
@@ -59,7 +60,7 @@ class OnlineBatch:
         self._noises: list[ReplayedNoise] = []
         """What the graph draws for each member, if a hyperparameter of its loss changes inputs."""
 
-    def advance(self, *, steps: int, progress: float, ledger: Ledger) -> None:
+    def advance(self, *, steps: int, progress: ProgressAfter, ledger: Ledger) -> None:
         """Makes updates of all members with a meta-step each."""
         self.optimizer.on_phase = ledger.switch
         if self.states[0].task.engine == GRAPH:

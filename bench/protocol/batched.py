@@ -21,12 +21,17 @@ from bench.protocol.task import Task
 from bench.protocol.training import JUDGED_EVERY, keep_if_best, select, steps_to_validation
 
 
+ProgressAfter = Callable[[int], float]
+"""Returns the fraction of the budget that is used after so many further steps."""
+
+
 class Batched(Protocol):
     """Several trainings, which have made equally many steps."""
 
-    def advance(self, *, steps: int, progress: float, ledger: Ledger) -> None:
+    def advance(self, *, steps: int, progress: ProgressAfter, ledger: Ledger) -> None:
         """Makes at most `steps` further updates of every member, as `Method.advance` does of one.
 
+        `progress(made)` is the fraction of the budget used before the update that follows `made` others of this call.
         Returns right after a validation, and as soon as a member has diverged.
         """
         ...

@@ -113,7 +113,7 @@ class Batch:
         first, used = self._loops[0], self._loops[0].used()
         steps = min(loop.chunk(used, loop.due) for loop in self._loops)
         with first.ledger.account("train"), first.conditions.working():
-            self._trainings.advance(steps=steps, progress=used / first.amount, ledger=first.ledger)
+            self._trainings.advance(steps=steps, progress=first.progress_after, ledger=first.ledger)
         self._evaluations.clear()
         for loop in self._loops:
             loop.follow()

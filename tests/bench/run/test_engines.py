@@ -88,7 +88,7 @@ def test_members_of_a_graph_give_the_records_of_eager_ones(method, tmp_path):
     specs = [{**spec, "engine": "graph"} for spec in specs]
     if method == "cosine":
         with pytest.raises(Interrupted):
-            records_together(specs, tmp_path, stopper=StoppedAfter(6))
+            records_together(specs, tmp_path, stopper=StoppedAfter(2))
     outcomes, found = records_together(specs, tmp_path)
     assert [outcome.status.value for outcome in outcomes] == ["budget_reached", "budget_reached", "diverged"]
     assert {(outcome.environment["engine"], outcome.shared_by) for outcome in outcomes} == {("graph", 3)}
