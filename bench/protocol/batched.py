@@ -20,7 +20,6 @@ from bench.protocol.state import State
 from bench.protocol.task import Task
 from bench.protocol.training import JUDGED_EVERY, keep_if_best, select, steps_to_validation
 
-
 ProgressAfter = Callable[[int], float]
 """Returns the fraction of the budget that is used after so many further steps."""
 
