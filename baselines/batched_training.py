@@ -14,7 +14,7 @@ host, and goes to the device in one copy.  Schedules may differ between members,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -82,7 +82,7 @@ class TrainingBatch:
         lrs: list[float] = []
         averages = self._averages
         begun = [state.trial_step for state in self.states]
-        make = self._on_device
+        make: Callable[..., Tensor] = self._on_device
         if self.states[0].task.engine == GRAPH:
             make = self._captured = self._captured or CapturedFunction(self._update, self.states[0].task, ledger)
             self._captured.capturing.ledger = ledger
