@@ -159,11 +159,9 @@ class Population:
             with self._stopper.impatience():
                 self._set_up(open_sink)
             pace = Pace(self.ledger, checkpoint_seconds)
-            by_step: dict[int, list[MemberLoop]] = {}
-            for loop in self._open.values():  # those that were killed between two checkpoints differ
-                by_step.setdefault(loop.state.step, []).append(loop)
-            for loops in by_step.values():
-                self._until_budget(loops, pace)
+            groups = self._of_one_step()
+            while groups:
+                self._until_budget(groups.pop(0), pace)
 
     def _set_up(self, open_sink: Callable[[str, Spec, Path], Sink]) -> None:
         first = self.specs[0]
@@ -197,6 +195,13 @@ class Population:
         self._folders = {place: each.result() for place, each in enumerate(opening) if each.exception() is None}
         _raise_first(opening)
 
+    def _of_one_step(self) -> list[list[MemberLoop]]:
+        """Returns the runs by their step, in which those that were killed between two checkpoints differ."""
+        by_step: dict[int, list[MemberLoop]] = {}
+        for loop in self._open.values():
+            by_step.setdefault(loop.state.step, []).append(loop)
+        return list(by_step.values())
+
     def _until_budget(self, loops: list[MemberLoop], pace: Pace) -> None:
         batch = None
         while loops:
@@ -204,15 +209,16 @@ class Population:
                 self._end([(loop, self._outcome(loop, loop.conclude(), "")) for loop in over])
                 loops = [loop for loop in loops if loop not in over]
                 batch = None
-                if loops and loops[0].task.engine == GRAPH:
-                    gc.collect()  # a batch and its members refer to one another, and would keep the memory of its graphs
                 continue
             pace.checkpoint(self._stopper, list(self._open.values()))
-            batch = batch or Batch(loops)
+            if batch is None:
+                batch = Batch(loops)
+                if self._device.type == "cuda":
+                    gc.collect()  # the batch before and its members refer to one another, and would keep memory and graphs
             batch.advance()
             if pace.is_time_to_show():
-                for loop in loops:
-                    loop.writer.check_in_place()
+                for writer in [loop.writer for loop in loops]:  # nothing here may keep a run, and its batch, that has ended
+                    writer.check_in_place()
                 loops[0].show(loops[0].used(), self._stopper)
 
     def _end(self, endings: Sequence[tuple[MemberLoop, Outcome]]) -> None:
