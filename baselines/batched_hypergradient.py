@@ -20,6 +20,7 @@ from torch import Tensor
 from baselines.hypergradient import MOMENTUM_LIMIT, MOMENTUM_RATE, SMALL
 from baselines.member_stepper import MemberStepper, alone
 from bench.protocol import Batching, Ledger, Stacked, StackedBatches, train_together
+from bench.protocol.batched import ProgressAfter
 
 
 class _OneStepBatch:
@@ -34,7 +35,7 @@ class _OneStepBatch:
         self.read()
         self._rate = self._column([state.options.meta_rate for state in states])
 
-    def advance(self, *, steps: int, progress: float, ledger: Ledger) -> None:
+    def advance(self, *, steps: int, progress: ProgressAfter, ledger: Ledger) -> None:
         """Updates parameters and learning rates of all members."""
         begun = self.states[0].trial_step
         train_together(

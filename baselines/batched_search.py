@@ -12,6 +12,7 @@ from typing import Any
 from baselines import batched_training
 from baselines.batched_training import TrainingBatch
 from bench.protocol import Batching, Ledger, Stacked
+from bench.protocol.batched import ProgressAfter
 
 
 class SearchBatch:
@@ -21,7 +22,7 @@ class SearchBatch:
         self.states, self._stacked = states, stacked
         self._trials = TrainingBatch([state.inner for state in states], stacked)
 
-    def advance(self, *, steps: int, progress: float, ledger: Ledger) -> None:
+    def advance(self, *, steps: int, progress: ProgressAfter, ledger: Ledger) -> None:
         """Updates all trials or, if some have ended, begins the ones that follow them."""
         with ledger.account("search"):
             ended = [index for index, state in enumerate(self.states) if state.has_ended()]

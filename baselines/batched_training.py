@@ -5,15 +5,16 @@
     N       size        ()       elements of one member
     θ       parameters  (M, N)
     g       gradient    (M, N)
-    h       value       (M, 1)   one hyperparameter of each member
+    h       value       (M, 1)   one number of each member that an update takes, such as its learning rate
+    V       values      ()       numbers of each member that an update takes
 
-Updates are those of `torch.optim`, and what depends on a member's values alone is computed in float64, as there.  Schedules
-may differ between members, optimizers may not.
+Updates are those of `torch.optim`, and what depends on a member's values alone is computed in float64, as there, by the
+host, and goes to the device in one copy.  Schedules may differ between members, optimizers may not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +24,17 @@ from baselines.member_stepper import MemberStepper, alone
 from baselines.optimizers import AveragedStepper, TorchStepper
 from baselines.schedules import Place
 from baselines.stacked_averages import StackedAverages
-from bench.protocol import Batching, CannotStackError, Ledger, Stacked, StackedBatches, train_together
+from bench.protocol import (
+    GRAPH,
+    Batching,
+    CannotStackError,
+    CapturedFunction,
+    Ledger,
+    Stacked,
+    StackedBatches,
+    train_together,
+)
+from bench.protocol.batched import ProgressAfter
 from bench.protocol.optimizers import Momentum
 
 EPSILON = 1e-8
@@ -52,6 +63,8 @@ class TrainingBatch:
         }
         for index, (state, own) in enumerate(zip(states, steppers, strict=True)):
             state.stepper = MemberStepper(own, self, index)
+        self._captured: CapturedFunction | None = None
+        """The updates as a graph, if the task's engine is one and some updates were made."""
         self._read_values()
 
     def read_state(self, index: int) -> None:
@@ -60,30 +73,24 @@ class TrainingBatch:
 
     def _read_values(self) -> None:
         groups = [own.optimizer.param_groups[0] for own in self._own]
-        betas = [group.get("betas", (0.0, 0.0)) for group in groups]
-        self._decay = self._column([group["weight_decay"] for group in groups])
-        self._momentum = self._column([group.get("momentum", 0.0) for group in groups])
-        self._betas = torch.tensor(betas, dtype=torch.float64)
+        self._decay = _numbers([group["weight_decay"] for group in groups])
+        self._momentum = _numbers([group.get("momentum", 0.0) for group in groups])
+        self._betas = [_numbers([group.get("betas", (0.0, 0.0))[place] for group in groups]) for place in (0, 1)]
 
-    def advance(self, *, steps: int, progress: float, ledger: Ledger) -> None:
+    def advance(self, *, steps: int, progress: ProgressAfter, ledger: Ledger) -> None:
         """Updates the parameters of all members at their schedules' learning rates."""
         lrs: list[float] = []
         averages = self._averages
         begun = [state.trial_step for state in self.states]
+        make: Callable[..., Tensor] = self._on_device
+        if self.states[0].task.engine == GRAPH:
+            make = self._captured = self._captured or CapturedFunction(self._update, self.states[0].task, ledger)
+            self._captured.capturing.ledger = ledger
 
         def update(made: int) -> Tensor:
             steps = [step + made for step in begun]
-            lrs[:] = [_rate(state, step, progress) for state, step in zip(self.states, steps, strict=True)]
-            losses = self._stacked.losses(self._batches.at_each(steps))
-            gradients = torch.autograd.grad(losses.sum(), list(self._stacked.tensors.values()))
-            gradient = torch.cat([each.flatten(1) for each in gradients], 1)
-            if self._kind in ("adam", "adamw"):
-                self._adam(gradient, lrs, torch.tensor(steps, dtype=torch.float64) + 1)
-            else:
-                self._sgd(gradient, lrs)
-            if averages is not None:
-                averages.follow()
-            return losses.detach()
+            lrs[:] = self._rates(steps, progress(made))
+            return make(*self._batches.at_each(steps), self._values(lrs, steps))
 
         if averages is None:
             train_together(self.states, self._stacked, steps, ledger, update=update)
@@ -94,31 +101,66 @@ class TrainingBatch:
             state.hyper["lr"] = lr
             own.assign("lr", lr)
 
-    def _sgd(self, gradient: Tensor, lrs: list[float]) -> None:
+    def _rates(self, steps: Sequence[int], progress: float) -> list[float]:
+        """Returns the learning rates of the members' updates that follow so many others of their trainings."""
+        rates, per_epoch = [], self.states[0].task.steps_per_epoch
+        for state, step in zip(self.states, steps, strict=True):
+            place = Place(step / state.spans if state.spans else progress, step, per_epoch)
+            rates.append(state.options.initial_lr * state.options.factor(place))
+        return rates
+
+    def _values(self, lrs: Sequence[float], steps: Sequence[int]) -> Tensor:
+        """Returns what an update takes of each member, (V, M, 1), in the order in which `_update` takes it."""
+        rates = _numbers(lrs)
+        if self._kind in ("adam", "adamw"):
+            (beta1, beta2), made = self._betas, _numbers(steps) + 1
+            scales = rates / (1 - beta1**made), (1 - beta2**made).sqrt()
+            values = [rates, self._decay, 1 - beta1, beta2, 1 - beta2, *scales]
+        else:
+            values = [rates, self._decay, self._momentum]
+        if self._averages is not None:
+            values.append(_numbers(self._averages.next_shares()))
+        return torch.stack(values).to(self._stacked.theta.dtype).unsqueeze(2)
+
+    def _on_device(self, inputs: Tensor, targets: Tensor, values: Tensor) -> Tensor:
+        """Makes one update operation by operation, without waiting for the device."""
+        return self._update(inputs, targets, values.to(self._stacked.theta.device, non_blocking=True))
+
+    def _update(self, inputs: Tensor, targets: Tensor, values: Tensor) -> Tensor:
+        """Makes one update of all members from their batches (M, B, ...), and returns their losses (M,) before it."""
+        losses = self._stacked.losses((inputs, targets))
+        gradients = torch.autograd.grad(losses.sum(), list(self._stacked.tensors.values()))
+        gradient, columns = torch.cat([each.flatten(1) for each in gradients], 1), list(values)
+        shares = columns.pop() if self._averages is not None else None
+        update = self._adam if self._kind in ("adam", "adamw") else self._sgd
+        update(gradient, *columns)
+        if self._averages is not None and shares is not None:
+            self._averages.follow(shares)
+        return losses.detach()
+
+    def _sgd(self, gradient: Tensor, lr: Tensor, decay: Tensor, momentum: Tensor) -> None:
         theta = self._stacked.theta
-        gradient.addcmul_(self._decay, theta)
+        gradient.addcmul_(decay, theta)
         if self._kind == "momentum":
             average = self._slots["momentum_buffer"]
-            average.mul_(self._momentum).add_(gradient)
-            gradient = gradient.addcmul_(self._momentum, average) if self._nesterov else average
-        theta.addcmul_(self._column(lrs), gradient, value=-1)
+            average.mul_(momentum).add_(gradient)
+            gradient = gradient.addcmul_(momentum, average) if self._nesterov else average
+        theta.addcmul_(lr, gradient, value=-1)
 
-    def _adam(self, gradient: Tensor, lrs: list[float], steps: Tensor) -> None:
+    def _adam(
+        self, gradient: Tensor, lr: Tensor, decay: Tensor, new: Tensor, kept_square: Tensor, new_square: Tensor,
+        scale: Tensor, root_scale: Tensor,
+    ) -> None:  # fmt: skip
+        """Moves both moments, of which `new` is 1 − β₁ and `new_square` 1 − β₂; the scales correct their bias."""
         theta, (mean, square) = self._stacked.theta, self._slots.values()
-        rates, (beta1, beta2) = torch.tensor(lrs, dtype=torch.float64), self._betas.unbind(1)
         if self._kind == "adamw":
-            theta.mul_(1 - self._column(lrs) * self._decay)
+            theta.mul_(1 - lr * decay)
         else:
-            gradient.addcmul_(self._decay, theta)
-        mean.lerp_(gradient, self._column(1 - beta1))
-        square.mul_(self._column(beta2)).addcmul_(self._column(1 - beta2) * gradient, gradient)
-        root = (square.sqrt() / self._column((1 - beta2**steps).sqrt())).add_(EPSILON)
-        theta.addcdiv_(self._column(rates / (1 - beta1**steps)) * mean, root, value=-1)
-
-    def _column(self, values: list[float] | Tensor) -> Tensor:
-        """Returns one number of each member as (M, 1), in the parameters' type."""
-        theta = self._stacked.theta
-        return torch.as_tensor(values, dtype=torch.float64).to(theta.device, theta.dtype).unsqueeze(1)
+            gradient.addcmul_(decay, theta)
+        mean.lerp_(gradient, new)
+        square.mul_(kept_square).addcmul_(new_square * gradient, gradient)
+        root = (square.sqrt() / root_scale).add_(EPSILON)
+        theta.addcdiv_(scale * mean, root, value=-1)
 
     def write_state(self, index: int) -> None:
         """Writes a member's part of the state into its own optimizer."""
@@ -135,10 +177,9 @@ class TrainingBatch:
                 optimizer.state[parameter]["step"] = torch.tensor(float(self.states[index].trial_step))
 
 
-def _rate(state: Any, step: int, progress: float) -> float:
-    """Returns the learning rate of a member's update that follows `step` others."""
-    fraction = step / state.spans if state.spans else progress
-    return state.options.initial_lr * state.options.factor(Place(fraction, step, state.task.steps_per_epoch))
+def _numbers(values: Sequence[float]) -> Tensor:
+    """Returns one number of each member, (M,), in float64, in the host's memory."""
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def _slot(own: TorchStepper, name: str, like: Tensor) -> Tensor:
@@ -155,4 +196,4 @@ def _alike(options: Any) -> dict[str, Any]:
     return {"optimizer": options.optimizer_name, "nesterov": nesterov, "averaged": options.average is not None}
 
 
-BATCHING = Batching(TrainingBatch, _alike)
+BATCHING = Batching(TrainingBatch, _alike, captures=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
+from torch import Tensor
 
 from baselines.optimizers import AveragedStepper
 from bench.protocol import Stacked
@@ -31,12 +31,14 @@ class StackedAverages:
         """Puts the weights of the trainings into the models."""
         self._exchanges.training()
 
-    def follow(self) -> None:
-        """Moves the averages towards the weights of a step."""
+    def next_shares(self) -> list[float]:
+        """Counts a step, and returns the share of its weights in each member's average."""
         self._steps = [steps + 1 for steps in self._steps]
-        kinds = zip(self._steppers, self._steps, strict=True)
-        shares = torch.tensor([[each.kind.weight(steps)] for each, steps in kinds], dtype=torch.float64)
-        self._average.lerp_(self._stacked.theta, shares.to(self._average))
+        return [each.kind.weight(steps) for each, steps in zip(self._steppers, self._steps, strict=True)]
+
+    def follow(self, shares: Tensor) -> None:
+        """Moves the averages towards the weights of a step by its shares (M, 1)."""
+        self._average.lerp_(self._stacked.theta, shares)
 
     def evaluation(self) -> None:
         """Puts the averages into the models."""

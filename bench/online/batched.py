@@ -17,8 +17,21 @@ from bench.online.precision import at_precision
 from bench.online.published_options import GlobalOptions, PublishedOptions
 from bench.online.stacked_twins import StackedTwins, population_like
 from bench.online.tuned_loss import loss_hyper
-from bench.protocol import Batching, Ledger, Stacked, StackedBatches, WithOptimizer, train_together
+from bench.protocol import (
+    GRAPH,
+    Batching,
+    Capturing,
+    Ledger,
+    Noise,
+    ReplayedNoise,
+    Stacked,
+    StackedBatches,
+    WithOptimizer,
+    train_together,
+    uses_stand_in,
+)
 from bench.protocol.averages import Exchanges
+from bench.protocol.batched import ProgressAfter
 from oho.member import Member
 
 OWN = ("lr", "weight_decay", "meta_rate", "meta_rates", "weight_decay_rate_scale")
@@ -41,10 +54,17 @@ class OnlineBatch:
         loss = loss_hyper(states[0].task, self._options.tuned_of_loss)
         twins = [state.twin for state in states if state.twin]
         self._twins = StackedTwins(twins, self.optimizer, stacked, self._options.sets, loss) if twins else None
+        self._capturing: Capturing | None = None
+        self._captured: oho.CapturedStep | None = None
+        """The optimizer's steps as a graph, if the task's engine is one and some steps were made."""
+        self._noises: list[ReplayedNoise] = []
+        """What the graph draws for each member, if a hyperparameter of its loss changes inputs."""
 
-    def advance(self, *, steps: int, progress: float, ledger: Ledger) -> None:
+    def advance(self, *, steps: int, progress: ProgressAfter, ledger: Ledger) -> None:
         """Makes updates of all members with a meta-step each."""
         self.optimizer.on_phase = ledger.switch
+        if self.states[0].task.engine == GRAPH:
+            self._capture(ledger)
         begun = self.states[0].trial_step
 
         def update(made: int) -> Tensor:
@@ -53,7 +73,7 @@ class OnlineBatch:
             with ledger.account("evaluation") if twins else nullcontext():
                 if twins:
                     twins.follow()
-            losses = self.optimizer.step(*self._closures(step, batch, self._stacked), **self._part(step, batch))
+            losses = self._step(step, batch)
             with ledger.account("evaluation") if twins else nullcontext():
                 if twins:
                     twins.compare(*self._closures(step, batch, twins.stacked))
@@ -63,6 +83,36 @@ class OnlineBatch:
         settle = partial(self._exchanges.settle, self.optimizer)
         train_together(self.states, self._stacked, steps, ledger, update=update, settle=settle)
         show_hyper(self.optimizer, self.states)
+
+    def _step(self, step: int, batch: Inputs) -> Tensor:
+        """Makes one step of all members and returns their training losses (M,)."""
+        if self._captured is None:
+            return self.optimizer.step(*self._closures(step, batch, self._stacked), **self._part(step, batch))
+        for noise, seed in zip(self._noises, self._batches.noises(step) if self._noises else (), strict=True):
+            noise.begin(seed)
+        batches = self._batches if self._options.source == "training" else self._validation_batches
+        return self._captured(batch, lambda: batches.at(step))
+
+    def _capture(self, ledger: Ledger) -> None:
+        """Makes the steps from now on those of a graph."""
+        if self._captured is None:
+            options, stacked, task = self._options, self._stacked, self.states[0].task
+            generators: list[torch.Generator] = []
+            if options.tuned_of_loss:
+                self._noises = [ReplayedNoise(task.device, generators) for _ in self.states]
+            self._capturing, losses = Capturing(ledger), partial(_losses, stacked, self._noises)
+            fraction = options.curvature_part
+            self._captured = oho.CapturedStep(
+                self.optimizer,
+                losses,
+                at_precision(options, task.device, partial(_losses, stacked, ())),
+                curvature=None if fraction is None else lambda *given: losses(*_first(fraction, *given[:2]), *given[2:]),
+                generators=generators,
+                around=self._capturing,
+                stand_in=uses_stand_in(task),
+            )
+        assert self._capturing is not None
+        self._capturing.ledger = ledger
 
     def _closures(self, step: int, batch: Inputs, stacked: Stacked) -> tuple[Closure, Closure]:
         """Returns what `OnlineState.closures` does, of the members' models or of others."""
@@ -83,9 +133,22 @@ class OnlineBatch:
         fraction = self._options.curvature_part
         if fraction is None or not self.optimizer.is_tuned_step(step + 1):
             return {}
-        count = max(1, round(fraction * batch[1].shape[1]))
-        inputs, targets = (part[:, :count] for part in batch)
-        return {"curvature_closure": self._training(step, (inputs, targets), self._stacked)}
+        return {"curvature_closure": self._training(step, _first(fraction, *batch), self._stacked)}
+
+
+def _losses(
+    stacked: Stacked, noises: Sequence[Noise], inputs: Tensor, targets: Tensor, *hyper: Mapping[str, Tensor]
+) -> Tensor:
+    """Returns each member's loss (M,) of a batch, with what is tuned of it if anything is."""
+    if not hyper:
+        return stacked.losses((inputs, targets))
+    return stacked.training_losses((inputs, targets), noises, *hyper)
+
+
+def _first(fraction: float, inputs: Tensor, targets: Tensor) -> Inputs:
+    """Returns the first examples of each member's batch."""
+    count = max(1, round(fraction * targets.shape[1]))
+    return inputs[:, :count], targets[:, :count]
 
 
 def show_hyper(optimizer: oho.OHO, states: Sequence[Any]) -> None:
@@ -138,4 +201,4 @@ def _alike(options: OnlineOptions) -> Mapping[str, Any]:
     return shared | {"kind": type(options).__name__}
 
 
-BATCHING = Batching(OnlineBatch, _alike)
+BATCHING = Batching(OnlineBatch, _alike, captures=True)

@@ -21,7 +21,7 @@ from bench.online.batched import OnlineBatch, show_hyper
 from bench.online.stacked_twins import population_like
 from bench.protocol import Ledger, Stacked, StackedBatches, Task, train_together
 from bench.protocol.averages import Exchanges
-from bench.protocol.batched import Batching
+from bench.protocol.batched import Batching, ProgressAfter
 
 
 class TransplantBatch:
@@ -46,7 +46,7 @@ class TransplantBatch:
             for name in states[0].schedule
         }
 
-    def advance(self, *, steps: int, progress: float, ledger: Ledger) -> None:
+    def advance(self, *, steps: int, progress: ProgressAfter, ledger: Ledger) -> None:
         """Makes updates along the schedules."""
         begun = self.states[0].trial_step
 
@@ -101,7 +101,7 @@ def _found_by(donors: Sequence[Any], steps: int) -> list[Mapping[str, Tensor]]:
         lengths = [length + still for length, still in zip(lengths, is_open, strict=True)]
         for name, each in present.items():
             values[name].append(each.cpu())  # where setting one waits for no GPU
-        batch.advance(steps=1, progress=0.0, ledger=Ledger())
+        batch.advance(steps=1, progress=lambda made: 0.0, ledger=Ledger())
     stacked = {name: torch.stack(each) for name, each in values.items()}
     return [
         {name: each[:length, index].clone() for name, each in stacked.items()} for index, length in enumerate(lengths)

@@ -2,12 +2,12 @@
 
 from bench.protocol.amounts import Amount
 from bench.protocol.batched import Batched, Batching, train_together
-from bench.protocol.engine import GRAPH, CapturedUpdates, Capturing, uses_stand_in
+from bench.protocol.engine import GRAPH, CapturedFunction, CapturedUpdates, Capturing, uses_stand_in
 from bench.protocol.entry import MethodEntry, Package
 from bench.protocol.ledger import Ledger
 from bench.protocol.loss_hyper import LossHyperparameter, not_offered
 from bench.protocol.method import Method, Options
-from bench.protocol.noise import ReplayedNoise
+from bench.protocol.noise import Noise, ReplayedNoise
 from bench.protocol.objective import Evaluation, Objective
 from bench.protocol.optimizers import OPTIMIZERS, AnyOptimizer, InitialValues, WithOptimizer
 from bench.protocol.settings import Settings
@@ -30,6 +30,7 @@ __all__ = [
     "Batches",
     "Batching",
     "CannotStackError",
+    "CapturedFunction",
     "CapturedUpdates",
     "Capturing",
     "Dimension",
@@ -41,6 +42,7 @@ __all__ = [
     "LossHyperparameter",
     "Method",
     "MethodEntry",
+    "Noise",
     "Objective",
     "Options",
     "Package",

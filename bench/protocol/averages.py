@@ -119,22 +119,32 @@ class Exchanges:
 
     def __init__(self, exchanges: Sequence[Exchange], stacked: Stacked):
         self._exchanges, self._stacked = exchanges, stacked
+        self._kept: Tensor | None = None
+        self._parts: list[list[Tensor]] = []
+        """Views of what is kept: each member's own θ, given out anew after each evaluation."""
 
     def training(self) -> None:
         """Puts all θ back."""
-        present = self._stacked.parts(self._stacked.theta)
-        if any(each.weights is not None for each in self._exchanges):
-            kept = [each.weights or own for each, own in zip(self._exchanges, present, strict=True)]
-            self._stacked.theta.copy_(flat_rows(kept))
+        theta = self._stacked.theta
+        if self._kept is not None and all(
+            each.weights is own for each, own in zip(self._exchanges, self._parts, strict=True)
+        ):
+            theta.copy_(self._kept)
+        elif any(each.weights is not None for each in self._exchanges):
+            present = self._stacked.parts(theta)
+            theta.copy_(flat_rows(each.weights or own for each, own in zip(self._exchanges, present, strict=True)))
         for each in self._exchanges:
             each.weights = None
 
     def evaluation(self, average: Tensor) -> None:
         """Puts all θ̄ (M, N) into the models."""
-        for each, weights in zip(self._exchanges, self._stacked.parts(self._stacked.theta.clone()), strict=True):
+        if self._kept is None:
+            self._kept = torch.empty_like(average)
+            self._parts = self._stacked.parts(self._kept)
+        self._kept.copy_(self._stacked.theta)
+        for each, weights in zip(self._exchanges, self._parts, strict=True):
             each.weights = weights
         self._stacked.theta.copy_(average)
-
 
     def settle(self, optimizer: oho.OHO | oho.PublishedOHO) -> None:
         """Puts the averages that a population has into the models, if it has any."""

@@ -20,13 +20,17 @@ from bench.protocol.state import State
 from bench.protocol.task import Task
 from bench.protocol.training import JUDGED_EVERY, keep_if_best, select, steps_to_validation
 
+ProgressAfter = Callable[[int], float]
+"""Returns the fraction of the budget that is used after so many further steps."""
+
 
 class Batched(Protocol):
     """Several trainings, which have made equally many steps."""
 
-    def advance(self, *, steps: int, progress: float, ledger: Ledger) -> None:
+    def advance(self, *, steps: int, progress: ProgressAfter, ledger: Ledger) -> None:
         """Makes at most `steps` further updates of every member, as `Method.advance` does of one.
 
+        `progress(made)` is the fraction of the budget used before the update that follows `made` others of this call.
         Returns right after a validation, and as soon as a member has diverged.
         """
         ...
@@ -41,13 +45,14 @@ class Batching:
     `over` is None there, and the other one's batching is asked as well; `repeats` says of which there are batches.
     `build(states, stacked)` returns the batch of some states and of their stacked models; it may replace parts of a state
     by views that show and save the same.  If making states takes trainings, `prepare(methods, tasks, seeds)` makes those of
-    all members together.
+    all members together.  `captures` says whether the batch makes its steps as a graph where the task's engine is one.
     """
 
     build: Callable[[Sequence[Any], Stacked], Batched]
     alike: Callable[[Any], Mapping[str, Any]]
     repeats: Callable[[Batching], bool] = lambda batching: True
     prepare: Callable[[Sequence[Any], Sequence[Task], Sequence[int]], None] | None = None
+    captures: bool = False
 
 
 def train_together(

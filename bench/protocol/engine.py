@@ -8,8 +8,9 @@ What an engine changes is time, and numbers to the rounding of other kernels.  A
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,6 +39,30 @@ class Capturing:
     def __call__(self) -> AbstractContextManager[None]:
         """Books the capture as set-up."""
         return self.ledger.account("setup")
+
+
+class CapturedFunction:
+    """A function of tensors as a CUDA graph: each call copies its inputs to where the graph reads them.
+
+    Inputs keep their shapes, and may lie in the host's memory.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], task: Task, ledger: Ledger):
+        self._function, self._task, self.capturing = function, task, Capturing(ledger)
+        self._inputs: oho.StaticInputs | None = None
+        self._captured: oho.Captured | None = None
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Returns the function's result, which the next call overwrites."""
+        if self._inputs is None or self._captured is None:
+            self._inputs = oho.StaticInputs(inputs, self._task.device)
+            self._captured = oho.Captured(
+                partial(self._function, *self._inputs.tensors), self._task.device, around=self.capturing,
+                stand_in=uses_stand_in(self._task),
+            )  # fmt: skip
+        else:
+            self._inputs.fill(inputs)
+        return self._captured()
 
 
 class CapturedUpdates:

@@ -12,14 +12,15 @@ from bench.protocol.streams import stream_seed
 class ReplayedNoise:
     """The noise of a step that a graph repeats: its generators stay, and the host seeds them before each step.
 
-    A step gets the generators in the order in which it asks for them, those of each purpose apart.
+    A step gets the generators in the order in which it asks for them, those of each purpose apart.  `generators` is the
+    list in which the graph finds them, of several members' noise if they share one.
     """
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device, generators: list[torch.Generator] | None = None):
         self._device, self._seed = device, 0
         self._own: defaultdict[str, list[torch.Generator]] = defaultdict(list)
         self._given: Counter[str] = Counter()
-        self.generators: list[torch.Generator] = []
+        self.generators: list[torch.Generator] = [] if generators is None else generators
         """All of them so far, for the graph to know."""
 
     def begin(self, seed: int) -> None:

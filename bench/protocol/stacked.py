@@ -24,6 +24,7 @@ from torch.func import functional_call, vmap
 import oho
 from bench.protocol.batch_norm import has_batch_norm
 from bench.protocol.loss_hyper import changed_inputs, of_objective
+from bench.protocol.noise import Noise
 from bench.protocol.objective import Evaluation
 from bench.protocol.task import EVALUATION_ELEMENTS, Batches, Split, Task
 
@@ -106,7 +107,7 @@ class Stacked:
         return self.tasks[0].objective.member_losses(self(batch[0]), batch[1])
 
     def training_losses(
-        self, batch: tuple[Tensor, Tensor], noises: Sequence[int], hyper: Mapping[str, Tensor]
+        self, batch: tuple[Tensor, Tensor], noises: Sequence[Noise], hyper: Mapping[str, Tensor]
     ) -> Tensor:
         """Returns what `Task.training_loss` does for each member (M,), with values (M,) of what is tuned of the loss.
 

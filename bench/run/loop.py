@@ -197,7 +197,11 @@ class Loop:
         """Returns how much of the budget has been used, in its unit."""
         if self.unit in TIMED:
             return self.ledger.counted() / self.unit_seconds
-        return self.state.step / (self.task.steps_per_epoch if self.unit == "epochs" else 1)
+        return self.used_at(self.state.step)
+
+    def used_at(self, step: int) -> float:
+        """Returns how much of a budget in steps or epochs has been used at a step, in its unit."""
+        return step / (self.task.steps_per_epoch if self.unit == "epochs" else 1)
 
     def chunk(self, used: float, due: float) -> int:
         """Returns the steps until the next look at the clock or the next shock."""
@@ -209,14 +213,19 @@ class Loop:
             return math.inf
         return max(0, self.events[0].step(self.task.steps_per_epoch) - self.state.step)
 
+    @property
+    def looks_each_step(self) -> bool:
+        """Returns whether the method needs the fraction of the budget used before each step."""
+        return self.state.spans_budget
+
     def steps_to_look(self, used: float, due: float) -> int:
         """Returns the steps until the next look at the clock; near the deadline of a timed run it is one step."""
         remaining = min(due, self.amount) - used
         if self.unit in TIMED:
             per_step = used * self.unit_seconds / max(1, self.state.step) or CHUNK_SECONDS
             return max(1, int(min(CHUNK_SECONDS, 0.5 * remaining * self.unit_seconds) / per_step))
-        if self.state.spans_budget:
-            return 1  # the method needs the fraction of the budget used before each step
+        if self.looks_each_step:
+            return 1
         per_step = 1 if self.unit == "steps" else 1 / self.task.steps_per_epoch
         return max(1, min(CHUNK_STEPS, math.ceil(remaining / per_step - 1e-9)))
 

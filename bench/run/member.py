@@ -59,6 +59,15 @@ class MemberLoop(Loop):
     has_changed_data_at = -1
     """The step at which a shock changed the member's data, so that evaluations made together before are not its own."""
 
+    @property
+    def looks_each_step(self) -> bool:
+        """Returns False: the batch works out what fraction of the budget is used before each of its steps."""
+        return False
+
+    def progress_after(self, steps: int) -> float:
+        """Returns the fraction of the budget that is used after so many further steps."""
+        return self.used_at(self.state.step + steps) / self.amount
+
     def process(self, *, has_ended: bool) -> Process:
         """Describes this process's part in the run; nothing disturbs seconds that are not the run's own."""
         return {**super().process(has_ended=False), "disturbed_because": []}

@@ -8,15 +8,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import experiment, run_one, write_config
+from helpers import StoppedAfter, experiment, run_one, write_config
 from torch import nn
 
 import oho
 from bench.experiment.expansion import load_experiment
 from bench.experiment.spec import task_of
 from bench.experiment.yaml_file import ConfigError
+from bench.process.signals import Interrupted
+from bench.protocol import CannotStackError
 from bench.records import read_run, run_id
 from bench.run.plain_steps import measured
+from bench.run.population import MOST_MEMBERS, batch_key, most_members, run_together
+from bench.tracking.wandb_sink import NoSink
 
 STEPS = 23
 CASES = {
@@ -28,6 +32,14 @@ CASES = {
 SLOW = {"oho-layerwise": {"source": "training"}, "multistep": {}, "warmup-cosine": {}}
 NOISY = ("oho-averaged", "cosine", "oho-layerwise")
 """Methods whose network has dropout here."""
+
+
+TOGETHER = {
+    "oho-default": {"tune_loss": ["label_smoothing", "input_noise"], "curvature_fraction": 0.5},
+    "oho-averaged": {"windows": {"first": 5, "length": 5, "period": 10}},
+    "cosine": {"lr": 0.01, "weight_decay": 0.1, "average": {"name": "recent"}},
+}
+SHOCK = "shocks=[{events: [{epoch: 0.5, set: {lr: 0.02}}]}]"
 
 
 def losses_of(spec, folder):
@@ -54,6 +66,48 @@ def test_a_graph_gives_the_records_of_eager_steps(method, tmp_path):
         else:
             assert one[0] == other[0]
             assert one[1:3] == pytest.approx(other[1:3], rel=1e-4)
+
+
+def records_together(specs, folder, **options):
+    outcomes = run_together(specs, folder, data_root=None, open_sink=lambda *a: NoSink(), **options)
+    names = ("kind", "step", "train_loss", "validation_loss", "test_loss", "hyper")
+    found = [read_run(folder / run_id(spec)).records for spec in specs]
+    return outcomes, [[{name: record.get(name) for name in names} for record in records] for records in found]
+
+
+@pytest.mark.parametrize("method", TOGETHER)
+def test_members_of_a_graph_give_the_records_of_eager_ones(method, tmp_path):
+    """With a shock, with a member that diverges and leaves the others, and one method after a stop."""
+    overrides = ("task.width=4", "task.hidden_layers=1", "task.batch_size=60", "budget.steps=18", "evaluations=2", SHOCK)
+    if method == "cosine":
+        overrides += ("methods.0.optimizer=adamw",)
+    specs = experiment(tmp_path, method, overrides=overrides).specs
+    specs = [{**spec, "method": spec["method"] | TOGETHER[method]} for spec in specs]
+    specs.append({**specs[0], "seed": 5, "method": specs[0]["method"] | {"lr": 3e38}})
+    _, expected = records_together(specs, tmp_path)
+    specs = [{**spec, "engine": "graph"} for spec in specs]
+    if method == "cosine":
+        with pytest.raises(Interrupted):
+            records_together(specs, tmp_path, stopper=StoppedAfter(2))
+    outcomes, found = records_together(specs, tmp_path)
+    assert [outcome.status.value for outcome in outcomes] == ["budget_reached", "budget_reached", "diverged"]
+    assert {(outcome.environment["engine"], outcome.shared_by) for outcome in outcomes} == {("graph", 3)}
+    assert str(found) == str(expected)  # NaN is NaN
+
+
+def test_which_members_a_graph_has(tmp_path):
+    *specs, search = (
+        {**spec, "engine": "graph"} for spec in experiment(tmp_path, "cosine", "oho-default", "random-search").specs
+    )  # fmt: skip
+    assert {batch_key(spec)["engine"] for spec in specs} == {"graph"}
+    with pytest.raises(CannotStackError, match="its engine is graph, and its method's batch has eager steps alone"):
+        batch_key(search)
+
+
+def test_a_batch_on_a_gpu_has_more_large_networks(tmp_path):
+    spec = experiment(tmp_path, "fixed", overrides=("task.width=256",)).specs[0]
+    assert 2 < most_members(spec, None) < 20
+    assert most_members({**spec, "device": "cuda"}, None) == MOST_MEMBERS
 
 
 def test_a_graph_that_cannot_be_is_refused_in_one_line(tmp_path):
