@@ -167,32 +167,27 @@ def _apart(joined: Tensor, examples: int) -> Tensor:
 
 
 class Elementwise:
-    """y = φ(x); φ' is `slope` of y, and φ'' / φ' is `factor` times `bend` of y, which is None if φ'' is 0."""
+    """y = φ(x); `times_slope` maps z and y to φ' z, and φ'' / φ' is `factor` times `bend` of y, None if φ'' is 0."""
 
     def __init__(
-        self, y: Tensor, slope: Callable[[Tensor], Tensor], bend: Callable[[Tensor], Tensor] | None = None,
-        factor: float = 1.0,
+        self, y: Tensor, times_slope: Callable[[Tensor, Tensor], Tensor],
+        bend: Callable[[Tensor], Tensor] | None = None, factor: float = 1.0,
     ):  # fmt: skip
-        self._y, self._slope_of, self._bend_of, self.factor = y, slope, bend, factor
-
-    @cached_property
-    def slope(self) -> Tensor:
-        """φ', computed when a sweep, which keeps no graph, first asks for it."""
-        return self._slope_of(self._y)
+        self._y, self._times_slope, self._bend_of, self.factor = y, times_slope, bend, factor
 
     def pull(self, adjoint: Tensor, moves: Sequence[bool], room: Room) -> Pieces:
         """x̄ = φ' ȳ."""
-        return (adjoint * self.slope,)
+        return (self._times_slope(adjoint, self._y),)
 
     def push(self, tangents: Pieces) -> Tensor:
         """ẏ = φ' ẋ."""
         (tangent,) = tangents
         assert tangent is not None
-        return tangent * self.slope
+        return self._times_slope(tangent, self._y)
 
     def pull_swing(self, adjoint: Tensor, swing: Tensor, tangents: Pieces, tangent: Tensor, room: Room) -> Pieces:
         """x̄̇ = φ' ȳ̇ + φ'' ẋ ȳ = φ' ȳ̇ + (φ'' / φ') ẏ ȳ."""
-        result = swing * self.slope
+        result = self._times_slope(swing, self._y)
         if self._bend_of is not None:
             result.addcmul_(tangent, self._bend_of(self._y) * adjoint, value=self.factor)
         return (result,)
