@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -255,6 +255,24 @@ class Coordinate(NamedTuple):
 def coordinate_of(meta: MetaRule, name: str) -> Coordinate:
     """Returns the results of `transform_of` and `bounds_of`, to be computed once for many steps."""
     return Coordinate(transform_of(meta, name), bounds_of(meta, name))
+
+
+OURS = (MetaSGD.step, MetaAdam.step, MetaSign.step)
+
+
+def moved_alike(meta: MetaRule, coordinates: Mapping[str, Coordinate]) -> list[tuple[str, ...]]:
+    """Returns the names in groups, each of which a meta-step moves as if it were one hyperparameter with more sets.
+
+    A user's meta-rule may tell hyperparameters apart by their names, each of which then is a group.
+    """
+    groups: dict[Any, list[str]] = {}
+    for name, coordinate in coordinates.items():
+        key: Any = name
+        if type(meta).step in OURS:
+            rate = per_name(meta.rate, name)
+            key = (coordinate, id(rate) if isinstance(rate, Tensor) else rate)
+        groups.setdefault(key, []).append(name)
+    return [tuple(names) for names in groups.values()]
 
 
 def meta_step(
