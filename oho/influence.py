@@ -95,11 +95,12 @@ class Influence:
 
     def is_finite(self) -> Tensor:
         """Returns for which members all tangents are finite (M,), in one pass; isfinite() alone takes four on a GPU."""
-        tensors = self.tensors
-        largest = self.theta.new_zeros(len(tensors), self.theta.shape[1])
-        for tangent, norms in zip(tensors, largest, strict=True):
-            if len(tangent):
-                torch.linalg.vector_norm(tangent, ord=torch.inf, dim=(0, 2), out=norms)
+        rows, members, _ = self.theta.shape
+        if rows == 0:
+            return torch.ones(members, dtype=torch.bool, device=self.theta.device)
+        largest = self.theta.new_empty(len(self.tensors), members)
+        for tangent, norms in zip(self.tensors, largest, strict=True):
+            torch.linalg.vector_norm(tangent, ord=torch.inf, dim=(0, 2), out=norms)
         finite = largest < torch.inf
         return finite.all(0) if len(finite) > 1 else finite[0]
 

@@ -146,8 +146,9 @@ def _adam_direction(
     b = ρ c / (2 d √v'), which counts as 0 where v' is 0.  Returns c, ρ and the new slots.
     """
     beta1, beta2, step = hyper["beta1"], hyper["beta2"], slots["step"] + 1
-    mean = torch.lerp(slots["mean"], gradient, 1 - beta1)
-    square = torch.lerp(slots["square"], squared := gradient * gradient, 1 - beta2)
+    share1, share2 = 1 - beta1, 1 - beta2
+    mean = torch.lerp(slots["mean"], gradient, share1)
+    square = torch.lerp(slots["square"], squared := gradient * gradient, share2)
     correction1, correction2 = 1 - beta1**step, 1 - beta2**step
     scale = correction2.sqrt()
     rate = hyper["lr"] * scale / correction1
@@ -159,8 +160,8 @@ def _adam_direction(
         return change, rate, moved
 
     of_mean, of_square = move.slots["mean"], move.slots["square"]
-    move.discounted(of_mean.lerp_(move.gradient, 1 - beta1))
-    of_square.mul_(move.discount * beta2).addcmul_(move.gradient, gradient * (1 - beta2), value=2 * move.discount)
+    move.discounted(of_mean.lerp_(move.gradient, share1))
+    of_square.mul_(move.discount * beta2).addcmul_(move.gradient, gradient * share2, value=2 * move.discount)
     if "beta1" in move.own:
         move.add("beta1", of_mean, slots["mean"] - gradient)
     if "beta2" in move.own:
