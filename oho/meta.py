@@ -257,19 +257,16 @@ def coordinate_of(meta: MetaRule, name: str) -> Coordinate:
     return Coordinate(transform_of(meta, name), bounds_of(meta, name))
 
 
-OURS = (MetaSGD.step, MetaAdam.step, MetaSign.step)
-
-
 def moved_alike(meta: MetaRule, coordinates: Mapping[str, Coordinate]) -> list[tuple[str, ...]]:
     """Returns the names in groups, each of which a meta-step moves as if it were one hyperparameter with more sets.
 
-    A user's meta-rule may tell hyperparameters apart by their names, each of which then is a group.
+    Adam makes so many small operations that this is worth its copies.  For other rules, each name is a group.
     """
     groups: dict[Any, list[str]] = {}
     for name, coordinate in coordinates.items():
         key: Any = name
-        if type(meta).step in OURS:
-            rate = per_name(meta.rate, name)
+        if type(meta).step is MetaAdam.step:
+            rate = per_name(meta.rate, name)  # type: ignore[attr-defined]
             key = (coordinate, id(rate) if isinstance(rate, Tensor) else rate)
         groups.setdefault(key, []).append(name)
     return [tuple(names) for names in groups.values()]

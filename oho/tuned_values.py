@@ -125,7 +125,8 @@ class Tuning:
                 self.meta, names[0], _joined(self.values, names), _joined(hypergradients, names), memory,
                 coordinate=self._coordinates[names[0]],
             )  # fmt: skip
-            values |= zip(names, moved.split([self.values[name].shape[-1] for name in names], dim=-1), strict=True)
+            parts = self._parts(moved, names)
+            values |= zip(names, parts if hostless or len(parts) == 1 else map(torch.clone, parts), strict=True)
         shown = hypergradients
         for name, mask in self._partly.items():
             shown = shown | {name: hypergradients[name].where(mask, torch.nan)}
@@ -136,8 +137,6 @@ class Tuning:
         if hostless or not bool(finite.all()):
             values = {name: torch.where(finite, value, self.values[name]) for name, value in values.items()}
             memories = {names: _where(finite, memory, self._memory[names]) for names, memory in memories.items()}
-        else:
-            values = {name: value.clone() for name, value in values.items()}  # a group's lie in one tensor
         put(self.hypergradients, shown, in_place=hostless)
         put(self.values, values, in_place=hostless)
         for names, memory in memories.items():
@@ -169,9 +168,13 @@ class Tuning:
         found: dict[str, Memory] = {name: {} for name in self.tuned}
         for names, memory in self._memory.items():
             for key, entry in memory.items():
-                for name, part in zip(names, entry.split([self.values[n].shape[-1] for n in names], -1), strict=True):
+                for name, part in zip(names, self._parts(entry, names), strict=True):
                     found[name][key] = part.clone()
         return found
+
+    def _parts(self, joined: Tensor, names: Sequence[str]) -> Sequence[Tensor]:
+        """Inverts `_joined` for tensors that are shaped like the values."""
+        return [joined] if len(names) == 1 else joined.split([self.values[name].shape[-1] for name in names], dim=-1)
 
     def _loaded_memory(self, state: dict[str, Any], device: torch.device) -> dict[tuple[str, ...], Memory]:
         """Returns the meta-rule's memory, whose keys are those that the rule writes, or none before its first step."""
