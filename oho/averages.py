@@ -255,9 +255,12 @@ class AveragedWeights:
 
 
 @contextmanager
-def in_place_of(parameters: FlatParameters, theta: Tensor) -> Iterator[None]:
-    """Puts θ (M, N) into the model for a block; afterwards its tensors are what they were, bit for bit."""
-    present = parameters.gather()
+def in_place_of(parameters: FlatParameters, theta: Tensor, *, present: Tensor | None = None) -> Iterator[None]:
+    """Puts θ (M, N) into the model for a block; afterwards its tensors are what they were, bit for bit.
+
+    `present` is what `parameters.gather()` returned, if it is known.
+    """
+    present = parameters.gather() if present is None else present
     parameters.write(theta)
     try:
         yield

@@ -28,10 +28,10 @@ class GuardCounts:
         self._skipped = {reason: torch.zeros(rows, dtype=torch.int64, device=device) for reason in REASONS}
         self._shortened = torch.zeros(rows, dtype=torch.int64, device=device)
 
-    def add_skipped(self, skipped: Tensor, broken: Tensor) -> None:
-        """Counts a meta-step for the members that `skipped` it (M,), by whether their influence was `broken` (M,)."""
-        self._skipped["influence"] += broken & skipped
-        self._skipped["hypergradient"] += ~broken & skipped
+    def add_skipped(self, **members: Tensor) -> None:
+        """Counts a meta-step for the members (M,) that skipped it for each of the reasons."""
+        for reason, skipped in members.items():
+            self._skipped[reason] += skipped
 
     def add_shortened(self, shortened: Tensor) -> None:
         """Counts a step for the members whose influence was shortened (M,)."""

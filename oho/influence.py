@@ -87,11 +87,22 @@ class Influence:
         too_long = elasticity > longest
         if not hostless and not bool(too_long.any()):
             return None
-        too_long &= elasticity.isfinite()
+        too_long &= elasticity < torch.inf  # and no NaN, which compares as False before
         factor = torch.where(too_long, longest / elasticity, 1.0).unsqueeze(-1)
         for tangent in self.tensors:
             tangent.mul_(factor)
         return too_long.any(0)
+
+    def is_finite(self) -> Tensor:
+        """Returns for which members all tangents are finite (M,), in one pass; isfinite() alone takes four on a GPU."""
+        rows, members, _ = self.theta.shape
+        if rows == 0:
+            return torch.ones(members, dtype=torch.bool, device=self.theta.device)
+        largest = self.theta.new_empty(len(self.tensors), members)
+        for tangent, norms in zip(self.tensors, largest, strict=True):
+            torch.linalg.vector_norm(tangent, ord=torch.inf, dim=(0, 2), out=norms)
+        finite = largest < torch.inf
+        return finite.all(0) if len(finite) > 1 else finite[0]
 
     def clear(self) -> None:
         """Sets all tangents to zero (a non-finite entry times zero would stay)."""
@@ -239,13 +250,15 @@ def _clip_norm(longest: float, gradient: Tensor, products: Tensor) -> Tensor:
     ĝ = r g with r = c / (‖g‖ + ε), where that is below 1;  dĝ = r dg − r / (‖g‖ + ε) (g · dg / ‖g‖) g.
     """
     length = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True)  # (M, 1)
-    ratio = longest / (length + CLIP_EPSILON)
-    clipped = gradient * ratio.clamp(max=1.0)
+    longer = length + CLIP_EPSILON
+    ratio = longest / longer
+    factor = ratio.clamp(max=1.0)
+    clipped = gradient * factor
     if len(products) == 0:
         return clipped
-    slope = torch.where(ratio < 1, ratio / ((length + CLIP_EPSILON) * length), 0.0)
+    slope = (ratio / (longer * length)).masked_fill_(ratio >= 1, 0.0)
     along = torch.matmul(products.transpose(0, 1), gradient.unsqueeze(-1)).transpose(0, 1)  # (K, M, 1)
-    products.mul_(ratio.clamp(max=1.0)).addcmul_(along * slope, gradient, value=-1)
+    products.mul_(factor).addcmul_(along * slope, gradient, value=-1)
     return clipped
 
 

@@ -53,6 +53,10 @@ class Tangents:
         theta, gradient = columns_of(self.theta, columns), columns_of(self.gradient, columns)
         return Tangents(theta, gradient, slots, own or {}, self.discount)
 
+    def kept(self, lost: Tensor) -> Tensor:
+        """Returns μ (1 − lost)."""
+        return torch.rsub(lost, self.discount, alpha=self.discount)
+
     def discounted(self, tangent: Tensor) -> Tensor:
         """Multiplies a tangent, none of whose terms was discounted, by μ in place, and returns it."""
         return tangent if self.discount == 1 else tangent.mul_(self.discount)
@@ -79,7 +83,7 @@ def _sgd(rule: SGD, theta: Tensor, gradient: Tensor, slots: Slots, hyper: Hyper,
     """dθ' = μ (1 − ηλ) dθ − μ η dg."""
     rate, decay = hyper["lr"], hyper["weight_decay"]
     direction = torch.addcmul(gradient, decay, theta)
-    move.theta.mul_(move.discount * (1 - rate * decay)).addcmul_(move.gradient, rate, value=-move.discount)
+    move.theta.mul_(move.kept(rate * decay)).addcmul_(move.gradient, rate, value=-move.discount)
     move.add("lr", move.theta, direction, value=-1)
     move.add("weight_decay", move.theta, theta, rate, value=-1)
     return torch.addcmul(theta, rate, direction, value=-1), {}
@@ -99,7 +103,7 @@ def _momentum(
     move.add("momentum", moved, last)
     if rule.nesterov:
         step = torch.addcmul(direction, beta, average)
-        move.theta.mul_(move.discount * (1 - rate * decay)).addcmul_(move.gradient, rate, value=-move.discount)
+        move.theta.mul_(move.kept(rate * decay)).addcmul_(move.gradient, rate, value=-move.discount)
         move.theta.addcmul_(moved, rate * beta, value=-1)
         move.add("weight_decay", move.theta, theta, rate, value=-1)
         move.add("momentum", move.theta, average, rate, value=-1)
@@ -142,8 +146,9 @@ def _adam_direction(
     b = ρ c / (2 d √v'), which counts as 0 where v' is 0.  Returns c, ρ and the new slots.
     """
     beta1, beta2, step = hyper["beta1"], hyper["beta2"], slots["step"] + 1
-    mean = torch.lerp(slots["mean"], gradient, 1 - beta1)
-    square = torch.lerp(slots["square"], squared := gradient * gradient, 1 - beta2)
+    share1, share2 = 1 - beta1, 1 - beta2
+    mean = torch.lerp(slots["mean"], gradient, share1)
+    square = torch.lerp(slots["square"], squared := gradient * gradient, share2)
     correction1, correction2 = 1 - beta1**step, 1 - beta2**step
     scale = correction2.sqrt()
     rate = hyper["lr"] * scale / correction1
@@ -155,8 +160,8 @@ def _adam_direction(
         return change, rate, moved
 
     of_mean, of_square = move.slots["mean"], move.slots["square"]
-    move.discounted(of_mean.lerp_(move.gradient, 1 - beta1))
-    of_square.mul_(move.discount * beta2).addcmul_(move.gradient, gradient * (1 - beta2), value=2 * move.discount)
+    move.discounted(of_mean.lerp_(move.gradient, share1))
+    of_square.mul_(move.discount * beta2).addcmul_(move.gradient, gradient * share2, value=2 * move.discount)
     if "beta1" in move.own:
         move.add("beta1", of_mean, slots["mean"] - gradient)
     if "beta2" in move.own:

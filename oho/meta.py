@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -255,6 +255,21 @@ class Coordinate(NamedTuple):
 def coordinate_of(meta: MetaRule, name: str) -> Coordinate:
     """Returns the results of `transform_of` and `bounds_of`, to be computed once for many steps."""
     return Coordinate(transform_of(meta, name), bounds_of(meta, name))
+
+
+def moved_alike(meta: MetaRule, coordinates: Mapping[str, Coordinate]) -> list[tuple[str, ...]]:
+    """Returns the names in groups, each of which a meta-step moves as if it were one hyperparameter with more sets.
+
+    Adam makes so many small operations that this is worth its copies.  For other rules, each name is a group.
+    """
+    groups: dict[Any, list[str]] = {}
+    for name, coordinate in coordinates.items():
+        key: Any = name
+        if type(meta).step is MetaAdam.step:
+            rate = per_name(meta.rate, name)  # type: ignore[attr-defined]
+            key = (coordinate, id(rate) if isinstance(rate, Tensor) else rate)
+        groups.setdefault(key, []).append(name)
+    return [tuple(names) for names in groups.values()]
 
 
 def meta_step(

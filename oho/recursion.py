@@ -195,7 +195,8 @@ class Recursion:
             yield
             return
         average = self.averaged.average
-        with in_place_of(self._flat, average if share == 0 else torch.lerp(average, self._flat.gather(), share)):
+        present = self._flat.gather()
+        with in_place_of(self._flat, average if share == 0 else torch.lerp(average, present, share), present=present):
             yield
 
     def meta_step(self, vector: Tensor, *, one_step: Mapping[str, Tensor], on_nonfinite: str) -> None:
@@ -222,13 +223,12 @@ class Recursion:
 
         If it `resets`, their influence becomes zero where it is not finite.
         """
-        tensors = self.influence.tensors
-        broken = ~torch.stack([tangent.isfinite().all(-1).all(0) for tangent in tensors]).all(0)
-        self.counts.add_skipped(skipped, broken)
+        intact = self.influence.is_finite()
+        broken = skipped > intact  # skipped, and not intact
+        self.counts.add_skipped(influence=broken, hypergradient=skipped & intact)
         if resets:
-            broken = (broken & skipped.any()).unsqueeze(-1)
-            for tangent in tensors:
-                tangent.masked_fill_(broken, 0)
+            for tangent in self.influence.tensors:
+                tangent.masked_fill_(broken.unsqueeze(-1), 0)
 
     def influence_norm(self, members: slice = ALL) -> dict[str, Tensor]:
         """Returns, by name, the norm of dθ/dh over all rows of a hyperparameter, (M,), for all or some of the members."""

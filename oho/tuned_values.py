@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from oho.loss_hyper import ONE_STEP_ABOVE, LossHyper
-from oho.meta import Memory, MetaRule, admit, check_finite, check_fixed, coordinate_of, meta_step
+from oho.meta import Memory, MetaRule, admit, check_finite, check_fixed, coordinate_of, meta_step, moved_alike
 from oho.rules import Rule
 from oho.saved_state import copied, load_tensors, put
 
@@ -60,7 +60,9 @@ class Tuning:
         if loss is not None:
             self.values |= {name: self._admitted(name, value, like) for name, value in loss.values.items()}
         self.hypergradients = {name: torch.full_like(self.values[name], torch.nan) for name in self.tuned}
-        self._memory: dict[str, Memory] = {name: {} for name in self.tuned}
+        # The coordinates of a group are moved together: few large operations are faster than many small ones.
+        self._groups = moved_alike(meta, self._coordinates)
+        self._memory: dict[tuple[str, ...], Memory] = {names: {} for names in self._groups}
 
     def assign(self, name: str, value: Given) -> None:
         """Sets a hyperparameter to a number, to (S,), to (M, S), or to numbers by label for some sets.
@@ -117,40 +119,36 @@ class Tuning:
 
         `Recursion` says what `hostless` means.
         """
-        stepped = {
-            name: meta_step(
-                self.meta, name, self.values[name], gradient, self._memory[name], coordinate=self._coordinates[name]
-            )
-            for name, gradient in hypergradients.items()
-        }
+        watched, values, memories = list(hypergradients.values()), dict[str, Tensor](), dict[tuple[str, ...], Memory]()
+        for names, memory in self._memory.items():
+            moved, memories[names] = meta_step(
+                self.meta, names[0], _joined(self.values, names), _joined(hypergradients, names), memory,
+                coordinate=self._coordinates[names[0]],
+            )  # fmt: skip
+            parts = self._parts(moved, names)
+            values |= zip(names, parts if hostless or len(parts) == 1 else map(torch.clone, parts), strict=True)
         shown = hypergradients
         for name, mask in self._partly.items():
             shown = shown | {name: hypergradients[name].where(mask, torch.nan)}
-            stepped[name] = (stepped[name][0].where(mask, self.values[name]), stepped[name][1])
-        watched = [*hypergradients.values(), *(value for value, _ in stepped.values())]
-        finite = torch.cat(watched, dim=-1).isfinite().all(-1, keepdim=True)
+            values[name] = values[name].where(mask, self.values[name])
+        watched += values.values()
+        # The largest magnitude in one pass: isfinite() alone takes four on a GPU.
+        finite = torch.linalg.vector_norm(torch.cat(watched, dim=-1), ord=torch.inf, dim=-1, keepdim=True) < torch.inf
         if hostless or not bool(finite.all()):
-            stepped = {name: self._where(finite, name, *moved) for name, moved in stepped.items()}
+            values = {name: torch.where(finite, value, self.values[name]) for name, value in values.items()}
+            memories = {names: _where(finite, memory, self._memory[names]) for names, memory in memories.items()}
         put(self.hypergradients, shown, in_place=hostless)
-        put(self.values, {name: value for name, (value, _) in stepped.items()}, in_place=hostless)
-        for name, (_, memory) in stepped.items():
-            put(self._memory[name], memory, in_place=hostless)
+        put(self.values, values, in_place=hostless)
+        for names, memory in memories.items():
+            put(self._memory[names], memory, in_place=hostless)
         return finite[:, 0]
-
-    def _where(self, finite: Tensor, name: str, value: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        """Returns a hyperparameter's next value and memory where they are finite, and the present ones elsewhere."""
-        before = self._memory[name]
-        kept = {
-            key: torch.where(finite, entry, before.get(key, torch.zeros_like(entry))) for key, entry in memory.items()
-        }
-        return torch.where(finite, value, self.values[name]), kept
 
     def state(self) -> dict[str, Any]:
         """Returns copies of everything."""
         return {
             "hyper": copied(self.values),
             "hypergradient": copied(self.hypergradients),
-            "memory": {name: copied(memory) for name, memory in self._memory.items()},
+            "memory": self._memory_by_name(),
         }
 
     def loaded(self, state: dict[str, Any], device: torch.device) -> Tuning:
@@ -165,17 +163,36 @@ class Tuning:
         other._memory = self._loaded_memory(state, device)
         return other
 
-    def _loaded_memory(self, state: dict[str, Any], device: torch.device) -> dict[str, Memory]:
+    def _memory_by_name(self) -> dict[str, Memory]:
+        """Returns copies of each hyperparameter's part of its group's memory, in the order of `tuned`."""
+        found: dict[str, Memory] = {name: {} for name in self.tuned}
+        for names, memory in self._memory.items():
+            for key, entry in memory.items():
+                for name, part in zip(names, self._parts(entry, names), strict=True):
+                    found[name][key] = part.clone()
+        return found
+
+    def _parts(self, joined: Tensor, names: Sequence[str]) -> Sequence[Tensor]:
+        """Inverts `_joined` for tensors that are shaped like the values."""
+        return [joined] if len(names) == 1 else joined.split([self.values[name].shape[-1] for name in names], dim=-1)
+
+    def _loaded_memory(self, state: dict[str, Any], device: torch.device) -> dict[tuple[str, ...], Memory]:
         """Returns the meta-rule's memory, whose keys are those that the rule writes, or none before its first step."""
         if set(state["memory"]) != set(self.tuned):
             raise ValueError(f"state: memory of {sorted(state['memory'])}, this optimizer tunes {self.tuned}")
         memory = {name: copied(entries, device) for name, entries in state["memory"].items()}
+        found: dict[tuple[str, ...], Memory] = {names: {} for names in self._groups}
         for name, hypergradient in self.hypergradients.items():
             _, expected = self.meta.step(name, torch.zeros_like(hypergradient), {})
             if memory[name] and set(memory[name]) != set(expected):
                 kind, theirs = type(self.meta).__name__, ", ".join(memory[name])
                 raise ValueError(f"state: the meta-rule's memory of {name} has {theirs}, {kind} keeps {sorted(expected)}")
-        return memory
+            memory[name] = memory[name] or {key: torch.zeros_like(entry) for key, entry in expected.items()}
+        for names in self._groups:
+            if any(state["memory"][name] for name in names):
+                keys = memory[names[0]]
+                found[names] = {key: _joined({name: memory[name][key] for name in names}, names) for key in keys}
+        return found
 
     def _initial(self, name: str, own: Sequence[Mapping[str, float | Tensor]], like: Tensor) -> Tensor:
         """Returns the initial values (M, S): the rule's, except in sets that have their own."""
@@ -230,6 +247,16 @@ class Tuning:
         except RuntimeError:
             shape, what = tuple(given.shape), "sets" if name in self.rule.names else "components"
             raise ValueError(f"{name}: shape {shape} does not fit (members, {what}) = {fitting}") from None
+
+
+def _joined(tensors: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+    """Returns those of some names side by side, (M, S in all)."""
+    return tensors[names[0]] if len(names) == 1 else torch.cat([tensors[name] for name in names], dim=-1)
+
+
+def _where(finite: Tensor, memory: Memory, before: Memory) -> Memory:
+    """Returns a group's next memory for members where all is `finite` (M, 1), and elsewhere that of before, or zeros."""
+    return {key: torch.where(finite, entry, before.get(key, 0.0)) for key, entry in memory.items()}
 
 
 def check_labels(name: str, given: Iterable[Hashable], labels: Sequence[Hashable]) -> None:

@@ -28,6 +28,8 @@ Pieces = Sequence[Tensor | None]
 """One tensor for each input of an operation; None for an input that does not depend on parameters."""
 Room = Callable[[int], Tensor | None]
 """Place of an input -> where its result may be written, or None for a new tensor."""
+LARGE_WEIGHT = 1 << 16
+"""The number of elements of one member's weight from which on a copy costs more than the calls that it saves."""
 
 
 class Operation(Protocol):
@@ -102,18 +104,21 @@ class Linear:
 class MemberLinear:
     """The same for each of M members: y = x Wᵀ + b; x (M, B, I), W (M, O, I), b (M, O).
 
-    Tangents (K, M, B, ...) lie in memory as (M, B, K, ...), so that one product serves all directions of a member.
+    Tangents (K, M, B, ...) lie in memory as (M, B, K, ...), so that one product serves all directions of a member.  The
+    tangents of large weights, which would have to be copied for that, are multiplied one by one.
     """
 
     def __init__(self, x: Tensor, weight: Tensor):
         self.x, self.weight = x, weight
+        self._one_by_one = weight[0].numel() >= LARGE_WEIGHT
+        self._in_place = self._one_by_one or not weight.is_cpu  # a CPU multiplies faster into adjacent small matrices
 
     def pull(self, adjoint: Tensor, moves: Sequence[bool], room: Room) -> Pieces:
         """x̄ = ȳ W, W̄ = ȳᵀ x, b̄ = Σ ȳ."""
         return (
             torch.bmm(adjoint, self.weight) if moves[0] else None,
-            torch.bmm(adjoint.transpose(1, 2), self.x) if moves[1] else None,
-            adjoint.sum(1) if moves[2] else None,
+            torch.bmm(adjoint.transpose(1, 2), self.x, out=room(1) if self._in_place else None) if moves[1] else None,
+            torch.sum(adjoint, 1, out=room(2)) if moves[2] else None,
         )
 
     def push(self, tangents: Pieces) -> Tensor:
@@ -121,10 +126,17 @@ class MemberLinear:
         of_x, of_weight, of_bias = tangents
         (members, examples, _), outputs = self.x.shape, self.weight.shape[1]
         rows = next(len(tangent) for tangent in tangents if tangent is not None)
-        result = self.x.new_zeros(()) if of_bias is None else of_bias.transpose(0, 1).reshape(members, 1, -1)
-        if of_weight is not None:
-            weight = of_weight.transpose(0, 1).reshape(members, rows * outputs, -1)
-            result = torch.baddbmm(result, self.x, weight.transpose(1, 2))
+        if of_weight is not None and self._one_by_one:
+            result = self.x.new_empty(members, examples, rows, outputs)
+            for row in range(rows):
+                bias = self.x.new_zeros(()) if of_bias is None else of_bias[row].unsqueeze(1)
+                torch.baddbmm(bias, self.x, of_weight[row].transpose(1, 2), out=result[:, :, row])
+            result = result.flatten(2)
+        else:
+            result = self.x.new_zeros(()) if of_bias is None else of_bias.transpose(0, 1).reshape(members, 1, -1)
+            if of_weight is not None:
+                weight = of_weight.transpose(0, 1).reshape(members, rows * outputs, -1)
+                result = torch.baddbmm(result, self.x, weight.transpose(1, 2))
         result = result.expand(members, examples, rows * outputs).reshape(members, examples * rows, outputs)
         if of_x is not None:
             result = torch.baddbmm(result, _joined(of_x), self.weight.transpose(1, 2))
@@ -141,16 +153,23 @@ class MemberLinear:
                 weight = of_weight.permute(1, 2, 0, 3).reshape(members, -1, rows * inputs)
                 product.view(members, examples, rows * inputs).baddbmm_(adjoint, weight)
             pieces[0] = _apart(product, examples)
-        if of_weight is not None:
+        if of_weight is not None and self._one_by_one:
+            place = room(1)
+            pieces[1] = product = torch.empty_like(of_weight) if place is None else place
+            for row in range(rows):
+                torch.bmm(swing[row].transpose(1, 2), self.x, out=product[row])
+                if of_x is not None:
+                    product[row].baddbmm_(adjoint.transpose(1, 2), of_x[row])
+        elif of_weight is not None:
             wide = _joined(swing).view(members, examples, -1)
             product = torch.bmm(wide.transpose(1, 2), self.x).view(members, rows, -1, inputs).transpose(0, 1)
             if of_x is not None:
                 wide = _joined(of_x).view(members, examples, -1)
                 rest = torch.bmm(adjoint.transpose(1, 2), wide).view(members, -1, rows, inputs)
-                product = product + rest.permute(2, 0, 1, 3)
+                product = torch.add(product, rest.permute(2, 0, 1, 3), out=room(1))
             pieces[1] = product
         if of_bias is not None:
-            pieces[2] = swing.sum(2)
+            pieces[2] = torch.sum(swing, 2, out=room(2))
         return pieces
 
 
@@ -167,32 +186,27 @@ def _apart(joined: Tensor, examples: int) -> Tensor:
 
 
 class Elementwise:
-    """y = φ(x); φ' is `slope` of y, and φ'' / φ' is `factor` times `bend` of y, which is None if φ'' is 0."""
+    """y = φ(x); `times_slope` maps z and y to φ' z, and φ'' / φ' is `factor` times `bend` of y, None if φ'' is 0."""
 
     def __init__(
-        self, y: Tensor, slope: Callable[[Tensor], Tensor], bend: Callable[[Tensor], Tensor] | None = None,
-        factor: float = 1.0,
+        self, y: Tensor, times_slope: Callable[[Tensor, Tensor], Tensor],
+        bend: Callable[[Tensor], Tensor] | None = None, factor: float = 1.0,
     ):  # fmt: skip
-        self._y, self._slope_of, self._bend_of, self.factor = y, slope, bend, factor
-
-    @cached_property
-    def slope(self) -> Tensor:
-        """φ', computed when a sweep, which keeps no graph, first asks for it."""
-        return self._slope_of(self._y)
+        self._y, self._times_slope, self._bend_of, self.factor = y, times_slope, bend, factor
 
     def pull(self, adjoint: Tensor, moves: Sequence[bool], room: Room) -> Pieces:
         """x̄ = φ' ȳ."""
-        return (adjoint * self.slope,)
+        return (self._times_slope(adjoint, self._y),)
 
     def push(self, tangents: Pieces) -> Tensor:
         """ẏ = φ' ẋ."""
         (tangent,) = tangents
         assert tangent is not None
-        return tangent * self.slope
+        return self._times_slope(tangent, self._y)
 
     def pull_swing(self, adjoint: Tensor, swing: Tensor, tangents: Pieces, tangent: Tensor, room: Room) -> Pieces:
         """x̄̇ = φ' ȳ̇ + φ'' ẋ ȳ = φ' ȳ̇ + (φ'' / φ') ẏ ȳ."""
-        result = swing * self.slope
+        result = self._times_slope(swing, self._y)
         if self._bend_of is not None:
             result.addcmul_(tangent, self._bend_of(self._y) * adjoint, value=self.factor)
         return (result,)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from oho.engines.pearlmutter import Elementwise, Linear, LogSoftmax, MemberLinea
 from oho.engines.structure import Curved, Embedding, Part, Product, Rearrangement, Rows, Softmax, Sum
 from oho.engines.tape_losses import CrossEntropy, Loss, NegativeLogLikelihood, SquaredError
 
+aten = torch.ops.aten
 Inputs = tuple[Tensor, ...]
 Recipe = Callable[..., tuple[Operation | Loss | tuple[Operation, ...], Inputs] | None]
 
@@ -77,15 +78,16 @@ def _saved_statistics(output: Tensor) -> tuple[Tensor | None, Tensor | None]:
 
 
 def _tanh(output: Tensor, input: Tensor):
-    return Elementwise(output, lambda y: 1 - y * y, lambda y: y, -2.0), (input,)
+    return Elementwise(output, aten.tanh_backward.default, lambda y: y, -2.0), (input,)
 
 
 def _sigmoid(output: Tensor, input: Tensor):
-    return Elementwise(output, lambda y: y * (1 - y), lambda y: 1 - 2 * y), (input,)
+    return Elementwise(output, aten.sigmoid_backward.default, lambda y: 1 - 2 * y), (input,)
 
 
 def _relu(output: Tensor, input: Tensor, inplace: bool = False):
-    return Elementwise(output, torch.sign), (input,)
+    sign = cache(torch.sign)  # the slope, which all three sweeps multiply with
+    return Elementwise(output, lambda z, y: z * sign(y)), (input,)
 
 
 def _gelu(output: Tensor, input: Tensor, approximate: str = "none"):
@@ -96,7 +98,7 @@ def _gelu(output: Tensor, input: Tensor, approximate: str = "none"):
 
 def _gelu_curves(x: Tensor) -> tuple[Tensor, Tensor]:
     """φ' = Φ(x) + x ϕ(x), φ'' = (2 − x²) ϕ(x)."""
-    slope, square = torch.ops.aten.gelu_backward(torch.ones_like(x), x), x * x
+    slope, square = aten.gelu_backward(torch.ones_like(x), x), x * x
     density = (square * -0.5).exp_()
     return slope, square.neg_().add_(2).mul_(density).div_(math.sqrt(2 * math.pi))
 
@@ -121,7 +123,7 @@ def _scaled(output: Tensor, input: Tensor, other: Any, *, divides: bool = False)
 
 def _dropout(output: Tensor, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False):
     noise = getattr(output.grad_fn, "_saved_other", None)
-    return None if inplace or noise is None else (Elementwise(noise, lambda noise: noise), (input,))
+    return None if inplace or noise is None else (Elementwise(noise, torch.mul), (input,))
 
 
 def _product(output: Tensor, input: Tensor, other: Tensor):
@@ -206,13 +208,36 @@ def _class_loss(
     plain = weight is None and size_average is None and reduce is None and label_smoothing == 0
     if not plain or reduction not in ("mean", "sum") or input.ndim != 2 or target.ndim != 1 or target.dtype != torch.int64:
         return None
-    share = (target != ignore_index).to(input.dtype).unsqueeze(1)
-    if reduction == "mean":
-        share.div_(share.sum())
-    within = target.clamp(0, input.shape[1] - 1).unsqueeze(1)  # `ignore_index` may lie outside
-    hit = input.new_zeros(input.shape).scatter_(1, within, 1.0)
-    loss = CrossEntropy(input, hit, share) if of_logits else NegativeLogLikelihood(hit, share)
-    return loss, (input,)
+    log_p, count = _log_probabilities(output, input.detach() if of_logits else None)
+    if count is None:
+        count = (target != ignore_index).sum().to(input.dtype)
+    weight = count.reciprocal() if reduction == "mean" else torch.ones_like(count)
+    of_log_p = _adjoint_of_chosen(input.detach() if log_p is None else log_p, target, weight, ignore_index)
+    if log_p is None:
+        return NegativeLogLikelihood(of_log_p), (input,)
+    weights = torch.linalg.vector_norm(of_log_p, ord=1, dim=1, keepdim=True)  # 0 for an example that is ignored
+    return CrossEntropy(log_p, of_log_p, weights), (input,)
+
+
+def _log_probabilities(output: Tensor, logits: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """Returns the log-probabilities of logits (..., C), and the number of examples that count; None for what is unknown.
+
+    PyTorch keeps both for the backward pass of a cross-entropy.
+    """
+    node = output.grad_fn
+    for _ in range(2):  # the mean and the view of a population's losses
+        if node is not None and not hasattr(node, "_saved_total_weight"):
+            node = node.next_functions[0][0]
+    count, log_p = getattr(node, "_saved_total_weight", None), getattr(node, "_saved_self", None)
+    if logits is None:
+        return None, count
+    return (logits.log_softmax(-1) if log_p is None else log_p.detach().view(logits.shape)), count
+
+
+def _adjoint_of_chosen(values: Tensor, target: Tensor, weight: Tensor, ignore_index: int = -100) -> Tensor:
+    """Returns −w at the target and 0 elsewhere, (B, C), for values (B, C), targets (B,) and one weight ()."""
+    summed = 2  # PyTorch's number of the reduction
+    return aten.nll_loss_backward(weight, values, target, None, summed, ignore_index, weight)
 
 
 def _squared_error(
@@ -230,8 +255,11 @@ def _member_linear(output: Tensor, input: Tensor, weight: Tensor, bias: Tensor):
 
 
 def _member_class_loss(output: Tensor, input: Tensor, target: Tensor):
-    hit = input.new_zeros(input.shape).scatter_(2, target.unsqueeze(2), 1.0)
-    return CrossEntropy(input, hit, input.new_full((), 1 / input.shape[1])), (input,)
+    log_p, _ = _log_probabilities(output, input.detach())
+    assert log_p is not None
+    weight = input.new_full((), 1 / input.shape[1])
+    of_log_p = _adjoint_of_chosen(log_p.flatten(0, 1), target.flatten(), weight).view_as(log_p)
+    return CrossEntropy(log_p, of_log_p, weight), (input,)
 
 
 def _member_squared_error(output: Tensor, input: Tensor, target: Tensor):

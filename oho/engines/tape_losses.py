@@ -25,19 +25,22 @@ class Loss(Protocol):
 
 
 class CrossEntropy:
-    """L = −Σ w log p(target); p (..., C) softmax of x, w (..., 1) each example's weight, `hit` (..., C) one-hot."""
+    """L = −Σ w log p(target); p (..., C) softmax of x, w (..., 1) each example's weight.
 
-    def __init__(self, x: Tensor, hit: Tensor, weight: Tensor):
-        self._x, self.hit, self.weight = x, hit, weight
+    `of_log_p` (..., C) is the adjoint of log p: −w at the target, 0 elsewhere.
+    """
+
+    def __init__(self, log_p: Tensor, of_log_p: Tensor, weight: Tensor):
+        self._log_p, self._of_log_p, self.weight = log_p, of_log_p, weight
 
     @cached_property
     def p(self) -> Tensor:
         """The probabilities."""
-        return self._x.softmax(-1)
+        return self._log_p.exp()
 
     def adjoint(self) -> Tensor:
-        """x̄ = w (p − hit)."""
-        return self.weight * (self.p - self.hit)
+        """x̄ = w p, less w at the target."""
+        return torch.ops.aten._log_softmax_backward_data(self._of_log_p, self._log_p, -1, self._log_p.dtype)
 
     def swing(self, tangent: Tensor) -> Tensor:
         """x̄̇ = w p (ẋ − Σ p ẋ)."""
@@ -46,14 +49,14 @@ class CrossEntropy:
 
 
 class NegativeLogLikelihood:
-    """L = −Σ w x(target), linear in x."""
+    """L = −Σ w x(target), linear in x; `of_x` is x̄: −w at the target, 0 elsewhere."""
 
-    def __init__(self, hit: Tensor, weight: Tensor):
-        self.hit, self.weight = hit, weight
+    def __init__(self, of_x: Tensor):
+        self._of_x = of_x
 
     def adjoint(self) -> Tensor:
-        """x̄ = −w hit."""
-        return -self.weight * self.hit
+        """x̄, as it was given."""
+        return self._of_x
 
     def swing(self, tangent: Tensor) -> Tensor:
         """x̄̇ = 0."""

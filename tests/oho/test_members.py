@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import oho
+from oho.engines import pearlmutter
 from oho.engines.tape import Tape
 from oho.flat_parameters import flat_parameters
 
@@ -43,7 +44,9 @@ def error(tensors, inputs, classes):
 
 
 @pytest.mark.parametrize("losses", [entropy, error])
-def test_the_tape_answers_for_members_as_a_second_backward_pass_does(losses):
+@pytest.mark.parametrize("large_weight", [1, pearlmutter.LARGE_WEIGHT])
+def test_the_tape_answers_for_members_as_a_second_backward_pass_does(losses, large_weight, monkeypatch):
+    monkeypatch.setattr(pearlmutter, "LARGE_WEIGHT", large_weight)
     tensors, inputs, classes = made()
     parameters = [tensor.requires_grad_() for tensor in tensors]
     flat = flat_parameters(parameters, M)
@@ -131,3 +134,16 @@ def test_only_a_population_has_members():
         population.member(3)
     with pytest.raises(ValueError, match="members=None"):
         singles[0][1].member(0)
+
+
+def test_an_ignored_example_counts_as_in_autograd():
+    tensors, inputs, classes = made()
+    classes[1, :2] = -100
+    parameters = [tensor.requires_grad_() for tensor in tensors]
+    flat = flat_parameters(parameters, M)
+    directions = torch.randn(2, M, flat.size, generator=torch.Generator().manual_seed(1))
+    found, expected = (
+        engine(lambda: entropy(parameters, inputs, classes), flat, directions).gradient
+        for engine in (oho.pearlmutter, oho.double_backward)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
