@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from bench.measure.gpu.tables import Table
 from oho.engines.names import ENGINES
 from oho.rules import Rule
 
-STEPS = 8
+STEPS, MEMBERS = 8, 3
 ASKED = {"reverse": "≤ 1e-8", "finite_difference": "≤ 1e-4", "same": "≤ 1e-9"}
 RULES: dict[str, Rule] = {
     "SGD": oho.SGD(lr=0.05, weight_decay=0.02),
@@ -58,11 +59,15 @@ def correctness(out: Path, device: torch.device, tiny: bool, seconds: float) -> 
             add("perceptron", rule, own, "reverse mode", ASKED["reverse"], _audited, *given)
         for name in models:
             add(name, "SGD", own, "the CPU", same, _between_devices, name, device, cpu)
-        for rule in rules:
-            add("perceptron", rule, own, "members alone", same, _members_against_single, RULES[rule], device)
+        perceptrons = [("perceptron", rule) for rule in rules] + [("wide perceptron", "SGD")]
+        for name, rule in perceptrons:
+            add(name, rule, own, "members alone", same, _members_against_single, name, RULES[rule], device)
         graphed = [("perceptron", rule) for rule in rules] + [(name, "SGD") for name in models[1:]]
         for name, rule in graphed:
             add(name, rule, own, "eager against graph", same, _graph_against_eager, name, RULES[rule], device)
+        for name, rule in perceptrons:
+            found = partial(_graph_against_eager, members=True)
+            add(name, rule, own, "eager members against graph", same, found, name, RULES[rule], device)
 
 
 @contextmanager
@@ -110,23 +115,14 @@ def _trained(name: str, device: torch.device) -> oho.OHO:
     return optimizer
 
 
-def _members_against_single(rule: Rule, device: torch.device) -> Found:
-    """Returns how three perceptrons as one population differ from each of them alone."""
-    models = [_model("perceptron", device, seed) for seed in range(3)]
-    tensors = zip(*(model.parameters() for model in models), strict=True)
-    parameters = [nn.Parameter(torch.stack([p.detach() for p in same])) for same in tensors]
-    together = oho.OHO(parameters, rule, meta=oho.MetaSGD(1e-3), members=3, check=None)
+def _members_against_single(name: str, rule: Rule, device: torch.device) -> Found:
+    """Returns how three perceptrons as one population differ from each of them alone, in their hypergradients."""
+    together, losses = _population(name, rule, device)
+    models = [_model(name, device, seed) for seed in range(MEMBERS)]
     singles = [oho.OHO(model.parameters(), rule, meta=oho.MetaSGD(1e-3), check=None) for model in models]
     *batches, held = data(STEPS + 1, device)
-
-    def losses(batch: tuple[Tensor, Tensor]) -> Tensor:
-        first, second = parameters[:2], parameters[2:]
-        inputs, targets = (part.expand(3, *part.shape) for part in batch)
-        hidden = torch.tanh(oho.members.linear(inputs, *first))
-        return oho.members.cross_entropy(oho.members.linear(hidden, *second), targets)
-
     for batch in batches:
-        together.step(lambda batch=batch: losses(batch), lambda: losses(held))
+        together.step(lambda batch=batch: losses(*_each(batch)), lambda: losses(*_each(held)))
         for model, single in zip(models, singles, strict=True):
             single.step(
                 lambda model=model, batch=batch: functional.cross_entropy(model(batch[0]), batch[1]),
@@ -137,14 +133,36 @@ def _members_against_single(rule: Rule, device: torch.device) -> Found:
     return _difference(found, alone), together.engine
 
 
-def _graph_against_eager(name: str, rule: Rule, device: torch.device) -> Found:
+def _population(name: str, rule: Rule, device: torch.device) -> tuple[oho.OHO, Callable[..., Tensor]]:
+    """Returns the optimizer of three perceptrons together, and their losses on stacked batches."""
+    models = [_model(name, device, seed) for seed in range(MEMBERS)]
+    tensors = zip(*(model.parameters() for model in models), strict=True)
+    parameters = [nn.Parameter(torch.stack([p.detach() for p in same])) for same in tensors]
+    first, second = parameters[:2], parameters[2:]
+
+    def losses(inputs: Tensor, targets: Tensor) -> Tensor:
+        hidden = torch.tanh(oho.members.linear(inputs, *first))
+        return oho.members.cross_entropy(oho.members.linear(hidden, *second), targets)
+
+    return oho.OHO(parameters, rule, meta=oho.MetaSGD(1e-3), members=MEMBERS, check=None), losses
+
+
+def _each(batch: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """Returns the batch once for each member."""
+    return [part.expand(MEMBERS, *part.shape) for part in batch]
+
+
+def _graph_against_eager(name: str, rule: Rule, device: torch.device, *, members: bool = False) -> Found:
     """Returns how far a training that replays a graph is from the same steps made eagerly, in its hypergradients.
 
     On a CPU, a stand-in for graphs checks that one would repeat the steps.
     """
-    first, *_, held = data(STEPS + 1, device)
+    batches = data(STEPS + 1, device)
+    first, held = ((_each(batch) if members else batch) for batch in (batches[0], batches[-1]))
 
     def made() -> tuple[oho.OHO, Callable[..., Tensor]]:
+        if members:
+            return _population(name, rule, device)
         model = _model(name, device)
         unused = torch.Generator()  # on the CPU, from which a graph cannot draw
         optimizer = oho.OHO(model.parameters(), rule, meta=oho.MetaSGD(1e-3), generator=unused, check=None)

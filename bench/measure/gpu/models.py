@@ -40,9 +40,14 @@ class Recurrent(nn.Module):
         return self.out(self.recurrent(inputs.unflatten(1, (6, 8)))[0][:, -1])
 
 
-def perceptron() -> nn.Module:
+def perceptron(width: int = 9) -> nn.Module:
     """Returns a tanh network with one hidden layer."""
-    return nn.Sequential(nn.Linear(FEATURES, 9), nn.Tanh(), nn.Linear(9, CLASSES))
+    return nn.Sequential(nn.Linear(FEATURES, width), nn.Tanh(), nn.Linear(width, CLASSES))
+
+
+def wide_perceptron() -> nn.Module:
+    """Returns one whose weight is large enough for a population to take its products one by one."""
+    return perceptron(1400)
 
 
 def convolutional() -> nn.Module:
@@ -67,8 +72,8 @@ def transformer() -> nn.Module:
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
-    "perceptron": perceptron, "convolution, batch norm": convolutional, "residual blocks": residual,
-    "transformer block": transformer, "fused attention": Attention, "LSTM": Recurrent,
+    "perceptron": perceptron, "wide perceptron": wide_perceptron, "convolution, batch norm": convolutional,
+    "residual blocks": residual, "transformer block": transformer, "fused attention": Attention, "LSTM": Recurrent,
 }  # fmt: skip
 
 
