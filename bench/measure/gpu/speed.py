@@ -199,7 +199,7 @@ def residual(out: Path, device: torch.device, tiny: bool, seconds: float) -> Non
     )  # fmt: skip
     for name in list(LAYOUTS)[: 1 if tiny else None]:
         with _precision(tf32=LAYOUTS[name][0]):
-            cells = partial(_residual_cells, LAYOUTS[name][1], device, (batch, held), 4 if tiny else 64, seconds / 40)
+            cells = partial(_residual_cells, LAYOUTS[name][1], device, (batch, held), 4 if tiny else 64, seconds / 60)
             table.measure(name, cells=cells)
 
 
