@@ -31,6 +31,8 @@ from bench.protocol.task import EVALUATION_ELEMENTS, Batches, Split, Task
 ELEMENTWISE = (nn.Tanh, nn.ReLU, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.Softplus, nn.LeakyReLU, nn.Identity)
 """Layers that compute each number from one number, without parameters: they take stacked inputs as they are."""
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+EVALUATED_TOGETHER = 16
+"""The number of members for each of which a GPU evaluates as many examples at once as it would of a single model."""
 PROBE_EXAMPLES = 4
 """Examples on which a stacked model has to agree with each member's own."""
 AGREEMENT = 1e-3
@@ -127,8 +129,9 @@ class Stacked:
         objective, first, seen = self.tasks[0].objective, splits[0], self.tasks[0].world.seen
         count = len(first.targets)
         size = self.tasks[0].evaluation_examples or max(1, EVALUATION_ELEMENTS // first.inputs[0].numel())
+        together = 1 if self.tasks[0].device.type == "cpu" else EVALUATED_TOGETHER
         totals = torch.zeros(2, len(splits), dtype=torch.float64, device=first.targets.device)
-        for start in range(0, count, size := max(1, size // len(splits))):
+        for start in range(0, count, size := max(1, min(size, size * together // len(splits)))):
             place = slice(start, start + size)
             inputs = stack([split.inputs[place] for split in splits], seen)
             targets = stack([split.targets[place] for split in splits])
