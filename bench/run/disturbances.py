@@ -28,6 +28,8 @@ LARGEST_JUMP = 1.0
 PROBE_SIZE, PROBE_REPEATS, PROBE_TRIES = 384, 8, 3
 PROBE_KEPT_SECONDS = 1.0
 """How long a probe tells the machine's speed: one at a run's end is also that before the next run of the process."""
+LOOK_SECONDS = 1.0
+"""The least time between two looks at the GPU's state, which all members of a population share."""
 GPU_SLOWDOWNS = ("hw_thermal_slowdown", "sw_thermal_slowdown", "hw_power_brake_slowdown")
 
 
@@ -59,6 +61,7 @@ class Conditions:
         self.stopped_seconds = 0.0
         self._before = recent_probe(device)
         self._throttled = throttle_events()
+        self._looked = -math.inf
         self._others: int | None = None
         self._slowdowns: set[str] | None = None
         self._clocks = time.time(), time.perf_counter()
@@ -74,7 +77,10 @@ class Conditions:
             self._elapsed += time.perf_counter() - clock
 
     def look(self) -> None:
-        """Reads the GPU's state while it is still warm from work."""
+        """Reads the GPU's state while it is still warm from work, unless it was read a moment ago, which takes 0.2 s."""
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
         others, slowdowns = others_on(self._device), slowdowns_of(self._device)
         if others is not None:
             self._others = max(others, self._others or 0)

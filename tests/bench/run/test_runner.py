@@ -116,11 +116,21 @@ def test_a_budget_of_steps_cannot_be_disturbed(tmp_path, monkeypatch):
 def test_each_disturbance_is_named(name, value, reason, monkeypatch):
     values = iter(value)
     monkeypatch.setattr(name, lambda *arguments: next(values))
+    monkeypatch.setattr("bench.run.disturbances.LOOK_SECONDS", 0.0)
     conditions = Conditions(torch.device("cpu"))
     for _ in range(3 if name.endswith("on") or name.endswith("of") else 0):
         conditions.look()
     (found,) = conditions.verdict().reasons
     assert reason in found
+
+
+def test_the_members_of_a_population_share_a_look_at_the_gpu(monkeypatch):
+    asked = []
+    monkeypatch.setattr("bench.run.disturbances.others_on", lambda device: asked.append(device) or 0)
+    conditions = Conditions(torch.device("cpu"))
+    for _ in range(64):
+        conditions.look()
+    assert len(asked) == 1
 
 
 def test_what_a_gpu_says_is_read(monkeypatch):
