@@ -92,11 +92,12 @@ def _row(row: Standing) -> list[str]:
 
 
 def _ours(row: Standing) -> str:
-    if row.ours is None:
+    if not row.ours:
         return "no trained model"
-    if row.best is not None and row.ours.label == row.best.label:
-        return "the best"
-    return f"{row.ours.label}: {_loss(row.ours)}, place {row.ours.rank}"
+    return "; ".join(
+        f"{place.label}: the best" if place.rank == 1 else f"{place.label}: {_loss(place)}, place {place.rank}"
+        for place in row.ours
+    )
 
 
 def _loss(place: Place) -> str:

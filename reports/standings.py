@@ -56,7 +56,8 @@ class Standing(NamedTuple):
     best: Place | None
     won: int
     """On how many of the best method's seeds no other method is as low."""
-    ours: Place | None
+    ours: tuple[Place, ...]
+    """Of OHO: the method under test and Averaged OHO, if they return trained models."""
     is_void: bool
     unlike: str = ""
     """In what its runs differ, so that their seconds are not compared: the predicate of a sentence, mostly empty."""
@@ -78,9 +79,13 @@ class Records(NamedTuple):
 
 def under_test(runs: pd.DataFrame) -> str:
     """Returns the label of the method under test: the first of UNDER_TEST that there is; empty where there is none."""
-    ordered = runs.sort_values(["place", "label"], kind="stable")
-    candidates = (ordered.loc[ordered["method"] == name, "label"] for name in UNDER_TEST)
-    return next((str(labels.iloc[0]) for labels in candidates if len(labels)), "")
+    return next((label for name in UNDER_TEST if (label := _first_label(runs, name))), "")
+
+
+def _first_label(runs: pd.DataFrame, method: str) -> str:
+    """Returns the label of a method, the first if it has several, or an empty text if it has no run."""
+    labels = runs.sort_values(["place", "label"], kind="stable").loc[runs["method"] == method, "label"]
+    return str(labels.iloc[0]) if len(labels) else ""
 
 
 def standings(tables: Tables) -> list[Standing]:
@@ -131,7 +136,7 @@ def _budgets(runs: pd.DataFrame) -> list[float]:
 
 def _standing(task: str, budget: float, group: pd.DataFrame, runs: pd.DataFrame, records: Records) -> Standing:
     units = group["units"].iloc[0]
-    empty = Standing(task, group["unit"].iloc[0], budget, units, 0, 0, None, 0, None, runs.empty)
+    empty = Standing(task, group["unit"].iloc[0], budget, units, 0, 0, None, 0, (), runs.empty)
     table = _at(budget, runs, records)
     if table.empty:
         return empty
@@ -149,7 +154,9 @@ def _standing(task: str, budget: float, group: pd.DataFrame, runs: pd.DataFrame,
     losses = table.pivot(index="seed", columns="label", values="loss")
     own = losses[best.label].dropna()
     won = own < losses.drop(columns=best.label).min(axis=1).fillna(np.inf)[own.index]
-    return known._replace(best=best, won=int(won.sum()), ours=places.get(under_test(runs[runs["label"].isin(places)])))
+    placed = runs[runs["label"].isin(places)]
+    ours = dict.fromkeys(label for label in (under_test(placed), _first_label(placed, "oho-averaged")) if label)
+    return known._replace(best=best, won=int(won.sum()), ours=tuple(places[label] for label in ours))
 
 
 def _at(budget: float, runs: pd.DataFrame, records: Records) -> pd.DataFrame:

@@ -25,7 +25,8 @@ LEAST_RUNNING = 0.9
 """A run that had a processor for a smaller fraction of its counted time was disturbed."""
 LARGEST_JUMP = 1.0
 """Seconds by which the system's clock may jump: a larger jump means a suspended machine or a clock that was set."""
-PROBE_SIZE, PROBE_REPEATS, PROBE_TRIES = 384, 8, 3
+PROBE_SIZE, GPU_PROBE_SIZE, PROBE_REPEATS, PROBE_TRIES = 384, 2048, 8, 3
+"""Rows of a square matrix; a GPU's is larger, for what it computes has to take longer than the host takes to start it."""
 PROBE_KEPT_SECONDS = 1.0
 """How long a probe tells the machine's speed: one at a run's end is also that before the next run of the process."""
 LOOK_SECONDS = 1.0
@@ -153,7 +154,8 @@ def _probed_now(device: torch.device) -> float:
 @torch.no_grad()
 def speed_probe(device: torch.device) -> float:
     """Returns the seconds that a fixed piece of work takes, as the best of several tries: the machine's current speed."""
-    matrix, best = torch.full((PROBE_SIZE, PROBE_SIZE), 1 / PROBE_SIZE, device=device), float("inf")
+    size = PROBE_SIZE if device.type == "cpu" else GPU_PROBE_SIZE
+    matrix, best = torch.full((size, size), 1 / size, device=device), float("inf")
     for _ in range(PROBE_TRIES):
         start = time.perf_counter()
         product = matrix

@@ -64,7 +64,7 @@ def draw(estimates: Estimates) -> Figure:
         draw_dots(axes, [line if isinstance(line, str) else {**line, **own[line["label"]]} for line in lines], looks)
         second_axis(axes, estimates.seconds_per_step and 1 / estimates.seconds_per_step, "the same in plain steps")
         target = estimates.targets[name].label
-        break_or_space = " " if len(target) <= SHORT else "\n"
+        break_or_space = "\n" if len(names) > 1 or len(target) > SHORT else " "  # two panels have little room
         axes.set_title(f"{letter}As good as{break_or_space}{target}", loc="left")
         axes.set_xlabel(f"Counted seconds to a\nvalidation loss of {loss_text(estimates.targets[name].loss)}")
     for axes in panels.flat if style.in_column() else panels.flat[:1]:

@@ -40,10 +40,17 @@ def test_the_best_method_at_each_budget(tmp_path):
     assert [row.budget for row in early] == [0.2, 0.6]
     assert all(row.best is None and row.replayed == row.methods == 4 for row in early)
     assert (last.budget, last.methods, last.replayed, last.won) == (2.0, 4, 0, 1)
-    assert last.best == ("Global OHO", (0.15, 0.1, 0.2), 0.1, 3, 1) == last.ours
+    assert last.best == ("Global OHO", (0.15, 0.1, 0.2), 0.1, 3, 1) == last.ours[0]
     (table,) = front.tables_of(read_tables(tmp_path))
-    row = ["2 s", "digits-mlp", "Global OHO (of 4)", "0.15 (0.1, 0.2)", "10 %", "1 of 3", "the best"]
+    row = ["2 s", "digits-mlp", "Global OHO (of 4)", "0.15 (0.1, 0.2)", "10 %", "1 of 3", "Global OHO: the best"]
     assert table.rows[-1] == row
+
+
+def test_the_first_page_shows_both_of_the_methods_that_oho_stands_for(tmp_path):
+    losses = {("oho-averaged", None): [[0.2]], ("oho-default", None): [[0.3]], ("fixed", None): [[0.1]]}
+    write_folder(tmp_path, losses)
+    (table,) = front.tables_of(read_tables(tmp_path))
+    assert table.rows[-1][-1] == "Default OHO: 0.3, place 3; Oho-Averaged: 0.2, place 2"
 
 
 def write_budgets(root, **changes):
@@ -65,8 +72,8 @@ def test_smaller_budgets_are_replayed_where_that_is_exact(tmp_path):
     """The schedule that spans 1 s was run for it; that of 2 s tells nothing of 1 s."""
     of = {row.budget: row for row in write_budgets(tmp_path)}
     assert (of[1.0].best.label, of[1.0].best.loss.value, of[1.0].replayed) == ("Cosine", 0.4, 2)
-    assert (of[1.0].ours.loss.value, of[1.0].ours.rank) == (0.5, 2)
-    assert (of[2.0].best.label, of[2.0].best.loss.value, of[2.0].ours.rank) == ("Cosine", 0.1, 3)
+    assert (of[1.0].ours[0].loss.value, of[1.0].ours[0].rank) == (0.5, 2)
+    assert (of[2.0].best.label, of[2.0].best.loss.value, of[2.0].ours[0].rank) == ("Cosine", 0.1, 3)
 
 
 def test_of_runs_that_are_not_valid_nobody_is_best(tmp_path):
