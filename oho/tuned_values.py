@@ -256,7 +256,7 @@ def _joined(tensors: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
 
 def _where(finite: Tensor, memory: Memory, before: Memory) -> Memory:
     """Returns a group's next memory for members where all is `finite` (M, 1), and elsewhere that of before, or zeros."""
-    return {key: torch.where(finite, entry, before.get(key, 0.0)) for key, entry in memory.items()}
+    return {key: torch.where(finite, entry, before.get(key, 0)) for key, entry in memory.items()}
 
 
 def check_labels(name: str, given: Iterable[Hashable], labels: Sequence[Hashable]) -> None:
