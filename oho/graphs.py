@@ -53,7 +53,8 @@ class CudaGraph:
             with _no_collection(), torch.cuda.graph(self._graph, stream=self._stream):
                 self._result = function()
         except RuntimeError as error:
-            raise NotCapturableError(f"the step cannot be captured: {str(error).splitlines()[0]}") from error
+            reason = error.__context__ or error  # the end of a broken capture fails as well, and hides what broke it
+            raise NotCapturableError(f"the step cannot be captured: {str(reason).splitlines()[0]}") from error
 
     def replay(self) -> Tensor:
         """Starts the graph."""

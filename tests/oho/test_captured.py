@@ -194,6 +194,19 @@ def test_what_no_graph_can_repeat_is_refused(change, message):
     assert len(steps) >= 3
 
 
+def test_a_step_that_cannot_be_captured_says_so_again_and_can_be_made_eagerly():
+    training = Training()
+    asks = lambda x, y: training.valid(x, y) * (1 if training.valid(x, y).item() > 0 else 2)  # noqa: E731
+    step = oho.CapturedStep(training.optimizer, asks, training.valid, stand_in=True)
+    losses = [step(*training.pair(number)).clone() for number in range(3)]
+    for _ in range(2):
+        with pytest.raises(oho.NotCapturableError, match="asks the host what a tensor holds"):
+            step(*training.pair(3))
+    step.release()
+    losses += [training.eager(number).clone() for number in range(3, STEPS)]
+    assert_same(training.result(losses), usual("default"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
