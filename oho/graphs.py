@@ -53,7 +53,9 @@ class CudaGraph:
             with _no_collection(), torch.cuda.graph(self._graph, stream=self._stream):
                 self._result = function()
         except RuntimeError as error:
-            raise NotCapturableError(f"the step cannot be captured: {str(error).splitlines()[0]}") from error
+            # The end of a broken capture fails as well, and hides what broke it.
+            reason = error.__context__ if isinstance(error.__context__, RuntimeError) else error
+            raise NotCapturableError(f"the step cannot be captured: {str(reason).splitlines()[0]}") from error
 
     def replay(self) -> Tensor:
         """Starts the graph."""
@@ -99,7 +101,7 @@ class Captured:
         if device.type != "cuda" and not stand_in:
             raise ValueError(f"a graph needs a CUDA device; the parameters are on {device}")
         self._function, self._around, self._calls = function, around, 0
-        self._is_captured = False
+        self._is_captured, self._refused = False, ""
         self._stream = None if stand_in else torch.cuda.Stream(device)
         self._graph: Graph = StandIn(generators) if self._stream is None else CudaGraph(self._stream, generators)
 
@@ -114,10 +116,20 @@ class Captured:
             self._calls += 1
             return self._beside()
         if not self._is_captured:
+            self._capture()
+        return self._graph.replay()
+
+    def _capture(self) -> None:
+        """Captures the function, unless that has failed: a CUDA graph whose capture broke cannot begin another one."""
+        if self._refused:
+            raise NotCapturableError(self._refused)
+        try:
             with self._around():
                 self._graph.capture(self._function)
-            self._is_captured = True
-        return self._graph.replay()
+        except NotCapturableError as error:
+            self._refused = str(error)
+            raise
+        self._is_captured = True
 
     def _beside(self) -> Tensor:
         """Calls the function on the stream that captures, since what autograd keeps belongs to a stream."""

@@ -28,10 +28,10 @@ class GuardCounts:
         self._skipped = {reason: torch.zeros(rows, dtype=torch.int64, device=device) for reason in REASONS}
         self._shortened = torch.zeros(rows, dtype=torch.int64, device=device)
 
-    def add_skipped(self, **members: Tensor) -> None:
-        """Counts a meta-step for the members (M,) that skipped it for each of the reasons."""
-        for reason, skipped in members.items():
-            self._skipped[reason] += skipped
+    def add_skipped(self, **skipped: Tensor) -> None:
+        """Counts a meta-step; each argument is named after a reason, and says which members skipped it for that (M,)."""
+        for reason, members in skipped.items():
+            self._skipped[reason] += members
 
     def add_shortened(self, shortened: Tensor) -> None:
         """Counts a step for the members whose influence was shortened (M,)."""

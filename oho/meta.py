@@ -260,13 +260,14 @@ def coordinate_of(meta: MetaRule, name: str) -> Coordinate:
 def moved_alike(meta: MetaRule, coordinates: Mapping[str, Coordinate]) -> list[tuple[str, ...]]:
     """Returns the names in groups, each of which a meta-step moves as if it were one hyperparameter with more sets.
 
-    Adam makes so many small operations that this is worth its copies.  For other rules, each name is a group.
+    Adam makes so many small operations that this is worth its copies.  For other rules, and for rates of which each set has
+    its own, each name is a group.
     """
     groups: dict[Any, list[str]] = {}
+    is_adam = getattr(type(meta), "step", None) is MetaAdam.step  # a rule's step may be a field, which its class lacks
     for name, coordinate in coordinates.items():
         key: Any = name
-        if type(meta).step is MetaAdam.step:
-            rate = per_name(meta.rate, name)  # type: ignore[attr-defined]
+        if is_adam and torch.as_tensor(rate := per_name(meta.rate, name)).shape[-1:].numel() == 1:
             key = (coordinate, id(rate) if isinstance(rate, Tensor) else rate)
         groups.setdefault(key, []).append(name)
     return [tuple(names) for names in groups.values()]

@@ -250,13 +250,13 @@ class Tuning:
 
 
 def _joined(tensors: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
-    """Returns those of some names side by side, (M, S in all)."""
+    """Returns the tensors of these names side by side: (M, S) of one name, else (M, the sum of their S)."""
     return tensors[names[0]] if len(names) == 1 else torch.cat([tensors[name] for name in names], dim=-1)
 
 
 def _where(finite: Tensor, memory: Memory, before: Memory) -> Memory:
-    """Returns a group's next memory for members where all is `finite` (M, 1), and elsewhere that of before, or zeros."""
-    return {key: torch.where(finite, entry, before.get(key, 0.0)) for key, entry in memory.items()}
+    """Returns a group's next memory for members whose step is `finite` (M, 1); for others that of before, or zeros."""
+    return {key: torch.where(finite, entry, before.get(key, 0)) for key, entry in memory.items()}
 
 
 def check_labels(name: str, given: Iterable[Hashable], labels: Sequence[Hashable]) -> None:

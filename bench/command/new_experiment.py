@@ -33,7 +33,7 @@ EXAMPLES = {
   - events: [{epoch: 5, scale: {lr: 10}}]
   - {label: Noise, events: [{epoch: 5, label_noise: 0.3}]}""",
     "evaluations": "40",
-    "engine": "eager",
+    "engine": "auto",
     "gradient_batches": "4",
     "population": "auto",
     "threads": "1",

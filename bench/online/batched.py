@@ -94,7 +94,7 @@ class OnlineBatch:
         return self._captured(batch, lambda: batches.at(step))
 
     def _capture(self, ledger: Ledger) -> None:
-        """Makes the steps from now on those of a graph."""
+        """Has a graph make the steps from now on, and books its captures on this ledger."""
         if self._captured is None:
             options, stacked, task = self._options, self._stacked, self.states[0].task
             generators: list[torch.Generator] = []

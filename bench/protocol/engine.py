@@ -8,8 +8,8 @@ What an engine changes is time, and numbers to the rounding of other kernels.  A
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -36,9 +36,14 @@ class Capturing:
         self.ledger = ledger
         """That of the last call of `advance`."""
 
-    def __call__(self) -> AbstractContextManager[None]:
-        """Books the capture as set-up."""
-        return self.ledger.account("setup")
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Books the capture as set-up.  Raises NotCapturableError with a remedy if it fails."""
+        with self.ledger.account("setup"):
+            try:
+                yield
+            except oho.NotCapturableError as error:
+                raise oho.NotCapturableError(f"{error}; write `engine: eager` in the experiment") from error
 
 
 class CapturedFunction:

@@ -13,7 +13,7 @@ class ReplayedNoise:
     """The noise of a step that a graph repeats: its generators stay, and the host seeds them before each step.
 
     A step gets the generators in the order in which it asks for them, those of each purpose apart.  `generators` is the
-    list in which the graph finds them, of several members' noise if they share one.
+    list in which the graph finds them; several members may share one.
     """
 
     def __init__(self, device: torch.device, generators: list[torch.Generator] | None = None):

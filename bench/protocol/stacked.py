@@ -32,7 +32,7 @@ ELEMENTWISE = (nn.Tanh, nn.ReLU, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.Softpl
 """Layers that compute each number from one number, without parameters: they take stacked inputs as they are."""
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 EVALUATED_TOGETHER = 16
-"""The number of members for each of which a GPU evaluates as many examples at once as it would of a single model."""
+"""A GPU evaluates so many members at once on as many examples each as it would a single model; more members, on fewer."""
 PROBE_EXAMPLES = 4
 """Examples on which a stacked model has to agree with each member's own."""
 AGREEMENT = 1e-3

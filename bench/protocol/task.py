@@ -22,16 +22,23 @@ EVALUATION_ELEMENTS = 5_000 * 784
 """How many input numbers are evaluated at once: 5,000 images of MNIST, 1,276 of CIFAR-10."""
 STATISTICS_EXAMPLES = 2_000
 """Training examples from which a model's batch-norm statistics are estimated before an evaluation."""
+NONE_TUNED: Mapping[str, Tensor] = MappingProxyType({})
+
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """Returns how the weights of convolutions, and with them all images, lie in memory on a device.
+    """Returns how the weights of convolutions over images, and with them what these return, lie in memory on a device.
 
     The fast kernels of GPUs read channels last, and would convert other tensors before and after each call.
     """
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
-NONE_TUNED: Mapping[str, Tensor] = MappingProxyType({})
+def laid_out(model: nn.Module, device: torch.device) -> nn.Module:
+    """Returns the model, in which the weights of convolutions over images now lie as a device reads them."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            layer.to(memory_format=memory_format(device))  # type: ignore[call-overload]
+    return model
 
 
 class Split(NamedTuple):
@@ -100,8 +107,7 @@ class Task:
     def model(self, seed: int, trial: int = 0) -> nn.Module:
         """Returns a freshly initialised model on the device, which depends only on (seed, trial)."""
         with seeded(seed, "init", trial):
-            model = self.make_model().to(self.device)
-        return model.to(memory_format=memory_format(self.device))  # type: ignore[call-overload]
+            return laid_out(self.make_model().to(self.device), self.device)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the objective's loss of a batch, differentiable."""

@@ -78,7 +78,7 @@ class Conditions:
             self._elapsed += time.perf_counter() - clock
 
     def look(self) -> None:
-        """Reads the GPU's state while it is still warm from work, unless it was read a moment ago, which takes 0.2 s."""
+        """Reads the GPU's state while it is still warm from work, which takes 0.2 s, unless it was read a moment ago."""
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._looked = time.monotonic()

@@ -59,7 +59,7 @@ def numerics(device: torch.device) -> dict[str, Any]:
         "float32_convolution_precision": convolutions.conv.fp32_precision,  # type: ignore[attr-defined]
         "cudnn_benchmark": convolutions.benchmark,
         "cudnn_deterministic": convolutions.deterministic,
-        "memory_format": str(memory_format(device)).removeprefix("torch."),
+        "memory_format": str(memory_format(device)).removeprefix("torch.").removesuffix("_format"),
     }
 
 

@@ -1,9 +1,9 @@
 """How long a plain step takes on this device, by which a budget of plain steps is a budget of counted seconds.
 
 A plain step is one of SGD, without momentum or schedule, on the task's own batches, network and loss, made by the engine of
-the runs.  Several trainings
-take turns with blocks of such steps, so that neither the place of one in memory nor one slow moment decides; the time of a
-step is the median of the blocks.  Runs of one process share it, whatever their seeds and methods.  None of this is counted.
+the runs.  Several trainings take turns with blocks of such steps, so that neither the place of one in memory nor one slow
+moment decides; the time of a step is the median of the blocks.  Runs of one process share it, whatever their seeds and
+methods.  None of this is counted.
 """
 
 from __future__ import annotations

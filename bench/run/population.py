@@ -37,8 +37,8 @@ from bench.run.runner import CHECKPOINT_SECONDS, Folder, open_folder, open_track
 MOST_MEMBERS = 96
 """Larger batches gain little: on an H200 a step of 256 MNIST networks takes 7.1 ms, and of four batches of 64 8.4 ms."""
 MOST_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 25}
-"""Of one batch, parameters in all: above, it gains nothing on a CPU, whose caches its temporaries leave.  A GPU has no such
-bound, but for its memory, of which a parameter with slots and tangents takes some tens of bytes."""
+"""The most parameters of all members of a batch.  A larger one gains nothing on a CPU, since its temporaries leave the
+caches; a GPU is bounded by its memory, of which a parameter with its slots and tangents takes some tens of bytes."""
 FILES_AT_ONCE = 16
 """How many members' files are flushed at a time: a disk takes little longer for several than for one."""
 

@@ -29,7 +29,7 @@ Pieces = Sequence[Tensor | None]
 Room = Callable[[int], Tensor | None]
 """Place of an input -> where its result may be written, or None for a new tensor."""
 LARGE_WEIGHT = 1 << 16
-"""The number of elements of one member's weight from which on a copy costs more than the calls that it saves."""
+"""The number of elements of one member's weight from which copying it costs more than the calls that this saves."""
 
 
 class Operation(Protocol):

@@ -215,8 +215,7 @@ def _class_loss(
     of_log_p = _adjoint_of_chosen(input.detach() if log_p is None else log_p, target, weight, ignore_index)
     if log_p is None:
         return NegativeLogLikelihood(of_log_p), (input,)
-    weights = torch.linalg.vector_norm(of_log_p, ord=1, dim=1, keepdim=True)  # 0 for an example that is ignored
-    return CrossEntropy(log_p, of_log_p, weights), (input,)
+    return CrossEntropy(log_p, of_log_p), (input,)
 
 
 def _log_probabilities(output: Tensor, logits: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -259,7 +258,7 @@ def _member_class_loss(output: Tensor, input: Tensor, target: Tensor):
     assert log_p is not None
     weight = input.new_full((), 1 / input.shape[1])
     of_log_p = _adjoint_of_chosen(log_p.flatten(0, 1), target.flatten(), weight).view_as(log_p)
-    return CrossEntropy(log_p, of_log_p, weight), (input,)
+    return CrossEntropy(log_p, of_log_p), (input,)
 
 
 def _member_squared_error(output: Tensor, input: Tensor, target: Tensor):

@@ -30,8 +30,13 @@ class CrossEntropy:
     `of_log_p` (..., C) is the adjoint of log p: −w at the target, 0 elsewhere.
     """
 
-    def __init__(self, log_p: Tensor, of_log_p: Tensor, weight: Tensor):
-        self._log_p, self._of_log_p, self.weight = log_p, of_log_p, weight
+    def __init__(self, log_p: Tensor, of_log_p: Tensor):
+        self._log_p, self._of_log_p = log_p, of_log_p
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """w, which is 0 for an example that is ignored."""
+        return torch.linalg.vector_norm(self._of_log_p, ord=1, dim=-1, keepdim=True)
 
     @cached_property
     def p(self) -> Tensor:

@@ -11,6 +11,7 @@ from small_trainings import RULES, make_problem
 from torch.nn import functional
 
 import oho
+from oho.stand_in import StandIn
 
 STEPS = 10
 CASES = {
@@ -192,6 +193,37 @@ def test_what_no_graph_can_repeat_is_refused(change, message):
     with pytest.raises(oho.NotCapturableError, match=message):
         make_steps()
     assert len(steps) >= 3
+
+
+def test_a_step_that_cannot_be_captured_says_so_again_and_can_be_made_eagerly():
+    training = Training()
+    asks = lambda x, y: training.valid(x, y) * (1 if training.valid(x, y).item() > 0 else 2)  # noqa: E731
+    step = oho.CapturedStep(training.optimizer, asks, training.valid, stand_in=True)
+    losses = [step(*training.pair(number)).clone() for number in range(3)]
+    for _ in range(2):
+        with pytest.raises(oho.NotCapturableError, match="asks the host what a tensor holds"):
+            step(*training.pair(3))
+    step.release()
+    losses += [training.eager(number).clone() for number in range(3, STEPS)]
+    assert_same(training.result(losses), usual("default"))
+
+
+def test_a_capture_that_broke_is_not_begun_again(monkeypatch):
+    """As CUDA's, which then complains of what the first one has left."""
+
+    class Broken(StandIn):
+        captures = iter(["the first reason", "its remains"])
+
+        def capture(self, function):
+            raise oho.NotCapturableError(next(self.captures))
+
+    monkeypatch.setattr("oho.graphs.StandIn", Broken)
+    captured = oho.Captured(lambda: torch.ones(1), torch.device("cpu"), stand_in=True)
+    assert [float(captured()) for _ in range(3)] == [1.0, 1.0, 1.0]
+    for _ in range(2):
+        with pytest.raises(oho.NotCapturableError, match="the first reason"):
+            captured()
+    assert not captured.is_captured
 
 
 @pytest.mark.parametrize(

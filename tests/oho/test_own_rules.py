@@ -1,9 +1,11 @@
-"""Rules that a user writes."""
+"""Rules that a user writes, and meta-rules."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import pytest
 import torch
-from small_trainings import loss_of, make_problem
+from small_trainings import RULES, loss_of, make_problem
 from torch import nn
 from torch.nn import functional
 
@@ -110,3 +112,46 @@ def test_a_mistake_in_a_users_rule_comes_out():
     closure = lambda: functional.cross_entropy(model(torch.ones(2, 4)), torch.tensor([0, 1]))  # noqa: E731
     with pytest.raises(TypeError, match="NoneType"):
         optimizer.step(closure, closure)
+
+
+class OnesAtATime(oho.MetaAdam):
+    """Our rule with a step of its own, so that each hyperparameter is moved by itself."""
+
+    def step(self, name, gradient, memory):
+        return super().step(name, gradient, memory)
+
+
+@dataclass(frozen=True)
+class Counting:
+    """A user's meta-rule, whose step is one of its fields and whose memory holds integers."""
+
+    step: Callable
+    rate: float = 0.1
+    transform: str = "log"
+    bounds: Mapping = field(default_factory=dict)
+    clip: float | None = None
+
+
+def counted(name, gradient, memory):
+    return -0.1 * gradient.sign(), {"count": memory.get("count", torch.zeros(gradient.shape, dtype=torch.int64)) + 1}
+
+
+def tuned_by(meta, sets="full", first_is_broken=False):
+    model, batches = make_problem()
+    optimizer = oho.OHO(model.parameters(), RULES["momentum"], sets=sets, meta=meta)
+    for step, batch in enumerate(batches[:6]):
+        valid = lambda step=step: loss_of(model, batches[-1]) * (torch.nan if first_is_broken and step == 0 else 1)  # noqa: E731
+        optimizer.step(lambda batch=batch: loss_of(model, batch), valid)
+    state = optimizer.state_dict()
+    return state["hyper"], state["memory"]
+
+
+@pytest.mark.parametrize("rate", [0.01, torch.tensor([[0.01, 0.02, 0.0, 0.01]], dtype=torch.float64)])
+def test_hyperparameters_that_move_together_move_as_they_do_alone(rate):
+    torch.testing.assert_close(tuned_by(oho.MetaAdam(rate)), tuned_by(OnesAtATime(rate)), rtol=0, atol=0)
+
+
+def test_a_meta_rule_of_ones_own():
+    _, memory = tuned_by(Counting(counted), first_is_broken=True)
+    assert [entries["count"].dtype for entries in memory.values()] == [torch.int64] * 3
+    assert all(entries["count"].eq(5).all() for entries in memory.values())

@@ -16,7 +16,7 @@ from bench.experiment.expansion import load_experiment
 from bench.experiment.spec import task_of
 from bench.experiment.yaml_file import ConfigError
 from bench.process.signals import Interrupted
-from bench.protocol import CannotStackError
+from bench.protocol import CannotStackError, Capturing, Ledger
 from bench.records import read_run, run_id
 from bench.run.plain_steps import measured
 from bench.run.population import MOST_MEMBERS, batch_key, most_members, run_together
@@ -132,6 +132,13 @@ def test_a_graph_that_cannot_be_is_refused_in_one_line(tmp_path):
     path = write_config(tmp_path, "fixed", "oho-default", "random-search")
     assert engine_at("cuda", "engine=auto")[0] == "graph"
     assert engine_at("cuda", "engine=graph", "task.name=mnist-mlp-dropout")[0] == "graph"
+
+
+def test_a_capture_that_fails_names_the_remedy_and_is_not_counted():
+    capturing = Capturing(Ledger())
+    with pytest.raises(oho.NotCapturableError, match="it asks; write `engine: eager` in the experiment"), capturing():
+        raise oho.NotCapturableError("it asks")
+    assert capturing.ledger.counted() == 0
 
 
 class Asks(nn.Module):

@@ -194,6 +194,16 @@ def test_records_of_runs_made_together_are_those_of_separate_ones(shocked, tmp_p
     assert_same(specs, tmp_path, alone)
 
 
+def test_a_schedule_over_the_budget_has_the_same_rates_in_a_batch(tmp_path):
+    """Bit for bit, at a last step that ends behind the budget too."""
+    (spec,) = experiment(tmp_path, "cosine", seeds=(0,), overrides=[*SMALL, "budget.epochs=1.3", "evaluations=7"]).specs
+    specs = [spec, {**spec, "seed": 5}]
+    make_together(specs, tmp_path)
+    run_one(specs[1], tmp_path / "alone")
+    ours, theirs = (read_run(root / run_id(specs[1])).records for root in (tmp_path, tmp_path / "alone"))
+    assert [record.get("hyper") for record in ours] == [record.get("hyper") for record in theirs]
+
+
 def test_a_stopped_batch_goes_on_together_or_alone(shocked, tmp_path):
     specs, alone = shocked
     specs = specs[:3]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import KINDS, METHOD_LINES, experiment, same
 from images import write_classes
+from torch import nn
 from torch.nn import functional
 
 from bench.experiment.registries import TASKS
@@ -15,6 +16,7 @@ from bench.protocol import Batches, Split, select
 from bench.protocol.augmentation import CropAndFlip
 from bench.protocol.batch_norm import BatchNorm, estimate_statistics
 from bench.protocol.ledger import Ledger
+from bench.protocol.task import laid_out
 from bench.records import Status, read_run, run_id
 from bench.run.runner import run
 from bench.tasks.entry import build_task
@@ -53,6 +55,15 @@ def records(spec, folder, data_root=None):
     assert outcome.status is Status.BUDGET_REACHED, outcome.message
     found = read_run(folder / run_id(spec)).records
     return [{key: value for key, value in record.items() if key not in TIMES} for record in found]
+
+
+def test_a_gpu_has_images_channels_last_and_volumes_as_they_were():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv3d(3, 4, 3), nn.Linear(4, 3))
+    image, volume = (layer.weight for layer in laid_out(model, torch.device("cuda"))[:2])
+    assert image.is_contiguous(memory_format=torch.channels_last)
+    assert volume.is_contiguous()
+    laid_out(model, torch.device("cpu"))
+    assert image.is_contiguous()
 
 
 def test_the_published_networks():
