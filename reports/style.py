@@ -128,7 +128,8 @@ def small_panels(count: int, *, height: float, across: int = 4, **options: Any) 
 
 
 def log_scale(axes: Axes, *names: str) -> None:
-    """Makes axes "x" or "y" logarithmic, with ticks at 1, 2, 5 where there is room, at powers of ten elsewhere.
+    """Makes axes "x" or "y" logarithmic, with ticks at 1, 2, 5 where there is room, at powers of ten elsewhere; labels do
+    not touch.
 
     Raises `NoData` where all that is drawn is zero or below.
     """
@@ -142,14 +143,45 @@ def log_scale(axes: Axes, *names: str) -> None:
 
 
 class _Steps(LogLocator):
-    """Ticks at powers of ten alone where there are more than two decades, evenly spaced ones where 1, 2, 5 are too few."""
+    """Ticks at powers of ten alone where there are more than two decades, evenly spaced ones where 1, 2, 5 are too few.
+
+    Where their labels would touch, there are fewer.
+    """
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
         """Returns the places of ticks between two ends."""
+        found: list[Any] = []
+        for ticks in self._sparser(vmin, vmax):
+            found.append(ticks)
+            if not _touch(self.axis, ticks, vmin, vmax):
+                return ticks
+        return found[0]
+
+    def _sparser(self, vmin: float, vmax: float) -> Iterator[Any]:
+        """Yields places of ticks, fewer every time; those after the first have two between the ends or more."""
         if 0 < vmax < EVEN_BELOW * vmin:
-            return MaxNLocator(3, steps=(1, 2, 5, 10)).tick_values(vmin, vmax)
-        self.set_params(subs=(1.0, 2.0, 5.0) if 0 < vmax < 150 * vmin else (1.0,))
-        return super().tick_values(vmin, vmax)
+            yield MaxNLocator(3, steps=(1, 2, 5, 10)).tick_values(vmin, vmax)
+        else:
+            for subs in ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,)) if 0 < vmax < 150 * vmin else ((1.0,),):
+                self.set_params(subs=subs)
+                yield super().tick_values(vmin, vmax)
+        for count in (3, 2, 1):
+            ticks = MaxNLocator(count, steps=(1, 2, 5, 10)).tick_values(vmin, vmax)
+            if sum((vmin <= ticks) & (ticks <= vmax)) > 1:
+                yield ticks
+
+
+def _touch(axis: Any, ticks: Any, vmin: float, vmax: float) -> bool:
+    """Returns whether the labels of ticks along a logarithmic axis are nearer to each other than half a letter's size."""
+    axes, name = axis.axes, axis.axis_name
+    size = _points(axis.get_tick_params().get("labelsize", plt.rcParams[f"{name}tick.labelsize"]))
+    length = 72 * getattr(axes.get_window_extent(), "width" if name == "x" else "height") / axes.figure.dpi
+    shown = [tick for tick in ticks if vmin <= tick <= vmax]
+    places = [length * math.log(tick / vmin) / math.log(vmax / vmin) for tick in shown]
+    extents = [widest([decimal(tick)], size) if name == "x" else size for tick in shown]
+    return any(
+        places[n + 1] - places[n] < (extents[n] + extents[n + 1]) / 2 + size / 2 for n in range(len(shown) - 1)
+    )  # fmt: skip
 
 
 def legend_above(
