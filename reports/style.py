@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import io
+import itertools
 import math
 import textwrap
 import warnings
@@ -150,15 +151,14 @@ class _Steps(LogLocator):
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
         """Returns the places of ticks between two ends."""
-        found: list[Any] = []
-        for ticks in self._sparser(vmin, vmax):
-            found.append(ticks)
-            if not _touch(self.axis, ticks, vmin, vmax):
-                return ticks
-        return found[0]
+        usual, *fewer = self._choices(vmin, vmax)
+        if not _touch(self.axis, usual, vmin, vmax):
+            return usual
+        two_or_more = [ticks for ticks in fewer if sum((vmin <= ticks) & (ticks <= vmax)) > 1]
+        return next((ticks for ticks in two_or_more if not _touch(self.axis, ticks, vmin, vmax)), usual)
 
-    def _sparser(self, vmin: float, vmax: float) -> Iterator[Any]:
-        """Yields places of ticks, fewer every time; those after the first have two between the ends or more."""
+    def _choices(self, vmin: float, vmax: float) -> Iterator[Any]:
+        """Yields the usual places of ticks, then others that are fewer and fewer."""
         if 0 < vmax < EVEN_BELOW * vmin:
             yield MaxNLocator(3, steps=(1, 2, 5, 10)).tick_values(vmin, vmax)
         else:
@@ -166,22 +166,21 @@ class _Steps(LogLocator):
                 self.set_params(subs=subs)
                 yield super().tick_values(vmin, vmax)
         for count in (3, 2, 1):
-            ticks = MaxNLocator(count, steps=(1, 2, 5, 10)).tick_values(vmin, vmax)
-            if sum((vmin <= ticks) & (ticks <= vmax)) > 1:
-                yield ticks
+            yield MaxNLocator(count, steps=(1, 2, 5, 10)).tick_values(vmin, vmax)
 
 
 def _touch(axis: Any, ticks: Any, vmin: float, vmax: float) -> bool:
-    """Returns whether the labels of ticks along a logarithmic axis are nearer to each other than half a letter's size."""
+    """Returns whether labels of ticks along a logarithmic axis touch, or nearly do: half a letter is left between words,
+    and a tenth between lines."""
     axes, name = axis.axes, axis.axis_name
     size = _points(axis.get_tick_params().get("labelsize", plt.rcParams[f"{name}tick.labelsize"]))
     length = 72 * getattr(axes.get_window_extent(), "width" if name == "x" else "height") / axes.figure.dpi
     shown = [tick for tick in ticks if vmin <= tick <= vmax]
     places = [length * math.log(tick / vmin) / math.log(vmax / vmin) for tick in shown]
     extents = [widest([decimal(tick)], size) if name == "x" else size for tick in shown]
-    return any(
-        places[n + 1] - places[n] < (extents[n] + extents[n + 1]) / 2 + size / 2 for n in range(len(shown) - 1)
-    )  # fmt: skip
+    gap = (0.5 if name == "x" else 0.1) * size
+    pairs = zip(itertools.pairwise(places), itertools.pairwise(extents), strict=True)
+    return any(after - before < sum(both) / 2 + gap for (before, after), both in pairs)
 
 
 def legend_above(
