@@ -115,9 +115,9 @@ def draw(estimates: Estimates) -> Figure:
     axes.set_xlabel("Factor of the lowest test loss on the problem")
     axes.set_ylabel("Share of problems")
     handles, names = [_handle(looks[label]) for label in coloured], list(coloured)
-    if others := len(labels) - len(coloured):
+    if others := [label for label in labels if label not in coloured]:
         handles.append(Line2D([], [], color=LIGHT, lw=0.6))
-        names.append(plural(others, "other method"))
+        names.append(others[0] if len(others) == 1 else plural(len(others), "other method"))
     if is_narrow:
         style.legend_above(figure, handles, names, columns=2, size=6)
     else:
