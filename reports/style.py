@@ -173,7 +173,8 @@ def _touch(axis: Any, ticks: Any, vmin: float, vmax: float) -> bool:
     """Returns whether labels of ticks along a logarithmic axis touch, or nearly do: half a letter is left between words,
     and a tenth between lines."""
     axes, name = axis.axes, axis.axis_name
-    size = _points(axis.get_tick_params().get("labelsize", plt.rcParams[f"{name}tick.labelsize"]))
+    usual = plt.rcParams["xtick.labelsize" if name == "x" else "ytick.labelsize"]
+    size = _points(axis.get_tick_params().get("labelsize", usual))
     length = 72 * getattr(axes.get_window_extent(), "width" if name == "x" else "height") / axes.figure.dpi
     shown = [tick for tick in ticks if vmin <= tick <= vmax]
     places = [length * math.log(tick / vmin) / math.log(vmax / vmin) for tick in shown]

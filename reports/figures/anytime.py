@@ -33,7 +33,7 @@ METHOD = (
     "Every model that a run selects on validation is recorded with the budget used until then, so that its result at any "
     "smaller budget is known without training again. A schedule that spans the budget is known at its own budget only."
 )
-BEYOND = 1.1
+BEYOND = 1.2
 """Where the axis ends, in budgets, so that intervals at the end are seen."""
 RANGE_WIDTH, RANGE_GAP = 3.2, 0.04
 """How broad intervals are, in points, and how far apart those of two methods stand, in budgets."""
@@ -66,7 +66,7 @@ def draw(estimates: Estimates) -> Figure:
     for label in sorted(curves, key=coloured.__contains__):
         _draw_line(axes, curves[label], looks[label], is_coloured=label in coloured)
     for place, label in enumerate(coloured):
-        _draw_ranges(axes, curves[label], looks[label], shift=1 + RANGE_GAP * (place - (len(coloured) - 1) / 2))
+        _draw_ranges(axes, curves[label], looks[label], shift=1 + RANGE_GAP * place)
     _set_scales(axes, estimates.curves, table)
     axes.set_xlabel(f"Budget used ({budget_unit(estimates.unit)})")
     second_axis(axes, estimates.seconds_per_step, "the same in counted seconds")
@@ -89,16 +89,16 @@ def _draw_line(axes: Axes, curve: pd.DataFrame, own: Look, *, is_coloured: bool)
 
 
 def _draw_ranges(axes: Axes, curve: pd.DataFrame, own: Look, *, shift: float) -> None:
-    """Draws the interval at a few budgets, a little apart from those of other methods: pale and broad, unlike a step of a
-    line."""
+    """Draws the interval near a few budgets, pale and broad, unlike a step of a line; `shift` keeps it apart
+    from those of other methods."""
     budget = curve["used"].iloc[-1]
+    is_point = len(curve) == 1  # which has its marker already
     for fraction in RANGES_AT:
-        reached = curve[curve["used"] >= fraction * budget * (1 - 1e-9)]
-        row = reached.iloc[0]
-        if row["used"] > 1.05 * fraction * budget or not np.isfinite(row["median"]):
+        wanted = fraction * budget * (1.0 if is_point else shift)
+        row = curve.iloc[min(np.searchsorted(curve["used"], wanted * (1 - 1e-9)), len(curve) - 1)]
+        place = max(wanted, row["used"])  # on the line, or beyond its end
+        if (is_point and fraction < 1) or not np.isfinite(row["median"]):
             continue
-        is_point = len(curve) == 1  # which has its marker already
-        place = fraction * budget * (1 if is_point else shift)
         if not is_point:
             axes.plot(place, row["median"], marker=own.marker, color=own.colour, ms=own.size(5), mec="white", mew=0.4,
                       zorder=4)  # fmt: skip
@@ -137,7 +137,7 @@ def caption(estimates: Estimates) -> str:
     grey = " Others are grey; a name tied to no line ends above the axis, a decade high."
     others = grey if _has_others(estimates) else ""
     ranges = spread(estimates.n, estimates.most)
-    bars = f" Pale upright bars are no part of the lines: they are {ranges}, at five budgets." if ranges else ""
+    bars = f" Pale upright bars are no part of the lines: they are {ranges}, near five budgets." if ranges else ""
     return (
         f"Test loss of the model selected by then, {medians_over(pd.Series([estimates.n, estimates.most]), 'seed')}; in "
         f"colour, OHO and the best methods at five budgets.{bars}{others} {estimates.about.setting}"

@@ -30,7 +30,7 @@ def test_single_runs_have_neither_medians_nor_ranges(tmp_path):
 def test_two_runs_have_ranges(tmp_path):
     of_performance, of_anytime = said(tmp_path, 2)
     assert "Points are medians over 2 seeds and lines ranges (too few runs for an interval); an open" in of_performance
-    assert "they are ranges (too few runs for an interval), at five budgets" in of_anytime
+    assert "they are ranges (too few runs for an interval), near five budgets" in of_anytime
 
 
 @pytest.mark.parametrize(("fewest", "most", "words"), [
