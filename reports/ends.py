@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
-from reports.looks import GREY
+from reports.looks import GREY, ink
 
 DARK = "#666666"
 """The colour of grey lines' names."""
@@ -24,7 +24,7 @@ def name_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
         tie = {"arrowstyle": "-", "color": colour, "lw": 0.5, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
         axes.annotate(
             label, (1, end), (1.04, place), xycoords="axes fraction", textcoords="axes fraction", va="center",
-            fontsize=6.5, color=DARK if colour == GREY else colour, fontweight="normal" if colour == GREY else "bold",
+            fontsize=6.5, color=DARK if colour == GREY else ink(colour), fontweight="normal" if colour == GREY else "bold",
             arrowprops=tie if end <= 1 else None,
         )  # fmt: skip
 

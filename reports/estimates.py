@@ -50,8 +50,11 @@ def lowest(summary: pd.DataFrame) -> pd.Series | None:
     return None if trained.empty else trained.loc[trained["median"].idxmin()]
 
 
-def untrained_sentences(names: Sequence[str]) -> list[str]:
-    """Returns the sentence on methods most of whose runs return the untrained model; no sentence where there are none."""
+def untrained_sentences(names: Sequence[str], *, most: int = 2) -> list[str]:
+    """Returns the sentence on methods most of whose runs, of which none has more than `most`, return the untrained model;
+    no sentence where there are none."""
     if not names:
         return []
+    if most == 1:
+        return [f"{words.listed(names)} {'returns' if len(names) == 1 else 'return'} the untrained model."]
     return [f"With {words.listed(names)} more than half of the runs return the untrained model."]

@@ -82,10 +82,15 @@ def _row(found: list[np.ndarray], law: Law) -> dict[str, Any]:
 
 
 def in_words(row: Mapping[str, Any]) -> list[str]:
-    """Returns a table's cells: method, hyperparameter, median, range, the law, and how many runs end outside of it."""
+    """Returns a table's cells: method, hyperparameter, median, range, the law, and how many runs end outside of it.
+
+    A single value has no range.
+    """
     sides = [f"{row[side]} of {row['n']} {side}" for side in ("below", "above") if row[side]]
     pairs = (("lowest", "highest"), ("low", "high"))
-    ends = (f"{two_digits(row[first])} to {two_digits(row[second])}" for first, second in pairs)
+    ends = [f"{two_digits(row[first])} to {two_digits(row[second])}" for first, second in pairs]
+    if row["n"] == 1 and row["lowest"] == row["highest"]:
+        ends[0] = "—"
     return [row["label"], hyperparameter(row["name"]), two_digits(row["median"]), *ends, ", ".join(sides) or "within"]
 
 

@@ -32,9 +32,13 @@ OURS = PALETTES["online"][2]
 """The colour of figures about one setting of a method under test."""
 GREY = "#9A9A9A"
 """What stands in a figure to be compared with, and is neither under test nor best."""
+READABLE, WEIGHTS = 0.18, (0.2126, 0.7152, 0.0722)
+"""The luminance up to which text can be read on white, with a contrast of 4.5, and what red, green and blue have in it."""
 MOST_COLOURS = 5
 """How many methods of a figure have a colour at most; the others are grey."""
 MARKERS = ("o", "s", "^", "D", "v", "*", "P", "X", "h", "p", "d", "<", ">", "H", "8")
+STAR = 1.45
+"""The size of a star that looks as large as a disc of size 1."""
 SOLID: Any = "-"
 DASHES = (SOLID, (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (6, 1, 1, 1, 1, 1)))
 """The dashes of lines that share a colour for another reason than repeating a method, such as shocks or groups."""
@@ -84,6 +88,10 @@ class Look(NamedTuple):
     dashes: Any
     kind: str
 
+    def size(self, points: float) -> float:
+        """Returns the marker's size with which it looks as large as others do with so many points."""
+        return STAR * points if self.marker == "*" else points
+
 
 _looks: contextvars.ContextVar[Mapping[str, Look]] = contextvars.ContextVar("looks", default=MappingProxyType({}))
 
@@ -116,10 +124,26 @@ def look(label: str) -> Look:
 def emphasised(labels: Sequence[str], methods: Sequence[str], *, first: Sequence[str] = ()) -> dict[str, Look]:
     """Returns looks of a figure's labels, given their methods': a few of `first` keep their colour, others are grey."""
     coloured = list(dict.fromkeys(first))[:MOST_COLOURS]
-    return {
-        label: own if label in coloured else own._replace(colour=GREY)
-        for label, own in zip(labels, map(look, methods), strict=True)
-    }
+    looks = dict(zip(labels, map(look, methods), strict=True))
+    apart = told_apart({label: looks[label] for label in [*coloured, *labels] if label in looks})
+    return {label: apart[label] if label in coloured else apart[label]._replace(colour=GREY) for label in labels}
+
+
+def told_apart(looks: Mapping[str, Look]) -> dict[str, Look]:
+    """Returns looks that differ without their colours, as in a print in grey: of two that have marker and dashes in common,
+    the later one takes the next marker that is free, while there is one."""
+    found: dict[str, Look] = {}
+    for label, own in looks.items():
+        taken = {other.marker for other in found.values() if other.dashes == own.dashes and other.colour != own.colour}
+        found[label] = own._replace(marker=next((m for m in (own.marker, *MARKERS) if m not in taken), own.marker))
+    return found
+
+
+def ink(colour: str) -> tuple[float, ...]:
+    """Returns a colour for text: of the same hue, and dark enough to be read on white."""
+    linear = [(int(colour[place : place + 2], 16) / 255) ** 2.2 for place in (1, 3, 5)]
+    luminance = sum(weight * part for weight, part in zip(WEIGHTS, linear, strict=True))
+    return tuple((part * min(1.0, READABLE / max(luminance, READABLE / 2))) ** (1 / 2.2) for part in linear)
 
 
 def assigned(methods: Iterable[Method]) -> dict[str, Look]:

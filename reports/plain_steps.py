@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from reports.style import log_scale
 
 UNIT = "plain_steps"
-FEW = 3
-"""Intervals between ticks of a short second axis, at most."""
 
 
 def seconds_per_step(runs: pd.DataFrame) -> float | None:
@@ -34,8 +31,6 @@ def second_axis(axes: Axes, per_unit: float | None, label: str) -> None:
     left, right = axes.get_xlim()
     above.set_xlim(per_unit * left, per_unit * right)
     log_scale(above, "x")
-    if right < 10 * left:  # less than a decade, in which a logarithmic axis has more ticks than it has room for
-        above.xaxis.set_major_locator(MaxNLocator(FEW, steps=[1, 2, 5, 10]))
     above.grid(visible=False)
     above.set_xlabel(label, fontsize="small")
     above.tick_params(axis="x", labelsize="small")

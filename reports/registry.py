@@ -14,6 +14,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from reports import needs
+from reports.needs import Need
+
+OF_OHO = needs.option("meta_rate", "methods that tune themselves at a `meta_rate`")
+
 
 @dataclass(frozen=True)
 class FigureEntry:
@@ -43,6 +48,9 @@ class FigureEntry:
     """Whether it shows seconds, whatever the budget: it is then not drawn of unlike devices (`reports.clocks`)."""
     compares: bool = False
     """Whether methods are compared in it as they are, so that the first page says which was best in its experiments."""
+    needs: Need | None = None
+    """What an experiment must have so that any of its runs can be in it (`reports.needs`); without it, the experiment is
+    refused before it is run."""
 
 
 FIGURES: dict[str, FigureEntry] = {
@@ -63,6 +71,7 @@ FIGURES: dict[str, FigureEntry] = {
         "learning rates from several starts, test loss at several meta-rates (paper, figure 3)",
         "Where learning rates go",
         "reports.figures.convergence",
+        needs=OF_OHO,
     ),
     "sets": FigureEntry(
         "test loss and time against the number of sets, exact and collapsed (paper, figure 4)",
@@ -79,6 +88,7 @@ FIGURES: dict[str, FigureEntry] = {
         "what shocks in the middle of training do, and how long it takes to recover (paper, figure 7)",
         "Recovering from shocks",
         "reports.figures.resiliency",
+        needs=needs.shocks,
         compares=True,
     ),
     "tangents": FigureEntry(
@@ -90,11 +100,13 @@ FIGURES: dict[str, FigureEntry] = {
         "norms of the influence against learning rate and meta-rate (paper, figure 9)",
         "When the influence explodes",
         "reports.figures.stability",
+        needs=OF_OHO,
     ),
     "reset": FigureEntry(
         "test loss against how often the influence is forgotten (paper, figure 10)",
         "What forgetting costs",
         "reports.figures.reset",
+        needs=needs.option("reset_every", "methods that may forget their influence (`reset_every`)"),
     ),
     "anytime": FigureEntry(
         "test loss of the selected model against the budget used, all methods",
@@ -123,6 +135,7 @@ FIGURES: dict[str, FigureEntry] = {
         "test loss over time in a world whose inputs turn and whose labels shift",
         "Following a world that changes",
         "reports.figures.drift",
+        needs=needs.changing_world,
     ),
     "many": FigureEntry(
         "loss at a fixed budget, and time to a target, against the number of hyperparameters tuned",
@@ -134,6 +147,7 @@ FIGURES: dict[str, FigureEntry] = {
         "errors of published and exact hypergradients, and what they do to the loss",
         "What exactness is worth",
         "reports.figures.exactness",
+        needs=needs.option("compare_exact", "methods that are compared with exact ones (`compare_exact: true`)"),
     ),
     "transplant": FigureEntry(
         "OHO's schedule on other seeds: kept, shuffled, averaged",

@@ -27,11 +27,12 @@ ROOM, MOST_ROOM = 0.19, 8.2
 
 
 class Strip(NamedTuple):
-    """The runs of one group: its name, its values by seed, NaN for a run that is lost, and its colour."""
+    """The runs of one group: its name, its values by seed, NaN for a run that is lost, its colour and its marker."""
 
     name: str
     values: pd.Series
     colour: str = GREY
+    marker: str = "o"
 
 
 def room(count: int) -> float:
@@ -110,8 +111,8 @@ def _draw_points(axes: Axes, place: float, strip: Strip) -> None:
     if len(finite) >= MANY:
         quartiles = np.quantile(finite, (0.25, 0.75))
         axes.plot(quartiles, [place] * 2, color="#D9D9D9", lw=8, solid_capstyle="butt", zorder=1.5)
-    axes.plot(finite, [place] * len(finite), ls="none", marker="o", color=strip.colour, ms=4.2, mec="white",
-              mew=0.4, zorder=3)  # fmt: skip
+    axes.plot(finite, [place] * len(finite), ls="none", marker=strip.marker, color=strip.colour, ms=4.2,
+              mec="white", mew=0.4, zorder=3)  # fmt: skip
     if len(finite) < len(strip.values):
         axes.plot(1.0, place, ls="none", marker="x", color=strip.colour, ms=5, mew=1.2, clip_on=False, zorder=5,
                   transform=axes.get_yaxis_transform())  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import io
+import itertools
 import math
 import textwrap
 import warnings
@@ -128,7 +129,8 @@ def small_panels(count: int, *, height: float, across: int = 4, **options: Any) 
 
 
 def log_scale(axes: Axes, *names: str) -> None:
-    """Makes axes "x" or "y" logarithmic, with ticks at 1, 2, 5 where there is room, at powers of ten elsewhere.
+    """Makes axes "x" or "y" logarithmic, with ticks at 1, 2, 5 where there is room, at powers of ten elsewhere; labels do
+    not touch.
 
     Raises `NoData` where all that is drawn is zero or below.
     """
@@ -142,14 +144,44 @@ def log_scale(axes: Axes, *names: str) -> None:
 
 
 class _Steps(LogLocator):
-    """Ticks at powers of ten alone where there are more than two decades, evenly spaced ones where 1, 2, 5 are too few."""
+    """Ticks at powers of ten alone where there are more than two decades, evenly spaced ones where 1, 2, 5 are too few.
+
+    Where their labels would touch, there are fewer.
+    """
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
         """Returns the places of ticks between two ends."""
+        usual, *fewer = self._choices(vmin, vmax)
+        if not _touch(self.axis, usual, vmin, vmax):
+            return usual
+        two_or_more = [ticks for ticks in fewer if sum((vmin <= ticks) & (ticks <= vmax)) > 1]
+        return next((ticks for ticks in two_or_more if not _touch(self.axis, ticks, vmin, vmax)), usual)
+
+    def _choices(self, vmin: float, vmax: float) -> Iterator[Any]:
+        """Yields the usual places of ticks, then others that are fewer and fewer."""
         if 0 < vmax < EVEN_BELOW * vmin:
-            return MaxNLocator(3, steps=(1, 2, 5, 10)).tick_values(vmin, vmax)
-        self.set_params(subs=(1.0, 2.0, 5.0) if 0 < vmax < 150 * vmin else (1.0,))
-        return super().tick_values(vmin, vmax)
+            yield MaxNLocator(3, steps=(1, 2, 5, 10)).tick_values(vmin, vmax)
+        else:
+            for subs in ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,)) if 0 < vmax < 150 * vmin else ((1.0,),):
+                self.set_params(subs=subs)
+                yield super().tick_values(vmin, vmax)
+        for count in (3, 2, 1):
+            yield MaxNLocator(count, steps=(1, 2, 5, 10)).tick_values(vmin, vmax)
+
+
+def _touch(axis: Any, ticks: Any, vmin: float, vmax: float) -> bool:
+    """Returns whether labels of ticks along a logarithmic axis touch, or nearly do: half a letter is left between words,
+    and a tenth between lines."""
+    axes, name = axis.axes, axis.axis_name
+    usual = plt.rcParams["xtick.labelsize" if name == "x" else "ytick.labelsize"]
+    size = _points(axis.get_tick_params().get("labelsize", usual))
+    length = 72 * getattr(axes.get_window_extent(), "width" if name == "x" else "height") / axes.figure.dpi
+    shown = [tick for tick in ticks if vmin <= tick <= vmax]
+    places = [length * math.log(tick / vmin) / math.log(vmax / vmin) for tick in shown]
+    extents = [widest([decimal(tick)], size) if name == "x" else size for tick in shown]
+    gap = (0.5 if name == "x" else 0.1) * size
+    pairs = zip(itertools.pairwise(places), itertools.pairwise(extents), strict=True)
+    return any(after - before < sum(both) / 2 + gap for (before, after), both in pairs)
 
 
 def legend_above(

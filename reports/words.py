@@ -114,6 +114,11 @@ def each_of(counts: pd.Series, noun: str) -> str:
     return plural(int(counts.min()), noun) + (" or more" if counts.max() > counts.min() else "")
 
 
+def medians_over(counts: pd.Series, noun: str) -> str:
+    """Returns `medians over 6 runs` or, where none of them is over more than one, `one run each`."""
+    return f"one {noun} each" if counts.max() == 1 else f"medians over {each_of(counts, noun)}"
+
+
 def listed(names: Sequence[str]) -> str:
     """Returns `a`, `a and b` or `a, b and c`; of many names the first, and how many more there are.
 
@@ -132,11 +137,14 @@ def first_few(names: Sequence[str]) -> Sequence[str]:
     return names if len(names) <= MOST_LISTED else [*names[: MOST_LISTED - 1], f"{len(names) - MOST_LISTED + 1} more"]
 
 
-def spread(fewest: int, most: int) -> str:
-    """Returns what stands around medians over so many runs: 95 % intervals or, of few runs, ranges."""
+def spread(fewest: int, most: int, noun: str = "run") -> str:
+    """Returns what stands around medians over so many runs: 95 % intervals or, of few runs, ranges; one run has neither."""
+    if most == 1:
+        return ""
     if most < FEWEST_WITH_INTERVAL:
-        return "ranges over runs, too few for an interval"
-    return INTERVALS if fewest >= FEWEST_WITH_INTERVAL else f"{INTERVALS}, of fewer than {FEWEST_WITH_INTERVAL} runs ranges"
+        return f"ranges (too few {noun}s for an interval)"
+    few = f"{INTERVALS} or, of fewer than {FEWEST_WITH_INTERVAL} {noun}s, ranges"
+    return INTERVALS if fewest >= FEWEST_WITH_INTERVAL else few
 
 
 def breakable(text: str) -> str:

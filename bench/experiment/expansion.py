@@ -15,7 +15,7 @@ from bench.experiment.engines import engine_of
 from bench.experiment.first_selection import too_short
 from bench.experiment.methods import MethodReader, check_kick, refuse_twins
 from bench.experiment.mistakes import found, validate
-from bench.experiment.plugins import Catalogue
+from bench.experiment.plugins import Catalogue, Found
 from bench.experiment.schema import Budget, ExperimentFields, Population, Tracking
 from bench.experiment.size_checks import classless_events, late_events, misfits, unfit_periods, untunable
 from bench.experiment.spaces import check_names, read_space
@@ -85,6 +85,7 @@ def load_experiment(
     chosen = tuple(seeds) if seeds is not None else fields.seeds
     _check_count(file, len(chosen) * len(methods) * (1 + len(shocks)))
     resolved = {**common, "methods": methods, "shocks": shocks, "seeds": list(chosen)}
+    _check_figures(file, figures, resolved)
     specs = tuple(planned_specs(resolved))
     if origins := {figure.name: figure.origin for figure in figures if figure.origin}:
         resolved["figures"] = origins
@@ -116,6 +117,13 @@ def _common(fields: ExperimentFields, task: TaskRead, space: Space, device: str)
         "threads": fields.threads,
         **({"gradient_batches": fields.gradient_batches} if fields.gradient_batches else {}),
     }
+
+
+def _check_figures(file: YamlFile, figures: Sequence[Found], resolved: Mapping[str, Any]) -> None:
+    """Refuses a figure in which no run of the experiment could be."""
+    for place, figure in enumerate(figures):
+        if figure.entry.needs and (lacking := figure.entry.needs(resolved)):
+            raise file.error(("figures", place), f"figures: {figure.name!r} {lacking}")
 
 
 def _check_count(file: YamlFile, count: int) -> None:

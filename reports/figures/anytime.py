@@ -26,15 +26,17 @@ from reports.looks import GREY, SOLID, Look, emphasised
 from reports.plain_steps import second_axis, seconds_per_step
 from reports.selection import ONLINE, NoData, comparable
 from reports.tables import Tables
-from reports.words import amount_text, budget_unit, each_of, listed, loss_text, plural, spread
+from reports.words import amount_text, budget_unit, listed, loss_text, medians_over, plural, spread
 
 QUESTION = "Which method should be used at which budget?"
 METHOD = (
     "Every model that a run selects on validation is recorded with the budget used until then, so that its result at any "
     "smaller budget is known without training again. A schedule that spans the budget is known at its own budget only."
 )
-BEYOND = 1.08
+BEYOND = 1.2
 """Where the axis ends, in budgets, so that intervals at the end are seen."""
+RANGE_WIDTH, RANGE_GAP = 3.2, 0.04
+"""How broad intervals are, in points, and how far apart those of two methods stand, in budgets."""
 DECADE = 10
 """The highest loss that is drawn over the lowest."""
 
@@ -64,7 +66,7 @@ def draw(estimates: Estimates) -> Figure:
     for label in sorted(curves, key=coloured.__contains__):
         _draw_line(axes, curves[label], looks[label], is_coloured=label in coloured)
     for place, label in enumerate(coloured):
-        _draw_ranges(axes, curves[label], looks[label], shift=1 + 0.03 * (place - (len(coloured) - 1) / 2))
+        _draw_ranges(axes, curves[label], looks[label], shift=1 + RANGE_GAP * place)
     _set_scales(axes, estimates.curves, table)
     axes.set_xlabel(f"Budget used ({budget_unit(estimates.unit)})")
     second_axis(axes, estimates.seconds_per_step, "the same in counted seconds")
@@ -82,22 +84,26 @@ def draw(estimates: Estimates) -> Figure:
 def _draw_line(axes: Axes, curve: pd.DataFrame, own: Look, *, is_coloured: bool) -> None:
     dashes, width = (own.dashes, 1.6) if is_coloured else (SOLID, 0.7)
     marker = own.marker if len(curve) == 1 else None
-    axes.plot(curve["used"], curve["median"], color=own.colour, ls=dashes, lw=width, drawstyle="steps-post", ms=5,
-              marker=marker)  # fmt: skip
+    axes.plot(curve["used"], curve["median"], color=own.colour, ls=dashes, lw=width, drawstyle="steps-post",
+              ms=own.size(5), marker=marker)  # fmt: skip
 
 
 def _draw_ranges(axes: Axes, curve: pd.DataFrame, own: Look, *, shift: float) -> None:
-    """Draws the interval at a few budgets, a little apart from those of other methods."""
+    """Draws the interval near a few budgets, pale and broad, unlike a step of a line; `shift` keeps it apart
+    from those of other methods."""
     budget = curve["used"].iloc[-1]
+    is_point = len(curve) == 1  # which has its marker already
     for fraction in RANGES_AT:
-        reached = curve[curve["used"] >= fraction * budget * (1 - 1e-9)]
-        row = reached.iloc[0]
-        if row["used"] > 1.05 * fraction * budget or not np.isfinite(row["median"]):
+        wanted = fraction * budget * (1.0 if is_point else shift)
+        row = curve.iloc[min(np.searchsorted(curve["used"], wanted * (1 - 1e-9)), len(curve) - 1)]
+        place = max(wanted, row["used"])  # on the line, or beyond its end
+        if (is_point and fraction < 1) or not np.isfinite(row["median"]):
             continue
-        place = fraction * shift * budget
-        axes.plot(place, row["median"], marker=own.marker, color=own.colour, ms=4, mec="white", mew=0.4, zorder=4)
+        if not is_point:
+            axes.plot(place, row["median"], marker=own.marker, color=own.colour, ms=own.size(5), mec="white", mew=0.4,
+                      zorder=4)  # fmt: skip
         if np.isfinite(row["low"]):
-            axes.vlines(place, row["low"], row["high"], color=own.colour, lw=0.9, zorder=3)
+            axes.vlines(place, row["low"], row["high"], color=own.colour, lw=RANGE_WIDTH, alpha=0.35, zorder=1.5)
 
 
 def _set_scales(axes: Axes, curves: pd.DataFrame, table: pd.DataFrame) -> None:
@@ -130,10 +136,11 @@ def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
     grey = " Others are grey; a name tied to no line ends above the axis, a decade high."
     others = grey if _has_others(estimates) else ""
-    seeds = each_of(pd.Series([estimates.n, estimates.most]), "seed")
+    ranges = spread(estimates.n, estimates.most)
+    bars = f" Pale upright bars are no part of the lines: they are {ranges}, near five budgets." if ranges else ""
     return (
-        f"Test loss of the model selected by then, medians over {seeds}; in colour, OHO and the best "
-        f"methods at five budgets, there with {spread(estimates.n, estimates.most)}.{others} {estimates.about.setting}"
+        f"Test loss of the model selected by then, {medians_over(pd.Series([estimates.n, estimates.most]), 'seed')}; in "
+        f"colour, OHO and the best methods at five budgets.{bars}{others} {estimates.about.setting}"
     )
 
 
@@ -152,7 +159,7 @@ def findings(estimates: Estimates) -> list[str]:
         return [NONE_TRAINED]
     sentences = [found for fraction in (1.0, 0.3, 0.1) if (found := _leader(table, fraction * last, unit))]
     at_end = estimates.curves[estimates.curves["used"] == last]
-    sentences += untrained_sentences(list(at_end.loc[at_end["untrained"], "label"]))
+    sentences += untrained_sentences(list(at_end.loc[at_end["untrained"], "label"]), most=estimates.most)
     if ours and others:
         ahead = table[ours].min(axis=1) < table[others].min(axis=1)
         sentences.append(_ahead(ahead, len(ours), len(others), unit))

@@ -21,7 +21,7 @@ from reports.looks import DASHES
 from reports.selection import NoData, measured, online, option, require_finite
 from reports.strips import summarise
 from reports.tables import Tables
-from reports.words import decimal, each_of, listed, loss_text
+from reports.words import decimal, listed, loss_text, medians_over
 
 QUESTION = "Do learning rates forget where they started, and how much does the rate of their own steps matter?"
 METHOD = (
@@ -177,7 +177,7 @@ def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
     return (
         "Above: learning rates of the weights of each group of layers, one line a run. Below: test loss of the present "
-        f"model, medians over {each_of(estimates.rates['n'], 'run')}. {estimates.about.setting}"
+        f"model, {medians_over(estimates.rates['n'], 'run')}. {estimates.about.setting}"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +14,13 @@ from matplotlib.figure import Figure
 from reports import style
 from reports.curves import draw_curve, median_curves
 from reports.estimates import About, about
-from reports.looks import GREY, MOST_COLOURS, Look, look
+from reports.looks import GREY, MOST_COLOURS, Look, emphasised, ink
+from reports.needs import changes, turns
 from reports.selection import ONLINE, NoData, comparable, require_finite
 from reports.statistics import median_of
 from reports.strips import Strip, by_seed, draw_strips, room
 from reports.tables import Tables
-from reports.words import loss_text, spread
+from reports.words import loss_text, medians_over, spread
 
 LOST = 10.0
 """Above how many times a run's first loss its mean is that of a lost run."""
@@ -57,7 +57,7 @@ def estimate(tables: Tables) -> Estimates:
     """Returns losses over time in each world, and their means."""
     chosen = comparable(tables.runs.assign(shock=""))  # a shock is a world here, which all methods share
     runs = chosen.assign(shock=tables.runs.loc[chosen.index, "shock"])
-    runs = runs[runs["task_options"].map(_turns) | runs["events"].map(_changes)]
+    runs = runs[runs["task_options"].map(turns) | runs["events"].map(changes)]
     if runs.empty:
         raise NoData("This figure needs runs whose inputs turn or whose labels shift meanwhile, so it is not drawn.")
     runs = runs.assign(world=[_world(run.task_options, run.shock) for run in runs.itertuples()])
@@ -73,14 +73,6 @@ def estimate(tables: Tables) -> Estimates:
     )
     curves = median_curves(recorded, ["world", "method_label"], "test_loss")
     return Estimates(curves, about_run.drop(columns="budget"), _summary(about_run), about(runs))
-
-
-def _turns(task: dict[str, Any]) -> bool:
-    return bool(task.get("drift"))
-
-
-def _changes(events: Sequence[dict[str, Any]]) -> bool:
-    return any(event.get("shift_labels") or event.get("rotate") for event in events)
 
 
 def _world(task: dict[str, Any], shock: str) -> str:
@@ -126,12 +118,11 @@ def draw(estimates: Estimates) -> Figure:
         title = "\n".join(textwrap.wrap(world[0].upper() + world[1:], WRAPPED))
         grid[0, place].set_title(title, fontsize=7.5, loc="left", va="bottom")
         runs = estimates.runs[estimates.runs["world"] == world]
-        strips = [
-            Strip(label, by_seed(runs[runs["method_label"] == label], "mean_loss"), looks[label].colour) for label in labels
-        ]
+        values = {label: by_seed(runs[runs["method_label"] == label], "mean_loss") for label in labels}
+        strips = [Strip(label, values[label], looks[label].colour, looks[label].marker) for label in labels]
         draw_strips(grid[1, place], strips)
         for tick, label in zip(grid[1, place].get_yticklabels(), labels, strict=True):
-            tick.set_color(looks[label].colour if looks[label].colour != GREY else "black")
+            tick.set_color(ink(looks[label].colour) if looks[label].colour != GREY else "black")
             tick.set_fontweight("bold" if looks[label].colour != GREY else "normal")
         grid[1, place].set_xlabel(estimates.about.units.axis("Mean test loss over time"))
     if not style.in_column():
@@ -147,8 +138,8 @@ def _looks(estimates: Estimates) -> dict[str, Look]:
     table = estimates.summary.groupby("label", sort=False).agg(family=("family", "first"), mean=("mean", "max"))
     is_ours = table["family"] == ONLINE
     first = [*table.index[is_ours], *table[~is_ours].sort_values("mean", kind="stable").index][:MOST_COLOURS]
-    looks = {str(label): look(str(label)) for label in table.index}
-    return {label: own if label in first else own._replace(colour=GREY) for label, own in looks.items()}
+    labels = [str(label) for label in table.index]
+    return emphasised(labels, labels, first=first)
 
 
 def _draw_curves(axes: Axes, curves: pd.DataFrame, looks: dict[str, Look]) -> None:
@@ -167,11 +158,10 @@ def _draw_curves(axes: Axes, curves: pd.DataFrame, looks: dict[str, Look]) -> No
 
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
-    n, most = estimates.summary["n"].min(), estimates.summary["n"].max()
-    runs = f"{n}" if n == most else f"{n} to {most}"
     return (
-        f"Test loss of the present model in a world that changes. Above, medians over {runs} runs; below, the mean over "
-        f"time of each run, thin lines joining those of a seed, bars medians. {estimates.about.setting}"
+        f"Test loss of the present model in a world that changes. Above, {medians_over(estimates.summary['n'], 'run')}; "
+        "below, the mean over time of each run, thin lines joining those of a seed, bars medians; markers are the same. "
+        f"{estimates.about.setting}"
     )
 
 
@@ -194,7 +184,7 @@ def findings(estimates: Estimates) -> list[str]:
         sentences.append(f"{what}{''.join(beside)}.")
     n = estimates.summary["n"]
     kind = spread(n.min(), n.max())
-    return [*sentences, f"In brackets stand {kind}."]
+    return [*sentences, f"In brackets stand {kind}."] if kind else sentences
 
 
 def _with_ends(row: pd.Series) -> str:

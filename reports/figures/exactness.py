@@ -13,11 +13,11 @@ from matplotlib.lines import Line2D
 from reports import style
 from reports.curves import draw_curve, median_curves
 from reports.estimates import About, about, untrained_sentences
-from reports.looks import DASHES, Look, look
+from reports.looks import DASHES, Look, look, told_apart
 from reports.selection import NoData, comparable, require_finite
 from reports.strips import Strip, by_seed, draw_strips, room, summarise
 from reports.tables import Tables
-from reports.words import HYPERPARAMETERS, each_of, loss_text, percent, two_digits
+from reports.words import HYPERPARAMETERS, loss_text, medians_over, percent, two_digits
 
 QUESTION = "How far are published and collapsed hypergradients from the derivative, and does it change the outcome?"
 METHOD = (
@@ -114,7 +114,7 @@ def _looks(estimates: Estimates) -> dict[str, Look]:
         if before:
             own = own._replace(colour=before[0].colour, dashes=DASHES[len(before) % len(DASHES)])
         found[row.label] = own
-    return found
+    return told_apart(found)
 
 
 def _wrong(curves: pd.DataFrame) -> pd.DataFrame:
@@ -146,9 +146,9 @@ def _panels(count: int) -> tuple[Figure, dict[str, Axes]]:
 
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
-    n = each_of(estimates.curves["n"], "seed")
+    n = medians_over(estimates.curves["n"], "seed")
     return (
-        f"A, B: relative error of the hypergradient, medians over {n}; methods without error are not on a "
+        f"A, B: relative error of the hypergradient, {n}; methods without error are not on a "
         "logarithmic axis. C: share of steps and sets in which its sign is wrong. D: final test loss. Points are runs, "
         f"thin lines join those of a seed, bars are medians. {estimates.about.setting}"
     )

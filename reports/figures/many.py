@@ -22,7 +22,7 @@ from reports.statistics import median_of
 from reports.tables import Tables
 from reports.targets import Target, lowest_target, reached_by, textbook, upper_median
 from reports.untested import is_untested
-from reports.words import amount_text, budget_unit, decimal, each_of, listed, loss_text, plural
+from reports.words import amount_text, budget_unit, decimal, listed, loss_text, medians_over, plural
 
 QUESTION = "What does it cost to tune many hyperparameters instead of two?"
 METHOD = (
@@ -216,7 +216,8 @@ def caption(estimates: Estimates) -> str:
     return (
         "The price of tuning more hyperparameters: the loss that the whole budget gives (A) and the time to a validation "
         f"loss of {loss_text(estimates.target.loss)} (B; an open triangle: more than half of the runs miss it). Lines are "
-        f"medians over {each_of(estimates.summary['n'], 'run')}, small points runs. {estimates.about.setting}"
+        f"{medians_over(estimates.summary['n'], 'run')}, small points runs, side by side in the legend's order. "
+        f"{estimates.about.setting}"
     )
 
 

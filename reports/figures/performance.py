@@ -79,15 +79,18 @@ def draw(estimates: Estimates) -> Figure:
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
     runs = estimates.of(estimates.main)["n"]
-    first, *others = (f"{loss_text(target.loss)}, the median of {_who(name, target)} at the end of its budget"
+    ranges = spread(runs.min(), runs.max())
+    points = f"medians over {each_of(runs, 'seed')} and lines {ranges}" if ranges else "single runs"
+    what = "the median" if ranges else "that"
+    first, *others = (f"{loss_text(target.loss)}, {what} of {_who(name, target)} at the end of its budget"
                       for name, target in estimates.targets.items())  # fmt: skip
     letter, more = ("A: c", f"; B: at most {others[0]}") if others else ("C", "")
     lost = lost_methods(estimates)
     last = f"; the last line stands for {len(lost)} methods none of whose runs reached any target" if lost else ""
     return (
-        f"{letter}ounted seconds until the selected model's validation loss is at most {first}{more}. Points are medians "
-        f"over {each_of(runs, 'seed')}, lines {spread(runs.min(), runs.max())}; an open triangle at the edge: more than "
-        f"half of the runs missed the target; beside it, median trials and runs that reached it{last}. In colour, "
+        f"{letter}ounted seconds until the selected model's validation loss is at most {first}{more}. Points are {points}; "
+        f"an open triangle at the edge: {'more than half of the runs' if ranges else 'the run'} missed the target; beside "
+        f"it, {'median ' if ranges else ''}trials and runs that reached it{last}. In colour, "
         "OHO, the quickest method and those that set a target. "
         f"{estimates.about.setting}"
     )
@@ -101,14 +104,22 @@ def _who(name: str, target: Target) -> str:
 def findings(estimates: Estimates) -> list[str]:
     """Compares the quickest other method with Global OHO, counts misses, and says who is as good as textbook training."""
     summary = estimates.of(estimates.main)
+    most = int(summary["n"].max())
     if estimates.main == OWN:
         sentences = _beside_own(estimates)
     else:
         missed = int((np.isinf(summary["seconds"]) & ~summary["untested"]).sum())
-        others = f"{missed} of {plural(len(summary), 'method')} miss it in more than half of their runs."
-        sentences = [*_beside_textbook(estimates), *([others] if missed else []), *_untested(summary)]
+        misses = _missing(missed, plural(len(summary), "method"), most)
+        sentences = [*_beside_textbook(estimates), *misses, *_untested(summary)]
     ends = filter(None, [estimates.ends])
-    return [*sentences, *untrained_sentences(list(summary.loc[summary["untrained"], "label"])), *ends]
+    return [*sentences, *untrained_sentences(list(summary.loc[summary["untrained"], "label"]), most=most), *ends]
+
+
+def _missing(missed: int, of_all: str, most: int) -> list[str]:
+    """Says how many methods, of which none has more than `most` runs, miss the target; no sentence where none does."""
+    verb, whose = ("misses", "its") if missed == 1 else ("miss", "their")
+    often = "" if most == 1 else f" in more than half of {whose} runs"
+    return [f"{missed} of {of_all} {verb} it{often}."] if missed else []
 
 
 def _beside_own(estimates: Estimates) -> list[str]:
@@ -130,9 +141,7 @@ def _beside_own(estimates: Estimates) -> list[str]:
         )
     else:
         quickest = f"No other method reaches a validation loss of {target}, Global OHO's median, in half of its runs."
-    sentences = [quickest, itself]
-    if len(missed):
-        sentences.append(f"{len(missed)} of {len(others)} other methods miss it in more than half of their runs.")
+    sentences = [quickest, itself, *_missing(len(missed), plural(len(others), "other method"), int(summary["n"].max()))]
     return [*sentences, *_untested(summary), *_beside_textbook(estimates)]
 
 

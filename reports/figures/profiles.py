@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reports import style
-from reports.ends import DARK
 from reports.estimates import NONE_TRAINED, untrained_sentences
 from reports.looks import MOST_COLOURS, Look, emphasised
 from reports.pooling import PROBLEM, pooled, setting, stamp
@@ -28,7 +27,7 @@ METHOD = (
     "any method on that problem; a run without a finite loss has an infinite one. All tasks that feed the figure are "
     "pooled, those with budgets of time alone where there are any, and the methods are those that each of them has. The "
     "profile at a factor is the share of problems with a ratio up to it (Dolan and Moré, 2002), so that at 1 it says "
-    "how often the method is best. Names are in the order of the area below it, over the factor's logarithm. Bands, "
+    "how often the method is best. Methods are in the order of the area below it, over the factor's logarithm. Bands, "
     "from six problems on, are 95 % bootstrap intervals over seeds, stratified by task."
 )
 POINTS = 200
@@ -106,7 +105,7 @@ def draw(estimates: Estimates) -> Figure:
     labels = sorted(curves, key=lambda label: -estimates.areas[label])
     looks = emphasised(labels, [curves[label]["method_label"].iloc[0] for label in labels], first=first)
     is_narrow = style.in_column()
-    figure, axes = style.panels(1, 1, height=3.0 if is_narrow else max(3.2, 0.135 * len(curves) + 0.5))
+    figure, axes = style.panels(1, 1, height=3.0 if is_narrow else 3.2)
     coloured = [label for label in labels if label in first]
     for label in [*(label for label in labels if label not in first), *reversed(coloured)]:
         _draw_line(axes, curves[label], looks[label], is_coloured=label in first)
@@ -115,14 +114,16 @@ def draw(estimates: Estimates) -> Figure:
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("Factor of the lowest test loss on the problem")
     axes.set_ylabel("Share of problems")
-    handles = {label: _handle(looks[label], is_coloured=label in first) for label in labels}
+    handles, names = [_handle(looks[label]) for label in coloured], list(coloured)
+    if others := [label for label in labels if label not in coloured]:
+        handles.append(Line2D([], [], color=LIGHT, lw=0.6))
+        names.append(others[0] if len(others) == 1 else plural(len(others), "other method"))
     if is_narrow:
-        _name_above(figure, {label: handles[label] for label in coloured}, len(labels) - len(coloured))
+        style.legend_above(figure, handles, names, columns=2, size=6)
     else:
-        legend = figure.legend(list(handles.values()), labels, loc="outside right center", fontsize=6.5, labelspacing=0.35)
-        for text, label in zip(legend.get_texts(), labels, strict=True):
-            text.set_fontweight("bold" if label in first else "normal")
-            text.set_color(looks[label].colour if label in first else DARK)
+        legend = figure.legend(handles, names, loc="outside right center", fontsize=6.5, labelspacing=0.5)
+        for text in legend.get_texts()[: len(coloured)]:
+            text.set_fontweight("bold")
     style.stamp(figure, estimates.stamp)
     return figure
 
@@ -140,9 +141,12 @@ def _first(estimates: Estimates) -> list[str]:
 
 def _within(estimates: Estimates, factor: float) -> pd.Series:
     """Returns the share of problems on which each method is within a factor of the best; untrained ones are left out."""
-    trained = estimates.ratios[~estimates.ratios["label"].isin(estimates.untrained)]
-    within = trained.assign(within=trained["ratio"] <= factor)
-    return within.groupby("label", sort=False)["within"].mean()
+    return _shares(estimates.ratios[~estimates.ratios["label"].isin(estimates.untrained)], factor)
+
+
+def _shares(ratios: pd.DataFrame, factor: float) -> pd.Series:
+    """Returns the share of problems on which each method is within a factor of the best."""
+    return ratios.assign(within=ratios["ratio"] <= factor).groupby("label", sort=False)["within"].mean()
 
 
 def _draw_line(axes: Axes, curve: pd.DataFrame, own: Look, *, is_coloured: bool) -> None:
@@ -162,19 +166,8 @@ def _set_factors(axes: Axes, largest: float) -> None:
     axes.xaxis.set_major_formatter(decimal)
 
 
-def _handle(own: Look, *, is_coloured: bool) -> Line2D:
-    if is_coloured:
-        return Line2D([], [], color=own.colour, ls=own.dashes, lw=1.6, marker=own.marker, ms=4)
-    return Line2D([], [], color=LIGHT, lw=0.6)
-
-
-def _name_above(figure: Figure, handles: dict[str, Line2D], others: int) -> None:
-    """Names the lines in colour above the panel, and says what the grey ones are."""
-    lines, names = list(handles.values()), list(handles)
-    if others:
-        lines.append(Line2D([], [], color=LIGHT, lw=0.6))
-        names.append(plural(others, "other method"))
-    style.legend_above(figure, lines, names, columns=2, size=6)
+def _handle(own: Look) -> Line2D:
+    return Line2D([], [], color=own.colour, ls=own.dashes, lw=1.6, marker=own.marker, ms=4)
 
 
 def caption(estimates: Estimates) -> str:
@@ -182,7 +175,7 @@ def caption(estimates: Estimates) -> str:
     count = plural(estimates.problems, "problem")
     bands = "" if estimates.curves["low"].isna().all() else " Bands: 95 % bootstrap intervals over seeds."
     has_others = len(estimates.areas) > len(_first(estimates))
-    others = " In colour, the best methods and OHO; all names by the area below their lines." if has_others else ""
+    others = " In colour, the best methods and OHO, by the area below their lines; the table has all." if has_others else ""
     return (
         f"How often each method is near the best: its share of {count}; higher is better.{others}{bands} "
         f"{estimates.setting}"
@@ -208,3 +201,14 @@ def findings(estimates: Estimates) -> list[str]:
         parts = [f"of {factor:g} on {share}" for factor, share in zip(SHARES[1:], near, strict=True)]
         sentences.append(f"The best of OHO, {ours[0]}, is best on {best}, and within a factor {listed(parts)}.")
     return sentences + untrained_sentences(estimates.untrained)
+
+
+def published_rows(estimates: Estimates) -> list[list[str]]:
+    """Returns on which share of the problems each method is within each of SHARES, and its mean share."""
+    within = [_shares(estimates.ratios, factor) for factor in SHARES]
+    rows = [
+        [str(label), *(percent(shares[label]) for shares in within), percent(area)]
+        for label, area in estimates.areas.sort_values(ascending=False, kind="stable").items()
+    ]
+    heads = ["Best" if factor == 1 else f"Within {factor:g} times" for factor in SHARES]
+    return [["Method", *heads, "Mean share"], *rows]

@@ -19,13 +19,13 @@ from reports import published, style
 from reports.claims import Measured, Outcome, Verdict, below, not_tested, worst
 from reports.curves import draw_curve, median_curves
 from reports.estimates import About, about
-from reports.looks import Look, emphasised, look
+from reports.looks import Look, emphasised, ink, look
 from reports.recovery import FOR_GOOD, WITHIN
 from reports.selection import NoData, require_finite, with_shocks
 from reports.statistics import median_of
 from reports.tables import Tables
 from reports.twins import beside_twins
-from reports.words import each_of, first_few, listed, loss_text, percent, plural
+from reports.words import first_few, listed, loss_text, medians_over, percent, plural
 
 QUESTION = "When a hyperparameter is kicked or the data change during training, which method recovers, and how fast?"
 METHOD = (
@@ -128,7 +128,7 @@ def _draw_panel(axes: Axes, estimates: Estimates, shock: str, looks: dict[str, L
         draw_curve(axes, curves[label], colour=own.colour, marker=own.marker, dashes=own.dashes, has_band=False)
         axes.annotate(f"{summary.loc[label, 'recovered']}/{summary.loc[label, 'n']}", (1.0, 1.0), (2, -7.5 * place),
                       xycoords="axes fraction", textcoords="offset points", ha="left", va="top", fontsize=6,
-                      color=own.colour)  # fmt: skip
+                      color=ink(own.colour))  # fmt: skip
     style.log_scale(axes, "y")
     low, high = _limits(estimates.curves[estimates.curves["shock"] == shock])
     axes.set_ylim(low, high)
@@ -170,11 +170,11 @@ def interactive(estimates: Estimates) -> go.Figure:
 
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
-    n = each_of(estimates.summary["n"], "seed")
+    n = medians_over(estimates.summary["n"], "seed")
     return (
-        f"How runs recover from shocks: validation loss over the unshocked twin's, medians over {n}; grey, "
-        f"the band of recovery; beside it, how many runs end there for good; above {HIGHEST:g} times, lines leave the "
-        f"axis. {estimates.about.setting}"
+        f"How runs recover from shocks: validation loss over the unshocked twin's, {n}; grey, "
+        "the band of recovery; at the right, in the legend's order, how many runs end there for good; above "
+        f"{HIGHEST:g} times, lines leave the axis. {estimates.about.setting}"
     )
 
 

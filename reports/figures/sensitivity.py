@@ -20,7 +20,7 @@ from reports.looks import GREY, MARKERS, MOST_COLOURS, Look, Method, assigned
 from reports.selection import ONLINE, NoData, comparable, option, require_finite
 from reports.strips import summarise
 from reports.tables import Tables
-from reports.words import decimal, each_of, listed, loss_text
+from reports.words import decimal, listed, loss_text, medians_over
 
 NEAR = 1.5
 """Within which factor of the lowest median of all a median is near it."""
@@ -177,7 +177,7 @@ def _of(estimates: Estimates, name: str) -> str:
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
     return (
-        f"The cost of a first learning rate that is far off: medians over {each_of(estimates.summary['n'], 'run')}, "
+        f"The cost of a first learning rate that is far off: {medians_over(estimates.summary['n'], 'run')}, "
         "with runs as points and lost ones as crosses; beside the names, how many first rates give a median within "
         f"{NEAR:g} times the lowest. {estimates.about.setting}"
     )

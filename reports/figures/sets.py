@@ -13,7 +13,7 @@ from reports.looks import DASHES, OURS
 from reports.selection import NoData, measured, online, option, require_finite, require_own_seconds
 from reports.strips import summarise
 from reports.tables import Tables
-from reports.words import each_of, loss_text, plural
+from reports.words import loss_text, medians_over, plural
 
 QUESTION = "Does it pay to give every layer, or every tensor, hyperparameters of its own, and what does it cost?"
 METHOD = (
@@ -84,9 +84,9 @@ def _set_scale(axes: Axes, estimates: RunEstimates) -> None:
 
 def caption(estimates: RunEstimates) -> str:
     """Says what the figure shows, with n, budget and device."""
-    n = each_of(estimates.summary["n"], "run")
+    n = medians_over(estimates.summary["n"], "run")
     return (
-        f"Final test loss against counted seconds; large points, medians over {n} with their number of sets, "
+        f"Final test loss against counted seconds; large points, {n} with their number of sets, "
         "small ones, runs, with triangles beyond the axis. With one set both kinds of influence are the same. "
         f"{estimates.about.setting}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from reports import published, style
 from reports.claims import Measured, Verdict, below
 from reports.curves import draw_curve, median_curves
 from reports.estimates import About, about
-from reports.looks import DASHES
+from reports.looks import DASHES, MARKERS
 from reports.selection import NoData, comparable, online, option, require_finite
 from reports.strips import summarise
 from reports.tables import Tables
@@ -77,10 +78,11 @@ def draw(estimates: Estimates) -> Figure:
     shades = dict(zip(sizes, itertools.cycle(SHADES[-len(sizes) :]), strict=False))
     fixed = dict(zip(summary.loc[summary["size"] == 0, "label"], itertools.cycle(FIXED), strict=False))
     training = dict.fromkeys(summary.loc[summary["size"].isna(), "label"], TRAINING)
-    _draw_panel(left, estimates, dict(list(shades.items())[:1]), "-")
-    _draw_panel(left, estimates, training, DASHES[1])
-    _draw_panel(right, estimates, shades, "-")
-    _draw_panel(right, estimates, fixed, DASHES[2])
+    markers = dict(zip([*shades, *training, *fixed], itertools.cycle(MARKERS), strict=False))
+    _draw_panel(left, estimates, dict(list(shades.items())[:1]), markers, "-")
+    _draw_panel(left, estimates, training, markers, DASHES[1])
+    _draw_panel(right, estimates, shades, markers, "-")
+    _draw_panel(right, estimates, fixed, markers, DASHES[2])
     for title, axes in zip(("A  Followed batch", "B  Size of the validation batch"), (left, right), strict=True):
         axes.set_title(title, loc="left")
         axes.set_xlabel("Epochs")
@@ -94,13 +96,13 @@ def draw(estimates: Estimates) -> Figure:
     return figure
 
 
-def _draw_panel(axes: Axes, estimates: Estimates, colours: dict[str, str], dashes: object) -> None:
+def _draw_panel(axes: Axes, estimates: Estimates, colours: dict[str, str], markers: dict[str, str], dashes: Any) -> None:
     """Draws every run as a thin line, and medians as thick ones."""
     for label, colour in colours.items():
         for _, line in estimates.lines[estimates.lines["label"] == label].groupby("run"):
             axes.plot(line["epoch"], line["test_loss"], color=colour, ls=dashes, lw=0.5, alpha=0.45)
         curve = estimates.curves[estimates.curves["label"] == label]
-        draw_curve(axes, curve, colour=colour, dashes=dashes, label=label, has_band=False)
+        draw_curve(axes, curve, colour=colour, marker=markers[label], dashes=dashes, label=label, has_band=False)
 
 
 def _end_above_medians(axes: Axes, estimates: Estimates) -> None:

@@ -17,7 +17,7 @@ from reports.influence_norms import norms
 from reports.selection import NoData, measured, require_finite
 from reports.statistics import median_of
 from reports.tables import Tables
-from reports.words import HYPERPARAMETERS, decimal, each_of, two_digits
+from reports.words import HYPERPARAMETERS, decimal, medians_over, two_digits
 
 QUESTION = "At which learning rates and meta-rates does the influence explode?"
 METHOD = (
@@ -125,7 +125,7 @@ def _shades(medians: np.ndarray) -> np.ndarray:
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
     return (
-        f"Largest norm of the influence in a run, medians over {each_of(estimates.cells['n'], 'run')}; the larger, the "
+        f"Largest norm of the influence in a run, {medians_over(estimates.cells['n'], 'run')}; the larger, the "
         f"darker. A crossed cell says in how many runs it was not finite; empty cells were not run. "
         f"{estimates.about.setting}"
     )

@@ -132,6 +132,7 @@ def draw(estimates: Estimates) -> Figure:
     style.log_scale(panels[0], "x")
     panels[0].axvline(1.0, color="black", lw=0.7, zorder=1)
     panels[2].set_xlim(-0.03, 1.03)
+    panels[2].set_xticks([0.0, 0.5, 1.0], ["0", "0.5", "1"])
     name_lines(panels[0], list(summary["label"]))
     for axes in panels:
         axes.grid(visible=True, axis="x")
@@ -164,10 +165,12 @@ def _draw_line(axes: Axes, place: int, row: dict, name: str, colour: str) -> Non
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
     n = estimates.summary["n"].min()
+    ends = spread(n, n, "problem")
+    lines = f" Lines: {ends}." if ends else ""
     note = "" if estimates.tasks >= FEWEST_TASKS else f" {_too_few(estimates)}."
     return (
         f"{plural(estimates.count, 'problem')} of {plural(estimates.tasks, 'task')}. A: lower is better, 1 is the best of "
-        f"the other methods; B: lower; C: higher. Lines: {spread(n, n)}. In bold, OHO.{note} {estimates.setting}"
+        f"the other methods; B: lower; C: higher.{lines} In bold, OHO.{note} {estimates.setting}"
     )
 
 

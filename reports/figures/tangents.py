@@ -14,11 +14,11 @@ from reports.claims import Verdict, decided, too_few
 from reports.curves import draw_curve, median_curves
 from reports.estimates import About, about
 from reports.influence_norms import norms
-from reports.looks import look
+from reports.looks import Look, look, told_apart
 from reports.selection import measured, require_finite
 from reports.statistics import median
 from reports.tables import Tables
-from reports.words import HYPERPARAMETERS, each_of, first_few, two_digits
+from reports.words import HYPERPARAMETERS, first_few, medians_over, two_digits
 
 QUESTION = "How long is the derivative of the parameters with respect to a hyperparameter, and does it stay bounded?"
 METHOD = (
@@ -73,11 +73,13 @@ def _correlations(runs: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFrame
 def draw(estimates: Estimates) -> Figure:
     """Draws a panel for each hyperparameter, with one line per method; then the correlations, if there are any."""
     count = len(HYPERPARAMETERS) + (len(estimates.correlations) > 0)
+    both = pd.concat([estimates.curves, estimates.correlations])[["label", "method_label"]].drop_duplicates()
+    looks = told_apart({label: look(method_label) for label, method_label in both.itertuples(index=False)})
     figure, panels = style.panels(1, count, height=2.6)
     for letter, axes, (name, words) in zip("AB", panels, HYPERPARAMETERS.items(), strict=False):
         of_name = estimates.curves[estimates.curves["name"] == name]
-        for (label, method_label), curve in of_name.groupby(["label", "method_label"]):
-            own = look(method_label)
+        for label, curve in of_name.groupby("label"):
+            own = looks[str(label)]
             draw_curve(axes, curve, colour=own.colour, marker=own.marker, dashes=own.dashes, label=str(label),
                        has_band=False)  # fmt: skip
         style.log_scale(axes, "y")
@@ -85,17 +87,17 @@ def draw(estimates: Estimates) -> Figure:
         axes.set_xlabel("Epochs")
     panels[0].set_ylabel("Norm of the influence")
     if count > len(HYPERPARAMETERS):
-        _draw_correlations(panels[-1], estimates.correlations)
+        _draw_correlations(panels[-1], estimates.correlations, looks)
     handles = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     style.legend_above(figure, list(handles.values()), list(handles), columns=4, size=6.5)
     style.stamp(figure, estimates.about.stamp)
     return figure
 
 
-def _draw_correlations(axes: Axes, correlations: pd.DataFrame) -> None:
+def _draw_correlations(axes: Axes, correlations: pd.DataFrame, looks: dict[str, Look]) -> None:
     """Draws an arrow for each method, from the first evaluation to the last."""
-    for (label, method_label), path in correlations.groupby(["label", "method_label"]):
-        colour, marker, *_ = look(method_label)
+    for label, path in correlations.groupby("label"):
+        colour, marker, *_ = looks[str(label)]
         start, end = path.iloc[0], path.iloc[-1]
         arrow = {"arrowstyle": "-|>", "color": colour, "lw": 1, "shrinkA": 0, "shrinkB": 3, "mutation_scale": 7}
         axes.annotate("", (end["mean"], end["deviation"]), (start["mean"], start["deviation"]), arrowprops=arrow)
@@ -110,10 +112,10 @@ def _draw_correlations(axes: Axes, correlations: pd.DataFrame) -> None:
 
 def caption(estimates: Estimates) -> str:
     """Says what the figure shows, with n, budget and device."""
-    n = each_of(estimates.curves["n"], "seed")
+    n = medians_over(estimates.curves["n"], "seed")
     third = " C: medians over the same seeds, from first to last evaluation." if len(estimates.correlations) else ""
     return (
-        f"Norm of the influence over training: medians over {n}; a line ends where the norm is not finite."
+        f"Norm of the influence over training: {n}; a line ends where the norm is not finite."
         f"{third} {estimates.about.setting}"
     )
 

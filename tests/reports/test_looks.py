@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from bench.experiment.registries import METHODS
-from reports.looks import PALETTES, Method, assigned, in_order, look, looks_of
+from reports.looks import PALETTES, Method, assigned, emphasised, in_order, ink, look, looks_of
 
 OWN = [Method(METHODS[name].label, METHODS[name].family) for name in METHODS if METHODS[name].repeats is None]
 OVER_ADAM = [
@@ -67,6 +67,35 @@ def test_methods_stand_by_family_and_within_one_as_they_are_given():
     given = [OVER_ADAM[0], Method("Global OHO", "online"), Method("Step", "training"), Method("Mine", "mine"),
              Method("Adam", "training")]  # fmt: skip
     assert [method.label for method in in_order(given)] == ["Step", "Adam", "Mine", "Global OHO", "Random search: Adam"]
+
+
+def test_methods_of_a_figure_differ_in_grey_too():
+    found = assigned(OWN)
+    assert len({own.marker for own in found.values()}) < len(OWN)
+    coloured = [label for label in found if found[label].marker == found["Averaged OHO"].marker][:5]
+    assert len(coloured) > 1
+    with looks_of(OWN):
+        apart = emphasised(coloured, coloured, first=coloured)
+    assert len({own.marker for own in apart.values()}) == len(coloured)
+    assert [own.colour for own in apart.values()] == [found[label].colour for label in coloured]
+
+
+def test_a_method_and_its_search_differ_by_their_dashes():
+    with looks_of([Method("Adam", "training"), *OVER_ADAM]):
+        labels = ["Adam", *(method.label for method in OVER_ADAM)]
+        assert len({own.marker for own in emphasised(labels, labels, first=labels).values()}) == 1
+
+
+@pytest.mark.parametrize("colour", ["#A3CBE8", "#F4A582", "#000000", "#332288"])
+def test_names_in_colour_can_be_read_on_white(colour):
+    assert relative_luminance(ink(colour)) < 0.19
+    if relative_luminance(channels(colour)) < 0.18:
+        assert ink(colour) == pytest.approx(channels(colour))
+
+
+def relative_luminance(channels):
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in channels]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def test_looks_hold_within_their_block():

@@ -121,11 +121,14 @@ def test_of_many_methods_profiles_colour_five(tmp_path):
     (legend,) = figure.legends
     names = [text.get_text() for text in legend.get_texts()]
     assert names[:2] == ["adam", "fixed"]
-    assert names[-1] == "oho-global"
+    assert names[-2:] == ["oho-global", "4 other methods"]
     bold = {text.get_text() for text in legend.get_texts() if text.get_fontweight() == "bold"}
     assert bold == {"adam", "fixed", "method-0", "method-1", "oho-global"}
     said = "The best of OHO, oho-global, is best on 0 %, and within a factor of 1.1 on 0 % and of 2 on 0 %."
     assert profiles.findings(estimates)[-1] == said
+    rows = profiles.published_rows(estimates)
+    assert {row[0] for row in rows[1:]} == {"oho-global", *losses}  # grey methods have their names and shares in the table
+    assert next(row for row in rows if row[0] == "fixed")[1:4] == ["50 %", "50 %", "100 %"]
 
 
 def test_correlations_are_the_third_panel(tmp_path):

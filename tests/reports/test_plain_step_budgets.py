@@ -1,15 +1,19 @@
 """Budgets in plain steps: runs of unlike machines are comparable, and axes have both units."""
 
+import itertools
+
 import pandas as pd
 import pytest
 from made_up_runs import ENVIRONMENT, evaluation, incumbent, spec_of, write_run
 
 from bench.records import Manifest, write_manifest
-from reports import words
+from reports import style, words
 from reports.clocks import unlike_clocks
 from reports.figures import anytime, performance
+from reports.plain_steps import second_axis
 from reports.replay import at_budgets, describe
 from reports.selection import comparable, void
+from reports.style import figure_style
 from reports.tables import read_tables
 
 SECONDS = {"oho-global": 0.002, "fixed": 0.004}
@@ -54,6 +58,22 @@ def test_axes_have_both_units(results):
     below, above = performance.draw(performance.estimate(tables)).axes
     assert below.get_xlabel().startswith("Counted seconds")
     assert above.get_xlim() == pytest.approx([limit / 0.003 for limit in below.get_xlim()])
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, 24), (16, 57), (0.9, 1.1)])
+def test_labels_of_neither_axis_touch(low, high):
+    with figure_style():
+        figure, panels = style.panels(1, 3, height=1.5)
+        for axes in panels:
+            axes.set_xlim(low, high)
+            style.log_scale(axes, "x")
+            second_axis(axes, 412.0, "the same in plain steps")
+        figure.canvas.draw()
+    for axes in figure.axes:
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+        inside = [box for box in boxes if axes.bbox.x0 - 1 <= (box.x0 + box.x1) / 2 <= axes.bbox.x1 + 1]
+        assert len(inside) > 1
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(sorted(inside, key=lambda box: box.x0)))
 
 
 def test_replay_takes_plain_steps(results):

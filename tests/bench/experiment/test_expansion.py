@@ -24,6 +24,14 @@ MISTAKES = {
     "two budgets": ("steps: 60", "steps: 60, epochs: 1", r":4:1: .*exactly one of seconds, plain_steps, steps, epochs"),
     "unknown task": ("digits-mlp", "digit-mlp", r":3:8: unknown task 'digit-mlp'; did you mean 'digits-mlp'"),
     "unknown figure": ("[distribution]", "[violins]", r":2:11: unknown figure 'violins'"),
+    "a figure of shocks without any": (
+        "[distribution]", "[anytime, resiliency]",
+        r":2:20: figures: 'resiliency' shows how runs recover from shocks, and there are none under `shocks:`$",
+    ),
+    "a figure of a changing world without one": ("[distribution]", "[drift]", r":2:11: figures: 'drift' .* needs `drift`"),
+    "a figure of errors that none measures": (
+        "[distribution]", "[exactness]", r":2:11: figures: 'exactness' .* \(`compare_exact: true`\), and there are none$",
+    ),
     "missing space": ("spaces/fair", "spaces/unfair", r":6:1: space: no file"),
     "method without name": ("{name: fixed}", "{lr: 0.1}", r":11:5: .*`name`"),
     "bad option": ("{name: fixed}", "{name: fixed, lr: -1}", r":11:19: methods.0.lr: a number above 0 .*given -1"),
