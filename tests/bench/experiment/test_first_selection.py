@@ -23,11 +23,11 @@ LONG_ENOUGH = [("fixed", "steps=10", 1), ("fixed", "steps=14", 0.5), ("random-se
 
 @pytest.mark.parametrize(("method", "budget"), TOO_SHORT)
 def test_too_short_a_budget_is_said_and_the_outcome_bears_it(method, budget, tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.run.plain_steps.BLOCK_SECONDS", (1e-3,))  # nothing here depends on what is measured
+    monkeypatch.setattr("bench.run.plain_steps.BLOCK_SECONDS", (1e-3,))
     found = experiment(tmp_path, method, overrides=[f"budget.{budget}"])
     (warning,) = found.warnings
     assert TOO_SHORT[method, budget] in warning
-    outcome = run_one(found.specs[0], tmp_path)
+    outcome = run_one(found.specs[0], tmp_path, now=Ticks())
     assert outcome.status is Status.BUDGET_REACHED
     assert outcome.final["selected_step"] == 0
     assert outcome.steps > 0
