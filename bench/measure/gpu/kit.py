@@ -70,7 +70,7 @@ def _pinned(name: str) -> str:
 def unpack(folder: Path) -> dict[str, str]:
     """Unpacks a kit beside itself, if that has not been done, and returns the environment in which it is found.
 
-    Packages that the machine has take precedence.  Without a kit, the machine's own packages and data are used.
+    Without a kit, the machine's own packages and data are used; with another Python than the kit is for, its data alone.
     """
     packages, data = folder / "unpacked" / "packages", folder / "unpacked" / "data"
     if not folder.exists():
@@ -86,6 +86,8 @@ def unpack(folder: Path) -> dict[str, str]:
         shutil.copyfile(folder / "data" / CIFAR10, data / CIFAR10)
         _name_ourselves(packages)
         (folder / "unpacked" / "done").touch()
+    if f"{sys.version_info.major}.{sys.version_info.minor}" != PYTHON:
+        return {"OHO_DATA": str(data)}
     if str(packages) not in sys.path:
         sys.path.append(str(packages))
         importlib.invalidate_caches()

@@ -99,6 +99,8 @@ def test_a_kit_is_unpacked_once(tmp_path, monkeypatch):
     (tmp_path / "data" / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"labels"))
     (tmp_path / "data" / kit.CIFAR10).write_bytes(b"archive")
     monkeypatch.setattr(sys, "path", list(sys.path))
+    assert "PYTHONPATH" not in kit.unpack(tmp_path) or sys.version_info[:2] == (3, 12)
+    monkeypatch.setattr(kit, "PYTHON", f"{sys.version_info.major}.{sys.version_info.minor}")
     environment = kit.unpack(tmp_path)
     assert kit.unpack(tmp_path) == environment
     assert __import__("found_only_here").VALUE == 7
