@@ -130,8 +130,8 @@ def main() -> None:
     print("\n".join(lines))
     if given.out:
         text = given.out.read_text(encoding="utf-8") if given.out.exists() else ""
-        before = [part for part in [text.split("## Larger models")[0].rstrip("\n")] if part]
-        given.out.write_text("\n\n".join([*before, "\n".join(lines)]) + "\n", encoding="utf-8")
+        before = text.split("## Larger models")[0].rstrip("\n")
+        given.out.write_text("\n".join([*([before, ""] if before else []), *lines]) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

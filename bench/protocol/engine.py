@@ -49,11 +49,14 @@ class Capturing:
 class CapturedFunction:
     """A function of tensors as a CUDA graph: each call copies its inputs to where the graph reads them.
 
-    Inputs keep their shapes, and may lie in the host's memory.
+    Inputs keep their shapes, and may lie in the host's memory.  `generators` are those that the function draws from.
     """
 
-    def __init__(self, function: Callable[..., Tensor], task: Task, ledger: Ledger):
-        self._function, self._task, self.capturing = function, task, Capturing(ledger)
+    def __init__(
+        self, function: Callable[..., Tensor], task: Task, ledger: Ledger, *, generators: Sequence[torch.Generator] = ()
+    ):
+        self._function, self._task, self._generators = function, task, generators
+        self.capturing = Capturing(ledger)
         self._inputs: oho.StaticInputs | None = None
         self._captured: oho.Captured | None = None
 
@@ -62,8 +65,8 @@ class CapturedFunction:
         if self._inputs is None or self._captured is None:
             self._inputs = oho.StaticInputs(inputs, self._task.device)
             self._captured = oho.Captured(
-                partial(self._function, *self._inputs.tensors), self._task.device, around=self.capturing,
-                stand_in=uses_stand_in(self._task),
+                partial(self._function, *self._inputs.tensors), self._task.device, generators=self._generators,
+                around=self.capturing, stand_in=uses_stand_in(self._task),
             )  # fmt: skip
         else:
             self._inputs.fill(inputs)
@@ -87,36 +90,27 @@ class CapturedUpdates:
         average: Sequence[Tensor] = (),
     ):
         self._task, self._model, self._optimizer, self._average = task, model, optimizer, average
-        self.capturing, self._noise = Capturing(ledger), ReplayedNoise(task.device)
+        self._noise = ReplayedNoise(task.device)
         for group in optimizer.param_groups:
             _make_capturable(group, task.device)
         self._weight = next((mean.new_zeros(()) for mean in average), None)
-        self._inputs: oho.StaticInputs | None = None
-        self._captured = oho.Captured(
-            self._update, task.device, generators=self._noise.generators, around=self.capturing,
-            stand_in=uses_stand_in(task),
-        )  # fmt: skip
+        self._captured = CapturedFunction(self._update, task, ledger, generators=self._noise.generators)
+        self.capturing = self._captured.capturing
 
     def step(self, batch: Batch, rates: Sequence[float], *, weight: float = 1.0) -> Tensor:
         """Makes one update at a learning rate for each group; returns the detached loss before it.
 
         `weight` is the share of the new parameters in their average.
         """
-        inputs = batch.inputs, batch.targets
-        if self._inputs is None:
-            self._inputs = oho.StaticInputs(inputs, self._task.device)
-        self._inputs.fill(inputs)
         assert isinstance(batch.noise, int)
         self._noise.begin(batch.noise)
         for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
             group["lr"].fill_(rate)
         if self._weight is not None:
             self._weight.fill_(weight)
-        return self._captured()
+        return self._captured(batch.inputs, batch.targets)
 
-    def _update(self) -> Tensor:
-        assert self._inputs is not None
-        inputs, targets = self._inputs.tensors
+    def _update(self, inputs: Tensor, targets: Tensor) -> Tensor:
         loss = self._task.training_loss(self._model, Batch(inputs, targets, self._noise))
         self._optimizer.zero_grad()
         loss.backward()

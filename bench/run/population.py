@@ -35,7 +35,7 @@ from bench.run.pace import Pace
 from bench.run.runner import CHECKPOINT_SECONDS, Folder, open_folder, open_tracker, outcome_of, prepare_process, warm_up
 
 MOST_MEMBERS = 96
-"""Larger batches gain little: on an H200 a step of 256 MNIST networks takes 7.1 ms, and of four batches of 64 8.4 ms."""
+"""Larger batches gain little: on an H200 a step of 256 MNIST networks takes 6.3 ms, and of four batches of 64 7.4 ms."""
 MOST_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 25}
 """The most parameters of all members of a batch.  A larger one gains nothing on a CPU, since its temporaries leave the
 caches; a GPU is bounded by its memory, of which a parameter with its slots and tangents takes some tens of bytes."""
