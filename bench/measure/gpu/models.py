@@ -46,12 +46,12 @@ def perceptron(width: int = 9) -> nn.Module:
 
 
 def wide_perceptron() -> nn.Module:
-    """Returns one whose weight is large enough for a population to take its products one by one."""
+    """Returns a perceptron with a weight so large that a population takes its products one by one."""
     return perceptron(1400)
 
 
 def convolutional() -> nn.Module:
-    """Returns a convolution with batch norm, and pooling."""
+    """Returns a convolution with batch norm and pooling."""
     return nn.Sequential(
         nn.Unflatten(1, (1, 6, 8)), nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh(), nn.AdaptiveAvgPool2d(1),
         nn.Flatten(), nn.Linear(4, CLASSES),
