@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ from bench.run.environment import describe_environment
 from bench.run.loop import Progress, Sink
 from bench.run.member import MemberLedger, MemberLoop, of_its_own
 from bench.run.pace import Pace
-from bench.run.runner import CHECKPOINT_SECONDS, Folder, open_folder, open_tracker, outcome_of, prepare_process, warm_up
+from bench.run.runner import CHECKPOINT_SECONDS, Folder, caught_up_sink, open_folder, outcome_of, prepare_process, warm_up
+from bench.run.trailing import Trailing
 
 MOST_MEMBERS = 96
 """Larger batches gain little: on an H200 a step of 256 MNIST networks takes 6.3 ms, and of four batches of 64 7.4 ms."""
@@ -146,6 +148,7 @@ class Population:
         """The runs in progress, by their place."""
         self.outcomes: dict[int, Outcome] = {}
         """How runs ended, by their place."""
+        self._trackers = Trailing()
 
     def run(self, open_sink: Callable[[str, Spec, Path], Sink], checkpoint_seconds: float) -> None:
         """Makes all runs.
@@ -178,8 +181,9 @@ class Population:
         ledgers = [MemberLedger(self.ledger) for _ in self.specs]
         self._open_folders(ledgers)
         for place, (spec, ledger) in enumerate(zip(self.specs, ledgers, strict=True)):
-            sink = open_tracker(self._folders[place], spec, ledger, open_sink)
-            writer, earlier = self._folders.pop(place)
+            writer, earlier = folder = self._folders[place]
+            sink = self._trackers.sink(partial(caught_up_sink, open_sink, writer, spec, folder.records()))
+            del self._folders[place]
             loop = MemberLoop(
                 methods[place], tasks[place], test, spec, ledger, writer, sink, self._progress, environment, conditions
             )  # fmt: skip
@@ -254,6 +258,8 @@ class Population:
                 status = Status.INTERRUPTED
                 loop.sink.close(self._outcome(loop, status, "its batch ended early"))
                 loop.writer.close()
+            with self.ledger.account("tracking"):
+                self._trackers.close()
 
 
 def _close(loop: MemberLoop, outcome: Outcome) -> None:

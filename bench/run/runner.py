@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,6 +118,10 @@ class Folder(NamedTuple):
     writer: RunWriter
     earlier: Earlier | None
 
+    def records(self) -> Sequence[Mapping[str, Any]]:
+        """Returns the records of the processes that worked on the run before this one."""
+        return read_run(self.writer.folder).records if self.earlier else ()
+
 
 def open_folder(root: Path, spec: Spec, ledger: Ledger) -> Folder:
     """Opens the run's folder and adds the seconds of its checkpoint, if there is one, to the ledger."""
@@ -139,7 +143,7 @@ def open_folder(root: Path, spec: Spec, ledger: Ledger) -> Folder:
 def open_tracker(opened: Folder, spec: Spec, ledger: Ledger, open_sink: Callable[[str, Spec, Path], Sink]) -> Sink:
     """Opens the tracker of a run whose folder is open."""
     with ledger.account("tracking"):
-        return _sink(open_sink, opened.writer, spec, opened.earlier)
+        return caught_up_sink(open_sink, opened.writer, spec, opened.records())
 
 
 def _what_is_redone(writer: RunWriter, earlier: Earlier | None) -> str:
@@ -150,16 +154,16 @@ def _what_is_redone(writer: RunWriter, earlier: Earlier | None) -> str:
     return f"{writer.folder}: continues from its checkpoint and {redone}; {earlier.lost:.1f} s of work lost"
 
 
-def _sink(
-    open_sink: Callable[[str, Spec, Path], Sink], writer: RunWriter, spec: Spec, earlier: Earlier | None
+def caught_up_sink(
+    open_sink: Callable[[str, Spec, Path], Sink], writer: RunWriter, spec: Spec, earlier: Sequence[Mapping[str, Any]]
 ) -> Sink:
-    """Opens the run's sink and sends it the earlier records: W&B cannot continue an offline run."""
+    """Opens a run's sink and sends it the earlier records: W&B cannot continue an offline run."""
     files = writer.folder / "wandb"
     if files.is_symlink() or not files.is_dir():
         files.unlink(missing_ok=True)  # what a link leads to is not ours
     shutil.rmtree(files, ignore_errors=True)
     sink = open_sink(writer.id, spec, writer.folder)
-    for record in read_run(writer.folder).records if earlier else ():
+    for record in earlier:
         sink.record(dict(record))
     sink.caught_up()
     return sink

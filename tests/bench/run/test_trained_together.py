@@ -1,5 +1,6 @@
 """Runs that are trained together are what they would have been alone, to rounding."""
 
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -216,6 +217,48 @@ def test_a_stopped_batch_goes_on_together_or_alone(shocked, tmp_path):
     assert (outcome.status, outcome.shared_by) == (Status.BUDGET_REACHED, 3)
     make_together(specs[1:], tmp_path)
     assert_same(specs, tmp_path, alone)
+
+
+class SlowTracker:
+    """A tracker that takes its time, and keeps what it is told."""
+
+    def __init__(self, told):
+        self.told = told
+
+    def record(self, record):
+        time.sleep(0.01)
+        self.told.append((record["kind"], record["step"]))
+
+    def caught_up(self):
+        self.told.append("caught up")
+
+    def close(self, outcome):
+        self.told.append(outcome.status)
+
+
+def test_slow_trackers_are_told_all_in_order_before_the_command_goes_on(shocked, tmp_path):
+    """Also of a batch that was stopped and goes on: of what its runs recorded before, once."""
+    specs = shocked[0][:3]
+    told = {run_id(spec): [] for spec in specs}
+
+    def make(**options):
+        return run_together(
+            specs, tmp_path, data_root=None, open_sink=lambda name, spec, folder: SlowTracker(told[name]), **options
+        )
+
+    with pytest.raises(Interrupted):
+        make(stopper=StoppedAfter(8))
+    kept = {name: [(each["kind"], each["step"]) for each in read_run(tmp_path / name).records] for name in told}
+    assert told == {name: ["caught up", *kept[name], read_run(tmp_path / name).outcome.status] for name in told}
+    for each in told.values():
+        each.clear()
+    make()
+    for name, heard in told.items():
+        run = read_run(tmp_path / name)
+        written = [(each["kind"], each["step"]) for each in run.records]
+        assert [each for each in heard if isinstance(each, tuple)] == written
+        assert heard.index("caught up") == len(kept[name])
+        assert heard[-1] is run.outcome.status
 
 
 def test_a_batch_that_fails_leaves_its_runs_to_be_made_alone(shocked, tmp_path, monkeypatch, caplog):
