@@ -43,7 +43,8 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
 
     Hypergradients are those of the loss on validation batches of `validation_batch_size`, or of the task's own size if
     that is left out; with `source: training`, of the loss on the step's own training batch.  With `compare_exact` an exact
-    influence is carried beside the run, uncounted, and the errors of the run's hypergradients are recorded.
+    influence is carried beside the run, uncounted, and the errors of the run's hypergradients are recorded; with
+    `bounded_twin` it has the run's own discount and limit, so that only what the run saves is an error.
 
     `tune_loss` names hyperparameters of the training loss that are tuned as well, each with one value: `label_smoothing`
     where targets are classes or characters, `input_noise` where inputs are images, and what a task of your own offers.
@@ -60,6 +61,7 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
 
     tune: tuple[Tunable, ...] = Field(default=("lr", "weight_decay"), min_length=1)
     tune_loss: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
+    bounded_twin: bool = Field(default=False, exclude_if=lambda bounded: not bounded)
     average: AnyAverage = Field(default=None, exclude_if=left_out)
     present_share: float = Field(default=0.0, ge=0, le=1, exclude_if=lambda share: share == 0)
     curvature_fraction: float | None = Field(default=None, gt=0, lt=1, exclude_if=left_out)
@@ -94,6 +96,13 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
             raise ValueError("it needs an average, such as average: recent")
         return share
 
+    @field_validator("bounded_twin")
+    @classmethod
+    def _of_a_twin(cls, bounded: bool, info: ValidationInfo) -> bool:
+        if bounded and not info.data.get("compare_exact", True):
+            raise ValueError("it needs an exact twin: compare_exact: true")
+        return bounded
+
     @field_validator("tune_loss")
     @classmethod
     def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -126,6 +135,11 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
     def curvature_part(self) -> float | None:
         """The part of a batch from which products are taken; None is all of it."""
         return self.curvature_fraction
+
+    @property
+    def has_bounded_twin(self) -> bool:
+        """Whether the exact influence beside the run has the run's own discount and limit."""
+        return self.bounded_twin
 
     @property
     def validates_narrowly(self) -> bool:

@@ -2,16 +2,19 @@
 
 Before each step the twin takes over the run's parameters and hyperparameters, then makes the same step: the same rule on
 the same batches, with the same noise, whose slots therefore stay those of the run.  It carries the exact influence of the
-whole run, undiscounted, with a tangent for each hyperparameter and set.
+whole run, with a tangent for each hyperparameter and set: undiscounted and without a limit or, if it is `bounded`, with the
+run's own discount and limit.  Against a bounded twin, only what the run saves shows: products from a part of each batch,
+and steps that its influence does not follow.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,24 +25,42 @@ WINDOW = 100
 """Steps over which errors are summed up."""
 
 
+class Comparison(NamedTuple):
+    """A hypergradient g of a run beside the exact one e."""
+
+    error: float
+    """|g − e| / |e|; 0 where both are 0, as is a momentum's at its first step."""
+    wrong: float
+    """The share of components with the wrong sign."""
+    along: float
+    """g · e"""
+    exact: float
+    """e · e"""
+    found: float
+    """g · g"""
+
+
 class ExactTwin:
     """The exact hypergradient at every step of a run, whatever its update rule."""
 
     def __init__(
-        self, model: nn.Module, optimizer: oho.OHO | oho.PublishedOHO, sets: oho.Sets, loss: oho.LossHyper | None = None
-    ):
+        self, model: nn.Module, optimizer: oho.OHO | oho.PublishedOHO, sets: oho.Sets, loss: oho.LossHyper | None = None,
+        *, bounded: bool = False,
+    ):  # fmt: skip
         self.model, self._run = copy.deepcopy(model), optimizer
         self._parameters = list(model.parameters())
         tune = tuple(optimizer.hypergradient)
-        rule = optimizer.rule if isinstance(optimizer, oho.OHO) else oho.SGD(0.0, 0.0, tune=tune)
         noise = [torch.Generator().set_state(state) for state in optimizer.state_dict().get("generators", ())]
+        rule: Any = oho.SGD(0.0, 0.0, tune=tune)
+        own: dict[str, Any] = {}
+        if isinstance(optimizer, oho.OHO):
+            rule, own = optimizer.rule, {"average": optimizer.average, "present_share": optimizer.present_share}
+            if bounded:
+                own |= {"discount": optimizer.discount, "influence_limit": optimizer.influence_limit}
         self.optimizer: Any = oho.OHO(
-            self.model.named_parameters(), rule, loss=loss, sets=sets, meta=oho.MetaSGD(0.0), generator=noise or None,
-            average=optimizer.average if isinstance(optimizer, oho.OHO) else None,
-            present_share=optimizer.present_share if isinstance(optimizer, oho.OHO) else 0.0,
-        )  # fmt: skip
-        self._errors: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in tune}
-        self._wrong: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in tune}
+            self.model.named_parameters(), rule, loss=loss, sets=sets, meta=oho.MetaSGD(0.0), generator=noise or None, **own
+        )
+        self._compared: dict[str, deque[Comparison]] = {name: deque(maxlen=WINDOW) for name in tune}
         self.is_lost = False
 
     @torch.no_grad()
@@ -64,44 +85,61 @@ class ExactTwin:
         if not self._run.is_meta_step(self._run.steps):
             return
         for name, exact in self.optimizer.hypergradient.items():
-            found = self._run.hypergradient[name]
-            self.note(name, _relative_error(found, exact), float((found * exact < 0).double().mean()))
+            (found,) = compared(self._run.hypergradient[name], exact)
+            self.note(name, found)
 
-    def note(self, name: str, error: float, wrong: float) -> None:
-        """Notes a hypergradient's relative error and its share of wrong signs, unless there is nothing to follow."""
+    def note(self, name: str, found: Comparison) -> None:
+        """Notes a comparison, unless there is nothing to follow."""
         if not self.is_lost:
-            self._errors[name].append(error)
-            self._wrong[name].append(wrong)
+            self._compared[name].append(found)
 
     def saved(self) -> dict[str, Any]:
-        """Returns the exact influence, and the errors so far."""
-        kept = {key: {name: list(values) for name, values in found.items()} for key, found in self._found().items()}
-        return {"optimizer": self.optimizer.state_dict(), "lost": self.is_lost, **kept}
+        """Returns the exact influence, and the last comparisons."""
+        found = {name: [list(each) for each in values] for name, values in self._compared.items()}
+        return {"optimizer": self.optimizer.state_dict(), "lost": self.is_lost, "compared": found}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Takes over what another twin has `saved`."""
         self.optimizer.load_state_dict(saved["optimizer"])
         self.is_lost = saved["lost"]
-        for key, found in self._found().items():
-            for name, values in found.items():
-                values.extend(saved[key][name])
-
-    def _found(self) -> dict[str, dict[str, deque[float]]]:
-        return {"errors": self._errors, "wrong": self._wrong}
+        for name, values in self._compared.items():
+            values.extend(Comparison(*each) for each in saved["compared"][name])
 
     def scalars(self) -> dict[str, float]:
-        """Returns, over the last steps, the median relative error of the hypergradient and the share of wrong signs.
+        """Returns how the hypergradients of the last steps compare; nothing where there is nothing to follow.
 
-        There are none where there is nothing to follow.
+        There are the median relative error, the share of wrong signs, and the bias and the noise: see `bias_and_noise`.
         """
-        if self.is_lost:
-            return {}
-        found = {f"hypergradient_error_{name}": median(values) for name, values in self._errors.items() if values}
-        wrong = {f"hypergradient_wrong_sign_{name}": sum(v) / len(v) for name, v in self._wrong.items() if v}
-        return found | wrong
+        scalars: dict[str, float] = {}
+        for name, values in self._compared.items():
+            if not values or self.is_lost:
+                continue
+            scalars[f"hypergradient_error_{name}"] = median(each.error for each in values)
+            scalars[f"hypergradient_wrong_sign_{name}"] = sum(each.wrong for each in values) / len(values)
+            bias, noise = bias_and_noise(values)
+            if math.isfinite(noise):
+                scalars |= {f"hypergradient_bias_{name}": bias, f"hypergradient_noise_{name}": noise}
+        return scalars
 
 
-def _relative_error(found: Tensor, exact: Tensor) -> float:
-    """|found − exact| / |exact|; 0 where both are 0, as is a momentum's at its first step."""
-    error = torch.linalg.vector_norm((found - exact).double())
-    return float(error / torch.linalg.vector_norm(exact.double())) if float(error) else 0.0
+def compared(found: Tensor, exact: Tensor, members: int = 1) -> list[Comparison]:
+    """Compares the hypergradients of each member, (M, S) with S sets, or (S,) of a single training, with exact ones."""
+    found, exact = (value.reshape(members, -1).double() for value in (found, exact))
+    error = torch.linalg.vector_norm(found - exact, dim=1)
+    relative = torch.where(error == 0, error, error / torch.linalg.vector_norm(exact, dim=1))
+    along = found * exact
+    columns = [relative, (along < 0).double().mean(1), along.sum(1), exact.square().sum(1), found.square().sum(1)]
+    return [Comparison(*row) for row in torch.stack(columns, 1).tolist()]
+
+
+def bias_and_noise(values: Sequence[Comparison] | deque[Comparison]) -> tuple[float, float]:
+    """Returns the bias β − 1 and the noise |g − βe| / |e| of hypergradients g ≈ βe, by least squares over all steps.
+
+    Both are relative to the exact hypergradients.  An estimate without bias has β = 1, however noisy it is.  They are NaN
+    where all exact hypergradients are zero.
+    """
+    along, exact, found = (math.fsum(getattr(each, name) for each in values) for name in ("along", "exact", "found"))
+    if exact == 0:
+        return math.nan, math.nan
+    slope = along / exact
+    return slope - 1, math.sqrt(max(0.0, (found - slope * along) / exact))

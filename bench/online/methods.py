@@ -47,11 +47,14 @@ class Online(Method):
         loss = loss_hyper(task, options.tuned_of_loss)
         optimizer = self.optimize(model, initial, options, seed, loss)
         hyper = initial | ({} if loss is None else {name: float(value) for name, value in loss.values.items()})
+        twin = None
+        if options.compare_exact:
+            twin = ExactTwin(model, optimizer, options.sets, loss, bounded=options.has_bounded_twin)
         return OnlineState(
             task=task, seed=seed, model=model, hyper=hyper, options=options, optimizer=optimizer,
             batches=task.train_batches(seed),
             validation_batches=task.validation_batches(seed, options.validation_batch_size),
-            twin=ExactTwin(model, optimizer, options.sets, loss) if options.compare_exact else None,
+            twin=twin,
         )  # fmt: skip
 
     def check(self, task: Task) -> None:

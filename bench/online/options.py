@@ -46,6 +46,11 @@ class OnlineOptions(InitialValues):
         """Whether the loss whose hypergradients are followed is computed in bfloat16."""
         return False
 
+    @property
+    def has_bounded_twin(self) -> bool:
+        """Whether the exact influence beside the run has the run's own discount and limit."""
+        return False
+
     def rule(self, values: Mapping[str, float], *, tune: tuple[str, ...], temperature: float = 0.0) -> Rule:
         """Returns the update rule with these hyperparameters, of which those in `tune` are tuned."""
         return oho.SGD(**values, tune=tune, temperature=temperature)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import oho
 from bench.online.averaged_state import Optimizer
-from bench.online.exact_twin import ExactTwin
+from bench.online.exact_twin import ExactTwin, compared
 from bench.protocol import Stacked
 from oho.member import Member
 from oho.meta import MetaRule
@@ -53,17 +53,10 @@ class StackedTwins:
         if not self._run.is_meta_step(self._run.steps):
             return
         for name, exact in self._optimizer.hypergradient.items():
-            errors, wrong = compared(self._run.hypergradient[name], exact, len(self._twins))
-            for twin, *noted in zip(self._twins, errors.tolist(), wrong.tolist(), strict=True):
-                twin.note(name, *noted)
-
-
-def compared(found: Tensor, exact: Tensor, members: int) -> tuple[Tensor, Tensor]:
-    """Returns |found − exact| / |exact|, 0 where both are 0, and the share of wrong signs, (M,) each, of (M, S)."""
-    found, exact = (value.reshape(members, -1).double() for value in (found, exact))
-    error = torch.linalg.vector_norm(found - exact, dim=1)
-    relative = torch.where(error == 0, error, error / torch.linalg.vector_norm(exact, dim=1))
-    return relative, (found * exact < 0).double().mean(1)
+            for twin, found in zip(
+                self._twins, compared(self._run.hypergradient[name], exact, len(self._twins)), strict=True
+            ):
+                twin.note(name, found)
 
 
 def population_like(

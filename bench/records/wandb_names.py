@@ -99,7 +99,8 @@ SUMMARY = {
 MOST_SINGLE_SETS = 8
 """Of more sets than these, a metric has a histogram and a median instead of one value for each."""
 SECTIONS = (
-    "influence_norm", "hypergradient_error", "hypergradient_wrong_sign", "hypergradient", "skipped", "gradient_correlation",
+    "influence_norm", "hypergradient_error", "hypergradient_wrong_sign", "hypergradient_bias", "hypergradient_noise",
+    "hypergradient", "skipped", "gradient_correlation",
 )  # fmt: skip
 """What a method's scalars begin with to be in a section of their own: `influence_norm_lr` is `influence_norm/lr`."""
 

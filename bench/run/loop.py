@@ -24,7 +24,7 @@ from bench.run.environment import finished_now
 from bench.run.gradient_correlations import gradient_correlations
 from bench.run.pace import Pace
 
-CHECKPOINT_VERSION = 5
+CHECKPOINT_VERSION = 6
 SAVED = ("due", "result", "final", "recorded_trials")
 """The loop's fields with plain values, which checkpoints save."""
 CHUNK_SECONDS = 0.02

@@ -24,10 +24,13 @@ METHOD = (
     "Beside each run an exact influence of its whole past is carried: the derivative of the run's own parameters, with a "
     "tangent for each hyperparameter and set. Errors are norms of the difference over the norm of the exact "
     "hypergradient, medians over the last 100 steps before an evaluation. The twin takes no counted time; it is itself "
-    "checked against reverse-mode differentiation."
+    "checked against reverse-mode differentiation. Bias and noise are of the learning rate: β − 1 and |g − βe| / |e| of "
+    "hypergradients g and exact ones e, with β by least squares over the same steps; what is not biased has β = 1, however "
+    "noisy it is. A bounded twin has the run's own limit and discount, and shows what the run's savings alone change."
 )
 PREFIX = "scalar_hypergradient_error_"
 WRONG = "scalar_hypergradient_wrong_sign_lr"
+PARTS = ("bias", "noise")
 ROUNDING = 1e-12
 """Errors of methods that never exceed this are not drawn: they are exact."""
 
@@ -66,6 +69,10 @@ def estimate(tables: Tables) -> Estimates:
     for name in HYPERPARAMETERS:
         errors = data[data["name"] == name].fillna({"error": np.inf}).groupby("label")["error"].median()
         summary[f"error_{name}"] = summary["label"].map(errors)
+    for part in PARTS:
+        column = f"scalar_hypergradient_{part}_lr"
+        parts = wide.groupby("label")[column].median() if column in wide else {}
+        summary[part] = summary["label"].map(parts)
     kept = runs[["run", "label", "method", "seed", "incumbent_test_loss"]]
     kept = kept.assign(wrong_sign=runs["run"].map(wide.groupby("run")[WRONG].mean()))
     summary["wrong_sign"] = summary["label"].map(kept.groupby("label")["wrong_sign"].median())
@@ -162,17 +169,27 @@ def findings(estimates: Estimates) -> list[str]:
 
 def published_rows(estimates: Estimates) -> list[list[str]]:
     """Returns the median errors of each method's hypergradients, the share of wrong signs, and the median test loss."""
-    header = ["Method", "Error, learning rate", "Wrong sign", "Error, L2 coefficient", "Test loss"]
+    header = ["Method", "Error, learning rate", "Bias", "Noise", "Wrong sign", "Error, L2 coefficient", "Test loss"]
     rows = [
-        [row.label, _error(row.error_lr), percent(row.wrong_sign), _error(row.error_weight_decay), loss_text(row.median)]
+        [
+            row.label, _error(row.error_lr), _part(row.bias, row.error_lr, "+.1f"), _part(row.noise, row.error_lr, ".1f"),
+            percent(row.wrong_sign), _error(row.error_weight_decay), loss_text(row.median),
+        ]
         for row in estimates.summary.itertuples()
-    ]
+    ]  # fmt: skip
     return [header, *rows]
 
 
 def _error(value: float) -> str:
     """Returns a relative error; one of rounding is none."""
     return "exact" if value <= ROUNDING else two_digits(value)
+
+
+def _part(value: float, error: float, form: str) -> str:
+    """Returns a bias or a noise; a dash where there is no error that has one, or where it was not recorded."""
+    if error <= ROUNDING or not np.isfinite(value):
+        return "—"
+    return f"{format(100 * value, form)} %".replace("-", "−").replace("−0.0 ", "0.0 ").replace("+0.0 ", "0.0 ")
 
 
 def _first(summary: pd.DataFrame) -> str:

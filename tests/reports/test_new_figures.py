@@ -39,8 +39,20 @@ def test_exactness_tells_errors_and_losses(tmp_path):
     assert estimates.summary["label"].tolist() == ["oho-published", "oho-global"]
     assert "oho-published with respect to the learning rate are off by 50 %" in exactness.findings(estimates)[0]
     rows = {row[0]: row[1:] for row in exactness.published_rows(estimates)}
-    assert rows["oho-published"][1] == "25 %"
+    assert rows["oho-published"][:4] == ["0.5", "—", "—", "25 %"]
     exactness.draw(estimates)
+
+
+def test_exactness_tells_bias_and_noise(tmp_path):
+    points = [(0, 2.3, 0.1), (50, 0.5, 0.1), (100, 0.2, 0.1)]
+    runs = [("oho-averaged", {}, seed, None, points, errors(0.1, 0.1, 0.0, bias=-0.024, noise=0.3)) for seed in (0, 1, 2)]
+    runs += [("oho-default", {}, seed, None, points, errors(0.1, 0.1, 0.0, bias=-1e-5, noise=0.0)) for seed in (0, 1, 2)]
+    runs += [("oho-global", {}, seed, None, points, errors(0.0, 0.0, 0.0, bias=0.0, noise=0.0)) for seed in (0, 1, 2)]
+    rows = exactness.published_rows(exactness.estimate(write_curves(tmp_path, "exactness", runs)))
+    assert {row[0]: row[2:4] for row in rows} == {
+        "Method": ["Bias", "Noise"], "oho-averaged": ["−2.4 %", "30.0 %"], "oho-default": ["0.0 %", "0.0 %"],
+        "oho-global": ["—", "—"],
+    }  # fmt: skip
 
 
 def test_where_no_method_errs_the_figure_says_so(tmp_path):

@@ -134,6 +134,9 @@ def shocked_runs(kicked=3.0):
     ]  # fmt: skip
 
 
-def errors(lr, decay, wrong):
-    return {"hypergradient_error_lr": lr, "hypergradient_error_weight_decay": decay,
-            "hypergradient_wrong_sign_lr": wrong, "hypergradient_wrong_sign_weight_decay": wrong}  # fmt: skip
+def errors(lr, decay, wrong, **parts):
+    """Scalars of a run beside an exact twin; `parts` are the bias and the noise of the learning rate's hypergradients."""
+    found = {"error_lr": lr, "error_weight_decay": decay, "wrong_sign_lr": wrong, "wrong_sign_weight_decay": wrong}
+    return {f"hypergradient_{name}": value for name, value in found.items()} | {
+        f"hypergradient_{part}_lr": value for part, value in parts.items()
+    }

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
-from helpers import run_one, same
+from helpers import experiment, run_one, same
 from trainings import first_spec, method_and_task, trained
 
 import oho
+from bench.experiment.yaml_file import ConfigError
+from bench.online.exact_twin import bias_and_noise, compared
 
 
 @pytest.mark.parametrize("method", ["oho-global", "oho-full"])
@@ -30,7 +32,7 @@ def test_the_errors_of_the_published_recursion_are_those_of_an_audit_of_the_whol
     _, watched = trained(spec, 12)
     for name, exact in report.exact.items():
         last = torch.linalg.vector_norm(report.found[name] - exact) / torch.linalg.vector_norm(exact)
-        assert watched.twin._errors[name][-1] == pytest.approx(float(last), rel=1e-3)
+        assert watched.twin._compared[name][-1].error == pytest.approx(float(last), rel=1e-3)
 
 
 def test_a_run_whose_hyperparameters_are_lost_is_followed_no_more(tmp_path):
@@ -63,7 +65,7 @@ def test_it_follows_every_rule_with_slots_and_noise(method, rule, tmp_path):
     errors = {name: error for name, error in state.scalars().items() if name.startswith("hypergradient_error_")}
     assert set(errors) == {f"hypergradient_error_{name}" for name in names}
     assert max(errors.values()) < 1e-10
-    assert all(max(errors) < 1e-8 for errors in state.twin._errors.values())
+    assert all(each.error < 1e-8 for values in state.twin._compared.values() for each in values)
     assert same(state.twin.optimizer.state_dict()["slots"], state.optimizer.state_dict()["slots"])
 
 
@@ -77,11 +79,52 @@ def test_it_finds_the_error_of_a_discounted_run(rule, tmp_path):
     watched = trained(spec, 12, dtype=torch.float64)[1]
     for name, right in exact.optimizer.hypergradient.items():
         error = float((found.optimizer.hypergradient[name] - right).norm() / right.norm())
-        assert watched.twin._errors[name][-1] == pytest.approx(error, rel=1e-6)
+        assert watched.twin._compared[name][-1].error == pytest.approx(error, rel=1e-6)
         assert error > 0.01
 
 
 def test_only_steps_with_a_meta_step_are_compared(tmp_path):
     _, state = trained(first_spec(tmp_path, "oho-global", compare_exact=True, update_every=4), 10)
-    assert len(state.twin._errors["lr"]) == 2
+    assert len(state.twin._compared["lr"]) == 2
     assert state.scalars()["hypergradient_error_lr"] < 1e-4
+
+
+BOUNDS = {"lr": 0.3, "meta_rate": 1e-4, "discount": 0.9, "influence_limit": 0.02}
+
+
+def test_a_bounded_twin_has_the_limit_and_the_discount_of_the_run(tmp_path):
+    """So that a run that follows each step, with products from all of the batch, is off by rounding alone."""
+    spec = first_spec(tmp_path, "oho-global", **BOUNDS, compare_exact=True)
+    _, free = trained(spec, 10, dtype=torch.float64)
+    _, bounded = trained(first_spec(tmp_path, "oho-global", **BOUNDS, compare_exact=True, bounded_twin=True), 10,
+                         dtype=torch.float64)  # fmt: skip
+    assert free.optimizer.shortened > 0
+    assert free.scalars()["hypergradient_error_lr"] > 0.01
+    assert bounded.scalars()["hypergradient_error_lr"] < 1e-10
+    assert abs(bounded.scalars()["hypergradient_bias_lr"]) < 1e-10
+
+
+def test_products_of_a_part_have_noise_and_hardly_a_bias(tmp_path):
+    """The parts of a batch are drawn anew at each step: what is wrong with one cancels out over many."""
+    options = {"lr": 0.05, "meta_rate": 0.0, "curvature_fraction": 0.5, "compare_exact": True}
+    scalars = trained(first_spec(tmp_path, "oho-global", **options), 100, dtype=torch.float64)[1].scalars()
+    assert 0 < abs(scalars["hypergradient_bias_lr"]) < scalars["hypergradient_noise_lr"] < 0.5
+
+
+@pytest.mark.parametrize("slope", [0.8, 1.0, -0.5])
+def test_bias_and_noise_are_those_that_hypergradients_were_given(slope):
+    generator = torch.Generator().manual_seed(0)
+    exact = torch.randn(4000, 3, dtype=torch.float64, generator=generator)
+    found = slope * exact + 0.1 * torch.randn(exact.shape, dtype=torch.float64, generator=generator)
+    bias, noise = bias_and_noise(compared(found, exact, len(exact)))
+    assert bias == pytest.approx(slope - 1, abs=4 * 0.1 / exact.numel() ** 0.5)
+    assert noise == pytest.approx(0.1, rel=4 / (2 * exact.numel()) ** 0.5)
+
+
+def test_without_an_exact_hypergradient_there_is_no_bias():
+    assert all(map(math.isnan, bias_and_noise(compared(torch.ones(2), torch.zeros(2)))))
+
+
+def test_a_bounded_twin_needs_a_twin(tmp_path):
+    with pytest.raises(ConfigError, match="it needs an exact twin: compare_exact: true"):
+        experiment(tmp_path, "oho-default", overrides=["methods.0.bounded_twin=true"])

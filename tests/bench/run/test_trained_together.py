@@ -43,6 +43,7 @@ LINES = {name: line for name, line in METHOD_LINES.items() if is_batched(line)} 
     "tuned-loss": "{name: oho-default, tune_loss: [label_smoothing, input_noise]}",
     "part": "{name: oho-global, meta_rate: 1e-3, tune_loss: [input_noise], curvature_fraction: 0.5}",
     "compared": "{name: oho-full, meta_rate: 1e-3, influence: collapsed, compare_exact: true}",
+    "bounded": "{name: oho-averaged, compare_exact: true, bounded_twin: true, windows: {first: 5, length: 2, period: 4}}",
     "published": "{name: oho-published, variant: full, meta_rate: 1e-3, compare_exact: true}",
     "published-layerwise": "{name: oho-published, variant: layerwise, groups: 2, meta_rate: 1e-3}",
     "transplant": "{name: transplant, epochs: 1, over: {name: oho-default, average: 8, tune_loss: [label_smoothing]}}",
