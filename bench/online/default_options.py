@@ -127,6 +127,11 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
         return None if self.average is None else self.average.kind()
 
     @property
+    def mode(self) -> str:
+        """The influence's: with one set exact and collapsed are the same."""
+        return "exact"
+
+    @property
     def tuned_steps(self) -> oho.Windows | None:
         """The steps that are tuned; None is all of them."""
         return None if self.windows is None else oho.Windows(**self.windows.model_dump())
@@ -159,7 +164,8 @@ class AveragedOptions(DefaultOptions):
     meta-step, and then every fourth tuned one does.  Validation gradients are taken half-way between the average and the
     present weights, and products from a quarter of each training batch.  Gradients longer than `clip_norm` are shortened
     to it, so that a run survives a first rate that is far too high; null is no clipping, and `windows: null` tunes every
-    step.
+    step.  With `groups` the weights and the biases of each group of layers have values of their own, and `influence`
+    says whether each set has a tangent of its own (exact) or all share one (collapsed).
     """
 
     average: AnyAverage = RecentAverage()
@@ -169,6 +175,18 @@ class AveragedOptions(DefaultOptions):
     first_updates: int = Field(default=FIRST_UPDATES, ge=0)
     windows: TunedWindows | None = TunedWindows()
     clip_norm: float | None = Field(default=CLIP_NORM, gt=0)
+    groups: int | None = Field(default=None, ge=1, exclude_if=left_out)
+    influence: Literal["exact", "collapsed"] = Field(default="exact", exclude_if=lambda kind: kind == "exact")
+
+    @property
+    def sets(self) -> oho.Sets:
+        """Weights and biases of each group, or all of the network."""
+        return "global" if self.groups is None else oho.Layerwise(self.groups)
+
+    @property
+    def mode(self) -> str:
+        """The influence's."""
+        return self.influence
 
     def rule(self, values: Mapping[str, float], *, tune: tuple[str, ...], temperature: float = 0.0) -> Rule:
         """Returns the update rule, with a bound of its gradients: to one without, `oho.averaged` gives its own."""
@@ -178,4 +196,7 @@ class AveragedOptions(DefaultOptions):
     def details(self) -> list[str]:
         """Returns what is not usual: the optimizer's label, the average's, and what is tuned of the loss."""
         usual = self.average == type(self).model_fields["average"].default
-        return [text for text in super().details() if not (usual and text == RecentAverage.label)]
+        details = [text for text in super().details() if not (usual and text == RecentAverage.label)]
+        if self.groups is not None:
+            details += [f"groups {self.groups}", *(["collapsed"] if self.influence == "collapsed" else [])]
+        return details

@@ -48,9 +48,10 @@ def defaults(
 ) -> oho.OHO:  # fmt: skip
     """Makes what a user gets who chooses nothing but the update rule."""
     return made(
-        model.named_parameters(), options.rule(initial, tune=options.tune), loss=loss, average=options.kind_of_average,
-        present_share=options.present_share, update_every=options.update_every,
-        first_updates=options.first_updates, tuned_steps=options.tuned_steps, check=UNCHECKED,
+        model.named_parameters(), options.rule(initial, tune=options.tune), loss=loss, sets=options.sets,
+        influence=options.mode, average=options.kind_of_average, present_share=options.present_share,
+        update_every=options.update_every, first_updates=options.first_updates, tuned_steps=options.tuned_steps,
+        check=UNCHECKED,
     )  # fmt: skip
 
 

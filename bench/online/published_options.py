@@ -64,11 +64,6 @@ class GlobalOptions(DefaultOptions):
         """The library's, but for the ceiling of the weight decay."""
         return {**DEFAULT_BOUNDS, "weight_decay": (0.0, self.weight_decay_max)}
 
-    @property
-    def mode(self) -> str:
-        """The influence's: with one set exact and collapsed are the same."""
-        return "exact"
-
 
 class SetsOptions(GlobalOptions):
     """Several sets: exact and collapsed influence differ."""

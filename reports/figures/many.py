@@ -33,8 +33,8 @@ METHOD = (
     "hardly used its model, and is marked as not tested."
 )
 TUNED = ("lr", "weight_decay")
-SET_METHODS = {"oho-global": "exact", "oho-layerwise": "", "oho-full": ""}
-"""Methods that differ in their sets alone, and their influence where they have no choice."""
+SET_METHODS = {"oho-global": "OHO", "oho-layerwise": "OHO", "oho-full": "OHO", "oho-averaged": "Averaged OHO"}
+"""Methods of which a line has all numbers of sets, and the line's name."""
 PLAIN: dict[str, Any] = {"color": "#666666", "lw": 0.8, "ls": DASHES[2]}
 """The line of the best textbook training."""
 SHADES = ("#0072B2", "#009E73", "#7A6A00", "#AA4499")
@@ -120,7 +120,7 @@ def _kind(run: Any, searches: Mapping[str, str]) -> str | None:
         return searches[run.method_label]
     if run.method not in SET_METHODS:
         return str(run.method_label) if run.family == ONLINE else None
-    return f"OHO, {SET_METHODS[run.method] or run.options.get('influence', 'exact')}"
+    return f"{SET_METHODS[run.method]}, {run.options.get('influence', 'exact')}"
 
 
 def _row(key: tuple[str, int], own: pd.DataFrame) -> dict[str, Any]:

@@ -93,3 +93,11 @@ def test_many_counts_what_is_tuned_and_times_it_to_the_best_search(tmp_path):
     assert "Random search misses it (medians)" in text
     assert "Not tested: Tpe-Search, for want of trials." in text
     many.draw(estimates)
+
+
+def test_averaged_oho_has_a_line_of_its_own_with_all_its_numbers_of_sets(tmp_path):
+    methods = [("oho-averaged", None, 1, 0.1, 0), ("oho-averaged", None, 6, 0.1, 0), ("random-search", "fixed", 1, 0.2, 8)]
+    estimates = many.estimate(write_many(tmp_path, methods))
+    assert estimates.summary[["kind", "values"]].apply(tuple, axis=1).tolist() == [
+        ("Averaged OHO, exact", 2), ("Averaged OHO, exact", 12), ("Random search", 2),
+    ]  # fmt: skip

@@ -29,13 +29,17 @@ def drifting():
             for seed in (0, 1, 2)]  # fmt: skip
 
 
-def write_many(root):
-    """OHO ends at .1 however many values it has; random search at .2 with 2, .8 with 12, TPE has hardly any trials."""
+OF_SETS = (
+    ("oho-global", None, 1, 0.1, 0), ("oho-layerwise", None, 6, 0.1, 0),
+    ("random-search", "fixed", 1, 0.2, 8), ("random-search", "fixed", 6, 0.8, 8), ("tpe-search", "fixed", 6, 0.5, 8),
+)  # fmt: skip
+"""OHO ends at .1 however many values it has; random search at .2 with 2, .8 with 12, TPE has hardly any trials."""
+
+
+def write_many(root, methods=OF_SETS):
+    """Writes runs of methods: each with the method over which it searches, its sets, its final loss and its trials."""
     ids = []
-    for name, over, sets, loss, trials in (
-        ("oho-global", None, 1, 0.1, 0), ("oho-layerwise", None, 6, 0.1, 0),
-        ("random-search", "fixed", 1, 0.2, 8), ("random-search", "fixed", 6, 0.8, 8), ("tpe-search", "fixed", 6, 0.5, 8),
-    ):  # fmt: skip
+    for name, over, sets, loss, trials in methods:
         for seed in (0, 1, 2):
             spec = spec_of(name, seed, over)
             spec["method"]["label"] += f", {2 * sets} values"

@@ -39,6 +39,7 @@ LINES = {name: line for name, line in METHOD_LINES.items() if is_batched(line)} 
     "averaged": "{name: cosine, optimizer: adam, lr: 0.01, average: 8}",
     "averaged-oho": "{name: oho-default, average: uniform}",
     "oho-in-windows": "{name: oho-averaged, windows: {first: 5, length: 2, period: 4}}",
+    "averaged-sets": "{name: oho-averaged, groups: 2, influence: collapsed, windows: {first: 5, length: 2, period: 4}}",
     "schedule-free": "{name: oho-global, optimizer: momentum, meta_rate: 1e-3, average: schedule-free}",
     "tuned-loss": "{name: oho-default, tune_loss: [label_smoothing, input_noise]}",
     "part": "{name: oho-global, meta_rate: 1e-3, tune_loss: [input_noise], curvature_fraction: 0.5}",
