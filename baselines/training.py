@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from baselines import schedules
 from baselines.batched_training import BATCHING
-from baselines.optimizers import AveragedStepper, Capturable, Stepper, TorchStepper, torch_optimizer
+from baselines.optimizers import AveragedStepper, Stepper, TorchStepper, torch_optimizer
 from baselines.schedules import Place
 from baselines.values_of_sets import SetsStepper, shared_laws
 from bench.protocol import (
@@ -75,6 +75,10 @@ class TrainingOptions(Protocol):
         """Returns the optimizer; no value may be open any more."""
         ...
 
+    def graph_stepper(self, model: nn.Module) -> Stepper:
+        """Returns the optimizer as a graph can repeat its updates, if the method's entry says that one can."""
+        ...
+
 
 class ScheduledOptions(WithOptimizer, schedules.Constant):
     """An optimizer with a schedule.  A value of null is drawn from the experiment's space, by the seed.
@@ -125,6 +129,10 @@ class ScheduledOptions(WithOptimizer, schedules.Constant):
         """Returns the optimizer; no value may be open any more."""
         plain = self._plain(model)
         return plain if self.average is None else AveragedStepper(plain, self.average.kind(), model)
+
+    def graph_stepper(self, model: nn.Module) -> Stepper:
+        """Returns the same, which a graph can repeat."""
+        return self.stepper(model)
 
     def _plain(self, model: nn.Module) -> TorchStepper:
         if self.groups:
@@ -229,7 +237,8 @@ class Training:
     def start(self, task: Task, seed: int, drawn: Mapping[str, float], trial: int = 0) -> TrainingState:
         """Returns the state before the first step, with `drawn` in place of open values."""
         options, model = self.options.replace(drawn), task.model(seed, trial)
-        stepper, own = options.stepper(model), options.shared_laws
+        stepper = options.graph_stepper(model) if task.engine == GRAPH else options.stepper(model)
+        own = options.shared_laws
         hyper = {name: value for name, value in options.values().items() if name not in own}
         return TrainingState(
             task=task, seed=seed, model=model, hyper=hyper | (stepper.hyper() if own else {}), trial=trial,
@@ -253,9 +262,8 @@ class Training:
                 lr = initial_lr * options.factor(Place(fraction, state.trial_step, task.steps_per_epoch))
             batch = state.batches.at(state.trial_step)
             if state.captured is not None:
-                assert isinstance(state.stepper, Capturable)
-                assert lr is not None
-                return state.stepper.replay(state.captured, batch, lr)
+                state.stepper.begin(lr)
+                return state.captured.step(batch)
             return state.stepper.step(partial(task.training_loss, state.model, batch), lr)
 
         def settle() -> None:
@@ -265,8 +273,8 @@ class Training:
         state.stepper.training()
         if task.engine == GRAPH:
             if state.captured is None:
-                assert isinstance(state.stepper, Capturable)
-                state.captured = state.stepper.captured(task, state.model, ledger)
+                state.stepper.make_capturable()
+                state.captured = CapturedUpdates(task, state.model, state.stepper.update, ledger)
             state.captured.capturing.ledger = ledger
         train(state, steps, ledger, update=update, settle=settle)
 

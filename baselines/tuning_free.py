@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from baselines.distance_estimates import GraphDAdaptation, GraphProdigy
 from baselines.dowg import DistanceOverWeightedGradients
 from baselines.optimizers import Stepper
 from baselines.package_stepper import PackageStepper, fill
@@ -30,6 +31,10 @@ class ProdigyOptions(FactorOptions):
         optimizer = self.imported().Prodigy([group])
         return PackageStepper(optimizer, lr=lambda optimizer: optimizer.param_groups[0]["d"], scheduled=True)
 
+    def graph_stepper(self, model: nn.Module) -> Stepper:
+        """Returns a GraphProdigy."""
+        return GraphProdigy(model, **self.filled())
+
 
 class DAdaptationOptions(FactorOptions):
     """Adam with D-Adaptation (Defazio and Mishchenko, 2023, arXiv 2301.07733); weight decay is decoupled."""
@@ -41,6 +46,10 @@ class DAdaptationOptions(FactorOptions):
         """Returns a pytorch_optimizer.DAdaptAdam, whose estimate d of the distance is the learning rate."""
         optimizer = self.imported().DAdaptAdam(model.parameters(), weight_decouple=True, **self.filled())
         return PackageStepper(optimizer, lr=lambda optimizer: optimizer.param_groups[0]["d"], scheduled=True)
+
+    def graph_stepper(self, model: nn.Module) -> Stepper:
+        """Returns a GraphDAdaptation."""
+        return GraphDAdaptation(model, **self.filled())
 
 
 class MechanicOptions(FactorOptions):
@@ -142,11 +151,11 @@ class ScheduleFreeAdamWOptions(ScheduleFreeOptions):
         return self.imported().AdamWScheduleFree(parameters, betas=(self.beta, 0.999), **common)
 
 
-PRODIGY = self_tuning_entry("Adam that estimates the distance to the solution", "Prodigy", ProdigyOptions)
+PRODIGY = self_tuning_entry("Adam that estimates the distance to the solution", "Prodigy", ProdigyOptions, captures=True)
 D_ADAPTATION = self_tuning_entry(
-    "Adam that bounds the distance to the solution from below", "D-Adaptation", DAdaptationOptions
+    "Adam that bounds the distance to the solution from below", "D-Adaptation", DAdaptationOptions, captures=True
 )
-DOWG = self_tuning_entry("distance over weighted gradients", "DoWG", WeightedGradientsOptions)
+DOWG = self_tuning_entry("distance over weighted gradients", "DoWG", WeightedGradientsOptions, captures=True)
 SCHEDULE_FREE_SGD = self_tuning_entry(
     "SGD evaluated at an average of its iterates", "Schedule-Free SGD", ScheduleFreeOptions
 )

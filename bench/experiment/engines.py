@@ -44,8 +44,8 @@ def _reasons(methods: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Key, str]]:
 
 def _reason(part: dict[str, Any]) -> str:
     entry: MethodEntry = entry_of("method", part)
-    if entry.family == "search" and part.get("over"):
-        return _reason(dict(part["over"]))
     if isinstance(entry.captures, bool):
+        if entry.captures and part.get("over"):
+            return _reason(dict(part["over"]))
         return "" if entry.captures else "its method has no captured step"
     return entry.captures(options_of(part))
