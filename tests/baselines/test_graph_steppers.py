@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from baselines.matrix_optimizers import SoapOptions
-from baselines.tuning_free import DAdaptationOptions, ProdigyOptions
+from baselines.tuning_free import (
+    DAdaptationOptions,
+    DogOptions,
+    LayerwiseDogOptions,
+    ProdigyOptions,
+    ScheduleFreeAdamWOptions,
+    ScheduleFreeOptions,
+)
 from bench.experiment.registries import TASKS
 from bench.tasks.entry import build_task
 
@@ -14,6 +21,10 @@ CASES = {
     "prodigy": (ProdigyOptions(weight_decay=0.1), 1.0),
     "d-adaptation": (DAdaptationOptions(weight_decay=0.1), 1.0),
     "soap": (SoapOptions(lr=3e-3, weight_decay=0.1, every=4), 3e-3),
+    "schedule-free-sgd": (ScheduleFreeOptions(lr=1.0, weight_decay=0.1, warmup_steps=7), None),
+    "schedule-free-adamw": (ScheduleFreeAdamWOptions(lr=0.01, weight_decay=0.1, beta=0.8), None),
+    "dog": (DogOptions(weight_decay=0.1, initial_distance=1e-3), None),
+    "ldog": (LayerwiseDogOptions(weight_decay=0.1, initial_distance=1e-3), None),
 }
 
 
@@ -32,14 +43,17 @@ def task():
 
 
 def points(make, task, lr, *, steps=30):
-    """The parameters after each step."""
+    """The parameters after each step, and last those that are evaluated."""
     model, batches, found = task.model(0).double(), task.train_batches(0), []
     stepper = make(model)
+    stepper.training()
     for step in range(steps):
         batch = batches.at(step)
         batch = batch._replace(inputs=batch.inputs.double())
-        stepper.step(partial(task.training_loss, model, batch), lr * (1 - step / steps))
+        stepper.step(partial(task.training_loss, model, batch), lr and lr * (1 - step / steps))
         found.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    stepper.evaluation()
+    found.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
     return torch.stack(found), stepper.hyper()
 
 

@@ -4,7 +4,7 @@ import pytest
 from helpers import experiment, records_together, run_one, stopped
 
 from baselines.matrix_optimizers import SoapOptions
-from baselines.tuning_free import DAdaptationOptions, ProdigyOptions
+from baselines.tuning_free import DAdaptationOptions, DogOptions, ProdigyOptions, ScheduleFreeOptions
 from bench.experiment.expansion import load_experiment
 from bench.experiment.shipped import experiments
 from bench.records import read_run, run_id
@@ -17,13 +17,15 @@ CASES = {
     "prodigy": {"schedule": "cosine"},
     "d-adaptation": {},
     "soap": {"lr": 3e-3, "every": 4},
+    "schedule-free-adamw": {"lr": 0.01},
+    "ldog": {},
     "oho-published": {},
     "oho-global": {"temperature": 1e-6, "compare_exact": True},
     "transplant": {},
 }
 FUSED = {"muon": {"lr": 3e-3}, "population": {}}
 """Methods whose graphs take PyTorch's fused kernels, which round otherwise."""
-OTHERWISE = (ProdigyOptions, DAdaptationOptions, SoapOptions)
+OTHERWISE = (ProdigyOptions, DAdaptationOptions, SoapOptions, ScheduleFreeOptions, DogOptions)
 """Options of methods whose eager steps are a package's: see `tests/baselines/test_graph_steppers.py`."""
 STEPS = {"population": 70}
 
