@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def methods(out: Path, device: torch.device, tiny: bool, seconds: float) -> None
             table.add(label, "not measured: the time was over", *[""] * (len(COLUMNS) - 2))
             continue
         settings = [*(TINY if tiny else []), f"methods=[{json.dumps(method, default=dict)}]", "engine=eager"]
-        table.measure(label, cells=lambda settings=settings: _cells(path, settings, device))
+        table.measure(label, cells=partial(_cells, path, settings, device))
 
 
 def _cells(path: Path, settings: list[str], device: torch.device) -> list[Any]:
