@@ -253,7 +253,7 @@ class PublishedOHO:
     ) -> None:
         pieces = zip(self._tangents[name], products[name], rate, decay, gradient, self._flat.tensors, strict=True)
         for z, h, η, λ, g, p in pieces:
-            z.copy_(z * (1 - 2 * λ * η) - η * h - (g + 2 * λ * p if name == "lr" else 2 * η * p))
+            z.mul_(1 - 2 * λ * η).sub_(η * h).sub_(g + 2 * λ * p if name == "lr" else 2 * η * p)
 
     def _read(self, name: str, vector: Tensors) -> Tensor:
         """Returns each set's slice of v' · tangent, (M, S)."""
