@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from baselines.hypergradient import MOMENTUM_LIMIT, MOMENTUM_RATE, SMALL
 from baselines.member_stepper import MemberStepper, alone
-from bench.protocol import Batching, Ledger, Stacked, StackedBatches, train_together
+from bench.protocol import GRAPH, Batching, CapturedFunction, Ledger, Stacked, StackedBatches, train_together
 from bench.protocol.batched import ProgressAfter
 
 
@@ -32,24 +32,31 @@ class _OneStepBatch:
         self._own = [alone(state.stepper) for state in states]
         for index, (state, own) in enumerate(zip(states, self._own, strict=True)):
             state.stepper = MemberStepper(own, self, index)
+        self._captured: CapturedFunction | None = None
+        """The updates as a graph, if the task's engine is one and some updates were made."""
         self.read()
         self._rate = self._column([state.options.meta_rate for state in states])
 
     def advance(self, *, steps: int, progress: ProgressAfter, ledger: Ledger) -> None:
         """Updates parameters and learning rates of all members."""
-        begun = self.states[0].trial_step
+        begun, task = self.states[0].trial_step, self.states[0].task
+        make: Callable[..., Tensor] = self.update
+        if task.engine == GRAPH:
+            make = self._captured = self._captured or CapturedFunction(self.update, task, ledger)
+            self._captured.capturing.ledger = ledger
         train_together(
-            self.states, self._stacked, steps, ledger, update=lambda made: self.update(self._batches.at(begun + made))
+            self.states, self._stacked, steps, ledger, update=lambda made: make(*self._batches.at(begun + made))
         )  # fmt: skip
         for state in self.states:
             state.hyper |= state.stepper.hyper()
 
-    def update(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Makes one update and returns the losses (M,)."""
+    def update(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Makes one update from stacked batches (M, B, ...), and returns the losses (M,) before it."""
         raise NotImplementedError
 
     def read(self) -> None:
         """Stacks the states of the members' own optimizers."""
+        self._captured = None  # with the old tensors
         self._decay = self._column([own._flat.weight_decay for own in self._own])
 
     def read_state(self, index: int) -> None:
@@ -63,9 +70,9 @@ class _OneStepBatch:
         """Writes a member's part of the state into its own optimizer."""
         raise NotImplementedError
 
-    def _here(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def _here(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns losses (M,), penalised losses (M, 1) and their gradients (M, N) at the current points."""
-        losses, theta = self._stacked.losses(batch), self._stacked.theta
+        losses, theta = self._stacked.losses((inputs, targets)), self._stacked.theta
         gradients = torch.autograd.grad(losses.sum(), list(self._stacked.tensors.values()))
         losses = losses.detach()
         penalised = losses.unsqueeze(1) + 0.5 * self._decay * theta.square().sum(1, keepdim=True)
@@ -90,12 +97,12 @@ class DescentBatch(_OneStepBatch):
         own = self._own[index]
         own._lr, own._previous = self._lr[index, 0].clone(), self._previous[index].clone()
 
-    def update(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def update(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Makes one update at the adapted learning rates."""
-        losses, _, gradient = self._here(batch)
-        self._lr = (self._lr + self._rate * (gradient * self._previous).sum(1, keepdim=True)).clamp(min=0)
+        losses, _, gradient = self._here(inputs, targets)
+        self._lr.add_(self._rate * (gradient * self._previous).sum(1, keepdim=True)).clamp_(min=0)
         self._stacked.theta.addcmul_(self._lr.to(gradient.dtype), gradient, value=-1)
-        self._previous = gradient
+        self._previous.copy_(gradient)
         return losses
 
 
@@ -123,34 +130,30 @@ class HeavyBallBatch(_OneStepBatch):
             adapted.value = value[index].reshape(adapted.value.shape).clone()
             adapted._squares = squares[index].reshape(adapted.value.shape).clone()
 
-    def update(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def update(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Makes one trial of each member, which moves those that get better."""
         theta = self._stacked.theta
-        losses, value, gradient = self._here(batch)
+        losses, value, gradient = self._here(inputs, targets)
         point, difference = theta.clone(), theta - self._before
         theta.copy_(point - self._scale * gradient + self._momentum * difference)
-        trial, (_, trial_value, trial_gradient) = theta.clone(), self._here(batch)
+        trial, (_, trial_value, trial_gradient) = theta.clone(), self._here(inputs, targets)
         finite = trial_value.isfinite() & trial_gradient.isfinite().all(1, keepdim=True)
         seen = torch.where(finite, trial_gradient, torch.zeros_like(trial_gradient))
         square = gradient.square().sum(1, keepdim=True) + SMALL
         of_scale = -seen * gradient / square
         of_scale = of_scale if self._is_diagonal else of_scale.sum(1, keepdim=True)
-        self._scale, self._scale_squares = _adagrad(self._scale, self._scale_squares, of_scale, self._rate, torch.inf)
+        _adagrad(self._scale, self._scale_squares, of_scale, self._rate, torch.inf)
         of_momentum = (seen * difference).sum(1, keepdim=True) / square
-        self._momentum, self._momentum_squares = _adagrad(
-            self._momentum, self._momentum_squares, of_momentum, MOMENTUM_RATE, MOMENTUM_LIMIT
-        )  # fmt: skip
+        _adagrad(self._momentum, self._momentum_squares, of_momentum, MOMENTUM_RATE, MOMENTUM_LIMIT)
         theta.copy_(torch.where(finite & (trial_value < value), trial, point))
-        self._before = point
+        self._before.copy_(point)
         return losses
 
 
-def _adagrad(
-    value: Tensor, squares: Tensor, derivative: Tensor, rate: Tensor | float, high: float
-) -> tuple[Tensor, Tensor]:
-    squares = squares + derivative.square()
-    return (value - rate * derivative / (squares.sqrt() + SMALL)).clamp(0, high), squares
+def _adagrad(value: Tensor, squares: Tensor, derivative: Tensor, rate: Tensor | float, high: float) -> None:
+    squares += derivative.square()
+    value.sub_(rate * derivative / (squares.sqrt() + SMALL)).clamp_(0, high)
 
 
-DESCENT = Batching(DescentBatch, lambda options: {})
-HEAVY_BALL = Batching(HeavyBallBatch, lambda options: {"scaling": options.scaling})
+DESCENT = Batching(DescentBatch, lambda options: {}, captures=True)
+HEAVY_BALL = Batching(HeavyBallBatch, lambda options: {"scaling": options.scaling}, captures=True)

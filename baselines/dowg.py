@@ -30,12 +30,13 @@ class DistanceOverWeightedGradients(Stepper):
         self._weighted = self._start.new_zeros(())
         self._lr = self._start.new_zeros(())
 
-    def step(self, loss: Closure, lr: float | None) -> Tensor:
-        """Makes one update; `lr` is ignored because the method finds its own."""
+    def update(self, loss: Closure) -> Tensor:
+        """Makes one update."""
         place = self._flat.here(loss)
-        self._square_distance = torch.maximum(self._square_distance, (place.point - self._start).square().sum())
-        self._weighted = self._weighted + self._square_distance * place.gradient.square().sum()
-        self._lr = self._square_distance / (self._weighted.sqrt() + self._small)
+        distance = (place.point - self._start).square().sum()
+        self._square_distance.copy_(torch.maximum(self._square_distance, distance))
+        self._weighted += self._square_distance * place.gradient.square().sum()
+        self._lr.copy_(self._square_distance / (self._weighted.sqrt() + self._small))
         self._flat.move(place.point - self._lr * place.gradient)
         return place.loss
 

@@ -41,9 +41,13 @@ class FlatModel:
     @torch.no_grad()
     def move(self, point: Tensor) -> None:
         """Copies a point (N,) into the model's parameters."""
+        for parameter, part in zip(self.parameters, self.parts(point), strict=True):
+            parameter.copy_(part)
+
+    def parts(self, point: Tensor) -> list[Tensor]:
+        """Returns a point (N,) as views, shaped like the model's parameters."""
         parts = point.split([parameter.numel() for parameter in self.parameters])
-        for parameter, part in zip(self.parameters, parts, strict=True):
-            parameter.copy_(part.view_as(parameter))
+        return [part.view_as(parameter) for parameter, part in zip(self.parameters, parts, strict=True)]
 
 
 def vector(tensors: Iterable[Tensor]) -> Tensor:

@@ -49,12 +49,12 @@ class HypergradientDescent(Stepper):
         # float64, because float32 would round away increments far below the learning rate.
         self._lr = start.new_tensor(lr, dtype=torch.float64)
 
-    def step(self, loss: Closure, lr: float | None) -> Tensor:
+    def update(self, loss: Closure) -> Tensor:
         """Makes one update at the adapted learning rate; the first update uses the initial rate."""
         place = self._flat.here(loss)
-        self._lr = (self._lr + self._meta_rate * (place.gradient @ self._previous)).clamp(min=0)
+        self._lr.add_(self._meta_rate * (place.gradient @ self._previous)).clamp_(min=0)
         self._flat.move(place.point - self._lr * place.gradient)
-        self._previous = place.gradient
+        self._previous.copy_(place.gradient)
         return place.loss
 
     def hyper(self) -> dict[str, float]:
@@ -64,7 +64,7 @@ class HypergradientDescent(Stepper):
     def assign(self, name: str, value: float) -> None:
         """Sets the learning rate, which is adapted from there on, or the weight decay."""
         if name == "lr":
-            self._lr = torch.full_like(self._lr, value)
+            self._lr.fill_(value)
         else:
             self._flat.weight_decay = value
 
@@ -100,9 +100,9 @@ class _AdaGrad:
 
     def step(self, derivative: Tensor) -> None:
         """Makes one update and keeps the value in [0, high]."""
-        self._squares = self._squares + derivative.square()
-        change = self._rate * derivative / (self._squares.sqrt() + SMALL)
-        self.value = (self.value - change).clamp(0, self._high)
+        self._squares += derivative.square()
+        self.value -= self._rate * derivative / (self._squares.sqrt() + SMALL)
+        self.value.clamp_(0, self._high)
 
     def saved(self) -> list[Tensor]:
         """Returns the value and Σd²."""
@@ -132,8 +132,8 @@ class HeavyBallHypergradient(Stepper):
         self._scale = _AdaGrad(scale, rate=meta_rate)
         self._momentum = _AdaGrad(scale.new_tensor(MOMENTUM_START), rate=MOMENTUM_RATE, high=MOMENTUM_LIMIT)
 
-    def step(self, loss: Closure, lr: float | None) -> Tensor:
-        """Makes one trial, which takes two forward and two backward passes; `lr` is ignored because P is adapted."""
+    def update(self, loss: Closure) -> Tensor:
+        """Makes one trial, which takes two forward and two backward passes."""
         place = self._flat.here(loss)
         difference = place.point - self._before
         self._flat.move(place.point - self._scale.value * place.gradient + self._momentum.value * difference)
@@ -146,7 +146,7 @@ class HeavyBallHypergradient(Stepper):
         self._momentum.step(found.momentum)
         better = finite & (trial.value < place.value)
         self._flat.move(torch.where(better, trial.point, place.point))
-        self._before = place.point
+        self._before.copy_(place.point)
         return place.loss
 
     def hyper(self) -> dict[str, float]:
@@ -156,7 +156,7 @@ class HeavyBallHypergradient(Stepper):
     def assign(self, name: str, value: float) -> None:
         """Sets all of P, which is adapted from there on, or the weight decay."""
         if name == "lr":
-            self._scale.value = torch.full_like(self._scale.value, value)
+            self._scale.value.fill_(value)
         else:
             self._flat.weight_decay = value
 
@@ -189,8 +189,8 @@ class UltimateStepper(Stepper):
         self._before: list[dict[str, Any]] = []
         self._assigned: float | None = None
 
-    def step(self, loss: Closure, lr: float | None) -> Tensor:
-        """Updates the hyperparameters, then the parameters; `lr` is ignored because the optimizer has its own."""
+    def update(self, loss: Closure) -> Tensor:
+        """Updates the hyperparameters, then the parameters."""
         self._wrapper.begin()
         value = loss()
         self._wrapper.zero_grad()

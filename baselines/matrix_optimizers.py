@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from baselines.optimizers import Closure, Stepper, TorchStepper
 from baselines.package_stepper import PackageStepper
 from baselines.self_tuning import FactorOptions, needed, self_tuning_entry
+from baselines.soap import GraphSoap
 from bench.protocol import Package
 
 
@@ -44,32 +45,53 @@ class MuonOptions(MatrixOptions):
 
 
 class MuonStepper(Stepper):
-    """Muon over some `matrices` of a model, and AdamW over its other parameters."""
+    """Muon over some `matrices` of a model, and AdamW over its other parameters.
+
+    Muon takes steps of length 1 from zeros; rate and weight decay, which a graph needs in a tensor, are applied to the
+    matrices.
+    """
 
     def __init__(self, model: nn.Module, matrices: list[Tensor], *, lr: float, weight_decay: float, momentum: float):
         of_muon = {id(matrix) for matrix in matrices}
         others = [parameter for parameter in model.parameters() if id(parameter) not in of_muon]
-        common: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
-        muon = torch.optim.Muon(matrices, momentum=momentum, adjust_lr_fn="match_rms_adamw", **common) if matrices else None
-        optimizers = [muon, torch.optim.AdamW(others, **common)]
-        self._parts = [TorchStepper(optimizer) for optimizer in optimizers if optimizer is not None]
+        self._rest = TorchStepper(torch.optim.AdamW(others, lr=lr, weight_decay=weight_decay))
+        self._matrices, self._steps = matrices, [torch.zeros_like(matrix) for matrix in matrices]
+        self._muon = None
+        if matrices:
+            own: dict[str, Any] = {"lr": 1.0, "weight_decay": 0.0, "momentum": momentum, "adjust_lr_fn": "match_rms_adamw"}
+            self._muon = TorchStepper(torch.optim.Muon(self._steps, **own))
+        self._parts = [part for part in (self._muon, self._rest) if part is not None]
 
-    def step(self, loss: Closure, lr: float | None) -> Tensor:
+    def begin(self, lr: float | None) -> None:
+        """Sets the learning rate."""
+        self._rest.begin(lr)
+
+    def update(self, loss: Closure) -> Tensor:
         """Makes one update of all parameters."""
-        value = loss()
-        for part in self._parts:
-            part.optimizer.zero_grad()
-        value.backward()
-        for part in self._parts:
-            if lr is not None:
-                part.assign("lr", lr)
-            part.optimizer.step()
-        return value.detach()
+        for matrix in self._matrices:
+            matrix.grad = None
+        value = self._rest.update(loss)
+        if self._muon is not None:
+            self._move_matrices(self._muon.optimizer)
+        return value
+
+    @torch.no_grad()
+    def _move_matrices(self, muon: torch.optim.Optimizer) -> None:
+        (group,) = self._rest.optimizer.param_groups
+        for matrix, step in zip(self._matrices, self._steps, strict=True):
+            step.grad = matrix.grad
+            step.zero_()
+        muon.step()
+        for matrix, step in zip(self._matrices, self._steps, strict=True):
+            matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(step * group["lr"])
+
+    def make_capturable(self) -> None:
+        """Puts the learning rate into a tensor."""
+        self._rest.make_capturable()
 
     def assign(self, name: str, value: float) -> None:
-        """Sets the value in both optimizers."""
-        for part in self._parts:
-            part.assign(name, value)
+        """Sets the value of both optimizers."""
+        self._rest.assign(name, value)
 
     def saved(self) -> dict[str, Any]:
         """Returns what both optimizers save."""
@@ -94,9 +116,19 @@ class SoapOptions(MatrixOptions):
 
     def stepper(self, model: nn.Module) -> Stepper:
         """Returns a pytorch_optimizer.SOAP."""
-        optimizer = self.imported().SOAP(model.parameters(), precondition_frequency=self.every, **self.filled())
-        return PackageStepper(optimizer, scheduled=True)
+        return PackageStepper(self._soap(model), scheduled=True)
+
+    def graph_stepper(self, model: nn.Module) -> Stepper:
+        """Returns a GraphSoap."""
+        return GraphSoap(self._soap(model))
+
+    def _soap(self, model: nn.Module) -> Any:
+        return self.imported().SOAP(model.parameters(), precondition_frequency=self.every, **self.filled())
 
 
-MUON = self_tuning_entry("Muon for matrices, AdamW for the rest, along half a cosine", "Muon", MuonOptions, "training")
-SOAP = self_tuning_entry("Adam in Shampoo's eigenbasis, along half a cosine", "SOAP", SoapOptions, "training")
+MUON = self_tuning_entry(
+    "Muon for matrices, AdamW for the rest, along half a cosine", "Muon", MuonOptions, "training", captures=True
+)
+SOAP = self_tuning_entry(
+    "Adam in Shampoo's eigenbasis, along half a cosine", "SOAP", SoapOptions, "training", captures=True
+)

@@ -27,7 +27,7 @@ class MemberStepper(Stepper):
     def __init__(self, own: Stepper, batch: StepperBatch, index: int):
         self.own, self._batch, self._index = own, batch, index
 
-    def step(self, loss: Closure, lr: float | None) -> Tensor:
+    def update(self, loss: Closure) -> Tensor:
         """Is not called: the batch makes the updates of all its members."""
         raise NotImplementedError("a member of a batch makes no updates of its own")
 

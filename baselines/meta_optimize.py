@@ -46,23 +46,29 @@ class MetaOptimize(Stepper):
         self._log_lr = point.new_tensor(math.log(lr), dtype=torch.float64)
         self._meta_momentum = point.new_zeros(())
         self._steps = 0
+        self._shares = [point.new_zeros(()) for _ in BETAS]
+        """Those of the next gradient in the moments."""
 
-    def step(self, loss: Closure, lr: float | None) -> Tensor:
-        """Updates the parameters, then the learning rate; `lr` is ignored because the rate is adapted."""
-        point, value, _, gradient = self._flat.here(loss)
+    def begin(self, lr: float | None) -> None:
+        """Corrects the bias of the moments: at the first step they are the gradient's alone."""
         self._steps += 1
-        first, second = ((1 - beta) / (1 - beta**self._steps) for beta in BETAS)
-        self._mean.mul_(1 - first).add_(gradient, alpha=first)
-        self._square.mul_(1 - second).addcmul_(gradient, gradient, value=second)
+        for share, beta in zip(self._shares, BETAS, strict=True):
+            share.fill_((1 - beta) / (1 - beta**self._steps))
+
+    def update(self, loss: Closure) -> Tensor:
+        """Updates the parameters, then the learning rate."""
+        point, value, _, gradient = self._flat.here(loss)
+        self._mean.lerp_(gradient, self._shares[0])
+        self._square.lerp_(gradient.square(), self._shares[1])
         root = self._square.sqrt().add_(EPSILON)
         rate = self._log_lr.exp().to(point.dtype)
         kept = 1 - rate * self._weight_decay
         self._flat.move(kept * point - rate * (self._mean / root))
         hypergradient = self._trace @ gradient
-        self._trace = self._discount * kept * self._trace + rate * (gradient / root)
-        self._meta_momentum = META_BETA * self._meta_momentum + (1 - META_BETA) * hypergradient
+        self._trace.mul_(self._discount * kept).add_(rate * (gradient / root))
+        self._meta_momentum.mul_(META_BETA).add_((1 - META_BETA) * hypergradient)
         step = META_MIX * self._meta_momentum + (1 - META_MIX) * hypergradient
-        self._log_lr = self._log_lr + self._meta_rate * step.sign()
+        self._log_lr += self._meta_rate * step.sign()
         return value
 
     def hyper(self) -> dict[str, float]:
@@ -72,7 +78,7 @@ class MetaOptimize(Stepper):
     def assign(self, name: str, value: float) -> None:
         """Sets the learning rate, which is adapted from there on, or the weight decay."""
         if name == "lr":
-            self._log_lr = torch.full_like(self._log_lr, math.log(value))
+            self._log_lr.fill_(math.log(value))
         else:
             self._weight_decay = value
 

@@ -110,15 +110,17 @@ GDTUO = self_tuning_entry(
     "gradient descent, the ultimate optimizer: SGD tunes Adam or SGD", "GDTUO", UltimateOptions, "one-step"
 )
 HYPERGRADIENT_DESCENT = self_tuning_entry(
-    "SGD-HD, one-step hypergradients", "Hypergradient descent", HypergradientDescentOptions, "one-step", DESCENT
+    "SGD-HD, one-step hypergradients", "Hypergradient descent", HypergradientDescentOptions, "one-step", DESCENT,
+    captures=True,
 )
 HDM = self_tuning_entry(
     "HDM with a heavy ball and normalised hypergradients on each batch", "HDM", HeavyBallOptions, "one-step",
-    HEAVY_BALL,
+    HEAVY_BALL, captures=True,
 )
 OSGM = self_tuning_entry(
     "HDM whose rates follow an estimate of the smoothness, with line searches", "OSGM", ScaledGradientOptions, "one-step"
 )
 META_OPTIMIZE = self_tuning_entry(
-    "AdamW whose learning rate Lion tunes along a trace without curvature", "MetaOptimize", MetaOptimizeOptions, "one-step"
+    "AdamW whose learning rate Lion tunes along a trace without curvature", "MetaOptimize", MetaOptimizeOptions, "one-step",
+    captures=True,
 )

@@ -6,19 +6,17 @@ A stepper makes one update from a loss.  Training code sees nothing else of an o
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from bench.protocol import Batch, CapturedUpdates, Ledger, Task, packed, unpacked
+from bench.protocol import Closure, descend, make_capturable, packed, unpacked
 from bench.protocol.averages import Exchange
 from bench.protocol.optimizers import Adam, AdamW, AnyOptimizer, Momentum
 from oho.averages import Average
 
-Closure = Callable[[], Tensor]
-"""Computes the training loss of the model in its current state, without a backward pass."""
 Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 """A model's parameters, or groups of them with values of their own."""
 
@@ -26,13 +24,30 @@ Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 class Stepper(Protocol):
     """An optimizer over a model's parameters.
 
+    A step has a part of the host, `begin`, and one of the device, `update`.  A graph can repeat the latter if it writes all
+    that it carries from step to step in place, and takes from `begin` what changes otherwise, such as a schedule's rate, in
+    tensors.
+
     A class that inherits from this one trains the parameters that it returns, adapts none of its hyperparameters, and
     overrides what is different.
     """
 
     def step(self, loss: Closure, lr: float | None) -> Tensor:
         """Makes one update and returns the detached loss before it; `lr` is None if there is no rate to choose."""
+        self.begin(lr)
+        return self.update(loss)
+
+    def begin(self, lr: float | None) -> None:
+        """Makes ready for one update, at this learning rate if the optimizer does not find its own."""
+        return
+
+    def update(self, loss: Closure) -> Tensor:
+        """Makes the update; returns the detached loss before it."""
         ...
+
+    def make_capturable(self) -> None:
+        """Puts into tensors what `begin` changes, before a graph repeats `update`."""
+        return
 
     def training(self) -> None:
         """Prepares for updates: puts the parameters at which gradients are taken into the model."""
@@ -65,28 +80,27 @@ class TorchStepper(Stepper):
     def __init__(self, optimizer: torch.optim.Optimizer):
         self.optimizer = optimizer
 
-    def step(self, loss: Closure, lr: float | None) -> Tensor:
-        """Zeroes the gradients, computes them and updates the parameters."""
-        if lr is not None:
-            for group, rate in zip(self.optimizer.param_groups, self.rates(lr), strict=True):
+    def begin(self, lr: float | None) -> None:
+        """Sets the learning rate of each parameter group."""
+        if lr is None:
+            return
+        for group, rate in zip(self.optimizer.param_groups, self.rates(lr), strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
                 group["lr"] = rate
-        value = loss()
-        self.optimizer.zero_grad()
-        value.backward()
-        self.optimizer.step()
-        return value.detach()
+
+    def update(self, loss: Closure) -> Tensor:
+        """Zeroes the gradients, computes them and updates the parameters."""
+        return descend(self.optimizer, loss)
+
+    def make_capturable(self) -> None:
+        """Gives the optimizer fused kernels, and learning rates that are tensors."""
+        make_capturable(self.optimizer)
 
     def rates(self, lr: float) -> list[float]:
         """Returns the learning rate of each parameter group."""
         return [lr] * len(self.optimizer.param_groups)
-
-    def captured(self, task: Task, model: nn.Module, ledger: Ledger) -> CapturedUpdates:
-        """Returns the updates of the model as a graph."""
-        return CapturedUpdates(task, model, self.optimizer, ledger)
-
-    def replay(self, captured: CapturedUpdates, batch: Batch, lr: float) -> Tensor:
-        """Makes the next of those updates, which is what `step` returns."""
-        return captured.step(batch, self.rates(lr))
 
     def assign(self, name: str, value: float) -> None:
         """Sets the value in every parameter group that has the hyperparameter."""
@@ -123,30 +137,39 @@ class TorchStepper(Stepper):
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
 
-class AveragedStepper:
+class AveragedStepper(Stepper):
     """A stepper whose model, when it is evaluated, holds an average of the weights of all its updates."""
 
     def __init__(self, stepper: TorchStepper, kind: Average, model: nn.Module):
         self.stepper, self.kind, self.model = stepper, kind, model
         self.average = [parameter.detach().clone() for parameter in model.parameters()]
         self.steps, self.exchange = 0, Exchange()
+        self._share: float | Tensor = 0.0
+        """That of the next parameters in their average."""
 
-    def step(self, loss: Closure, lr: float | None) -> Tensor:
-        """Makes one update, which the average follows."""
-        value = self.stepper.step(loss, lr)
+    def begin(self, lr: float | None) -> None:
+        """Makes ready for one update, which the average follows."""
+        self.stepper.begin(lr)
         self.steps += 1
+        share = self.kind.weight(self.steps)
+        self._share = self._share.fill_(share) if isinstance(self._share, Tensor) else share
+
+    def update(self, loss: Closure) -> Tensor:
+        """Makes the update."""
+        value = self.stepper.update(loss)
+        parameters: list[Tensor] = list(self.model.parameters())
         with torch.no_grad():
-            torch._foreach_lerp_(self.average, list(self.model.parameters()), self.kind.weight(self.steps))
+            if isinstance(self._share, Tensor):
+                for mean, parameter in zip(self.average, parameters, strict=True):
+                    mean.lerp_(parameter, self._share)
+            else:
+                torch._foreach_lerp_(self.average, parameters, self._share)
         return value
 
-    def captured(self, task: Task, model: nn.Module, ledger: Ledger) -> CapturedUpdates:
-        """Returns the updates of model and average as a graph."""
-        return CapturedUpdates(task, model, self.stepper.optimizer, ledger, average=self.average)
-
-    def replay(self, captured: CapturedUpdates, batch: Batch, lr: float) -> Tensor:
-        """Makes the next of those updates, which is what `step` returns."""
-        self.steps += 1
-        return captured.step(batch, self.stepper.rates(lr), weight=self.kind.weight(self.steps))
+    def make_capturable(self) -> None:
+        """Puts the share into a tensor, as the averaged stepper does its learning rates."""
+        self.stepper.make_capturable()
+        self._share = self.average[0].new_zeros(())
 
     def training(self) -> None:
         """Puts the weights of the training into the model."""
@@ -183,10 +206,6 @@ class AveragedStepper:
         self.average, self.steps = [tensor.clone() for tensor in source.average], source.steps
         self.exchange.restore(source.exchange.saved())
         self.stepper.take_state(source.stepper)
-
-
-Capturable = TorchStepper | AveragedStepper
-"""Steppers whose updates can be a graph's."""
 
 
 def torch_optimizer(

@@ -56,7 +56,7 @@ class ScaledGradientMethod(Stepper):
         self._taken = self._steps = self._measured = 0
         self._curvatures, self._is_measured = 0.0, False
 
-    def step(self, loss: Closure, lr: float | None) -> Tensor:
+    def update(self, loss: Closure) -> Tensor:
         """Makes one trial, which takes two forward and two backward passes, and more for probes and line searches."""
         here = self._flat.here(loss)
         if self._steps == 0:

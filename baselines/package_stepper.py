@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from baselines.optimizers import Closure, TorchStepper
+from baselines.optimizers import Closure, Stepper, TorchStepper
 from bench.protocol import packed, unpacked
 
 
@@ -16,7 +16,7 @@ def _nothing() -> None:
     pass
 
 
-class PackageStepper:
+class PackageStepper(Stepper):
     """A stepper for a package's optimizer, which is used like one of torch.
 
     `lr` finds the learning rate that the optimizer adapts, if it adapts one.  If `scheduled`, the learning rate passed to
@@ -40,9 +40,13 @@ class PackageStepper:
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._trained: list[Tensor] = []
 
-    def step(self, loss: Closure, lr: float | None) -> Tensor:
+    def begin(self, lr: float | None) -> None:
+        """Sets the learning rate, if a schedule multiplies it."""
+        self._torch.begin(lr if self._scheduled else None)
+
+    def update(self, loss: Closure) -> Tensor:
         """Makes one update."""
-        value = self._torch.step(loss, lr if self._scheduled else None)
+        value = self._torch.update(loss)
         self._follow()
         return value
 

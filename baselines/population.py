@@ -212,4 +212,5 @@ POPULATION = MethodEntry(
     build=Population,
     repeats=is_scheduled_training,
     takes_kicks=True,
+    captures=True,
 )

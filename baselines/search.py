@@ -200,6 +200,7 @@ def _entry(searcher: str, description: str, label: str) -> MethodEntry:
     return MethodEntry(
         description=description, label=label, family="search", options=SearchOptions,
         build=partial(Search, searcher=searcher), repeats=is_training, takes_kicks=True, batching=BATCHING,
+        captures=True,
     )  # fmt: skip
 
 

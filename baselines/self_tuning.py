@@ -43,6 +43,10 @@ class TuningFreeOptions(schedules.Constant):
         """Returns the optimizer, for which no value may be open.  Raises ValueError if its package is not installed."""
         raise NotImplementedError
 
+    def graph_stepper(self, model: nn.Module) -> Stepper:
+        """Returns the optimizer as a graph can repeat its updates, if the method's entry says that one can."""
+        return self.stepper(model)
+
     def imported(self) -> Any:
         """Returns the package's module."""
         assert self.package is not None
@@ -84,10 +88,10 @@ class FactorOptions(TuningFreeOptions):
 
 def self_tuning_entry(
     description: str, label: str, options: type[TuningFreeOptions], family: str = "tuning-free",
-    batching: Batching | None = None,
+    batching: Batching | None = None, *, captures: bool = False,
 ) -> MethodEntry:  # fmt: skip
     """Returns the entry of a training with such options."""
     return MethodEntry(
         description=description, label=label, family=family, options=options, build=Training, takes_kicks=True,
-        package=options.package, batching=batching,
+        package=options.package, batching=batching, captures=captures,
     )  # fmt: skip

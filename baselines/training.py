@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any, Protocol, Self, cast
+from typing import Annotated, Any, Self, cast
 
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from baselines import schedules
 from baselines.batched_training import BATCHING
-from baselines.optimizers import AveragedStepper, Capturable, Stepper, TorchStepper, torch_optimizer
+from baselines.optimizers import AveragedStepper, Stepper, TorchStepper, torch_optimizer
 from baselines.schedules import Place
+from baselines.training_options import TrainingOptions
 from baselines.values_of_sets import SetsStepper, shared_laws
 from bench.protocol import (
     GRAPH,
@@ -34,46 +35,6 @@ from bench.protocol.optimizers import Adam, InitialValues, WithOptimizer
 from bench.protocol.state import NOT_SAVED
 
 NonNegative = Annotated[float, Field(ge=0)]
-
-
-class TrainingOptions(Protocol):
-    """The part of its options that a training uses."""
-
-    @property
-    def spans_budget(self) -> bool:
-        """Whether the schedule depends on the budget."""
-        ...
-
-    @property
-    def initial_lr(self) -> float | None:
-        """The rate that the schedule multiplies; None if there is nothing to schedule."""
-        ...
-
-    @property
-    def shared_laws(self) -> Mapping[str, str]:
-        """The values that sets have of their own, with the hyperparameter that each is one of."""
-        ...
-
-    @property
-    def optimizer_name(self) -> str:
-        """The name by which a space may have separate laws for this optimizer."""
-        ...
-
-    def values(self) -> dict[str, float | None]:
-        """Returns the hyperparameters by name; None is open, to be drawn from the space by the seed or searched."""
-        ...
-
-    def replace(self, values: Mapping[str, float]) -> Self:
-        """Returns a copy with other values."""
-        ...
-
-    def factor(self, place: Place) -> float:
-        """Returns the factor on the initial learning rate for the next update."""
-        ...
-
-    def stepper(self, model: nn.Module) -> Stepper:
-        """Returns the optimizer; no value may be open any more."""
-        ...
 
 
 class ScheduledOptions(WithOptimizer, schedules.Constant):
@@ -125,6 +86,10 @@ class ScheduledOptions(WithOptimizer, schedules.Constant):
         """Returns the optimizer; no value may be open any more."""
         plain = self._plain(model)
         return plain if self.average is None else AveragedStepper(plain, self.average.kind(), model)
+
+    def graph_stepper(self, model: nn.Module) -> Stepper:
+        """Returns the same, which a graph can repeat."""
+        return self.stepper(model)
 
     def _plain(self, model: nn.Module) -> TorchStepper:
         if self.groups:
@@ -229,7 +194,8 @@ class Training:
     def start(self, task: Task, seed: int, drawn: Mapping[str, float], trial: int = 0) -> TrainingState:
         """Returns the state before the first step, with `drawn` in place of open values."""
         options, model = self.options.replace(drawn), task.model(seed, trial)
-        stepper, own = options.stepper(model), options.shared_laws
+        stepper = options.graph_stepper(model) if task.engine == GRAPH else options.stepper(model)
+        own = options.shared_laws
         hyper = {name: value for name, value in options.values().items() if name not in own}
         return TrainingState(
             task=task, seed=seed, model=model, hyper=hyper | (stepper.hyper() if own else {}), trial=trial,
@@ -253,9 +219,8 @@ class Training:
                 lr = initial_lr * options.factor(Place(fraction, state.trial_step, task.steps_per_epoch))
             batch = state.batches.at(state.trial_step)
             if state.captured is not None:
-                assert isinstance(state.stepper, Capturable)
-                assert lr is not None
-                return state.stepper.replay(state.captured, batch, lr)
+                state.stepper.begin(lr)
+                return state.captured.step(batch)
             return state.stepper.step(partial(task.training_loss, state.model, batch), lr)
 
         def settle() -> None:
@@ -265,8 +230,8 @@ class Training:
         state.stepper.training()
         if task.engine == GRAPH:
             if state.captured is None:
-                assert isinstance(state.stepper, Capturable)
-                state.captured = state.stepper.captured(task, state.model, ledger)
+                state.stepper.make_capturable()
+                state.captured = CapturedUpdates(task, state.model, state.stepper.update, ledger)
             state.captured.capturing.ledger = ledger
         train(state, steps, ledger, update=update, settle=settle)
 

@@ -10,9 +10,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from baselines.distance_estimates import GraphDAdaptation, GraphProdigy
+from baselines.dog import GraphDog
 from baselines.dowg import DistanceOverWeightedGradients
 from baselines.optimizers import Stepper
 from baselines.package_stepper import PackageStepper, fill
+from baselines.schedule_free import GraphScheduleFree
 from baselines.self_tuning import FactorOptions, TuningFreeOptions, needed, self_tuning_entry
 from bench.protocol import Package
 
@@ -30,6 +33,10 @@ class ProdigyOptions(FactorOptions):
         optimizer = self.imported().Prodigy([group])
         return PackageStepper(optimizer, lr=lambda optimizer: optimizer.param_groups[0]["d"], scheduled=True)
 
+    def graph_stepper(self, model: nn.Module) -> Stepper:
+        """Returns a GraphProdigy."""
+        return GraphProdigy(model, **self.filled())
+
 
 class DAdaptationOptions(FactorOptions):
     """Adam with D-Adaptation (Defazio and Mishchenko, 2023, arXiv 2301.07733); weight decay is decoupled."""
@@ -41,6 +48,10 @@ class DAdaptationOptions(FactorOptions):
         """Returns a pytorch_optimizer.DAdaptAdam, whose estimate d of the distance is the learning rate."""
         optimizer = self.imported().DAdaptAdam(model.parameters(), weight_decouple=True, **self.filled())
         return PackageStepper(optimizer, lr=lambda optimizer: optimizer.param_groups[0]["d"], scheduled=True)
+
+    def graph_stepper(self, model: nn.Module) -> Stepper:
+        """Returns a GraphDAdaptation."""
+        return GraphDAdaptation(model, **self.filled())
 
 
 class MechanicOptions(FactorOptions):
@@ -73,9 +84,7 @@ class DogOptions(TuningFreeOptions):
 
     def stepper(self, model: nn.Module) -> Stepper:
         """Returns a dog.DoG with its PolynomialDecayAverager.  The learning rate is η; for L-DoG, its mean over tensors."""
-        dog = self.imported()
-        normalised = any("BatchNorm" in type(module).__name__ for module in model.modules())
-        distance = self.initial_distance or (1e-4 if normalised else 1e-6)
+        dog, distance = self.imported(), self._distance(model)
         make, averager = getattr(dog, self.optimizer_class), dog.PolynomialDecayAverager(model)
         optimizer = make(model.parameters(), reps_rel=distance, weight_decay=self.weight_decay)
         show = partial(fill, list(model.parameters()), list(averager.averaged_model.parameters()))
@@ -83,6 +92,15 @@ class DogOptions(TuningFreeOptions):
             optimizer, lr=_mean_eta, follow=averager.step, show=show, noted=((optimizer, "_first_step"), (averager, "t")),
             averages=averager.averaged_model.state_dict().values(),
         )  # fmt: skip
+
+    def graph_stepper(self, model: nn.Module) -> Stepper:
+        """Returns a GraphDog."""
+        is_layerwise = self.optimizer_class == "LDoG"
+        return GraphDog(model, initial_distance=self._distance(model), is_layerwise=is_layerwise, **self.filled())
+
+    def _distance(self, model: nn.Module) -> float:
+        normalised = any("BatchNorm" in type(module).__name__ for module in model.modules())
+        return self.initial_distance or (1e-4 if normalised else 1e-6)
 
 
 def _mean_eta(optimizer: torch.optim.Optimizer) -> Tensor:
@@ -118,6 +136,8 @@ class ScheduleFreeOptions(TuningFreeOptions):
     """
 
     optimizer_name: ClassVar[str] = "schedule-free-sgd"
+    square_decay: ClassVar[float | None] = None
+    """The decay of AdamW's second moment."""
     package: ClassVar[Package | None] = needed("schedulefree", "schedulefree")
 
     lr: float | None = Field(default=None, gt=0)
@@ -129,6 +149,11 @@ class ScheduleFreeOptions(TuningFreeOptions):
         optimizer = self._make(model.parameters(), warmup_steps=self.warmup_steps, **self.filled())
         return PackageStepper(optimizer, show=optimizer.eval, hide=optimizer.train)
 
+    def graph_stepper(self, model: nn.Module) -> Stepper:
+        """Returns a GraphScheduleFree."""
+        own: dict[str, Any] = {"beta": self.beta, "warmup_steps": self.warmup_steps, "square_decay": self.square_decay}
+        return GraphScheduleFree(model, **own, **self.filled())
+
     def _make(self, parameters: Iterable[nn.Parameter], **common: Any) -> Any:
         return self.imported().SGDScheduleFree(parameters, momentum=self.beta, **common)
 
@@ -137,22 +162,25 @@ class ScheduleFreeAdamWOptions(ScheduleFreeOptions):
     """Schedule-free AdamW, with decoupled weight decay."""
 
     optimizer_name: ClassVar[str] = "schedule-free-adamw"
+    square_decay: ClassVar[float | None] = 0.999
 
     def _make(self, parameters: Iterable[nn.Parameter], **common: Any) -> Any:
-        return self.imported().AdamWScheduleFree(parameters, betas=(self.beta, 0.999), **common)
+        return self.imported().AdamWScheduleFree(parameters, betas=(self.beta, self.square_decay), **common)
 
 
-PRODIGY = self_tuning_entry("Adam that estimates the distance to the solution", "Prodigy", ProdigyOptions)
+PRODIGY = self_tuning_entry("Adam that estimates the distance to the solution", "Prodigy", ProdigyOptions, captures=True)
 D_ADAPTATION = self_tuning_entry(
-    "Adam that bounds the distance to the solution from below", "D-Adaptation", DAdaptationOptions
+    "Adam that bounds the distance to the solution from below", "D-Adaptation", DAdaptationOptions, captures=True
 )
-DOWG = self_tuning_entry("distance over weighted gradients", "DoWG", WeightedGradientsOptions)
+DOWG = self_tuning_entry("distance over weighted gradients", "DoWG", WeightedGradientsOptions, captures=True)
 SCHEDULE_FREE_SGD = self_tuning_entry(
-    "SGD evaluated at an average of its iterates", "Schedule-Free SGD", ScheduleFreeOptions
+    "SGD evaluated at an average of its iterates", "Schedule-Free SGD", ScheduleFreeOptions, captures=True
 )
 SCHEDULE_FREE_ADAMW = self_tuning_entry(
-    "AdamW evaluated at an average of its iterates", "Schedule-Free AdamW", ScheduleFreeAdamWOptions
+    "AdamW evaluated at an average of its iterates", "Schedule-Free AdamW", ScheduleFreeAdamWOptions, captures=True
 )
-DOG = self_tuning_entry("distance over gradients, averaged", "DoG", DogOptions)
-LDOG = self_tuning_entry("distance over gradients for each parameter tensor, averaged", "L-DoG", LayerwiseDogOptions)
+DOG = self_tuning_entry("distance over gradients, averaged", "DoG", DogOptions, captures=True)
+LDOG = self_tuning_entry(
+    "distance over gradients for each parameter tensor, averaged", "L-DoG", LayerwiseDogOptions, captures=True
+)
 MECHANIC = self_tuning_entry("AdamW or SGD with a learned scale", "Mechanic", MechanicOptions)

@@ -42,6 +42,8 @@ from oho.member import Member, joined
 from oho.meta import check_bounds, check_finite
 from oho.saved_state import copied, load_tensors, require
 from oho.sets import Layerwise, resolve_sets
+from oho.training_loss import Phase
+from oho.training_step import silent
 
 CEILINGS = {"global": 2e-4, "full": 5e-4, "layerwise": 3e-3}
 """Largest λ of each variant, as in the published scripts for MNIST."""
@@ -131,7 +133,7 @@ class PublishedOHO:
         values = torch.as_tensor(value, dtype=old.dtype, device=old.device).expand_as(old).clone()
         check_finite(name, values)
         check_bounds(name, values, (0.0, self.weight_decay_max if name == "weight_decay" else math.inf))
-        self._hyper[name] = values
+        old.copy_(values)
 
     def step(self, train_closure: Closure, valid_closure: Closure) -> Tensor:
         """Makes one update of parameters, tangents and hyperparameters.  Returns the training loss at θ, detached:
@@ -139,27 +141,35 @@ class PublishedOHO:
 
         `train_closure` is called five times (the gradient, and two probes for each product), `valid_closure` once.
         """
-        self.on_phase("train")
+        loss = self._step(train_closure, valid_closure, self.on_phase)
+        self.steps += 1
+        return loss
+
+    def uncounted_step(self, train_closure: Closure, valid_closure: Closure) -> Tensor:
+        """Makes a step that a graph can repeat: it names no phase, and who calls it adds to `steps`."""
+        return self._step(train_closure, valid_closure, silent)
+
+    def _step(self, train_closure: Closure, valid_closure: Closure, phase: Phase) -> Tensor:
+        phase("train")
         loss, gradient = self._gradient(train_closure)
         rate, decay = self._per_tensor("lr"), self._per_tensor("weight_decay")
         of_step, of_tangent = self._step_decay(decay), self._tangent_decay(decay)
         with torch.no_grad():
             for p, g, η, λ in zip(self._flat.tensors, gradient, rate, of_step, strict=True):
                 p.sub_(η * (g + λ * p))
-        self.on_phase("hypergradient")
+        phase("hypergradient")
         products = {name: self._product(train_closure, self._tangents[name]) for name in self._hyper}
         vector = self._gradient(valid_closure)[1]
         with torch.no_grad():
             self._move_tangents("lr", products, rate, of_tangent, gradient)
             moved = self._hyper["lr"] - self.meta_lr * self._read("lr", vector)
-            self._hyper["lr"] = moved.clamp(min=0)
+            self._hyper["lr"].copy_(moved.clamp(min=0))
             self._move_tangents("weight_decay", products, self._per_tensor("lr"), of_tangent, gradient)
             moved = self._hyper["weight_decay"] - self._read("weight_decay", vector) * (
                 self.weight_decay_meta_scale * self.meta_lr
             )
-            self._hyper["weight_decay"] = self._published_entries(moved.clamp(0, self.weight_decay_max))
-        self.on_phase("train")
-        self.steps += 1
+            self._hyper["weight_decay"].copy_(self._published_entries(moved.clamp(0, self.weight_decay_max)))
+        phase("train")
         return loss
 
     @property
@@ -223,8 +233,6 @@ class PublishedOHO:
     def _product(self, closure: Closure, tangent: Tensors) -> Tensors:
         """Returns H' times a tangent as published: central differences at the parameters after the step."""
         longest, first = self._largest(tangent[0]), self._flat.tensors[0].detach()
-        if not longest.any():
-            return [torch.zeros_like(t) for t in tangent]
         r = torch.finfo(first.dtype).eps ** 0.5 * (1 + self._largest(first)) / longest
         r = torch.where(longest == 0, 0, r.clamp(min=SMALLEST_STEP)).unsqueeze(-1)
         theta, direction, sides = self._flat.gather(), self._flat.flatten(tangent), []
@@ -244,16 +252,15 @@ class PublishedOHO:
         self, name: str, products: dict[str, Tensors], rate: Tensors, decay: Tensors, gradient: Tensors
     ) -> None:
         pieces = zip(self._tangents[name], products[name], rate, decay, gradient, self._flat.tensors, strict=True)
-        self._tangents[name] = [
-            z * (1 - 2 * λ * η) - η * h - (g + 2 * λ * p if name == "lr" else 2 * η * p) for z, h, η, λ, g, p in pieces
-        ]
+        for z, h, η, λ, g, p in pieces:
+            z.mul_(1 - 2 * λ * η).sub_(η * h).sub_(g + 2 * λ * p if name == "lr" else 2 * η * p)
 
     def _read(self, name: str, vector: Tensors) -> Tensor:
         """Returns each set's slice of v' · tangent, (M, S)."""
         sums = torch.zeros_like(self._hyper[name])
         for s, v, tangent in zip(self.set_map.of_tensor, vector, self._tangents[name], strict=True):
             sums[:, s] += (v * tangent).reshape(len(sums), -1).sum(1)
-        self._hypergradient[name] = sums
+        self._hypergradient[name].copy_(sums)
         return sums
 
     def _per_tensor(self, name: str) -> Tensors:

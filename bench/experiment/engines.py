@@ -38,14 +38,15 @@ def engine_of(
 def _reasons(methods: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Key, str]]:
     """Yields why steps cannot be captured, and the key of what is to blame."""
     for place, method in enumerate(methods):
-        if reason := _reason(dict(method)):
+        if reason := why_eager(method):
             yield ("methods", place, "name"), f"{method['label']} cannot be captured: {reason}"
 
 
-def _reason(part: dict[str, Any]) -> str:
+def why_eager(part: Mapping[str, Any]) -> str:
+    """Returns why the steps of a method, as a spec has it, cannot be captured; nothing if they can."""
     entry: MethodEntry = entry_of("method", part)
-    if entry.family == "search" and part.get("over"):
-        return _reason(dict(part["over"]))
     if isinstance(entry.captures, bool):
+        if entry.captures and part.get("over"):
+            return why_eager(part["over"])
         return "" if entry.captures else "its method has no captured step"
-    return entry.captures(options_of(part))
+    return entry.captures(options_of(dict(part)))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import oho
+from bench.online.captured import CapturedSteps, captured_steps
 from bench.online.options import OnlineOptions
 from bench.online.precision import at_precision
 from bench.online.published_options import GlobalOptions, PublishedOptions
@@ -20,7 +21,6 @@ from bench.online.tuned_loss import loss_hyper
 from bench.protocol import (
     GRAPH,
     Batching,
-    Capturing,
     Ledger,
     Noise,
     ReplayedNoise,
@@ -28,7 +28,6 @@ from bench.protocol import (
     StackedBatches,
     WithOptimizer,
     train_together,
-    uses_stand_in,
 )
 from bench.protocol.averages import Exchanges
 from bench.protocol.batched import ProgressAfter
@@ -54,11 +53,8 @@ class OnlineBatch:
         loss = loss_hyper(states[0].task, self._options.tuned_of_loss)
         twins = [state.twin for state in states if state.twin]
         self._twins = StackedTwins(twins, self.optimizer, stacked, self._options.sets, loss) if twins else None
-        self._capturing: Capturing | None = None
-        self._captured: oho.CapturedStep | None = None
+        self._captured: CapturedSteps | None = None
         """The optimizer's steps as a graph, if the task's engine is one and some steps were made."""
-        self._noises: list[ReplayedNoise] = []
-        """What the graph draws for each member, if a hyperparameter of its loss changes inputs."""
 
     def advance(self, *, steps: int, progress: ProgressAfter, ledger: Ledger) -> None:
         """Makes updates of all members with a meta-step each."""
@@ -88,31 +84,26 @@ class OnlineBatch:
         """Makes one step of all members and returns their training losses (M,)."""
         if self._captured is None:
             return self.optimizer.step(*self._closures(step, batch, self._stacked), **self._part(step, batch))
-        for noise, seed in zip(self._noises, self._batches.noises(step) if self._noises else (), strict=True):
-            noise.begin(seed)
         batches = self._batches if self._options.source == "training" else self._validation_batches
-        return self._captured(batch, lambda: batches.at(step))
+        seeds = self._batches.noises(step) if self._options.tuned_of_loss else ()
+        return self._captured.step(batch, lambda: batches.at(step), seeds=seeds)
 
     def _capture(self, ledger: Ledger) -> None:
         """Has a graph make the steps from now on, and books its captures on this ledger."""
         if self._captured is None:
             options, stacked, task = self._options, self._stacked, self.states[0].task
-            generators: list[torch.Generator] = []
-            if options.tuned_of_loss:
-                self._noises = [ReplayedNoise(task.device, generators) for _ in self.states]
-            self._capturing, losses = Capturing(ledger), partial(_losses, stacked, self._noises)
-            fraction = options.curvature_part
-            self._captured = oho.CapturedStep(
+            noises = replayed_noises(self.states) if options.tuned_of_loss else ()
+            losses, fraction = partial(member_losses, stacked, noises), options.curvature_part
+            self._captured = captured_steps(
+                task,
                 self.optimizer,
                 losses,
-                at_precision(options, task.device, partial(_losses, stacked, ())),
+                at_precision(options, task.device, partial(member_losses, stacked, ())),
+                ledger=ledger,
                 curvature=None if fraction is None else lambda *given: losses(*_first(fraction, *given[:2]), *given[2:]),
-                generators=generators,
-                around=self._capturing,
-                stand_in=uses_stand_in(task),
+                noises=noises,
             )
-        assert self._capturing is not None
-        self._capturing.ledger = ledger
+        self._captured.capturing.ledger = ledger
 
     def _closures(self, step: int, batch: Inputs, stacked: Stacked) -> tuple[Closure, Closure]:
         """Returns what `OnlineState.closures` does, of the members' models or of others."""
@@ -136,7 +127,13 @@ class OnlineBatch:
         return {"curvature_closure": self._training(step, _first(fraction, *batch), self._stacked)}
 
 
-def _losses(
+def replayed_noises(states: Sequence[Any]) -> list[ReplayedNoise]:
+    """Returns what a graph draws for each member where a hyperparameter of the loss changes inputs."""
+    generators: list[torch.Generator] = []
+    return [ReplayedNoise(state.task.device, generators) for state in states]
+
+
+def member_losses(
     stacked: Stacked, noises: Sequence[Noise], inputs: Tensor, targets: Tensor, *hyper: Mapping[str, Tensor]
 ) -> Tensor:
     """Returns each member's loss (M,) of a batch, with what is tuned of it if anything is."""

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 import oho
-from bench.online.batched import OnlineBatch, show_hyper
+from bench.online.batched import OnlineBatch, member_losses, replayed_noises, show_hyper
+from bench.online.captured import CapturedSteps, captured_steps
 from bench.online.stacked_twins import population_like
-from bench.protocol import Ledger, Stacked, StackedBatches, Task, train_together
+from bench.protocol import GRAPH, Ledger, Stacked, StackedBatches, Task, train_together
 from bench.protocol.averages import Exchanges
 from bench.protocol.batched import Batching, ProgressAfter
 
@@ -45,24 +46,36 @@ class TransplantBatch:
             name: torch.stack([_lengthened(state.schedule[name], max(lengths)) for state in states], 1)
             for name in states[0].schedule
         }
+        self._captured: CapturedSteps | None = None
+        """The optimizer's steps as a graph, if the task's engine is one and some steps were made."""
 
     def advance(self, *, steps: int, progress: ProgressAfter, ledger: Ledger) -> None:
         """Makes updates along the schedules."""
         begun = self.states[0].trial_step
+        if self.states[0].task.engine == GRAPH:
+            self._capture(ledger)
 
         def update(made: int) -> Tensor:
             step = begun + made
             for name, values in self._schedules.items():
                 self.optimizer.set_hyper(name, values[min(step, len(values) - 1)])
-            batch = self._batches.at(step)
-            if not self._of_loss:
-                return self.optimizer.step(partial(self._stacked.losses, batch))
-            return self.optimizer.step(partial(self._stacked.training_losses, batch, self._batches.noises(step)))
+            batch, seeds = self._batches.at(step), self._batches.noises(step) if self._of_loss else ()
+            if self._captured is not None:
+                return self._captured.step(batch, seeds=seeds)
+            return self.optimizer.step(partial(member_losses, self._stacked, seeds, *batch))
 
         self._exchanges.training()
         settle = partial(self._exchanges.settle, self.optimizer)
         train_together(self.states, self._stacked, steps, ledger, update=update, settle=settle)
         show_hyper(self.optimizer, self.states)
+
+    def _capture(self, ledger: Ledger) -> None:
+        """Has a graph make the steps from now on, and books its captures on this ledger."""
+        if self._captured is None:
+            noises = replayed_noises(self.states) if self._of_loss else ()
+            losses = partial(member_losses, self._stacked, noises)
+            self._captured = captured_steps(self.states[0].task, self.optimizer, losses, ledger=ledger, noises=noises)
+        self._captured.capturing.ledger = ledger
 
 
 def _lengthened(values: Tensor, length: int) -> Tensor:
@@ -112,4 +125,4 @@ def _alike(options: Any) -> Mapping[str, Any]:
     return {"epochs": options.epochs}
 
 
-BATCHING = Batching(TransplantBatch, _alike, prepare=donate_together)
+BATCHING = Batching(TransplantBatch, _alike, prepare=donate_together, captures=True)

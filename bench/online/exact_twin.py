@@ -50,13 +50,14 @@ class ExactTwin:
         self.model, self._run = copy.deepcopy(model), optimizer
         self._parameters = list(model.parameters())
         tune = tuple(optimizer.hypergradient)
-        noise = [torch.Generator().set_state(state) for state in optimizer.state_dict().get("generators", ())]
         rule: Any = oho.SGD(0.0, 0.0, tune=tune)
         own: dict[str, Any] = {}
         if isinstance(optimizer, oho.OHO):
             rule, own = optimizer.rule, {"average": optimizer.average, "present_share": optimizer.present_share}
             if bounded:
                 own |= {"discount": optimizer.discount, "influence_limit": optimizer.influence_limit}
+        saved, device = optimizer.state_dict().get("generators", ()), self._parameters[0].device
+        noise = [torch.Generator(device if rule.temperature else "cpu").set_state(state) for state in saved]
         self.optimizer: Any = oho.OHO(
             self.model.named_parameters(), rule, loss=loss, sets=sets, meta=oho.MetaSGD(0.0), generator=noise or None, **own
         )

@@ -66,13 +66,11 @@ class Online(Method):
         state.optimizer.on_phase = ledger.switch
 
         def update() -> Tensor:
-            if state.captured is not None:
-                return state.captured_step()
             if state.twin is None:
-                return state.optimizer.step(*state.closures(state.step), **state.part(state.step))
+                return state.make_step()
             with ledger.account("evaluation"):
                 state.twin.follow()
-            loss = state.optimizer.step(*state.closures(state.step), **state.part(state.step))
+            loss = state.make_step()
             with ledger.account("evaluation"):
                 state.twin.compare(*state.closures(state.step, state.twin.model))
             return loss
@@ -84,21 +82,13 @@ class Online(Method):
         state.hyper = values_of(state.optimizer)
 
 
-def captures(options: OnlineOptions) -> str:
-    """Returns why steps of these options cannot be captured as a graph; nothing if they can."""
-    if options.compare_exact:
-        return "compare_exact is for eager steps"
-    return "noise is drawn by the CPU (temperature)" if getattr(options, "temperature", 0.0) else ""
-
-
 def _entry(
-    description: str, label: str, options: type[OnlineOptions], optimize: Callable[..., Optimizer],
-    captures: bool | Callable[[Any], str] = captures,
-) -> MethodEntry:  # fmt: skip
+    description: str, label: str, options: type[OnlineOptions], optimize: Callable[..., Optimizer]
+) -> MethodEntry:
     return MethodEntry(
         description=description, label=label, family="online", options=options,
         build=partial(Online, optimize=optimize), takes_kicks=True, batching=BATCHING,
-        captures=captures,
+        captures=True,
     )  # fmt: skip
 
 
@@ -117,9 +107,7 @@ AVERAGED = _entry(
     "online hypergradients for an average of the weights, at the cost of few plain steps", "Averaged OHO", AveragedOptions,
     averaged,
 )  # fmt: skip
-PUBLISHED = _entry(
-    "the published recursion, defect by defect", "Published OHO", PublishedOptions, published, captures=False
-)
+PUBLISHED = _entry("the published recursion, defect by defect", "Published OHO", PublishedOptions, published)
 
 
 def is_online(entry: MethodEntry) -> bool:

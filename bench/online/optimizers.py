@@ -22,6 +22,7 @@ def published_meta(
     model: nn.Module, initial: Initial, options: GlobalOptions, seed: int, loss: oho.LossHyper | None
 ) -> oho.OHO:
     """Makes our recursion, exact or collapsed, with the published meta-step."""
+    device = next(model.parameters()).device if options.temperature else "cpu"  # where noise is drawn
     return oho.OHO(
         model.named_parameters(),
         options.rule(initial, tune=options.tune, temperature=options.temperature),
@@ -37,7 +38,7 @@ def published_meta(
         update_every=options.update_every,
         first_updates=options.first_updates,
         tuned_steps=options.tuned_steps,
-        generator=stream(seed, "noise"),
+        generator=stream(seed, "noise", device=device),
         check=UNCHECKED,
     )
 

@@ -66,6 +66,7 @@ def population_like(
     first = optimizers[0]
     like: Any = first.population if isinstance(first, Member) else first
     saved: list[dict[str, Any]] = [each.state_dict() for each in optimizers]
+    device = stacked.theta.device if like.rule.temperature else "cpu"
     found = oho.OHO(
         cast(Any, stacked.tensors.items()),
         like.rule,
@@ -82,7 +83,7 @@ def population_like(
         first_updates=like.first_updates,
         tuned_steps=like.tuned_steps,
         members=len(optimizers),
-        generator=[torch.Generator() for _ in optimizers] if saved[0]["generators"] else None,
+        generator=[torch.Generator(device) for _ in optimizers] if saved[0]["generators"] else None,
         check=None,
     )
     found.load_members(saved)

@@ -10,13 +10,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-import oho
 from bench.online.averaged_state import AveragedState, Optimizer
+from bench.online.captured import CapturedSteps, captured_steps
 from bench.online.exact_twin import ExactTwin
 from bench.online.options import OnlineOptions
 from bench.online.precision import at_precision
-from bench.online.tuned_loss import Closure, training_closure
-from bench.protocol import Batch, Batches, Capturing, Kick, Ledger, ReplayedNoise, remade, uses_stand_in
+from bench.online.tuned_loss import Closure, replayed_loss, training_closure
+from bench.protocol import Batch, Batches, Kick, Ledger, ReplayedNoise, remade
 from bench.protocol.state import NOT_SAVED
 from bench.records.wandb_names import MOST_SINGLE_SETS
 
@@ -29,9 +29,7 @@ class OnlineState(AveragedState):
     validation_batches: Batches = remade()
     options: OnlineOptions = remade()
     twin: ExactTwin | None = None
-    capturing: Capturing | None = field(default=None, metadata=NOT_SAVED)
-    noise: ReplayedNoise | None = field(default=None, metadata=NOT_SAVED)
-    captured: oho.CapturedStep | None = field(default=None, metadata=NOT_SAVED)
+    captured: CapturedSteps | None = field(default=None, metadata=NOT_SAVED)
     """The optimizer's steps as a graph, if the task's engine is one and some steps were made."""
 
     def capture(self, ledger: Ledger) -> None:
@@ -39,32 +37,31 @@ class OnlineState(AveragedState):
         if self.captured is None:
             task, model, fraction = self.task, self.model, self.options.curvature_part
             valid = task.training_loss if self.options.source == "training" else task.validation_loss
-            self.capturing, self.noise = Capturing(ledger), (noise := ReplayedNoise(task.device))
+            noise = ReplayedNoise(task.device)
 
             def loss_of_part(inputs: Tensor, targets: Tensor, *hyper: Mapping[str, Tensor]) -> Tensor:
                 return task.training_loss(model, Batch(inputs, targets, noise).part(fraction or 1.0), *hyper)
 
-            self.captured = oho.CapturedStep(
+            self.captured = captured_steps(
+                task,
                 self.optimizer,
-                lambda inputs, targets, *hyper: task.training_loss(model, Batch(inputs, targets, noise), *hyper),
+                replayed_loss(task, model, noise),
                 at_precision(
                     self.options, task.device, lambda inputs, targets: valid(model, Batch(inputs, targets, noise))
                 ),
+                ledger=ledger,
                 curvature=None if fraction is None else loss_of_part,
-                generators=noise.generators,
-                around=self.capturing,
-                stand_in=uses_stand_in(task),
+                noises=[noise],
             )
-        assert self.capturing is not None
-        self.capturing.ledger = ledger
+        self.captured.capturing.ledger = ledger
 
-    def captured_step(self) -> Tensor:
-        """Makes one step as a graph."""
-        assert self.captured is not None
-        assert self.noise is not None
-        self.noise.begin(self.batches.noise(self.step))
+    def make_step(self) -> Tensor:
+        """Makes one step, as a graph if there is one; returns the training loss before it, detached."""
+        if self.captured is None:
+            return self.optimizer.step(*self.closures(self.step), **self.part(self.step))
         batches = self.batches if self.options.source == "training" else self.validation_batches
-        return self.captured(self.batches.at(self.step)[:2], lambda: batches.at(self.step)[:2])
+        batch, noise = self.batches.at(self.step)[:2], self.batches.noise(self.step)
+        return self.captured.step(batch, lambda: batches.at(self.step)[:2], seeds=[noise])
 
     def scalars(self) -> dict[str, float]:
         """Returns norms of d(parameters)/d(hyperparameter), hypergradients, and counts of skipped and shortened steps."""

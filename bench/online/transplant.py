@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -13,10 +13,25 @@ from torch import Tensor
 import oho
 from bench.online.averaged_state import AveragedState
 from bench.online.batched_transplants import BATCHING
+from bench.online.captured import CapturedSteps, captured_steps
 from bench.online.methods import Online, is_online
 from bench.online.state import OnlineState, values_of
-from bench.online.tuned_loss import training_closure
-from bench.protocol import Batches, Ledger, Method, MethodEntry, Options, Task, remade, stream, train, unpacked
+from bench.online.tuned_loss import replayed_loss, training_closure
+from bench.protocol import (
+    GRAPH,
+    Batches,
+    Ledger,
+    Method,
+    MethodEntry,
+    Options,
+    ReplayedNoise,
+    Task,
+    remade,
+    stream,
+    train,
+    unpacked,
+)
+from bench.protocol.state import NOT_SAVED
 
 Schedule = dict[str, Tensor]
 """Values by hyperparameter, (steps, sets)."""
@@ -47,6 +62,25 @@ class TransplantState(AveragedState):
     schedule: Schedule
     sets: oho.Sets = remade()
     """What shares one value of the schedule."""
+    of_loss: tuple[str, ...] = remade()
+    """What the schedule has of the training loss."""
+    captured: CapturedSteps | None = field(default=None, metadata=NOT_SAVED)
+    """The optimizer's steps as a graph, if the task's engine is one and some steps were made."""
+
+    def capture(self, ledger: Ledger) -> None:
+        """Makes the steps from now on those of a graph."""
+        if self.captured is None:
+            noise = ReplayedNoise(self.task.device)
+            loss = replayed_loss(self.task, self.model, noise)
+            self.captured = captured_steps(self.task, self.optimizer, loss, ledger=ledger, noises=[noise])
+        self.captured.capturing.ledger = ledger
+
+    def make_step(self) -> Tensor:
+        """Makes one step, as a graph if there is one; returns the training loss before it, detached."""
+        batch = self.batches.at(self.step)
+        if self.captured is None:
+            return self.optimizer.step(training_closure(self.task, self.model, batch, self.of_loss))
+        return self.captured.step(batch[:2], seeds=[self.batches.noise(self.step)])
 
 
 class Transplant(Method):
@@ -70,20 +104,21 @@ class Transplant(Method):
         optimizer = oho.OHO(model.named_parameters(), rule, loss=loss, sets=donor.sets, average=donor.kind_of_average)
         return TransplantState(
             task=task, seed=seed, model=model, hyper=hyper, schedule=schedule, optimizer=optimizer,
-            batches=task.train_batches(seed), sets=donor.sets,
+            batches=task.train_batches(seed), sets=donor.sets, of_loss=of_loss,
         )  # fmt: skip
 
     def advance(self, state: TransplantState, *, steps: int, progress: float, ledger: Ledger) -> None:
         """Makes updates along the schedule."""
-        last, of_loss = len(state.schedule["lr"]) - 1, self.over.options.tuned_of_loss
+        last = len(state.schedule["lr"]) - 1
 
         def update() -> Tensor:
             for name, values in state.schedule.items():
                 state.optimizer.set_hyper(name, values[min(state.step, last)])
-            batch = state.batches.at(state.step)
-            return state.optimizer.step(training_closure(state.task, state.model, batch, of_loss))
+            return state.make_step()
 
         state.training()
+        if state.task.engine == GRAPH:
+            state.capture(ledger)
         train(state, steps, ledger, update=update, settle=state.evaluation)
         state.hyper = values_of(state.optimizer)
 
@@ -126,4 +161,5 @@ TRANSPLANT = MethodEntry(
     build=Transplant,
     repeats=is_online,
     batching=BATCHING,
+    captures=True,
 )

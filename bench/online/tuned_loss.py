@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 import oho
-from bench.protocol import Batch, Task, not_offered
+from bench.protocol import Batch, ReplayedNoise, Task, not_offered
 
 Closure = Callable[..., Tensor]
 
@@ -19,6 +19,11 @@ def training_closure(task: Task, model: nn.Module, batch: Batch, of_loss: Sequen
     if not of_loss:
         return partial(task.training_loss, model, batch)
     return lambda hyper: task.training_loss(model, batch, hyper)
+
+
+def replayed_loss(task: Task, model: nn.Module, noise: ReplayedNoise) -> Closure:
+    """Returns the training loss of a batch's inputs and targets, as a graph repeats it."""
+    return lambda inputs, targets, *hyper: task.training_loss(model, Batch(inputs, targets, noise), *hyper)
 
 
 def loss_hyper(task: Task, names: Sequence[str]) -> oho.LossHyper | None:

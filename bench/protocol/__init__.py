@@ -2,7 +2,16 @@
 
 from bench.protocol.amounts import Amount
 from bench.protocol.batched import Batched, Batching, train_together
-from bench.protocol.engine import GRAPH, CapturedFunction, CapturedUpdates, Capturing, uses_stand_in
+from bench.protocol.engine import (
+    GRAPH,
+    CapturedFunction,
+    CapturedUpdates,
+    Capturing,
+    Closure,
+    descend,
+    make_capturable,
+    uses_stand_in,
+)
 from bench.protocol.entry import MethodEntry, Package
 from bench.protocol.ledger import Ledger
 from bench.protocol.loss_hyper import LossHyperparameter, not_offered
@@ -33,6 +42,7 @@ __all__ = [
     "CapturedFunction",
     "CapturedUpdates",
     "Capturing",
+    "Closure",
     "Dimension",
     "Evaluation",
     "Incumbent",
@@ -58,8 +68,10 @@ __all__ = [
     "WithOptimizer",
     "World",
     "adopt",
+    "descend",
     "draw",
     "judged_anew",
+    "make_capturable",
     "not_offered",
     "packed",
     "remade",

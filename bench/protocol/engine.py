@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +21,8 @@ from bench.protocol.noise import ReplayedNoise
 from bench.protocol.task import Batch, Task
 
 EAGER, GRAPH = "eager", "graph"
+Closure = Callable[[], Tensor]
+"""Computes a training loss, without a backward pass."""
 
 
 def uses_stand_in(task: Task) -> bool:
@@ -74,55 +75,42 @@ class CapturedFunction:
 
 
 class CapturedUpdates:
-    """The updates of a model by an optimizer of `torch.optim`, as a CUDA graph.
+    """The updates of a model as a CUDA graph, which copies each batch to where it reads it.
 
-    The optimizer's kernels are the fused ones, and its learning rates tensors, as a graph needs them.  `average`, if there
-    is one, follows the model's parameters at each update.
+    `update` makes one from a function that computes the training loss, and returns the detached loss before it.  What it
+    reads and writes stays in its place, and what changes from update to update is in tensors, which the host has filled.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        ledger: Ledger,
-        *,
-        average: Sequence[Tensor] = (),
-    ):
-        self._task, self._model, self._optimizer, self._average = task, model, optimizer, average
+    def __init__(self, task: Task, model: torch.nn.Module, update: Callable[[Closure], Tensor], ledger: Ledger):
+        self._task, self._model, self._make = task, model, update
         self._noise = ReplayedNoise(task.device)
-        for group in optimizer.param_groups:
-            _make_capturable(group, task.device)
-        self._weight = next((mean.new_zeros(()) for mean in average), None)
         self._captured = CapturedFunction(self._update, task, ledger, generators=self._noise.generators)
         self.capturing = self._captured.capturing
 
-    def step(self, batch: Batch, rates: Sequence[float], *, weight: float = 1.0) -> Tensor:
-        """Makes one update at a learning rate for each group; returns the detached loss before it.
-
-        `weight` is the share of the new parameters in their average.
-        """
+    def step(self, batch: Batch) -> Tensor:
+        """Makes one update; returns the detached loss before it."""
         assert isinstance(batch.noise, int)
         self._noise.begin(batch.noise)
-        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
-            group["lr"].fill_(rate)
-        if self._weight is not None:
-            self._weight.fill_(weight)
         return self._captured(batch.inputs, batch.targets)
 
     def _update(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        loss = self._task.training_loss(self._model, Batch(inputs, targets, self._noise))
-        self._optimizer.zero_grad()
-        loss.backward()
-        self._optimizer.step()
-        if self._weight is not None:
-            for mean, parameter in zip(self._average, self._model.parameters(), strict=True):
-                mean.lerp_(parameter.detach(), self._weight)
-        return loss.detach()
+        return self._make(partial(self._task.training_loss, self._model, Batch(inputs, targets, self._noise)))
 
 
-def _make_capturable(group: dict[str, Any], device: torch.device) -> None:
-    lr = torch.full((), float(group["lr"]), dtype=torch.float32, device=device)
-    group.update(lr=lr, fused=True, foreach=False)
-    if "capturable" in group:
-        group["capturable"] = device.type == "cuda"
+def make_capturable(optimizer: torch.optim.Optimizer) -> None:
+    """Lets an optimizer of `torch.optim` be captured: its kernels are the fused ones, and its learning rates tensors."""
+    for group in optimizer.param_groups:
+        device = group["params"][0].device
+        lr = torch.full((), float(group["lr"]), dtype=torch.float32, device=device)
+        group.update(lr=lr, fused=True, foreach=False)
+        if "capturable" in group:
+            group["capturable"] = device.type == "cuda"
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Closure) -> Tensor:
+    """Makes an update along the gradient of a loss; returns the loss before it, detached."""
+    value = loss()
+    optimizer.zero_grad()
+    value.backward()
+    optimizer.step()
+    return value.detach()

@@ -15,9 +15,9 @@ def stream_seed(seed: int, purpose: str, counter: int = 0) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def stream(seed: int, purpose: str, counter: int = 0) -> torch.Generator:
-    """Returns a fresh CPU generator for one purpose."""
-    return torch.Generator().manual_seed(stream_seed(seed, purpose, counter))
+def stream(seed: int, purpose: str, counter: int = 0, *, device: torch.device | str = "cpu") -> torch.Generator:
+    """Returns a fresh generator for one purpose; a GPU's gives other numbers than the CPU's."""
+    return torch.Generator(device).manual_seed(stream_seed(seed, purpose, counter))
 
 
 @contextlib.contextmanager

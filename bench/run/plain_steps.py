@@ -12,12 +12,13 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import count
 from statistics import quantiles
 
 import torch
 
-from bench.protocol import GRAPH, CapturedUpdates, Task
+from bench.protocol import GRAPH, CapturedUpdates, Task, descend, make_capturable
 from bench.protocol.ledger import Cuda, Ledger
 from bench.records import run_id
 from bench.run.disturbances import LEAST_RUNNING, processor_clock
@@ -95,8 +96,14 @@ def _training(task: Task, seed: int, ledger: Ledger) -> Callable[[], object]:
     model, batches, steps = task.model(seed), task.train_batches(seed), count()
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)
     if task.engine == GRAPH:
-        updates = CapturedUpdates(task, model, optimizer, ledger)
-        return lambda: updates.step(batches.at(next(steps)), [LR])
+        make_capturable(optimizer)
+        updates = CapturedUpdates(task, model, partial(descend, optimizer), ledger)
+
+        def replay() -> None:
+            optimizer.param_groups[0]["lr"].fill_(LR)  # as before each step of a run
+            updates.step(batches.at(next(steps)))
+
+        return replay
 
     def step() -> None:
         optimizer.zero_grad()

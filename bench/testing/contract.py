@@ -25,11 +25,12 @@ from unittest import mock
 
 import torch
 
+from bench.experiment.engines import why_eager
 from bench.experiment.expansion import load_experiment
 from bench.experiment.shipped import configurations
 from bench.experiment.spec import Spec, method_of, task_of
 from bench.experiment.yaml_file import ConfigError
-from bench.protocol import Ledger, Method, State, Task
+from bench.protocol import GRAPH, Ledger, Method, State, Task
 from bench.protocol.ledger import COUNTED
 from bench.records import Outcome, Run, Status, read_run, result_at, run_id
 from bench.records.checkpoints import CHECKPOINT, write_checkpoint
@@ -39,6 +40,8 @@ from bench.tracking.wandb_sink import NoSink
 
 CPU = torch.device("cpu")
 CLOCKS = ("counted_seconds", "wall_seconds")
+ROUNDING = 0.1
+"""The largest relative difference of two losses that other kernels explain, since trainings amplify rounding."""
 STEP_SECONDS = 0.003
 """How long a step takes on the clock of the rule about deadlines."""
 
@@ -166,6 +169,18 @@ class MethodContract:
             for step in (stop for stop in stops if stop >= at):
                 self._advance(other, restored, step)
                 require(expected[step] == _described(restored), f"saved at step {at}, the state differs at step {step}")
+
+    def test_a_graph_repeats_its_steps(self) -> None:
+        """A graph can repeat the steps, if the entry says so, and gives their losses; a stand-in for graphs tries it."""
+        whole = self._first()
+        assert whole.outcome is not None
+        if why_eager(self.spec()["method"]):
+            return
+        with _folder() as folder:
+            outcome, _ = _run({**self.spec(), "engine": GRAPH}, folder)
+        eager, graph = (each.final["incumbent_validation_loss"] for each in (whole.outcome, outcome))
+        difference = f"the loss is {eager} with eager steps and {graph} with a graph's, which rounding does not explain"
+        require(math.isclose(eager, graph, rel_tol=ROUNDING), difference)
 
     def test_the_deadline_is_overshot_by_one_step_at_most(self) -> None:
         """A timed run ends within one step of its deadline, on a clock that only steps advance."""

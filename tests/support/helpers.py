@@ -15,6 +15,7 @@ from bench.experiment.expansion import load_experiment
 from bench.process.signals import Interrupted, Stopper
 from bench.process.surroundings import neutral
 from bench.records import read_run, run_id
+from bench.run.population import run_together
 from bench.run.runner import run
 from bench.tracking.wandb_sink import NoSink
 
@@ -100,6 +101,14 @@ def oho_bench(*arguments, **options):
 
 def run_one(spec, folder, sink=None, **options):
     return run(spec, folder, data_root=None, open_sink=lambda *a: sink or NoSink(), **options)
+
+
+def records_together(specs, folder, **options):
+    """The outcomes of runs that are trained together, and what they recorded."""
+    outcomes = run_together(specs, folder, data_root=None, open_sink=lambda *a: NoSink(), **options)
+    names = ("kind", "step", "train_loss", "validation_loss", "test_loss", "hyper")
+    found = [read_run(folder / run_id(spec)).records for spec in specs]
+    return outcomes, [[{name: record.get(name) for name in names} for record in records] for records in found]
 
 
 def same(a, b):

@@ -33,6 +33,7 @@ class Part(NamedTuple):
 
 PARTS = (
     Part("correctness", "correctness", 30),
+    Part("methods", "methods", 60),
     Part("speed", "steps", 30),
     Part("speed", "populations", 15),
     Part("speed", "residual", 45),

@@ -26,6 +26,7 @@ PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_28_x86_64")
 WHEELS = (
     "pydantic", "pydantic-core", "annotated-types", "typing-inspection", "ruamel.yaml", "orjson", "optuna", "alembic",
     "mako", "markupsafe", "sqlalchemy", "colorlog", "tqdm", "pyyaml", "cmaes", "scikit-optimize", "pyaml", "packaging",
+    "prodigyopt", "pytorch-optimizer", "schedulefree",
 )  # fmt: skip
 """What runs need beside torch, torchvision, pandas, SciPy, scikit-learn, seaborn, rich and typer."""
 MNIST = Path("MNIST/raw")

@@ -15,6 +15,7 @@ from helpers import ROOT
 from bench.measure.gpu import __main__ as script
 from bench.measure.gpu import experiments, kit, timing
 from bench.measure.gpu.correctness import correctness
+from bench.measure.gpu.methods import methods
 from bench.measure.gpu.speed import TUNED, populations, residual, steps
 
 CPU = torch.device("cpu")
@@ -39,6 +40,13 @@ def test_hypergradients_are_right_here(tmp_path):
     kinds = ["reverse mode", "the CPU", "members alone", "eager against graph", "eager members against graph"]
     assert list(dict.fromkeys(row["what"] for row in found)) == kinds
     assert "TF32 in matrix products off" in (tmp_path / "correctness.md").read_text()
+
+
+def test_every_method_is_made_in_both_ways(tmp_path):
+    methods(tmp_path, CPU, True, 0.0)
+    rows = rows_of(tmp_path, "methods")
+    assert len(rows) > 15
+    assert all(float(row["difference of the test loss"]) < 1e-3 for row in rows)
 
 
 def test_tables_of_speed_say_what_is_asked(tmp_path, monkeypatch):
@@ -84,7 +92,7 @@ def test_a_part_that_hangs_is_cut_off_and_the_next_one_is_done(tmp_path, monkeyp
     assert time.monotonic() - begun < 20
     lines = capfd.readouterr().out.splitlines()
     assert lines[0].startswith("correctness: done")
-    assert lines[1].startswith("steps: cut off at its share of 0 s")
+    assert lines[2].startswith("steps: cut off at its share of 0 s")
     assert len(lines) == len(script.PARTS)
 
 

@@ -6,6 +6,7 @@ import pytest
 from helpers import ROOT
 from typer.testing import CliRunner
 
+from baselines.dowg import DistanceOverWeightedGradients
 from bench.cli import app
 from bench.testing import MethodContract
 
@@ -57,6 +58,14 @@ def test_a_broken_rule_is_found(name, tmp_path):
     contract = type("Contract", (MethodContract,), {"method": place, "options": {"lr": 0.1, "epochs": 2}})()
     with pytest.raises(AssertionError, match=sentence):
         getattr(contract, rule)()
+
+
+def test_steps_that_no_graph_repeats_are_found(monkeypatch):
+    update = DistanceOverWeightedGradients.update
+    monkeypatch.setattr(DistanceOverWeightedGradients, "update", lambda self, loss: abs(float(update(self, loss))))
+    contract = type("Contract", (MethodContract,), {"method": "dowg"})()
+    with pytest.raises(AssertionError, match="the step asks the host what a tensor holds"):
+        contract.test_a_graph_repeats_its_steps()
 
 
 def test_a_state_that_cannot_be_saved_is_named(tmp_path):

@@ -1,0 +1,94 @@
+"""Schedule-free SGD and AdamW as a graph can repeat them: their package's formulas, with every number in a tensor.
+
+The package counts its weights, rates and corrections on the host, in arguments of its operations.  Elsewhere it is used.
+
+    symbol  name        shape  equation
+    y       point       (N,)   where gradients are taken; in the model while it is trained
+    z       fast point  (N,)   z ← z − α g
+    x       average     (N,)   y = β x + (1 − β) z; in the model while it is evaluated
+    g       direction   (N,)   gradient, for AdamW over the root of its second moment v, + κ y
+    α       rate        ()     with a linear warm-up
+    c       share       ()     of z in x, α² over its sum; y ← y + c (z − y) + α (β (1 − c) − 1) g
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from baselines.flat_model import FlatModel
+from baselines.optimizers import Closure, Stepper
+from bench.protocol import packed, unpacked
+from bench.protocol.averages import Exchange
+
+EPSILON = 1e-8
+COUNTED = ("_lr", "_weight_decay", "_steps", "_highest", "_weights")
+"""The numbers that the host keeps."""
+
+
+class GraphScheduleFree(Stepper):
+    """SGDScheduleFree or, with a `square_decay`, AdamWScheduleFree of `schedulefree` (Defazio et al., arXiv 2405.15682)."""
+
+    def __init__(
+        self, model: nn.Module, *, lr: float, weight_decay: float, beta: float, warmup_steps: int,
+        square_decay: float | None = None,
+    ):  # fmt: skip
+        self._model, self._flat, self._exchange = model, FlatModel(model, 0.0), Exchange()
+        self._lr, self._weight_decay, self._beta, self._warmup = lr, weight_decay, beta, warmup_steps
+        self._fast, self._decay = self._flat.point(), square_decay
+        self._square = torch.zeros_like(self._fast)
+        self._rate, self._share, self._pull, self._correction = (self._fast.new_zeros(()) for _ in range(4))
+        """α, c, α (β (1 − c) − 1), and what corrects the bias of v."""
+        self._steps, self._highest, self._weights = 0, 0.0, 0.0
+
+    def begin(self, lr: float | None) -> None:
+        """Finds the numbers of the next step."""
+        self._steps += 1
+        rate = self._lr * min(1.0, self._steps / max(1, self._warmup))
+        self._highest = max(rate, self._highest)
+        self._weights += self._highest**2
+        share = self._highest**2 / self._weights if self._weights else 0.0
+        self._rate.fill_(rate)
+        self._share.fill_(share)
+        self._pull.fill_(rate * (self._beta * (1 - share) - 1))
+        self._correction.fill_(1 - (self._decay or 0.0) ** self._steps)
+
+    def update(self, loss: Closure) -> Tensor:
+        """Makes one update."""
+        point, value, _, gradient = self._flat.here(loss)
+        if self._decay is not None:
+            self._square.mul_(self._decay).addcmul_(gradient, gradient, value=1 - self._decay)
+            gradient = gradient / ((self._square / self._correction).sqrt() + EPSILON)
+        gradient = gradient + self._weight_decay * point
+        moved = point.lerp(self._fast, self._share) + self._pull * gradient
+        self._fast.sub_(self._rate * gradient)
+        self._flat.move(moved)
+        return value
+
+    def training(self) -> None:
+        """Puts y back into the model."""
+        self._exchange.training(self._model)
+
+    def evaluation(self) -> None:
+        """Puts x into the model."""
+        average = self._flat.point().lerp(self._fast, 1 - 1 / self._beta)
+        self._exchange.evaluation(self._model, self._flat.parts(average))
+
+    def assign(self, name: str, value: float) -> None:
+        """Sets the learning rate or the weight decay."""
+        if name in ("lr", "weight_decay"):
+            setattr(self, f"_{name}", value)
+
+    def saved(self) -> dict[str, Any]:
+        """Returns z, v, y if the model does not hold it, and the host's numbers."""
+        counted = {name: getattr(self, name) for name in COUNTED}
+        return {"fast": packed(self._fast), "square": packed(self._square), **self._exchange.saved(), **counted}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Restores what `saved` returned."""
+        self._fast, self._square = unpacked(saved["fast"]), unpacked(saved["square"])
+        self._exchange.restore(saved)
+        for name in COUNTED:
+            setattr(self, name, saved[name])
