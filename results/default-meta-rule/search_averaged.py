@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ TABLE = HERE / "averaged.csv"
 STARTS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 RULES = {"sgd": (oho.SGD, 1.0), "momentum": (oho.Momentum, 1.0), "adamw": (oho.AdamW, 0.1)}
 """The rules by name, each with its highest start."""
-EVALUATIONS = {"digits-mlp": 10, "diabetes-mlp": 10, "mnist-mlp": 5, "fashion-mnist-mlp": 8}
+EVALUATIONS = {"digits-mlp": 10, "diabetes-mlp": 10, "mnist-mlp": 5, "fashion-mnist-mlp": 8, "fashion-cnn": 2}
 FIELDS = (
     "candidate", "task", "start", "seed", "units", "step", "validation_loss", "test_loss", "lr", "weight_decay",
     "shortened", "skipped", "seconds",
@@ -120,7 +120,7 @@ def trained(
 
     Products are taken from a fraction of each batch, if there is one and the rate is not constant.
     """
-    task, test = _task(task_name)
+    task, test = task_of(task_name)
     stacked = Stacked([task] * len(runs), [task.model(seed) for _, seed in runs])
     optimizer = make(stacked.tensors, torch.tensor([start for start, _ in runs]))
     batches = StackedBatches([task.train_batches(seed) for _, seed in runs])
@@ -156,7 +156,9 @@ def _part(fraction: float, stacked: Stacked, batch: tuple[Tensor, Tensor]) -> Ca
     return partial(stacked.losses, (batch[0][:, :first], batch[1][:, :first]))
 
 
-def _task(name: str) -> Any:
+@cache
+def task_of(name: str) -> Any:
+    """Returns a task as methods see it, and its test split."""
     root = Path(os.environ.get("OHO_DATA", "data"))
     return build_task(name, TASKS[name], TASKS[name].defaults, device=torch.device("cpu"), root=root)
 
