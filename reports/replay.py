@@ -20,7 +20,7 @@ from bench.records.labels import PlanLabels
 from bench.records.names import shown
 from reports.selection import untrained
 from reports.statistics import median_of
-from reports.words import budget_unit
+from reports.words import budget_unit, within
 
 MOMENTS = 1_000
 UNKNOWN, UNTRAINED = "unknown", "untrained"
@@ -120,4 +120,4 @@ def _cell(group: pd.DataFrame, label: str, budget: float, columns: int) -> str:
     estimate = median_of(losses)
     if columns > 1 or not np.isfinite(estimate.low):
         return f"{estimate.value:.4f}"
-    return f"{estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}] n={len(losses)}"
+    return f"{estimate.value:.4f} {within(f'{estimate.low:.4f}', f'{estimate.high:.4f}', len(losses))} n={len(losses)}"

@@ -32,7 +32,7 @@ def test_the_description_has_medians_and_says_of_what(tmp_path):
     text = describe(at_budgets(tmp_path, 2.0))
     assert "counted seconds" in text
     (line,) = (line for line in text.splitlines() if line.startswith("Fixed"))
-    assert "0.4000 [0.3000, 0.5000] n=3" in line
+    assert "0.4000 (0.3000, 0.5000) n=3" in line
 
 
 def test_a_run_whose_clock_was_disturbed_is_named_beside_its_seconds(tmp_path):
