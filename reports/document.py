@@ -23,10 +23,10 @@ from reports.plain_text import plain_text
 from reports.section import Section
 from reports.selection import MEASURED, ONLINE, void
 from reports.speeds import relative, speeds, unequal_speeds
-from reports.statistics import FEWEST_WITH_INTERVAL, Estimate, interquartile_mean, median_of
+from reports.statistics import Estimate, interquartile_mean, median_of
 from reports.tables import Tables
 from reports.went_wrong import absent, problems
-from reports.words import breakable, budgets, listed, loss_text, order_of, plural, task_names
+from reports.words import breakable, budgets, listed, loss_text, order_of, plural, task_names, within
 
 TEXT = ".txt"
 """The suffix of the plain text beside the PDF."""
@@ -211,8 +211,7 @@ def _interval(estimate: Estimate, count: int) -> str:
     """Returns a median's interval, or the range of few runs."""
     if not np.isfinite(estimate.low):
         return "—"
-    ends = f"{loss_text(estimate.low)}, {loss_text(estimate.high)}"
-    return f"[{ends}]" if count >= FEWEST_WITH_INTERVAL else f"({ends})"
+    return within(loss_text(estimate.low), loss_text(estimate.high), count)
 
 
 def _seconds(runs: pd.DataFrame) -> str:

@@ -11,10 +11,9 @@ from bench.records.durations import unit_name
 from reports.claims import CLAIMS, Outcome, not_tested
 from reports.section import Section
 from reports.standings import Place, Standing, standings
-from reports.statistics import FEWEST_WITH_INTERVAL
 from reports.tables import Tables
 from reports.untested import TIMES
-from reports.words import listed, loss_text, plural
+from reports.words import listed, loss_text, plural, within
 
 HEADER = ["Budget", "Task", "Best method", "Test loss", "Error", "Won", "OHO gets"]
 LEGEND = (
@@ -104,8 +103,7 @@ def _loss(place: Place) -> str:
     loss = place.loss
     if np.isnan(loss.low):
         return loss_text(loss.value)
-    ends = f"{loss_text(loss.low)}, {loss_text(loss.high)}"
-    return f"{loss_text(loss.value)} {f'[{ends}]' if place.n >= FEWEST_WITH_INTERVAL else f'({ends})'}"
+    return f"{loss_text(loss.value)} {within(loss_text(loss.low), loss_text(loss.high), place.n)}"
 
 
 def decided_claims(sections: Sequence[Section]) -> list[Decided]:

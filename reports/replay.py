@@ -20,7 +20,7 @@ from bench.records.labels import PlanLabels
 from bench.records.names import shown
 from reports.selection import untrained
 from reports.statistics import median_of
-from reports.words import budget_unit
+from reports.words import budget_unit, within
 
 MOMENTS = 1_000
 UNKNOWN, UNTRAINED = "unknown", "untrained"
@@ -30,11 +30,11 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def at_budgets(results: Path, budget: float, period: float | None = None) -> pd.DataFrame:
+def at_budgets(results: Path, budget: float, period: float | None = None, *, experiment: str | None = None) -> pd.DataFrame:
     """Returns a row for each run and each multiple of `period` below `budget`, and for the budget.
 
-    Losses are NaN where a run cannot be replayed, since its schedule spans its budget.  Raises `ReportError` where no run
-    has so large a budget.
+    `experiment` names one of those in the folder, whose runs alone are meant.  Losses are NaN where a run cannot be
+    replayed, since its schedule spans its budget.  Raises `ReportError` where no run has so large a budget.
     """
     if period is not None and not budget / MOMENTS <= period <= budget:
         raise ReportError(f"--period {period:g}: from a {MOMENTS}th of the budget up to it, {budget:g}, is expected")
@@ -44,18 +44,18 @@ def at_budgets(results: Path, budget: float, period: float | None = None) -> pd.
         runs = list(_measured(folder))
     if not runs:
         raise ReportError(f"{results}: no run has been measured yet; there is nothing to replay")
+    names = sorted({name for name, _ in runs})
+    if experiment is not None and experiment not in names:
+        raise ReportError(f"--experiment {experiment}: has no measured run in {results}; allowed: {', '.join(names)}")
+    runs = [(name, run) for name, run in runs if experiment in (None, name)]
     units = sorted({run.spec["budget"]["unit"] for _, run in runs})
     if len(units) > 1:
-        raise ReportError(f"{results}: budgets in {' and in '.join(units)}; replay needs a folder with one unit")
+        told = f"budgets in {' and in '.join(units)}, where replay needs one unit"
+        raise ReportError(f"{results}: {told}; choose with --experiment: {', '.join(names)}")
     largest = max(run.spec["budget"]["amount"] for _, run in runs)
     if not 0 < budget <= largest:
         raise ReportError(f"--budget {budget:g}: the largest budget in {results} is {largest:g}; above 0 and up to that")
-    rows = [
-        _row(experiment, run, moment)
-        for experiment, run in runs
-        for moment in moments
-        if moment <= run.spec["budget"]["amount"]
-    ]
+    rows = [_row(name, run, moment) for name, run in runs for moment in moments if moment <= run.spec["budget"]["amount"]]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -120,4 +120,4 @@ def _cell(group: pd.DataFrame, label: str, budget: float, columns: int) -> str:
     estimate = median_of(losses)
     if columns > 1 or not np.isfinite(estimate.low):
         return f"{estimate.value:.4f}"
-    return f"{estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}] n={len(losses)}"
+    return f"{estimate.value:.4f} {within(f'{estimate.low:.4f}', f'{estimate.high:.4f}', len(losses))} n={len(losses)}"

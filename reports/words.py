@@ -14,6 +14,7 @@ from bench.records.schema import TIMED
 from reports.statistics import FEWEST_WITH_INTERVAL
 
 LONG_WORD, BREAK_AFTER = re.compile(r"\S{24,}"), 8
+PLUGIN_COLON = re.compile(r"(?<=\w):(?=[A-Za-z_])")
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 INTERVALS = "95 % intervals"
 LAST_PAGE = " (last page)"
@@ -147,10 +148,16 @@ def spread(fewest: int, most: int, noun: str = "run") -> str:
     return INTERVALS if fewest >= FEWEST_WITH_INTERVAL else few
 
 
+def within(low: str, high: str, runs: int) -> str:
+    """Returns the ends of an interval in brackets or, where so many runs have none, those of their range in parentheses."""
+    return f"[{low}, {high}]" if runs >= FEWEST_WITH_INTERVAL else f"({low}, {high})"
+
+
 def breakable(text: str) -> str:
-    """Returns a text whose long words may be broken, by spaces of no width, where a line or a table's column ends; percent
-    signs stay beside their numbers."""
+    """Returns a text whose long words may be broken, by spaces of no width, where a line or a table's column ends, and
+    names of plug-ins, `FILE.py:NAME`, after the colon; percent signs stay beside their numbers."""
     text = re.sub(r"(?<=\d) %", "\u00a0%", text)
+    text = PLUGIN_COLON.sub(":\u200b", text)
     return LONG_WORD.sub(lambda word: "\u200b".join(textwrap.wrap(word[0], BREAK_AFTER)), text)
 
 

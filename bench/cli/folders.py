@@ -51,6 +51,7 @@ def replay(
     directory: Results,
     budget: Annotated[float, typer.Option(help="In the runs' own unit: counted seconds, plain steps, steps or epochs.")],
     period: Annotated[Optional[float], typer.Option(help="Also use every multiple of this up to the budget.")] = None,
+    experiment: Annotated[Optional[str], typer.Option(metavar="NAME", help="Replay the runs of this one alone.")] = None,
     output: Annotated[
         Optional[Path],
         typer.Option("--output", "-o", help="Also write a CSV, one row per run.", parser=file_name, metavar="FILE"),
@@ -60,7 +61,7 @@ def replay(
     with user_errors():
         if output is not None:
             from_reports("output:check_writable")(output, ".csv")
-        table = from_reports("replay:at_budgets")(directory, budget, period)
+        table = from_reports("replay:at_budgets")(directory, budget, period, experiment=experiment)
         print(from_reports("replay:describe")(table))
         if output is not None:
             from bench.records.table_files import write_table

@@ -85,7 +85,9 @@ def experiments_in(root: Path) -> list[Manifest]:
         if any(root.glob("*/spec.json")):
             problem = "holds runs but no list of them, experiments/NAME.json"
             raise RecordError(f"{root}: {problem}; `oho-bench run CONFIG --out {root}` writes it")
-        raise RecordError(f"{root}: no experiment has been run into this folder; use `oho-bench run CONFIG --out {root}`")
+        inner = sorted({path.parent.name for held in ("experiments", ARCHIVE) for path in root.glob(f"*/{held}")})
+        what = f"give one of those in it: {', '.join(inner)}" if inner else f"use `oho-bench run CONFIG --out {root}`"
+        raise RecordError(f"{root}: no experiment has been run into this folder; {what}")
     return manifests
 
 

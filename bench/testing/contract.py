@@ -228,7 +228,8 @@ class MethodContract:
             try:
                 return load_experiment(path).specs[0]
             except ConfigError as error:  # without the place in a file that the user does not know
-                raise ConfigError(re.sub(rf"^{re.escape(str(path))}:\d+:\d+: ", "", str(error))) from None
+                told = re.sub(rf"^{re.escape(str(path))}:\d+:\d+: ", "", str(error))
+                raise ConfigError(re.sub(r"\bmethods\.0\.(?=\w)", "", told)) from None
 
     @classmethod
     def rules(cls) -> dict[str, str]:

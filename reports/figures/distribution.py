@@ -14,7 +14,7 @@ from reports.selection import NoData, comparable, online, untrained
 from reports.statistics import FEWEST_WITH_INTERVAL, interquartile_mean, median_of
 from reports.strips import Strip, by_seed, draw_strips, room
 from reports.tables import Tables
-from reports.words import loss_text, plural
+from reports.words import loss_text, plural, within
 
 QUESTION = "How much does the outcome of a training depend on where learning rate and L2 coefficient start?"
 METHOD = (
@@ -151,7 +151,7 @@ def _intervals(ours: pd.Series, best: pd.Series) -> str:
 def _interval(row: pd.Series) -> str:
     if not np.isfinite([row["low"], row["high"]]).all():
         return loss_text(row["median"])
-    return f"{loss_text(row['median'])} [{loss_text(row['low'])}, {loss_text(row['high'])}]"
+    return f"{loss_text(row['median'])} {within(loss_text(row['low']), loss_text(row['high']), row['n'])}"
 
 
 def verdicts(estimates: RunEstimates) -> list[Verdict]:

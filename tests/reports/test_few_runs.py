@@ -3,7 +3,7 @@
 import pytest
 from made_up_runs import LOSSES, write_folder
 
-from reports.figures import anytime, performance
+from reports.figures import anytime, distribution, performance
 from reports.tables import read_tables
 from reports.words import spread
 
@@ -31,6 +31,13 @@ def test_two_runs_have_ranges(tmp_path):
     of_performance, of_anytime = said(tmp_path, 2)
     assert "Points are medians over 2 seeds and lines ranges (too few runs for an interval); an open" in of_performance
     assert "they are ranges (too few runs for an interval), near five budgets" in of_anytime
+
+
+@pytest.mark.parametrize(("count", "shown"), [(3, "of 0.15 (0.1, 0.2), less"), (6, "of 0.15 [0.1, 0.2], less")])
+def test_ranges_stand_in_parentheses_and_intervals_in_brackets(count, shown, tmp_path):
+    seeds = [0.1, 0.15, 0.2] * (count // 3)
+    write_folder(tmp_path, {("oho-global", None): [[loss] for loss in seeds], ("fixed", None): [[0.4]] * count})
+    assert shown in distribution.findings(distribution.estimate(read_tables(tmp_path)))[0]
 
 
 @pytest.mark.parametrize(("fewest", "most", "words"), [

@@ -1,11 +1,13 @@
 """What the report begins with, who is best and what becomes of the paper's claims, and how its pages are filled."""
 
 import io
+import json
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import typst
 from made_up_runs import (
     LOSSES,
     evaluation,
@@ -276,3 +278,16 @@ def test_no_page_is_half_empty(tmp_path):
     pages = compiled(replace(tables, runs=several), made_up_sections(9), format="png", ppi=30)
     assert len(pages) > 8
     assert max(map(largest_gap, pages[:-1])) < 0.2
+
+
+@pytest.mark.parametrize("rows", [[], [["Method", "Loss"], ["Fixed", "0.4"]]])
+def test_the_appendix_of_numbers_is_left_out_where_it_would_be_empty(rows, tmp_path, monkeypatch):
+    def headings(source, *, timestamp, **options):
+        return json.loads(typst.query(source, "heading", field="body", **options))
+
+    write_folder(tmp_path, LOSSES)
+    section = Section("anytime", "What each method returns", "", "", [], "", None, rows)
+    monkeypatch.setattr(typst, "compile", headings)
+    titles = [heading.get("text") for heading in compiled(read_tables(tmp_path), [section])]
+    assert "Results by method" in titles
+    assert ("Numbers of the figures" in titles) == bool(rows)

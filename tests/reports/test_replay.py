@@ -32,7 +32,7 @@ def test_the_description_has_medians_and_says_of_what(tmp_path):
     text = describe(at_budgets(tmp_path, 2.0))
     assert "counted seconds" in text
     (line,) = (line for line in text.splitlines() if line.startswith("Fixed"))
-    assert "0.4000 [0.3000, 0.5000] n=3" in line
+    assert "0.4000 (0.3000, 0.5000) n=3" in line
 
 
 def test_a_run_whose_clock_was_disturbed_is_named_beside_its_seconds(tmp_path):
@@ -55,6 +55,15 @@ def test_a_budget_that_was_not_run_is_refused(budget, period, words, tmp_path):
         at_budgets(tmp_path, budget, period)
 
 
+def test_a_folder_of_results_folders_names_them(tmp_path):
+    write_folder(tmp_path / "first", LOSSES)
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / "records.tar.xz").touch()
+    (tmp_path / "other").mkdir()
+    with pytest.raises(RecordError, match=r"into this folder; give one of those in it: first, second$"):
+        at_budgets(tmp_path, 1.0)
+
+
 def test_nothing_measured_is_said(tmp_path):
     with pytest.raises(RecordError, match="no experiment has been run into this folder"):
         at_budgets(tmp_path, 1.0)
@@ -63,6 +72,20 @@ def test_nothing_measured_is_said(tmp_path):
         at_budgets(tmp_path / identity, 1.0)
     with pytest.raises(ReportError, match="no run has been measured"):
         at_budgets(tmp_path, 1.0)
+
+
+def test_one_experiment_of_a_folder_is_replayed_alone(tmp_path):
+    ids = write_folder(tmp_path, LOSSES)
+    spec = {**spec_of("fixed", 9), "budget": {"unit": "epochs", "amount": 5}}
+    other = write_run(tmp_path, spec, [incumbent(50, 0.5), evaluation(50, 0.5)])
+    write_manifest(tmp_path, Manifest("longer", (), {}, (other,)))
+    with pytest.raises(ReportError, match=r"epochs and in seconds, where .* choose with --experiment: .*, longer$"):
+        at_budgets(tmp_path, 2.0)
+    (of_them,) = set(at_budgets(tmp_path, 5, experiment="longer")["experiment"])
+    assert of_them == "longer"
+    with pytest.raises(ReportError, match=r"--experiment longr: has no measured run in .*; allowed: .*, longer$"):
+        at_budgets(tmp_path, 2.0, experiment="longr")
+    assert len(ids) > 1
 
 
 def test_runs_of_smaller_budgets_are_left_out(tmp_path):

@@ -19,6 +19,7 @@ from reports.replay import at_budgets, describe
 from reports.run_rows import rows
 from reports.style import figure_style, legend_above
 from reports.tables import read_tables
+from reports.words import breakable
 
 LONG, WIDE = "L" * 200, "方法" * 40
 LABELS = ["_mine", LONG, WIDE, "=1+1", r"$\frac$ #x_* <b>", "Fixed"]
@@ -116,3 +117,11 @@ def test_a_run_is_called_what_the_plan_calls_it(tmp_path):
     assert found.loc[found["experiment"] == "other", "method_label"].tolist() == ["New name"] * 2 + ["B"] * 2
     assert found.loc[found["experiment"] == "other", "family"].tolist() == ["mine"] * 2 + ["training"] * 2
     assert set(at_budgets(tmp_path, 2.0)["label"]) == {"A", "B", "New name"}
+
+
+@pytest.mark.parametrize(("name", "parts"), [
+    ("own_task.py:WINES", ["own_task.py:", "WINES"]),
+    ("Random search: Fixed at 20:30", ["Random search: Fixed at 20:30"]),
+])  # fmt: skip
+def test_the_name_of_a_plugin_breaks_after_its_file_where_a_column_is_narrow(name, parts):
+    assert breakable(name).split("\u200b") == parts

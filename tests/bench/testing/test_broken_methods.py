@@ -106,7 +106,8 @@ def test_what_a_method_raises_is_one_line_with_its_place(tmp_path):
     [
         (["./missing.py:METHOD"], "missing.py: cannot be read (No such file or directory)"),
         (["fixd"], "unknown method 'fixd'; did you mean 'fixed'?"),
-        (["fixed", "--set", "lr=-1"], "lr: a number above 0 is expected"),
+        (["fixed", "--set", "lr=-1"], "oho-bench: lr: a number above 0 is expected (given -1)"),
+        (["fixed", "--set", "lrr=1"], "oho-bench: unknown key 'lrr'; allowed: lr"),
         (["fixed", "--task", "digit"], "unknown task 'digit'"),
     ],
 )
