@@ -74,9 +74,12 @@ class CapturedStep:
         `held_out` is the validation batch, or a function that returns it, called if a meta-step is due.
 
         Raises:
+            TypeError: for a batch that is one tensor, which would be taken for as many tensors as it has rows.
             ValueError: for a batch of another shape than the first.
             NotCapturableError: for a step that no graph can repeat.
         """
+        if isinstance(batch, Tensor):
+            raise TypeError("a batch is a sequence of tensors, such as (inputs, targets); given one tensor")
         is_due = self._valid is not None and held_out is not None and self.optimizer.is_due
         self._batch = self._filled(self._batch, batch)
         if is_due:

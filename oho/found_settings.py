@@ -42,9 +42,10 @@ def averaged(parameters: Given | Iterable[dict[str, Any]], rule: Rule, **options
     """Returns an `OHO` that averages the weights of about the last tenth of all steps, and tunes for that average.
 
     Evaluate inside `with optimizer.averaged():`, and save there the model that is to be used.  Give each step a
-    `curvature_closure`, the training loss of CURVATURE_FRACTION of its batch, which saves most of the cost.  Only tuned
-    steps use it and the validation closure; `optimizer.is_tuned` says before a step whether it is one.  A rule that clips
-    nothing gets the `clip_norm` CLIP_NORM, if it has such a field; `clip_norm=math.inf` leaves gradients as they are.
+    `curvature_closure`, the training loss of a quarter of its batch (CURVATURE_FRACTION), which saves most of the cost.
+    Only tuned steps use it and the validation closure; `optimizer.is_tuned` says before a step whether it is one.  A rule
+    that clips nothing gets `clip_norm=1` (CLIP_NORM), if it has such a field; `clip_norm=math.inf` leaves gradients as
+    they are.
     `parameters` and `rule` are those of `OHO`; `options` are its options and replace what is set here.  Raises what `OHO`
     raises.
     """

@@ -156,6 +156,12 @@ def test_a_loaded_state_goes_on(case):
     assert_same(other.result(losses), usual(case))
 
 
+def test_a_batch_that_is_one_tensor_is_not_taken_for_its_rows():
+    training, step = captured_for()
+    with pytest.raises(TypeError, match=r"a batch is a sequence of tensors, such as \(inputs, targets\); given one tensor"):
+        step(training.batches[0][0])
+
+
 def test_values_are_set_and_shown_between_replays():
     training, step = captured_for()
     group = training.optimizer.param_groups[0]
