@@ -93,7 +93,7 @@ def test_a_call_from_python_runs_what_it_was_called_with(tmp_path):
 def test_a_shipped_configuration_is_run_by_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["run", "quick/distribution", "--dry-run", "--seeds", "0"]
-    assert "9 runs to do" in command(*words).stdout
+    assert "10 runs to do" in command(*words).stdout
     (tmp_path / "quick").mkdir()
     shutil.copy(write_config(tmp_path, "fixed"), tmp_path / "quick/distribution")
     assert "1 run to do" in command(*words).stdout
