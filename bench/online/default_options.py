@@ -194,7 +194,7 @@ class AveragedOptions(DefaultOptions):
         return replace(rule, clip_norm=math.inf if self.clip_norm is None else self.clip_norm)
 
     def details(self) -> list[str]:
-        """Returns what is not usual: the optimizer's label, the average's, and what is tuned of the loss."""
+        """Returns what is not usual: the optimizer's label, the average's, what is tuned of the loss, and the sets."""
         usual = self.average == type(self).model_fields["average"].default
         details = [text for text in super().details() if not (usual and text == RecentAverage.label)]
         if self.groups is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -133,7 +133,7 @@ def compared(found: Tensor, exact: Tensor, members: int = 1) -> list[Comparison]
     return [Comparison(*row) for row in torch.stack(columns, 1).tolist()]
 
 
-def bias_and_noise(values: Sequence[Comparison] | deque[Comparison]) -> tuple[float, float]:
+def bias_and_noise(values: Collection[Comparison]) -> tuple[float, float]:
     """Returns the bias β − 1 and the noise |g − βe| / |e| of hypergradients g ≈ βe, by least squares over all steps.
 
     Both are relative to the exact hypergradients.  An estimate without bias has β = 1, however noisy it is.  They are NaN

@@ -95,9 +95,10 @@ def _training(task: Task, seed: int, ledger: Ledger) -> Callable[[], object]:
     """Returns a function that makes the next step of a training of its own."""
     model, batches, steps = task.model(seed), task.train_batches(seed), count()
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    update = partial(descend, optimizer)
     if task.engine == GRAPH:
         make_capturable(optimizer)
-        updates = CapturedUpdates(task, model, partial(descend, optimizer), ledger)
+        updates = CapturedUpdates(task, model, update, ledger)
 
         def replay() -> None:
             optimizer.param_groups[0]["lr"].fill_(LR)  # as before each step of a run
@@ -105,12 +106,7 @@ def _training(task: Task, seed: int, ledger: Ledger) -> Callable[[], object]:
 
         return replay
 
-    def step() -> None:
-        optimizer.zero_grad()
-        task.training_loss(model, batches.at(next(steps))).backward()
-        optimizer.step()
-
-    return step
+    return lambda: update(partial(task.training_loss, model, batches.at(next(steps))))
 
 
 def _seconds(step: Callable[[], object], count: int, ledger: Ledger) -> float:

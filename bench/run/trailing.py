@@ -10,18 +10,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 from bench.records import Outcome
 from bench.run.loop import Sink
 
-
-class Ask(Protocol):
-    """Has the thread of trackers do something, after all that it was asked to do before."""
-
-    def __call__(self, action: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Returns what the thread will answer."""
-        ...
+Ask = Callable[..., Future[Any]]
+"""(action, *arguments) -> what the thread of trackers will answer, after all that it was asked to do before."""
 
 
 class TrailingSink:
