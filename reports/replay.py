@@ -16,6 +16,7 @@ import pandas as pd
 
 from bench.records import ReportError, Run, experiments_in, read_run, result_at
 from bench.records.archive import results_folder
+from bench.records.durations import amount_of
 from bench.records.labels import PlanLabels
 from bench.records.names import shown
 from reports.selection import untrained
@@ -36,6 +37,8 @@ def at_budgets(results: Path, budget: float, period: float | None = None, *, exp
     `experiment` names one of those in the folder, whose runs alone are meant.  Losses are NaN where a run cannot be
     replayed, since its schedule spans its budget.  Raises `ReportError` where no run has so large a budget.
     """
+    if not budget > 0:
+        raise ReportError(f"--budget {budget:g}: a number above 0 is expected, in the runs' own unit")
     if period is not None and not budget / MOMENTS <= period <= budget:
         raise ReportError(f"--period {period:g}: from a {MOMENTS}th of the budget up to it, {budget:g}, is expected")
     multiples = [] if period is None else [round(period * (n + 1), 9) for n in range(int(budget / period - 1e-9))]
@@ -53,8 +56,8 @@ def at_budgets(results: Path, budget: float, period: float | None = None, *, exp
         told = f"budgets in {' and in '.join(units)}, where replay needs one unit"
         raise ReportError(f"{results}: {told}; choose with --experiment: {', '.join(names)}")
     largest = max(run.spec["budget"]["amount"] for _, run in runs)
-    if not 0 < budget <= largest:
-        raise ReportError(f"--budget {budget:g}: the largest budget in {results} is {largest:g}; above 0 and up to that")
+    if budget > largest:
+        raise ReportError(f"--budget {budget:g}: the largest budget in {results} is {amount_of(largest, units[0])}")
     rows = [_row(name, run, moment) for name, run in runs for moment in moments if moment <= run.spec["budget"]["amount"]]
     return pd.DataFrame(rows, columns=COLUMNS)
 

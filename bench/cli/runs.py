@@ -10,7 +10,7 @@ from typing import Annotated, Optional
 import typer
 
 from bench.cli.application import Root, app, user_errors
-from bench.command.command_line import WORDS, check_readable_again, folder_name, seeds_of
+from bench.command.command_line import WORDS, check_readable_again, folder_name, population_overrides, seeds_of
 from bench.process.signals import tell
 
 
@@ -90,7 +90,7 @@ def run(
         from bench.command.run_command import Nodes, Order, work
         from bench.process.signals import Interrupted
 
-        overrides = [*(set_ or ()), *([f"population={population}"] if population else [])]
+        overrides = [*(set_ or ()), *population_overrides(population)]
         nodes = Nodes(
             address, per_gpu, cpus_per_run, array_parallelism, job_minutes, sbatch or None, wait, storage, workers
         )  # fmt: skip

@@ -105,6 +105,17 @@ def seeds_of(text: str | None) -> tuple[int, ...] | None:
         raise ConfigError(f"--seeds {text}: {error}") from None
 
 
+def population_overrides(text: str | None) -> list[str]:
+    """Returns what `--population` overrides in a file: nothing for None.  Raises `ConfigError`."""
+    from bench.experiment.schema import as_population
+    from bench.experiment.yaml_file import ConfigError
+
+    try:
+        return [] if text is None else [f"population={as_population(int(text) if text.isdecimal() else text)}"]
+    except ValueError as error:
+        raise ConfigError(f"--population {text}: {error}") from None
+
+
 def check_device(name: str) -> None:
     """Raises `ConfigError` for anything but cpu, cuda and auto."""
     from bench.experiment.yaml_file import ConfigError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from bench.command.launcher import Nodes, launcher
 from bench.command.planning import Planned, plan
 from bench.experiment.expansion import Experiment, load_experiment
 from bench.experiment.shipped import experiment_file
-from bench.experiment.spec import data_set_of
+from bench.experiment.spec import Spec, data_set_of
 from bench.experiment.yaml_file import ConfigError
+from bench.process.share import machine_processors
 from bench.process.standard_streams import say
 from bench.records import Status, title_of
 from bench.records.durations import amount_of
@@ -57,7 +58,8 @@ def work(order: Order, *, journal: Journal, dry_run: bool) -> int:
         batches = makes.batches(todo, order.data_root) if dry_run else Batches((), {})
         _print_plan(planned, batches, every_run=dry_run)
         for experiment in experiments:
-            for warning in experiment.warnings:
+            scarce = _scarce_processors(experiment.specs[0]) if order.launcher == "local" else ()
+            for warning in (*experiment.warnings, *scarce):
                 log.warning("experiment %s: %s", experiment.name, warning)
         journal.note("planned", _digest(planned))
         journal.note("device", device)
@@ -90,6 +92,12 @@ def _experiments(order: Order, device: str) -> list[Experiment]:
         fed = ", ".join(sorted({name for experiment in found for name in experiment.figures})) or "none"
         raise ConfigError(f"--figure {order.figure}: no experiment here feeds it; the figures that are fed: {fed}")
     return chosen
+
+
+def _scarce_processors(spec: Spec) -> Iterator[str]:
+    """Yields a line for a run that has more threads than the machine has processors, which makes it slower, not faster."""
+    if spec["device"] == "cpu" and (threads := spec["threads"] or 0) > (most := machine_processors()):
+        yield f"threads: {threads} are more than this machine has processors, {most}, and slower"
 
 
 def _digest(planned: Sequence[Planned]) -> str:

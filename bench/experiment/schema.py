@@ -66,13 +66,14 @@ def _with_a_name(given: Any) -> Any:
 Named = Annotated[Mapping[str, Any], BeforeValidator(_with_a_name)]
 """A task or a method: its name, its label and its options."""
 
-def _as_many(given: Any) -> Any:
+def as_population(given: Any) -> Any:
+    """Returns what says how many runs are made together, if it says so.  Raises ValueError."""
     if given in ("auto", "off") or (type(given) is int and 2 <= given <= MOST_MEMBERS):
         return given
     raise ValueError(f"auto, off or a whole number from 2 to {MOST_MEMBERS} is expected")
 
 
-Population = Annotated[Literal["auto", "off"] | int, BeforeValidator(_as_many)]
+Population = Annotated[Literal["auto", "off"] | int, BeforeValidator(as_population)]
 """How many runs are made together at most."""
 
 

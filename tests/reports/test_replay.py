@@ -43,7 +43,7 @@ def test_a_run_whose_clock_was_disturbed_is_named_beside_its_seconds(tmp_path):
 
 
 WRONG = [
-    (3, None, "largest budget .* is 2"), (0, None, "above 0"), (1, 1e-9, "--period 1e-09: from a 1000th"),
+    (3, None, "largest budget .* is 2 seconds"), (0, None, "above 0"), (1, 1e-9, "--period 1e-09: from a 1000th"),
     (1, 2, "--period 2: from a 1000th of the budget up to it"),
 ]  # fmt: skip
 

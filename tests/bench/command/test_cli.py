@@ -82,6 +82,23 @@ def test_a_mistake_is_one_line_and_exit_code_2(mistake, tmp_path, monkeypatch):
     assert len(answer.stderr.strip().splitlines()) == 1, answer.stderr
 
 
+def test_a_mistaken_option_is_called_by_its_own_name(tmp_path):
+    (tmp_path / "results").mkdir()
+    swapped = the_line(command("figure", tmp_path / "results", "sets"), 2)
+    assert swapped.endswith(f"the figure's name comes first: oho-bench figure sets {tmp_path / 'results'}")
+    line = the_line(command("run", write_config(tmp_path, "fixed"), "--population", "0", "--dry-run"), 2)
+    assert line.endswith("--population 0: auto, off or a whole number from 2 to 1000 is expected")
+
+
+def test_more_threads_than_processors_are_told_of(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    config = write_config(tmp_path, "fixed")
+    command("run", config, "--dry-run", "--set", "threads=2")
+    assert not caplog.messages
+    command("run", config, "--dry-run", "--set", "threads=3")
+    assert "threads: 3 are more than this machine has processors, 2" in caplog.text
+
+
 def test_a_call_from_python_runs_what_it_was_called_with(tmp_path):
     """Not what the program itself was given; a mistake that the process that works finds shows which it was."""
     call = f"from bench.cli import app; app(['run', {str(write_config(tmp_path, 'fixed'))!r}, '--seeds', 'three'])"
