@@ -62,7 +62,7 @@ def figure(
         from bench.experiment.yaml_file import ConfigError
 
         if not directory.exists() and Path(name).is_dir():
-            raise ConfigError(f"figure {name} {directory}: the figure's name comes first: oho-bench figure {directory} {name}")
+            raise ConfigError(f"figure {name}: the figure's name comes first: oho-bench figure {directory} {name}")
         build_figure = from_reports("api:build_figure")
         options = {"experiment": experiment, "column": column, "allow_mixed": allow_mixed}
         for path in build_figure(name, directory, output, **options):
