@@ -21,6 +21,7 @@ class Outcome(StrEnum):
 
     REPRODUCED = "reproduced"
     NOT_REPRODUCED = "not reproduced"
+    UNDECIDED = "undecided"
     NOT_TESTED = "not tested"
 
 
@@ -32,8 +33,10 @@ class Verdict(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A claim, and the rule by which it counts as reproduced; if the rule can be applied and does not hold, the claim is
-    not reproduced."""
+    """A claim, and the rule by which it counts as reproduced.
+
+    It is not reproduced where intervals lie apart the other way, and undecided where they overlap.
+    """
 
     text: str
     rule: str
@@ -47,7 +50,8 @@ CLAIMS: Mapping[str, Sequence[Claim]] = {
         ),
         Claim(
             "With Global OHO the loss depends less on the start.",
-            "The ratio of its highest to its lowest test loss is below that of each of the same.",
+            "A run is off the median loss of its method by some factor; the interval of the median factor lies below those "
+            "of the same.",
         ),
     ),
     "performance": (
@@ -60,7 +64,8 @@ CLAIMS: Mapping[str, Sequence[Claim]] = {
     "convergence": (
         Claim(
             "Learning rates end at the same values wherever they start.",
-            "In each group of layers, the last learning rates of a seed's runs are within a factor of 2.",
+            "The last learning rates of a seed's runs are some factor apart, the largest of all groups of layers; the "
+            "interval of its median over seeds ends below 2.",
         ),
     ),
     "sets": (
@@ -88,7 +93,7 @@ CLAIMS: Mapping[str, Sequence[Claim]] = {
     "tangents": (
         Claim(
             "The norms of the influence stay bounded.",
-            "Later than halfway, no interval of a median norm reaches above ten times its highest end before.",
+            "Later than halfway, no interval of a median norm reaches above the highest one before.",
         ),
     ),
     "stability": (
@@ -134,7 +139,8 @@ class Measured(NamedTuple):
 def below(ours: Measured | None, others: Sequence[Measured], *, missing: str, factor: float = 1.0) -> Verdict:
     """Decides whether the interval of `ours`, times `factor`, lies below those of all others, of which the nearest is told.
 
-    `missing` says what was not run where there is nothing to compare.
+    It certainly does not if it lies above one of them, or at infinity.  `missing` says what was not run where there is
+    nothing to compare.
     """
     if ours is None or not others:
         return not_tested(f"{missing} not run")
@@ -142,8 +148,8 @@ def below(ours: Measured | None, others: Sequence[Measured], *, missing: str, fa
         return few
     nearest = min(others, key=lambda other: (other.low, other.value))
     more = f", the nearest of {len(others)}" if len(others) > 1 else ""
-    is_below = bool(factor * ours.high < nearest.low)
-    return decided(is_below, f"{ours} against {nearest}{more}")
+    fails = np.isinf(ours.low) or any(factor * ours.low > other.high for other in others)
+    return decided(factor * ours.high < nearest.low, fails, f"{ours} against {nearest}{more}")
 
 
 def too_few(counts: Iterable[int]) -> Verdict | None:
@@ -153,9 +159,9 @@ def too_few(counts: Iterable[int]) -> Verdict | None:
     return None if enough else not_tested(f"too few runs: {fewest}, where {FEWEST_WITH_INTERVAL} are needed")
 
 
-def decided(holds: bool, evidence: str) -> Verdict:
-    """Returns the verdict on a rule that could be applied."""
-    return Verdict(Outcome.REPRODUCED if holds else Outcome.NOT_REPRODUCED, evidence)
+def decided(holds: bool, fails: bool, evidence: str) -> Verdict:
+    """Returns the verdict on a rule that could be applied: it may hold for certain, fail for certain, or neither."""
+    return Verdict(Outcome.REPRODUCED if holds else Outcome.NOT_REPRODUCED if fails else Outcome.UNDECIDED, evidence)
 
 
 def not_tested(reason: str) -> Verdict:
@@ -164,9 +170,9 @@ def not_tested(reason: str) -> Verdict:
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
-    """Returns the verdict on a claim that must hold several times: the first that fails, or says that one is not tested."""
-    failed = [verdict for verdict in verdicts if verdict.outcome is Outcome.NOT_REPRODUCED]
-    untested = [verdict for verdict in verdicts if verdict.outcome is Outcome.NOT_TESTED]
-    first = [*failed, *untested, *verdicts][0]
-    times = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    """Returns the verdict on a claim that must hold several times: the first that fails, is not tested, or is undecided."""
+    order = (Outcome.NOT_REPRODUCED, Outcome.NOT_TESTED, Outcome.UNDECIDED, Outcome.REPRODUCED)
+    first = min(verdicts, key=lambda verdict: order.index(verdict.outcome))
+    more = sum(verdict.outcome is first.outcome for verdict in verdicts) - 1
+    times = f" (and {more} more)" if more and first.outcome is not Outcome.REPRODUCED else ""
     return first._replace(evidence=f"{first.evidence}{times}")

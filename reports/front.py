@@ -133,8 +133,8 @@ def not_asked(claims: Sequence[Decided]) -> str:
 
 
 def counted(claims: Sequence[Decided]) -> str:
-    """Returns the sentence on how many claims are reproduced, are not, and are not tested."""
-    verbs = zip(("reproduce", "do not reproduce", "do not test"), Outcome, strict=True)
+    """Returns the sentence on how many claims are reproduced, are not, are left open, and are not tested."""
+    verbs = zip(("reproduce", "do not reproduce", "leave undecided", "do not test"), Outcome, strict=True)
     counts = [(verb, sum(claim.outcome == outcome for claim in claims)) for verb, outcome in verbs]
     parts = [f"{verb} {count}" for verb, count in counts if count]
     if all(claim.outcome == Outcome.NOT_TESTED for claim in claims):

@@ -33,8 +33,8 @@ FILES = ("spec.json", "records.jsonl", "outcome.json")
 """What the results folder keeps of a run."""
 CLAIM_HEADER = ("Claim of the paper", "Verdict", "Evidence", "Figure", "Reproduced if")
 CLAIM_NOTE = (
-    "Each is decided by the rule in its last column: a claim is not reproduced if the rule does not hold, and not tested "
-    "where the runs cannot tell. Intervals are of 95 %, over seeds; below six runs there is none."
+    "Each is decided by the rule in its last column: a claim is not reproduced where intervals lie apart the other way, "
+    "and undecided where they overlap. Intervals are of 95 %, over seeds; below six runs there is none, and no test."
 )
 UNQUOTED = " <>/=:;,!?()[]{}*+-_.~@$|'"
 """What an address of data may hold as it is, within quotation marks."""

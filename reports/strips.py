@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from reports import style
-from reports.looks import GREY
+from reports.looks import GREY, STAR
 from reports.selection import untrained
 from reports.statistics import median_of
 from reports.words import loss_text
@@ -111,7 +111,8 @@ def _draw_points(axes: Axes, place: float, strip: Strip) -> None:
     if len(finite) >= MANY:
         quartiles = np.quantile(finite, (0.25, 0.75))
         axes.plot(quartiles, [place] * 2, color="#D9D9D9", lw=8, solid_capstyle="butt", zorder=1.5)
-    axes.plot(finite, [place] * len(finite), ls="none", marker=strip.marker, color=strip.colour, ms=4.2,
+    size = 4.2 * (STAR if strip.marker == "*" else 1)
+    axes.plot(finite, [place] * len(finite), ls="none", marker=strip.marker, color=strip.colour, ms=size,
               mec="white", mew=0.4, zorder=3)  # fmt: skip
     if len(finite) < len(strip.values):
         axes.plot(1.0, place, ls="none", marker="x", color=strip.colour, ms=5, mew=1.2, clip_on=False, zorder=5,

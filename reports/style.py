@@ -201,6 +201,16 @@ def legend_above(
     figure.legend(handles, names, loc="outside upper center", ncols=columns, fontsize=size)
 
 
+def legend_beside(
+    figure: Figure, handles: Sequence[Any], names: Sequence[str], *, bold: Sequence[bool], title: str = ""
+) -> None:
+    """Writes a legend at the right of the panels, with some of the names in bold type."""
+    place = {"loc": "outside right center", "alignment": "left"}
+    legend = figure.legend(handles, names, fontsize=6.5, labelspacing=0.5, title=title, title_fontsize=6.5, **place)
+    for text, is_bold in zip(legend.get_texts(), bold, strict=True):
+        text.set_fontweight("bold" if is_bold else "normal")
+
+
 def _points(size: float | str) -> float:
     """Returns a size in points; outside of `figure_style`, settings may be words such as "medium"."""
     return float(FontProperties(size=size).get_size_in_points())

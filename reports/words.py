@@ -82,7 +82,8 @@ def budgets(runs: pd.DataFrame) -> str:
     for unit, group in runs.groupby("unit"):
         *most, last = [f"{amount:g}" for amount in sorted(group["budget"].unique())]
         listed = f"{', '.join(most)} or {last}" if most else last
-        parts.append(f"{listed} {budget_unit(str(unit))}{_in_seconds(group)}")
+        units = budget_unit(str(unit)).removesuffix("s" if listed == "1" else "")
+        parts.append(f"{listed} {units}{_in_seconds(group)}")
     return " or ".join(parts)
 
 

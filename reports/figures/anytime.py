@@ -33,8 +33,8 @@ METHOD = (
     "Every model that a run selects on validation is recorded with the budget used until then, so that its result at any "
     "smaller budget is known without training again. A schedule that spans the budget is known at its own budget only."
 )
-BEYOND = 1.2
-"""Where the axis ends, in budgets, so that intervals at the end are seen."""
+BEFORE, BEYOND = 0.85, 1.05
+"""Where the axis begins, in budgets at which a model was first selected, and where it ends, in whole budgets."""
 RANGE_WIDTH, RANGE_GAP = 3.2, 0.04
 """How broad intervals are, in points, and how far apart those of two methods stand, in budgets."""
 DECADE = 10
@@ -66,7 +66,7 @@ def draw(estimates: Estimates) -> Figure:
     for label in sorted(curves, key=coloured.__contains__):
         _draw_line(axes, curves[label], looks[label], is_coloured=label in coloured)
     for place, label in enumerate(coloured):
-        _draw_ranges(axes, curves[label], looks[label], shift=1 + RANGE_GAP * place)
+        _draw_ranges(axes, curves[label], looks[label], shift=1 - RANGE_GAP * place)
     _set_scales(axes, estimates.curves, table)
     axes.set_xlabel(f"Budget used ({budget_unit(estimates.unit)})")
     second_axis(axes, estimates.seconds_per_step, "the same in counted seconds")
@@ -95,26 +95,26 @@ def _draw_ranges(axes: Axes, curve: pd.DataFrame, own: Look, *, shift: float) ->
     is_point = len(curve) == 1  # which has its marker already
     for fraction in RANGES_AT:
         wanted = fraction * budget * (1.0 if is_point else shift)
-        row = curve.iloc[min(np.searchsorted(curve["used"], wanted * (1 - 1e-9)), len(curve) - 1)]
-        place = max(wanted, row["used"])  # on the line, or beyond its end
+        row = curve.iloc[max(0, np.searchsorted(curve["used"], wanted * (1 + 1e-9)) - 1)]
         if (is_point and fraction < 1) or not np.isfinite(row["median"]):
             continue
         if not is_point:
-            axes.plot(place, row["median"], marker=own.marker, color=own.colour, ms=own.size(5), mec="white", mew=0.4,
+            axes.plot(wanted, row["median"], marker=own.marker, color=own.colour, ms=own.size(5), mec="white", mew=0.4,
                       zorder=4)  # fmt: skip
         if np.isfinite(row["low"]):
-            axes.vlines(place, row["low"], row["high"], color=own.colour, lw=RANGE_WIDTH, alpha=0.35, zorder=1.5)
+            axes.vlines(wanted, row["low"], row["high"], color=own.colour, lw=RANGE_WIDTH, alpha=0.35, zorder=1.5)
 
 
 def _set_scales(axes: Axes, curves: pd.DataFrame, table: pd.DataFrame) -> None:
-    """Shows the whole budget, and losses up to ten times the lowest."""
+    """Shows budgets from the first at which a trained model was selected, and losses up to ten times the lowest."""
     style.log_scale(axes, "x", "y")
     finite = curves["median"].replace(np.inf, np.nan).dropna()
     trained = table.to_numpy()[np.isfinite(table.to_numpy())]
     lowest = trained.min() if len(trained) and trained.min() > 0 else finite.min()
     axes.set_ylim(0.85 * min(lowest, finite.min()), min(DECADE * lowest, 1.05 * finite.max()))
     budget = curves["used"].max()
-    axes.set_xlim(FIRST_FRACTION * budget, BEYOND * budget)
+    selected = table.index[np.isfinite(table).any(axis=1)]
+    axes.set_xlim(BEFORE * min(selected, default=FIRST_FRACTION * budget), BEYOND * budget)
 
 
 def _name_above(figure: Figure, labels: list[str], looks: dict[str, Look]) -> None:

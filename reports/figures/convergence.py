@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reports import style
-from reports.claims import Verdict, decided, not_tested
+from reports.claims import Measured, Verdict, decided, not_tested, too_few
 from reports.curves import draw_curve, median_curves
 from reports.estimates import About, about, lowest
 from reports.looks import DASHES
 from reports.selection import NoData, measured, online, option, require_finite
+from reports.statistics import median_of
 from reports.strips import summarise
 from reports.tables import Tables
 from reports.words import decimal, listed, loss_text, medians_over
@@ -207,7 +208,9 @@ def verdicts(estimates: Estimates) -> list[Verdict]:
         return [not_tested("all runs have one start")]
     last = paths.loc[paths.groupby(["run", "group"])["step"].idxmax()]
     ends = last.groupby(["seed", "group"])["lr"].agg(["min", "max"])
-    apart = float((ends["max"] / ends["min"].where(ends["min"] > 0, np.nan)).fillna(np.inf).max())
+    apart = (ends["max"] / ends["min"].where(ends["min"] > 0, np.nan)).fillna(np.inf).groupby("seed").max()
+    if few := too_few([len(apart)]):
+        return [few]
     starts = paths["start"].max() / paths["start"].min()
-    told = f"in each seed, starts a factor of {starts:.3g} apart end within factors of up to {apart:.3g}"
-    return [decided(apart <= TOGETHER, told.replace("inf", "∞"))]
+    factor = Measured(f"starts are a factor of {starts:.3g} apart, and ends", len(apart), *median_of(apart))
+    return [decided(factor.high < TOGETHER, factor.low > TOGETHER, str(factor))]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from reports import published, style
-from reports.claims import Measured, Verdict, below, decided, not_tested, too_few
+from reports.claims import Measured, Verdict, below
 from reports.estimates import NONE_TRAINED, RunEstimates, about, lowest, untrained_sentences
 from reports.looks import emphasised
 from reports.selection import NoData, comparable, online, untrained
@@ -158,15 +160,23 @@ def verdicts(estimates: RunEstimates) -> list[Verdict]:
     """Decides whether Global OHO ends lower than the paper's trainings from random starts, and depends less on them."""
     summary = estimates.summary[estimates.summary["is_papers"]]
     is_own = summary["method"] == OF_CLAIM[0]
-    own, others = summary[is_own], summary[~is_own]
     missing = "Global OHO, or a training of the paper's, was"
-    ours = Measured.of(own.iloc[0]["label"], own.iloc[0]) if len(own) else None
-    lower = below(ours, [Measured.of(row["label"], row) for _, row in others.iterrows()], missing=missing)
-    if own.empty or others.empty:
-        return [lower, not_tested(f"{missing} not run")]
-    if few := too_few([own.iloc[0]["n"], *others["n"]]):
-        return [lower, few]
-    ratios = (summary["highest"] / summary["lowest"]).mask(summary["diverged"] > 0, np.inf)
-    least = ratios[others.index].idxmin()
-    told = f"{own.iloc[0]['label']} {ratios[own.index[0]]:.3g}, {others.loc[least, 'label']} {ratios[least]:.3g}"
-    return [lower, decided(bool(ratios[own.index[0]] < ratios[least]), f"highest over lowest: {told}")]
+    found = []
+    for measured in (_loss, partial(_factor, estimates.runs)):
+        ours = [measured(row) for _, row in summary[is_own].iterrows()]
+        others = [measured(row) for _, row in summary[~is_own].iterrows()]
+        found.append(below(ours[0] if ours else None, others, missing=missing))
+    lower, closer = found
+    return [lower, closer._replace(evidence=f"factors by which runs are off their median: {closer.evidence}")]
+
+
+def _loss(row: pd.Series) -> Measured:
+    return Measured.of(row["label"], row)
+
+
+def _factor(runs: pd.DataFrame, row: pd.Series) -> Measured:
+    """Returns the median factor by which a method's runs are off their median, infinite of a run that lost its model."""
+    losses = runs.loc[runs["label"] == row["label"], "test_loss"].fillna(np.inf)
+    with np.errstate(invalid="ignore"):
+        apart = np.exp(np.abs(np.log(losses) - np.log(row["median"])))
+    return Measured(row["label"], len(losses), *median_of(apart))

@@ -90,9 +90,9 @@ def draw(estimates: Estimates) -> Figure:
     panels["A"].set_ylabel("Relative error of\nthe hypergradient")
     runs = dict(iter(estimates.runs.groupby("label")))
     for letter, column in (("C", "wrong_sign"), ("D", "incumbent_test_loss")):
-        strips = [Strip(label, by_seed(runs[label], column), looks[label].colour) for label in labels]
+        strips = [Strip(label, by_seed(runs[label], column), looks[label].colour, looks[label].marker) for label in labels]
         if letter == "C":
-            draw_strips(panels[letter], strips, scale="linear", text=percent)
+            draw_strips(panels[letter], strips, scale="linear", text=lambda share: f"{100 * share:.1f} %")
         else:
             draw_strips(panels[letter], strips)
     panels["C"].set_title("C  Wrong signs", loc="left")
@@ -102,11 +102,11 @@ def draw(estimates: Estimates) -> Figure:
     panels["D"].set_xlabel(estimates.about.units.axis("Of the selected model"))
     if not style.in_column():
         panels["D"].set_yticklabels([])
-    drawn = [label for label in labels if label in set(_wrong(estimates.curves)["label"])]
-    own = [looks[label] for label in drawn]
+    wrong = set(_wrong(estimates.curves)["label"])
+    own = [looks[label]._replace(dashes=looks[label].dashes if label in wrong else "none") for label in labels]
     handles = [Line2D([], [], color=each.colour, ls=each.dashes, marker=each.marker, ms=3.5) for each in own]
-    if drawn:
-        style.legend_above(figure, handles, drawn, columns=3, size=6.5)
+    names = [label if label in wrong else f"{label}: no error" for label in labels]
+    style.legend_above(figure, handles, names, columns=3, size=6.5)
     style.stamp(figure, estimates.about.stamp)
     return figure
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from reports import style
 from reports.estimates import NONE_TRAINED, About, about
-from reports.looks import DASHES, GREY, MARKERS, OURS
+from reports.looks import DASHES, GREY, MARKERS, OURS, Method, assigned
 from reports.plain_steps import in_seconds, seconds_per_step
 from reports.selection import ONLINE, NoData, comparable, require_finite, require_own_seconds, untrained
 from reports.statistics import median_of
@@ -37,6 +37,8 @@ SET_METHODS = {"oho-global": "OHO", "oho-layerwise": "OHO", "oho-full": "OHO", "
 """Methods of which a line has all numbers of sets, and the line's name."""
 PLAIN: dict[str, Any] = {"color": "#666666", "lw": 0.8, "ls": DASHES[2]}
 """The line of the best textbook training."""
+OF_SETS = {"OHO, exact": OURS, "OHO, collapsed": "#8C2D04", "Averaged OHO, exact": "#F0A202"}
+"""The colours of lines of SET_METHODS; Averaged OHO has that of all figures."""
 SHADES = ("#0072B2", "#009E73", "#7A6A00", "#AA4499")
 """Of searches, in the order of their names."""
 
@@ -174,9 +176,11 @@ def _looks(summary: pd.DataFrame) -> dict[str, tuple[str, str, Any]]:
     others = list(kinds.loc[kinds["family"] != ONLINE, "kind"])
     looks: dict[str, tuple[str, str, Any]] = {}
     for place, kind in enumerate([*ours, *others]):
-        shades = (OURS, "#F0A202", "#8C2D04") if kind in ours else SHADES
         number = ours.index(kind) if kind in ours else others.index(kind)
-        colour = shades[number] if number < len(shades) else GREY
+        if kind in ours:
+            colour = OF_SETS.get(kind) or assigned([Method(kind, ONLINE)])[kind].colour
+        else:
+            colour = SHADES[number] if number < len(SHADES) else GREY
         looks[kind] = (colour, MARKERS[place % len(MARKERS)], DASHES[0] if kind in ours else DASHES[1 + number % 4])
     return looks
 
@@ -190,7 +194,7 @@ def _finish_losses(axes: Axes, estimates: Estimates) -> None:
     if estimates.plain is not None:
         axes.axhline(estimates.plain.loss, **PLAIN, zorder=1)
     style.log_scale(axes, "y")
-    axes.set_title("A  With the whole budget", loc="left")
+    axes.set_title("A  With the whole budget", loc="left", pad=9)
     axes.set_ylabel(estimates.about.units.axis("Final test loss"))
 
 
@@ -205,7 +209,7 @@ def _finish_times(axes: Axes, estimates: Estimates, kinds: dict[str, tuple[str, 
             shift = 1 + 0.035 * (place - (len(kinds) - 1) / 2)
             axes.plot(shift * own["values"], [1.0] * len(own), ls="none", marker="^", mfc="none", mec=colour, ms=5.5,
                       clip_on=False, transform=axes.get_xaxis_transform())  # fmt: skip
-    axes.set_title(f"B  To a validation loss of {loss_text(estimates.target.loss)}", loc="left")
+    axes.set_title(f"B  To a validation loss of {loss_text(estimates.target.loss)}", loc="left", pad=9)
     note = in_seconds(estimates.seconds_per_step)
     size = "small" if note else None
     axes.set_ylabel(f"{budget_unit(estimates.unit).capitalize()}{note.replace('; ', chr(10))}", fontsize=size)

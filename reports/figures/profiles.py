@@ -121,9 +121,7 @@ def draw(estimates: Estimates) -> Figure:
     if is_narrow:
         style.legend_above(figure, handles, names, columns=2, size=6)
     else:
-        legend = figure.legend(handles, names, loc="outside right center", fontsize=6.5, labelspacing=0.5)
-        for text in legend.get_texts()[: len(coloured)]:
-            text.set_fontweight("bold")
+        style.legend_beside(figure, handles, names, bold=[name in coloured for name in names])
     style.stamp(figure, estimates.stamp)
     return figure
 

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
+from matplotlib.transforms import ScaledTranslation
 
 from reports import published, style
 from reports.claims import Measured, Outcome, Verdict, below, not_tested, worst
@@ -44,6 +45,10 @@ CLOSE = 4
 """Up to which ratio of its ends an axis has ticks between 1 and 2."""
 WRAPPED = 24
 """How many characters a line of a panel's title has."""
+BESIDE: dict[str, Any] = {
+    "xycoords": "axes fraction", "textcoords": "offset points", "ha": "left", "va": "center", "fontsize": 6,
+}  # fmt: skip
+"""How texts at the right of a panel are written."""
 MEASURES = ("epochs", "excess")
 
 
@@ -103,7 +108,7 @@ def draw(estimates: Estimates) -> Figure:
     labels = list(methods["label"])
     first = [*methods.loc[methods["is_ours"], "label"], *methods.loc[~methods["is_ours"], "label"]]
     looks = emphasised(labels, labels, first=first)
-    figure, panels = style.small_panels(len(shocks), height=1.55, sharex=True)
+    figure, panels = style.small_panels(len(shocks), height=1.55, across=3, sharex=True)
     for axes, shock in zip(panels, shocks, strict=True):
         _draw_panel(axes, estimates, shock, looks)
         if axes.xaxis.get_tick_params()["labelbottom"]:
@@ -126,14 +131,20 @@ def _draw_panel(axes: Axes, estimates: Estimates, shock: str, looks: dict[str, L
     for place, label in enumerate(shown):
         own = looks[label]
         draw_curve(axes, curves[label], colour=own.colour, marker=own.marker, dashes=own.dashes, has_band=False)
-        axes.annotate(f"{summary.loc[label, 'recovered']}/{summary.loc[label, 'n']}", (1.0, 1.0), (2, -7.5 * place),
-                      xycoords="axes fraction", textcoords="offset points", ha="left", va="top", fontsize=6,
-                      color=ink(own.colour))  # fmt: skip
+        _write_recovered(axes, place, own, f"{summary.loc[label, 'recovered']}/{summary.loc[label, 'n']}")
+    axes.annotate("back", (1.0, 1.0), (11, 2), color="#666666", **BESIDE)
     style.log_scale(axes, "y")
     low, high = _limits(estimates.curves[estimates.curves["shock"] == shock])
     axes.set_ylim(low, high)
     if high < CLOSE * low:
         axes.yaxis.set_major_locator(FixedLocator([0.5, 0.7, 1.0, 1.4, 2.0]))
+
+
+def _write_recovered(axes: Axes, place: int, own: Look, text: str) -> None:
+    """Writes how many runs recovered at the right of a panel, after the method's marker."""
+    offset = ScaledTranslation(6 / 72, -7.5 * (place + 1) / 72, axes.figure.dpi_scale_trans)
+    axes.plot(1, 1, color=own.colour, marker=own.marker, ms=3, ls="none", clip_on=False, transform=axes.transAxes + offset)
+    axes.annotate(text, (1.0, 1.0), (11, -7.5 * (place + 1)), color=ink(own.colour), **BESIDE)
 
 
 def _limits(curves: pd.DataFrame) -> tuple[float, float]:
@@ -173,7 +184,7 @@ def caption(estimates: Estimates) -> str:
     n = medians_over(estimates.summary["n"], "seed")
     return (
         f"How runs recover from shocks: validation loss over the unshocked twin's, {n}; grey, "
-        "the band of recovery; at the right, in the legend's order, how many runs end there for good; above "
+        "the band of recovery; at the right, how many runs are back there for good; above "
         f"{HIGHEST:g} times, lines leave the axis. {estimates.about.setting}"
     )
 

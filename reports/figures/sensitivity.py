@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reports import style
-from reports.ends import name_ends
 from reports.estimates import NONE_TRAINED, About, about
 from reports.looks import GREY, MARKERS, MOST_COLOURS, Look, Method, assigned
 from reports.selection import ONLINE, NoData, comparable, option, require_finite
@@ -128,17 +127,19 @@ def draw(estimates: Estimates) -> Figure:
     axes.set_xlabel("First learning rate")
     axes.set_ylabel(estimates.about.units.axis("Final test loss"))
     axes.grid(visible=True, axis="both")
-    _name(figure, axes, estimates, looks)
+    _name(figure, estimates, looks)
     style.stamp(figure, estimates.about.stamp)
     return figure
 
 
 def _looks(estimates: Estimates) -> dict[str, Look]:
-    """Returns looks of which a few have a colour: methods under test and, by their medians over all starts, the others."""
+    """Returns looks of which a few have a colour: the method that is lowest, those under test, and the best others."""
+    lowest = estimates.summary.loc[estimates.summary["median"].idxmin(), "group"]
     summary = estimates.summary.assign(size=np.log(estimates.summary["median"].clip(1e-12, 1e12)))
     table = summary.groupby("group", sort=False).agg(family=("family", "first"), size=("size", "mean"))
     is_ours = table["family"] == ONLINE
-    first = [*table.index[is_ours], *table[~is_ours].sort_values("size", kind="stable").index][:MOST_COLOURS]
+    others = table[~is_ours].sort_values("size", kind="stable").index
+    first = list(dict.fromkeys([lowest, *table.index[is_ours], *others]))[:MOST_COLOURS]
     known = assigned(Method(str(name), family) for name, family in table["family"].items())
     looks = {}
     for place, (name, own) in enumerate(known.items()):
@@ -157,21 +158,25 @@ def _draw_points(axes: Axes, runs: pd.DataFrame, own: Look, *, shift: float) -> 
                   color=own.colour, clip_on=False, transform=axes.get_xaxis_transform(), zorder=5)  # fmt: skip
 
 
-def _name(figure: Figure, axes: Axes, estimates: Estimates, looks: dict[str, Look]) -> None:
-    """Names the methods with how many of their starts are near: beside their ends or, in a column, above."""
-    texts = {name: f"{name}, {_of(estimates, name)}" for name in looks}
-    if not style.in_column():
-        ends = estimates.summary.groupby("group", sort=False)["median"].last()
-        name_ends(axes, [(ends[name], texts[name], looks[name].colour) for name in looks])
-        return
-    handles = [Line2D([], [], color=own.colour, ls=own.dashes, marker=own.marker, ms=4) for own in looks.values()]
-    style.legend_above(figure, handles, list(texts.values()), columns=2, size=6)
+def _name(figure: Figure, estimates: Estimates, looks: dict[str, Look]) -> None:
+    """Names the methods with how many of their starts are near: at the right, the lowest first, or above in a column."""
+    ordered = estimates.summary.groupby("group", sort=False)["median"].median().sort_values(kind="stable").index
+    handles, texts = [], []
+    for name in ordered:
+        has_rate, own = _has_rate(estimates, name), looks[name]
+        handles.append(Line2D([], [], color=own.colour, ls=own.dashes, marker=own.marker if has_rate else None, ms=4))
+        near, count = estimates.near[name]
+        texts.append(f"{name}, {near} of {count}" if has_rate else name)
+    if style.in_column():
+        style.legend_above(figure, handles, texts, columns=2, size=6)
+    else:
+        bold, title = [looks[name].colour != GREY for name in ordered], f"First rates within {NEAR:g} × the lowest loss"
+        style.legend_beside(figure, handles, texts, bold=bold, title=title)
 
 
-def _of(estimates: Estimates, name: str) -> str:
-    near, count = estimates.near[name]
-    has_rate = estimates.summary.loc[estimates.summary["group"] == name, "start"].notna().any()
-    return f"{near} of {count}" if has_rate else "no rate"
+def _has_rate(estimates: Estimates, name: str) -> bool:
+    """Returns whether a method has a first learning rate."""
+    return bool(estimates.summary.loc[estimates.summary["group"] == name, "start"].notna().any())
 
 
 def caption(estimates: Estimates) -> str:

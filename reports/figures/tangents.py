@@ -27,8 +27,6 @@ METHOD = (
     "from the first evaluation to the last."
 )
 CORRELATIONS = {"mean": "scalar_gradient_correlation_mean", "deviation": "scalar_gradient_correlation_deviation"}
-BOUNDED = 10.0
-"""By which factor a norm may grow after half of the training and still be called bounded."""
 
 
 @dataclass(frozen=True)
@@ -156,13 +154,15 @@ def verdicts(estimates: Estimates) -> list[Verdict]:
     growth = {
         (str(label), str(name)): _growth(curve) for (label, name), curve in estimates.curves.groupby(["label", "name"])
     }
-    (label, name), most = max(growth.items(), key=lambda item: item[1])
-    told = f"at most {two_digits(most)} times as long later ({label}, by the {HYPERPARAMETERS[name]})"
-    return [decided(most <= BOUNDED, told)]
+    (label, name), (least, most) = max(growth.items(), key=lambda item: item[1])
+    told = f"{two_digits(most)} times as long later, with {label}, for the {HYPERPARAMETERS[name]}"
+    return [decided(all(high <= 1 for _, high in growth.values()), least > 1, told)]
 
 
-def _growth(curve: pd.DataFrame) -> float:
-    """Returns the highest end of an interval in the second half of training over that in the first."""
+def _growth(curve: pd.DataFrame) -> tuple[float, float]:
+    """Returns the highest lower end and the highest upper end of an interval in the second half, over that in the first."""
     is_first = curve["epoch"] <= curve["epoch"].max() / 2
-    first, second = curve.loc[is_first, "high"].max(), curve.loc[~is_first, "high"].max()
-    return float(second / first) if np.isfinite(first) and first > 0 else np.inf
+    first = curve.loc[is_first, "high"].max()
+    if not (np.isfinite(first) and first > 0):
+        return np.inf, np.inf
+    return tuple(float(curve.loc[~is_first, end].max() / first) for end in ("low", "high"))
