@@ -43,7 +43,7 @@ def test_the_file_says_how_many_at_most(population, expected, tmp_path):
 def test_another_number_is_one_line(tmp_path):
     answer = command("run", write_config(tmp_path, "fixed"), "--population", "1", "--dry-run", "--in-process")
     assert answer.exit_code == 2
-    assert answer.stderr.endswith("population: auto, off or a whole number from 2 to 1000 is expected (given 1)\n")
+    assert answer.stderr.endswith("--population 1: auto, off or a whole number from 2 to 1000 is expected\n")
 
 
 def test_a_dry_run_says_what_is_trained_together_and_why_the_rest_is_not(tmp_path):

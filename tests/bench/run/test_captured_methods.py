@@ -28,6 +28,7 @@ FUSED = {"muon": {"lr": 3e-3}, "population": {}}
 OTHERWISE = (ProdigyOptions, DAdaptationOptions, SoapOptions, ScheduleFreeOptions, DogOptions)
 """Options of methods whose eager steps are a package's: see `tests/baselines/test_graph_steppers.py`."""
 STEPS = {"population": 70}
+SMALL = ("task.width=4", "task.hidden_layers=1", "task.batch_size=300")
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,7 @@ def one_form(monkeypatch):
 
 
 def spec_of(method, folder):
-    spec = experiment(folder, method).specs[0]
+    spec = experiment(folder, method, overrides=SMALL).specs[0]
     budget = {"unit": "steps", "amount": STEPS.get(method, 23)}
     return {**spec, "method": {**spec["method"], **(CASES | FUSED)[method]}, "budget": budget, "evaluations": 3}
 
@@ -67,8 +68,8 @@ def test_a_graph_gives_the_records_of_eager_steps_and_goes_on_after_a_stop(metho
 @pytest.mark.parametrize("method", ["transplant", "oho-published", "oho-global"])
 def test_members_of_a_graph_give_the_records_of_eager_ones(method, tmp_path):
     """Those without a shock; `test_engines` has the others."""
-    overrides = ("task.width=4", "task.hidden_layers=1", "task.batch_size=300", "budget.steps=18", "evaluations=2")
-    specs = experiment(tmp_path, method, overrides=overrides, seeds=[0, 1]).specs
+    overrides = ("budget.steps=18", "evaluations=2")
+    specs = experiment(tmp_path, method, overrides=(*SMALL, *overrides), seeds=[0, 1]).specs
     specs = [{**spec, "method": spec["method"] | CASES[method]} for spec in specs]
     _, expected = records_together(specs, tmp_path)
     outcomes, found = records_together([{**spec, "engine": "graph"} for spec in specs], tmp_path)
