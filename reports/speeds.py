@@ -64,8 +64,8 @@ def favoured(runs: pd.DataFrame) -> list[str]:
             where = f" on {task}" if has_tasks else ""
             (faster if median > 0 else slower).append((-abs(median), f"{label}{where}"))
     return [
-        *_sentence(faster, "faster", "their losses are flattering"),
-        *_sentence(slower, "slower", "their losses are pessimistic"),
+        *_sentence(faster, "faster", "their losses are too low"),
+        *_sentence(slower, "slower", "their losses are too high"),
     ]
 
 

@@ -84,7 +84,7 @@ def draw(estimates: Estimates) -> Figure:
     figure, panels = style.panels(1, len(HYPERPARAMETERS), height=1.0 + 0.3 * meta_rates)
     for letter, axes, (name, words) in zip("AB", panels, HYPERPARAMETERS.items(), strict=True):
         _draw_cells(axes, estimates.cells[estimates.cells["name"] == name])
-        axes.set_title(f"{letter}  By the {words}", loc="left")
+        axes.set_title(f"{letter}  With respect to the {words}", loc="left")
         axes.set_xlabel("Initial learning rate")
     for axes in panels if style.in_column() else panels[:1]:
         axes.set_ylabel("Meta-rate")

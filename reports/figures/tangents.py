@@ -81,7 +81,7 @@ def draw(estimates: Estimates) -> Figure:
             draw_curve(axes, curve, colour=own.colour, marker=own.marker, dashes=own.dashes, label=str(label),
                        has_band=False)  # fmt: skip
         style.log_scale(axes, "y")
-        axes.set_title(f"{letter}  By the {words}", loc="left")
+        axes.set_title(f"{letter}  For the {words}", loc="left")
         axes.set_xlabel("Epochs")
     panels[0].set_ylabel("Norm of the influence")
     if count > len(HYPERPARAMETERS):
@@ -102,7 +102,7 @@ def _draw_correlations(axes: Axes, correlations: pd.DataFrame, looks: dict[str, 
         axes.plot(start["mean"], start["deviation"], marker=marker, mfc="none", mec=colour, ms=5, ls="none")
         axes.plot(end["mean"], end["deviation"], marker=marker, color=colour, ms=5, ls="none", label=str(label))
     axes.margins(0.15)
-    axes.set_title("C  Gradients alike", loc="left")
+    axes.set_title("C  Similarity of gradients", loc="left")
     axes.set_xlabel("Mean of the cosines")
     axes.set_ylabel("Standard deviation")
     axes.grid(visible=True, axis="both")

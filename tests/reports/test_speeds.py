@@ -36,8 +36,8 @@ def write(root, calibrations, *, unit="seconds", plain_steps=None):
 def test_methods_with_another_machine_than_the_median_run_are_named(tmp_path):
     runs = read_tables(write(tmp_path, UNFAIR)).runs
     assert favoured(runs) == [
-        "Runs of Adam had a machine 26 % faster than the median run's: their losses are flattering.",
-        "Runs of Global OHO had a machine 20 % slower than the median run's: their losses are pessimistic.",
+        "Runs of Adam had a machine 26 % faster than the median run's: their losses are too low.",
+        "Runs of Global OHO had a machine 20 % slower than the median run's: their losses are too high.",
     ]
     assert unequal_speeds(runs) == (
         f"A budget of time buys more steps where the machine is faster: {HOW}, it was 23 % slower to 44 % faster than in "
