@@ -71,16 +71,16 @@ def check_influence(
     for name, number in {"discount": discount, "influence_limit": limit or 0}.items():
         if not isinstance(number, Real):
             raise TypeError(f"{name}={number!r}: a number is expected")
-    for name, steps in {"reset_every": reset_every, "update_every": update_every, "first_updates": first_updates}.items():
+    counts = {"reset_every": (reset_every, 0), "update_every": (update_every, 1), "first_updates": (first_updates, 0)}
+    for name, (steps, least) in counts.items():
         if not isinstance(steps, Integral):
             raise TypeError(f"{name}={steps!r}: a whole number of steps is expected")
+        if steps < least:
+            raise ValueError(f"{name}={steps}: must be {least} or more")
     if not 0 <= discount <= 1:
         raise ValueError(f"discount={discount}: must lie in [0, 1]")
     if limit is not None and not limit > 0:
         raise ValueError(f"influence_limit={limit}: must be above 0, or None for no limit")
-    if reset_every < 0 or update_every < 1 or first_updates < 0:
-        given = f"reset_every={reset_every} must be 0 (never) or more, update_every={update_every} 1 or more"
-        raise ValueError(f"{given}, first_updates={first_updates} 0 or more")
     if on_nonfinite not in NON_FINITE:
         raise ValueError(f"on_nonfinite={on_nonfinite!r}: allowed are {', '.join(NON_FINITE)}")
 
