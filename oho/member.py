@@ -27,9 +27,14 @@ class Member:
     """Member `index` of a population's `optimizer`.
 
     All that it shows is as it is now, in the shapes of an optimizer without members.
+
+    Raises:
+        ValueError: for an index outside the population of so many `members`, or without a population (None).
     """
 
-    def __init__(self, optimizer: OHO | PublishedOHO, index: int):
+    def __init__(self, optimizer: OHO | PublishedOHO, index: int, *, members: int | None):
+        if members is None or not 0 <= index < members:
+            raise ValueError(f"member({index}): allowed are 0 to members - 1, and this optimizer has members={members}")
         self.population, self._index = optimizer, index
         self.set_map, self.is_meta_step = optimizer.set_map, optimizer.is_meta_step
 
@@ -99,8 +104,10 @@ def joined(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns the state of a population, joined from the states of optimizers with one member each.
 
     Raises:
-        ValueError: if they made different numbers of steps.
+        ValueError: for no state, or if they made different numbers of steps.
     """
+    if not states:
+        raise ValueError("load_members: at least one state is expected")
     if len({state["steps"] for state in states}) > 1:
         made = ", ".join(str(state["steps"]) for state in states)
         raise ValueError(f"members made {made} steps; all must have made equally many")

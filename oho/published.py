@@ -69,7 +69,8 @@ class PublishedOHO:
         on_phase: as in `oho.OHO`.
 
     Raises:
-        ValueError: for an unknown variant, or `n` missing or given where it has no meaning.
+        ValueError: for an unknown variant, `n` missing or given where it has no meaning, a meta-rate below 0, or an initial
+            value that `set_hyper` refuses.
     """
 
     def __init__(
@@ -90,16 +91,19 @@ class PublishedOHO:
             raise ValueError(f"variant={variant!r}: allowed are {', '.join(CEILINGS)}")
         if (variant == "layerwise") != (n is not None):
             raise ValueError(f"n={n}: the number of groups belongs to variant='layerwise', and only to it")
+        for name, rate in {"meta_lr": meta_lr, "weight_decay_meta_scale": weight_decay_meta_scale}.items():
+            if not rate >= 0:
+                raise ValueError(f"{name}={rate}: must be a number, 0 or more")
         self.variant, self.meta_lr, self.weight_decay_meta_scale = variant, meta_lr, weight_decay_meta_scale
         self.on_phase = on_phase or (lambda phase: None)
         self.weight_decay_max = CEILINGS[variant] if weight_decay_max is None else weight_decay_max
         self._flat: FlatParameters = flat_parameters(parameters, members)
         self.set_map = resolve_sets(variant if n is None else Layerwise(n), self._flat)
         like = self._flat.tensors[0].detach()
-        self._hyper = {
-            name: like.new_full((self._flat.rows, self.set_map.count), value)
-            for name, value in (("lr", lr), ("weight_decay", weight_decay))
-        }
+        shape = self._flat.rows, self.set_map.count
+        self._hyper = {name: like.new_zeros(shape) for name in ("lr", "weight_decay")}
+        self.set_hyper("lr", lr)
+        self.set_hyper("weight_decay", weight_decay)
         self._hypergradient = {name: torch.zeros_like(value) for name, value in self._hyper.items()}
         self._tangents = {name: [torch.zeros_like(p) for p in self._flat.tensors] for name in self._hyper}
         self.steps = 0
@@ -197,8 +201,8 @@ class PublishedOHO:
         return {name: torch.linalg.vector_norm(tangents, dim=-1) for name, tangents in flat.items()}
 
     def member(self, index: int) -> Member:
-        """Returns one member of a population, which shows and saves what an optimizer of its own would."""
-        return Member(self, index)
+        """Returns one member of a population, as `OHO.member` does."""
+        return Member(self, index, members=self._flat.members)
 
     def load_members(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Continues from the `state_dict`s of optimizers with one member each, as `OHO.load_members` does."""
