@@ -7,9 +7,10 @@ from numbers import Integral, Real
 
 import torch
 
+from oho.bounds import DEFAULT_BOUNDS, bounds_of
 from oho.flat_parameters import FlatParameters
 from oho.loss_hyper import LossHyper
-from oho.meta import DEFAULT_BOUNDS, MetaRule, check_meta
+from oho.meta import MetaRule, per_name
 from oho.rules import Rule
 
 NON_FINITE = ("reset", "skip", "raise")
@@ -40,13 +41,29 @@ def check_rule(rule: Rule, meta: MetaRule, loss: LossHyper | None = None) -> Non
     if loss is not None:
         loss.check(rule)
         meta = loss.applied_to(meta, rule)
-    check_meta(meta, (*rule.tune, *(() if loss is None else loss.tune)))
+    _check_meta(meta, (*rule.tune, *(() if loss is None else loss.tune)))
     for option in ("rate", "transform", "bounds"):
         given = getattr(meta, option)
         known = (*rule.names, *of_loss, *DEFAULT_BOUNDS)
         if isinstance(given, Mapping) and (unknown := [name for name in given if name not in known]):
             kind, names = type(rule).__name__, ", ".join((*rule.names, *of_loss))
             raise ValueError(f"{option}: {kind} has no {', '.join(unknown)}; it has {names}")
+
+
+def _check_meta(meta: MetaRule, names: tuple[str, ...]) -> None:
+    """Raises TypeError or ValueError unless the options are valid for each of these hyperparameters."""
+    if not isinstance(meta.bounds, Mapping):
+        raise TypeError(f"bounds: a mapping from name to (low, high) is expected, {{'lr': (0, 1)}}; given {meta.bounds!r}")
+    for name in names:
+        rate = per_name(meta.rate, name)
+        if not (isinstance(rate, int | float | torch.Tensor) and bool(torch.as_tensor(rate >= 0).all())):
+            raise ValueError(f"rate={rate!r} of {name}: must be a number, 0 or more")
+        bounds_of(meta, name)
+    if meta.clip is not None and not (isinstance(meta.clip, int | float) and meta.clip > 0):
+        raise ValueError(f"clip={meta.clip!r} of {type(meta).__name__}: must be a number above 0, or None for no clipping")
+    for option in ("beta1", "beta2"):
+        if not 0 <= (beta := getattr(meta, option, 0.0)) < 1:
+            raise ValueError(f"{option}={beta} of {type(meta).__name__}: must lie in [0, 1)")
 
 
 def _check_constants(rule: Rule) -> None:

@@ -35,11 +35,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oho.bounds import check_bounds, check_finite
 from oho.engines.curvature import Closure, gradient_of
 from oho.flat_parameters import FlatParameters, Given, flat_parameters
 from oho.hyper_view import HyperView
 from oho.member import Member, joined
-from oho.meta import check_bounds, check_finite
 from oho.saved_state import copied, load_tensors, require
 from oho.sets import Layerwise, resolve_sets
 from oho.training_loss import Phase

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oho.bounds import admit, check_finite, check_fixed, coordinate_of
 from oho.loss_hyper import ONE_STEP_ABOVE, LossHyper
-from oho.meta import Memory, MetaRule, admit, check_finite, check_fixed, coordinate_of, meta_step, moved_alike
+from oho.meta import Memory, MetaRule, meta_step, moved_alike
 from oho.rules import Rule
 from oho.saved_state import copied, load_tensors, put
 
