@@ -7,7 +7,6 @@
     S       sets          ()              values a hyperparameter has
     E       directions    (K, S)          dh/dh: 1 where a row's hyperparameter and set meet, else 0
     Φ       update rule                   (θ', s') = Φ(θ, g, s, h, ξ)
-
     dg      products      (K, M, N)       H Z, plus ∂g/∂h in the rows of the loss's hyperparameters
 
     Z' = ∂Φ/∂θ Z + ∂Φ/∂g dg + ∂Φ/∂s ds/dh + ∂Φ/∂h E          (and the same for each slot)

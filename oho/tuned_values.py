@@ -1,11 +1,11 @@
 """The values of hyperparameters, those of the rule and those of the loss, and how meta-steps move them.
 
-symbol  name            shape    meaning
-M       members         ()       independent trainings side by side
-S       sets            ()       values a hyperparameter of the rule has
-V       components      ()       values a hyperparameter of the loss has; for it, read V in place of S
-h       values          (M, S)   by name, tuned or not
-d       hypergradients  (M, S)   by tuned name
+    symbol  name            shape    meaning
+    M       members         ()       independent trainings side by side
+    S       sets            ()       values a hyperparameter of the rule has
+    V       components      ()       values a hyperparameter of the loss has; for it, read V in place of S
+    h       values          (M, S)   by name, tuned or not
+    d       hypergradients  (M, S)   by tuned name
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Engines that call the closure again for each direction, with the random state and the buffers of its first call.
 
-symbol  name       shape       meaning
-g       gradient   (M, N)      of the training loss
-z       tangent    (M, N)      one direction
-r       width      (M, 1)      of a probe along z
+    symbol  name       shape       meaning
+    g       gradient   (M, N)      of the training loss
+    z       tangent    (M, N)      one direction
+    r       width      (M, 1)      of a probe along z
 """
 
 from __future__ import annotations
