@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 
 import torch
@@ -99,7 +99,7 @@ def check_influence(
     if limit is not None and not limit > 0:
         raise ValueError(f"influence_limit={limit}: must be above 0, or None for no limit")
     if on_nonfinite not in NON_FINITE:
-        raise ValueError(f"on_nonfinite={on_nonfinite!r}: allowed are {', '.join(NON_FINITE)}")
+        raise ValueError(f"on_nonfinite={on_nonfinite!r}: allowed are {', '.join(map(repr, NON_FINITE))}")
 
 
 def noise_generators(
@@ -114,6 +114,11 @@ def noise_generators(
     if len(generators) != rows:
         raise ValueError(f"generator: {len(generators)} given, one for each of {rows} members is needed")
     return generators
+
+
+def unknown_name(name: str, names: Iterable[str]) -> str:
+    """Returns the message about a name that no hyperparameter has."""
+    return f"there is no hyperparameter {name!r}; there are {', '.join(names)}"
 
 
 class Made:

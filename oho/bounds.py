@@ -55,7 +55,7 @@ def transform_of(meta: MetaRule, name: str) -> str:
     """Returns raw, log or logit."""
     kind = meta.transform if isinstance(meta.transform, str) else meta.transform.get(name, "raw")
     if kind not in ("raw", "log", "logit"):
-        raise ValueError(f"transform={kind!r} of {name}: allowed are raw, log, logit")
+        raise ValueError(f"transform={kind!r} of {name}: allowed are 'raw', 'log' and 'logit'")
     return kind
 
 

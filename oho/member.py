@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from oho.argument_checks import unknown_name
 from oho.tuned_values import check_labels
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Member:
         hyper, labels = self.population.hyper, self.set_map.labels
         by_label = value if isinstance(value, Mapping) else {}
         if name not in hyper:
-            raise ValueError(f"there is no hyperparameter {name!r}; there are {', '.join(hyper)}")
+            raise ValueError(unknown_name(name, hyper))
         check_labels(name, by_label, labels)
         values = hyper[name].clone()
         try:

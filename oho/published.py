@@ -35,6 +35,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oho.argument_checks import unknown_name
 from oho.bounds import check_bounds, check_finite
 from oho.engines.curvature import Closure, gradient_of
 from oho.flat_parameters import FlatParameters, Given, flat_parameters
@@ -88,7 +89,7 @@ class PublishedOHO:
         on_phase: Callable[[str], Any] | None = None,
     ):
         if variant not in CEILINGS:
-            raise ValueError(f"variant={variant!r}: allowed are {', '.join(CEILINGS)}")
+            raise ValueError(f"variant={variant!r}: allowed are {', '.join(map(repr, CEILINGS))}")
         if (variant == "layerwise") != (n is not None):
             raise ValueError(f"n={n}: the number of groups belongs to variant='layerwise', and only to it")
         for name, rate in {"meta_lr": meta_lr, "weight_decay_meta_scale": weight_decay_meta_scale}.items():
@@ -132,7 +133,7 @@ class PublishedOHO:
             ValueError: for another name, a value that is not finite or below 0, or a weight decay above its ceiling.
         """
         if name not in self._hyper:
-            raise ValueError(f"no hyperparameter {name!r}; there are {', '.join(self._hyper)}")
+            raise ValueError(unknown_name(name, self._hyper))
         old = self._hyper[name]
         values = torch.as_tensor(value, dtype=old.dtype, device=old.device).expand_as(old).clone()
         check_finite(name, values)

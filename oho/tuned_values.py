@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oho.argument_checks import unknown_name
 from oho.bounds import admit, check_finite, check_fixed, coordinate_of
 from oho.loss_hyper import ONE_STEP_ABOVE, LossHyper
 from oho.meta import Memory, MetaRule, meta_step, moved_alike
@@ -73,8 +74,7 @@ class Tuning:
                 finite, or a tuned one outside its bounds.
         """
         if name not in self.values:
-            beside = "" if self._loss is None else " beside its loss"
-            raise ValueError(f"{type(self.rule).__name__}{beside} has no {name!r}; there are {', '.join(self.values)}")
+            raise ValueError(unknown_name(name, self.values))
         present = self.values[name]
         if isinstance(value, Mapping):
             value = self._by_label(name, value, present.clone())

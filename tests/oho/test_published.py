@@ -157,7 +157,7 @@ def test_has_the_members_of_its_population_alone():
 
 @pytest.mark.parametrize(
     ("variant", "n", "words"),
-    [("globl", None, "global, full, layerwise"), ("layerwise", None, "n=None"), ("full", 2, "n=2")],
+    [("globl", None, "'global', 'full', 'layerwise'"), ("layerwise", None, "n=None"), ("full", 2, "n=2")],
 )
 def test_refuses(variant, n, words):
     with pytest.raises(ValueError, match=words):
