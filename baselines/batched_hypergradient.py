@@ -43,7 +43,7 @@ class _OneStepBatch:
         make: Callable[..., Tensor] = self.update
         if task.engine == GRAPH:
             make = self._captured = self._captured or CapturedFunction(self.update, task, ledger)
-            self._captured.capturing.ledger = ledger
+            self._captured.book_on(ledger)
         train_together(
             self.states, self._stacked, steps, ledger, update=lambda made: make(*self._batches.at(begun + made))
         )  # fmt: skip

@@ -85,7 +85,7 @@ class TrainingBatch:
         make: Callable[..., Tensor] = self._on_device
         if self.states[0].task.engine == GRAPH:
             make = self._captured = self._captured or CapturedFunction(self._update, self.states[0].task, ledger)
-            self._captured.capturing.ledger = ledger
+            self._captured.book_on(ledger)
 
         def update(made: int) -> Tensor:
             steps = [step + made for step in begun]

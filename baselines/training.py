@@ -232,7 +232,7 @@ class Training:
             if state.captured is None:
                 state.stepper.make_capturable()
                 state.captured = CapturedUpdates(task, state.model, state.stepper.update, ledger)
-            state.captured.capturing.ledger = ledger
+            state.captured.book_on(ledger)
         train(state, steps, ledger, update=update, settle=settle)
 
     def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> TrainingState:
