@@ -38,7 +38,7 @@ from bench.protocol.batched import ProgressAfter
 from bench.protocol.optimizers import Momentum
 
 EPSILON = 1e-8
-"""That of torch.optim's Adam and AdamW."""
+"""The ε of torch.optim's Adam and AdamW."""
 SLOTS: Mapping[str, tuple[str, ...]] = {
     "sgd": (), "momentum": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq"), "adamw": ("exp_avg", "exp_avg_sq"),
 }  # fmt: skip

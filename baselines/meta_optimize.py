@@ -27,7 +27,7 @@ from baselines.flat_model import FlatModel, restore_fields, saved_fields
 from baselines.optimizers import Closure, Stepper
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
-"""Those of AdamW below."""
+"""The decays of both moments, and AdamW's ε."""
 META_BETA, META_MIX = 0.99, 0.9
 """Lion's decay of M, and c: its share in a step."""
 TENSORS = ("_mean", "_square", "_trace", "_log_lr", "_meta_momentum")

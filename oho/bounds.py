@@ -48,7 +48,7 @@ FIXED_BOUNDS: dict[str, Bounds] = {
     "beta1": (0.0, HIGHEST_FRACTION),
     "beta2": (0.0, HIGHEST_FRACTION),
 }
-"""Of hyperparameters that are not tuned: elsewhere no training works, and `torch.optim` refuses it."""
+"""Bounds of hyperparameters that are not tuned: elsewhere no training works, and `torch.optim` refuses it."""
 
 
 def transform_of(meta: MetaRule, name: str) -> str:

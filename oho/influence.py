@@ -35,7 +35,7 @@ from oho.sets import SetMap
 BLOCK_ELEMENTS = 1 << 20
 """The number of elements (K × M × columns) of one pass: bounds the temporaries, and keeps them near a CPU's caches."""
 LARGEST_BLOCK = 1 << 25
-"""The same on other devices, where a launch costs more than a pass over a million elements."""
+"""The number of elements of one pass on other devices, where a launch costs more than a pass over a million elements."""
 SMALLEST_WIDTH = 1 << 12
 """The smallest number of columns of a block."""
 
