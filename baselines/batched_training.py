@@ -38,7 +38,7 @@ from bench.protocol.batched import ProgressAfter
 from bench.protocol.optimizers import Momentum
 
 EPSILON = 1e-8
-"""That of torch.optim's Adam and AdamW."""
+"""The ε of torch.optim's Adam and AdamW."""
 SLOTS: Mapping[str, tuple[str, ...]] = {
     "sgd": (), "momentum": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq"), "adamw": ("exp_avg", "exp_avg_sq"),
 }  # fmt: skip
@@ -85,7 +85,7 @@ class TrainingBatch:
         make: Callable[..., Tensor] = self._on_device
         if self.states[0].task.engine == GRAPH:
             make = self._captured = self._captured or CapturedFunction(self._update, self.states[0].task, ledger)
-            self._captured.capturing.ledger = ledger
+            self._captured.book_on(ledger)
 
         def update(made: int) -> Tensor:
             steps = [step + made for step in begun]

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from baselines.flat_model import FlatModel
+from baselines.flat_model import FlatModel, restore_fields, saved_fields
 from baselines.optimizers import Closure, Stepper
 from bench.protocol import packed, unpacked
 
@@ -37,7 +37,7 @@ class _DistanceEstimate(Stepper):
     """What both methods share: state, factor, and weight decay."""
 
     def __init__(self, model: nn.Module, *, weight_decay: float):
-        self._flat, self._weight_decay = FlatModel(model, 0.0), weight_decay
+        self._flat = FlatModel(model, weight_decay)
         point = self._flat.point()
         self._mean, self._square, self._sum = (torch.zeros_like(point) for _ in range(3))
         # float64, as the packages' own numbers are.
@@ -55,17 +55,16 @@ class _DistanceEstimate(Stepper):
     def assign(self, name: str, value: float) -> None:
         """Sets the weight decay; there is no other hyperparameter to choose."""
         if name == "weight_decay":
-            self._weight_decay = value
+            self._flat.weight_decay = value
 
     def saved(self) -> dict[str, Any]:
         """Returns moments, sum, numerator, distance and the weight decay."""
-        return packed({**{name: getattr(self, name) for name in TENSORS}, "weight_decay": self._weight_decay})
+        return saved_fields(self, TENSORS) | {"weight_decay": self._flat.weight_decay}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Restores what `saved` returned."""
-        for name in TENSORS:
-            setattr(self, name, unpacked(saved[name]))
-        self._weight_decay = saved["weight_decay"]
+        restore_fields(self, saved, TENSORS)
+        self._flat.weight_decay = saved["weight_decay"]
 
     def _estimate(self, denominator: Tensor) -> None:
         """Lets the distance grow to its new estimate, unless that is not a number."""
@@ -81,7 +80,7 @@ class GraphProdigy(_DistanceEstimate):
 
     def update(self, loss: Closure) -> Tensor:
         """Makes one update."""
-        point, value, _, gradient = self._flat.here(loss)
+        point, value, gradient = self._flat.unpenalised(loss)
         distance, rate = self._distance.clone(), self._distance * self._factor
         weight = distance / FIRST_DISTANCE * rate
         self._numerator.mul_(ROOT).add_(weight * (gradient @ (self._start - point)))
@@ -90,7 +89,7 @@ class GraphProdigy(_DistanceEstimate):
         self._sum.mul_(ROOT).add_(weight * gradient)
         self._estimate(self._sum.abs().sum())
         root = self._square.sqrt() + self._distance * EPSILON
-        self._flat.move((1 - self._weight_decay * rate) * point - rate * (self._mean / root))
+        self._flat.move((1 - self._flat.weight_decay * rate) * point - rate * (self._mean / root))
         return value
 
     def saved(self) -> dict[str, Any]:
@@ -108,7 +107,7 @@ class GraphDAdaptation(_DistanceEstimate):
 
     def update(self, loss: Closure) -> Tensor:
         """Makes one update."""
-        point, value, _, gradient = self._flat.here(loss)
+        point, value, gradient = self._flat.unpenalised(loss)
         rate = self._distance * self._factor
         found = rate * (gradient @ (self._sum / (self._square.sqrt() + EPSILON)))
         self._numerator.mul_(ROOT).add_((1 - ROOT) * found)
@@ -117,5 +116,5 @@ class GraphDAdaptation(_DistanceEstimate):
         self._sum.mul_(ROOT).add_(rate * (1 - ROOT) * gradient)
         self._estimate((1 - ROOT) * self._sum.abs().sum())
         root = self._square.sqrt() + EPSILON
-        self._flat.move((1 - self._weight_decay * rate) * point - self._mean / root)
+        self._flat.move((1 - self._flat.weight_decay * rate) * point - self._mean / root)
         return value

@@ -17,9 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from baselines.flat_model import FlatModel
+from baselines.flat_model import FlatModel, restore_fields, saved_fields
 from baselines.optimizers import Closure, Stepper
-from bench.protocol import packed, unpacked
 from bench.protocol.averages import Exchange
 
 EPSILON, DECAY = 1e-8, 8.0
@@ -32,7 +31,7 @@ class GraphDog(Stepper):
 
     def __init__(self, model: nn.Module, *, weight_decay: float, initial_distance: float, is_layerwise: bool):
         self._model, self._exchange = model, Exchange()
-        self._flat, self._weight_decay = FlatModel(model, 0.0), weight_decay
+        self._flat = FlatModel(model, weight_decay)
         self._start = self._flat.point()
         sizes = [parameter.numel() for parameter in self._flat.parameters]
         self._sizes = sizes if is_layerwise else [sum(sizes)]
@@ -49,7 +48,6 @@ class GraphDog(Stepper):
     def update(self, loss: Closure) -> Tensor:
         """Makes one update."""
         point, value, _, gradient = self._flat.here(loss)
-        gradient = gradient + self._weight_decay * point
         self._distance.copy_(torch.maximum(self._distance, self._squares(point - self._start).sqrt()))
         self._weights += self._squares(gradient)
         self._rate.copy_(self._distance / self._weights.sqrt())
@@ -75,19 +73,18 @@ class GraphDog(Stepper):
     def assign(self, name: str, value: float) -> None:
         """Sets the weight decay; there is no other hyperparameter to choose."""
         if name == "weight_decay":
-            self._weight_decay = value
+            self._flat.weight_decay = value
 
     def saved(self) -> dict[str, Any]:
         """Returns all tensors, x if the model does not hold it, steps and the weight decay."""
-        own = {"steps": self._steps, "weight_decay": self._weight_decay, **self._exchange.saved()}
-        return packed({name: getattr(self, name) for name in TENSORS}) | own
+        own = {"steps": self._steps, "weight_decay": self._flat.weight_decay, **self._exchange.saved()}
+        return saved_fields(self, TENSORS) | own
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Restores what `saved` returned."""
-        for name in TENSORS:
-            setattr(self, name, unpacked(saved[name]))
+        restore_fields(self, saved, TENSORS)
         self._exchange.restore(saved)
-        self._steps, self._weight_decay = saved["steps"], saved["weight_decay"]
+        self._steps, self._flat.weight_decay = saved["steps"], saved["weight_decay"]
 
     def _squares(self, vector: Tensor) -> Tensor:
         """Returns the squared norm of each part, (T,)."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from baselines.optimizers import Closure
+from bench.protocol import packed, unpacked
 
 
 class Place(NamedTuple):
@@ -21,7 +22,7 @@ class Place(NamedTuple):
 
 
 class FlatModel:
-    """A model's trained parameters as one vector (N,), and the penalised loss as a function of it."""
+    """A model's trained parameters as one vector (N,), and its loss as a function of it, with a penalty or without."""
 
     def __init__(self, model: nn.Module, weight_decay: float):
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -32,11 +33,16 @@ class FlatModel:
         return vector(self.parameters).detach()
 
     def here(self, loss: Closure) -> Place:
-        """Returns the loss and gradient at the model's current parameters."""
+        """Returns loss, penalised loss and its gradient at the model's current parameters."""
+        point, value, gradient = self.unpenalised(loss)
+        penalty = 0.5 * self.weight_decay * (point @ point)
+        return Place(point, value, value + penalty, gradient + self.weight_decay * point)
+
+    def unpenalised(self, loss: Closure) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the model's current parameters (N,), the loss () there, and its gradient (N,), both without a penalty."""
         value, point = loss(), self.point()
         gradient = vector(torch.autograd.grad(value, self.parameters, materialize_grads=True))
-        penalty = 0.5 * self.weight_decay * (point @ point)
-        return Place(point, value.detach(), value.detach() + penalty, gradient + self.weight_decay * point)
+        return point, value.detach(), gradient
 
     @torch.no_grad()
     def move(self, point: Tensor) -> None:
@@ -48,6 +54,17 @@ class FlatModel:
         """Returns a point (N,) as views, shaped like the model's parameters."""
         parts = point.split([parameter.numel() for parameter in self.parameters])
         return [part.view_as(parameter) for parameter, part in zip(self.parameters, parts, strict=True)]
+
+
+def saved_fields(owner: object, names: Iterable[str]) -> dict[str, Any]:
+    """Returns these fields of an optimizer, packed."""
+    return packed({name: getattr(owner, name) for name in names})
+
+
+def restore_fields(owner: object, saved: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Gives these fields what `saved_fields` returned."""
+    for name in names:
+        setattr(owner, name, unpacked(saved[name]))
 
 
 def vector(tensors: Iterable[Tensor]) -> Tensor:

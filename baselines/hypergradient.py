@@ -43,39 +43,39 @@ class HypergradientDescent(Stepper):
     """
 
     def __init__(self, model: nn.Module, *, lr: float, weight_decay: float, meta_rate: float):
-        self._flat, self._meta_rate = FlatModel(model, weight_decay), meta_rate
-        start = self._flat.point()
-        self._previous = torch.zeros_like(start)
+        self.flat, self._meta_rate = FlatModel(model, weight_decay), meta_rate
+        start = self.flat.point()
+        self.previous = torch.zeros_like(start)
         # float64, because float32 would round away increments far below the learning rate.
-        self._lr = start.new_tensor(lr, dtype=torch.float64)
+        self.lr = start.new_tensor(lr, dtype=torch.float64)
 
     def update(self, loss: Closure) -> Tensor:
         """Makes one update at the adapted learning rate; the first update uses the initial rate."""
-        place = self._flat.here(loss)
-        self._lr.add_(self._meta_rate * (place.gradient @ self._previous)).clamp_(min=0)
-        self._flat.move(place.point - self._lr * place.gradient)
-        self._previous.copy_(place.gradient)
+        place = self.flat.here(loss)
+        self.lr.add_(self._meta_rate * (place.gradient @ self.previous)).clamp_(min=0)
+        self.flat.move(place.point - self.lr * place.gradient)
+        self.previous.copy_(place.gradient)
         return place.loss
 
     def hyper(self) -> dict[str, float]:
         """Returns the current learning rate."""
-        return {"lr": float(self._lr)}
+        return {"lr": float(self.lr)}
 
     def assign(self, name: str, value: float) -> None:
         """Sets the learning rate, which is adapted from there on, or the weight decay."""
         if name == "lr":
-            self._lr.fill_(value)
+            self.lr.fill_(value)
         else:
-            self._flat.weight_decay = value
+            self.flat.weight_decay = value
 
     def saved(self) -> dict[str, Any]:
         """Returns the learning rate, the last gradient and the weight decay."""
-        return packed({"lr": self._lr, "previous": self._previous, "weight_decay": self._flat.weight_decay})
+        return packed({"lr": self.lr, "previous": self.previous, "weight_decay": self.flat.weight_decay})
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Restores what `saved` returned."""
-        self._lr, self._previous = unpacked(saved["lr"]), unpacked(saved["previous"])
-        self._flat.weight_decay = saved["weight_decay"]
+        self.lr, self.previous = unpacked(saved["lr"]), unpacked(saved["previous"])
+        self.flat.weight_decay = saved["weight_decay"]
 
 
 class Feedback(NamedTuple):
@@ -91,26 +91,26 @@ def feedback(*, gradient: Tensor, trial_gradient: Tensor, difference: Tensor) ->
     return Feedback(-trial_gradient * gradient / square, (trial_gradient @ difference) / square)
 
 
-class _AdaGrad:
-    """A value that descends along its derivatives d: value ← clip(value − r d / √Σd²)."""
+class AdaGrad:
+    """A value that descends along its derivatives d: value ← clip(value − r d / √Σd²), in place; `squares` is Σd²."""
 
-    def __init__(self, value: Tensor, *, rate: float, high: float = math.inf):
+    def __init__(self, value: Tensor, *, rate: Tensor | float, high: float = math.inf):
         self.value, self._rate, self._high = value, rate, high
-        self._squares = torch.zeros_like(value)
+        self.squares = torch.zeros_like(value)
 
     def step(self, derivative: Tensor) -> None:
         """Makes one update and keeps the value in [0, high]."""
-        self._squares += derivative.square()
-        self.value -= self._rate * derivative / (self._squares.sqrt() + SMALL)
+        self.squares += derivative.square()
+        self.value -= self._rate * derivative / (self.squares.sqrt() + SMALL)
         self.value.clamp_(0, self._high)
 
     def saved(self) -> list[Tensor]:
         """Returns the value and Σd²."""
-        return packed([self.value, self._squares])
+        return packed([self.value, self.squares])
 
     def restore(self, saved: list[Tensor]) -> None:
         """Restores what `saved` returned."""
-        self.value, self._squares = unpacked(saved)
+        self.value, self.squares = unpacked(saved)
 
 
 class HeavyBallHypergradient(Stepper):
@@ -126,49 +126,49 @@ class HeavyBallHypergradient(Stepper):
     """
 
     def __init__(self, model: nn.Module, *, lr: float, weight_decay: float, meta_rate: float, scaling: Scaling):
-        self._flat, self._diagonal = FlatModel(model, weight_decay), scaling == "diagonal"
-        self._before = self._flat.point()
-        scale = self._before.new_full(self._before.shape if self._diagonal else (), lr)
-        self._scale = _AdaGrad(scale, rate=meta_rate)
-        self._momentum = _AdaGrad(scale.new_tensor(MOMENTUM_START), rate=MOMENTUM_RATE, high=MOMENTUM_LIMIT)
+        self.flat, self.is_diagonal = FlatModel(model, weight_decay), scaling == "diagonal"
+        self.before = self.flat.point()
+        scale = self.before.new_full(self.before.shape if self.is_diagonal else (), lr)
+        self.scale = AdaGrad(scale, rate=meta_rate)
+        self.momentum = AdaGrad(scale.new_tensor(MOMENTUM_START), rate=MOMENTUM_RATE, high=MOMENTUM_LIMIT)
 
     def update(self, loss: Closure) -> Tensor:
         """Makes one trial, which takes two forward and two backward passes."""
-        place = self._flat.here(loss)
-        difference = place.point - self._before
-        self._flat.move(place.point - self._scale.value * place.gradient + self._momentum.value * difference)
-        trial = self._flat.here(loss)
+        place = self.flat.here(loss)
+        difference = place.point - self.before
+        self.flat.move(place.point - self.scale.value * place.gradient + self.momentum.value * difference)
+        trial = self.flat.here(loss)
         finite = trial.value.isfinite() & trial.gradient.isfinite().all()
         # The device makes the choices, so that its queue never has to wait for the host.
         seen = torch.where(finite, trial.gradient, torch.zeros_like(trial.gradient))
         found = feedback(gradient=place.gradient, trial_gradient=seen, difference=difference)
-        self._scale.step(found.scale if self._diagonal else found.scale.sum())
-        self._momentum.step(found.momentum)
+        self.scale.step(found.scale if self.is_diagonal else found.scale.sum())
+        self.momentum.step(found.momentum)
         better = finite & (trial.value < place.value)
-        self._flat.move(torch.where(better, trial.point, place.point))
-        self._before.copy_(place.point)
+        self.flat.move(torch.where(better, trial.point, place.point))
+        self.before.copy_(place.point)
         return place.loss
 
     def hyper(self) -> dict[str, float]:
         """Returns the mean of P as the learning rate, and the momentum."""
-        return {"lr": float(self._scale.value.mean()), "momentum": float(self._momentum.value)}
+        return {"lr": float(self.scale.value.mean()), "momentum": float(self.momentum.value)}
 
     def assign(self, name: str, value: float) -> None:
         """Sets all of P, which is adapted from there on, or the weight decay."""
         if name == "lr":
-            self._scale.value.fill_(value)
+            self.scale.value.fill_(value)
         else:
-            self._flat.weight_decay = value
+            self.flat.weight_decay = value
 
     def saved(self) -> dict[str, Any]:
         """Returns the previous point, P, β and the weight decay."""
-        adapted = [self._scale.saved(), self._momentum.saved()]
-        return {"before": packed(self._before), "adapted": adapted, "weight_decay": self._flat.weight_decay}
+        adapted = [self.scale.saved(), self.momentum.saved()]
+        return {"before": packed(self.before), "adapted": adapted, "weight_decay": self.flat.weight_decay}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Restores what `saved` returned."""
-        self._before, self._flat.weight_decay = unpacked(saved["before"]), saved["weight_decay"]
-        for adapted, values in zip((self._scale, self._momentum), saved["adapted"], strict=True):
+        self.before, self.flat.weight_decay = unpacked(saved["before"]), saved["weight_decay"]
+        for adapted, values in zip((self.scale, self.momentum), saved["adapted"], strict=True):
             adapted.restore(values)
 
 

@@ -23,7 +23,7 @@ class MatrixOptions(FactorOptions):
 
     @property
     def initial_lr(self) -> float | None:
-        """Returns the learning rate."""
+        """The learning rate."""
         return self.lr
 
 

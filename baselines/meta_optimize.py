@@ -23,12 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from baselines.flat_model import FlatModel
+from baselines.flat_model import FlatModel, restore_fields, saved_fields
 from baselines.optimizers import Closure, Stepper
-from bench.protocol import packed, unpacked
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
-"""Those of AdamW below."""
+"""The decays of both moments, and AdamW's ε."""
 META_BETA, META_MIX = 0.99, 0.9
 """Lion's decay of M, and c: its share in a step."""
 TENSORS = ("_mean", "_square", "_trace", "_log_lr", "_meta_momentum")
@@ -38,8 +37,7 @@ class MetaOptimize(Stepper):
     """AdamW with one learning rate, which changes by the factor exp(±meta_rate) in each step."""
 
     def __init__(self, model: nn.Module, *, lr: float, weight_decay: float, meta_rate: float, discount: float):
-        self._flat, self._weight_decay = FlatModel(model, 0.0), weight_decay
-        self._meta_rate, self._discount = meta_rate, discount
+        self._flat, self._meta_rate, self._discount = FlatModel(model, weight_decay), meta_rate, discount
         point = self._flat.point()
         self._mean, self._square, self._trace = (torch.zeros_like(point) for _ in range(3))
         # float64, because float32 would round away part of a step.
@@ -47,7 +45,7 @@ class MetaOptimize(Stepper):
         self._meta_momentum = point.new_zeros(())
         self._steps = 0
         self._shares = [point.new_zeros(()) for _ in BETAS]
-        """Those of the next gradient in the moments."""
+        """The weights of the next gradient in both moments."""
 
     def begin(self, lr: float | None) -> None:
         """Corrects the bias of the moments: at the first step they are the gradient's alone."""
@@ -57,12 +55,12 @@ class MetaOptimize(Stepper):
 
     def update(self, loss: Closure) -> Tensor:
         """Updates the parameters, then the learning rate."""
-        point, value, _, gradient = self._flat.here(loss)
+        point, value, gradient = self._flat.unpenalised(loss)
         self._mean.lerp_(gradient, self._shares[0])
         self._square.lerp_(gradient.square(), self._shares[1])
         root = self._square.sqrt().add_(EPSILON)
         rate = self._log_lr.exp().to(point.dtype)
-        kept = 1 - rate * self._weight_decay
+        kept = 1 - rate * self._flat.weight_decay
         self._flat.move(kept * point - rate * (self._mean / root))
         hypergradient = self._trace @ gradient
         self._trace.mul_(self._discount * kept).add_(rate * (gradient / root))
@@ -80,15 +78,13 @@ class MetaOptimize(Stepper):
         if name == "lr":
             self._log_lr.fill_(math.log(value))
         else:
-            self._weight_decay = value
+            self._flat.weight_decay = value
 
     def saved(self) -> dict[str, Any]:
         """Returns moments, trace, the logarithm of the learning rate, meta-momentum, steps and the weight decay."""
-        tensors = {name: getattr(self, name) for name in TENSORS}
-        return packed({**tensors, "steps": self._steps, "weight_decay": self._weight_decay})
+        return saved_fields(self, TENSORS) | {"steps": self._steps, "weight_decay": self._flat.weight_decay}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Restores what `saved` returned."""
-        for name in TENSORS:
-            setattr(self, name, unpacked(saved[name]))
-        self._steps, self._weight_decay = saved["steps"], saved["weight_decay"]
+        restore_fields(self, saved, TENSORS)
+        self._steps, self._flat.weight_decay = saved["steps"], saved["weight_decay"]

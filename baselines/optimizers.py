@@ -145,7 +145,7 @@ class AveragedStepper(Stepper):
         self.average = [parameter.detach().clone() for parameter in model.parameters()]
         self.steps, self.exchange = 0, Exchange()
         self._share: float | Tensor = 0.0
-        """That of the next parameters in their average."""
+        """The weight of the next parameters in the average."""
 
     def begin(self, lr: float | None) -> None:
         """Makes ready for one update, which the average follows."""

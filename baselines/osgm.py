@@ -25,10 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from baselines.flat_model import FlatModel, Place
+from baselines.flat_model import FlatModel, Place, restore_fields, saved_fields
 from baselines.hypergradient import MOMENTUM_LIMIT, MOMENTUM_START, SMALL, Scaling
 from baselines.optimizers import Closure, Stepper
-from bench.protocol import packed, unpacked
 
 PROBES, PROBE_LENGTH = 3, 1e-4
 TAKEN_UNTIL_CURVATURE, SHORTEST_MEASURED = 200, 1e-3
@@ -145,10 +144,9 @@ class ScaledGradientMethod(Stepper):
 
     def saved(self) -> dict[str, Any]:
         """Returns the previous point, P, β, the estimates and the weight decay."""
-        return packed({**{name: getattr(self, name) for name in SAVED}, "weight_decay": self._flat.weight_decay})
+        return saved_fields(self, SAVED) | {"weight_decay": self._flat.weight_decay}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Restores what `saved` returned."""
-        for name in SAVED:
-            setattr(self, name, unpacked(saved[name]))
+        restore_fields(self, saved, SAVED)
         self._flat.weight_decay = saved["weight_decay"]

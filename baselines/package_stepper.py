@@ -1,4 +1,4 @@
-"""A package's optimizer as a stepper, with the state and the averages that it keeps beside its own."""
+"""A package's optimizer as a stepper, with the state and the averages that it keeps besides its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PackageStepper(Stepper):
     `lr` finds the learning rate that the optimizer adapts, if it adapts one.  If `scheduled`, the learning rate passed to
     `step` is a factor on that one.
 
-    `noted` are attributes of objects, and `averages` are tensors, that hold state beside the optimizer's own.
+    `noted` are attributes of objects, and `averages` are tensors, that hold state besides the optimizer's own.
 
     If the optimizer returns an average of what it trains, `follow` updates that average after an update, `show` puts it
     into the model, and `hide` ends this.  The trained parameters are kept in the meantime and put back bit by bit, so that
@@ -71,7 +71,7 @@ class PackageStepper(Stepper):
         self._torch.assign(name, value)
 
     def saved(self) -> dict[str, Any]:
-        """Returns the optimizer's state and what is kept beside it."""
+        """Returns the optimizer's state and what is kept besides."""
         return {
             "optimizer": self._torch.saved(), "trained": packed(self._trained), "averages": packed(self._averages),
             "noted": [getattr(owner, name) for owner, name in self._noted],

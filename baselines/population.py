@@ -55,17 +55,17 @@ class PopulationState(State):
 
     @property
     def trainings(self) -> list[TrainingState]:
-        """Returns all members."""
+        """All members."""
         return self.members
 
     @property
     def member(self) -> TrainingState:
-        """Returns the member that trains now."""
+        """The member that trains now."""
         return self.members[self.place]
 
     @property
     def spans_budget(self) -> bool:
-        """Returns whether the members' schedule depends on the budget."""
+        """Whether the members' schedule depends on the budget."""
         return self.member.spans_budget
 
     def scalars(self) -> dict[str, float]:

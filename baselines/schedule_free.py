@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from baselines.flat_model import FlatModel
+from baselines.flat_model import FlatModel, restore_fields, saved_fields
 from baselines.optimizers import Closure, Stepper
 from bench.protocol import packed, unpacked
 from bench.protocol.averages import Exchange
 
 EPSILON = 1e-8
-COUNTED = ("_lr", "_weight_decay", "_steps", "_highest", "_weights")
-"""The numbers that the host keeps."""
+COUNTED = ("_lr", "_steps", "_highest", "_weights")
+"""The numbers that the host keeps, besides the weight decay."""
 
 
 class GraphScheduleFree(Stepper):
@@ -35,8 +35,8 @@ class GraphScheduleFree(Stepper):
         self, model: nn.Module, *, lr: float, weight_decay: float, beta: float, warmup_steps: int,
         square_decay: float | None = None,
     ):  # fmt: skip
-        self._model, self._flat, self._exchange = model, FlatModel(model, 0.0), Exchange()
-        self._lr, self._weight_decay, self._beta, self._warmup = lr, weight_decay, beta, warmup_steps
+        self._model, self._flat, self._exchange = model, FlatModel(model, weight_decay), Exchange()
+        self._lr, self._beta, self._warmup = lr, beta, warmup_steps
         self._fast, self._decay = self._flat.point(), square_decay
         self._square = torch.zeros_like(self._fast)
         self._rate, self._share, self._pull, self._correction = (self._fast.new_zeros(()) for _ in range(4))
@@ -57,11 +57,11 @@ class GraphScheduleFree(Stepper):
 
     def update(self, loss: Closure) -> Tensor:
         """Makes one update."""
-        point, value, _, gradient = self._flat.here(loss)
+        point, value, gradient = self._flat.unpenalised(loss)
         if self._decay is not None:
             self._square.mul_(self._decay).addcmul_(gradient, gradient, value=1 - self._decay)
             gradient = gradient / ((self._square / self._correction).sqrt() + EPSILON)
-        gradient = gradient + self._weight_decay * point
+        gradient = gradient + self._flat.weight_decay * point
         moved = point.lerp(self._fast, self._share) + self._pull * gradient
         self._fast.sub_(self._rate * gradient)
         self._flat.move(moved)
@@ -78,17 +78,20 @@ class GraphScheduleFree(Stepper):
 
     def assign(self, name: str, value: float) -> None:
         """Sets the learning rate or the weight decay."""
-        if name in ("lr", "weight_decay"):
-            setattr(self, f"_{name}", value)
+        if name == "lr":
+            self._lr = value
+        elif name == "weight_decay":
+            self._flat.weight_decay = value
 
     def saved(self) -> dict[str, Any]:
         """Returns z, v, y if the model does not hold it, and the host's numbers."""
-        counted = {name: getattr(self, name) for name in COUNTED}
-        return {"fast": packed(self._fast), "square": packed(self._square), **self._exchange.saved(), **counted}
+        tensors = {"fast": packed(self._fast), "square": packed(self._square)}
+        counted = saved_fields(self, COUNTED) | {"_weight_decay": self._flat.weight_decay}
+        return tensors | self._exchange.saved() | counted
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Restores what `saved` returned."""
         self._fast, self._square = unpacked(saved["fast"]), unpacked(saved["square"])
         self._exchange.restore(saved)
-        for name in COUNTED:
-            setattr(self, name, saved[name])
+        restore_fields(self, saved, COUNTED)
+        self._flat.weight_decay = saved["_weight_decay"]

@@ -60,12 +60,12 @@ class SearchState(State):
 
     @property
     def trainings(self) -> list[TrainingState]:
-        """Returns the trial in progress."""
+        """The trial in progress."""
         return [self.inner]
 
     @property
     def random_starts(self) -> int:
-        """Returns those of the searcher."""
+        """The number of trials that are drawn at random before the searcher's model proposes any."""
         return self.searcher.STARTS
 
     def saved(self) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class TuningFreeOptions(schedules.Constant):
 
     @property
     def initial_lr(self) -> float | None:
-        """Returns None: optimizers receive their initial learning rate when they are made, and nothing is scheduled."""
+        """None: optimizers receive their initial learning rate when they are made, and nothing is scheduled."""
         return None
 
     def values(self) -> dict[str, float | None]:
@@ -69,7 +69,7 @@ class FactorOptions(TuningFreeOptions):
 
     @property
     def spans_budget(self) -> bool:  # type: ignore[override]
-        """Returns whether the schedule depends on the budget."""
+        """Whether the schedule depends on the budget."""
         return self.schedule == "cosine"
 
     def details(self) -> list[str]:
@@ -78,7 +78,7 @@ class FactorOptions(TuningFreeOptions):
 
     @property
     def initial_lr(self) -> float | None:
-        """Returns the factor 1."""
+        """The factor 1."""
         return 1.0
 
     def factor(self, place: schedules.Place) -> float:

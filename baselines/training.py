@@ -59,12 +59,12 @@ class ScheduledOptions(WithOptimizer, schedules.Constant):
 
     @property
     def initial_lr(self) -> float | None:
-        """Returns the learning rate or, where each set has its own, the factor on all of them."""
+        """The learning rate or, where each set has its own, the factor on all of them."""
         return 1.0 if self.groups else self.lr
 
     @property
     def shared_laws(self) -> Mapping[str, str]:
-        """Returns the names of what sets have of their own."""
+        """The names of what sets have of their own."""
         return shared_laws(self.groups)
 
     def values(self) -> dict[str, float | None]:
@@ -154,7 +154,7 @@ class TrainingState(State):
 
     @property
     def spans_budget(self) -> bool:
-        """Returns whether the schedule depends on the budget."""
+        """Whether the schedule depends on the budget."""
         return self.options.spans_budget
 
     def saved(self) -> dict[str, Any]:
@@ -232,7 +232,7 @@ class Training:
             if state.captured is None:
                 state.stepper.make_capturable()
                 state.captured = CapturedUpdates(task, state.model, state.stepper.update, ledger)
-            state.captured.capturing.ledger = ledger
+            state.captured.book_on(ledger)
         train(state, steps, ledger, update=update, settle=settle)
 
     def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> TrainingState:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 
 import torch
 
+from oho.bounds import DEFAULT_BOUNDS, bounds_of
 from oho.flat_parameters import FlatParameters
 from oho.loss_hyper import LossHyper
-from oho.meta import DEFAULT_BOUNDS, MetaRule, check_meta
+from oho.meta import MetaRule, per_name
 from oho.rules import Rule
 
 NON_FINITE = ("reset", "skip", "raise")
@@ -40,13 +41,29 @@ def check_rule(rule: Rule, meta: MetaRule, loss: LossHyper | None = None) -> Non
     if loss is not None:
         loss.check(rule)
         meta = loss.applied_to(meta, rule)
-    check_meta(meta, (*rule.tune, *(() if loss is None else loss.tune)))
+    _check_meta(meta, (*rule.tune, *(() if loss is None else loss.tune)))
     for option in ("rate", "transform", "bounds"):
         given = getattr(meta, option)
         known = (*rule.names, *of_loss, *DEFAULT_BOUNDS)
         if isinstance(given, Mapping) and (unknown := [name for name in given if name not in known]):
             kind, names = type(rule).__name__, ", ".join((*rule.names, *of_loss))
             raise ValueError(f"{option}: {kind} has no {', '.join(unknown)}; it has {names}")
+
+
+def _check_meta(meta: MetaRule, names: tuple[str, ...]) -> None:
+    """Raises TypeError or ValueError unless the options are valid for each of these hyperparameters."""
+    if not isinstance(meta.bounds, Mapping):
+        raise TypeError(f"bounds: a mapping from name to (low, high) is expected, {{'lr': (0, 1)}}; given {meta.bounds!r}")
+    for name in names:
+        rate = per_name(meta.rate, name)
+        if not (isinstance(rate, int | float | torch.Tensor) and bool(torch.as_tensor(rate >= 0).all())):
+            raise ValueError(f"rate={rate!r} of {name}: must be a number, 0 or more")
+        bounds_of(meta, name)
+    if meta.clip is not None and not (isinstance(meta.clip, int | float) and meta.clip > 0):
+        raise ValueError(f"clip={meta.clip!r} of {type(meta).__name__}: must be a number above 0, or None for no clipping")
+    for option in ("beta1", "beta2"):
+        if not 0 <= (beta := getattr(meta, option, 0.0)) < 1:
+            raise ValueError(f"{option}={beta} of {type(meta).__name__}: must lie in [0, 1)")
 
 
 def _check_constants(rule: Rule) -> None:
@@ -71,18 +88,18 @@ def check_influence(
     for name, number in {"discount": discount, "influence_limit": limit or 0}.items():
         if not isinstance(number, Real):
             raise TypeError(f"{name}={number!r}: a number is expected")
-    for name, steps in {"reset_every": reset_every, "update_every": update_every, "first_updates": first_updates}.items():
+    counts = {"reset_every": (reset_every, 0), "update_every": (update_every, 1), "first_updates": (first_updates, 0)}
+    for name, (steps, least) in counts.items():
         if not isinstance(steps, Integral):
             raise TypeError(f"{name}={steps!r}: a whole number of steps is expected")
+        if steps < least:
+            raise ValueError(f"{name}={steps}: must be {least} or more")
     if not 0 <= discount <= 1:
         raise ValueError(f"discount={discount}: must lie in [0, 1]")
     if limit is not None and not limit > 0:
         raise ValueError(f"influence_limit={limit}: must be above 0, or None for no limit")
-    if reset_every < 0 or update_every < 1 or first_updates < 0:
-        given = f"reset_every={reset_every} must be 0 (never) or more, update_every={update_every} 1 or more"
-        raise ValueError(f"{given}, first_updates={first_updates} 0 or more")
     if on_nonfinite not in NON_FINITE:
-        raise ValueError(f"on_nonfinite={on_nonfinite!r}: allowed are {', '.join(NON_FINITE)}")
+        raise ValueError(f"on_nonfinite={on_nonfinite!r}: allowed are {', '.join(map(repr, NON_FINITE))}")
 
 
 def noise_generators(
@@ -97,6 +114,11 @@ def noise_generators(
     if len(generators) != rows:
         raise ValueError(f"generator: {len(generators)} given, one for each of {rows} members is needed")
     return generators
+
+
+def unknown_name(name: str, names: Iterable[str]) -> str:
+    """Returns the message about a name that no hyperparameter has."""
+    return f"there is no hyperparameter {name!r}; there are {', '.join(names)}"
 
 
 class Made:

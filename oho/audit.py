@@ -45,7 +45,7 @@ class Audit:
 
     @property
     def relative_error(self) -> Named:
-        """Returns |found − exact| / |exact| for each set; NaN where both are 0 (a set of unused parameters)."""
+        """|found − exact| / |exact| for each set; NaN where both are 0 (a set of unused parameters)."""
         return {name: (self.found[name] - exact).abs() / exact.abs() for name, exact in self.exact.items()}
 
     def __str__(self) -> str:
@@ -119,34 +119,35 @@ def _start(optimizer: OHO | PublishedOHO, count: int) -> Start:
         rule, influence = SGD(lr=0.0), {"": tangents.double()}
         collapsed = Directions(dict.fromkeys(rule.tune, ()), exact=False)
         return Start(
-            parameters, optimizer.set_map, rule, theta.double(), {}, influence, collapsed, [None] * count, tuned=rule.tune
-        )
+            parameters=parameters, set_map=optimizer.set_map, rule=rule, theta=theta.double(), slots={},
+            influence=influence, directions=collapsed, noise=[None] * count, tuned=rule.tune,
+        )  # fmt: skip
     state = optimizer.state_dict()
     _catch_up(optimizer, state)
-    noise = [optimizer._recursion.noise(theta) for _ in range(count)]
-    for generator, saved in zip(optimizer._recursion.generators, state["generators"], strict=True):
+    recursion, every = optimizer._recursion, optimizer.reset_every
+    noise = [recursion.noise(theta) for _ in range(count)]
+    for generator, saved in zip(recursion.generators, state["generators"], strict=True):
         generator.set_state(saved)
-    every = optimizer.reset_every
     return Start(
-        parameters,
-        optimizer.set_map,
-        optimizer.rule,
-        theta.double(),
-        {name: slot.double() for name, slot in state["slots"].items()},
-        {"": state["influence"]["theta"].double()}
+        parameters=parameters,
+        set_map=optimizer.set_map,
+        rule=optimizer.rule,
+        theta=theta.double(),
+        slots={name: slot.double() for name, slot in state["slots"].items()},
+        influence={"": state["influence"]["theta"].double()}
         | {n: t.double() for n, t in state["slot_influence"].items()}
         | {AVERAGED[n]: t.double() for n, t in state.get("averaged_influence", {}).items()},
-        optimizer._recursion.directions,
-        [None if xi is None else xi.double() for xi in noise],
-        optimizer.discount,
-        frozenset(step for step in range(count) if every and (optimizer.steps + step + 1) % every == 0),
-        {name: argument.shape for name, argument in optimizer._loss.arguments.given.items()},
-        optimizer._recursion.tuning.tuned,
-        optimizer._loss.one_step,
-        {AVERAGED[name]: tensor.double() for name, tensor in state.get("averaged", {}).items()},
-        None if optimizer._recursion.averaged is None else optimizer._recursion.averaged.kind,
-        optimizer._recursion.present_share,
-        optimizer.steps,
+        directions=recursion.directions,
+        noise=[None if xi is None else xi.double() for xi in noise],
+        discount=optimizer.discount,
+        resets=frozenset(step for step in range(count) if every and (optimizer.steps + step + 1) % every == 0),
+        arguments={name: argument.shape for name, argument in optimizer._loss.arguments.given.items()},
+        tuned=recursion.tuning.tuned,
+        one_step=optimizer._loss.one_step,
+        averaged={AVERAGED[name]: tensor.double() for name, tensor in state.get("averaged", {}).items()},
+        average=None if recursion.averaged is None else recursion.averaged.kind,
+        present_share=recursion.present_share,
+        steps=optimizer.steps,
     )
 
 

@@ -1,10 +1,10 @@
 """Directions: which row of the influence belongs to which hyperparameter and set.
 
-symbol  name        shape    meaning
-K       tangents    ()       rows of the influence: those of the rule's hyperparameters, then those of the loss's
-S       sets        ()       values a hyperparameter of the rule has
-V       components  ()       values a hyperparameter of the loss has
-E       directions  (K, S)   dh/dh: 1 where a row's hyperparameter and set meet, else 0
+    symbol  name        shape    meaning
+    K       tangents    ()       rows of the influence: those of the rule's hyperparameters, then those of the loss's
+    S       sets        ()       values a hyperparameter of the rule has
+    V       components  ()       values a hyperparameter of the loss has
+    E       directions  (K, S)   dh/dh: 1 where a row's hyperparameter and set meet, else 0
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Directions:
     `tuned[name]` has the sets in which a hyperparameter of the rule is tuned.  If the influence is exact, there is a row
     for each of them; if it is collapsed, they are all S sets and share one row.  `loss[name]` is V of a hyperparameter of
     the loss, which belongs to all sets and has V rows in either case.
-    """
+"""
 
     tuned: Mapping[str, tuple[int, ...]]
     exact: bool

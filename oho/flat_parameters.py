@@ -1,10 +1,10 @@
 """Parameters as one flat tensor: gathered from the model before each step and written back after it.
 
-symbol  name        shape            meaning
-M       members     ()               independent trainings side by side; 1 without a population
-N       size        ()               tuned elements of one member
-θ       parameters  (M, N)           all tuned parameters of each member, in the order given
-p       tensor      (M, *shape)      one of the model's own tensors; (*shape) without a population
+    symbol  name        shape            meaning
+    M       members     ()               independent trainings side by side; 1 without a population
+    N       size        ()               tuned elements of one member
+    θ       parameters  (M, N)           all tuned parameters of each member, in the order given
+    p       tensor      (M, *shape)      one of the model's own tensors; (*shape) without a population
 
 Flat tensors are float32 where the model's tensors are narrower (bfloat16, float16), and of the model's type elsewhere.
 """

@@ -1,7 +1,7 @@
 """How often the guards of a training acted: how many meta-steps were skipped, and how many influences shortened.
 
-symbol  name     shape    meaning
-M       members  ()       independent trainings side by side
+    symbol  name     shape    meaning
+    M       members  ()       independent trainings side by side
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@
     S       sets          ()              values a hyperparameter has
     E       directions    (K, S)          dh/dh: 1 where a row's hyperparameter and set meet, else 0
     Φ       update rule                   (θ', s') = Φ(θ, g, s, h, ξ)
-
     dg      products      (K, M, N)       H Z, plus ∂g/∂h in the rows of the loss's hyperparameters
 
     Z' = ∂Φ/∂θ Z + ∂Φ/∂g dg + ∂Φ/∂s ds/dh + ∂Φ/∂h E          (and the same for each slot)
@@ -36,7 +35,7 @@ from oho.sets import SetMap
 BLOCK_ELEMENTS = 1 << 20
 """The number of elements (K × M × columns) of one pass: bounds the temporaries, and keeps them near a CPU's caches."""
 LARGEST_BLOCK = 1 << 25
-"""The same on other devices, where a launch costs more than a pass over a million elements."""
+"""The number of elements of one pass on other devices, where a launch costs more than a pass over a million elements."""
 SMALLEST_WIDTH = 1 << 12
 """The smallest number of columns of a block."""
 

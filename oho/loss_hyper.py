@@ -23,8 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oho.bounds import Bounds, transform_of
 from oho.flat_parameters import FlatParameters
-from oho.meta import Bounds, MetaRule, PerName, transform_of
+from oho.meta import MetaRule, PerName
 from oho.rules import Rule
 
 ONE_STEP_ABOVE = 32

@@ -1,7 +1,7 @@
 """Parameters kept in float32 beside a model of a narrower type, as mixed-precision optimizers keep them.
 
-symbol  name        shape    meaning
-θ       parameters  (M, N)   in float32; the model holds them rounded
+    symbol  name        shape    meaning
+    θ       parameters  (M, N)   in float32; the model holds them rounded
 
 Where updates are smaller than the spacing of bfloat16 numbers, θ moves and the model does not, until enough of them have
 accumulated.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from oho.argument_checks import unknown_name
 from oho.tuned_values import check_labels
 
 if TYPE_CHECKING:
@@ -27,9 +28,14 @@ class Member:
     """Member `index` of a population's `optimizer`.
 
     All that it shows is as it is now, in the shapes of an optimizer without members.
+
+    Raises:
+        ValueError: for an index outside the population of so many `members`, or without a population (None).
     """
 
-    def __init__(self, optimizer: OHO | PublishedOHO, index: int):
+    def __init__(self, optimizer: OHO | PublishedOHO, index: int, *, members: int | None):
+        if members is None or not 0 <= index < members:
+            raise ValueError(f"member({index}): allowed are 0 to members - 1, and this optimizer has members={members}")
         self.population, self._index = optimizer, index
         self.set_map, self.is_meta_step = optimizer.set_map, optimizer.is_meta_step
 
@@ -73,7 +79,7 @@ class Member:
         hyper, labels = self.population.hyper, self.set_map.labels
         by_label = value if isinstance(value, Mapping) else {}
         if name not in hyper:
-            raise ValueError(f"there is no hyperparameter {name!r}; there are {', '.join(hyper)}")
+            raise ValueError(unknown_name(name, hyper))
         check_labels(name, by_label, labels)
         values = hyper[name].clone()
         try:
@@ -99,8 +105,10 @@ def joined(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns the state of a population, joined from the states of optimizers with one member each.
 
     Raises:
-        ValueError: if they made different numbers of steps.
+        ValueError: for no state, or if they made different numbers of steps.
     """
+    if not states:
+        raise ValueError("load_members: at least one state is expected")
     if len({state["steps"] for state in states}) > 1:
         made = ", ".join(str(state["steps"]) for state in states)
         raise ValueError(f"members made {made} steps; all must have made equally many")

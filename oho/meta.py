@@ -11,53 +11,23 @@ A meta-step moves u along c and projects h = T⁻¹(u) onto its bounds.  Options
     rate       one number, or a mapping by name with one for each hyperparameter; with members, a tensor (M, 1) in place of
                a number gives each member its own
     transform  "raw", "log" or "logit", or a mapping by name (names it lacks are raw)
-    bounds     mapping from name to (low, high); names it lacks have DEFAULT_BOUNDS
+    bounds     mapping from name to (low, high); names it lacks have those of `oho.bounds`
     clip       largest absolute entry of the gradient with respect to u; None for no clipping
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-Bounds = tuple[float, float]
+from oho.bounds import Bounds, Coordinate
+
 PerName = float | Tensor | Mapping[str, float | Tensor]
 Memory = dict[str, Tensor]
-
-LOSS_BOUNDS: dict[str, Bounds] = {
-    "label_smoothing": (0.0, 1.0),
-    "class_weights": (0.0, math.inf),
-    "example_weights": (0.0, math.inf),
-    "mixup": (0.0, 1.0),
-    "l2": (0.0, math.inf),
-}
-"""Bounds of those hyperparameters of the loss that have the names used in `oho.losses`."""
-DEFAULT_BOUNDS: dict[str, Bounds] = {
-    "lr": (0.0, math.inf),
-    "weight_decay": (0.0, math.inf),
-    "momentum": (0.0, 0.999),
-    "beta1": (0.0, 0.999),
-    "beta2": (0.0, 0.99999),
-    **LOSS_BOUNDS,
-}
-LOWEST_POSITIVE = 1e-8
-"""Lower bound under log and logit, where 0 is infinitely far."""
-START_OF_ZERO = 1e-5
-"""Where a value given as 0 starts under log and logit, if its bounds allow it."""
-HIGHEST_FRACTION = 1 - 1e-6
-"""Upper bound under logit, where 1 is infinitely far."""
-FIXED_BOUNDS: dict[str, Bounds] = {
-    "lr": (0.0, math.inf),
-    "momentum": (0.0, math.inf),
-    "beta1": (0.0, HIGHEST_FRACTION),
-    "beta2": (0.0, HIGHEST_FRACTION),
-}
-"""Of hyperparameters that are not tuned: elsewhere no training works, and `torch.optim` refuses it."""
 
 
 class MetaRule(Protocol):
@@ -163,98 +133,6 @@ def per_name(value: PerName, name: str) -> float | Tensor:
     if name not in value:
         raise ValueError(f"rate: no meta-rate is given for {name}; given: {', '.join(value)}")
     return value[name]
-
-
-def transform_of(meta: MetaRule, name: str) -> str:
-    """Returns raw, log or logit."""
-    kind = meta.transform if isinstance(meta.transform, str) else meta.transform.get(name, "raw")
-    if kind not in ("raw", "log", "logit"):
-        raise ValueError(f"transform={kind!r} of {name}: allowed are raw, log, logit")
-    return kind
-
-
-def bounds_of(meta: MetaRule, name: str) -> Bounds:
-    """Returns the closed interval that a hyperparameter stays in."""
-    given = meta.bounds.get(name, DEFAULT_BOUNDS.get(name, (-math.inf, math.inf)))
-    try:
-        low, high = map(float, given)
-    except (TypeError, ValueError):
-        raise TypeError(f"bounds of {name}: two numbers are expected, (low, high); given {given!r}") from None
-    if transform_of(meta, name) != "raw":
-        low = max(low, LOWEST_POSITIVE)
-    if transform_of(meta, name) == "logit":
-        high = min(high, HIGHEST_FRACTION)
-    if not low <= high:
-        raise ValueError(f"bounds of {name}: low {low:g} exceeds high {high:g} (log and logit need values above 0)")
-    return low, high
-
-
-def check_meta(meta: MetaRule, names: tuple[str, ...]) -> None:
-    """Raises TypeError or ValueError unless the options are valid for each of these hyperparameters."""
-    if not isinstance(meta.bounds, Mapping):
-        raise TypeError(f"bounds: a mapping from name to (low, high) is expected, {{'lr': (0, 1)}}; given {meta.bounds!r}")
-    for name in names:
-        rate = per_name(meta.rate, name)
-        if not (isinstance(rate, int | float | Tensor) and bool(torch.as_tensor(rate >= 0).all())):
-            raise ValueError(f"rate={rate!r} of {name}: must be a number, 0 or more")
-        bounds_of(meta, name)
-    if meta.clip is not None and not (isinstance(meta.clip, int | float) and meta.clip > 0):
-        raise ValueError(f"clip={meta.clip!r} of {type(meta).__name__}: must be a number above 0, or None for no clipping")
-    for option in ("beta1", "beta2"):
-        if not 0 <= (beta := getattr(meta, option, 0.0)) < 1:
-            raise ValueError(f"{option}={beta} of {type(meta).__name__}: must lie in [0, 1)")
-
-
-def check_finite(name: str, values: Tensor) -> None:
-    """Raises ValueError unless all values of a hyperparameter are finite."""
-    if not bool(values.isfinite().all()):
-        raise ValueError(f"{name}={_listed(values)}: must be finite")
-
-
-def check_bounds(name: str, values: Tensor, bounds: Bounds, remedy: str = "") -> None:
-    """Raises ValueError unless all values of a hyperparameter are within the bounds."""
-    # A bound such as 0.999 is rounded to the values' own dtype before it is compared.
-    low, high = torch.tensor(bounds, dtype=torch.float64).to(values)
-    if not bool(((values >= low) & (values <= high)).all()):
-        raise ValueError(f"{name}={_listed(values)}: allowed is [{bounds[0]:g}, {bounds[1]:g}]{remedy}")
-
-
-def _listed(values: Tensor) -> str:
-    return ", ".join(f"{value:g}" for value in values.flatten().tolist())
-
-
-def admit(meta: MetaRule, name: str, values: Tensor) -> Tensor:
-    """Returns values from outside as they are used: under log and logit, where 0 is infinitely far, START_OF_ZERO for 0.
-
-    Raises:
-        ValueError: for a value outside the bounds.
-    """
-    low, high = bounds_of(meta, name)
-    if transform_of(meta, name) != "raw":
-        values = torch.where(values == 0, min(max(low, START_OF_ZERO), high), values)
-    remedy = (
-        f"; change the value, or `bounds` of the meta-rule ({type(meta).__name__}(..., bounds={{{name!r}: (low, high)}}))"
-    )
-    check_bounds(name, values, (low, high), remedy)
-    return values
-
-
-def check_fixed(name: str, values: Tensor) -> None:
-    """Raises ValueError for values that no meta-step moves and that no training can have."""
-    if name in FIXED_BOUNDS:
-        check_bounds(name, values, FIXED_BOUNDS[name])
-
-
-class Coordinate(NamedTuple):
-    """The transform under which a hyperparameter moves (raw, log or logit), and its bounds."""
-
-    kind: str
-    bounds: Bounds
-
-
-def coordinate_of(meta: MetaRule, name: str) -> Coordinate:
-    """Returns the results of `transform_of` and `bounds_of`, to be computed once for many steps."""
-    return Coordinate(transform_of(meta, name), bounds_of(meta, name))
 
 
 def moved_alike(meta: MetaRule, coordinates: Mapping[str, Coordinate]) -> list[tuple[str, ...]]:

@@ -258,16 +258,13 @@ class OHO(RecursionOptimizer):
         Raises:
             ValueError: without a population, or for an index outside it.
         """
-        if self._flat.members is None or not 0 <= index < self._flat.members:
-            members = self._flat.members
-            raise ValueError(f"member({index}): allowed are 0 to members - 1, and this optimizer has members={members}")
-        return Member(self, index)
+        return Member(self, index, members=self._flat.members)
 
     def load_members(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Continues from the `state_dict`s of optimizers with one member each, made with the same arguments otherwise.
 
         Raises:
-            ValueError: if they made different numbers of steps, or as `load_state_dict`.
+            ValueError: for no state, if they made different numbers of steps, or as `load_state_dict`.
         """
         self.load_state_dict(joined(states))
 

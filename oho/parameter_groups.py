@@ -55,11 +55,12 @@ def given_groups(parameters: Given | Iterable[dict[str, Any]], rule: Rule) -> li
 
 def _group(place: int, given: Mapping[str, Any], rule: Rule) -> GivenGroup:
     allowed = ("params", *rule.names, "tune", "name")
+    listed = ", ".join(map(repr, allowed))
     if "params" not in given:
-        raise ValueError(f"parameters: group {place} has no 'params'; a group may have {', '.join(allowed)}")
+        raise ValueError(f"parameters: group {place} has no 'params'; a group may have {listed}")
     if unknown := [key for key in given if key not in allowed]:
         names = ", ".join(map(repr, unknown))
-        raise ValueError(f"parameters: group {place} has {names}; allowed are {', '.join(allowed)}")
+        raise ValueError(f"parameters: group {place} has {names}; allowed are {listed}")
     parameters, tune = given["params"], given.get("tune", rule.tune)
     if isinstance(tune, str) or not isinstance(tune, Iterable):
         raise TypeError(f"parameters: tune={tune!r} of group {place}: a tuple of names is expected, such as ('lr',)")

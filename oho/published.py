@@ -35,11 +35,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oho.argument_checks import unknown_name
+from oho.bounds import check_bounds, check_finite
 from oho.engines.curvature import Closure, gradient_of
 from oho.flat_parameters import FlatParameters, Given, flat_parameters
 from oho.hyper_view import HyperView
 from oho.member import Member, joined
-from oho.meta import check_bounds, check_finite
 from oho.saved_state import copied, load_tensors, require
 from oho.sets import Layerwise, resolve_sets
 from oho.training_loss import Phase
@@ -69,7 +70,8 @@ class PublishedOHO:
         on_phase: as in `oho.OHO`.
 
     Raises:
-        ValueError: for an unknown variant, or `n` missing or given where it has no meaning.
+        ValueError: for an unknown variant, `n` missing or given where it has no meaning, a meta-rate below 0, or an initial
+            value that `set_hyper` refuses.
     """
 
     def __init__(
@@ -87,19 +89,22 @@ class PublishedOHO:
         on_phase: Callable[[str], Any] | None = None,
     ):
         if variant not in CEILINGS:
-            raise ValueError(f"variant={variant!r}: allowed are {', '.join(CEILINGS)}")
+            raise ValueError(f"variant={variant!r}: allowed are {', '.join(map(repr, CEILINGS))}")
         if (variant == "layerwise") != (n is not None):
             raise ValueError(f"n={n}: the number of groups belongs to variant='layerwise', and only to it")
+        for name, rate in {"meta_lr": meta_lr, "weight_decay_meta_scale": weight_decay_meta_scale}.items():
+            if not rate >= 0:
+                raise ValueError(f"{name}={rate}: must be a number, 0 or more")
         self.variant, self.meta_lr, self.weight_decay_meta_scale = variant, meta_lr, weight_decay_meta_scale
         self.on_phase = on_phase or (lambda phase: None)
         self.weight_decay_max = CEILINGS[variant] if weight_decay_max is None else weight_decay_max
         self._flat: FlatParameters = flat_parameters(parameters, members)
         self.set_map = resolve_sets(variant if n is None else Layerwise(n), self._flat)
         like = self._flat.tensors[0].detach()
-        self._hyper = {
-            name: like.new_full((self._flat.rows, self.set_map.count), value)
-            for name, value in (("lr", lr), ("weight_decay", weight_decay))
-        }
+        shape = self._flat.rows, self.set_map.count
+        self._hyper = {name: like.new_zeros(shape) for name in ("lr", "weight_decay")}
+        self.set_hyper("lr", lr)
+        self.set_hyper("weight_decay", weight_decay)
         self._hypergradient = {name: torch.zeros_like(value) for name, value in self._hyper.items()}
         self._tangents = {name: [torch.zeros_like(p) for p in self._flat.tensors] for name in self._hyper}
         self.steps = 0
@@ -128,7 +133,7 @@ class PublishedOHO:
             ValueError: for another name, a value that is not finite or below 0, or a weight decay above its ceiling.
         """
         if name not in self._hyper:
-            raise ValueError(f"no hyperparameter {name!r}; there are {', '.join(self._hyper)}")
+            raise ValueError(unknown_name(name, self._hyper))
         old = self._hyper[name]
         values = torch.as_tensor(value, dtype=old.dtype, device=old.device).expand_as(old).clone()
         check_finite(name, values)
@@ -197,8 +202,8 @@ class PublishedOHO:
         return {name: torch.linalg.vector_norm(tangents, dim=-1) for name, tangents in flat.items()}
 
     def member(self, index: int) -> Member:
-        """Returns one member of a population, which shows and saves what an optimizer of its own would."""
-        return Member(self, index)
+        """Returns one member of a population, as `OHO.member` does."""
+        return Member(self, index, members=self._flat.members)
 
     def load_members(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Continues from the `state_dict`s of optimizers with one member each, as `OHO.load_members` does."""

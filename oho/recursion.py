@@ -1,13 +1,13 @@
 """Real-time recurrent learning: what a training carries from step to step, and how a step moves it.
 
-symbol  name             shape      meaning
-M       members          ()         independent trainings side by side; 1 without a population
-N       size             ()         tuned elements of one member
-K       tangents         ()         rows of the influence
-θ       parameters       (M, N)     the model's own
-Z       influence        (K, M, N)  dθ/dh
-v       validation       (M, N)     gradient of the validation loss at the new θ, or at or near the average of the weights
-d       hypergradient    (M, S)     v · Z for each set: d(validation loss)/dh; (M, V) for one of the loss
+    symbol  name             shape      meaning
+    M       members          ()         independent trainings side by side; 1 without a population
+    N       size             ()         tuned elements of one member
+    K       tangents         ()         rows of the influence
+    θ       parameters       (M, N)     the model's own
+    Z       influence        (K, M, N)  dθ/dh
+    v       validation       (M, N)     gradient of the validation loss at the new θ, or at or near the average
+    d       hypergradient    (M, S)     v · Z for each set: d(validation loss)/dh; (M, V) for one of the loss
 """
 
 from __future__ import annotations

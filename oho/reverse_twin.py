@@ -46,7 +46,7 @@ AVERAGED = {"average": "the average", "iterate": "the iterate"}
 """The names of the states of an average among slots, by their names in `AveragedWeights`; no slot can have them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Start:
     """The run before the first audited step, in float64.  `influence` has (K, M, N) by state; "" are the parameters."""
 

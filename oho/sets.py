@@ -1,10 +1,10 @@
 """Sets: which parameter tensors share one hyperparameter value.  Rule and influence use one and the same map.
 
-symbol  name     shape     meaning
-S       sets     ()        number of distinct values of a hyperparameter
-N       size     ()        tuned elements of one member
-M       members  ()        independent trainings side by side
-h       values   (..., S)  one value for each set
+    symbol  name     shape     meaning
+    S       sets     ()        number of distinct values of a hyperparameter
+    N       size     ()        tuned elements of one member
+    M       members  ()        independent trainings side by side
+    h       values   (..., S)  one value for each set
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Layerwise:
     order in which the parameters were given, such as a convolution with the scale and shift of its norm.  Groups are
     contiguous and as equal as possible.  Sets are ordered [weights of group 0, biases of group 0, weights of group 1, ...],
     without those that would be empty.  `OHO` raises ValueError for fewer than 1 group, or more groups than layers.
-    """
+"""
 
     groups: int
 

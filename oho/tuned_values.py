@@ -1,11 +1,11 @@
 """The values of hyperparameters, those of the rule and those of the loss, and how meta-steps move them.
 
-symbol  name            shape    meaning
-M       members         ()       independent trainings side by side
-S       sets            ()       values a hyperparameter of the rule has
-V       components      ()       values a hyperparameter of the loss has; for it, read V in place of S
-h       values          (M, S)   by name, tuned or not
-d       hypergradients  (M, S)   by tuned name
+    symbol  name            shape    meaning
+    M       members         ()       independent trainings side by side
+    S       sets            ()       values a hyperparameter of the rule has
+    V       components      ()       values a hyperparameter of the loss has; for it, read V in place of S
+    h       values          (M, S)   by name, tuned or not
+    d       hypergradients  (M, S)   by tuned name
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oho.argument_checks import unknown_name
+from oho.bounds import admit, check_finite, check_fixed, coordinate_of
 from oho.loss_hyper import ONE_STEP_ABOVE, LossHyper
-from oho.meta import Memory, MetaRule, admit, check_finite, check_fixed, coordinate_of, meta_step, moved_alike
+from oho.meta import Memory, MetaRule, meta_step, moved_alike
 from oho.rules import Rule
 from oho.saved_state import copied, load_tensors, put
 
@@ -72,8 +74,7 @@ class Tuning:
                 finite, or a tuned one outside its bounds.
         """
         if name not in self.values:
-            beside = "" if self._loss is None else " beside its loss"
-            raise ValueError(f"{type(self.rule).__name__}{beside} has no {name!r}; there are {', '.join(self.values)}")
+            raise ValueError(unknown_name(name, self.values))
         present = self.values[name]
         if isinstance(value, Mapping):
             value = self._by_label(name, value, present.clone())

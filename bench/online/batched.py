@@ -103,7 +103,7 @@ class OnlineBatch:
                 curvature=None if fraction is None else lambda *given: losses(*_first(fraction, *given[:2]), *given[2:]),
                 noises=noises,
             )
-        self._captured.capturing.ledger = ledger
+        self._captured.book_on(ledger)
 
     def _closures(self, step: int, batch: Inputs, stacked: Stacked) -> tuple[Closure, Closure]:
         """Returns what `OnlineState.closures` does, of the members' models or of others."""

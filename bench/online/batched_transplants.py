@@ -75,7 +75,7 @@ class TransplantBatch:
             noises = replayed_noises(self.states) if self._of_loss else ()
             losses = partial(member_losses, self._stacked, noises)
             self._captured = captured_steps(self.states[0].task, self.optimizer, losses, ledger=ledger, noises=noises)
-        self._captured.capturing.ledger = ledger
+        self._captured.book_on(ledger)
 
 
 def _lengthened(values: Tensor, length: int) -> Tensor:

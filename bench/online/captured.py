@@ -22,9 +22,11 @@ Loss = Callable[..., Tensor]
 
 
 class CapturedSteps(Protocol):
-    """Steps as a graph; `capturing` has the ledger on which its captures are booked."""
+    """Steps as a graph."""
 
-    capturing: Capturing
+    def book_on(self, ledger: Ledger) -> None:
+        """Books captures on this ledger from now on."""
+        ...
 
     def step(self, batch: Inputs, held_out: Callable[[], Inputs] | None = None, *, seeds: Sequence[int]) -> Tensor:
         """Makes one step; returns the training loss before it, detached, which the next step overwrites.
@@ -46,17 +48,20 @@ def captured_steps(
 
 
 class _Steps:
-    """Those of `oho.OHO`."""
+    """Makes the steps of an `oho.OHO` as graphs."""
 
     def __init__(
         self, task: Task, optimizer: oho.OHO, train: Loss, valid: Loss | None, *, ledger: Ledger,
         noises: Sequence[ReplayedNoise], curvature: Loss | None,
     ):  # fmt: skip
-        self._noises, self.capturing = noises, Capturing(ledger)
+        self._noises, self._capturing = noises, Capturing(ledger)
         self._captured = oho.CapturedStep(
-            optimizer, train, valid, curvature=curvature, generators=_generators(noises), around=self.capturing,
+            optimizer, train, valid, curvature=curvature, generators=_generators(noises), around=self._capturing,
             stand_in=uses_stand_in(task),
         )  # fmt: skip
+
+    def book_on(self, ledger: Ledger) -> None:
+        self._capturing.ledger = ledger
 
     def step(self, batch: Inputs, held_out: Callable[[], Inputs] | None = None, *, seeds: Sequence[int]) -> Tensor:
         _begin(self._noises, seeds)
@@ -64,7 +69,7 @@ class _Steps:
 
 
 class _Published:
-    """Those of `oho.PublishedOHO`, each of which has a meta-step."""
+    """Makes the steps of an `oho.PublishedOHO` as graphs; each has a meta-step."""
 
     def __init__(
         self, task: Task, optimizer: oho.PublishedOHO, train: Loss, valid: Loss, *, ledger: Ledger,
@@ -72,7 +77,9 @@ class _Published:
     ):  # fmt: skip
         self._optimizer, self._train, self._valid, self._noises = optimizer, train, valid, noises
         self._captured = CapturedFunction(self._make, task, ledger, generators=_generators(noises))
-        self.capturing = self._captured.capturing
+
+    def book_on(self, ledger: Ledger) -> None:
+        self._captured.book_on(ledger)
 
     def step(self, batch: Inputs, held_out: Callable[[], Inputs] | None = None, *, seeds: Sequence[int]) -> Tensor:
         assert held_out is not None

@@ -16,8 +16,8 @@ from bench.protocol.averages import AnyAverage, RecentAverage, left_out
 from bench.protocol.optimizers import Momentum
 from bench.protocol.settings import Settings
 from oho.averages import Average
+from oho.bounds import DEFAULT_BOUNDS
 from oho.found_settings import CLIP_NORM, CURVATURE_FRACTION, FIRST_UPDATES, PRESENT_SHARE, UPDATE_EVERY
-from oho.meta import DEFAULT_BOUNDS
 from oho.rules import Rule
 
 Tunable = Literal["lr", "weight_decay", "momentum", "beta1", "beta2"]

@@ -10,7 +10,7 @@ from pydantic import Field
 import oho
 from bench.protocol import InitialValues
 from oho.averages import Average
-from oho.meta import DEFAULT_BOUNDS, Bounds
+from oho.bounds import DEFAULT_BOUNDS, Bounds
 from oho.rules import Rule
 
 

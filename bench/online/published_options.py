@@ -12,7 +12,7 @@ import oho
 from bench.online.default_options import DefaultOptions
 from bench.online.options import OnlineOptions
 from bench.protocol.averages import left_out
-from oho.meta import DEFAULT_BOUNDS, Bounds
+from oho.bounds import DEFAULT_BOUNDS, Bounds
 from oho.published import CEILINGS
 
 

@@ -53,7 +53,7 @@ class OnlineState(AveragedState):
                 curvature=None if fraction is None else loss_of_part,
                 noises=[noise],
             )
-        self.captured.capturing.ledger = ledger
+        self.captured.book_on(ledger)
 
     def make_step(self) -> Tensor:
         """Makes one step, as a graph if there is one; returns the training loss before it, detached."""

@@ -73,7 +73,7 @@ class TransplantState(AveragedState):
             noise = ReplayedNoise(self.task.device)
             loss = replayed_loss(self.task, self.model, noise)
             self.captured = captured_steps(self.task, self.optimizer, loss, ledger=ledger, noises=[noise])
-        self.captured.capturing.ledger = ledger
+        self.captured.book_on(ledger)
 
     def make_step(self) -> Tensor:
         """Makes one step, as a graph if there is one; returns the training loss before it, detached."""

@@ -57,9 +57,13 @@ class CapturedFunction:
         self, function: Callable[..., Tensor], task: Task, ledger: Ledger, *, generators: Sequence[torch.Generator] = ()
     ):
         self._function, self._task, self._generators = function, task, generators
-        self.capturing = Capturing(ledger)
+        self._capturing = Capturing(ledger)
         self._inputs: oho.StaticInputs | None = None
         self._captured: oho.Captured | None = None
+
+    def book_on(self, ledger: Ledger) -> None:
+        """Books captures on this ledger from now on."""
+        self._capturing.ledger = ledger
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Returns the function's result, which the next call overwrites."""
@@ -67,7 +71,7 @@ class CapturedFunction:
             self._inputs = oho.StaticInputs(inputs, self._task.device)
             self._captured = oho.Captured(
                 partial(self._function, *self._inputs.tensors), self._task.device, generators=self._generators,
-                around=self.capturing, stand_in=uses_stand_in(self._task),
+                around=self._capturing, stand_in=uses_stand_in(self._task),
             )  # fmt: skip
         else:
             self._inputs.fill(inputs)
@@ -85,7 +89,10 @@ class CapturedUpdates:
         self._task, self._model, self._make = task, model, update
         self._noise = ReplayedNoise(task.device)
         self._captured = CapturedFunction(self._update, task, ledger, generators=self._noise.generators)
-        self.capturing = self._captured.capturing
+
+    def book_on(self, ledger: Ledger) -> None:
+        """Books captures on this ledger from now on."""
+        self._captured.book_on(ledger)
 
     def step(self, batch: Batch) -> Tensor:
         """Makes one update; returns the detached loss before it."""

@@ -29,6 +29,7 @@ from oho.engines.curvature import (
     double_backward,
     gradient_alone,
     gradient_of,
+    ignore,
     pearlmutter,
     pearlmutter_alone,
 )
@@ -71,7 +72,7 @@ class Curvature:
         """The steps of the graph that is making one; None in an eager step."""
 
     def products(
-        self, closure: Closure, tangents: Tensor, *, on_products: Callable[[], None] = lambda: None
+        self, closure: Closure, tangents: Tensor, *, on_products: Callable[[], None] = ignore
     ) -> Derivatives:
         """Returns the engine's derivatives for these tangents (K, M, N).
 
@@ -189,7 +190,7 @@ class Curvature:
                 " curvature='finite_difference' runs it compiled, two gradients for each direction and step"
             )
 
-    def _answer(self, closure: Closure, tangents: Tensor, *, on_products: Callable[[], None] = lambda: None) -> Derivatives:
+    def _answer(self, closure: Closure, tangents: Tensor, *, on_products: Callable[[], None] = ignore) -> Derivatives:
         """Asks the engine; where an operation has no second derivative, takes finite differences from now on."""
         try:
             return self._engine(closure, self._parameters, tangents, on_products=on_products)

@@ -83,9 +83,8 @@ class Engine(Protocol):
         ...
 
 
-def nothing() -> None:
+def ignore() -> None:
     """Does nothing where the products begin."""
-    return None
 
 
 def gradient_of(closure: Closure, parameters: FlatParameters) -> tuple[Tensor, Gradients]:
@@ -144,7 +143,7 @@ def pearlmutter(
     parameters: FlatParameters,
     tangents: Tensor,
     *,
-    on_products: Callable[[], None] = nothing,
+    on_products: Callable[[], None] = ignore,
 ) -> Derivatives:
     """An engine: computes gradient and products by sweeps over a tape, or else by a second backward pass.
 
@@ -164,7 +163,7 @@ def pearlmutter_alone(closure: Closure, parameters: FlatParameters, tangents: Te
     with Tape(parameters) as tape:
         loss = loss_of(closure, parameters)
     if not tape.answers_for(loss):
-        return _differentiate_twice(loss, parameters, tangents, nothing).products
+        return _differentiate_twice(loss, parameters, tangents, ignore).products
     with torch.no_grad():
         return products_alone(tape, parameters, tangents)
 
@@ -174,7 +173,7 @@ def double_backward(
     parameters: FlatParameters,
     tangents: Tensor,
     *,
-    on_products: Callable[[], None] = nothing,
+    on_products: Callable[[], None] = ignore,
 ) -> Derivatives:
     """An engine: computes products by a second backward pass, one by one for few directions, batched for many.
 

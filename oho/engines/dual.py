@@ -244,7 +244,7 @@ def _accumulate(
 
 
 def _sum_rows(terms: list[Term]) -> Rows:
-    """The same where every term has rows by number."""
+    """Σ a c ẋ where every term has rows by number."""
     total: Rows = {}
     for coefficient, tangent, scale in terms:
         for row, entry in tangent.items():  # type: ignore[union-attr]

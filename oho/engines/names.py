@@ -18,7 +18,8 @@ def resolve_engine(curvature: str | Engine) -> Engine:
     if not isinstance(curvature, str):
         return curvature
     if curvature not in ENGINES:
-        raise ValueError(f"curvature={curvature!r}: allowed are {', '.join(ENGINES)} or a function of their signature")
+        names = ", ".join(map(repr, ENGINES))
+        raise ValueError(f"curvature={curvature!r}: allowed are {names}, or a function of their signature")
     return ENGINES[curvature]
 
 

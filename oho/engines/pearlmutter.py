@@ -102,7 +102,7 @@ class Linear:
 
 
 class MemberLinear:
-    """The same for each of M members: y = x Wᵀ + b; x (M, B, I), W (M, O, I), b (M, O).
+    """A linear layer of each of M members: y = x Wᵀ + b; x (M, B, I), W (M, O, I), b (M, O).
 
     Tangents (K, M, B, ...) lie in memory as (M, B, K, ...), so that one product serves all directions of a member.  The
     tangents of large weights, which would have to be copied for that, are multiplied one by one.

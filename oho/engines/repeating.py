@@ -1,9 +1,9 @@
 """Engines that call the closure again for each direction, with the random state and the buffers of its first call.
 
-symbol  name       shape       meaning
-g       gradient   (M, N)      of the training loss
-z       tangent    (M, N)      one direction
-r       width      (M, 1)      of a probe along z
+    symbol  name       shape       meaning
+    g       gradient   (M, N)      of the training loss
+    z       tangent    (M, N)      one direction
+    r       width      (M, 1)      of a probe along z
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from oho.engines.curvature import (
     gradient_alone,
     gradient_of,
     gradients_of,
+    ignore,
     loss_of,
-    nothing,
 )
 from oho.engines.repetition import Closure, repeatable
 from oho.engines.twice import TwiceDifferentiable, recomputing
@@ -34,7 +34,7 @@ def forward_over_reverse(
     parameters: FlatParameters,
     tangents: Tensor,
     *,
-    on_products: Callable[[], None] = nothing,
+    on_products: Callable[[], None] = ignore,
 ) -> Derivatives:
     """An engine: computes products as tangents of the gradient, with dual numbers for parameters while the closure runs.
 
@@ -86,7 +86,7 @@ def finite_difference(
     parameters: FlatParameters,
     tangents: Tensor,
     *,
-    on_products: Callable[[], None] = nothing,
+    on_products: Callable[[], None] = ignore,
 ) -> Derivatives:
     """An engine: takes central differences of the gradient, r = ∛ε (1 + ‖θ‖) / ‖z‖ for each direction and member.
 

@@ -278,7 +278,7 @@ def test_closures_take_what_they_are_given(given, train, valid, expected):
         (lambda: oho.LossHyper(lr=1.0), "lr is a hyperparameter of SGD"),
         (lambda: oho.LossHyper(label_smoothing=1.5), r"label_smoothing=1.5: allowed is \[0, 1\]"),
         (lambda: oho.LossHyper(a=-1.0, transform="log"), "a=-1: allowed is"),
-        (lambda: oho.LossHyper(a=1.0, transform="cube"), "raw, log, logit"),
+        (lambda: oho.LossHyper(a=1.0, transform="cube"), "'raw', 'log' and 'logit'"),
         (lambda: oho.LossHyper(a=torch.zeros(3, 2)), r"does not fit \(members, components\) = \(1, 2\)"),
         (lambda: oho.LossHyper(a=float("nan")), "must be finite"),
         (lambda: {"a": 1.0}, "oho.LossHyper is expected"),

@@ -107,6 +107,8 @@ def test_a_population_goes_on_from_its_members_states():
     singles[0][1].step(lambda: singles[0][0][0].sum())
     with pytest.raises(ValueError, match="members made 3, 2, 2 steps"):
         population.load_members([optimizer.state_dict() for _, optimizer in singles])
+    with pytest.raises(ValueError, match="load_members: at least one state"):
+        population.load_members([])
 
 
 def test_a_member_is_set_alone():

@@ -45,6 +45,11 @@ MISTAKES = {
     "a clipping of nothing": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1, clip_norm=-1)), "clip_norm=-1: .* above 0"),
     "an epsilon below 0": (lambda m: oho.OHO(m.parameters(), oho.AdamW(0.1, epsilon=-1)), "epsilon=-1: .* 0 or more"),
     "half a step": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), update_every=2.5), "update_every=2.5: a whole"),
+    "an engine": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), curvature="exact"), "allowed are 'pearlmutter', "),
+    "a policy": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), on_nonfinite="stop"), "allowed are 'reset', 'skip'"),
+    "a count below 0": (
+        lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), reset_every=-1), "^reset_every=-1: must be 0 or more$"
+    ),
     "a discount in words": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), discount="none"), "discount='none': a number"),
     "a method": (lambda m: oho.OHO(m.parameters, oho.SGD(0.1)), "a method was given"),
     "a computed tensor": (lambda m: oho.OHO([m[0].weight * 1], oho.SGD(0.1)), "computed from other"),

@@ -123,8 +123,41 @@ def test_state_continues_bit_for_bit():
 
 
 @pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"lr": -1.0}, r"lr=-1: allowed is \[0, inf\]"),
+        ({"lr": float("nan")}, "lr=nan: must be finite"),
+        ({"weight_decay": 5.0}, r"weight_decay=5: allowed is \[0, 0.0002\]"),
+        ({"meta_lr": -3.0}, "meta_lr=-3.0: must be a number, 0 or more"),
+        ({"meta_lr": float("nan")}, "meta_lr=nan"),
+        ({"weight_decay_meta_scale": -1.0}, "weight_decay_meta_scale=-1.0"),
+    ],
+)
+def test_refuses_at_the_start_what_it_refuses_later(options, words):
+    with pytest.raises(ValueError, match=words):
+        oho.PublishedOHO(nn.Linear(2, 2).parameters(), **{"lr": 0.1, "meta_lr": 0.0} | options)
+
+
+def test_a_start_at_the_ceiling_is_allowed():
+    ceiling = oho.PublishedOHO(nn.Linear(2, 2).parameters(), lr=0.0, weight_decay=2e-4, meta_lr=0.0)
+    assert float(ceiling.hyper["weight_decay"]) == pytest.approx(2e-4)
+
+
+def test_has_the_members_of_its_population_alone():
+    population = oho.PublishedOHO([nn.Parameter(torch.ones(3, 2))], lr=0.1, meta_lr=0.0, members=3)
+    assert population.member(2).hyper["lr"].shape == (1,)
+    for index in (-1, 3):
+        with pytest.raises(ValueError, match="allowed are 0 to members - 1"):
+            population.member(index)
+    with pytest.raises(ValueError, match="members=None"):
+        oho.PublishedOHO(nn.Linear(2, 2).parameters(), lr=0.1, meta_lr=0.0).member(0)
+    with pytest.raises(ValueError, match="load_members: at least one state"):
+        population.load_members([])
+
+
+@pytest.mark.parametrize(
     ("variant", "n", "words"),
-    [("globl", None, "global, full, layerwise"), ("layerwise", None, "n=None"), ("full", 2, "n=2")],
+    [("globl", None, "'global', 'full', 'layerwise'"), ("layerwise", None, "n=None"), ("full", 2, "n=2")],
 )
 def test_refuses(variant, n, words):
     with pytest.raises(ValueError, match=words):

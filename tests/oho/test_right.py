@@ -11,6 +11,7 @@ from small_trainings import loss_of, make_problem
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
 import oho
@@ -135,10 +136,36 @@ def test_kernels_of_a_gpu(case):  # pragma: no cover
     assert optimizer.skipped == {"hypergradient": 0, "influence": 0}
 
 
-def test_recurrent_layers_run_without_cudnn():
-    from oho.engines.twice import STAND_INS
+class Kernels(TorchDispatchMode):
+    """Notes whether cuDNN may be used wherever a recurrent layer multiplies with its weights."""
 
-    assert not STAND_INS[torch.lstm](lambda: torch.backends.cudnn.enabled)
+    def __init__(self, may_use_cudnn):
+        super().__init__()
+        self.may_use_cudnn = may_use_cudnn
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if any(part in function.name() for part in ("mm", "rnn")):
+            self.may_use_cudnn.append(torch.backends.cudnn.enabled)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_run_without_cudnn_in_a_step_alone(kind):
+    layer, inputs, may_use_cudnn = kind(4, 5), torch.randn(6, 2, 4), []
+
+    def loss():
+        with Kernels(may_use_cudnn):
+            outputs = layer(inputs)[0]
+        return outputs.square().mean()
+
+    loss()
+    assert may_use_cudnn
+    assert all(may_use_cudnn)
+    may_use_cudnn.clear()
+    oho.OHO(layer.parameters(), oho.SGD(0.1)).step(loss)
+    assert may_use_cudnn
+    assert not any(may_use_cudnn)
+    assert torch.backends.cudnn.enabled
 
 
 def ctc():

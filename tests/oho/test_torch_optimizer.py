@@ -216,7 +216,7 @@ def grouped(body, head, **options):
 
 
 MISTAKES = {
-    "an option of another optimizer": (grouped({"betas": (0.9, 0.99)}, {}), "group 0 has 'betas'; allowed are params, lr,"),
+    "an option of another optimizer": (grouped({"betas": (0.9, 0.99)}, {}), "group 0 has 'betas'; allowed are 'params', "),
     "no parameters": (lambda m: oho.OHO([{"lr": 0.1}], oho.SGD(0.1)), "group 0 has no 'params'"),
     "groups and parameters": (lambda m: oho.OHO([{"params": []}, *m.parameters()], oho.SGD(0.1)), "one or the other"),
     "a value out of bounds": (grouped({}, {"lr": -1.0}), r"lr=0.1, -1: allowed is \["),
