@@ -26,10 +26,11 @@ import torch
 from search_averaged import EVALUATIONS, RULES, Decaying, search, task_of, trained
 from search_windows import COLUMNS
 from torch import Tensor
+from tried_windows import Growing, LateKinds, Scaled, Tried
 
 import oho
 from bench.protocol import Task
-from oho.found_settings import CURVATURE_FRACTION
+from oho.found_settings import CURVATURE_FRACTION, PRESENT_SHARE
 from oho.step_kinds import StepKinds
 
 TABLE = Path(__file__).parent / "short.csv"
@@ -48,24 +49,6 @@ COSTS: dict[tuple[str, str], tuple[float, float, float, float]] = {
 """Times in plain SGD steps by task and rule: a step between tuned ones, a tuned one, a tuned one with a meta-step, and a
 constant rate with an average."""
 TURNS, BLOCK = 40, 20
-
-
-@dataclass(frozen=True)
-class Growing:
-    """The first steps, and then windows of `length` whose gaps grow by a length each, up to those of `period`."""
-
-    first: int = 100
-    length: int = 50
-    period: int = 200
-
-    def count(self, step: int) -> int:
-        """Returns how many of the first `step` steps are tuned."""
-        tuned, end, gap = min(step, self.first), self.first, 0
-        while end < step:
-            gap = min(gap + self.length, self.period - self.length)
-            tuned += max(0, min(step - end - gap, self.length))
-            end += gap + self.length
-        return tuned
 
 
 @dataclass(frozen=True)
@@ -98,6 +81,12 @@ class Candidate:
     """Whether it stays at .04 once it is there."""
     reset: int = 0
     """The number of steps after which the influence is set to zero."""
+    gap: float = 1.0
+    """The factor on the influence for each step between windows."""
+    share: float = PRESENT_SHARE
+    """How far from the average towards the present weights validation gradients are taken."""
+    late: bool = False
+    """Whether meta-steps are made in the second half of each window alone, the first window excepted."""
 
     @property
     def constant(self) -> bool:
@@ -109,7 +98,7 @@ class Candidate:
         plain, tuned, meta, constant = COSTS[NETWORKS.get(task, task), self.rule]
         if self.constant:
             return round(units / constant)
-        kinds = StepKinds(self.tuned, self.every, self.haste, ("lr",))
+        kinds = (LateKinds if self.late else StepKinds)(self.tuned, self.every, self.haste, ("lr",))
         costs = (meta if kinds.is_meta(step) else tuned if kinds.is_tuned(step) else plain for step in count(1))
         return sum(1 for _ in takewhile(lambda spent: spent <= units, accumulate(costs)))
 
@@ -121,11 +110,15 @@ def optimizer_of(candidate: Candidate, tensors: dict[str, Tensor], lr: Tensor | 
     if candidate.falls is not None:
         faster = partial(Falling, meta.rate, first=candidate.first) if candidate.stays else partial(Decaying, 0.1)
         meta = faster(transform=meta.transform, beta2=meta.beta2, steps=candidate.falls)
-    return oho.averaged(
+    optimizer = oho.averaged(
         tensors.items(), kind(lr, 1e-5, **own), check=None, meta=meta,
         members=len(lr) if isinstance(lr, Tensor) else None, tuned_steps=candidate.tuned,
         update_every=candidate.every, first_updates=candidate.haste, reset_every=candidate.reset,
+        present_share=candidate.share,
     )  # fmt: skip
+    optimizer.__class__ = Tried
+    optimizer.gap, optimizer.kinds = candidate.gap, LateKinds if candidate.late else StepKinds
+    return optimizer
 
 
 def measure(
@@ -215,6 +208,12 @@ def candidates() -> dict[str, Candidate]:
             f"100, 50 of 400, {rule}, to .04": Candidate(rule, oho.Windows(100, 50, 400), falls=30, stays=True),
             f"50, 50 of 200, {rule}, to .04": Candidate(rule, oho.Windows(50, 50, 200), falls=30, stays=True),
             f"400, 50 of 200, {rule}, to .04": Candidate(rule, oho.Windows(400, 50, 200), falls=30, stays=True),
+            f"100, 50 of 200, {rule}, gap .999": usual(gap=0.999),
+            f"100, scaled .1, {rule}, gap .999": Candidate(rule, Scaled(0.1), gap=0.999),
+            f"100, 50 of 200, {rule}, share 1": usual(share=1.0),
+            f"100, 50 of 200, {rule}, share 1, to .04": usual(share=1.0, falls=30, stays=True),
+            f"100, scaled .1, {rule}, share 1": Candidate(rule, Scaled(0.1), share=1.0),
+            f"100, scaled .1, {rule}, gap .99, late": Candidate(rule, Scaled(0.1), gap=0.99, late=True),
             f"constant, {rule}": Candidate(rule),
         }
     return found
