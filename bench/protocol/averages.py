@@ -15,9 +15,9 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 import oho
+from bench.protocol.checkpoints import packed, unpacked
 from bench.protocol.settings import Settings
 from bench.protocol.stacked import Stacked, flat_rows
-from bench.records.checkpoints import packed, unpacked
 
 
 class ExponentialAverage(Settings):

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bench.protocol.checkpoints import packed, unpacked
 from bench.protocol.task import Task
-from bench.records.checkpoints import packed, unpacked
 
 
 @dataclass(frozen=True)

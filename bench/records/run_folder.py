@@ -6,7 +6,7 @@ A results folder holds
     ID/spec.json              everything that affects the run's result; ID is its hash
     ID/records.jsonl          one JSON object per line, append-only: evaluations, incumbents, ended trials, shocks
     ID/outcome.json           how the run ended; written once, atomically, so a run without it is unfinished
-    ID/checkpoint.pt          what an unfinished run needs to continue: see `bench.records.checkpoints`
+    ID/checkpoint.pt          what an unfinished run needs to continue: see `bench.protocol.checkpoints`
 
 and what trackers keep: `ID/wandb/`, `tensorboard/`, `trackio/`.
 

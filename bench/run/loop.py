@@ -13,9 +13,9 @@ from bench.experiment.shocks import Event, change_data
 from bench.experiment.spec import Spec
 from bench.process.signals import Stopper
 from bench.protocol import Evaluation, Incumbent, Method, Split, State, Task, judged_anew, select
+from bench.protocol.checkpoints import packed, write_checkpoint
 from bench.protocol.ledger import Ledger
 from bench.records import Outcome, RunWriter, Status
-from bench.records.checkpoints import packed, write_checkpoint
 from bench.records.processes import Process
 from bench.records.schema import TIMED
 from bench.run.cut_short import cut_short

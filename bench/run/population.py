@@ -24,9 +24,9 @@ from bench.experiment.spec import Spec, method_of, options_in, packages_of, task
 from bench.process.signals import Interrupted, Stopper
 from bench.protocol import GRAPH, CannotStackError, Evaluation, MethodEntry, Stacked
 from bench.protocol.batched import Batched, Batching
+from bench.protocol.checkpoints import discard_checkpoint
 from bench.protocol.ledger import Cuda, Ledger
 from bench.records import Outcome, Status, StorageError
-from bench.records.checkpoints import discard_checkpoint
 from bench.records.schema import TIMED
 from bench.run.disturbances import Conditions
 from bench.run.environment import describe_environment

@@ -18,9 +18,9 @@ import torch
 from bench.experiment.spec import Spec, method_of, packages_of, set_threads, task_of
 from bench.process.signals import Interrupted, Stopper
 from bench.protocol import Method, Task
+from bench.protocol.checkpoints import Earlier, discard_checkpoint, resumable
 from bench.protocol.ledger import COUNTED, Cuda, Ledger
 from bench.records import Outcome, RunWriter, Status, StorageError, read_outcome, read_run, run_id
-from bench.records.checkpoints import Earlier, discard_checkpoint, resumable
 from bench.records.processes import Process, disturbances
 from bench.records.schema import TIMED
 from bench.run.environment import describe_environment, finished_now

@@ -14,8 +14,8 @@ from helpers import ROOT, oho_bench, run_one, write_config
 from processes import until
 
 from bench.experiment.expansion import load_experiment
+from bench.protocol.checkpoints import CHECKPOINT
 from bench.records import Status, read_outcome, run_id
-from bench.records.checkpoints import CHECKPOINT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 pytest.importorskip("ray")

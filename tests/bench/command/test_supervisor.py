@@ -27,8 +27,8 @@ from bench.command.status import describe
 from bench.command.supervisor import RENEW
 from bench.experiment.yaml_file import ConfigError
 from bench.process.run_lock import claimed
+from bench.protocol.checkpoints import CHECKPOINT
 from bench.records import Status, read_manifests, read_outcome, read_run, run_id, write_outcome
-from bench.records.checkpoints import CHECKPOINT
 from bench.records.errors import DeviceLostError
 from bench.records.json_files import read_object
 

@@ -14,8 +14,8 @@ from bench.command.handover import Journal
 from bench.command.planning import plan
 from bench.command.side_by_side import SideBySide
 from bench.process.signals import Interrupted
+from bench.protocol.checkpoints import has_checkpoint
 from bench.records import Status, read_outcome, read_run, run_id
-from bench.records.checkpoints import has_checkpoint
 
 SMALL = ["task.width=8", "budget.steps=20"]
 LONG = ["task.width=8", "budget.steps=4000", "evaluations=400"]
