@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from bench.records import ROUNDING
+from bench.records.schema import TIMED
 from reports.clocks import unlike_clocks
 from reports.registry import FIGURES
 from reports.selection import MEASURED, ONLINE, void
@@ -29,8 +31,6 @@ PARTS = (0.1, 0.3)
 UNDER_TEST = ("oho-default", "oho-global", "oho-averaged")
 FEWEST_SEEDS = 0.5
 """Of the seeds that the method with the most has: a method with a smaller share of them is left out."""
-STEPS = ("steps", "epochs")
-"""Units in which a step of any method costs the same, whatever it takes."""
 
 
 class Place(NamedTuple):
@@ -67,7 +67,7 @@ class Standing(NamedTuple):
     @property
     def is_timed(self) -> bool:
         """Whether methods are given equal time, and not an equal number of steps."""
-        return self.unit not in STEPS
+        return self.unit in TIMED
 
 
 class Records(NamedTuple):
@@ -130,7 +130,7 @@ def _title(group: pd.DataFrame, runs: pd.DataFrame) -> str:
 def _budgets(runs: pd.DataFrame) -> list[float]:
     """Returns the budgets that runs were given and, of counted time, parts of the largest."""
     given = {float(budget) for budget in runs["budget"]}
-    parts = () if runs["unit"].iloc[0] in STEPS else PARTS
+    parts = PARTS if runs["unit"].iloc[0] in TIMED else ()
     return sorted(given | {float(f"{part * max(given):.3g}") for part in parts})
 
 
@@ -165,11 +165,11 @@ def _at(budget: float, runs: pd.DataFrame, records: Records) -> pd.DataFrame:
     Where no method under test, or no other, was given this budget, runs of the largest one tell what theirs are.
     """
     rows: dict[tuple[str, int], dict[str, Any]] = {}
-    given = runs[np.isclose(runs["budget"], budget, rtol=1e-9)]
+    given = runs[np.isclose(runs["budget"], budget, rtol=ROUNDING)]
     larger = runs[runs["budget"] == runs["budget"].max()]
     is_whole = (given["family"] == ONLINE).nunique() == 2
     for run in (given if is_whole else pd.concat([given, larger])).itertuples():
-        is_replayed = run.budget > budget * (1 + 1e-9)
+        is_replayed = run.budget > budget * (1 + ROUNDING)
         key = (run.label, run.seed)
         if key in rows or (is_replayed and run.spans_budget):
             continue
@@ -189,7 +189,7 @@ def _at(budget: float, runs: pd.DataFrame, records: Records) -> pd.DataFrame:
 
 def _within(records: pd.DataFrame | None, budget: float) -> pd.DataFrame:
     """Returns a run's records made within a budget."""
-    return pd.DataFrame() if records is None else records[records["used"] <= budget * (1 + 1e-9)]
+    return pd.DataFrame() if records is None else records[records["used"] <= budget * (1 + ROUNDING)]
 
 
 def _selected(within: pd.DataFrame) -> tuple[float, float, float]:

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.records import ROUNDING
 from reports import style
 from reports.curves import draw_curve, median_curves
 from reports.estimates import About, about
@@ -68,7 +69,7 @@ def estimate(tables: Tables) -> Estimates:
     last = recorded.groupby("run")["epoch"].max()
     full = last.groupby(runs.set_index("run")["world"]).transform("max")
     about_run = about_run.assign(
-        mean_loss=about_run["run"].map(means.where(last >= full * (1 - 1e-9), np.inf)),  # one that ended early is lost
+        mean_loss=about_run["run"].map(means.where(last >= full * (1 - ROUNDING), np.inf)),  # one that ended early is lost
         last_loss=about_run["run"].map(recorded.groupby("run")["test_loss"].last()),
     )
     curves = median_curves(recorded, ["world", "method_label"], "test_loss")
