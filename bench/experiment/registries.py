@@ -152,7 +152,7 @@ SINKS = Registry(
         "tensorboard": "bench.tracking.tensorboard_sink:open_tensorboard",
     },
 )
-"""Trackers: functions that open a `bench.tracking.sinks.Sink`.  They affect no result, so that no spec names them."""
+"""Trackers: functions that open a `bench.tracking.sink.Sink`.  They affect no result, so that no spec names them."""
 
 
 @dataclass(frozen=True)

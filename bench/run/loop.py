@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 from bench.experiment.shocks import Event, change_data
 from bench.experiment.spec import Spec
@@ -15,7 +15,7 @@ from bench.process.signals import Stopper
 from bench.protocol import Evaluation, Incumbent, Method, Split, State, Task, judged_anew, select
 from bench.protocol.checkpoints import packed, write_checkpoint
 from bench.protocol.ledger import Ledger
-from bench.records import Outcome, RunWriter, Status
+from bench.records import RunWriter, Status
 from bench.records.processes import Process
 from bench.records.schema import TIMED
 from bench.run.cut_short import cut_short
@@ -23,6 +23,7 @@ from bench.run.disturbances import Conditions
 from bench.run.environment import finished_now
 from bench.run.gradient_correlations import gradient_correlations
 from bench.run.pace import Pace
+from bench.tracking.sink import Sink
 
 CHECKPOINT_VERSION = 6
 SAVED = ("due", "result", "final", "recorded_trials")
@@ -35,24 +36,6 @@ MOST_IDLE = 100
 """Calls of `advance` in a row that may make no step, as a proposal does.  A method that makes none would never end."""
 RESULT = ("incumbent_validation_loss", "incumbent_test_loss", "incumbent_test_error")
 log = logging.getLogger("oho-bench")
-
-
-class Sink(Protocol):
-    """A receiver of what the records receive.  It handles its own exceptions: see `bench.tracking.sinks`."""
-
-    def record(self, record: dict[str, Any]) -> None:
-        """Receives one line of the records."""
-        ...
-
-    def caught_up(self) -> None:
-        """Is called once the sink has received all records of earlier processes."""
-        ...
-
-    def close(self, outcome: Outcome) -> None:
-        """Receives the outcome at the run's end."""
-        ...
-
-
 Progress = Callable[[float, State], None]
 """Called a few times a second with the fraction of the budget used and the state."""
 

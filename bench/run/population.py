@@ -30,11 +30,12 @@ from bench.records import Outcome, Status, StorageError
 from bench.records.schema import TIMED
 from bench.run.disturbances import Conditions
 from bench.run.environment import describe_environment
-from bench.run.loop import Progress, Sink
+from bench.run.loop import Progress
 from bench.run.member import MemberLedger, MemberLoop, of_its_own
 from bench.run.pace import Pace
 from bench.run.runner import CHECKPOINT_SECONDS, Folder, caught_up_sink, open_folder, outcome_of, prepare_process, warm_up
 from bench.run.trailing import Trailing
+from bench.tracking.sink import Sink
 
 MOST_MEMBERS = 96
 """Larger batches gain little: on an H200 a step of 256 MNIST networks takes 6.3 ms, and of four batches of 64 7.4 ms."""

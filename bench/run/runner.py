@@ -24,8 +24,9 @@ from bench.records import Outcome, RunWriter, Status, StorageError, read_outcome
 from bench.records.processes import Process, disturbances
 from bench.records.schema import TIMED
 from bench.run.environment import describe_environment, finished_now
-from bench.run.loop import CHECKPOINT_VERSION, Loop, Progress, Sink
+from bench.run.loop import CHECKPOINT_VERSION, Loop, Progress
 from bench.run.plain_steps import disturbed_calibration, plain_step
+from bench.tracking.sink import Sink
 from bench.tracking.wandb_runs import forget_identity
 from oho.freed_memory import keep_freed_memory
 
