@@ -11,9 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from bench.protocol.method import Options
+from bench.protocol.settings import Settings
 
 
-class OptimizerChoice(Options):
+class OptimizerChoice(Settings):
     """An optimizer's own options.  A hyperparameter of null is drawn from the experiment's space or searched."""
 
     own: ClassVar[tuple[str, ...]] = ()
