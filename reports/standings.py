@@ -135,8 +135,10 @@ def _budgets(runs: pd.DataFrame) -> list[float]:
 
 
 def _standing(task: str, budget: float, group: pd.DataFrame, runs: pd.DataFrame, records: Records) -> Standing:
-    units = group["units"].iloc[0]
-    empty = Standing(task, group["unit"].iloc[0], budget, units, 0, 0, None, 0, (), runs.empty)
+    first = group.iloc[0]
+    empty = Standing(
+        task, first["unit"], budget, first["units"], methods=0, replayed=0, best=None, won=0, ours=(), is_void=runs.empty
+    )
     table = _at(budget, runs, records)
     if table.empty:
         return empty

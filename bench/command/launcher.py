@@ -76,7 +76,7 @@ class Local:
         return launch(experiments, planned, root, data_root=data_root, journal=journal)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Nodes:
     """The options of the launchers; None stands for an option that was not given."""
 

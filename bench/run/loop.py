@@ -43,10 +43,10 @@ Progress = Callable[[float, State], None]
 class Loop:
     """One run in progress."""
 
-    def __init__(self, method: Method, task: Task, test: Split, spec: Spec, ledger: Ledger, writer: RunWriter,
+    def __init__(self, method: Method, task: Task, *, test: Split, spec: Spec, ledger: Ledger, writer: RunWriter,
                  sink: Sink, progress: Progress, environment: Mapping[str, Any],
-                 conditions: Conditions | None = None,
-                 plain_step: dict[str, float] | None = None):  # fmt: skip
+                 conditions: Conditions | None = None, plain_step: dict[str, float] | None = None,
+                 shared_by: int = 1):  # fmt: skip
         self.method, self.task, self.test, self.spec, self.ledger = method, task, test, spec, ledger
         self.writer, self.sink, self.progress, self.environment = writer, sink, progress, environment
         self.unit, self.amount = spec["budget"]["unit"], spec["budget"]["amount"]
@@ -71,7 +71,7 @@ class Loop:
         self.is_told = False
         """Whether a failure to write a checkpoint has been reported."""
         self.conditions = conditions or Conditions(task.device)
-        self.shared_by = 1
+        self.shared_by = shared_by
         """The number of runs whose common seconds these are: see `bench.run.population`."""
 
     def start(self, earlier: dict[str, Any] | None) -> None:

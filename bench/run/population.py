@@ -186,9 +186,9 @@ class Population:
             sink = self._trackers.sink(partial(caught_up_sink, open_sink, writer, spec, folder.records()))
             del self._folders[place]
             loop = MemberLoop(
-                methods[place], tasks[place], test, spec, ledger, writer, sink, self._progress, environment, conditions
+                methods[place], tasks[place], test=test, spec=spec, ledger=ledger, writer=writer, sink=sink,
+                progress=self._progress, environment=environment, conditions=conditions, shared_by=len(self.specs),
             )  # fmt: skip
-            loop.shared_by = len(self.specs)
             self._open[place] = loop
             loop.start(earlier.content if earlier else None)
 

@@ -81,7 +81,8 @@ def run(
                 plain = _plain_step(task, spec, earlier, now)
                 task = _selecting(task, spec, plain)
                 loop = Loop(
-                    method, task, test, spec, ledger, writer, sink, progress, environment, plain_step=plain
+                    method, task, test=test, spec=spec, ledger=ledger, writer=writer, sink=sink, progress=progress,
+                    environment=environment, plain_step=plain,
                 )  # fmt: skip
                 loop.start(earlier.content if earlier else None)
             status = loop.until_budget(stopper, checkpoint_seconds)
