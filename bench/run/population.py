@@ -24,7 +24,6 @@ from bench.experiment.spec import Spec, method_of, options_in, packages_of, task
 from bench.process.signals import Interrupted, Stopper
 from bench.protocol import GRAPH, CannotStackError, Evaluation, MethodEntry, Stacked
 from bench.protocol.batched import Batched, Batching
-from bench.protocol.checkpoints import discard_checkpoint
 from bench.protocol.ledger import Cuda, Ledger
 from bench.records import Outcome, Status, StorageError
 from bench.records.schema import TIMED
@@ -33,7 +32,17 @@ from bench.run.environment import describe_environment
 from bench.run.loop import Progress
 from bench.run.member import MemberLedger, MemberLoop, of_its_own
 from bench.run.pace import Pace
-from bench.run.runner import CHECKPOINT_SECONDS, Folder, caught_up_sink, open_folder, outcome_of, prepare_process, warm_up
+from bench.run.runner import (
+    CHECKPOINT_SECONDS,
+    STOPPED,
+    Folder,
+    caught_up_sink,
+    close_folder,
+    open_folder,
+    outcome_of,
+    prepare_process,
+    warm_up,
+)
 from bench.run.trailing import Trailing
 from bench.tracking.sink import Sink
 
@@ -182,15 +191,15 @@ class Population:
         ledgers = [MemberLedger(self.ledger) for _ in self.specs]
         self._open_folders(ledgers)
         for place, (spec, ledger) in enumerate(zip(self.specs, ledgers, strict=True)):
-            writer, earlier = folder = self._folders[place]
-            sink = self._trackers.sink(partial(caught_up_sink, open_sink, writer, spec, folder.records()))
+            folder = self._folders[place]
+            sink = self._trackers.sink(partial(caught_up_sink, open_sink, folder.writer, spec, folder.records()))
             del self._folders[place]
             loop = MemberLoop(
-                methods[place], tasks[place], test=test, spec=spec, ledger=ledger, writer=writer, sink=sink,
+                methods[place], tasks[place], test=test, spec=spec, ledger=ledger, writer=folder.writer, sink=sink,
                 progress=self._progress, environment=environment, conditions=conditions, shared_by=len(self.specs),
             )  # fmt: skip
             self._open[place] = loop
-            loop.start(earlier.content if earlier else None)
+            loop.start(folder.earlier.content if folder.earlier else None)
 
     def _open_folders(self, ledgers: Sequence[Ledger]) -> None:
         with ThreadPoolExecutor(FILES_AT_ONCE) as disk:
@@ -229,7 +238,7 @@ class Population:
     def _end(self, endings: Sequence[tuple[MemberLoop, Outcome]]) -> None:
         """Writes how runs ended."""
         with ThreadPoolExecutor(FILES_AT_ONCE) as disk:
-            closing = [disk.submit(_close, loop, outcome) for loop, outcome in endings]
+            closing = [disk.submit(close_folder, loop.writer, outcome) for loop, outcome in endings]
         for loop, outcome in endings:
             place = next(place for place, each in self._open.items() if each is loop)
             self.outcomes[place] = outcome
@@ -249,8 +258,7 @@ class Population:
         try:
             yield
         except (Interrupted, KeyboardInterrupt):
-            message = "stopped by a signal; repeat the command to continue"
-            self._end([(loop, self._outcome(loop, Status.INTERRUPTED, message)) for loop in self._open.values()])
+            self._end([(loop, self._outcome(loop, Status.INTERRUPTED, STOPPED)) for loop in self._open.values()])
             raise
         finally:
             for folder in self._folders.values():
@@ -261,12 +269,6 @@ class Population:
                 loop.writer.close()
             with self.ledger.account("tracking"):
                 self._trackers.close()
-
-
-def _close(loop: MemberLoop, outcome: Outcome) -> None:
-    loop.writer.close(outcome)
-    if outcome.status is not Status.INTERRUPTED:
-        discard_checkpoint(loop.writer.folder)
 
 
 def _raise_first(ended: Sequence[Future[Any]]) -> None:
