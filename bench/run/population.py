@@ -11,7 +11,7 @@ import gc
 import logging
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from bench.process.signals import Interrupted, Stopper
 from bench.protocol import GRAPH, CannotStackError, Evaluation, MethodEntry, Stacked
 from bench.protocol.batched import Batched, Batching
 from bench.protocol.ledger import Cuda, Ledger
-from bench.records import Outcome, Status, StorageError
+from bench.records import Outcome, Status, StorageError, run_id
 from bench.records.schema import TIMED
 from bench.run.disturbances import Conditions
 from bench.run.environment import describe_environment
@@ -152,12 +152,12 @@ class Population:
         self._device = torch.device(specs[0]["device"])
         self.ledger = Ledger(Cuda() if self._device.type == "cuda" else None)
         self._threads = prepare_process(specs[0])
-        self._folders: dict[int, Folder] = {}
-        """The folders of runs that have not begun yet, by their place among the specs."""
-        self._open: dict[int, MemberLoop] = {}
-        """The runs in progress, by their place."""
-        self.outcomes: dict[int, Outcome] = {}
-        """How runs ended, by their place."""
+        self._folders: dict[str, Folder] = {}
+        """The folders of runs that have not begun yet, by the run's id."""
+        self._open: dict[str, MemberLoop] = {}
+        """The runs in progress, by their id."""
+        self.outcomes: dict[str, Outcome] = {}
+        """How runs ended, by their id."""
         self._trackers = Trailing()
 
     def run(self, open_sink: Callable[[str, Spec, Path], Sink], checkpoint_seconds: float) -> None:
@@ -190,15 +190,15 @@ class Population:
         conditions = Conditions(self._device)
         ledgers = [MemberLedger(self.ledger) for _ in self.specs]
         self._open_folders(ledgers)
-        for place, (spec, ledger) in enumerate(zip(self.specs, ledgers, strict=True)):
-            folder = self._folders[place]
+        for spec, method, own_task, ledger in zip(self.specs, methods, tasks, ledgers, strict=True):
+            folder = self._folders[identity := run_id(spec)]
             sink = self._trackers.sink(partial(caught_up_sink, open_sink, folder.writer, spec, folder.records()))
-            del self._folders[place]
+            del self._folders[identity]
             loop = MemberLoop(
-                methods[place], tasks[place], test=test, spec=spec, ledger=ledger, writer=folder.writer, sink=sink,
+                method, own_task, test=test, spec=spec, ledger=ledger, writer=folder.writer, sink=sink,
                 progress=self._progress, environment=environment, conditions=conditions, shared_by=len(self.specs),
             )  # fmt: skip
-            self._open[place] = loop
+            self._open[identity] = loop
             loop.start(folder.earlier.content if folder.earlier else None)
 
     def _open_folders(self, ledgers: Sequence[Ledger]) -> None:
@@ -206,8 +206,10 @@ class Population:
             opening = [
                 disk.submit(open_folder, self._root, spec, ledger) for spec, ledger in zip(self.specs, ledgers, strict=True)
             ]
-        self._folders = {place: each.result() for place, each in enumerate(opening) if each.exception() is None}
-        _raise_first(opening)
+        opened = [each.result() for each in opening if each.exception() is None]
+        self._folders = {folder.writer.id: folder for folder in opened}
+        for each in opening:
+            each.result()  # raises what kept a folder from being opened
 
     def _of_one_step(self) -> list[list[MemberLoop]]:
         """Returns the runs by their step, in which those that were killed between two checkpoints differ."""
@@ -231,8 +233,7 @@ class Population:
                     gc.collect()  # the batch before and its members refer to one another, and would keep memory and graphs
             batch.advance()
             if pace.is_time_to_show():
-                for writer in [loop.writer for loop in loops]:  # nothing here may keep a run, and its batch, that has ended
-                    writer.check_in_place()
+                _check_in_place(loops)
                 loops[0].show(loops[0].used(), self._stopper)
 
     def _end(self, endings: Sequence[tuple[MemberLoop, Outcome]]) -> None:
@@ -240,11 +241,11 @@ class Population:
         with ThreadPoolExecutor(FILES_AT_ONCE) as disk:
             closing = [disk.submit(close_folder, loop.writer, outcome) for loop, outcome in endings]
         for loop, outcome in endings:
-            place = next(place for place, each in self._open.items() if each is loop)
-            self.outcomes[place] = outcome
-            del self._open[place]
+            self.outcomes[loop.writer.id] = outcome
+            del self._open[loop.writer.id]
             loop.sink.close(outcome)
-        _raise_first(closing)
+        for each in closing:
+            each.result()  # raises what kept an outcome from being written
 
     def _outcome(self, loop: MemberLoop, status: Status, message: str) -> Outcome:
         environment = dict(loop.environment)
@@ -264,16 +265,16 @@ class Population:
             for folder in self._folders.values():
                 folder.writer.close()
             for loop in self._open.values():
-                status = Status.INTERRUPTED
-                loop.sink.close(self._outcome(loop, status, "its batch ended early"))
+                loop.sink.close(self._outcome(loop, Status.INTERRUPTED, "its batch ended early"))
                 loop.writer.close()
             with self.ledger.account("tracking"):
                 self._trackers.close()
 
 
-def _raise_first(ended: Sequence[Future[Any]]) -> None:
-    for each in ended:
-        each.result()
+def _check_in_place(loops: Sequence[MemberLoop]) -> None:
+    """Raises `StorageError` if a run's folder was moved.  Its variables end with it: none keeps a run that has ended."""
+    for loop in loops:
+        loop.writer.check_in_place()
 
 
 def run_together(
@@ -302,4 +303,4 @@ def run_together(
     outcomes = population.outcomes
     del population
     gc.collect()  # a batch and its members refer to one another, and would keep their memory for long
-    return [outcomes.get(place) for place in range(len(specs))]
+    return [outcomes.get(run_id(spec)) for spec in specs]
