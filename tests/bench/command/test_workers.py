@@ -37,7 +37,7 @@ def pool(monkeypatch):
 
 def launched(experiments, out):
     journal = Journal.new()
-    return SideBySide(2, journal).launch(experiments, plan(experiments, out), out, data_root=None, journal=journal)
+    return SideBySide(2, os.getpid()).launch(experiments, plan(experiments, out), out, data_root=None, journal=journal)
 
 
 def at(moment, act):
