@@ -30,7 +30,7 @@ PARTS = (0.1, 0.3)
 """The parts of the largest budget of counted time at which methods are compared as well."""
 UNDER_TEST = ("oho-default", "oho-global", "oho-averaged")
 FEWEST_SEEDS = 0.5
-"""Of the seeds that the method with the most has: a method with a smaller share of them is left out."""
+"""A method is left out if it has fewer than this share of the seeds of the method with the most."""
 
 
 class Place(NamedTuple):

@@ -52,7 +52,7 @@ class Objective:
     members: Callable[[Tensor, Tensor], Tensor] | None = None
     """The mean losses (M,) of outputs (M, n, ...) and targets (M, n, ...) of M trainings; None maps `loss` over them."""
     tuned_members: Callable[..., Tensor] | None = None
-    """The same of `tuned_loss`, whose values are then (M,); None maps it over them."""
+    """The mean losses (M,) by `tuned_loss`, whose values are then (M,); None maps it over the trainings."""
     standardises_targets: bool = False
     """Whether targets are standardised by the mean and the deviation of the examples left for training."""
 

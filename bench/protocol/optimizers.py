@@ -92,7 +92,7 @@ class InitialValues(Options):
 
 
 class WithOptimizer(InitialValues):
-    """The same, with a choice of the optimizer and its own hyperparameters."""
+    """A learning rate and a weight decay, with a choice of the optimizer and its own hyperparameters."""
 
     optimizer: AnyOptimizer = Sgd()
 

@@ -43,7 +43,7 @@ PROTOCOL = 3
 USUAL_UNITS = {
     "loss": "cross-entropy", "loss_unit": "nats per example", "metric": "classification error", "metric_unit": "fraction",
 }  # fmt: skip
-"""Those of runs whose spec says nothing of units: older versions had tasks of classification alone."""
+"""The units of runs whose spec says nothing of them: older versions had tasks of classification alone."""
 
 
 @dataclass(frozen=True)

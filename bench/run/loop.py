@@ -31,7 +31,7 @@ SAVED = ("due", "result", "final", "recorded_trials")
 CHUNK_SECONDS = 0.02
 """The time between two looks at the clock, so that neither reading it nor a late deadline matters."""
 CHUNK_STEPS = 10
-"""The same in steps, for budgets in steps or epochs: fixed, so that a run does not depend on the machine's speed."""
+"""The most steps between two looks, for budgets in steps or epochs: fixed, so that no run depends on a machine's speed."""
 MOST_IDLE = 100
 """Calls of `advance` in a row that may make no step, as a proposal does.  A method that makes none would never end."""
 RESULT = ("incumbent_validation_loss", "incumbent_test_loss", "incumbent_test_error")

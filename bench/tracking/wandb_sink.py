@@ -87,7 +87,7 @@ class WandbSink(RunSink):
         self._unsent: list[str] = []
         """The lines of the records since the last row, which go with the next one."""
         self._rows: list[Row] = []
-        """Those of the trial in progress, which its own W&B run will get."""
+        """Rows of the trial in progress, which its own W&B run will get."""
         self._trials: list[Mapping[str, Any]] = []
         self._last: Row = {}
         """Where the last record stands on all axes."""

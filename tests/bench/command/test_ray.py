@@ -68,7 +68,7 @@ def as_undisturbed(tmp_path_factory):
 
 
 def lines_of_runs(errors):
-    """Those among the lines of a command, which has others once a minute."""
+    """The lines of runs among those of a command, which has others once a minute."""
     return [line for line in errors.splitlines() if line.startswith("[")]
 
 
