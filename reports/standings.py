@@ -60,7 +60,7 @@ class Standing(NamedTuple):
     """Of OHO: the method under test and Averaged OHO, if they return trained models."""
     is_void: bool
     unlike: str = ""
-    """In what its runs differ, so that their seconds are not compared: the predicate of a sentence, mostly empty."""
+    """In what its runs differ, so that their seconds are not compared: the predicate of a sentence, usually empty."""
     untested: tuple[str, ...] = ()
     """Searches that have no place, as their model of the space had too few trials by then (`reports.untested`)."""
 

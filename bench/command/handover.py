@@ -64,7 +64,7 @@ class Journal:
 
     @property
     def batch(self) -> list[str]:
-        """Returns the runs of the batch that the process works on, or worked on when it died; mostly none."""
+        """Returns the runs of the batch that the process works on, or worked on when it died; usually none."""
         entered = [line for line in self._lines() if line[0] in ("in", "batch", "out")]
         return entered[-1][1:] if entered and entered[-1][0] == "batch" else []
 

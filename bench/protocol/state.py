@@ -121,7 +121,7 @@ class State:
         return self.incumbent.weights if self.incumbent else self.model.state_dict()
 
     def scalars(self) -> dict[str, float]:
-        """Returns numbers worth plotting beside the losses and hyperparameters."""
+        """Returns numbers worth plotting besides the losses and hyperparameters."""
         return {}
 
     def finish(self) -> None:

@@ -52,7 +52,7 @@ class Split(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The examples of one step, and the noise that the model draws for them: mostly its seed."""
+    """The examples of one step, and the noise that the model draws for them: usually its seed."""
 
     inputs: Tensor
     targets: Tensor

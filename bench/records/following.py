@@ -26,7 +26,7 @@ from bench.records.schema import SPEC, problem_of, read_checked
 CLAIM = ".claim"
 """The file that a runner's lock is on: see `bench.process.run_lock`."""
 QUEUED, RUNNING, DAMAGED = "queued", "running", "damaged"
-"""States of runs beside those of `state_of`."""
+"""States of runs besides those of `state_of`."""
 Stamp = tuple[int, int, int] | None
 
 

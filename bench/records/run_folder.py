@@ -105,7 +105,7 @@ class Outcome:
 
     @property
     def changes(self) -> list[str]:
-        """Returns what differed between the processes that worked on the run, such as the commit; mostly nothing."""
+        """Returns what differed between the processes that worked on the run, such as the commit; usually nothing."""
         return changes(self.environments)
 
 

@@ -47,7 +47,7 @@ class Status(StrEnum):
 
     BUDGET_REACHED = "budget_reached"
     DIVERGED = "diverged"
-    """The training loss ceased to be finite: a result, not an error."""
+    """The training loss became non-finite: a result, not an error."""
     FAILED = "failed"
     """The run raised an exception, whose traceback is the outcome's message."""
     INTERRUPTED = "interrupted"
