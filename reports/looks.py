@@ -27,7 +27,8 @@ PALETTES: Mapping[str, Sequence[str]] = {
 }  # fmt: skip
 """After Okabe and Ito, and Tol, for colour-blind readers: in a palette, neighbours differ in lightness as well as in hue.
 
-The warm colours are of the methods under test alone.  The last palette is of families that have none."""
+The warm colours are of the methods under test alone.  The last palette is of families that have none.
+"""
 OURS = PALETTES["online"][2]
 """The colour of figures about one setting of a method under test."""
 GREY = "#9A9A9A"

@@ -93,7 +93,8 @@ class Relay:
     def run(self, words: list[str], descriptor: int) -> int:
         """Runs a child that starts with the signals held and inherits the descriptor.
 
-        Returns its exit code, or minus the number of the signal that it died of."""
+        Returns its exit code, or minus the number of the signal that it died of.
+        """
         with held():  # a signal that comes meanwhile is for the new child, too
             if self.asked:
                 return -self.asked  # the signal came before the child

@@ -70,8 +70,7 @@ class NoSink:
 class WandbSink(RunSink):
     """A logger of one run, with counted seconds as the x-axis.
 
-    `begin` is `begin_run` with its folder filled in, or a
-    stand-in; `offline` replaces it if W&B cannot be reached.
+    `begin` is `begin_run` with its folder filled in, or a stand-in; `offline` replaces it if W&B cannot be reached.
     """
 
     def __init__(
