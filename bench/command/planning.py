@@ -39,7 +39,7 @@ class Planned:
 
     @property
     def since(self) -> str:
-        """Returns the time of that outcome, for the journal."""
+        """The time of that outcome, for the journal."""
         return self.outcome.finished if self.outcome else NEVER
 
 

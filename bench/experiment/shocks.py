@@ -53,18 +53,18 @@ class Event(Settings):
 
     @property
     def kicks(self) -> list[Kick]:
-        """Returns the changes of hyperparameters."""
+        """The changes of hyperparameters."""
         values = [Kick(name, value=value) for name, value in self.set.items()]
         return values + [Kick(name, factor=factor) for name, factor in self.scale.items()]
 
     @property
     def changes_world(self) -> bool:
-        """Returns whether validation and test examples change, so that earlier selections have to be judged anew."""
+        """Whether validation and test examples change, so that earlier selections have to be judged anew."""
         return bool(self.shift_labels or self.rotate)
 
     @property
     def changes_data(self) -> bool:
-        """Returns whether any examples change."""
+        """Whether any examples change."""
         return self.changes_world or bool(self.label_noise)
 
     def __str__(self) -> str:

@@ -63,12 +63,12 @@ class Objective:
 
     @property
     def has_classes(self) -> bool:
-        """Returns whether each target is one class, which may become another one."""
+        """Whether each target is one class, which may become another one."""
         return self.kind == "classification"
 
     @property
     def units(self) -> dict[str, str]:
-        """Returns the names and units as specs and reports hold them."""
+        """The names and units as specs and reports hold them."""
         return {
             "loss": self.loss_name, "loss_unit": self.loss_unit,
             "metric": self.metric_name, "metric_unit": self.metric_unit,

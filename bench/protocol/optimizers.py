@@ -98,7 +98,7 @@ class WithOptimizer(InitialValues):
 
     @property
     def optimizer_name(self) -> str:  # type: ignore[override]
-        """Returns sgd, momentum, adam or adamw."""
+        """One of sgd, momentum, adam and adamw."""
         return self.optimizer.name
 
     def values(self) -> dict[str, float | None]:

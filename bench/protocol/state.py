@@ -98,22 +98,22 @@ class State:
 
     @property
     def spans_budget(self) -> bool:
-        """Returns whether the method's behaviour depends on the length of its budget, beyond being ended by it."""
+        """Whether the method's behaviour depends on the length of its budget, beyond being ended by it."""
         return False
 
     @property
     def random_starts(self) -> int:
-        """Returns how many trials are drawn at random before the results of earlier ones count; 0 if none is or all are."""
+        """How many trials are drawn at random before the results of earlier ones count; 0 if none is or all are."""
         return 0
 
     @property
     def is_open(self) -> bool:
-        """Returns whether the current trial is still in progress, that is not among the ended ones."""
+        """Whether the current trial is still in progress, that is not among the ended ones."""
         return len(self.trials) == self.trial
 
     @property
     def trainings(self) -> Sequence[State]:
-        """Returns the trainings in progress, of which a method may have several."""
+        """The trainings in progress, of which a method may have several."""
         return [self]
 
     def selected_weights(self) -> dict[str, Tensor]:

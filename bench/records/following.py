@@ -120,7 +120,7 @@ class FollowedRun:
 
     @property
     def last_record(self) -> float | None:
-        """Returns when the records were last written, in seconds since 1970; None where there are none."""
+        """When the records were last written, in seconds since 1970; None where there are none."""
         stamp = _stamp(self.folder / "records.jsonl")
         return stamp[1] / 1e9 if stamp else None
 

@@ -143,7 +143,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """An optimizer, which has options of its own, by its name."""
+    """Returns the value or, of an optimizer, which has options of its own, its name."""
     return value["name"] if isinstance(value, dict) and "name" in value else value
 
 

@@ -132,7 +132,7 @@ class Loop:
 
     @property
     def is_over(self) -> bool:
-        """Returns whether the budget is used or the training has diverged."""
+        """Whether the budget is used or the training has diverged."""
         return self.used() >= self.amount or self.state.diverged
 
     def show(self, used: float, stopper: Stopper) -> None:
@@ -198,7 +198,7 @@ class Loop:
 
     @property
     def looks_each_step(self) -> bool:
-        """Returns whether the method needs the fraction of the budget used before each step."""
+        """Whether the method needs the fraction of the budget used before each step."""
         return self.state.spans_budget
 
     def steps_to_look(self, used: float, due: float) -> int:

@@ -16,7 +16,7 @@ class Drift(Settings):
 
     @property
     def degrees_per_epoch(self) -> float:
-        """Returns the angle by which inputs turn in an epoch."""
+        """The angle by which inputs turn in an epoch."""
         return self.rotate / self.over_epochs
 
 
