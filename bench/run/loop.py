@@ -95,7 +95,7 @@ class Loop:
         for name in SAVED:
             setattr(self, name, earlier[name])
         self.earlier = earlier["processes"]
-        self.shared_by = max(self.shared_by, earlier.get("shared_by", 1))
+        self.shared_by = max(self.shared_by, earlier["shared_by"])
         self.ledger.switch("runner")
 
     def process(self, *, has_ended: bool) -> Process:

@@ -15,7 +15,7 @@ from bench.records import ROUNDING
 from reports import style
 from reports.curves import draw_curve, median_curves
 from reports.estimates import About, about
-from reports.looks import GREY, MOST_COLOURS, Look, emphasised, ink
+from reports.looks import GREY, Look, emphasised, ink, ours_first
 from reports.needs import changes, turns
 from reports.selection import ONLINE, NoData, comparable, require_finite
 from reports.statistics import median_of
@@ -137,10 +137,8 @@ def draw(estimates: Estimates) -> Figure:
 def _looks(estimates: Estimates) -> dict[str, Look]:
     """Returns looks of which a few have a colour: methods under test and, by the worst of their means, the others."""
     table = estimates.summary.groupby("label", sort=False).agg(family=("family", "first"), mean=("mean", "max"))
-    is_ours = table["family"] == ONLINE
-    first = [*table.index[is_ours], *table[~is_ours].sort_values("mean", kind="stable").index][:MOST_COLOURS]
     labels = [str(label) for label in table.index]
-    return emphasised(labels, labels, first=first)
+    return emphasised(labels, labels, first=ours_first(table, "mean"))
 
 
 def _draw_curves(axes: Axes, curves: pd.DataFrame, looks: dict[str, Look]) -> None:
