@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from bench.records import ROUNDING
 from reports.curves import held
 from reports.estimates import About
 from reports.looks import MOST_COLOURS
@@ -77,7 +78,7 @@ def trained_medians(curves: pd.DataFrame) -> pd.DataFrame:
 
 def row_at(table: pd.DataFrame, used: float) -> pd.Series:
     """Returns the medians at a budget, or at the next that is known."""
-    return table.loc[table.index[np.searchsorted(table.index, used * (1 - 1e-9))]]
+    return table.loc[table.index[np.searchsorted(table.index, used * (1 - ROUNDING))]]
 
 
 def coloured_first(table: pd.DataFrame, curves: pd.DataFrame) -> list[str]:

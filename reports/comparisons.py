@@ -17,13 +17,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from reports.statistics import Estimate, median_of
+from reports.statistics import SEED, Estimate, median_of
 
 SIGNIFICANCE, POWER = 0.05, 0.8
 SIMULATED, MOST_SEEDS = 2_000, 200
 EXACT_UP_TO = 16
 """Pairs whose 2^n assignments of signs are all counted; beyond, as many are drawn."""
-SEED = 20210215
 
 
 class Comparison(NamedTuple):
@@ -129,7 +128,7 @@ def seeds_needed(differences: ArrayLike) -> int | None:
     if len(values) < 2 or not np.isfinite(values).all() or values.mean() == 0:
         return None
     effect = abs(values.mean()) / max(values.std(ddof=1), 1e-9 * abs(values.mean()))
-    enough, few = MOST_SEEDS, math.ceil(1 + math.log2(1 / SIGNIFICANCE))
+    enough, few = MOST_SEEDS, fewest_seeds(1)
     if _power(effect, enough) < POWER:
         return None
     while few < enough:  # power grows with seeds

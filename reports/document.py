@@ -64,7 +64,7 @@ def _newest(tables: Tables) -> str:
 
 def write_pdf(tables: Tables, sections: list[Section], output: Path) -> None:
     """Writes the report as a PDF and, beside it, as plain text.  Raises `ReportError` where a file cannot be written."""
-    content = _content(tables, sections)
+    content = content_of(tables, sections)
     try:
         pdf = _compiled(content, tables, sections)
     except typst.TypstError as error:
@@ -75,7 +75,7 @@ def write_pdf(tables: Tables, sections: list[Section], output: Path) -> None:
 
 def compiled(tables: Tables, sections: list[Section], **options: Any) -> Any:
     """Returns what typst makes of the report: a PDF or, with the options of `typst.compile`, the images of its pages."""
-    return _compiled(_content(tables, sections), tables, sections, **options)
+    return _compiled(content_of(tables, sections), tables, sections, **options)
 
 
 def _compiled(content: dict[str, Any], tables: Tables, sections: list[Section], **options: Any) -> Any:
@@ -88,7 +88,7 @@ def _compiled(content: dict[str, Any], tables: Tables, sections: list[Section], 
     )  # fmt: skip
 
 
-def _content(tables: Tables, sections: list[Section]) -> dict[str, Any]:
+def content_of(tables: Tables, sections: list[Section]) -> dict[str, Any]:
     """Returns what the PDF says, as texts and tables of texts."""
     runs = tables.runs
     done = runs[runs["status"].isin(MEASURED)]

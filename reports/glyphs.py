@@ -30,7 +30,7 @@ VARIANTS = re.compile("[\\ufe00-\\ufe0f]")
 
 @dataclass(frozen=True)
 class Fonts:
-    """The fonts that names need beside the usual ones, by family and file, and the characters that no font has."""
+    """The fonts that names need besides the usual ones, by family and file, and the characters that no font has."""
 
     families: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class Fonts:
 
 
 NO_MORE = Fonts()
-"""No fonts beside the usual ones."""
+"""No fonts besides the usual ones."""
 
 
 def fonts_for(names: Iterable[str]) -> Fonts:

@@ -15,6 +15,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import pandas as pd
+
+from reports.selection import ONLINE
+
 PALETTES: Mapping[str, Sequence[str]] = {
     "training": (
         "#5DC4C4", "#56B4E9", "#7A8FA3", "#4C5FD7", "#0072B2", "#8E6BBF", "#332288", "#C3A5E8", "#009E73", "#004466",
@@ -27,7 +31,8 @@ PALETTES: Mapping[str, Sequence[str]] = {
 }  # fmt: skip
 """After Okabe and Ito, and Tol, for colour-blind readers: in a palette, neighbours differ in lightness as well as in hue.
 
-The warm colours are of the methods under test alone.  The last palette is of families that have none."""
+The warm colours are of the methods under test alone.  The last palette is of families that have none.
+"""
 OURS = PALETTES["online"][2]
 """The colour of figures about one setting of a method under test."""
 GREY = "#9A9A9A"
@@ -127,6 +132,13 @@ def emphasised(labels: Sequence[str], methods: Sequence[str], *, first: Sequence
     looks = dict(zip(labels, map(look, methods), strict=True))
     apart = told_apart({label: looks[label] for label in [*coloured, *labels] if label in looks})
     return {label: apart[label] if label in coloured else apart[label]._replace(colour=GREY) for label in labels}
+
+
+def ours_first(table: pd.DataFrame, column: str) -> list[str]:
+    """Returns the labels of a table, its index, in the order in which they get colours: methods under test and then the
+    others, the lowest of a column first."""
+    is_ours = table["family"] == ONLINE
+    return [str(label) for label in (*table.index[is_ours], *table[~is_ours].sort_values(column, kind="stable").index)]
 
 
 def told_apart(looks: Mapping[str, Look]) -> dict[str, Look]:

@@ -26,7 +26,7 @@ class Section:
     published: list[list[str]] = field(default_factory=list)
     """Header and rows of ours beside the published values; empty where there are none."""
     verdicts: list[Verdict] = field(default_factory=list)
-    """Those on the paper's claims, in the order of `reports.claims.CLAIMS`; none where it could not decide them."""
+    """Verdicts on the paper's claims, in the order of `reports.claims.CLAIMS`; none where it could not decide them."""
     experiment: str = ""
 
     @property

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from bench.records import ROUNDING
+from bench.records.schema import TIMED
 from reports.clocks import unlike_clocks
 from reports.registry import FIGURES
 from reports.selection import MEASURED, ONLINE, void
@@ -28,9 +30,7 @@ PARTS = (0.1, 0.3)
 """The parts of the largest budget of counted time at which methods are compared as well."""
 UNDER_TEST = ("oho-default", "oho-global", "oho-averaged")
 FEWEST_SEEDS = 0.5
-"""Of the seeds that the method with the most has: a method with a smaller share of them is left out."""
-STEPS = ("steps", "epochs")
-"""Units in which a step of any method costs the same, whatever it takes."""
+"""A method is left out if it has fewer than this share of the seeds of the method with the most."""
 
 
 class Place(NamedTuple):
@@ -60,14 +60,14 @@ class Standing(NamedTuple):
     """Of OHO: the method under test and Averaged OHO, if they return trained models."""
     is_void: bool
     unlike: str = ""
-    """In what its runs differ, so that their seconds are not compared: the predicate of a sentence, mostly empty."""
+    """In what its runs differ, so that their seconds are not compared: the predicate of a sentence, usually empty."""
     untested: tuple[str, ...] = ()
     """Searches that have no place, as their model of the space had too few trials by then (`reports.untested`)."""
 
     @property
     def is_timed(self) -> bool:
         """Whether methods are given equal time, and not an equal number of steps."""
-        return self.unit not in STEPS
+        return self.unit in TIMED
 
 
 class Records(NamedTuple):
@@ -130,13 +130,15 @@ def _title(group: pd.DataFrame, runs: pd.DataFrame) -> str:
 def _budgets(runs: pd.DataFrame) -> list[float]:
     """Returns the budgets that runs were given and, of counted time, parts of the largest."""
     given = {float(budget) for budget in runs["budget"]}
-    parts = () if runs["unit"].iloc[0] in STEPS else PARTS
+    parts = PARTS if runs["unit"].iloc[0] in TIMED else ()
     return sorted(given | {float(f"{part * max(given):.3g}") for part in parts})
 
 
 def _standing(task: str, budget: float, group: pd.DataFrame, runs: pd.DataFrame, records: Records) -> Standing:
-    units = group["units"].iloc[0]
-    empty = Standing(task, group["unit"].iloc[0], budget, units, 0, 0, None, 0, (), runs.empty)
+    first = group.iloc[0]
+    empty = Standing(
+        task, first["unit"], budget, first["units"], methods=0, replayed=0, best=None, won=0, ours=(), is_void=runs.empty
+    )
     table = _at(budget, runs, records)
     if table.empty:
         return empty
@@ -165,11 +167,11 @@ def _at(budget: float, runs: pd.DataFrame, records: Records) -> pd.DataFrame:
     Where no method under test, or no other, was given this budget, runs of the largest one tell what theirs are.
     """
     rows: dict[tuple[str, int], dict[str, Any]] = {}
-    given = runs[np.isclose(runs["budget"], budget, rtol=1e-9)]
+    given = runs[np.isclose(runs["budget"], budget, rtol=ROUNDING)]
     larger = runs[runs["budget"] == runs["budget"].max()]
     is_whole = (given["family"] == ONLINE).nunique() == 2
     for run in (given if is_whole else pd.concat([given, larger])).itertuples():
-        is_replayed = run.budget > budget * (1 + 1e-9)
+        is_replayed = run.budget > budget * (1 + ROUNDING)
         key = (run.label, run.seed)
         if key in rows or (is_replayed and run.spans_budget):
             continue
@@ -189,7 +191,7 @@ def _at(budget: float, runs: pd.DataFrame, records: Records) -> pd.DataFrame:
 
 def _within(records: pd.DataFrame | None, budget: float) -> pd.DataFrame:
     """Returns a run's records made within a budget."""
-    return pd.DataFrame() if records is None else records[records["used"] <= budget * (1 + 1e-9)]
+    return pd.DataFrame() if records is None else records[records["used"] <= budget * (1 + ROUNDING)]
 
 
 def _selected(within: pd.DataFrame) -> tuple[float, float, float]:

@@ -74,9 +74,7 @@ def medians_of(values: np.ndarray) -> tuple[np.ndarray, ...]:
     return value, ordered[rank - 1], ordered[count - rank]
 
 
-def bootstrapped_shares(
-    values: np.ndarray, *, strata: Sequence[Hashable] | None = None, seed: int = SEED
-) -> tuple[np.ndarray, ...]:
+def bootstrapped_shares(values: np.ndarray, *, strata: Sequence[Hashable] | None = None) -> tuple[np.ndarray, ...]:
     """Returns the mean over runs of curves (n, points), and both ends of its pointwise interval: each (points,).
 
     Runs are drawn with replacement as whole curves, with `strata` (n,) as many from each as it has, so that a task keeps
@@ -85,7 +83,7 @@ def bootstrapped_shares(
     value = values.mean(0)
     if len(values) < FEWEST_WITH_INTERVAL:
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
-    picks = _picks([0] * len(values) if strata is None else strata, np.random.default_rng(seed))
+    picks = _picks([0] * len(values) if strata is None else strata, np.random.default_rng(SEED))
     ordered = np.sort(np.stack([column.take(picks).mean(-1) for column in values.T]), axis=-1)
     tail = (1 - CONFIDENCE) / 2
     low, high = (ordered[:, round(fraction * (RESAMPLES - 1))] for fraction in (tail, 1 - tail))
@@ -93,7 +91,7 @@ def bootstrapped_shares(
 
 
 def bootstrapped(
-    values: ArrayLike, statistic: Callable[[np.ndarray], np.ndarray], *, strata: Sequence[Hashable], seed: int = SEED
+    values: ArrayLike, statistic: Callable[[np.ndarray], np.ndarray], *, strata: Sequence[Hashable]
 ) -> Estimate:  # fmt: skip
     """Returns a statistic of `values` (n,), taken over the last axis, with its percentile interval.
 
@@ -104,7 +102,7 @@ def bootstrapped(
     value = float(statistic(sample))
     if len(sample) < FEWEST_WITH_INTERVAL:
         return Estimate(value, *((sample.min(), sample.max()) if len(sample) > 1 else (np.nan, np.nan)))
-    ordered = np.sort(statistic(sample[_picks(strata, np.random.default_rng(seed))]))
+    ordered = np.sort(statistic(sample[_picks(strata, np.random.default_rng(SEED))]))
     tail = (1 - CONFIDENCE) / 2
     low, high = (float(ordered[round(fraction * (RESAMPLES - 1))]) for fraction in (tail, 1 - tail))
     return Estimate(value, low, high)

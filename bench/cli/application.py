@@ -62,10 +62,9 @@ def from_reports(place: str) -> Any:
 def user_errors(*, goes_on: bool = False, device_lost: int = 1) -> Iterator[None]:
     """Turns exceptions into one line and an exit code.
 
-    The code is 2 after a user's mistake, 1 if a folder cannot be written, a cluster is lost or a figure fails, and
-    130, 143 or 129 after a signal.
-    `goes_on` says that the command continues its work when it is repeated; `device_lost` is the exit code after a GPU
-    failed.
+    The code is 2 after a user's mistake, 1 if a folder cannot be written, a cluster is lost or a figure fails, and 130,
+    143 or 129 after a signal.  `goes_on` says that the command continues its work when it is repeated; `device_lost` is
+    the exit code after a GPU failed.
     """
     from bench.experiment.yaml_file import ConfigError
     from bench.process.signals import Interrupted

@@ -92,9 +92,13 @@ def run(
 
         overrides = [*(set_ or ()), *population_overrides(population)]
         nodes = Nodes(
-            address, per_gpu, cpus_per_run, array_parallelism, job_minutes, sbatch or None, wait, storage, workers
+            address=address, per_gpu=per_gpu, cpus_per_run=cpus_per_run, array_parallelism=array_parallelism,
+            job_minutes=job_minutes, sbatch=sbatch or None, wait=wait, storage=storage, workers=workers,
         )  # fmt: skip
-        order = Order(configs, overrides, chosen, device, out, root, again_invalid, figure, launcher, nodes)
+        order = Order(
+            configs, overrides=overrides, seeds=chosen, device=device, out=out, data_root=root,
+            again_invalid=again_invalid, figure=figure, launcher=launcher, nodes=nodes,
+        )  # fmt: skip
         try:
             failed = work(order, journal=journal, dry_run=dry_run)
         except Interrupted:

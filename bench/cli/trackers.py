@@ -75,7 +75,7 @@ def sweep(
     with user_errors():
         from bench.command.sweep import Order, sweep_text, write_sweep
 
-        order = Order(config, method, seed, set_ or (), root)
+        order = Order(config, method, seed=seed, overrides=set_ or (), data_root=root)
         text, left_out = sweep_text(order, name=name, trials=trials, results=out)
         if output is None:
             print(text, end="")
@@ -105,7 +105,7 @@ def agent(
         from bench.command.agent import Trial, place_in, train_trial
         from bench.command.sweep import Order
 
-        order = Order(config, method, seed, set_ or (), root, device)
+        order = Order(config, method, seed=seed, overrides=set_ or (), data_root=root, device=device)
         outcome = train_trial(Trial(order, parameters, out, place_in(os.environ)))
     if outcome is not None and not outcome.status.is_result:
         raise typer.Exit(1)

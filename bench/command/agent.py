@@ -27,9 +27,9 @@ from bench.process.surroundings import HANDED_ON
 from bench.records import Outcome, is_damaged, read_outcome, read_run
 from bench.records.files import storing
 from bench.records.names import LONGEST_NAME
-from bench.run.loop import Sink
 from bench.run.runner import run
 from bench.tasks.data_sets import load
+from bench.tracking.sink import Sink
 from bench.tracking.wandb_runs import NAME, Place, join_sweep
 from bench.tracking.wandb_sink import open_sink
 

@@ -35,7 +35,7 @@ class Batches:
 
     @cached_property
     def places(self) -> dict[str, str]:
-        """Returns where a run is made, in a word or two; without an entry it is made alone."""
+        """Where a run is made, in a word or two; without an entry it is made alone."""
         return {item.id: f"batch {number}" for number, batch in enumerate(self.together, start=1) for item in batch}
 
     def describe(self) -> list[str]:

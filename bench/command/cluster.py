@@ -188,7 +188,8 @@ class OnNodes:
         mirror.plans(item.id for item in todo if item.starts_over)
         stopper, before = Stopper(), len(journal.tried)
         with stopper.listening(), stopper.patience(), NodesDisplay([item.spec for item in todo], before) as display:
-            watcher = _Watcher(todo, places(root, data_root, self.store), mirror, journal, display)
+            common = places(root, data_root, self.store)
+            watcher = _Watcher(todo, common=common, mirror=mirror, journal=journal, display=display)
             with self._left_at_the_end():
                 drive(scheduler, self.pool, watcher, now=time.monotonic, stopper=stopper)
         return watcher.counts
@@ -238,7 +239,7 @@ class OnNodes:
 class _Watcher:
     """Gives out the orders of one command, and notes and shows what becomes of them."""
 
-    def __init__(self, todo: Sequence[Planned], common: Mapping[str, Any], mirror: Mirror, journal: Journal,
+    def __init__(self, todo: Sequence[Planned], *, common: Mapping[str, Any], mirror: Mirror, journal: Journal,
                  display: NodesDisplay):  # fmt: skip
         self.counts: Counter[Status] = Counter()
         self._items = {item.id: item for item in todo}

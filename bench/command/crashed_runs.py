@@ -38,7 +38,8 @@ def book_killed(planned: Sequence[Planned], root: Path, journal: Journal) -> lis
 def book(spec: Spec, folder: Path, why: str, since: str) -> Outcome | None:
     """Records as failed a run whose process died, unless another runner has it or has ended it after `since`.
 
-    Returns the run's outcome."""
+    Returns the run's outcome.
+    """
     with storing(folder), claimed(folder) as is_ours:
         outcome = read_outcome(folder)
         if not is_ours or (outcome is not None and outcome.finished != since):  # another runner has taken it over

@@ -64,29 +64,29 @@ class Journal:
 
     @property
     def batch(self) -> list[str]:
-        """Returns the runs of the batch that the process works on, or worked on when it died; mostly none."""
+        """The runs of the batch that the process works on, or worked on when it died; usually none."""
         entered = [line for line in self._lines() if line[0] in ("in", "batch", "out")]
         return entered[-1][1:] if entered and entered[-1][0] == "batch" else []
 
     @property
     def apart(self) -> set[str]:
-        """Returns the runs of batches in which a process died."""
+        """The runs of batches in which a process died."""
         return {identity for line in self._lines() if line[0] == "apart" for identity in line[1:]}
 
     @property
     def present(self) -> str | None:
-        """Returns the run that the process works on, or worked on when it died."""
+        """The run that the process works on, or worked on when it died."""
         entered = [line[1:] for line in self._lines() if line[0] in ("in", "out")]
         return entered[-1][0] if entered and entered[-1] else None
 
     @property
     def tried(self) -> set[str]:
-        """Returns the runs that ended or in which a process died."""
+        """The runs that ended or in which a process died."""
         return {line[1] for line in self._lines() if line[0] in ("tried", "died")}
 
     @property
     def unsettled(self) -> dict[str, int]:
-        """Returns the runs in which a process died and whose outcome does not say so yet, with the signal of each."""
+        """The runs in which a process died and whose outcome does not say so yet, with the signal of each."""
         lines = self._lines()
         settled = {line[1] for line in lines if line[0] == "settled"}
         return {line[1]: int(line[2]) for line in lines if line[0] == "died" and line[1] not in settled}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,19 +65,19 @@ class Local:
     def batches(self, todo: Sequence[Planned], data_root: Path | None) -> Batches:
         """Returns batches that are as large as they may be, or small enough to give every worker something to do."""
         if self.workers > 1:
-            return SideBySide(self.workers, Journal.new()).batches(todo, data_root)
+            return SideBySide(self.workers, os.getpid()).batches(todo, data_root)
         return batches_of(todo, data_root)
 
     def launch(self, experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *,
                data_root: Path | None, journal: Journal) -> Counter[Status]:  # fmt: skip
         """Makes the runs: see `bench.command.run_series` and `bench.command.side_by_side`."""
         if self.workers > 1:
-            made = SideBySide(self.workers, journal)
+            made = SideBySide(self.workers, int(journal.last("parent") or os.getpid()))
             return made.launch(experiments, planned, root, data_root=data_root, journal=journal)
         return launch(experiments, planned, root, data_root=data_root, journal=journal)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Nodes:
     """The options of the launchers; None stands for an option that was not given."""
 
@@ -111,7 +112,10 @@ def launcher(name: str, nodes: Nodes) -> Launcher:
             raise ConfigError(f"--{option.replace('_', '-')}: is an option of --launcher {having}, not of {name}")
     if nodes.storage:
         from bench.command.store import Store
-    store = Store(nodes.storage) if nodes.storage else None
+
+        store = Store(nodes.storage)
+    else:
+        store = None
     if name == "ray":
         from bench.command.cluster import OnNodes
         from bench.command.ray_pool import RayPool

@@ -18,8 +18,9 @@ from bench.process.run_lock import claimed
 from bench.process.signals import Stopper
 from bench.records import Outcome, Status, read_outcome
 from bench.records.files import check_in_place, storing
-from bench.run.loop import Progress, Sink
+from bench.run.loop import Progress
 from bench.run.runner import run
+from bench.tracking.sink import Sink
 from bench.tracking.sinks import open_sinks
 
 

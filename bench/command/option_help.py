@@ -48,7 +48,7 @@ def described(entry: MethodEntry | TaskEntry) -> Described:
         default = given.get(key, field.get_default(call_default_factory=True))
         shown = MUST_BE_GIVEN if field.is_required() and key not in given else _default(default)
         options.append(Option(key, shown, "a method" if key == "over" else _kind(field.annotation)))
-    is_drawn = model.values is not Options.values
+    is_drawn = issubclass(model, Options) and model.values is not Options.values
     return Described(entry.description, _explanation(model), tuple(options), is_drawn)
 
 

@@ -39,7 +39,7 @@ class Planned:
 
     @property
     def since(self) -> str:
-        """Returns the time of that outcome, for the journal."""
+        """The time of that outcome, for the journal."""
         return self.outcome.finished if self.outcome else NEVER
 
 
@@ -80,7 +80,8 @@ def write_plan(experiment: Experiment, root: Path) -> None:
     """Writes an experiment's plan.
 
     An older plan of the same name is extended if only its seeds and labels differ; otherwise it is replaced, with a
-    warning."""
+    warning.
+    """
     runs, resolved = experiment.ids, dict(experiment.resolved)
     older = next((plan for plan in read_manifests(root) if plan.experiment == experiment.name), None)
     if older is not None:

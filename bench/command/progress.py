@@ -102,7 +102,7 @@ class Display:
 
     @property
     def _weight(self) -> float:
-        """Returns the current run's weight."""
+        """The current run's weight."""
         return self._weights[self._number - self._before - 1]
 
     def _remaining(self, fraction: float) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 from bench.command.batches import Batches
@@ -32,6 +32,7 @@ class Order:
     """The options of a command line."""
 
     configs: Sequence[Path]
+    _: KW_ONLY
     overrides: Sequence[str]
     seeds: Sequence[int] | None
     device: str

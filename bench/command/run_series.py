@@ -19,8 +19,8 @@ from bench.experiment.expansion import Experiment
 from bench.experiment.yaml_file import ConfigError
 from bench.process.run_lock import claimed
 from bench.process.signals import Stopper
+from bench.protocol.checkpoints import discard_checkpoint, has_checkpoint
 from bench.records import Status, read_outcome
-from bench.records.checkpoints import discard_checkpoint, has_checkpoint
 from bench.records.errors import DeviceLostError
 from bench.records.files import FULL, storing
 from bench.run.disturbances import is_answering

@@ -54,7 +54,7 @@ class Demand(NamedTuple):
 
     @property
     def is_alone(self) -> bool:
-        """Returns whether a run has all processors of its node: a timed one on the CPU, or one that uses all cores."""
+        """Whether a run has all processors of its node: a timed one on the CPU, or one that uses all cores."""
         return not self.on_gpu and (self.timed or self.cpus is None)
 
     def share(self, node: Node) -> Share | None:
@@ -119,7 +119,7 @@ class Job:
 
     @property
     def runs(self) -> tuple[str, ...]:
-        """Returns the ids of its runs."""
+        """The ids of its runs."""
         return self.id, *self.beside
 
     def died(self, progress: float) -> bool:
@@ -156,12 +156,12 @@ class Scheduler:
 
     @property
     def queued(self) -> int:
-        """Returns the number of runs that are on no node."""
+        """The number of runs that are on no node."""
         return sum(1 + len(job.beside) for queue in (self._delayed, *self._waiting.values()) for job in queue)
 
     @property
     def is_done(self) -> bool:
-        """Returns whether there is no job any more."""
+        """Whether there is no job any more."""
         return not self.running and not self.queued
 
     def starts(self, nodes: Sequence[Node], now: float) -> list[Start]:

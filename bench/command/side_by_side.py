@@ -6,7 +6,6 @@ PROTOCOL.md.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,10 +31,13 @@ def check_workers(count: int) -> None:
 
 
 class SideBySide(OnNodes):
-    """Makes runs in so many processes of this machine, the only node of the pool; each has its share of the processors."""
+    """Makes runs in so many processes of this machine, the only node of the pool; each has its share of the processors.
 
-    def __init__(self, workers: int, journal: Journal):
-        super().__init__(WorkerPool(workers, int(journal.last("parent") or os.getpid())), 1, None)
+    The processes rest while the process with the id `parent` is stopped.
+    """
+
+    def __init__(self, workers: int, parent: int):
+        super().__init__(WorkerPool(workers, parent), per_gpu=1, cpus_per_run=None)
         self._workers = workers
 
     def demand(self, items: Sequence[Planned]) -> Demand:

@@ -19,8 +19,8 @@ from typing import Any
 from bench.experiment.yaml_file import ConfigError
 from bench.process.signals import Stopper
 from bench.process.standard_streams import say
+from bench.protocol.checkpoints import CHECKPOINT
 from bench.records import RecordError, StorageError
-from bench.records.checkpoints import CHECKPOINT
 from bench.records.errors import one_line
 from bench.records.files import replacing_shared, storing
 from bench.records.json_files import read_object, write_json

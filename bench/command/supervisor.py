@@ -46,11 +46,11 @@ def supervise(words: Sequence[str], out: Path) -> int:
                 if not journal.last("told"):
                     tell("\noho-bench: stopped; repeat the command to continue")
                 return 128 + stop
-            if not is_renewed and not _is_laid_to_a_run(journal, -code, out):
+            if not is_renewed and not blame_a_run(journal, -code, out):
                 return 128 - code
 
 
-def _is_laid_to_a_run(journal: Journal, number: int, out: Path) -> bool:
+def blame_a_run(journal: Journal, number: int, out: Path) -> bool:
     """Reports and notes in which run the process died; returns whether it was in one."""
     if batch := journal.batch:
         tell(f"oho-bench: {death_by(number)}; the {len(batch)} runs that were made together are now made alone")
@@ -93,7 +93,8 @@ class Relay:
     def run(self, words: list[str], descriptor: int) -> int:
         """Runs a child that starts with the signals held and inherits the descriptor.
 
-        Returns its exit code, or minus the number of the signal that it died of."""
+        Returns its exit code, or minus the number of the signal that it died of.
+        """
         with held():  # a signal that comes meanwhile is for the new child, too
             if self.asked:
                 return -self.asked  # the signal came before the child

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Order:
 
     config: Path
     method: str
+    _: KW_ONLY
     seed: int | None
     overrides: Sequence[str]
     data_root: Path | None

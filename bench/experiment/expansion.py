@@ -49,7 +49,7 @@ class Experiment:
 
     @cached_property
     def ids(self) -> list[str]:
-        """Returns the id of each run, in the order of `specs`."""
+        """The id of each run, in the order of `specs`."""
         return run_ids(self.specs)
 
 

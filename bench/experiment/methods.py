@@ -25,7 +25,7 @@ class MethodReader:
     catalogue: Catalogue
     read: SpaceRead
     options: list[Options] = field(default_factory=list)
-    """Those of the methods read so far."""
+    """The options of the methods read so far."""
 
     def spec(self, key: Key, item: Mapping[str, Any]) -> Spec:
         """Returns a method as specs hold it: with every option, its label and its family.  Raises `ConfigError`."""

@@ -34,7 +34,7 @@ class Registry(Mapping[str, Any]):
 
     @cached_property
     def installed(self) -> dict[str, EntryPoint]:
-        """Returns the entry points of other packages."""
+        """The entry points of other packages."""
         return {point.name: point for point in entry_points(group=self.group) if point.name not in self._ours}
 
     def __getitem__(self, name: str) -> Any:
@@ -152,7 +152,7 @@ SINKS = Registry(
         "tensorboard": "bench.tracking.tensorboard_sink:open_tensorboard",
     },
 )
-"""Trackers: functions that open a `bench.tracking.sinks.Sink`.  They affect no result, so that no spec names them."""
+"""Trackers: functions that open a `bench.tracking.sink.Sink`.  They affect no result, so that no spec names them."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class Kind:
 
     @property
     def entry_class(self) -> type:
-        """Returns the class of the entries."""
+        """The class of the entries."""
         return imported(self.entry)
 
 

@@ -11,7 +11,7 @@ from bench.experiment.registries import SINKS
 from bench.experiment.seeds import parse_seeds
 from bench.experiment.shocks import Shock
 from bench.experiment.suggestions import suggestion
-from bench.protocol import Amount, Options
+from bench.protocol import Amount, Settings
 from bench.records.names import checked_experiment
 from bench.records.wandb_names import TRIAL_RUNS
 
@@ -42,7 +42,7 @@ def _known_sink(given: str) -> str:
     return given
 
 
-class Tracking(Options):
+class Tracking(Settings):
     """Where runs are logged beside the records.  `mode` and `trial_runs` are W&B's; the other sinks keep local files."""
 
     sinks: tuple[Annotated[str, AfterValidator(_known_sink)], ...] = ("wandb",)
@@ -77,7 +77,7 @@ Population = Annotated[Literal["auto", "off"] | int, BeforeValidator(as_populati
 """How many runs are made together at most."""
 
 
-class ExperimentFields(Options):
+class ExperimentFields(Settings):
     """The keys of an experiment's file.  The descriptions stand in the files that `oho-bench new` writes."""
 
     experiment: Annotated[str, AfterValidator(checked_experiment)] = Field(

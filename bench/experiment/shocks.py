@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from bench.protocol import Kick, Options, Split, Task, stream
+from bench.protocol import Kick, Settings, Split, Task, stream
 from bench.protocol.world import rotated
 from bench.records.names import checked_label
 
@@ -23,7 +23,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-class Event(Options):
+class Event(Settings):
     """What happens once the run has trained for `epoch` epochs over all its trials.
 
     `set` and `scale` map hyperparameters to values and factors.  For a learning rate with a schedule, they apply to what
@@ -53,18 +53,18 @@ class Event(Options):
 
     @property
     def kicks(self) -> list[Kick]:
-        """Returns the changes of hyperparameters."""
+        """The changes of hyperparameters."""
         values = [Kick(name, value=value) for name, value in self.set.items()]
         return values + [Kick(name, factor=factor) for name, factor in self.scale.items()]
 
     @property
     def changes_world(self) -> bool:
-        """Returns whether validation and test examples change, so that earlier selections have to be judged anew."""
+        """Whether validation and test examples change, so that earlier selections have to be judged anew."""
         return bool(self.shift_labels or self.rotate)
 
     @property
     def changes_data(self) -> bool:
-        """Returns whether any examples change."""
+        """Whether any examples change."""
         return self.changes_world or bool(self.label_noise)
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ class Event(Options):
         return f"{' and '.join(parts)} at epoch {self.epoch:g}"
 
 
-class Shock(Options):
+class Shock(Settings):
     """Events of one run, in order.  The run's twin is the run of the same method and seed without them."""
 
     events: tuple[Event, ...] = Field(min_length=1)

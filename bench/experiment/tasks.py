@@ -32,27 +32,27 @@ class TaskRead:
 
     @property
     def held_out(self) -> int:
-        """Returns the number of examples for validation."""
+        """The number of examples for validation."""
         return self.options.held_out(self.examples)
 
     @property
     def trained(self) -> int:
-        """Returns the number of examples that are left for training."""
+        """The number of examples that are left for training."""
         return self.examples - self.held_out
 
     @property
     def steps_per_epoch(self) -> int:
-        """Returns the number of steps in an epoch."""
+        """The number of steps in an epoch."""
         return self.options.steps_per_epoch(self.trained)
 
     @property
     def tunable(self) -> tuple[LossHyperparameter, ...]:
-        """Returns the hyperparameters of the training loss that methods may tune."""
+        """The hyperparameters of the training loss that methods may tune."""
         return self.entry.tunable(self.options, self.data)
 
     @property
     def selection_period(self) -> int:
-        """Returns the number of steps between two validations that select."""
+        """The number of steps between two validations that select."""
         return self.options.selection_period(self.trained)
 
 

@@ -19,13 +19,13 @@ EVERY = 4
 GLOBAL_WORK = 4.7
 """Multiply-adds of a Global step with equal batches, in gradients: two of them, and 1.34 for each of 2 directions."""
 THRIFTY_WORK = 2.2
-"""The same of a thrifty step: 1 + 1/4 for its gradients, and a quarter of 1 + 2 × 1.34 for its products."""
+"""Multiply-adds of a thrifty step: 1 + 1/4 for its gradients, and a quarter of 1 + 2 × 1.34 for its products."""
 ADVANTAGE = 3.3
 """How many times faster than the published design a Global step should be."""
 TUNED_PART = 4
 """One step in so many is tuned by `oho.Windows()` in a long training."""
 WINDOWS_WORK = 1.5
-"""The same where one step in four has those products and a validation gradient."""
+"""Multiply-adds of a mean step if one in four has those products and a validation gradient."""
 SGD, MOMENTUM, RAW = oho.SGD(0.01, 1e-5), oho.Momentum(0.01, 1e-5), oho.MetaSGD(1e-6)
 Step = Callable[[int], object]
 

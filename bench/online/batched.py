@@ -34,7 +34,7 @@ from bench.protocol.batched import ProgressAfter
 from oho.member import Member
 
 OWN = ("lr", "weight_decay", "meta_rate", "meta_rates", "weight_decay_rate_scale")
-"""Options in which members may differ, beside the values of the update rule."""
+"""Options in which members may differ, besides the values of the update rule."""
 Inputs = tuple[Tensor, Tensor]
 Closure = Callable[..., Tensor]
 

@@ -158,7 +158,7 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
 
 
 class AveragedOptions(DefaultOptions):
-    """The same with an average of the weights and thrifty steps: `oho.averaged`, whose meta-rule has nothing to set.
+    """OHO with an average of the weights and thrifty steps: `oho.averaged`, whose meta-rule has nothing to set.
 
     The average covers about the last tenth of all steps.  Windows of steps are tuned: each of the first 100 steps makes a
     meta-step, and then every fourth tuned one does.  Validation gradients are taken half-way between the average and the

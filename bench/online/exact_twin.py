@@ -94,6 +94,10 @@ class ExactTwin:
         if not self.is_lost:
             self._compared[name].append(found)
 
+    def errors(self, name: str) -> list[float]:
+        """Returns the relative errors of a hyperparameter's hypergradients at the last meta-steps, oldest first."""
+        return [each.error for each in self._compared[name]]
+
     def saved(self) -> dict[str, Any]:
         """Returns the exact influence, and the last comparisons."""
         found = {name: [list(each) for each in values] for name, values in self._compared.items()}
@@ -115,7 +119,7 @@ class ExactTwin:
         for name, values in self._compared.items():
             if not values or self.is_lost:
                 continue
-            scalars[f"hypergradient_error_{name}"] = median(each.error for each in values)
+            scalars[f"hypergradient_error_{name}"] = median(self.errors(name))
             scalars[f"hypergradient_wrong_sign_{name}"] = sum(each.wrong for each in values) / len(values)
             bias, noise = bias_and_noise(values)
             if math.isfinite(noise):

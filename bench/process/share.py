@@ -20,7 +20,7 @@ def begin_as_one_of(workers: int) -> None:
 
 
 def workers() -> int:
-    """Returns the number of processes that work side by side, this one among them; mostly 1."""
+    """Returns the number of processes that work side by side, this one among them; usually 1."""
     return _own.workers
 
 

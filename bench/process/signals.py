@@ -72,7 +72,8 @@ class Stopper:
 
     With patience, the code that works calls `check`; without it, a signal raises `Interrupted` at once.  `parent` is the
     process that watches over this one, if any: `rest` waits while that is stopped.  Without `tells`, another process tells
-    the user what a signal does."""
+    the user what a signal does.
+    """
 
     def __init__(self, parent: int | None = None, *, tells: bool = True) -> None:
         self.asked: int | None = None
@@ -132,7 +133,8 @@ class Stopper:
 def _leaving_at_the_second() -> Iterator[None]:
     """Starts a thread that ends the process at the second signal.
 
-    Signal handlers would wait until the current call into PyTorch returns."""
+    Signal handlers would wait until the current call into PyTorch returns.
+    """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)

@@ -2,6 +2,7 @@
 
 from bench.protocol.amounts import Amount
 from bench.protocol.batched import Batched, Batching, train_together
+from bench.protocol.checkpoints import packed, unpacked
 from bench.protocol.engine import (
     GRAPH,
     CapturedFunction,
@@ -27,7 +28,6 @@ from bench.protocol.streams import stream, stream_seed
 from bench.protocol.task import Batch, Batches, Split, Task
 from bench.protocol.training import adopt, judged_anew, select, train
 from bench.protocol.world import World
-from bench.records.checkpoints import packed, unpacked
 
 __all__ = [
     "GRAPH",

@@ -15,9 +15,9 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 import oho
+from bench.protocol.checkpoints import packed, unpacked
 from bench.protocol.settings import Settings
 from bench.protocol.stacked import Stacked, flat_rows
-from bench.records.checkpoints import packed, unpacked
 
 
 class ExponentialAverage(Settings):
@@ -84,7 +84,7 @@ PlainAverage = Annotated[Annotated[Plain, Field(discriminator="name")] | None, B
 """A configuration gives a horizon in steps, a name, or a mapping with `name` and the average's options."""
 Differentiable = Plain | ScheduleFreeAverage
 AnyAverage = Annotated[Annotated[Differentiable, Field(discriminator="name")] | None, BeforeValidator(_named)]
-"""The same with "schedule-free", for methods that differentiate it."""
+"""What `PlainAverage` takes, or "schedule-free", for methods that differentiate the average."""
 
 
 class Exchange:
@@ -115,7 +115,7 @@ class Exchange:
 
 
 class Exchanges:
-    """Those of all members of a batch: between two calls of its `advance` the stacked models hold all θ̄."""
+    """Keeps θ of all members of a batch: between two calls of its `advance` the stacked models hold all θ̄."""
 
     def __init__(self, exchanges: Sequence[Exchange], stacked: Stacked):
         self._exchanges, self._stacked = exchanges, stacked

@@ -40,7 +40,7 @@ class Batched(Protocol):
 class Batching:
     """How trainings of a method become one batch.
 
-    `alike(options)` returns what two trainings must share, beside task and budget, to be members of one batch, or raises
+    `alike(options)` returns what two trainings must share, besides task and budget, to be members of one batch, or raises
     CannotStackError with the reason why there is no batch for these options.  If a method repeats another one, its option
     `over` is None there, and the other one's batching is asked as well; `repeats` says of which there are batches.
     `build(states, stacked)` returns the batch of some states and of their stacked models; it may replace parts of a state

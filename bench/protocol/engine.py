@@ -35,7 +35,7 @@ class Capturing:
 
     def __init__(self, ledger: Ledger):
         self.ledger = ledger
-        """That of the last call of `advance`."""
+        """The ledger that the last call of `advance` was given."""
 
     @contextmanager
     def __call__(self) -> Iterator[None]:

@@ -22,7 +22,7 @@ class Package(NamedTuple):
 
     @property
     def missing(self) -> str | None:
-        """Returns what to install, or None if nothing is missing.  Imports nothing."""
+        """What to install, or None if nothing is missing.  Imports nothing."""
         if importlib.util.find_spec(self.module.partition(".")[0]):
             return None
         wanted = f"'oho-bench[{self.extra}]'" if self.extra else self.distribution

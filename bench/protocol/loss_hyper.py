@@ -1,4 +1,4 @@
-"""Hyperparameters of a task's training loss, which a method may tune beside the optimizer's.
+"""Hyperparameters of a task's training loss, which a method may tune besides the optimizer's.
 
 A task offers them, and `Task.training_loss` takes their values as tensors, in which it is differentiable.  Validation and
 test losses never have them.

@@ -19,7 +19,7 @@ from bench.protocol.task import Task
 
 
 class Options(Settings):
-    """The base of every options class."""
+    """The base of every method's options class."""
 
     optimizer_name: ClassVar[str] = "sgd"
     """The name by which a space may have separate laws for this optimizer."""

@@ -52,7 +52,7 @@ class Objective:
     members: Callable[[Tensor, Tensor], Tensor] | None = None
     """The mean losses (M,) of outputs (M, n, ...) and targets (M, n, ...) of M trainings; None maps `loss` over them."""
     tuned_members: Callable[..., Tensor] | None = None
-    """The same of `tuned_loss`, whose values are then (M,); None maps it over them."""
+    """The mean losses (M,) by `tuned_loss`, whose values are then (M,); None maps it over the trainings."""
     standardises_targets: bool = False
     """Whether targets are standardised by the mean and the deviation of the examples left for training."""
 
@@ -63,12 +63,12 @@ class Objective:
 
     @property
     def has_classes(self) -> bool:
-        """Returns whether each target is one class, which may become another one."""
+        """Whether each target is one class, which may become another one."""
         return self.kind == "classification"
 
     @property
     def units(self) -> dict[str, str]:
-        """Returns the names and units as specs and reports hold them."""
+        """The names and units as specs and reports hold them."""
         return {
             "loss": self.loss_name, "loss_unit": self.loss_unit,
             "metric": self.metric_name, "metric_unit": self.metric_unit,

@@ -11,9 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from bench.protocol.method import Options
+from bench.protocol.settings import Settings
 
 
-class OptimizerChoice(Options):
+class OptimizerChoice(Settings):
     """An optimizer's own options.  A hyperparameter of null is drawn from the experiment's space or searched."""
 
     own: ClassVar[tuple[str, ...]] = ()
@@ -91,13 +92,13 @@ class InitialValues(Options):
 
 
 class WithOptimizer(InitialValues):
-    """The same, with a choice of the optimizer and its own hyperparameters."""
+    """A learning rate and a weight decay, with a choice of the optimizer and its own hyperparameters."""
 
     optimizer: AnyOptimizer = Sgd()
 
     @property
     def optimizer_name(self) -> str:  # type: ignore[override]
-        """Returns sgd, momentum, adam or adamw."""
+        """One of sgd, momentum, adam and adamw."""
         return self.optimizer.name
 
     def values(self) -> dict[str, float | None]:

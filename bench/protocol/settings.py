@@ -63,7 +63,7 @@ def leaves(annotation: Any) -> Iterator[Any]:
 
 @cache
 def _kinds(model: type[BaseModel]) -> dict[str, set[Any]]:
-    """Returns the types of the scalars in each field that takes numbers or truth values, and beside them only texts."""
+    """Returns the types of the scalars in each field that takes numbers or truth values, and besides them only texts."""
     early = [validator.info for validator in model.__pydantic_decorators__.field_validators.values()]
     own = {name for info in early if info.mode != "after" for name in info.fields}
     kinds = {

@@ -61,7 +61,7 @@ class Dimension(Settings):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Returns the least and the greatest coordinate; ints if the law gives whole numbers."""
+        """The least and the greatest coordinate; ints if the law gives whole numbers."""
         return (math.ceil(self.low), math.floor(self.high)) if self.integer else (self.low, self.high)
 
     def at(self, fraction: float) -> float:

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bench.protocol.checkpoints import packed, unpacked
 from bench.protocol.task import Task
-from bench.records.checkpoints import packed, unpacked
 
 
 @dataclass(frozen=True)
@@ -98,22 +98,22 @@ class State:
 
     @property
     def spans_budget(self) -> bool:
-        """Returns whether the method's behaviour depends on the length of its budget, beyond being ended by it."""
+        """Whether the method's behaviour depends on the length of its budget, beyond being ended by it."""
         return False
 
     @property
     def random_starts(self) -> int:
-        """Returns how many trials are drawn at random before the results of earlier ones count; 0 if none is or all are."""
+        """How many trials are drawn at random before the results of earlier ones count; 0 if none is or all are."""
         return 0
 
     @property
     def is_open(self) -> bool:
-        """Returns whether the current trial is still in progress, that is not among the ended ones."""
+        """Whether the current trial is still in progress, that is not among the ended ones."""
         return len(self.trials) == self.trial
 
     @property
     def trainings(self) -> Sequence[State]:
-        """Returns the trainings in progress, of which a method may have several."""
+        """The trainings in progress, of which a method may have several."""
         return [self]
 
     def selected_weights(self) -> dict[str, Tensor]:
@@ -121,7 +121,7 @@ class State:
         return self.incumbent.weights if self.incumbent else self.model.state_dict()
 
     def scalars(self) -> dict[str, float]:
-        """Returns numbers worth plotting beside the losses and hyperparameters."""
+        """Returns numbers worth plotting besides the losses and hyperparameters."""
         return {}
 
     def finish(self) -> None:

@@ -52,7 +52,7 @@ class Split(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The examples of one step, and the noise that the model draws for them: mostly its seed."""
+    """The examples of one step, and the noise that the model draws for them: usually its seed."""
 
     inputs: Tensor
     targets: Tensor
@@ -101,7 +101,7 @@ class Task:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Returns the number of full batches in the training split; the rest of each shuffled epoch is dropped."""
+        """The number of full batches in the training split; the rest of each shuffled epoch is dropped."""
         return max(1, len(self.train.targets) // self.batch_size)
 
     def model(self, seed: int, trial: int = 0) -> nn.Module:
@@ -194,7 +194,7 @@ class Batches:
 
     @property
     def is_plain(self) -> bool:
-        """Returns whether batches are examples of the split as the world shows them, without augmentation."""
+        """Whether batches are examples of the split as the world shows them, without augmentation."""
         return self._augmentation is None
 
     def place(self, step: int) -> tuple[int, slice]:

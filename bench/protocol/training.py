@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from bench.protocol.checkpoints import packed
 from bench.protocol.ledger import Ledger
 from bench.protocol.state import Incumbent, State
-from bench.records.checkpoints import packed
 
 JUDGED_EVERY = 10
 """Steps of a training between checks that its loss is finite; fixed, so that no ending depends on the clock."""

@@ -22,12 +22,12 @@ class World:
 
     @property
     def drifts(self) -> bool:
-        """Returns whether the world changes from step to step."""
+        """Whether the world changes from step to step."""
         return self.degrees_per_epoch != 0
 
     @property
     def degrees(self) -> float:
-        """Returns the angle by which inputs are turned now, in [0, 360)."""
+        """The angle by which inputs are turned now, in [0, 360)."""
         return self.degrees_per_epoch * self.step / self.steps_per_epoch % 360
 
     def seen(self, inputs: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from bench.records.identity import run_id, run_ids, title_of
 from bench.records.plans import Manifest, experiments_in, planned_specs, read_manifests, write_manifest
 from bench.records.run_folder import (
     PROTOCOL,
+    ROUNDING,
     SCHEMA,
     Outcome,
     Run,
@@ -22,6 +23,7 @@ from bench.records.schema import KINDS, Status
 __all__ = [
     "KINDS",
     "PROTOCOL",
+    "ROUNDING",
     "SCHEMA",
     "Manifest",
     "Outcome",

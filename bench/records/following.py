@@ -26,7 +26,7 @@ from bench.records.schema import SPEC, problem_of, read_checked
 CLAIM = ".claim"
 """The file that a runner's lock is on: see `bench.process.run_lock`."""
 QUEUED, RUNNING, DAMAGED = "queued", "running", "damaged"
-"""States of runs beside those of `state_of`."""
+"""States of runs besides those of `state_of`."""
 Stamp = tuple[int, int, int] | None
 
 
@@ -120,7 +120,7 @@ class FollowedRun:
 
     @property
     def last_record(self) -> float | None:
-        """Returns when the records were last written, in seconds since 1970; None where there are none."""
+        """When the records were last written, in seconds since 1970; None where there are none."""
         stamp = _stamp(self.folder / "records.jsonl")
         return stamp[1] / 1e9 if stamp else None
 

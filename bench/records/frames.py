@@ -30,7 +30,7 @@ class Frames:
     `runs` has a row for each planned run of each experiment: the columns that `results` documents, `options`,
     `task_options` and `events`, which are the method, the task and the shock of the spec, and `last_line`, that of the
     message.  The other tables have a row for each record of their kind, keyed by `run`; hyperparameters are `hyper_NAME`,
-    one value or a list with a value for each set, and what a method reports beside them is `scalar_NAME`.
+    one value or a list with a value for each set, and what a method reports besides them is `scalar_NAME`.
     """
 
     runs: pd.DataFrame
@@ -61,9 +61,9 @@ def results(folder: str | Path, *, records: bool = False) -> pd.DataFrame:
         budget, unit, space     the budget and its unit (seconds, plain_steps, steps or epochs), the space of initial values
         plain_step_seconds      of a budget of plain steps: the seconds of one on the run's device
         status, message         how the run ended; "not finished" or "missing" where it has not
-        invalid_because         why the run is void: what disturbed its clock, if seconds are its budget; mostly empty
+        invalid_because         why the run is void: what disturbed its clock, if seconds are its budget; usually empty
         disturbed_because       why its seconds are void, whatever its budget; empty where nothing disturbed its clock
-        resumed_with            what changed when the run was resumed, such as another commit; mostly empty
+        resumed_with            what changed when the run was resumed, such as another commit; usually empty
         spans_budget            whether the method's schedule knows the budget
         data                    what the data are called
         node, device_name, driver       the machine, its device and the device's driver, if it has one
@@ -72,7 +72,7 @@ def results(folder: str | Path, *, records: bool = False) -> pd.DataFrame:
         steps, trials           parameter updates, and trials begun
         random_starts           of a search with a model of the space: the trials that it draws before it has one; else 0
         counted_seconds, wall_seconds, seconds_ACCOUNT     times, in all and by account of the ledger
-        shared_by               the number of runs that were trained as one batch, whose common times these are; mostly 1
+        shared_by               the number of runs that were trained as one batch, whose common times these are; usually 1
         test_loss, test_error   of the last model
         incumbent_validation_loss, incumbent_test_loss, incumbent_test_error     of the model selected on validation
         selected_step           the step at which that model was found; 0 is the untrained one
@@ -143,7 +143,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """An optimizer, which has options of its own, by its name."""
+    """Returns the value or, of an optimizer, which has options of its own, its name."""
     return value["name"] if isinstance(value, dict) and "name" in value else value
 
 

@@ -6,7 +6,7 @@ A results folder holds
     ID/spec.json              everything that affects the run's result; ID is its hash
     ID/records.jsonl          one JSON object per line, append-only: evaluations, incumbents, ended trials, shocks
     ID/outcome.json           how the run ended; written once, atomically, so a run without it is unfinished
-    ID/checkpoint.pt          what an unfinished run needs to continue: see `bench.records.checkpoints`
+    ID/checkpoint.pt          what an unfinished run needs to continue: see `bench.protocol.checkpoints`
 
 and what trackers keep: `ID/wandb/`, `tensorboard/`, `trackio/`.
 
@@ -43,7 +43,7 @@ PROTOCOL = 3
 USUAL_UNITS = {
     "loss": "cross-entropy", "loss_unit": "nats per example", "metric": "classification error", "metric_unit": "fraction",
 }  # fmt: skip
-"""Those of runs whose spec says nothing of units: older versions had tasks of classification alone."""
+"""The units of runs whose spec says nothing of them: older versions had tasks of classification alone."""
 
 
 @dataclass(frozen=True)
@@ -85,27 +85,27 @@ class Outcome:
 
     @property
     def finished(self) -> str:
-        """Returns when the run ended: a date and time in ISO format, UTC."""
+        """When the run ended: a date and time in ISO format, UTC."""
         return self.environment["finished"]
 
     @property
     def valid(self) -> bool:
-        """Returns whether the run is not void: nothing disturbed its clock, or seconds are not its budget."""
+        """Whether the run is not void: nothing disturbed its clock, or seconds are not its budget."""
         return not self.invalid_because
 
     @property
     def last_line(self) -> str:
-        """Returns the last line of the message, which of a traceback is the error; empty where there is no message."""
+        """The last line of the message, which of a traceback is the error; empty where there is no message."""
         return (self.message.strip().splitlines() or [""])[-1]
 
     @property
     def environments(self) -> tuple[Mapping[str, Any], ...]:
-        """Returns the environment of each process that worked on the run, oldest first."""
+        """The environment of each process that worked on the run, oldest first."""
         return (*(process["environment"] for process in self.earlier), self.environment)
 
     @property
     def changes(self) -> list[str]:
-        """Returns what differed between the processes that worked on the run, such as the commit; mostly nothing."""
+        """What differed between the processes that worked on the run, such as the commit; usually nothing."""
         return changes(self.environments)
 
 
@@ -127,17 +127,17 @@ class Run:
 
     @property
     def evaluations(self) -> list[Mapping[str, Any]]:
-        """Returns the records of kind `evaluation`, oldest first."""
+        """The records of kind `evaluation`, oldest first."""
         return [record for record in self.records if record["kind"] == "evaluation"]
 
     @property
     def trials(self) -> list[Mapping[str, Any]]:
-        """Returns the records of kind `trial`: one per ended or cut trial of a search."""
+        """The records of kind `trial`: one per ended or cut trial of a search."""
         return [record for record in self.records if record["kind"] == "trial"]
 
     @property
     def incumbents(self) -> list[Mapping[str, Any]]:
-        """Returns the records of kind `incumbent`: one for each better model selected, starting with the untrained one."""
+        """The records of kind `incumbent`: one for each better model selected, starting with the untrained one."""
         return [record for record in self.records if record["kind"] == "incumbent"]
 
 

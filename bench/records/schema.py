@@ -47,7 +47,7 @@ class Status(StrEnum):
 
     BUDGET_REACHED = "budget_reached"
     DIVERGED = "diverged"
-    """The training loss ceased to be finite: a result, not an error."""
+    """The training loss became non-finite: a result, not an error."""
     FAILED = "failed"
     """The run raised an exception, whose traceback is the outcome's message."""
     INTERRUPTED = "interrupted"
@@ -55,7 +55,7 @@ class Status(StrEnum):
 
     @property
     def is_result(self) -> bool:
-        """Returns whether the run counts as measured, so that it is never run again."""
+        """Whether the run counts as measured, so that it is never run again."""
         return self in (Status.BUDGET_REACHED, Status.DIVERGED)
 
 
@@ -105,7 +105,7 @@ def _is_origin(value: Any) -> bool:
 
 
 def _is_name(value: Any) -> bool:
-    """Whether a value may be the name of a file within a folder, and no way out of it."""
+    """Returns whether a value may be the name of a file within a folder, and no way out of it."""
     return _is_text(value) and value not in ("", ".", "..") and "/" not in value and "\\" not in value
 
 

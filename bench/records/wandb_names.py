@@ -24,7 +24,7 @@ TRIAL_RUNS = 50
 RUN, SEARCH, TRIAL = "run", "search", "trial"
 """Job types: a run, a run whose method repeats another one in trials, and one of its trials."""
 INVALID, DIVERGED, DISTURBED = "invalid", "diverged", "disturbed"
-"""Tags of runs that are void, whose training ceased to be finite, and whose seconds are void though no budget."""
+"""Tags of runs that are void, whose training became non-finite, and whose seconds are void though no budget."""
 
 CONFIG = {
     "experiment": "the experiment's name",
@@ -82,7 +82,7 @@ STATUS, IS_DIVERGED, IS_VALID = "status", "diverged", "valid"
 SUMMARY = {
     **dict.fromkeys(SELECTED, "of the selected model"),
     STATUS: "budget_reached, diverged, failed or interrupted",
-    IS_DIVERGED: "whether the training ceased to be finite",
+    IS_DIVERGED: "whether the training became non-finite",
     IS_VALID: "false if something disturbed the clock that is the run's budget",
     "invalid_because": "why the run is void, if it is",
     "disturbed_because": "why the run's seconds are void, if they are",

@@ -3,8 +3,8 @@
 The readings are the fraction of its counted time for which the run had a processor, jumps of the system's clock against the
 monotonic one, thermal throttling, other processes on the GPU, the time that a fixed piece of work takes before and after
 the run, the number of processes that make runs side by side, and the time for which the command was stopped, which is not
-counted.  A reading that the system does not provide
-is None.  Each process that works on a run has readings of its own: see `bench.records.processes`.
+counted.  A reading that the system does not provide is None.  Each process that works on a run has readings of its own: see
+`bench.records.processes`.
 """
 
 from __future__ import annotations

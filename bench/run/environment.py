@@ -28,7 +28,7 @@ def describe_environment(
 ) -> dict[str, Any]:
     """Returns what a reader needs to judge whether two runs can be compared, `finished` at the present time.
 
-    `data` names the loaded data, if any; `packages` are what the run's method needs beside those that all runs have;
+    `data` names the loaded data, if any; `packages` are what the run's method needs besides those that all runs have;
     `engine` is how steps were made.
     """
     commit, dirty = commit_of(Path(__file__).resolve())

@@ -7,15 +7,15 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 from bench.experiment.shocks import Event, change_data
 from bench.experiment.spec import Spec
 from bench.process.signals import Stopper
 from bench.protocol import Evaluation, Incumbent, Method, Split, State, Task, judged_anew, select
+from bench.protocol.checkpoints import packed, write_checkpoint
 from bench.protocol.ledger import Ledger
-from bench.records import Outcome, RunWriter, Status
-from bench.records.checkpoints import packed, write_checkpoint
+from bench.records import RunWriter, Status
 from bench.records.processes import Process
 from bench.records.schema import TIMED
 from bench.run.cut_short import cut_short
@@ -23,6 +23,7 @@ from bench.run.disturbances import Conditions
 from bench.run.environment import finished_now
 from bench.run.gradient_correlations import gradient_correlations
 from bench.run.pace import Pace
+from bench.tracking.sink import Sink
 
 CHECKPOINT_VERSION = 6
 SAVED = ("due", "result", "final", "recorded_trials")
@@ -30,29 +31,11 @@ SAVED = ("due", "result", "final", "recorded_trials")
 CHUNK_SECONDS = 0.02
 """The time between two looks at the clock, so that neither reading it nor a late deadline matters."""
 CHUNK_STEPS = 10
-"""The same in steps, for budgets in steps or epochs: fixed, so that a run does not depend on the machine's speed."""
+"""The most steps between two looks, for budgets in steps or epochs: fixed, so that no run depends on a machine's speed."""
 MOST_IDLE = 100
 """Calls of `advance` in a row that may make no step, as a proposal does.  A method that makes none would never end."""
 RESULT = ("incumbent_validation_loss", "incumbent_test_loss", "incumbent_test_error")
 log = logging.getLogger("oho-bench")
-
-
-class Sink(Protocol):
-    """A receiver of what the records receive.  It handles its own exceptions: see `bench.tracking.sinks`."""
-
-    def record(self, record: dict[str, Any]) -> None:
-        """Receives one line of the records."""
-        ...
-
-    def caught_up(self) -> None:
-        """Is called once the sink has received all records of earlier processes."""
-        ...
-
-    def close(self, outcome: Outcome) -> None:
-        """Receives the outcome at the run's end."""
-        ...
-
-
 Progress = Callable[[float, State], None]
 """Called a few times a second with the fraction of the budget used and the state."""
 
@@ -60,10 +43,10 @@ Progress = Callable[[float, State], None]
 class Loop:
     """One run in progress."""
 
-    def __init__(self, method: Method, task: Task, test: Split, spec: Spec, ledger: Ledger, writer: RunWriter,
+    def __init__(self, method: Method, task: Task, *, test: Split, spec: Spec, ledger: Ledger, writer: RunWriter,
                  sink: Sink, progress: Progress, environment: Mapping[str, Any],
-                 conditions: Conditions | None = None,
-                 plain_step: dict[str, float] | None = None):  # fmt: skip
+                 conditions: Conditions | None = None, plain_step: dict[str, float] | None = None,
+                 shared_by: int = 1):  # fmt: skip
         self.method, self.task, self.test, self.spec, self.ledger = method, task, test, spec, ledger
         self.writer, self.sink, self.progress, self.environment = writer, sink, progress, environment
         self.unit, self.amount = spec["budget"]["unit"], spec["budget"]["amount"]
@@ -88,7 +71,7 @@ class Loop:
         self.is_told = False
         """Whether a failure to write a checkpoint has been reported."""
         self.conditions = conditions or Conditions(task.device)
-        self.shared_by = 1
+        self.shared_by = shared_by
         """The number of runs whose common seconds these are: see `bench.run.population`."""
 
     def start(self, earlier: dict[str, Any] | None) -> None:
@@ -112,7 +95,7 @@ class Loop:
         for name in SAVED:
             setattr(self, name, earlier[name])
         self.earlier = earlier["processes"]
-        self.shared_by = max(self.shared_by, earlier.get("shared_by", 1))
+        self.shared_by = max(self.shared_by, earlier["shared_by"])
         self.ledger.switch("runner")
 
     def process(self, *, has_ended: bool) -> Process:
@@ -149,7 +132,7 @@ class Loop:
 
     @property
     def is_over(self) -> bool:
-        """Returns whether the budget is used or the training has diverged."""
+        """Whether the budget is used or the training has diverged."""
         return self.used() >= self.amount or self.state.diverged
 
     def show(self, used: float, stopper: Stopper) -> None:
@@ -215,7 +198,7 @@ class Loop:
 
     @property
     def looks_each_step(self) -> bool:
-        """Returns whether the method needs the fraction of the budget used before each step."""
+        """Whether the method needs the fraction of the budget used before each step."""
         return self.state.spans_budget
 
     def steps_to_look(self, used: float, due: float) -> int:

@@ -23,7 +23,7 @@ class MemberLedger(Ledger):
 
     @property
     def seconds(self) -> dict[str, float]:  # type: ignore[override]
-        """Returns each account's total so far."""
+        """Each account's total so far."""
         return {account: spent + self._earlier[account] for account, spent in self._common.seconds.items()}
 
     def resume(self, seconds: Mapping[str, float], lost: float) -> None:
@@ -61,7 +61,7 @@ class MemberLoop(Loop):
 
     @property
     def looks_each_step(self) -> bool:
-        """Returns False: the batch works out what fraction of the budget is used before each of its steps."""
+        """False: the batch works out what fraction of the budget is used before each of its steps."""
         return False
 
     def progress_after(self, steps: int) -> float:

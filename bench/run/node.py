@@ -1,4 +1,4 @@
-"""What distinguishes the machine and the driver that a run had: their seconds compare with those of the like alone."""
+"""Identifies the machine and GPU driver of a run; seconds compare only between runs that share both."""
 
 from __future__ import annotations
 

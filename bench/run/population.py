@@ -11,7 +11,7 @@ import gc
 import logging
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -25,16 +25,26 @@ from bench.process.signals import Interrupted, Stopper
 from bench.protocol import GRAPH, CannotStackError, Evaluation, MethodEntry, Stacked
 from bench.protocol.batched import Batched, Batching
 from bench.protocol.ledger import Cuda, Ledger
-from bench.records import Outcome, Status, StorageError
-from bench.records.checkpoints import discard_checkpoint
+from bench.records import Outcome, Status, StorageError, run_id
 from bench.records.schema import TIMED
 from bench.run.disturbances import Conditions
 from bench.run.environment import describe_environment
-from bench.run.loop import Progress, Sink
+from bench.run.loop import Progress
 from bench.run.member import MemberLedger, MemberLoop, of_its_own
 from bench.run.pace import Pace
-from bench.run.runner import CHECKPOINT_SECONDS, Folder, caught_up_sink, open_folder, outcome_of, prepare_process, warm_up
+from bench.run.runner import (
+    CHECKPOINT_SECONDS,
+    STOPPED,
+    Folder,
+    caught_up_sink,
+    close_folder,
+    open_folder,
+    outcome_of,
+    prepare_process,
+    warm_up,
+)
 from bench.run.trailing import Trailing
+from bench.tracking.sink import Sink
 
 MOST_MEMBERS = 96
 """Larger batches gain little: on an H200 a step of 256 MNIST networks takes 6.3 ms, and of four batches of 64 7.4 ms."""
@@ -142,12 +152,12 @@ class Population:
         self._device = torch.device(specs[0]["device"])
         self.ledger = Ledger(Cuda() if self._device.type == "cuda" else None)
         self._threads = prepare_process(specs[0])
-        self._folders: dict[int, Folder] = {}
-        """The folders of runs that have not begun yet, by their place among the specs."""
-        self._open: dict[int, MemberLoop] = {}
-        """The runs in progress, by their place."""
-        self.outcomes: dict[int, Outcome] = {}
-        """How runs ended, by their place."""
+        self._folders: dict[str, Folder] = {}
+        """The folders of runs that have not begun yet, by the run's id."""
+        self._open: dict[str, MemberLoop] = {}
+        """The runs in progress, by their id."""
+        self.outcomes: dict[str, Outcome] = {}
+        """How runs ended, by their id."""
         self._trackers = Trailing()
 
     def run(self, open_sink: Callable[[str, Spec, Path], Sink], checkpoint_seconds: float) -> None:
@@ -180,24 +190,26 @@ class Population:
         conditions = Conditions(self._device)
         ledgers = [MemberLedger(self.ledger) for _ in self.specs]
         self._open_folders(ledgers)
-        for place, (spec, ledger) in enumerate(zip(self.specs, ledgers, strict=True)):
-            writer, earlier = folder = self._folders[place]
-            sink = self._trackers.sink(partial(caught_up_sink, open_sink, writer, spec, folder.records()))
-            del self._folders[place]
+        for spec, method, own_task, ledger in zip(self.specs, methods, tasks, ledgers, strict=True):
+            folder = self._folders[identity := run_id(spec)]
+            sink = self._trackers.sink(partial(caught_up_sink, open_sink, folder.writer, spec, folder.records()))
+            del self._folders[identity]
             loop = MemberLoop(
-                methods[place], tasks[place], test, spec, ledger, writer, sink, self._progress, environment, conditions
+                method, own_task, test=test, spec=spec, ledger=ledger, writer=folder.writer, sink=sink,
+                progress=self._progress, environment=environment, conditions=conditions, shared_by=len(self.specs),
             )  # fmt: skip
-            loop.shared_by = len(self.specs)
-            self._open[place] = loop
-            loop.start(earlier.content if earlier else None)
+            self._open[identity] = loop
+            loop.start(folder.earlier.content if folder.earlier else None)
 
     def _open_folders(self, ledgers: Sequence[Ledger]) -> None:
         with ThreadPoolExecutor(FILES_AT_ONCE) as disk:
             opening = [
                 disk.submit(open_folder, self._root, spec, ledger) for spec, ledger in zip(self.specs, ledgers, strict=True)
             ]
-        self._folders = {place: each.result() for place, each in enumerate(opening) if each.exception() is None}
-        _raise_first(opening)
+        opened = [each.result() for each in opening if each.exception() is None]
+        self._folders = {folder.writer.id: folder for folder in opened}
+        for each in opening:
+            each.result()  # raises what kept a folder from being opened
 
     def _of_one_step(self) -> list[list[MemberLoop]]:
         """Returns the runs by their step, in which those that were killed between two checkpoints differ."""
@@ -221,20 +233,19 @@ class Population:
                     gc.collect()  # the batch before and its members refer to one another, and would keep memory and graphs
             batch.advance()
             if pace.is_time_to_show():
-                for writer in [loop.writer for loop in loops]:  # nothing here may keep a run, and its batch, that has ended
-                    writer.check_in_place()
+                _check_in_place(loops)
                 loops[0].show(loops[0].used(), self._stopper)
 
     def _end(self, endings: Sequence[tuple[MemberLoop, Outcome]]) -> None:
         """Writes how runs ended."""
         with ThreadPoolExecutor(FILES_AT_ONCE) as disk:
-            closing = [disk.submit(_close, loop, outcome) for loop, outcome in endings]
+            closing = [disk.submit(close_folder, loop.writer, outcome) for loop, outcome in endings]
         for loop, outcome in endings:
-            place = next(place for place, each in self._open.items() if each is loop)
-            self.outcomes[place] = outcome
-            del self._open[place]
+            self.outcomes[loop.writer.id] = outcome
+            del self._open[loop.writer.id]
             loop.sink.close(outcome)
-        _raise_first(closing)
+        for each in closing:
+            each.result()  # raises what kept an outcome from being written
 
     def _outcome(self, loop: MemberLoop, status: Status, message: str) -> Outcome:
         environment = dict(loop.environment)
@@ -248,29 +259,22 @@ class Population:
         try:
             yield
         except (Interrupted, KeyboardInterrupt):
-            message = "stopped by a signal; repeat the command to continue"
-            self._end([(loop, self._outcome(loop, Status.INTERRUPTED, message)) for loop in self._open.values()])
+            self._end([(loop, self._outcome(loop, Status.INTERRUPTED, STOPPED)) for loop in self._open.values()])
             raise
         finally:
             for folder in self._folders.values():
                 folder.writer.close()
             for loop in self._open.values():
-                status = Status.INTERRUPTED
-                loop.sink.close(self._outcome(loop, status, "its batch ended early"))
+                loop.sink.close(self._outcome(loop, Status.INTERRUPTED, "its batch ended early"))
                 loop.writer.close()
             with self.ledger.account("tracking"):
                 self._trackers.close()
 
 
-def _close(loop: MemberLoop, outcome: Outcome) -> None:
-    loop.writer.close(outcome)
-    if outcome.status is not Status.INTERRUPTED:
-        discard_checkpoint(loop.writer.folder)
-
-
-def _raise_first(ended: Sequence[Future[Any]]) -> None:
-    for each in ended:
-        each.result()
+def _check_in_place(loops: Sequence[MemberLoop]) -> None:
+    """Raises `StorageError` if a run's folder was moved.  Its variables end with it: none keeps a run that has ended."""
+    for loop in loops:
+        loop.writer.check_in_place()
 
 
 def run_together(
@@ -299,4 +303,4 @@ def run_together(
     outcomes = population.outcomes
     del population
     gc.collect()  # a batch and its members refer to one another, and would keep their memory for long
-    return [outcomes.get(place) for place in range(len(specs))]
+    return [outcomes.get(run_id(spec)) for spec in specs]

@@ -18,20 +18,23 @@ import torch
 from bench.experiment.spec import Spec, method_of, packages_of, set_threads, task_of
 from bench.process.signals import Interrupted, Stopper
 from bench.protocol import Method, Task
+from bench.protocol.checkpoints import Earlier, discard_checkpoint, resumable
 from bench.protocol.ledger import COUNTED, Cuda, Ledger
 from bench.records import Outcome, RunWriter, Status, StorageError, read_outcome, read_run, run_id
-from bench.records.checkpoints import Earlier, discard_checkpoint, resumable
 from bench.records.processes import Process, disturbances
 from bench.records.schema import TIMED
 from bench.run.environment import describe_environment, finished_now
-from bench.run.loop import CHECKPOINT_VERSION, Loop, Progress, Sink
+from bench.run.loop import CHECKPOINT_VERSION, Loop, Progress
 from bench.run.plain_steps import disturbed_calibration, plain_step
+from bench.tracking.sink import Sink
 from bench.tracking.wandb_runs import forget_identity
 from oho.freed_memory import keep_freed_memory
 
 CHECKPOINT_SECONDS = 10.0
 """The least number of seconds between two checkpoints."""
 WARM_UP_STEPS = 3
+STOPPED = "stopped by a signal; repeat the command to continue"
+"""The message of runs that a signal has stopped."""
 log = logging.getLogger("oho-bench")
 
 
@@ -54,55 +57,74 @@ def run(
         Interrupted: after a signal; the outcome is written, and the run can continue from its checkpoint.
         StorageError: if the folder cannot be written.
     """
-    device, stopper = torch.device(spec["device"]), stopper or Stopper()
-    ledger = Ledger(Cuda() if device.type == "cuda" else None, now)
+    stopper = stopper or Stopper()
+    ledger = Ledger(Cuda() if torch.device(spec["device"]).type == "cuda" else None, now)
     threads = prepare_process(spec)
     with stopper.patience():  # leaving at once would lose work, except during the set-up
-        writer, earlier = folder = open_folder(root, spec, ledger)
-        sink = open_tracker(folder, spec, ledger, open_sink)
-        loop: Loop | None = None
-        status, message = Status.FAILED, ""
-        processes: list[Process] = earlier.content["processes"] if earlier else []
-        environment = describe_environment(device, threads, data=None)
-        stop: BaseException | None = None
-
-        def ended(status: Status, message: str) -> Outcome:
-            return outcome_of(status, message, spec, loop=loop, ledger=ledger, environment=environment, earlier=processes)
-
+        work = _Work(spec, open_folder(root, spec, ledger), ledger=ledger, threads=threads, open_sink=open_sink)
         try:
             with stopper.impatience():
-                task, test = task_of(spec, device, data_root)
-                method = method_of(spec)
-                environment = describe_environment(
-                    device, threads, data=task.data, packages=packages_of(spec), engine=task.engine
-                )
-                warm_up(method, task, spec["seed"])
-                plain = _plain_step(task, spec, earlier, now)
-                task = _selecting(task, spec, plain)
-                loop = Loop(
-                    method, task, test, spec, ledger, writer, sink, progress, environment, plain_step=plain
-                )  # fmt: skip
-                loop.start(earlier.content if earlier else None)
-            status = loop.until_budget(stopper, checkpoint_seconds)
-        except (Interrupted, KeyboardInterrupt) as signal:
-            status, stop = Status.INTERRUPTED, signal
-            message = "stopped by a signal; repeat the command to continue"
+                loop = work.set_up(data_root=data_root, progress=progress, now=now)
+            status, message = loop.until_budget(stopper, checkpoint_seconds), ""
+        except (Interrupted, KeyboardInterrupt):
+            work.end(Status.INTERRUPTED, STOPPED)
+            raise
         except StorageError as error:
-            sink.close(ended(Status.FAILED, str(error)))
-            writer.close()
+            work.abandon(str(error))
             raise
         except (Exception, SystemExit) as error:
-            message = traceback_of(error)
-        outcome = ended(status, message)
+            status, message = Status.FAILED, traceback_of(error)
+        return work.end(status, message)
+
+
+class _Work:
+    """One process's work on a run: what is open, and what is known of the run so far."""
+
+    def __init__(self, spec: Spec, folder: Folder, *, ledger: Ledger, threads: int,
+                 open_sink: Callable[[str, Spec, Path], Sink]):  # fmt: skip
+        self._spec, self._folder, self._ledger, self._threads = spec, folder, ledger, threads
+        self._sink = open_tracker(folder, spec, ledger, open_sink)
+        self._device = torch.device(spec["device"])
+        self._environment = describe_environment(self._device, threads, data=None)
+        self._loop: Loop | None = None
+
+    def set_up(self, *, data_root: Path | None, progress: Progress, now: Callable[[], float]) -> Loop:
+        """Returns the loop, at the run's first step or where an earlier process left it."""
+        spec, earlier = self._spec, self._folder.earlier
+        task, test = task_of(spec, self._device, data_root)
+        method = method_of(spec)
+        self._environment = describe_environment(
+            self._device, self._threads, data=task.data, packages=packages_of(spec), engine=task.engine
+        )
+        warm_up(method, task, spec["seed"])
+        plain = _plain_step(task, spec, earlier, now)
+        self._loop = Loop(
+            method, _selecting(task, spec, plain), test=test, spec=spec, ledger=self._ledger, writer=self._folder.writer,
+            sink=self._sink, progress=progress, environment=self._environment, plain_step=plain,
+        )  # fmt: skip
+        self._loop.start(earlier.content if earlier else None)
+        return self._loop
+
+    def end(self, status: Status, message: str) -> Outcome:
+        """Writes how the run ended, and returns that."""
+        outcome = self._outcome(status, message)
         try:
-            writer.close(outcome)
-            if status is not Status.INTERRUPTED:
-                discard_checkpoint(writer.folder)
+            close_folder(self._folder.writer, outcome)
         finally:
-            sink.close(outcome)
-    if stop is not None:
-        raise stop
-    return outcome
+            self._sink.close(outcome)
+        return outcome
+
+    def abandon(self, why: str) -> None:
+        """Closes what is open where the folder can no longer be written."""
+        self._sink.close(self._outcome(Status.FAILED, why))
+        self._folder.writer.close()
+
+    def _outcome(self, status: Status, message: str) -> Outcome:
+        earlier = self._folder.earlier
+        return outcome_of(
+            status, message, self._spec, loop=self._loop, ledger=self._ledger, environment=self._environment,
+            earlier=earlier.content["processes"] if earlier else [],
+        )  # fmt: skip
 
 
 def prepare_process(spec: Spec) -> int:
@@ -152,6 +174,13 @@ def _what_is_redone(writer: RunWriter, earlier: Earlier | None) -> str:
     if earlier is None:
         return f"{writer.folder}: starts over and {redone}"
     return f"{writer.folder}: continues from its checkpoint and {redone}; {earlier.lost:.1f} s of work lost"
+
+
+def close_folder(writer: RunWriter, outcome: Outcome) -> None:
+    """Writes how a run ended, and removes its checkpoint if it will not continue."""
+    writer.close(outcome)
+    if outcome.status is not Status.INTERRUPTED:
+        discard_checkpoint(writer.folder)
 
 
 def caught_up_sink(

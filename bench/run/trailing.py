@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from bench.records import Outcome
-from bench.run.loop import Sink
+from bench.tracking.sink import Sink
 
 Ask = Callable[..., Future[Any]]
 """(action, *arguments) -> what the thread of trackers will answer, after all that it was asked to do before."""

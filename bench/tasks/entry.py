@@ -41,7 +41,7 @@ class Facts:
 
     @property
     def features(self) -> int:
-        """Returns how many numbers an example's input has."""
+        """How many numbers an example's input has."""
         return math.prod(self.input_shape)
 
 
@@ -79,7 +79,7 @@ class TaskEntry:
 
     @property
     def required_options(self) -> list[str]:
-        """Returns the names of the options that have no default."""
+        """The names of the options that have no default."""
         return [name for name in type(self.defaults).model_fields if name not in vars(self.defaults)]
 
     def objective_for(self, options: TaskOptions) -> Objective:

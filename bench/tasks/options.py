@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from bench.protocol import Amount, Options
+from bench.protocol import Amount, Settings
 from bench.protocol.averages import left_out
 
 
-class Drift(Options):
+class Drift(Settings):
     """A drift that turns inputs by `rotate` degrees, counter-clockwise, every `over_epochs` epochs during the whole run."""
 
     rotate: float = Field(description="degrees, counter-clockwise if positive")
@@ -16,7 +16,7 @@ class Drift(Options):
 
     @property
     def degrees_per_epoch(self) -> float:
-        """Returns the angle by which inputs turn in an epoch."""
+        """The angle by which inputs turn in an epoch."""
         return self.rotate / self.over_epochs
 
 
@@ -29,7 +29,7 @@ class CountedTime(Amount):
     plain_steps: int | None = Field(default=None, ge=1, exclude_if=left_out)
 
 
-class TaskOptions(Options):
+class TaskOptions(Settings):
     """Sizes are numbers of examples; a `validation_size` of null is a fifth of the training examples.  `selection_epochs`
     is the time between two validations that select, and may be a fraction of an epoch.  `selection_every`, such as
     {seconds: 0.5} or {plain_steps: 500}, takes its place: the counted time of a training between two validations, in the

@@ -105,7 +105,7 @@ def _inputs(place: Path, frame: DataFrame) -> tuple[Tensor, int]:
             raise DataError(f"{place}: column {name!r} has {count} categories; at most {MOST_CATEGORIES} are allowed")
     columns = pandas.concat([numbers, pandas.get_dummies(others)], axis=1) if len(others.columns) else numbers
     if columns.empty:
-        raise DataError(f"{place}: one or more columns beside the target, and rows, are expected")
+        raise DataError(f"{place}: one or more columns besides the target, and rows, are expected")
     return torch.tensor(columns.to_numpy("float32")), len(numbers.columns)
 
 

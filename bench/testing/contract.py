@@ -31,9 +31,9 @@ from bench.experiment.shipped import configurations
 from bench.experiment.spec import Spec, method_of, task_of
 from bench.experiment.yaml_file import ConfigError
 from bench.protocol import GRAPH, Ledger, Method, State, Task
+from bench.protocol.checkpoints import CHECKPOINT, write_checkpoint
 from bench.protocol.ledger import COUNTED
 from bench.records import Outcome, Run, Status, read_run, result_at, run_id
-from bench.records.checkpoints import CHECKPOINT, write_checkpoint
 from bench.run.runner import run
 from bench.testing.probes import Poisoned, Proxy, Ticks, Watched, require, require_same
 from bench.tracking.wandb_sink import NoSink

@@ -6,30 +6,15 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from bench.experiment.registries import SINKS
 from bench.experiment.schema import Tracking
 from bench.records import Outcome
+from bench.tracking.sink import Sink
 from bench.tracking.wandb_sink import NoSink, WandbSink, open_sink
 
 log = logging.getLogger("oho-bench")
-
-
-class Sink(Protocol):
-    """A receiver of what the records receive, `bench.run.loop.Sink`.  It handles its own exceptions and time-outs."""
-
-    def record(self, record: Mapping[str, Any]) -> None:
-        """Receives one line of the records."""
-        ...
-
-    def caught_up(self) -> None:
-        """Is called once the sink has received all records of earlier processes."""
-        ...
-
-    def close(self, outcome: Outcome) -> None:
-        """Receives the outcome at the run's end."""
-        ...
 
 
 class Sinks:

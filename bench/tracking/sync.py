@@ -11,15 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,26 +32,11 @@ from bench.records.wandb_names import TRIAL_RUNS, axis_of
 from bench.tracking.report_run import FOLDER
 from bench.tracking.transcripts import agreeing, is_own, read_back, replay, transcripts
 from bench.tracking.wandb_runs import begin_run, identity_in, known_experiment, known_identity
-from bench.tracking.wandb_settings import entity, server, sync_environment
+from bench.tracking.wandb_settings import entity, server
+from bench.tracking.wandb_upload import SyncError, UnreachableError, public, upload
 from bench.tracking.wandb_words import why_unusable
 
 MEMORY = "sync.json"
-SET_UP = "View run"
-"""What `wandb sync` prints when the server has accepted a run."""
-SET_UP_SECONDS, SILENT_SECONDS = 20, 60
-COMPLAINT = re.compile(r"^(?:wandb: ERROR|Error:) +(?!Find detailed)(?:\[.*?\] )?(.+?)(?:\. Some run data.*)?$", re.M)
-HOPELESS = re.compile(r"giving up|timed out|no answer|dial tcp|api key|log(ged)? in|authentic|permission|\b40[13]\b", re.I)
-"""Matches errors that the next run would meet as well."""
-
-
-class SyncError(Exception):
-    """A run that could not be uploaded."""
-
-
-class UnreachableError(SyncError):
-    """A server that is missing or does not know the user."""
-
-
 FAILURES = (SyncError, RecordError, OSError, subprocess.TimeoutExpired)
 
 
@@ -152,7 +132,7 @@ def _bring_up(run: Run, manifest: Manifest, options: Options) -> str:
         files = agreeing(run.folder, expected, only=f"{identity}*")
     if not files:
         raise SyncError("the files that W&B wrote from the records do not hold their rows")
-    _upload(files, options)
+    upload(files, project=options.project, entity=options.entity or entity())
     write_json(run.folder / MEMORY, {**memory, place: f"{content} {called}"})
     return f"{verdict}: the records have changed, and W&B keeps the older run as well" if is_changed else verdict
 
@@ -180,7 +160,7 @@ def _bring_report_up(folder: Path, options: Options) -> str:
         with claimed(folder) as is_ours:
             if not is_ours:
                 raise SyncError("another process is tracking the report")
-            _upload(files, options)
+            upload(files, project=options.project, entity=options.entity or entity())
             write_json(folder / MEMORY, {**memory, place: content})
     except FAILURES as error:
         return _failed(error)
@@ -189,7 +169,7 @@ def _bring_report_up(folder: Path, options: Options) -> str:
 
 def _failed(error: Exception) -> str:
     why = f"{error.filename}: {reason(error)}" if isinstance(error, OSError) and error.filename else str(error)
-    return f"failed: {_public(why)}"
+    return f"failed: {public(why)}"
 
 
 def _place(options: Options) -> str:
@@ -227,52 +207,3 @@ def _recreate(run: Run, identity: str, manifest: Manifest) -> None:
 
 def _trial_runs(manifest: Manifest) -> int:
     return TRIAL_RUNS if manifest.trial_runs is None else manifest.trial_runs
-
-
-def _upload(files: Sequence[Path], options: Options) -> None:
-    """Runs `wandb sync` and checks its output too, because it exits 0 and leaves its marker even if no row arrived."""
-    markers = [path.with_name(f"{path.name}.synced") for path in files]
-    for marker in markers:
-        marker.unlink(missing_ok=True)
-    places = {"project": options.project, "entity": options.entity or entity()}
-    where = [f"--{name}={value}" for name, value in places.items() if value]
-    said = _listen([*where, "--include-online", "--include-synced", *(str(path.resolve()) for path in files)])
-    errors = COMPLAINT.findall(said)
-    if not errors and all(marker.exists() for marker in markers):
-        return
-    errors = errors or ["no answer in time"]
-    reason = _public(next((error for error in errors if "HTTP" in error), errors[0]))
-    raise (UnreachableError if SET_UP not in said and HOPELESS.search(" ".join(errors)) else SyncError)(reason)
-
-
-def _listen(arguments: Sequence[str]) -> str:
-    """Returns all output of `wandb sync`, which is ended together with this process or if it is silent for too long."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        command, path = [sys.executable, "-P", "-m", "wandb", "sync", *arguments], Path(scratch, "said")
-        with open(path, "w", encoding="utf-8") as file:
-            process = subprocess.Popen(
-                command, cwd=scratch, env=sync_environment(Path(scratch)), stdin=subprocess.DEVNULL, stdout=file,
-                stderr=file, start_new_session=True,
-            )  # fmt: skip
-        try:
-            _wait(process, path)
-        finally:
-            process.kill()
-            process.wait()
-        return path.read_text(encoding="utf-8", errors="replace")
-
-
-def _wait(process: subprocess.Popen, path: Path) -> None:
-    heard, last = 0, time.monotonic()
-    while process.poll() is None and time.monotonic() - last < (SILENT_SECONDS if heard else SET_UP_SECONDS):
-        time.sleep(0.05)
-        said = path.read_text(encoding="utf-8", errors="replace")
-        if SET_UP in said and len(said) > heard:
-            heard, last = len(said), time.monotonic()
-
-
-def _public(text: str) -> str:
-    """Returns the text without server addresses, the home folder and anything that may be a key."""
-    home = os.path.expanduser("~")  # noqa: PTH111  a home that is unknown is no error here
-    text = re.sub(r'"?https?://[^\s"]+"?', "the server", text).replace(f"{home}/", "~/")
-    return re.sub(r"\w{40,}", "[hidden]", text)

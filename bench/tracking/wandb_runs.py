@@ -50,7 +50,7 @@ class TrackedRun(Protocol):
 
     @property
     def unwritten(self) -> int:
-        """Returns how many rows W&B already has after those that were logged so far."""
+        """How many rows W&B already has after those that were logged so far."""
         ...
 
 
@@ -75,7 +75,7 @@ class WandbRun:
 
     @property
     def unwritten(self) -> int:
-        """Returns how many rows W&B already has after those that were logged so far."""
+        """How many rows W&B already has after those that were logged so far."""
         return max(0, self.run.starting_step - self.rows)
 
     def log(self, row: Mapping[str, Any]) -> None:

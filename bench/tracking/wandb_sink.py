@@ -70,8 +70,7 @@ class NoSink:
 class WandbSink(RunSink):
     """A logger of one run, with counted seconds as the x-axis.
 
-    `begin` is `begin_run` with its folder filled in, or a
-    stand-in; `offline` replaces it if W&B cannot be reached.
+    `begin` is `begin_run` with its folder filled in, or a stand-in; `offline` replaces it if W&B cannot be reached.
     """
 
     def __init__(
@@ -87,7 +86,7 @@ class WandbSink(RunSink):
         self._unsent: list[str] = []
         """The lines of the records since the last row, which go with the next one."""
         self._rows: list[Row] = []
-        """Those of the trial in progress, which its own W&B run will get."""
+        """Rows of the trial in progress, which its own W&B run will get."""
         self._trials: list[Mapping[str, Any]] = []
         self._last: Row = {}
         """Where the last record stands on all axes."""

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from bench.records import ROUNDING
 from reports import style
 from reports.any_budget import (
     FIRST_FRACTION,
@@ -95,7 +96,7 @@ def _draw_ranges(axes: Axes, curve: pd.DataFrame, own: Look, *, shift: float) ->
     is_point = len(curve) == 1  # which has its marker already
     for fraction in RANGES_AT:
         wanted = fraction * budget * (1.0 if is_point else shift)
-        row = curve.iloc[max(0, np.searchsorted(curve["used"], wanted * (1 + 1e-9)) - 1)]
+        row = curve.iloc[max(0, np.searchsorted(curve["used"], wanted * (1 + ROUNDING)) - 1)]
         if (is_point and fraction < 1) or not np.isfinite(row["median"]):
             continue
         if not is_point:

@@ -11,10 +11,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.records import ROUNDING
 from reports import style
 from reports.curves import draw_curve, median_curves
 from reports.estimates import About, about
-from reports.looks import GREY, MOST_COLOURS, Look, emphasised, ink
+from reports.looks import GREY, Look, emphasised, ink, ours_first
 from reports.needs import changes, turns
 from reports.selection import ONLINE, NoData, comparable, require_finite
 from reports.statistics import median_of
@@ -68,7 +69,7 @@ def estimate(tables: Tables) -> Estimates:
     last = recorded.groupby("run")["epoch"].max()
     full = last.groupby(runs.set_index("run")["world"]).transform("max")
     about_run = about_run.assign(
-        mean_loss=about_run["run"].map(means.where(last >= full * (1 - 1e-9), np.inf)),  # one that ended early is lost
+        mean_loss=about_run["run"].map(means.where(last >= full * (1 - ROUNDING), np.inf)),  # one that ended early is lost
         last_loss=about_run["run"].map(recorded.groupby("run")["test_loss"].last()),
     )
     curves = median_curves(recorded, ["world", "method_label"], "test_loss")
@@ -136,10 +137,8 @@ def draw(estimates: Estimates) -> Figure:
 def _looks(estimates: Estimates) -> dict[str, Look]:
     """Returns looks of which a few have a colour: methods under test and, by the worst of their means, the others."""
     table = estimates.summary.groupby("label", sort=False).agg(family=("family", "first"), mean=("mean", "max"))
-    is_ours = table["family"] == ONLINE
-    first = [*table.index[is_ours], *table[~is_ours].sort_values("mean", kind="stable").index][:MOST_COLOURS]
     labels = [str(label) for label in table.index]
-    return emphasised(labels, labels, first=first)
+    return emphasised(labels, labels, first=ours_first(table, "mean"))
 
 
 def _draw_curves(axes: Axes, curves: pd.DataFrame, looks: dict[str, Look]) -> None:

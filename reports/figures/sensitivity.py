@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 
 from reports import style
 from reports.estimates import NONE_TRAINED, About, about
-from reports.looks import GREY, MARKERS, MOST_COLOURS, Look, Method, assigned
-from reports.selection import ONLINE, NoData, comparable, option, require_finite
+from reports.looks import GREY, MARKERS, MOST_COLOURS, Look, Method, assigned, ours_first
+from reports.selection import NoData, comparable, option, require_finite
 from reports.strips import summarise
 from reports.tables import Tables
 from reports.words import decimal, listed, loss_text, medians_over
@@ -137,9 +137,7 @@ def _looks(estimates: Estimates) -> dict[str, Look]:
     lowest = estimates.summary.loc[estimates.summary["median"].idxmin(), "group"]
     summary = estimates.summary.assign(size=np.log(estimates.summary["median"].clip(1e-12, 1e12)))
     table = summary.groupby("group", sort=False).agg(family=("family", "first"), size=("size", "mean"))
-    is_ours = table["family"] == ONLINE
-    others = table[~is_ours].sort_values("size", kind="stable").index
-    first = list(dict.fromkeys([lowest, *table.index[is_ours], *others]))[:MOST_COLOURS]
+    first = list(dict.fromkeys([lowest, *ours_first(table, "size")]))[:MOST_COLOURS]
     known = assigned(Method(str(name), family) for name, family in table["family"].items())
     looks = {}
     for place, (name, own) in enumerate(known.items()):

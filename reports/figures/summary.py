@@ -91,7 +91,7 @@ def _of_task(runs: pd.DataFrame, incumbents: dict[str, pd.DataFrame]) -> pd.Data
     target = lowest_target(others[np.isfinite(others["test_loss"])])
     if target is None or not np.isfinite(lowest) or lowest <= 0:
         name = runs["task"].iloc[0]
-        raise NoData(f"On {name} no method beside those under test ends at a finite loss, so it is not drawn.")
+        raise NoData(f"On {name} no method other than those under test ends at a finite loss, so it is not drawn.")
     places = [reached_by(incumbents.get(run), target.loss) for run in runs["run"]]
     names = [*PROBLEM, "data", "experiment", "label", "method_label", "family", "run", "unit", "budget", "test_loss"]
     return runs[names].assign(

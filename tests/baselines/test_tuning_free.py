@@ -104,7 +104,7 @@ def test_trains(case, task):
 
 @pytest.mark.parametrize("case", [case for case in STARTS if "," in case])
 def test_repeats_to_the_bit_however_often_it_is_looked_at(case, task):
-    """Those that the contract, which asks it of every method as it is by default, does not train."""
+    """The contract asks this of every method as it is by default; these are the other cases."""
     options = options_of(case)
     assert same(*(weights(trained(task, options, steps=30, chunk=chunk).model) for chunk in (25, 10)))
 

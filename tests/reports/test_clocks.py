@@ -8,7 +8,7 @@ from bench.records import Manifest, ReportError, write_manifest
 from reports import style
 from reports.api import build_figure
 from reports.clocks import mixed_experiments, unlike_clocks
-from reports.document import _content
+from reports.document import content_of
 from reports.front import tables_of
 from reports.tables import read_tables
 
@@ -124,6 +124,6 @@ def test_a_report_of_unlike_devices_says_so_wherever_it_compares_seconds(tmp_pat
     page = (tmp_path / "report.html").read_text()
     assert f"Experiment two gave no equal budgets: its runs took place on unlike devices ({said})." in page
     assert f"Its seconds are of unlike devices: {said}." in page
-    content = _content(read_tables(root), [])
+    content = content_of(read_tables(root), [])
     assert content["comparisons"] == []
     assert f"two: seconds of unlike devices cannot be compared: {said}" in content["problems"]

@@ -232,7 +232,7 @@ def test_of_an_experiment_with_many_disturbed_runs_no_ranking_is_written(tmp_pat
     content = document.opening(read_tables(results), [])
     sentence = f"Experiment both is not valid: in {len(ids)} of {len(ids)} runs the clock was disturbed"
     assert content["abstract"][0].startswith(sentence)
-    assert document._content(read_tables(results), [])["comparisons"] == []
+    assert document.content_of(read_tables(results), [])["comparisons"] == []
     page = report.files[1].read_text()
     assert sentence in page
     assert "the best of the others" not in page
@@ -243,11 +243,11 @@ def test_one_question_is_tested(tmp_path):
     """The method under test against the others, and only where the experiment asks it."""
     seven = {name: [[0.1 * place + seed / 100] for seed in range(7)] for place, name in enumerate(LOSSES, start=1)}
     write_folder(tmp_path / "asked", seven)
-    (asked,) = document._content(read_tables(tmp_path / "asked"), [])["comparisons"]
+    (asked,) = document.content_of(read_tables(tmp_path / "asked"), [])["comparisons"]
     assert asked["reference"] == "Global OHO"
     assert len(asked["rows"]) == 3
     write_folder(tmp_path / "not", LOSSES, figures=("anytime",))
-    assert document._content(read_tables(tmp_path / "not"), [])["comparisons"] == []
+    assert document.content_of(read_tables(tmp_path / "not"), [])["comparisons"] == []
 
 
 def test_where_seeds_are_too_few_for_any_p_a_sentence_stands_for_the_table(tmp_path):
@@ -271,7 +271,7 @@ def test_where_seconds_are_not_the_budget_their_disturbance_is_told_wherever_the
     slept, changed = problems(tables.runs)
     assert slept.endswith("losses valid, seconds not: it slept")
     assert changed.endswith("resumed with: another commit (before, then abc)")
-    content = document._content(tables, [])
+    content = document.content_of(tables, [])
     (table,) = content["results"]
     assert table["rows"][0][6] == "2 †"
     assert table["marked"] == content["ledger_marked"] == "†: the clock of a run or more was disturbed (last page)."

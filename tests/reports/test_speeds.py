@@ -5,7 +5,7 @@ from made_up_runs import ENVIRONMENT, evaluation, incumbent, spec_of, write_run
 
 from bench.records import Manifest, write_manifest
 from reports.api import build_report
-from reports.document import _content
+from reports.document import content_of
 from reports.speeds import HOW, favoured, relative, speeds, unequal_speeds
 from reports.tables import read_tables
 
@@ -81,7 +81,7 @@ def test_figure_and_report_say_so(tmp_path, monkeypatch):
     assert "it was 23 % slower to 44 % faster than in the median run" in text
     assert "Runs of Global OHO had a machine 20 % slower than the median run's" in text
     assert "Runs of Global OHO had a machine 20 % slower" in (tmp_path / "report.html").read_text()
-    (group,) = _content(read_tables(root), [])["results"]
+    (group,) = content_of(read_tables(root), [])["results"]
     column = group["header"].index("Machine")
     assert {row[0]: row[column] for row in group["rows"]} == {
         "Global OHO": "−20 %", "Fixed": "0 %", "Cosine": "0 %", "Adam": "+26 %",

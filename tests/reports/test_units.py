@@ -5,7 +5,7 @@ from made_up_runs import LOSSES, evaluation, incumbent, spec_of, write_folder, w
 
 from bench.records import Manifest, write_manifest
 from reports.api import build_report
-from reports.document import _content
+from reports.document import content_of
 from reports.figures import anytime, distribution, performance, reset
 from reports.run_rows import columns, details, losses, rows
 from reports.selection import NoData
@@ -36,7 +36,7 @@ def test_axes_and_tables_have_the_tasks_units(tmp_path):
     assert distribution.draw(distribution.estimate(tables)).axes[0].get_xlabel() == "Final test loss\n(m²)"
     chart = anytime.interactive(anytime.estimate(tables))
     assert chart.layout.yaxis.title.text == "Test loss of the selected model (m²)"
-    (table,) = _content(tables, [])["results"]
+    (table,) = content_of(tables, [])["results"]
     assert (table["header"][5], table["rows"][0][5]) == ("Absolute error", "0.1")
     assert table["losses"] == "Losses are squared error in m², errors in m."
     assert next(column["title"] for column in columns(tables.runs) if column["kind"] == "measure") == "Test loss"
@@ -46,7 +46,7 @@ def test_axes_and_tables_have_the_tasks_units(tmp_path):
 
 def test_a_fraction_is_shown_in_per_cent(tmp_path):
     write_folder(tmp_path, LOSSES)
-    (table,) = _content(read_tables(tmp_path), [])["results"]
+    (table,) = content_of(read_tables(tmp_path), [])["results"]
     assert (table["header"][5], table["rows"][0][5]) == ("Classification error (%)", "10.00")
 
 
@@ -82,7 +82,7 @@ def test_the_untrained_model_wins_nothing(tmp_path):
     text = " ".join(anytime.findings(anytime.estimate(tables)))
     assert "At 2 counted seconds Adam is lowest with 0.4, level with Global OHO." in text
     assert "At 0.2 counted seconds no method had selected a trained model." in text
-    content = _content(tables, [])
+    content = content_of(tables, [])
     assert content["comparisons"][0]["reference"] == "Global OHO"
     assert "Fixed from" not in content["comparisons"][0]["power"]
     assert content["results"][0]["untrained"] == "Runs that return the untrained model: Fixed (6 of 9) and Adam (3 of 9)."
@@ -95,7 +95,7 @@ def test_where_nothing_was_trained_the_report_says_so(tmp_path):
         assert figure.findings(figure.estimate(tables)) == ["No method selected a trained model within the budget."]
     with pytest.raises(NoData, match="Most Global OHO runs return the untrained model"):
         performance.estimate(tables)
-    assert _content(tables, [])["comparisons"][0]["power"] == "No method selected a trained model within the budget."
+    assert content_of(tables, [])["comparisons"][0]["power"] == "No method selected a trained model within the budget."
     build_report(tmp_path / "runs", tmp_path / "report.pdf")
 
 

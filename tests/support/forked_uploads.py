@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from forks import Fork
 
-import bench.tracking.sync
+import bench.tracking.wandb_upload
 
 
 def started(command, *, cwd, env, stdout, **options):
@@ -32,5 +32,5 @@ def forked_uploads():
     import wandb.cli.cli  # noqa: F401  before the forks
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.tracking.sync, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": started}))
+        patch.setattr(bench.tracking.wandb_upload, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": started}))
         yield

@@ -33,7 +33,7 @@ class Guarded:
         return {MARK: f"{self.folder}/{name}/"}
 
     def processes(self, name):
-        """Those of a server."""
+        """The processes of a server."""
         return marked(f"{self.folder}/{name}/")
 
     def end(self, name):

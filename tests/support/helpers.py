@@ -15,6 +15,7 @@ from bench.experiment.expansion import load_experiment
 from bench.process.signals import Interrupted, Stopper
 from bench.process.surroundings import neutral
 from bench.records import read_run, run_id
+from bench.run.disturbances import Conditions
 from bench.run.population import run_together
 from bench.run.runner import run
 from bench.tracking.wandb_sink import NoSink
@@ -137,6 +138,16 @@ def stopped(spec, folder, looks):
         run_one(spec, folder, stopper=StoppedAfter(looks))
     assert stop.value.number == signal.SIGTERM
     return read_run(folder / run_id(spec))
+
+
+def judged(monkeypatch, *reasons):
+    """Has the seconds of all runs voided for these reasons, or for none, whatever the machine does."""
+    verdict = Conditions.verdict
+
+    def voided(conditions, *earlier, **options):
+        return verdict(conditions, *earlier, **options)._replace(reasons=list(reasons))
+
+    monkeypatch.setattr(Conditions, "verdict", voided)
 
 
 class Ticks:

@@ -15,7 +15,7 @@ from bench.command.supervisor import supervise
 
 
 def children(process):
-    """Those that the process has now."""
+    """The children that the process has now."""
     path = Path(f"/proc/{process}/task/{process}/children")
     if not path.exists():
         pytest.skip("this system does not tell the children of a process")

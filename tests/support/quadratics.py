@@ -17,7 +17,7 @@ class Point(nn.Module):
 
 
 def quadratic(step):
-    """That of one batch: a positive definite matrix and a vector."""
+    """The quadratic loss of one batch: a positive definite matrix and a vector."""
     generator = torch.Generator().manual_seed(step)
     root, linear = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((SIZE, SIZE), (SIZE,)))
     return root @ root.T / SIZE + torch.eye(SIZE, dtype=torch.float64), linear

@@ -74,7 +74,7 @@ class Cluster:
         return self.guarded.folder / name
 
     def processes(self, name):
-        """Those of a node."""
+        """The processes of a node."""
         return self.guarded.processes(name)
 
     def end(self, name):

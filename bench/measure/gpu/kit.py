@@ -1,4 +1,4 @@
-"""The kit for a machine without network: wheels of what the suite needs beside torch, MNIST, and CIFAR-10.
+"""The kit for a machine without network: wheels of what the suite needs besides torch, MNIST, and CIFAR-10.
 
 `make gpu-kit` fills the folder; the script unpacks it.  This module imports nothing but Python's own library, because it is
 there before all else.
@@ -28,7 +28,7 @@ WHEELS = (
     "mako", "markupsafe", "sqlalchemy", "colorlog", "tqdm", "pyyaml", "cmaes", "scikit-optimize", "pyaml", "packaging",
     "prodigyopt", "pytorch-optimizer", "schedulefree",
 )  # fmt: skip
-"""What runs need beside torch, torchvision, pandas, SciPy, scikit-learn, seaborn, rich and typer."""
+"""What runs need besides torch, torchvision, pandas, SciPy, scikit-learn, seaborn, rich and typer."""
 MNIST = Path("MNIST/raw")
 CIFAR10 = "cifar10-jpeg.tar.xz"
 

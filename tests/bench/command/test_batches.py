@@ -12,7 +12,7 @@ from bench.command.batches import batches_of
 from bench.command.handover import Journal
 from bench.command.planning import plan
 from bench.command.run_series import launch
-from bench.command.supervisor import _is_laid_to_a_run
+from bench.command.supervisor import blame_a_run
 from bench.records import Status, read_runs
 
 SHORT = ["budget.steps=12", "evaluations=1", "task.width=8"]
@@ -78,7 +78,7 @@ def test_the_runs_of_a_batch_whose_process_died_are_made_alone(tmp_path, capfd):
         with journal.within_batch([item.id for item in items[:2]]):
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
-    assert _is_laid_to_a_run(journal, signal.SIGKILL, tmp_path)
+    assert blame_a_run(journal, signal.SIGKILL, tmp_path)
     assert "the 2 runs that were made together are now made alone" in capfd.readouterr().err
     assert not journal.batch
     assert not journal.unsettled

@@ -14,8 +14,8 @@ from helpers import ROOT, oho_bench, run_one, write_config
 from processes import until
 
 from bench.experiment.expansion import load_experiment
+from bench.protocol.checkpoints import CHECKPOINT
 from bench.records import Status, read_outcome, run_id
-from bench.records.checkpoints import CHECKPOINT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 pytest.importorskip("ray")
@@ -68,7 +68,7 @@ def as_undisturbed(tmp_path_factory):
 
 
 def lines_of_runs(errors):
-    """Those among the lines of a command, which has others once a minute."""
+    """The lines of runs among those of a command, which has others once a minute."""
     return [line for line in errors.splitlines() if line.startswith("[")]
 
 

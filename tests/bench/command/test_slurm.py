@@ -16,8 +16,8 @@ from bench.command.planning import plan
 from bench.command.queued import FOLDER, OnQueue
 from bench.command.slurm_queue import SlurmQueue
 from bench.experiment.expansion import load_experiment
+from bench.protocol.checkpoints import CHECKPOINT
 from bench.records import Status, read_outcome, run_id
-from bench.records.checkpoints import CHECKPOINT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 submitit = pytest.importorskip("submitit")

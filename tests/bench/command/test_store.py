@@ -14,8 +14,8 @@ from bench.command.remote_run import Result, make_remotely
 from bench.command.scheduling import End
 from bench.command.store import Mirror, Scratch, Store, pull
 from bench.experiment.yaml_file import ConfigError
+from bench.protocol.checkpoints import CHECKPOINT
 from bench.records import Status, StorageError, read_outcome, run_id
-from bench.records.checkpoints import CHECKPOINT
 from bench.records.errors import ClusterError
 
 

@@ -20,8 +20,8 @@ from bench.command.planning import plan
 from bench.command.store import Store
 from bench.experiment.expansion import load_experiment
 from bench.experiment.yaml_file import ConfigError
+from bench.protocol.checkpoints import CHECKPOINT
 from bench.records import Status, StorageError, read_outcome, run_id
-from bench.records.checkpoints import CHECKPOINT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.allow_hosts(["127.0.0.1"])]
 pytest.importorskip("moto")

@@ -27,8 +27,8 @@ from bench.command.status import describe
 from bench.command.supervisor import RENEW
 from bench.experiment.yaml_file import ConfigError
 from bench.process.run_lock import claimed
+from bench.protocol.checkpoints import CHECKPOINT
 from bench.records import Status, read_manifests, read_outcome, read_run, run_id, write_outcome
-from bench.records.checkpoints import CHECKPOINT
 from bench.records.errors import DeviceLostError
 from bench.records.json_files import read_object
 
@@ -229,9 +229,16 @@ def test_what_another_runner_has_stopped_is_taken_over(status, runs, tmp_path):
     assert read_outcome(folder).status is (Status.BUDGET_REACHED if runs else status)
 
 
+def order_of(folder, *, device):
+    return Order(
+        [write_config(folder, "fixed")], overrides=(), seeds=None, device=device, out=folder / "runs", data_root=None,
+        again_invalid=False,
+    )  # fmt: skip
+
+
 def test_a_configuration_that_was_changed_while_it_ran_is_one_line(tmp_path):
     journal = Journal.new()
-    order = Order([write_config(tmp_path, "fixed")], (), None, "cpu", tmp_path / "runs", None, False)
+    order = order_of(tmp_path, device="cpu")
     for _ in range(2):
         work(order, journal=journal, dry_run=True)
     write_config(tmp_path, "adam")
@@ -242,7 +249,7 @@ def test_a_configuration_that_was_changed_while_it_ran_is_one_line(tmp_path):
 def test_the_device_is_what_it_was_when_the_command_began(tmp_path):
     journal = Journal.new()
     journal.note("device", "cuda")
-    order = Order([write_config(tmp_path, "fixed")], (), None, "auto", tmp_path / "runs", None, False)
+    order = order_of(tmp_path, device="auto")
     with pytest.raises(DeviceLostError, match="the GPU that the command began with is gone"):
         work(order, journal=journal, dry_run=True)
 

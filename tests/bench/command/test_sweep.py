@@ -197,7 +197,7 @@ def test_a_trial_is_the_training_with_these_values_and_reaches_the_sweeps_runs(c
     found, _ = definition(config, "--method", "random-search")
     sweep_id = wandb.sweep(found)
     assert json.loads(json.dumps(found)) == load_sweep_text(server.sweeps[sweep_id]["config"], tmp_path)
-    order, results = Order(config, "random-search", 0, (), None), tmp_path / "runs"
+    order, results = Order(config, "random-search", seed=0, overrides=(), data_root=None), tmp_path / "runs"
     given = [f"{name}={value}" for name, value in GIVEN.items()]
     for _ in range(2):  # the second time, W&B proposes the same again
         command = server.trial(GIVEN)
@@ -226,7 +226,8 @@ def test_a_trial_that_wandb_stops_is_kept_and_no_failure(config, tmp_path, monke
     monkeypatch.setattr("bench.command.agent.Stopper", lambda: StoppedAfter(2))
     monkeypatch.setattr("bench.command.agent.open_sink", lambda *arguments, **options: NoSink())
     given = [f"{name}={value}" for name, value in GIVEN.items()]
-    trial = Trial(Order(config, "random-search", 0, (), None), given, tmp_path, Place("trial0", "sweep0"))
+    order = Order(config, "random-search", seed=0, overrides=(), data_root=None)
+    trial = Trial(order, given, tmp_path, Place("trial0", "sweep0"))
     assert train_trial(trial) is None
     with pytest.raises(Interrupted):
         train_trial(replace(trial, place=None))

@@ -43,7 +43,7 @@ def results(tmp_path):
 
 @pytest.fixture
 def files(tmp_path):
-    """Those of a report that somebody has built."""
+    """The files of a report that somebody has built."""
     png = next(PICTURE.rglob("*.png")).read_bytes()
     contents = {"first.pdf": b"%PDF", "first.html": b"<html>", "first/any-time.png": png, "first/any-time.csv": b"a,b"}
     (tmp_path / "first").mkdir()

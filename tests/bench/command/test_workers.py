@@ -14,8 +14,8 @@ from bench.command.handover import Journal
 from bench.command.planning import plan
 from bench.command.side_by_side import SideBySide
 from bench.process.signals import Interrupted
+from bench.protocol.checkpoints import has_checkpoint
 from bench.records import Status, read_outcome, read_run, run_id
-from bench.records.checkpoints import has_checkpoint
 
 SMALL = ["task.width=8", "budget.steps=20"]
 LONG = ["task.width=8", "budget.steps=4000", "evaluations=400"]
@@ -37,7 +37,7 @@ def pool(monkeypatch):
 
 def launched(experiments, out):
     journal = Journal.new()
-    return SideBySide(2, journal).launch(experiments, plan(experiments, out), out, data_root=None, journal=journal)
+    return SideBySide(2, os.getpid()).launch(experiments, plan(experiments, out), out, data_root=None, journal=journal)
 
 
 def at(moment, act):

@@ -100,7 +100,10 @@ def test_a_changed_world_renews_the_statistics_that_the_incumbent_is_tested_with
     task, test = task_of(spec, torch.device("cpu"), None)
     task = replace(task, make_model=lambda: nn.Sequential(nn.Linear(64, 8), BatchNorm(8), nn.Linear(8, 10)))
     writer = RunWriter(tmp_path, spec)
-    loop = Loop(method_of(spec), task, test, spec, Ledger(), writer, NoSink(), lambda used, state: None, {})
+    loop = Loop(
+        method_of(spec), task, test=test, spec=spec, ledger=Ledger(), writer=writer, sink=NoSink(),
+        progress=lambda used, state: None, environment={},
+    )  # fmt: skip
     loop.start(None)
     while loop.events:
         loop.advance(loop.used())

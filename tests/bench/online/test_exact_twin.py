@@ -32,7 +32,7 @@ def test_the_errors_of_the_published_recursion_are_those_of_an_audit_of_the_whol
     _, watched = trained(spec, 12)
     for name, exact in report.exact.items():
         last = torch.linalg.vector_norm(report.found[name] - exact) / torch.linalg.vector_norm(exact)
-        assert watched.twin._compared[name][-1].error == pytest.approx(float(last), rel=1e-3)
+        assert watched.twin.errors(name)[-1] == pytest.approx(float(last), rel=1e-3)
 
 
 def test_a_run_whose_hyperparameters_are_lost_is_followed_no_more(tmp_path):
@@ -65,7 +65,7 @@ def test_it_follows_every_rule_with_slots_and_noise(method, rule, tmp_path):
     errors = {name: error for name, error in state.scalars().items() if name.startswith("hypergradient_error_")}
     assert set(errors) == {f"hypergradient_error_{name}" for name in names}
     assert max(errors.values()) < 1e-10
-    assert all(each.error < 1e-8 for values in state.twin._compared.values() for each in values)
+    assert all(error < 1e-8 for name in names for error in state.twin.errors(name))
     assert same(state.twin.optimizer.state_dict()["slots"], state.optimizer.state_dict()["slots"])
 
 
@@ -79,13 +79,13 @@ def test_it_finds_the_error_of_a_discounted_run(rule, tmp_path):
     watched = trained(spec, 12, dtype=torch.float64)[1]
     for name, right in exact.optimizer.hypergradient.items():
         error = float((found.optimizer.hypergradient[name] - right).norm() / right.norm())
-        assert watched.twin._compared[name][-1].error == pytest.approx(error, rel=1e-6)
+        assert watched.twin.errors(name)[-1] == pytest.approx(error, rel=1e-6)
         assert error > 0.01
 
 
 def test_only_steps_with_a_meta_step_are_compared(tmp_path):
     _, state = trained(first_spec(tmp_path, "oho-global", compare_exact=True, update_every=4), 10)
-    assert len(state.twin._compared["lr"]) == 2
+    assert len(state.twin.errors("lr")) == 2
     assert state.scalars()["hypergradient_error_lr"] < 1e-4
 
 

@@ -24,8 +24,8 @@ from bench.command.run_series import launch
 from bench.command.status import describe
 from bench.process.signals import Interrupted, Stopper
 from bench.process.stopped_parent import can_be_seen
+from bench.protocol.checkpoints import CHECKPOINT
 from bench.records import Status, read_outcome, read_run, run_id
-from bench.records.checkpoints import CHECKPOINT
 from bench.run.environment import finished_now
 
 

@@ -20,7 +20,6 @@ from bench.records import (
     run_id,
     write_manifest,
 )  # fmt: skip
-from bench.records.checkpoints import CHECKPOINT, resumable, write_checkpoint
 from bench.records.files import read, write_output
 from bench.records.plugins import PluginError, stored
 from bench.tracking import transcripts
@@ -120,15 +119,6 @@ def test_a_copy_of_hard_links_is_left_alone(tmp_path):
     RunWriter(tmp_path / "runs", spec).close()
     assert read(tmp_path / "runs" / run_id(spec) / "records.jsonl") == b""
     assert read_run(tmp_path / "backup" / run_id(spec)) == kept
-
-
-def test_a_checkpoint_that_is_a_link_is_not_loaded(tmp_path, caplog):
-    write_checkpoint(tmp_path, {"version": 1, "records": 0, "seconds": {}})
-    assert resumable(tmp_path, 1) is not None
-    (tmp_path / CHECKPOINT).rename(tmp_path / "elsewhere")
-    (tmp_path / CHECKPOINT).symlink_to(tmp_path / "elsewhere")
-    assert resumable(tmp_path, 1) is None
-    assert "checkpoint.pt is a link, which is not followed" in caplog.text
 
 
 LEAVING = ["../../x", "/etc/x", "..", "a/b", "a\\b", "a\0b", "a\nb"]

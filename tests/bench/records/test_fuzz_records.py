@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.command.status import describe
+from bench.protocol.checkpoints import CHECKPOINT, resumable
 from bench.records import Manifest, RecordError, ReportError, Status, run_id, write_manifest
-from bench.records.checkpoints import CHECKPOINT, resumable
 from bench.run.loop import CHECKPOINT_VERSION
 from reports.api import build_report
 from reports.registry import FIGURES

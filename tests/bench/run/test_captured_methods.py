@@ -67,7 +67,7 @@ def test_a_graph_gives_the_records_of_eager_steps_and_goes_on_after_a_stop(metho
 
 @pytest.mark.parametrize("method", ["transplant", "oho-published", "oho-global"])
 def test_members_of_a_graph_give_the_records_of_eager_ones(method, tmp_path):
-    """Those without a shock; `test_engines` has the others."""
+    """Runs without a shock; `test_engines` has the others."""
     overrides = ("budget.steps=18", "evaluations=2")
     specs = experiment(tmp_path, method, overrides=(*SMALL, *overrides), seeds=[0, 1]).specs
     specs = [{**spec, "method": spec["method"] | CASES[method]} for spec in specs]

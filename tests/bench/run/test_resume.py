@@ -20,8 +20,8 @@ from bench.command.planning import plan
 from bench.command.run_series import launch
 from bench.experiment.expansion import load_experiment
 from bench.process.run_lock import claimed
+from bench.protocol.checkpoints import CHECKPOINT
 from bench.records import Status, read_manifests, read_outcome, read_run, run_id
-from bench.records.checkpoints import CHECKPOINT
 from bench.records.json_files import sealed
 
 FEW = ["oho-full", "random-search"]

@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from helpers import experiment, run_one, stopped
+from helpers import experiment, judged, run_one, stopped
 
 import bench.run.runner
 from baselines.training import Training
@@ -92,7 +92,7 @@ def test_a_void_run_that_was_stopped_starts_over_when_void_runs_are_repeated(tmp
 )  # fmt: skip
 def test_a_change_between_two_processes_is_said(facts, what, is_void, tmp_path, monkeypatch):
     spec = {**experiment(tmp_path, "fixed").specs[0], "budget": TIMED}
-    monkeypatch.setattr("bench.run.disturbances._reasons", lambda readings: [])
+    judged(monkeypatch)
     before = stopped(spec, tmp_path, 3).outcome.environment
     known_as(monkeypatch, **facts)
     outcome = run_one(spec, tmp_path)

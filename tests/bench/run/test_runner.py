@@ -7,15 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import Ticks, experiment, run_one
+from helpers import Ticks, experiment, judged, run_one
 
 from baselines.searchers import RandomSearcher
 from baselines.training import Training
-from bench.records import Status, read_outcome, read_run, run_id
+from bench.records import Status, read_outcome, read_run, result_at, run_id
 from bench.run import disturbances
 from bench.run.disturbances import Conditions, others_on, slowdowns_of
 from bench.run.node import driver_of
-from reports.replay import result_at
 
 
 def test_deadline_cuts_a_trial_where_it_stands(tmp_path):
@@ -98,7 +97,7 @@ def test_a_run_without_a_processor_is_not_valid(tmp_path, monkeypatch):
 
 
 def test_a_budget_of_steps_cannot_be_disturbed(tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.run.disturbances._reasons", lambda readings: ["disturbed"])
+    judged(monkeypatch, "disturbed")
     spec = experiment(tmp_path, "fixed").specs[0]
     assert run_one(spec, tmp_path).valid
     assert not run_one({**spec, "budget": {"unit": "seconds", "amount": 0.05}}, tmp_path).valid

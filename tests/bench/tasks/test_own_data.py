@@ -125,7 +125,7 @@ MISTAKES = {
     "words for numbers": (lambda frame: frame, {"kind": "regression"}, r"'kind' holds no numbers; give `kind: class"),
     "numbers for classes": (lambda frame: frame, {"target": "length"}, r"'length' has 120 classes in 120 rows; give"),
     "names": (lambda frame: frame.assign(meadow=[f"m{x}" for x in range(120)]), {}, r"'meadow' has 120 categories; at"),
-    "nothing": (lambda frame: frame[["kind"]], {}, r"one or more columns beside the target, and rows, are expected"),
+    "nothing": (lambda frame: frame[["kind"]], {}, r"one or more columns besides the target, and rows, are expected"),
 }  # fmt: skip
 
 

@@ -191,7 +191,7 @@ def test_labels_are_those_of_the_plan_that_tracked_the_run(tmp_path, monkeypatch
             write_manifest(root, Manifest(name, (), {"methods": [method]}, (identity,), project=name))
 
     sent = []
-    monkeypatch.setattr("bench.tracking.sync._upload", lambda files, options: sent.extend(files))
+    monkeypatch.setattr("bench.tracking.sync.upload", lambda files, **places: sent.extend(files))
     relabel("Fixed rate")
     answer = sync(root)
     assert answer.stdout.startswith(f"{identity}  second: Fixed rate, second, seed 0: re-created"), answer.output
