@@ -205,8 +205,10 @@ def legend_beside(
     figure: Figure, handles: Sequence[Any], names: Sequence[str], *, bold: Sequence[bool], title: str = ""
 ) -> None:
     """Writes a legend at the right of the panels, with some of the names in bold type."""
-    place = {"loc": "outside right center", "alignment": "left"}
-    legend = figure.legend(handles, names, fontsize=6.5, labelspacing=0.5, title=title, title_fontsize=6.5, **place)
+    legend = figure.legend(
+        handles, names, loc="outside right center", alignment="left", fontsize=6.5, labelspacing=0.5, title=title,
+        title_fontsize=6.5,
+    )  # fmt: skip
     for text, is_bold in zip(legend.get_texts(), bold, strict=True):
         text.set_fontweight("bold" if is_bold else "normal")
 

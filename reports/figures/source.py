@@ -83,7 +83,8 @@ def draw(estimates: Estimates) -> Figure:
     _draw_panel(left, estimates, training, markers, DASHES[1])
     _draw_panel(right, estimates, shades, markers, "-")
     _draw_panel(right, estimates, fixed, markers, DASHES[2])
-    for title, axes in zip(("A  Batch of the hypergradient", "B  Size of the validation batch"), (left, right), strict=True):
+    titles = ("A  Batch of the hypergradient", "B  Size of the validation batch")
+    for title, axes in zip(titles, (left, right), strict=True):
         axes.set_title(title, loc="left")
         axes.set_xlabel("Epochs")
         style.log_scale(axes, "y")

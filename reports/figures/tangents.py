@@ -165,4 +165,5 @@ def _growth(curve: pd.DataFrame) -> tuple[float, float]:
     first = curve.loc[is_first, "high"].max()
     if not (np.isfinite(first) and first > 0):
         return np.inf, np.inf
-    return tuple(float(curve.loc[~is_first, end].max() / first) for end in ("low", "high"))
+    low, high = curve.loc[~is_first, ["low", "high"]].max() / first
+    return float(low), float(high)
