@@ -165,7 +165,8 @@ class AveragedOptions(DefaultOptions):
     present weights, and products from a quarter of each training batch.  Gradients longer than `clip_norm` are shortened
     to it, so that a run survives a first rate that is far too high; null is no clipping, and `windows: null` tunes every
     step.  With `groups` the weights and the biases of each group of layers have values of their own, and `influence`
-    says whether each set has a tangent of its own (exact) or all share one (collapsed).
+    says whether each set has a tangent of its own (exact) or all share one (collapsed).  `influence_limit` is how long the
+    change of the parameters under a relative change of a hyperparameter may become, over the parameters themselves.
     """
 
     average: AnyAverage = RecentAverage()
@@ -177,6 +178,7 @@ class AveragedOptions(DefaultOptions):
     clip_norm: float | None = Field(default=CLIP_NORM, gt=0)
     groups: int | None = Field(default=None, ge=1, exclude_if=left_out)
     influence: Literal["exact", "collapsed"] = Field(default="exact", exclude_if=lambda kind: kind == "exact")
+    influence_limit: float = Field(default=oho.DEFAULT_LIMIT, gt=0, exclude_if=lambda limit: limit == oho.DEFAULT_LIMIT)
 
     @property
     def sets(self) -> oho.Sets:
@@ -199,4 +201,6 @@ class AveragedOptions(DefaultOptions):
         details = [text for text in super().details() if not (usual and text == RecentAverage.label)]
         if self.groups is not None:
             details += [f"groups {self.groups}", *(["collapsed"] if self.influence == "collapsed" else [])]
+        if self.influence_limit != oho.DEFAULT_LIMIT:
+            details.append(f"limit {self.influence_limit:g}")
         return details

@@ -9,7 +9,7 @@ from torch import nn
 
 import oho
 from bench.online.batched import published_recursion
-from bench.online.default_options import DefaultOptions
+from bench.online.default_options import AveragedOptions, DefaultOptions
 from bench.online.published_options import GlobalOptions, PublishedOptions
 from bench.protocol import stream
 
@@ -56,8 +56,12 @@ def defaults(
     )  # fmt: skip
 
 
-averaged = partial(defaults, made=oho.averaged)
-"""Makes `oho.averaged`."""
+def averaged(
+    model: nn.Module, initial: Initial, options: AveragedOptions, seed: int, loss: oho.LossHyper | None
+) -> oho.OHO:
+    """Makes `oho.averaged`."""
+    made = partial(oho.averaged, influence_limit=options.influence_limit)
+    return defaults(model, initial, options, seed, loss, made=made)
 
 
 def published(

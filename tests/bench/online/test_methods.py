@@ -116,6 +116,7 @@ def test_labels_name_the_rule(tmp_path):
 
 def test_labels_name_an_average_that_is_not_the_methods_own(tmp_path):
     expected = {"optimizer=sgd": "", "optimizer=adamw": ", AdamW", "average=500": ", averaged"}
+    expected |= {"influence_limit=0.1": ", limit 0.1"}
     for option, added in expected.items():
         (spec, *_) = experiment(tmp_path, "oho-averaged", overrides=[f"methods.0.{option}"]).specs
         assert spec["method"]["label"] == f"Averaged OHO{added}"
@@ -131,6 +132,11 @@ def test_the_averaged_method_is_the_librarys(tmp_path):
         assert getattr(state.optimizer, name) == getattr(expected, name)
     assert state.options.curvature_part == 0.25
     assert state.exchange.weights is not None
+
+
+def test_the_averaged_method_may_have_a_shorter_influence(tmp_path):
+    state = trained(first_spec(tmp_path, "oho-averaged", lr=0.1, weight_decay=1e-5, influence_limit=0.1), 1)[1]
+    assert state.optimizer.influence_limit == 0.1
 
 
 def test_the_averaged_method_may_leave_gradients_as_they_are(tmp_path):
