@@ -1,10 +1,10 @@
-"""Asks, along one training whose rate runs away, what other limits and discounts of the influence would have said.
+"""Asks what other limits and discounts of the influence would have said along one and the same training.
 
-    python results/default-meta-rule/watch_influence.py --seed 101 --start 1e-3 --steps 3000 > watched.csv
+    python results/default-meta-rule/watch_influence.py --seed 101 --start 1e-3 --steps 1500 [--driver 2] > watched.csv
 
-All members of a population make the same training, that of the first member, which is Averaged OHO over AdamW on
-Fashion-MNIST: the same start, the same batches, and the first member's hypergradients.  Each has an influence of its own.
-Prints a line for each tuned step and member:
+All members of a population make the same training, that of Averaged OHO over AdamW on Fashion-MNIST with the limit and the
+discount of one of them, the driver: the same start, the same batches, and its hypergradients.  Each member has an influence
+of its own.  Prints a line for each tuned step and member:
 
     ratio     the norm of d(parameters)/d(log lr) before it is shortened, over what the limit allows
     fresh     the length of the step, which is what it adds to that norm, over the same
@@ -35,8 +35,8 @@ SETTINGS = ((1.0, 0.999), (0.3, 0.999), (0.1, 0.999), (0.03, 0.999), (0.01, 0.99
 class Watch:
     """Stands between an optimizer and its recursion: applies each member's own setting, and prints what it sees."""
 
-    def __init__(self, optimizer: oho.OHO, stacked: Stacked):
-        self.optimizer, self.stacked = optimizer, stacked
+    def __init__(self, optimizer: oho.OHO, stacked: Stacked, driver: int):
+        self.optimizer, self.stacked, self.driver = optimizer, stacked, driver
         self.recursion: Any = optimizer._recursion
         self.limits, self.discounts = (torch.tensor(column) for column in zip(*SETTINGS, strict=True))
         self.before: Tensor | None = None
@@ -73,7 +73,7 @@ class Watch:
         judged = of(recursion.influence.judged(recursion.present_share), vector)
         at_present = of(recursion.influence.theta, present)["lr"]
         self.said = [f"{value:.4g}" for value in torch.cat([at_present, judged["lr"]], -1).mul(lr).flatten().tolist()]
-        self.move({name: value[:1].expand_as(value).clone() for name, value in judged.items()}, hostless=False)
+        self.move({name: value[self.driver].expand_as(value).clone() for name, value in judged.items()}, hostless=False)
 
     def show(self, step: int) -> None:
         """Prints the lines of a step, if it was a tuned one."""
@@ -89,7 +89,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=101)
     parser.add_argument("--start", type=float, default=1e-3)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--driver", type=int, default=0, help="the place in SETTINGS of the member that moves all")
     given = parser.parse_args()
     torch.set_num_threads(1)
     task, _ = task_of("fashion-mnist-mlp")
@@ -99,7 +100,7 @@ def main() -> None:
     optimizer = optimizer_of(candidate, stacked.tensors, torch.full((count,), given.start))
     batches = StackedBatches([task.train_batches(given.seed)] * count)
     held = StackedBatches([task.validation_batches(given.seed, None)] * count)
-    watch = Watch(optimizer, stacked)
+    watch = Watch(optimizer, stacked, given.driver)
     print("step,limit,discount,lr,ratio,fresh,cosine,present,judged")
     for step in range(given.steps):
         batch, validation = batches.at(step), held.at(step)
