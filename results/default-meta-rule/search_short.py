@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, count, takewhile
+from itertools import accumulate, count, product, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from tried_windows import Growing, LateKinds, Scaled, Tried
 import oho
 from bench.protocol import Task
 from oho.found_settings import CURVATURE_FRACTION, PRESENT_SHARE
+from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT
 from oho.step_kinds import StepKinds
 
 TABLE = Path(__file__).parent / "short.csv"
@@ -85,6 +86,9 @@ class Candidate:
     """The factor on the influence for each step between windows."""
     share: float = PRESENT_SHARE
     """How far from the average towards the present weights validation gradients are taken."""
+    limit: float = DEFAULT_LIMIT
+    """The longest influence over the parameters, as `influence_limit`."""
+    discount: float = DEFAULT_DISCOUNT
     late: bool = False
     """Whether meta-steps are made in the second half of each window alone, the first window excepted."""
 
@@ -114,7 +118,7 @@ def optimizer_of(candidate: Candidate, tensors: dict[str, Tensor], lr: Tensor | 
         tensors.items(), kind(lr, 1e-5, **own), check=None, meta=meta,
         members=len(lr) if isinstance(lr, Tensor) else None, tuned_steps=candidate.tuned,
         update_every=candidate.every, first_updates=candidate.haste, reset_every=candidate.reset,
-        present_share=candidate.share,
+        present_share=candidate.share, influence_limit=candidate.limit, discount=candidate.discount,
     )  # fmt: skip
     optimizer.__class__ = Tried
     optimizer.gap, optimizer.kinds = candidate.gap, LateKinds if candidate.late else StepKinds
@@ -216,6 +220,14 @@ def candidates() -> dict[str, Candidate]:
             f"100, scaled .1, {rule}, gap .99, late": Candidate(rule, Scaled(0.1), gap=0.99, late=True),
             f"constant, {rule}": Candidate(rule),
         }
+        windows = {"400, 50 of 200": oho.Windows(), "100, 50 of 200": oho.Windows(100), "100, scaled .1": Scaled(0.1)}
+        for (name, tuned), share in product(windows.items(), (0.5, 1.0)):
+            shared = f"{name}, {rule}, share 1" if share == 1 else f"{name}, {rule}"
+            own = partial(Candidate, rule, tuned, share=share)
+            found |= {f"{shared}, limit {text}": own(limit=float(text)) for text in (".3", ".1", ".03", ".01")}
+            faster = partial(own, falls=30, stays=True)
+            found |= {f"{shared}, limit {text}, to .04": faster(limit=float(text)) for text in (".3", ".1")}
+            found |= {f"{shared}, discount {text}": own(discount=float(text)) for text in (".99", ".95")}
     return found
 
 
