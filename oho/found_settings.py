@@ -14,7 +14,7 @@ from oho.averages import Recent
 from oho.flat_parameters import Given
 from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, MetaAdam, default_meta
 from oho.optimizer import OHO
-from oho.rules import Rule
+from oho.rules import Adam, AdamW, Rule
 from oho.tuned_steps import Windows
 
 PRESENT_SHARE = 0.5
@@ -25,6 +25,8 @@ FIRST_UPDATES = 100
 """The number of steps of `averaged` at the beginning that make a meta-step each."""
 CURVATURE_FRACTION = 0.25
 """The part of a batch that `averaged` was measured with; a step's `curvature_closure` computes its loss."""
+ADAM_LIMIT = 0.1
+"""The `influence_limit` of `averaged` over Adam and AdamW, whose rate runs away in long trainings with a limit of 1."""
 CLIP_NORM = 1.0
 """The `clip_norm` of a rule that `averaged` is given without any: a run survives a first rate that is far too high."""
 
@@ -38,6 +40,11 @@ def averaged_meta() -> MetaAdam:
     return replace(default_meta(), rate=0.04, beta2=0.99)
 
 
+def averaged_limit(rule: Rule) -> float:
+    """Returns the `influence_limit` of `averaged` over a rule."""
+    return ADAM_LIMIT if isinstance(rule, Adam | AdamW) else DEFAULT_LIMIT
+
+
 def averaged(parameters: Given | Iterable[dict[str, Any]], rule: Rule, **options: Any) -> OHO:
     """Returns an `OHO` that averages the weights of about the last tenth of all steps, and tunes for that average.
 
@@ -45,12 +52,12 @@ def averaged(parameters: Given | Iterable[dict[str, Any]], rule: Rule, **options
     `curvature_closure`, the training loss of a quarter of its batch (CURVATURE_FRACTION), which saves most of the cost.
     Only tuned steps use it and the validation closure; `optimizer.is_tuned` says before a step whether it is one.  A rule
     that clips nothing gets `clip_norm=1` (CLIP_NORM), if it has such a field; `clip_norm=math.inf` leaves gradients as
-    they are.
+    they are.  The influence of Adam and AdamW has a limit of its own (ADAM_LIMIT).
     `parameters` and `rule` are those of `OHO`; `options` are its options and replace what is set here.  Raises what `OHO`
     raises.
     """
     settings: dict[str, Any] = {
-        "meta": averaged_meta(), "discount": DEFAULT_DISCOUNT, "influence_limit": DEFAULT_LIMIT, "average": Recent(),
+        "meta": averaged_meta(), "discount": DEFAULT_DISCOUNT, "influence_limit": averaged_limit(rule), "average": Recent(),
         "present_share": PRESENT_SHARE, "update_every": UPDATE_EVERY, "first_updates": FIRST_UPDATES,
         "tuned_steps": Windows(),
     }  # fmt: skip

@@ -13,11 +13,11 @@ import oho
 from bench.online.options import OnlineOptions
 from bench.protocol import WithOptimizer
 from bench.protocol.averages import AnyAverage, RecentAverage, left_out
-from bench.protocol.optimizers import Momentum
+from bench.protocol.optimizers import Betas, Momentum, OptimizerChoice
 from bench.protocol.settings import Settings
 from oho.averages import Average
 from oho.bounds import DEFAULT_BOUNDS
-from oho.found_settings import CLIP_NORM, CURVATURE_FRACTION, FIRST_UPDATES, PRESENT_SHARE, UPDATE_EVERY
+from oho.found_settings import ADAM_LIMIT, CLIP_NORM, CURVATURE_FRACTION, FIRST_UPDATES, PRESENT_SHARE, UPDATE_EVERY
 from oho.rules import Rule
 
 Tunable = Literal["lr", "weight_decay", "momentum", "beta1", "beta2"]
@@ -166,7 +166,8 @@ class AveragedOptions(DefaultOptions):
     to it, so that a run survives a first rate that is far too high; null is no clipping, and `windows: null` tunes every
     step.  With `groups` the weights and the biases of each group of layers have values of their own, and `influence`
     says whether each set has a tangent of its own (exact) or all share one (collapsed).  `influence_limit` is how long the
-    change of the parameters under a relative change of a hyperparameter may become, over the parameters themselves.
+    change of the parameters under a relative change of a hyperparameter may become, over the parameters themselves: 1, and
+    .1 over Adam and AdamW, unless it is given.
     """
 
     average: AnyAverage = RecentAverage()
@@ -178,7 +179,21 @@ class AveragedOptions(DefaultOptions):
     clip_norm: float | None = Field(default=CLIP_NORM, gt=0)
     groups: int | None = Field(default=None, ge=1, exclude_if=left_out)
     influence: Literal["exact", "collapsed"] = Field(default="exact", exclude_if=lambda kind: kind == "exact")
-    influence_limit: float = Field(default=oho.DEFAULT_LIMIT, gt=0, exclude_if=lambda limit: limit == oho.DEFAULT_LIMIT)
+    influence_limit: float | None = Field(default=None, gt=0, validate_default=True, exclude_if=left_out)
+
+    @field_validator("influence_limit")
+    @classmethod
+    def _or_the_usual(cls, limit: float | None, info: ValidationInfo) -> float | None:
+        """Returns the limit; None, which a spec leaves out, stands for DEFAULT_LIMIT where that is the usual one."""
+        if "optimizer" not in info.data:  # it has a mistake of its own
+            return limit
+        usual = _usual_limit(info.data["optimizer"])
+        return None if usual is None and limit == oho.DEFAULT_LIMIT else usual if limit is None else limit
+
+    @property
+    def limit(self) -> float:
+        """The influence's limit."""
+        return oho.DEFAULT_LIMIT if self.influence_limit is None else self.influence_limit
 
     @property
     def sets(self) -> oho.Sets:
@@ -201,6 +216,11 @@ class AveragedOptions(DefaultOptions):
         details = [text for text in super().details() if not (usual and text == RecentAverage.label)]
         if self.groups is not None:
             details += [f"groups {self.groups}", *(["collapsed"] if self.influence == "collapsed" else [])]
-        if self.influence_limit != oho.DEFAULT_LIMIT:
-            details.append(f"limit {self.influence_limit:g}")
+        if self.influence_limit != _usual_limit(self.optimizer):
+            details.append(f"limit {self.limit:g}")
         return details
+
+
+def _usual_limit(optimizer: OptimizerChoice) -> float | None:
+    """Returns the limit that `oho.averaged` has over an optimizer; None is DEFAULT_LIMIT."""
+    return ADAM_LIMIT if isinstance(optimizer, Betas) else None

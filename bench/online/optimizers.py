@@ -60,7 +60,7 @@ def averaged(
     model: nn.Module, initial: Initial, options: AveragedOptions, seed: int, loss: oho.LossHyper | None
 ) -> oho.OHO:
     """Makes `oho.averaged`."""
-    made = partial(oho.averaged, influence_limit=options.influence_limit)
+    made = partial(oho.averaged, influence_limit=options.limit)
     return defaults(model, initial, options, seed, loss, made=made)
 
 

@@ -240,6 +240,12 @@ def test_averaged_takes_a_rule_without_a_field_for_clipping_and_refuses_a_class(
         oho.averaged(make_problem()[0].parameters(), oho.SGD)
 
 
+@pytest.mark.parametrize(("rule", "limit"), [(oho.SGD(0.1), 1.0), (oho.Adam(1e-3), 0.1), (oho.AdamW(1e-3), 0.1)])
+def test_the_found_limit_of_the_influence_is_the_rules(rule, limit):
+    assert oho.averaged(make_problem()[0].parameters(), rule).influence_limit == limit
+    assert oho.averaged(make_problem()[0].parameters(), rule, influence_limit=0.5).influence_limit == 0.5
+
+
 def test_averaged_is_oho_with_its_settings_any_of_which_may_be_replaced():
     model, batches = make_problem()
     optimizer = oho.averaged(model.parameters(), oho.SGD(0.1), update_every=2)

@@ -116,7 +116,7 @@ def test_labels_name_the_rule(tmp_path):
 
 def test_labels_name_an_average_that_is_not_the_methods_own(tmp_path):
     expected = {"optimizer=sgd": "", "optimizer=adamw": ", AdamW", "average=500": ", averaged"}
-    expected |= {"influence_limit=0.1": ", limit 0.1"}
+    expected |= {"influence_limit=0.1": ", limit 0.1", "influence_limit=1": ""}
     for option, added in expected.items():
         (spec, *_) = experiment(tmp_path, "oho-averaged", overrides=[f"methods.0.{option}"]).specs
         assert spec["method"]["label"] == f"Averaged OHO{added}"
@@ -134,9 +134,18 @@ def test_the_averaged_method_is_the_librarys(tmp_path):
     assert state.exchange.weights is not None
 
 
-def test_the_averaged_method_may_have_a_shorter_influence(tmp_path):
-    state = trained(first_spec(tmp_path, "oho-averaged", lr=0.1, weight_decay=1e-5, influence_limit=0.1), 1)[1]
-    assert state.optimizer.influence_limit == 0.1
+LIMITS = [("sgd", None, 1.0, None), ("sgd", 1.0, 1.0, None), ("sgd", 0.1, 0.1, 0.1), ("adamw", None, 0.1, 0.1),
+          ("adamw", 1.0, 1.0, 1.0)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("optimizer", "given", "used", "kept"), LIMITS)
+def test_the_averaged_method_has_the_librarys_limit_unless_it_is_given_one(optimizer, given, used, kept, tmp_path):
+    """A spec has one that is not 1, so that runs over AdamW are others than those of the limit that it had before."""
+    own = {"lr": 0.1, "weight_decay": 1e-5, "optimizer": optimizer} | ({} if given is None else {"influence_limit": given})
+    overrides = [f"methods.0.{name}={value}" for name, value in own.items()]
+    (spec,) = experiment(tmp_path, "oho-averaged", overrides=overrides).specs
+    assert spec["method"].get("influence_limit") == kept
+    assert trained(spec, 1)[1].optimizer.influence_limit == used
 
 
 def test_the_averaged_method_may_leave_gradients_as_they_are(tmp_path):
