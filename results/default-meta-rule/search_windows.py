@@ -110,6 +110,7 @@ def optimizer_of(candidate: Candidate, tensors: dict[str, torch.Tensor], lr: tor
         tensors.items(), kind(lr, 1e-5, clip_norm=None if candidate.constant else 1.0, **own), members=len(lr), check=None,
         meta=replace(oho.averaged_meta(), rate=candidate.rate), present_share=candidate.present,
         tuned_steps=candidate.tuned, update_every=candidate.every, first_updates=candidate.haste,
+        influence_limit=oho.DEFAULT_LIMIT,
     )  # fmt: skip
 
 
