@@ -93,7 +93,7 @@ def test_resiliency_estimates(tmp_path):
     ratios = {label: curve["median"].tolist() for label, curve in estimates.curves.groupby("method_label")}
     assert ratios == {"fixed": [1.0, *[3.0] * 6], "oho-global": [1.0, 3.0, *[1.0] * 5]}
     (axes,) = resiliency.draw(estimates).axes
-    assert [text.get_text() for text in axes.texts] == ["0/3", "3/3"]
+    assert [text.get_text() for text in axes.texts] == ["0/3", "3/3", "back"]
     assert len(resiliency.interactive(estimates).data) == 2
 
 
