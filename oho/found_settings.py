@@ -40,9 +40,9 @@ def averaged_meta() -> MetaAdam:
     return replace(default_meta(), rate=0.04, beta2=0.99)
 
 
-def averaged_limit(rule: Rule) -> float:
-    """Returns the `influence_limit` of `averaged` over a rule."""
-    return ADAM_LIMIT if isinstance(rule, Adam | AdamW) else DEFAULT_LIMIT
+def averaged_limit(rule: type) -> float:
+    """Returns the `influence_limit` of `averaged` over a rule of this class."""
+    return ADAM_LIMIT if issubclass(rule, Adam | AdamW) else DEFAULT_LIMIT
 
 
 def averaged(parameters: Given | Iterable[dict[str, Any]], rule: Rule, **options: Any) -> OHO:
@@ -57,9 +57,9 @@ def averaged(parameters: Given | Iterable[dict[str, Any]], rule: Rule, **options
     raises.
     """
     settings: dict[str, Any] = {
-        "meta": averaged_meta(), "discount": DEFAULT_DISCOUNT, "influence_limit": averaged_limit(rule), "average": Recent(),
-        "present_share": PRESENT_SHARE, "update_every": UPDATE_EVERY, "first_updates": FIRST_UPDATES,
-        "tuned_steps": Windows(),
+        "meta": averaged_meta(), "discount": DEFAULT_DISCOUNT, "influence_limit": averaged_limit(type(rule)),
+        "average": Recent(), "present_share": PRESENT_SHARE, "update_every": UPDATE_EVERY,
+        "first_updates": FIRST_UPDATES, "tuned_steps": Windows(),
     }  # fmt: skip
     return OHO(parameters, _clipping(rule), **(settings | options))
 

@@ -186,9 +186,9 @@ def two_digits(value: float) -> str:
     return decimal(float(f"{value:.2g}")) if math.isfinite(value) else "∞"
 
 
-def percent(share: float) -> str:
-    """Returns a share in whole percent."""
-    return f"{100 * share:.0f} %"
+def percent(share: float, form: str = ".0f") -> str:
+    """Returns a share in percent: in whole ones, or as the format says."""
+    return f"{100 * share:{form}} %"
 
 
 def order_of(runs: pd.DataFrame) -> tuple[int, str]:

@@ -13,11 +13,11 @@ import oho
 from bench.online.options import OnlineOptions
 from bench.protocol import WithOptimizer
 from bench.protocol.averages import AnyAverage, RecentAverage, left_out
-from bench.protocol.optimizers import Betas, Momentum, OptimizerChoice
+from bench.protocol.optimizers import Momentum
 from bench.protocol.settings import Settings
 from oho.averages import Average
 from oho.bounds import DEFAULT_BOUNDS
-from oho.found_settings import ADAM_LIMIT, CLIP_NORM, CURVATURE_FRACTION, FIRST_UPDATES, PRESENT_SHARE, UPDATE_EVERY
+from oho.found_settings import CLIP_NORM, CURVATURE_FRACTION, FIRST_UPDATES, PRESENT_SHARE, UPDATE_EVERY, averaged_limit
 from oho.rules import Rule
 
 Tunable = Literal["lr", "weight_decay", "momentum", "beta1", "beta2"]
@@ -187,7 +187,7 @@ class AveragedOptions(DefaultOptions):
         """Returns the limit; None, which a spec leaves out, stands for DEFAULT_LIMIT where that is the usual one."""
         if "optimizer" not in info.data:  # it has a mistake of its own
             return limit
-        usual = _usual_limit(info.data["optimizer"])
+        usual = _usual_limit(info.data["optimizer"].name)
         return None if usual is None and limit == oho.DEFAULT_LIMIT else usual if limit is None else limit
 
     @property
@@ -216,11 +216,12 @@ class AveragedOptions(DefaultOptions):
         details = [text for text in super().details() if not (usual and text == RecentAverage.label)]
         if self.groups is not None:
             details += [f"groups {self.groups}", *(["collapsed"] if self.influence == "collapsed" else [])]
-        if self.influence_limit != _usual_limit(self.optimizer):
+        if self.influence_limit != _usual_limit(self.optimizer_name):
             details.append(f"limit {self.limit:g}")
         return details
 
 
-def _usual_limit(optimizer: OptimizerChoice) -> float | None:
+def _usual_limit(optimizer: str) -> float | None:
     """Returns the limit that `oho.averaged` has over an optimizer; None is DEFAULT_LIMIT."""
-    return ADAM_LIMIT if isinstance(optimizer, Betas) else None
+    limit = averaged_limit(RULES[optimizer])
+    return None if limit == oho.DEFAULT_LIMIT else limit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -92,7 +93,7 @@ def draw(estimates: Estimates) -> Figure:
     for letter, column in (("C", "wrong_sign"), ("D", "incumbent_test_loss")):
         strips = [Strip(label, by_seed(runs[label], column), looks[label].colour, looks[label].marker) for label in labels]
         if letter == "C":
-            draw_strips(panels[letter], strips, scale="linear", text=lambda share: f"{100 * share:.1f} %")
+            draw_strips(panels[letter], strips, scale="linear", text=partial(percent, form=".1f"))
         else:
             draw_strips(panels[letter], strips)
     panels["C"].set_title("C  Wrong signs", loc="left")
@@ -189,7 +190,7 @@ def _part(value: float, error: float, form: str) -> str:
     """Returns a bias or a noise; a dash where there is no error that has one, or where it was not recorded."""
     if error <= ROUNDING or not np.isfinite(value):
         return "—"
-    return f"{format(100 * value, form)} %".replace("-", "−").replace("−0.0 ", "0.0 ").replace("+0.0 ", "0.0 ")
+    return percent(value, form).replace("-", "−").replace("−0.0 ", "0.0 ").replace("+0.0 ", "0.0 ")
 
 
 def _first(summary: pd.DataFrame) -> str:

@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from reports import style
 from reports.estimates import NONE_TRAINED, About, about
-from reports.looks import DASHES, GREY, MARKERS, OURS, Method, assigned
+from reports.looks import DASHES, GREY, MARKERS, OURS, PALETTES, Method, assigned
 from reports.plain_steps import in_seconds, seconds_per_step
 from reports.selection import ONLINE, NoData, comparable, require_finite, require_own_seconds, untrained
 from reports.statistics import median_of
@@ -37,7 +37,7 @@ SET_METHODS = {"oho-global": "OHO", "oho-layerwise": "OHO", "oho-full": "OHO", "
 """Methods of which a line has all numbers of sets, and the line's name."""
 PLAIN: dict[str, Any] = {"color": "#666666", "lw": 0.8, "ls": DASHES[2]}
 """The line of the best textbook training."""
-OF_SETS = {"OHO, exact": OURS, "OHO, collapsed": "#8C2D04", "Averaged OHO, exact": "#F0A202"}
+OF_SETS = {"OHO, exact": OURS, "OHO, collapsed": PALETTES[ONLINE][0], "Averaged OHO, exact": PALETTES[ONLINE][5]}
 """The colours of lines of SET_METHODS; Averaged OHO has that of all figures."""
 SHADES = ("#0072B2", "#009E73", "#7A6A00", "#AA4499")
 """Of searches, in the order of their names."""

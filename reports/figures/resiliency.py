@@ -19,6 +19,7 @@ from matplotlib.transforms import ScaledTranslation
 from reports import published, style
 from reports.claims import Measured, Outcome, Verdict, below, not_tested, worst
 from reports.curves import draw_curve, median_curves
+from reports.ends import DARK
 from reports.estimates import About, about
 from reports.looks import Look, emphasised, ink, look
 from reports.recovery import FOR_GOOD, WITHIN
@@ -132,7 +133,7 @@ def _draw_panel(axes: Axes, estimates: Estimates, shock: str, looks: dict[str, L
         own = looks[label]
         draw_curve(axes, curves[label], colour=own.colour, marker=own.marker, dashes=own.dashes, has_band=False)
         _write_recovered(axes, place, own, f"{summary.loc[label, 'recovered']}/{summary.loc[label, 'n']}")
-    axes.annotate("back", (1.0, 1.0), (11, 2), color="#666666", **BESIDE)
+    axes.annotate("back", (1.0, 1.0), (11, 2), color=DARK, **BESIDE)
     style.log_scale(axes, "y")
     low, high = _limits(estimates.curves[estimates.curves["shock"] == shock])
     axes.set_ylim(low, high)

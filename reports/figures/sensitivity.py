@@ -127,7 +127,7 @@ def draw(estimates: Estimates) -> Figure:
     axes.set_xlabel("First learning rate")
     axes.set_ylabel(estimates.about.units.axis("Final test loss"))
     axes.grid(visible=True, axis="both")
-    _name(figure, estimates, looks)
+    _name(figure, estimates, looks, swept)
     style.stamp(figure, estimates.about.stamp)
     return figure
 
@@ -156,12 +156,12 @@ def _draw_points(axes: Axes, runs: pd.DataFrame, own: Look, *, shift: float) -> 
                   color=own.colour, clip_on=False, transform=axes.get_xaxis_transform(), zorder=5)  # fmt: skip
 
 
-def _name(figure: Figure, estimates: Estimates, looks: dict[str, Look]) -> None:
+def _name(figure: Figure, estimates: Estimates, looks: dict[str, Look], swept: list[str]) -> None:
     """Names the methods with how many of their starts are near: at the right, the lowest first, or above in a column."""
     ordered = estimates.summary.groupby("group", sort=False)["median"].median().sort_values(kind="stable").index
     handles, texts = [], []
     for name in ordered:
-        has_rate, own = _has_rate(estimates, name), looks[name]
+        has_rate, own = name in swept, looks[name]
         handles.append(Line2D([], [], color=own.colour, ls=own.dashes, marker=own.marker if has_rate else None, ms=4))
         near, count = estimates.near[name]
         texts.append(f"{name}, {near} of {count}" if has_rate else name)
@@ -170,11 +170,6 @@ def _name(figure: Figure, estimates: Estimates, looks: dict[str, Look]) -> None:
     else:
         bold, title = [looks[name].colour != GREY for name in ordered], f"First rates within {NEAR:g} × the lowest loss"
         style.legend_beside(figure, handles, texts, bold=bold, title=title)
-
-
-def _has_rate(estimates: Estimates, name: str) -> bool:
-    """Returns whether a method has a first learning rate."""
-    return bool(estimates.summary.loc[estimates.summary["group"] == name, "start"].notna().any())
 
 
 def caption(estimates: Estimates) -> str:
