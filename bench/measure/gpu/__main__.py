@@ -32,14 +32,14 @@ class Part(NamedTuple):
 
 
 PARTS = (
-    Part("correctness", "correctness", 30),
-    Part("methods", "methods", 60),
-    Part("speed", "steps", 30),
-    Part("speed", "populations", 15),
-    Part("speed", "residual", 45),
-    Part("experiments", "performance", 130),
-    Part("experiments", "cifar10", 105),
-    Part("experiments", "distribution", 120),
+    Part("correctness", "correctness", 25),
+    Part("methods", "methods", 65),
+    Part("speed", "steps", 20),
+    Part("speed", "populations", 10),
+    Part("speed", "residual", 25),
+    Part("experiments", "performance", 140),
+    Part("experiments", "cifar10", 55),
+    Part("experiments", "distribution", 140),
 )
 """In order of priority; what a part does not use is shared by those after it."""
 

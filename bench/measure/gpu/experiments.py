@@ -27,11 +27,11 @@ from bench.records import read_outcome
 PAPER_EPOCHS, STEPS_PER_EPOCH = 100, 500
 PILOT_STEPS = (20, 120)
 """Two lengths whose difference tells what a step of all runs of an experiment takes, without their set-up."""
-SHARE = 0.8
+SHARE = 0.85
 """The share of the time that the epochs are planned to take: validations and tests come on top."""
 TIMED_SECONDS = 20.0
 """The most that a run on MNIST has."""
-SET_UP_SECONDS = {"performance": 2.0, "cifar10": 8.0}
+SET_UP_SECONDS = {"performance": 1.5, "cifar10": 8.0}
 """What is set aside for what is not counted of each run."""
 LATE_SECONDS = 15.0
 """How much longer than planned the runs of a fixed length may take before they are cut off."""
