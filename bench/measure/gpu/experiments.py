@@ -25,10 +25,12 @@ from bench.process.signals import Interrupted, Stopper
 from bench.records import read_outcome
 
 PAPER_EPOCHS, STEPS_PER_EPOCH = 100, 500
-PILOT_STEPS = (20, 120)
-"""Two lengths whose difference tells what a step of all runs of an experiment takes, without their set-up."""
+PILOT_STEPS = (20, 420)
+"""Two lengths whose difference in counted seconds tells what a step of all runs of an experiment takes."""
 SHARE = 0.85
 """The share of the time that the epochs are planned to take: validations and tests come on top."""
+STOPPING_SECONDS = 8.0
+"""How long before its end a part stops its runs, which then save themselves."""
 TIMED_SECONDS = 20.0
 """The most that a run on MNIST has."""
 SET_UP_SECONDS = {"performance": 1.7, "cifar10": 8.0}
@@ -53,20 +55,24 @@ def distribution(out: Path, device: torch.device, tiny: bool, seconds: float) ->
         return load_experiment(path, overrides=settings, seeds=seeds, device=device.type)
 
     with _guarded(table, "distribution"):
-        budget = "steps=3" if tiny else f"epochs={_epochs_within(seconds - LATE_SECONDS, load, out / 'pilot')}"
+        within = seconds - LATE_SECONDS - STOPPING_SECONDS
+        budget = "steps=3" if tiny else f"epochs={_epochs_within(within, load, out / 'pilot')}"
         _run(load(budget), out / "runs", table, 60 if tiny else deadline - time.monotonic())
 
 
 def _epochs_within(seconds: float, load: Callable[[str], Experiment], folder: Path) -> int:
     """Returns how many epochs all runs of an experiment can make in the seconds, at least one and at most the paper's."""
-    begun, spent = time.monotonic(), []
+    begun, counted = time.monotonic(), list[float]()
     for steps in PILOT_STEPS:
-        start = time.monotonic()
-        experiment = load(f"steps={steps}")
-        launch([experiment], plan([experiment], folder), folder, data_root=None)
-        spent.append(time.monotonic() - start)
-    a_step = max(1e-4, (spent[1] - spent[0]) / (PILOT_STEPS[1] - PILOT_STEPS[0]))
-    left = seconds - (time.monotonic() - begun) - (spent[0] - PILOT_STEPS[0] * a_step)
+        start, experiment = time.monotonic(), load(f"steps={steps}")
+        planned = plan([experiment], folder / str(steps))
+        launch([experiment], planned, folder / str(steps), data_root=None)
+        outcomes = [outcome for item in planned if (outcome := read_outcome(folder / str(steps) / item.id)) is not None]
+        counted.append(sum(outcome.counted_seconds / outcome.shared_by for outcome in outcomes))
+    ended = time.monotonic()
+    set_up = ended - start - counted[1]
+    a_step = max(1e-6, (counted[1] - counted[0]) / (PILOT_STEPS[1] - PILOT_STEPS[0]))
+    left = seconds - (ended - begun) - set_up
     return int(max(1, min(PAPER_EPOCHS, SHARE * left / a_step / STEPS_PER_EPOCH)))
 
 
@@ -108,7 +114,7 @@ def _guarded(table: Table, name: str) -> Iterator[None]:
 def _run(experiment: Experiment, folder: Path, table: Table, seconds: float) -> None:
     """Makes an experiment's runs, those that the seconds hold, and adds a row for each method."""
     with contextlib.suppress(Interrupted), Stopper().listening():
-        timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM))
+        timer = threading.Timer(max(0.0, seconds - STOPPING_SECONDS), os.kill, (os.getpid(), signal.SIGTERM))
         timer.start()
         try:
             launch([experiment], plan([experiment], folder), folder, data_root=None)

@@ -79,6 +79,21 @@ def test_experiments_are_run_and_those_that_are_late_are_cut_off(tmp_path, capsy
     assert rows_of(tmp_path, "late")[-1]["remarks"] == "not begun: the time was over"
 
 
+def test_as_many_epochs_are_planned_as_the_time_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "PILOT_STEPS", (2, 30))
+    path = experiments.experiment_file(Path("gpu/distribution"))
+
+    def planned(seconds):
+        def load(budget):
+            return experiments.load_experiment(path, overrides=[*experiments.TINY, f"budget.{budget}"], seeds=(20,))
+
+        return experiments._epochs_within(seconds, load, tmp_path / str(seconds))
+
+    assert planned(0.1) == 1
+    assert 1 < planned(100.0) < experiments.PAPER_EPOCHS
+    assert planned(20_000.0) == experiments.PAPER_EPOCHS
+
+
 def test_a_part_that_hangs_is_cut_off_and_the_next_one_is_done(tmp_path, monkeypatch, capfd):
     program = "import sys, time; time.sleep(60 if sys.argv[2] == 'steps' else 0)"
     real = subprocess.Popen
