@@ -189,14 +189,14 @@ class AveragedOptions(DefaultOptions):
     groups: int | None = Field(default=None, ge=1, exclude_if=left_out)
     influence: Literal["exact", "collapsed"] = Field(default="exact", exclude_if=lambda kind: kind == "exact")
     influence_limit: float | None = Field(default=None, gt=0, validate_default=True, exclude_if=left_out)
-    curvature_factor: dict[Tunable, Annotated[float, Field(ge=0, le=1)]] = Field(
+    curvature_factor: Mapping[Tunable, Annotated[float, Field(ge=0, le=1)]] = Field(
         default={"weight_decay": DECAY_FACTOR}
     )
-    tuned_after: dict[Tunable, Annotated[int, Field(ge=0)]] = Field(default={"weight_decay": DECAY_AFTER})
+    tuned_after: Mapping[Tunable, Annotated[int, Field(ge=0)]] = Field(default={"weight_decay": DECAY_AFTER})
 
     @field_validator("curvature_factor", "tuned_after")
     @classmethod
-    def _names_of_the_optimizer(cls, given: dict[Tunable, Any], info: ValidationInfo) -> dict[Tunable, Any]:
+    def _names_of_the_optimizer(cls, given: Mapping[Tunable, Any], info: ValidationInfo) -> Mapping[Tunable, Any]:
         return _of_optimizer(given, info)
 
     @field_validator("influence_limit")
