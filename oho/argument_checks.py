@@ -102,6 +102,36 @@ def check_influence(
         raise ValueError(f"on_nonfinite={on_nonfinite!r}: allowed are {', '.join(map(repr, NON_FINITE))}")
 
 
+def curvature_factors(given: float | Mapping[str, float], rule: Rule) -> dict[str, float]:
+    """Returns the factors other than 1 by hyperparameter; raises TypeError or ValueError for others than are allowed."""
+    factors = given if isinstance(given, Mapping) else dict.fromkeys(rule.names, given)
+    for name, factor in factors.items():
+        _check_name("curvature_factor", name, rule)
+        if not isinstance(factor, Real):
+            raise TypeError(f"curvature_factor={factor!r}: a number, or a mapping from name to number, is expected")
+        if not 0 <= factor <= 1:
+            raise ValueError(f"curvature_factor={factor} of {name}: must lie in [0, 1]")
+    return {name: float(factor) for name, factor in factors.items() if factor != 1}
+
+
+def first_steps(given: Mapping[str, int] | None, rule: Rule) -> dict[str, int]:
+    """Returns the steps by hyperparameter; raises TypeError or ValueError for others than are allowed."""
+    if not isinstance(given, Mapping | None):
+        raise TypeError(f"tuned_after={given!r}: a mapping from name to steps is expected, such as {{'weight_decay': 400}}")
+    for name, steps in (given or {}).items():
+        _check_name("tuned_after", name, rule)
+        if not isinstance(steps, Integral):
+            raise TypeError(f"tuned_after={steps!r} of {name}: a whole number of steps is expected")
+        if steps < 0:
+            raise ValueError(f"tuned_after={steps} of {name}: must be 0 or more")
+    return dict(given or {})
+
+
+def _check_name(option: str, name: str, rule: Rule) -> None:
+    if name not in rule.names:
+        raise ValueError(f"{option}: {type(rule).__name__} has no {name}; it has {', '.join(rule.names)}")
+
+
 def noise_generators(
     generator: torch.Generator | Sequence[torch.Generator] | None, rule: Rule, rows: int
 ) -> list[torch.Generator]:

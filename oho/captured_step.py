@@ -1,7 +1,7 @@
 """`OHO.step` as one CUDA graph: training gradient, products, influence, validation gradient and meta-step.
 
-Plain steps, tuned steps and steps with a meta-step are three graphs.  The host still decides whether a step is tuned and
-whether a meta-step is due, resets the influence, and counts the steps.
+Plain steps, tuned steps and steps with a meta-step are three graphs; those that hold a hyperparameter are others.  The host
+still decides whether a step is tuned and whether a meta-step is due, resets the influence, and counts the steps.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class CapturedStep:
         self._around, self._stand_in = around, stand_in
         self._batch: StaticInputs | None = None
         self._held_out: StaticInputs | None = None
-        self._captured: dict[tuple[bool, bool], Captured] = {}
+        self._captured: dict[tuple[bool, bool, tuple[str, ...]], Captured] = {}
         self._loads = optimizer._recursion.loads
         self._steps = GraphSteps()
         self._check()
@@ -87,7 +87,8 @@ class CapturedStep:
             self._held_out = self._filled(self._held_out, held_out() if callable(held_out) else held_out)
         if self._loads != self.optimizer._recursion.loads:  # loading a state replaced the optimizer's tensors
             self._captured, self._loads = {}, self.optimizer._recursion.loads
-        kind = (self.optimizer.is_tuned, is_due)
+        is_tuned = self.optimizer.is_tuned
+        kind = (is_tuned, is_due, self.optimizer.held if is_tuned else ())
         if kind not in self._captured:
             self._captured[kind] = self._of_kind(is_due)
         if not self._captured[kind].is_captured:

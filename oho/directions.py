@@ -52,6 +52,15 @@ class Directions:
         pairs = [(name, index) for name, sets in self.tuned.items() for index in (sets if self.exact else (0,))]
         return {pair: row for row, pair in enumerate(pairs)}
 
+    def rows_of(self, name: str) -> slice:
+        """Returns the rows of a hyperparameter; none if it is not tuned."""
+        start = 0
+        for other, count in zip(self.names, self.counts, strict=True):
+            if other == name:
+                return slice(start, start + count)
+            start += count
+        return slice(0, 0)
+
     def row(self, name: str, index: int) -> int | None:
         """Returns the row in which set `index` of a rule's hyperparameter moves; None where it is not tuned."""
         return self._row_of.get((name, index))

@@ -27,6 +27,11 @@ CURVATURE_FRACTION = 0.25
 """The part of a batch that `averaged` was measured with; a step's `curvature_closure` computes its loss."""
 ADAM_LIMIT = 0.1
 """The `influence_limit` of `averaged` over Adam and AdamW, whose rate runs away in long trainings with a limit of 1."""
+DECAY_FACTOR, DECAY_AFTER = 0.2, Windows.first
+"""The `curvature_factor` of the weight decay in `averaged`, and the number of steps after which it is tuned.
+
+With 1 and 0 it falls by up to a factor of a thousand in the first steps, in which any decay seems too much, and stays so.
+"""
 CLIP_NORM = 1.0
 """The `clip_norm` of a rule that `averaged` is given without any: a run survives a first rate that is far too high."""
 
@@ -52,7 +57,8 @@ def averaged(parameters: Given | Iterable[dict[str, Any]], rule: Rule, **options
     `curvature_closure`, the training loss of a quarter of its batch (CURVATURE_FRACTION), which saves most of the cost.
     Only tuned steps use it and the validation closure; `optimizer.is_tuned` says before a step whether it is one.  A rule
     that clips nothing gets `clip_norm=1` (CLIP_NORM), if it has such a field; `clip_norm=math.inf` leaves gradients as
-    they are.  The influence of Adam and AdamW has a limit of its own (ADAM_LIMIT).
+    they are.  The influence of Adam and AdamW has a limit of its own (ADAM_LIMIT); in that of the weight decay, which is
+    tuned after the first 400 steps (DECAY_AFTER), the Hessian counts a fifth (DECAY_FACTOR).
     `parameters` and `rule` are those of `OHO`; `options` are its options and replace what is set here.  Raises what `OHO`
     raises.
     """
@@ -60,8 +66,14 @@ def averaged(parameters: Given | Iterable[dict[str, Any]], rule: Rule, **options
         "meta": averaged_meta(), "discount": DEFAULT_DISCOUNT, "influence_limit": averaged_limit(type(rule)),
         "average": Recent(), "present_share": PRESENT_SHARE, "update_every": UPDATE_EVERY,
         "first_updates": FIRST_UPDATES, "tuned_steps": Windows(),
+        "curvature_factor": _of_decay(DECAY_FACTOR, rule), "tuned_after": _of_decay(DECAY_AFTER, rule),
     }  # fmt: skip
     return OHO(parameters, _clipping(rule), **(settings | options))
+
+
+def _of_decay(value: Any, rule: Rule) -> dict[str, Any]:
+    """Returns a setting of the weight decay alone; none for a rule without it."""
+    return {"weight_decay": value} if "weight_decay" in rule.names else {}
 
 
 def _clipping(rule: Rule) -> Rule:

@@ -103,6 +103,12 @@ class Influence:
         finite = largest < torch.inf
         return finite.all(0) if len(finite) > 1 else finite[0]
 
+    def clear_rows(self, rows: Iterable[slice]) -> None:
+        """Sets some rows of all tangents to zero."""
+        for part in rows:
+            for tangent in self.tensors:
+                tangent[part].zero_()
+
     def clear(self) -> None:
         """Sets all tangents to zero (a non-finite entry times zero would stay)."""
         for tangent in self.tensors:

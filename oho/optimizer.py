@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from oho.ambient import outside_autocast
-from oho.argument_checks import Made, check_influence, check_rule, noise_generators
+from oho.argument_checks import Made, check_influence, check_rule, curvature_factors, first_steps, noise_generators
 from oho.averages import Average, check_present_share, resolve_average
 from oho.engines.curvature import Engine
 from oho.flat_parameters import Given, flat_parameters
@@ -69,6 +69,11 @@ class OHO(RecursionOptimizer):
             average.
         present_share: s in [0, 1], how far from the average towards the present weights validation gradients are taken; it
             helps a learning rate that is far too high to come down.
+        curvature_factor: α in [0, 1] on the products H Z in a hyperparameter's tangents, or a mapping from name to factor.
+            1 is the derivative; less is biased, and steadier where small batches make a tangent grow that has to remember
+            thousands of steps, as the weight decay's does.
+        tuned_after: a mapping from name to the number of first steps in which a hyperparameter has no influence, so that it
+            stays as it is.
         reset_every: the number of steps after which the influence is set to zero; 0 is never.
         update_every: the number of tuned steps between two meta-steps; the influence follows all of them.
         first_updates: the number of steps at the beginning that make a meta-step each, if tuned, whatever `update_every`
@@ -106,6 +111,8 @@ class OHO(RecursionOptimizer):
         influence_limit: float | None = None,
         average: Average | str | None = None,
         present_share: float = 0.0,
+        curvature_factor: float | Mapping[str, float] = 1.0,
+        tuned_after: Mapping[str, int] | None = None,
         reset_every: int = 0,
         update_every: int = 1,
         first_updates: int = 0,
@@ -128,6 +135,8 @@ class OHO(RecursionOptimizer):
         self.influence_limit = DEFAULT_LIMIT if meta is None and influence_limit is None else influence_limit
         self.average = resolve_average(average)
         check_present_share(present_share, self.average)
+        self.curvature_factor = curvature_factors(curvature_factor, rule)
+        self.tuned_after = first_steps(tuned_after, rule)
         self.reset_every, self.update_every, self.first_updates = reset_every, update_every, first_updates
         self.tuned_steps = resolve_tuned_steps(tuned_steps)
         self.on_nonfinite, self.on_phase = on_nonfinite, on_phase
@@ -200,6 +209,11 @@ class OHO(RecursionOptimizer):
         """Whether the influence follows the next step; if not, the step is plain training."""
         return self.is_tuned_step(self.steps + 1)
 
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The hyperparameters that the next step leaves without influence, by `tuned_after`."""
+        return tuple(name for name, steps in self.tuned_after.items() if self.steps < steps)
+
     def is_tuned_step(self, step: int) -> bool:
         """Returns whether the influence follows a step, counted from 1."""
         return self._kinds.is_tuned(step)
@@ -241,7 +255,7 @@ class OHO(RecursionOptimizer):
                 return plain_step(self._loss, self._recursion, closures.train, phase=phase)
             step = TunedStep(
                 self._loss, self._recursion, closures, discount=self.discount, influence_limit=self.influence_limit,
-                on_nonfinite=self.on_nonfinite, phase=phase,
+                curvature_factor=self.curvature_factor, held=self.held, on_nonfinite=self.on_nonfinite, phase=phase,
             )  # fmt: skip
             return step.make(is_meta=is_due)
 

@@ -19,7 +19,7 @@ Source: arXiv 2102.07813.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -59,6 +59,7 @@ def plain_step(loss: TrainingLoss, recursion: Recursion, train: list[Closure], *
 class TunedStep:
     """A step that the influence follows; its options are those of `OHO`, which says what they mean.
 
+    `held` names the hyperparameters that are not tuned yet, whose influence stays zero.
     `phase` is called with "train" where the gradient is taken and with "hypergradient" where the rest begins.
     """
 
@@ -67,6 +68,8 @@ class TunedStep:
     closures: StepClosures
     discount: float
     influence_limit: float | None
+    curvature_factor: Mapping[str, float]
+    held: tuple[str, ...]
     on_nonfinite: str
     phase: Phase
 
@@ -83,7 +86,9 @@ class TunedStep:
         with torch.no_grad():
             if one_step is not None:
                 one_step.begin(found.gradient)
+            self._weigh(found.products)
             theta = self.recursion.advance(found, discount=self.discount or 1.0)
+            self.recursion.influence.clear_rows(map(self.recursion.directions.rows_of, self.held))
             if self.influence_limit is not None:
                 self.recursion.shorten_influence(self.influence_limit, theta)
         if is_meta:
@@ -98,6 +103,11 @@ class TunedStep:
         return self.loss.differentiate(
             train, influence.theta, discount=self.discount, phase=self.phase, curvature=self.closures.curvature
         )
+
+    def _weigh(self, products: Tensor) -> None:
+        """Multiplies the products of each hyperparameter by its factor, in place."""
+        for name, factor in self.curvature_factor.items():
+            products[self.recursion.directions.rows_of(name)].mul_(factor)
 
     def _meta_step(self, one_step: OneStep | None) -> None:
         with self.recursion.at_judged_weights():

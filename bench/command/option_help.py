@@ -73,6 +73,8 @@ def _default(value: Any) -> str:
         return str(getattr(value, "name", type(value).__name__))
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
+    if isinstance(value, Mapping) and value:
+        return ", ".join(f"{key}: {_default(item)}" for key, item in value.items())
     return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 

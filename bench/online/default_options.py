@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -17,10 +17,20 @@ from bench.protocol.optimizers import Momentum
 from bench.protocol.settings import Settings
 from oho.averages import Average
 from oho.bounds import DEFAULT_BOUNDS
-from oho.found_settings import CLIP_NORM, CURVATURE_FRACTION, FIRST_UPDATES, PRESENT_SHARE, UPDATE_EVERY, averaged_limit
+from oho.found_settings import (
+    CLIP_NORM,
+    CURVATURE_FRACTION,
+    DECAY_AFTER,
+    DECAY_FACTOR,
+    FIRST_UPDATES,
+    PRESENT_SHARE,
+    UPDATE_EVERY,
+    averaged_limit,
+)  # fmt: skip
 from oho.rules import Rule
 
 Tunable = Literal["lr", "weight_decay", "momentum", "beta1", "beta2"]
+T = TypeVar("T", bound=Collection[str])
 RULES = {"sgd": oho.SGD, "momentum": oho.Momentum, "adam": oho.Adam, "adamw": oho.AdamW}
 
 
@@ -78,9 +88,7 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
         optimizer = info.data.get("optimizer")
         if optimizer is None:  # has a mistake of its own
             return tune
-        names = ("lr", "weight_decay", *optimizer.own)
-        if unknown := [name for name in tune if name not in names]:
-            raise ValueError(f"{optimizer.name} has no {', '.join(unknown)}; it has {', '.join(names)}")
+        _of_optimizer(tune, info)
         if len(set(tune)) < len(tune):
             raise ValueError("each name once")
         for name in set(tune) & set(optimizer.own):
@@ -167,7 +175,8 @@ class AveragedOptions(DefaultOptions):
     step.  With `groups` the weights and the biases of each group of layers have values of their own, and `influence`
     says whether each set has a tangent of its own (exact) or all share one (collapsed).  `influence_limit` is how long the
     change of the parameters under a relative change of a hyperparameter may become, over the parameters themselves: 1, and
-    .1 over Adam and AdamW, unless it is given.
+    .1 over Adam and AdamW, unless it is given.  In the influence of the named hyperparameters the Hessian has a
+    `curvature_factor`, 1 being the derivative; they are tuned after the steps that `tuned_after` has.
     """
 
     average: AnyAverage = RecentAverage()
@@ -180,6 +189,15 @@ class AveragedOptions(DefaultOptions):
     groups: int | None = Field(default=None, ge=1, exclude_if=left_out)
     influence: Literal["exact", "collapsed"] = Field(default="exact", exclude_if=lambda kind: kind == "exact")
     influence_limit: float | None = Field(default=None, gt=0, validate_default=True, exclude_if=left_out)
+    curvature_factor: Mapping[Tunable, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default={"weight_decay": DECAY_FACTOR}
+    )
+    tuned_after: Mapping[Tunable, Annotated[int, Field(ge=0)]] = Field(default={"weight_decay": DECAY_AFTER})
+
+    @field_validator("curvature_factor", "tuned_after")
+    @classmethod
+    def _names_of_the_optimizer(cls, given: Mapping[Tunable, Any], info: ValidationInfo) -> Mapping[Tunable, Any]:
+        return _of_optimizer(given, info)
 
     @field_validator("influence_limit")
     @classmethod
@@ -218,7 +236,22 @@ class AveragedOptions(DefaultOptions):
             details += [f"groups {self.groups}", *(["collapsed"] if self.influence == "collapsed" else [])]
         if self.influence_limit != _usual_limit(self.optimizer_name):
             details.append(f"limit {self.limit:g}")
+        for name in ("curvature_factor", "tuned_after"):
+            if (given := getattr(self, name)) != type(self).model_fields[name].default:
+                shown = " ".join(f"{key} {value:g}" for key, value in given.items()) or "none"
+                details.append(f"{name} {shown}".replace("_", " "))
         return details
+
+
+def _of_optimizer(given: T, info: ValidationInfo) -> T:
+    """Returns names that the optimizer has; raises ValueError for others."""
+    optimizer = info.data.get("optimizer")
+    if optimizer is None:  # it has a mistake of its own
+        return given
+    names = ("lr", "weight_decay", *optimizer.own)
+    if unknown := [name for name in given if name not in names]:
+        raise ValueError(f"{optimizer.name} has no {', '.join(unknown)}; it has {', '.join(names)}")
+    return given
 
 
 def _usual_limit(optimizer: str) -> float | None:

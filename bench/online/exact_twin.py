@@ -3,8 +3,8 @@
 Before each step the twin takes over the run's parameters and hyperparameters, then makes the same step: the same rule on
 the same batches, with the same noise, whose slots therefore stay those of the run.  It carries the exact influence of the
 whole run, with a tangent for each hyperparameter and set: undiscounted and without a limit or, if it is `bounded`, with the
-run's own discount and limit.  Against a bounded twin, only what the run saves shows: products from a part of each batch,
-and steps that its influence does not follow.
+run's own discount, limit, factors of the curvature, and first steps that tune nothing.  Against a bounded twin, only what
+the run saves shows: products from a part of each batch, and steps that its influence does not follow.
 """
 
 from __future__ import annotations
@@ -55,7 +55,10 @@ class ExactTwin:
         if isinstance(optimizer, oho.OHO):
             rule, own = optimizer.rule, {"average": optimizer.average, "present_share": optimizer.present_share}
             if bounded:
-                own |= {"discount": optimizer.discount, "influence_limit": optimizer.influence_limit}
+                own |= {
+                    "discount": optimizer.discount, "influence_limit": optimizer.influence_limit,
+                    "curvature_factor": optimizer.curvature_factor, "tuned_after": optimizer.tuned_after,
+                }  # fmt: skip
         saved, device = optimizer.state_dict().get("generators", ()), self._parameters[0].device
         noise = [torch.Generator(device if rule.temperature else "cpu").set_state(state) for state in saved]
         self.optimizer: Any = oho.OHO(

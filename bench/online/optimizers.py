@@ -60,7 +60,10 @@ def averaged(
     model: nn.Module, initial: Initial, options: AveragedOptions, seed: int, loss: oho.LossHyper | None
 ) -> oho.OHO:
     """Makes `oho.averaged`."""
-    made = partial(oho.averaged, influence_limit=options.limit)
+    made = partial(
+        oho.averaged, influence_limit=options.limit, curvature_factor=options.curvature_factor,
+        tuned_after=options.tuned_after,
+    )  # fmt: skip
     return defaults(model, initial, options, seed, loss, made=made)
 
 

@@ -78,6 +78,8 @@ def population_like(
         influence_limit=like.influence_limit,
         average=like.average,
         present_share=like.present_share,
+        curvature_factor=like.curvature_factor,
+        tuned_after=like.tuned_after,
         reset_every=like.reset_every,
         update_every=like.update_every,
         first_updates=like.first_updates,

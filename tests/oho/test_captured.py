@@ -29,6 +29,7 @@ CASES = {
     "narrow": {"rule": oho.SGD(0.1, 1e-2), "dtype": torch.bfloat16},
     "averaged": {"average": oho.Recent(), "present_share": 0.5, "part": 3},
     "in windows": {"average": oho.Recent(), "present_share": 0.5, "part": 3, "tuned_steps": oho.Windows(2, 2, 4)},
+    "held": {"rule": RULES["momentum"], "curvature_factor": 0.2, "tuned_after": {"weight_decay": 6}, "part": 3},
     "unused": {"rule": RULES["adamw"], "unused": True},
     "uniform": {"rule": oho.SGD(0.1, 1e-2), "average": oho.Uniform(3), "meta": oho.MetaSGD(1e-3), "discount": 1.0},
     "schedule-free": {"rule": RULES["adamw"], "average": "schedule-free"},
