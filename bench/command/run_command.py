@@ -98,7 +98,7 @@ def _experiments(order: Order, device: str) -> list[Experiment]:
 def _scarce_processors(spec: Spec) -> Iterator[str]:
     """Yields a line for a run that has more threads than the machine has processors, which makes it slower, not faster."""
     if spec["device"] == "cpu" and (threads := spec["threads"] or 0) > (most := machine_processors()):
-        yield f"threads: {threads} are more than this machine has processors, {most}, and slower"
+        yield f"threads: {threads} are more than the {most} processors of this machine, which makes runs slower"
 
 
 def _digest(planned: Sequence[Planned]) -> str:

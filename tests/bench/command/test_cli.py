@@ -96,7 +96,7 @@ def test_more_threads_than_processors_are_told_of(tmp_path, monkeypatch, caplog)
     command("run", config, "--dry-run", "--set", "threads=2")
     assert not caplog.messages
     command("run", config, "--dry-run", "--set", "threads=3")
-    assert "threads: 3 are more than this machine has processors, 2" in caplog.text
+    assert "threads: 3 are more than the 2 processors of this machine" in caplog.text
 
 
 def test_a_call_from_python_runs_what_it_was_called_with(tmp_path):
