@@ -74,7 +74,8 @@ def audit(model: nn.Module, optimizer: OHO | PublishedOHO, steps: Iterable[tuple
         model: what the closures compute with; all parameters of the optimizer are its own.
         optimizer: at any point of a run.  It and the model are left as after `optimizer.step` on each of `steps`.
         steps: (train_closure, valid_closure) for each step, and its curvature_closure as a third where it has one.  The
-            twin takes products of the whole batch even then, and differentiates steps that are not tuned as well.  The
+            twin takes products of the whole batch even then, and differentiates steps that are not tuned as well; it has
+            all of the Hessian and every influence, whatever `curvature_factor` and `tuned_after` are.  The
             last step must make a meta-step.  In a loop, bind the batch: `lambda batch=batch: ...`.
 
     Raises:

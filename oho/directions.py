@@ -54,12 +54,11 @@ class Directions:
 
     def rows_of(self, name: str) -> slice:
         """Returns the rows of a hyperparameter; none if it is not tuned."""
-        start = 0
-        for other, count in zip(self.names, self.counts, strict=True):
-            if other == name:
-                return slice(start, start + count)
-            start += count
-        return slice(0, 0)
+        if name not in self.names:
+            return slice(0, 0)
+        place = self.names.index(name)
+        start = sum(self.counts[:place])
+        return slice(start, start + self.counts[place])
 
     def row(self, name: str, index: int) -> int | None:
         """Returns the row in which set `index` of a rule's hyperparameter moves; None where it is not tuned."""

@@ -69,11 +69,11 @@ class OHO(RecursionOptimizer):
             average.
         present_share: s in [0, 1], how far from the average towards the present weights validation gradients are taken; it
             helps a learning rate that is far too high to come down.
-        curvature_factor: α in [0, 1] on the products H Z in a hyperparameter's tangents, or a mapping from name to factor.
-            1 is the derivative; less is biased, and steadier where small batches make a tangent grow that has to remember
-            thousands of steps, as the weight decay's does.
-        tuned_after: a mapping from name to the number of first steps in which a hyperparameter has no influence, so that it
-            stays as it is.
+        curvature_factor: α in [0, 1] on the products H Z in the tangents of the rule's hyperparameters, or a mapping from
+            name to factor.  1 gives the derivative.  Less is biased, but steadier where a tangent has to remember thousands
+            of steps, as the weight decay's does, and small batches make it grow.
+        tuned_after: a mapping from name to the number of first steps in which a hyperparameter of the rule has no
+            influence, so that it stays as it is.  The meta-rule's memory counts these steps.
         reset_every: the number of steps after which the influence is set to zero; 0 is never.
         update_every: the number of tuned steps between two meta-steps; the influence follows all of them.
         first_updates: the number of steps at the beginning that make a meta-step each, if tuned, whatever `update_every`
@@ -211,8 +211,8 @@ class OHO(RecursionOptimizer):
 
     @property
     def held(self) -> tuple[str, ...]:
-        """The hyperparameters that the next step leaves without influence, by `tuned_after`."""
-        return tuple(name for name, steps in self.tuned_after.items() if self.steps < steps)
+        """The tuned hyperparameters that the next step leaves without influence, by `tuned_after`."""
+        return tuple(name for name in self._recursion.tuning.tuned if self.steps < self.tuned_after.get(name, 0))
 
     def is_tuned_step(self, step: int) -> bool:
         """Returns whether the influence follows a step, counted from 1."""

@@ -89,8 +89,9 @@ class ExactTwin:
         if not self._run.is_meta_step(self._run.steps):
             return
         for name, exact in self.optimizer.hypergradient.items():
-            (found,) = compared(self._run.hypergradient[name], exact)
-            self.note(name, found)
+            if not held_in_last_step(self._run, name):
+                (found,) = compared(self._run.hypergradient[name], exact)
+                self.note(name, found)
 
     def note(self, name: str, found: Comparison) -> None:
         """Notes a comparison, unless there is nothing to follow."""
@@ -128,6 +129,11 @@ class ExactTwin:
             if math.isfinite(noise):
                 scalars |= {f"hypergradient_bias_{name}": bias, f"hypergradient_noise_{name}": noise}
         return scalars
+
+
+def held_in_last_step(optimizer: oho.OHO | oho.PublishedOHO, name: str) -> bool:
+    """Returns whether the last step left a hyperparameter without influence, so that there is nothing to compare."""
+    return isinstance(optimizer, oho.OHO) and optimizer.steps <= optimizer.tuned_after.get(name, 0)
 
 
 def compared(found: Tensor, exact: Tensor, members: int = 1) -> list[Comparison]:

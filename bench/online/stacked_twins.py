@@ -16,7 +16,7 @@ from torch import Tensor
 
 import oho
 from bench.online.averaged_state import Optimizer
-from bench.online.exact_twin import ExactTwin, compared
+from bench.online.exact_twin import ExactTwin, compared, held_in_last_step
 from bench.protocol import Stacked
 from oho.member import Member
 from oho.meta import MetaRule
@@ -53,6 +53,8 @@ class StackedTwins:
         if not self._run.is_meta_step(self._run.steps):
             return
         for name, exact in self._optimizer.hypergradient.items():
+            if held_in_last_step(self._run, name):
+                continue
             for twin, found in zip(
                 self._twins, compared(self._run.hypergradient[name], exact, len(self._twins)), strict=True
             ):

@@ -68,6 +68,8 @@ def _epochs_within(seconds: float, load: Callable[[str], Experiment], folder: Pa
         planned = plan([experiment], folder / str(steps))
         launch([experiment], planned, folder / str(steps), data_root=None)
         outcomes = [outcome for item in planned if (outcome := read_outcome(folder / str(steps) / item.id)) is not None]
+        if len(outcomes) < len(planned):
+            return 1
         counted.append(sum(outcome.counted_seconds / outcome.shared_by for outcome in outcomes))
     ended = time.monotonic()
     set_up = ended - start - counted[1]

@@ -104,6 +104,19 @@ def test_a_bounded_twin_has_the_limit_and_the_discount_of_the_run(tmp_path):
     assert abs(bounded.scalars()["hypergradient_bias_lr"]) < 1e-10
 
 
+def test_a_bounded_twin_has_the_factor_of_the_curvature_and_compares_no_step_in_which_a_value_is_held(tmp_path):
+    options = {
+        "lr": 0.3, "weight_decay": 1e-3, "windows": None, "update_every": 1, "curvature_fraction": None,
+        "compare_exact": True, "tuned_after": {"weight_decay": 4},
+    }  # fmt: skip
+    bounded = first_spec(tmp_path, "oho-averaged", **options, bounded_twin=True)
+    _, state = trained(bounded, 10, dtype=torch.float64)
+    assert [len(state.twin.errors(name)) for name in ("lr", "weight_decay")] == [10, 6]
+    assert max(state.twin.errors("weight_decay")) < 1e-10
+    _, free = trained(first_spec(tmp_path, "oho-averaged", **options), 10, dtype=torch.float64)
+    assert max(free.twin.errors("weight_decay")) > 0.01
+
+
 def test_products_of_a_part_have_noise_and_hardly_a_bias(tmp_path):
     """The parts of a batch are drawn anew at each step: what is wrong with one cancels out over many."""
     options = {"lr": 0.05, "meta_rate": 0.0, "curvature_fraction": 0.5, "compare_exact": True}

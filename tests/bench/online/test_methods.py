@@ -117,9 +117,15 @@ def test_labels_name_the_rule(tmp_path):
 def test_labels_name_an_average_that_is_not_the_methods_own(tmp_path):
     expected = {"optimizer=sgd": "", "optimizer=adamw": ", AdamW", "average=500": ", averaged"}
     expected |= {"influence_limit=0.1": ", limit 0.1", "influence_limit=1": ""}
+    expected |= {"curvature_factor={}": ", curvature factor none", "tuned_after={lr: 3}": ", tuned after lr 3"}
     for option, added in expected.items():
         (spec, *_) = experiment(tmp_path, "oho-averaged", overrides=[f"methods.0.{option}"]).specs
         assert spec["method"]["label"] == f"Averaged OHO{added}"
+
+
+def test_a_factor_of_what_the_optimizer_lacks_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="sgd has no momentum; it has lr, weight_decay"):
+        experiment(tmp_path, "oho-averaged", overrides=["methods.0.curvature_factor={momentum: 0.5}"])
 
 
 def test_the_averaged_method_is_the_librarys(tmp_path):
