@@ -30,8 +30,7 @@ def check_rule(rule: Rule, meta: MetaRule, loss: LossHyper | None = None) -> Non
         raise TypeError(f"meta: {kind} has no {', '.join(missing)}; a meta-rule has {members}")
     if isinstance(rule.tune, str):
         raise TypeError(f"tune={rule.tune!r}: a tuple of names is expected, such as ({rule.tune!r},)")
-    if unknown := [name for name in rule.tune if name not in rule.names]:
-        raise ValueError(f"tune: {type(rule).__name__} has no {', '.join(unknown)}; it has {', '.join(rule.names)}")
+    _check_names("tune", rule.tune, rule)
     if len(set(rule.tune)) < len(rule.tune):
         raise ValueError(f"tune={rule.tune}: each name once")
     _check_constants(rule)
@@ -105,8 +104,8 @@ def check_influence(
 def curvature_factors(given: float | Mapping[str, float], rule: Rule) -> dict[str, float]:
     """Returns the factors other than 1 by hyperparameter; raises TypeError or ValueError for others than are allowed."""
     factors = given if isinstance(given, Mapping) else dict.fromkeys(rule.names, given)
+    _check_names("curvature_factor", factors, rule)
     for name, factor in factors.items():
-        _check_name("curvature_factor", name, rule)
         if not isinstance(factor, Real):
             raise TypeError(f"curvature_factor={factor!r}: a number, or a mapping from name to number, is expected")
         if not 0 <= factor <= 1:
@@ -118,18 +117,20 @@ def first_steps(given: Mapping[str, int] | None, rule: Rule) -> dict[str, int]:
     """Returns the steps by hyperparameter; raises TypeError or ValueError for others than are allowed."""
     if not isinstance(given, Mapping | None):
         raise TypeError(f"tuned_after={given!r}: a mapping from name to steps is expected, such as {{'weight_decay': 400}}")
-    for name, steps in (given or {}).items():
-        _check_name("tuned_after", name, rule)
+    found = dict(given or {})
+    _check_names("tuned_after", found, rule)
+    for name, steps in found.items():
         if not isinstance(steps, Integral):
             raise TypeError(f"tuned_after={steps!r} of {name}: a whole number of steps is expected")
         if steps < 0:
             raise ValueError(f"tuned_after={steps} of {name}: must be 0 or more")
-    return dict(given or {})
+    return found
 
 
-def _check_name(option: str, name: str, rule: Rule) -> None:
-    if name not in rule.names:
-        raise ValueError(f"{option}: {type(rule).__name__} has no {name}; it has {', '.join(rule.names)}")
+def _check_names(option: str, given: Iterable[str], rule: Rule) -> None:
+    """Raises ValueError for names in an option that no hyperparameter of the rule has."""
+    if unknown := [name for name in given if name not in rule.names]:
+        raise ValueError(f"{option}: {type(rule).__name__} has no {', '.join(unknown)}; it has {', '.join(rule.names)}")
 
 
 def noise_generators(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -13,7 +13,7 @@ import oho
 from bench.online.options import OnlineOptions
 from bench.protocol import WithOptimizer
 from bench.protocol.averages import AnyAverage, RecentAverage, left_out
-from bench.protocol.optimizers import Momentum
+from bench.protocol.optimizers import AnyOptimizer, Momentum
 from bench.protocol.settings import Settings
 from oho.averages import Average
 from oho.bounds import DEFAULT_BOUNDS
@@ -26,11 +26,10 @@ from oho.found_settings import (
     PRESENT_SHARE,
     UPDATE_EVERY,
     averaged_limit,
-)  # fmt: skip
+)
 from oho.rules import Rule
 
 Tunable = Literal["lr", "weight_decay", "momentum", "beta1", "beta2"]
-T = TypeVar("T", bound=Collection[str])
 RULES = {"sgd": oho.SGD, "momentum": oho.Momentum, "adam": oho.Adam, "adamw": oho.AdamW}
 
 
@@ -88,7 +87,7 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
         optimizer = info.data.get("optimizer")
         if optimizer is None:  # has a mistake of its own
             return tune
-        _of_optimizer(tune, info)
+        _check_names(tune, optimizer)
         if len(set(tune)) < len(tune):
             raise ValueError("each name once")
         for name in set(tune) & set(optimizer.own):
@@ -198,7 +197,9 @@ class AveragedOptions(DefaultOptions):
     @field_validator("curvature_factor", "tuned_after")
     @classmethod
     def _names_of_the_optimizer(cls, given: Mapping[Tunable, Any], info: ValidationInfo) -> Mapping[Tunable, Any]:
-        return _of_optimizer(given, info)
+        if "optimizer" in info.data:  # else it has a mistake of its own
+            _check_names(given, info.data["optimizer"])
+        return given
 
     @field_validator("influence_limit")
     @classmethod
@@ -244,15 +245,11 @@ class AveragedOptions(DefaultOptions):
         return details
 
 
-def _of_optimizer(given: T, info: ValidationInfo) -> T:
-    """Returns names that the optimizer has; raises ValueError for others."""
-    optimizer = info.data.get("optimizer")
-    if optimizer is None:  # it has a mistake of its own
-        return given
+def _check_names(given: Iterable[str], optimizer: AnyOptimizer) -> None:
+    """Raises ValueError for names of hyperparameters that an optimizer lacks."""
     names = ("lr", "weight_decay", *optimizer.own)
     if unknown := [name for name in given if name not in names]:
         raise ValueError(f"{optimizer.name} has no {', '.join(unknown)}; it has {', '.join(names)}")
-    return given
 
 
 def _usual_limit(optimizer: str) -> float | None:

@@ -22,7 +22,7 @@ from bench.experiment.expansion import Experiment, load_experiment
 from bench.experiment.shipped import experiment_file
 from bench.measure.gpu.tables import Table
 from bench.process.signals import Interrupted, Stopper
-from bench.records import read_outcome
+from bench.records import Outcome, read_outcome
 
 PAPER_EPOCHS, STEPS_PER_EPOCH = 100, 500
 PILOT_STEPS = (20, 420)
@@ -64,10 +64,10 @@ def _epochs_within(seconds: float, load: Callable[[str], Experiment], folder: Pa
     """Returns how many epochs all runs of an experiment can make in the seconds, at least one and at most the paper's."""
     begun, counted = time.monotonic(), list[float]()
     for steps in PILOT_STEPS:
-        start, experiment = time.monotonic(), load(f"steps={steps}")
-        planned = plan([experiment], folder / str(steps))
-        launch([experiment], planned, folder / str(steps), data_root=None)
-        outcomes = [outcome for item in planned if (outcome := read_outcome(folder / str(steps) / item.id)) is not None]
+        start, experiment, pilot = time.monotonic(), load(f"steps={steps}"), folder / str(steps)
+        planned = plan([experiment], pilot)
+        launch([experiment], planned, pilot, data_root=None)
+        outcomes = _outcomes(planned, pilot)
         if len(outcomes) < len(planned):
             return 1
         counted.append(sum(outcome.counted_seconds / outcome.shared_by for outcome in outcomes))
@@ -130,7 +130,7 @@ def _add_rows(table: Table, experiment: Experiment, planned: Sequence[Planned], 
     labels = dict.fromkeys(item.spec["method"]["label"] for item in planned)
     for label in labels:
         items = [item for item in planned if item.spec["method"]["label"] == label]
-        outcomes = [outcome for item in items if (outcome := read_outcome(folder / item.id)) is not None]
+        outcomes = _outcomes(items, folder)
         ended = [outcome for outcome in outcomes if outcome.status.is_result]
         losses, errors = ([outcome.final[f"incumbent_test_{name}"] for outcome in ended] for name in ("loss", "error"))
         statuses = sorted({str(outcome.status).replace("_", " ") for outcome in outcomes})
@@ -141,6 +141,11 @@ def _add_rows(table: Table, experiment: Experiment, planned: Sequence[Planned], 
             _median(counted, ".2f"), _median(losses, ".4f"), _median(errors, ".4f"),
             ", ".join(statuses) or "not begun: the time was over",
         )  # fmt: skip
+
+
+def _outcomes(planned: Sequence[Planned], folder: Path) -> list[Outcome]:
+    """Returns the outcomes of those runs that have one."""
+    return [outcome for item in planned if (outcome := read_outcome(folder / item.id)) is not None]
 
 
 def _median(values: Sequence[float | None], form: str) -> str:
