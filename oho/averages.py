@@ -204,6 +204,15 @@ class AveragedWeights:
             self.iterate = theta
         return torch.lerp(theta, self.average, interpolation)
 
+    def judged_ahead(self, theta: Tensor, present_share: float) -> Tensor:
+        """Returns θ̄ + s (φ − θ̄), (M, N), as it will be once `follow` has been given θ (M, N)."""
+        weight, interpolation = self._weights.newest, self.kind.interpolation
+        average = torch.lerp(self.average, theta, weight)
+        if present_share == 0:
+            return average
+        model = theta if interpolation is None else torch.lerp(theta, average, interpolation)
+        return model if present_share == 1 else torch.lerp(average, model, present_share)
+
     def follow_influence(self, influence: Tensor, beside: Mapping[str, Tensor], *, discount: float) -> None:
         """Moves Z̄ towards the dθ/dh of the step begun by `begin`, once Z̄ has been multiplied by the discount.
 

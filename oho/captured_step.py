@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from oho.engines.answering import GraphSteps
+from oho.engines.branches import Branches
 from oho.graphs import Around, Captured, StaticInputs
+from oho.lookahead import Lookahead
 from oho.optimizer import OHO
 
 Batch = Sequence[Tensor]
@@ -39,6 +41,9 @@ class CapturedStep:
         curvature: the training loss of a part of the batch, from which products are taken, as `train` is called.
         generators: the generators that losses draw from, besides the device's own; the list may grow until the fourth step.
             Each step draws on from where they stand, so that you may seed them before it.
+        look_ahead: whether validation gradients are taken while the step's products are computed, which gives the same
+            numbers bit for bit; see `oho.lookahead`.  A loss must then read the model's parameters, not views of them made
+            beforehand.  It is left out where the step's weights do not follow from its gradient alone.
         around: makes a context manager that is entered around a capture, such as one that stops a timer.
         stand_in: on a CPU, where there are no graphs, checks at each step that a graph would repeat it; for tests.
 
@@ -54,6 +59,7 @@ class CapturedStep:
         *,
         curvature: Loss | None = None,
         generators: Sequence[torch.Generator] = (),
+        look_ahead: bool = False,
         around: Around = nullcontext,
         stand_in: bool = False,
     ):
@@ -65,7 +71,8 @@ class CapturedStep:
         self._held_out: StaticInputs | None = None
         self._captured: dict[tuple[bool, bool, tuple[str, ...]], Captured] = {}
         self._loads = optimizer._recursion.loads
-        self._steps = GraphSteps()
+        self._lookahead = Lookahead(optimizer._flat) if look_ahead and _can_look_ahead(optimizer) else None
+        self._steps = self._new_steps()
         self._check()
 
     def __call__(self, batch: Batch, held_out: Batch | Callable[[], Batch] | None = None) -> Tensor:
@@ -109,9 +116,13 @@ class CapturedStep:
         You can call `optimizer.step` between two captured steps at any time; call this method once no captured steps
         follow.  If some do follow, they are captured anew, and their batches may have another shape.
         """
-        self._captured, self._steps = {}, GraphSteps()
+        self._captured, self._steps = {}, self._new_steps()
         self._batch = self._held_out = None
         self.optimizer._recursion.is_captured = False
+
+    def _new_steps(self) -> GraphSteps:
+        training = None if self._lookahead is None else self._lookahead.training
+        return GraphSteps(Branches(self.optimizer._flat.tensors[0].device, training))
 
     def _check(self) -> None:
         """Raises ValueError for an optimizer whose step cannot be captured."""
@@ -138,9 +149,14 @@ class CapturedStep:
             assert self._held_out is not None
             valid = partial(self._valid, *self._held_out.tensors)
         part = None if self._curvature is None else partial(self._curvature, *self._batch.tensors)
-        step = partial(optimizer._step, train, valid, part, is_due=is_due)
+        step = partial(optimizer._step, train, valid, part, is_due=is_due, lookahead=self._lookahead)
         device = optimizer._flat.tensors[0].device
         return Captured(step, device, generators=self._generators, around=self._around, stand_in=self._stand_in)
+
+
+def _can_look_ahead(optimizer: OHO) -> bool:
+    """Returns whether the weights after a step follow from its gradient alone, and the model holds them unrounded."""
+    return optimizer.rule.temperature == 0 and not optimizer._flat.is_narrow
 
 
 def refusal(optimizer: OHO) -> str:

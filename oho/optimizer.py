@@ -24,6 +24,7 @@ from oho.averages import Average, check_present_share, resolve_average
 from oho.engines.curvature import Engine
 from oho.flat_parameters import Given, flat_parameters
 from oho.freed_memory import keep_freed_memory
+from oho.lookahead import Lookahead
 from oho.loss_hyper import LossHyper
 from oho.member import Member, joined
 from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, MetaRule, default_meta
@@ -241,7 +242,7 @@ class OHO(RecursionOptimizer):
 
     def _step(
         self, closure: Closures | None, valid_closure: Closures | None, curvature_closure: Closures | None, *,
-        is_due: bool, phase: Phase = silent,
+        is_due: bool, phase: Phase = silent, lookahead: Lookahead | None = None,
     ) -> Tensor:  # fmt: skip
         """Makes the part of a step that the device can make alone."""
         self._made.check()
@@ -256,6 +257,7 @@ class OHO(RecursionOptimizer):
             step = TunedStep(
                 self._loss, self._recursion, closures, discount=self.discount, influence_limit=self.influence_limit,
                 curvature_factor=self.curvature_factor, held=self.held, on_nonfinite=self.on_nonfinite, phase=phase,
+                lookahead=lookahead,
             )  # fmt: skip
             return step.make(is_meta=is_due)
 

@@ -150,6 +150,18 @@ class Recursion:
         self._master.write(theta_next)
         return theta_next
 
+    def judged_ahead(self, gradient: Tensor) -> Tensor:
+        """Returns the weights (M, N) at which `at_judged_weights` will be once `advance` has made a step with g (M, N).
+
+        All parameters have a gradient, and the rule draws no noise.
+        """
+        influence = self.influence.moving.of_no_row
+        theta, _ = transition(
+            self.rule, self.set_map, theta=self._weights(), gradient=gradient, slots=self.slots, hyper=self._of_rule(),
+            noise=None, influence=influence, products=torch.zeros_like(influence.theta), directions=NO_DIRECTIONS,
+        )  # fmt: skip
+        return theta if self.averaged is None else self.averaged.judged_ahead(theta, self.present_share)
+
     def _weights(self) -> Tensor:
         """Returns the weights (M, N) that the rule moves: the model's parameters or, in Schedule-Free, the iterate."""
         iterate = None if self.averaged is None else self.averaged.iterate

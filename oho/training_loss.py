@@ -99,11 +99,13 @@ class TrainingLoss:
         discount: float,
         phase: Phase,
         curvature: Sequence[Closure] = (),
+        on_gradient: Callable[[Tensor], None] | None = None,
     ) -> Derivatives:
         """Returns loss, gradient and dg for tangents Z (K, M, N), each a mean over the closures; μ is the discount.
 
         μ dg belongs to the tangents μ Z.  If μ is 0, Z must be zero, and dg belongs to Z itself.  If closures `curvature`
-        are given, dg is that of their loss.
+        are given, dg is that of their loss.  `on_gradient` is called with the gradient (M, N) before the products begin, if
+        there is one closure, the engine has it by then, and all parameters are used.
 
         Raises:
             ValueError: at the first step, for a loss that does not depend on parameters or on one of its hyperparameters.
@@ -113,12 +115,20 @@ class TrainingLoss:
         if self.arguments.columns:
             asked = self.arguments.directions(asked, scale=discount or 1.0)
 
+        if len(closures) > 1 or not self._curvature.can_look_ahead:
+            on_gradient = None
+
+        def on_products(gradient: Tensor | None = None, unused: tuple[int, ...] = ()) -> None:
+            phase("hypergradient")
+            if on_gradient is not None and gradient is not None and not unused:
+                on_gradient(gradient[:, : self._parameters.size])
+
         def differentiate(closure: Closure) -> Derivatives:
             phase("train")
             if len(asked) == 0 or curvature:
                 return self._curvature.gradient_alone(closure, asked[:0])
             with self._blaming_the_loss(closure):
-                return self._curvature.products(closure, asked, on_products=lambda: phase("hypergradient"))
+                return self._curvature.products(closure, asked, on_products=on_products)
 
         def only_products(closure: Closure) -> Tensor:
             with self._curvature.aside(closure) as again, self._blaming_the_loss(again):

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from oho.engines.curvature import Closure, Derivatives
+from oho.lookahead import Lookahead
 from oho.recursion import Recursion
 from oho.training_loss import OneStep, Phase, TrainingLoss
 
@@ -60,7 +61,8 @@ class TunedStep:
     """A step that the influence follows; its options are those of `OHO`, which says what they mean.
 
     `held` names the hyperparameters that are not tuned yet, whose influence stays zero.
-    `phase` is called with "train" where the gradient is taken and with "hypergradient" where the rest begins.
+    `phase` is called with "train" where the gradient is taken and with "hypergradient" where the rest begins.  With a
+    `lookahead`, the validation gradient is taken while products are computed, where the engine allows that.
     """
 
     loss: TrainingLoss
@@ -72,6 +74,7 @@ class TunedStep:
     held: tuple[str, ...]
     on_nonfinite: str
     phase: Phase
+    lookahead: Lookahead | None = None
 
     def make(self, *, is_meta: bool) -> Tensor:
         """Makes the step, with a meta-step if it `is_meta`; returns the training loss, detached, () or (M,).
@@ -81,12 +84,15 @@ class TunedStep:
         """
         self.recursion.catch_up()
         one_step = OneStep(self.loss, self.recursion, self.closures.train) if is_meta and self.loss.one_step else None
-        found = self._derivatives(self.closures.train if one_step is None else one_step.closures)
+        looks_ahead = is_meta and one_step is None and self.lookahead is not None
+        found = self._derivatives(self.closures.train if one_step is None else one_step.closures, looks_ahead=looks_ahead)
         self.phase("hypergradient")
         with torch.no_grad():
             if one_step is not None:
                 one_step.begin(found.gradient)
             self._weigh(found.products)
+            if self.lookahead is not None:
+                self.lookahead.wait_for_weights()
             theta = self.recursion.advance(found, discount=self.discount or 1.0)
             self.recursion.influence.clear_rows(map(self.recursion.directions.rows_of, self.held))
             if self.influence_limit is not None:
@@ -95,13 +101,21 @@ class TunedStep:
             self._meta_step(one_step)
         return found.losses
 
-    def _derivatives(self, train: Sequence[Closure]) -> Derivatives:
+    def _derivatives(self, train: Sequence[Closure], *, looks_ahead: bool) -> Derivatives:
         """Returns loss, gradient, and products of the influence, not yet discounted, each a mean over closures."""
         influence = self.recursion.influence
         if self.discount == 0:
             influence.clear()
         return self.loss.differentiate(
-            train, influence.theta, discount=self.discount, phase=self.phase, curvature=self.closures.curvature
+            train, influence.theta, discount=self.discount, phase=self.phase, curvature=self.closures.curvature,
+            on_gradient=self._look_ahead if looks_ahead else None,
+        )  # fmt: skip
+
+    def _look_ahead(self, gradient: Tensor) -> None:
+        """Begins to compute the validation gradient after a step with g (M, N)."""
+        assert self.lookahead is not None
+        self.lookahead.begin(
+            lambda: self.recursion.judged_ahead(gradient), lambda: self.loss.validation_gradient(self.closures.valid)
         )
 
     def _weigh(self, products: Tensor) -> None:
@@ -110,8 +124,10 @@ class TunedStep:
             products[self.recursion.directions.rows_of(name)].mul_(factor)
 
     def _meta_step(self, one_step: OneStep | None) -> None:
-        with self.recursion.at_judged_weights():
-            vector = self.loss.validation_gradient(self.closures.valid)
+        vector = None if self.lookahead is None else self.lookahead.take()
+        if vector is None:
+            with self.recursion.at_judged_weights():
+                vector = self.loss.validation_gradient(self.closures.valid)
         greedy = {} if one_step is None else one_step.hypergradients(vector)
         with torch.no_grad():
             self.recursion.meta_step(vector, one_step=greedy, on_nonfinite=self.on_nonfinite)

@@ -11,7 +11,7 @@ differences of gradients (`oho.engines.comparison`).  None of this moves paramet
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oho.engines.branches import Branches
 from oho.engines.callers import say
 from oho.engines.comparison import compare
 from oho.engines.curvature import (
@@ -26,6 +27,7 @@ from oho.engines.curvature import (
     Derivatives,
     Engine,
     GraphGoneError,
+    OnProducts,
     double_backward,
     gradient_alone,
     gradient_of,
@@ -47,8 +49,9 @@ CALLS_ONCE = (pearlmutter, double_backward)
 
 @dataclass
 class GraphSteps:
-    """The steps of a graph: whether a closure that they evaluate aside moves anything; None until one was evaluated."""
+    """The steps of a graph: their streams, and whether a closure evaluated aside moves anything, None until one was."""
 
+    branches: Branches
     moves_aside: bool | None = None
 
 
@@ -72,7 +75,7 @@ class Curvature:
         """The steps of the graph that is making one; None in an eager step."""
 
     def products(
-        self, closure: Closure, tangents: Tensor, *, on_products: Callable[[], None] = ignore
+        self, closure: Closure, tangents: Tensor, *, on_products: OnProducts = ignore
     ) -> Derivatives:
         """Returns the engine's derivatives for these tangents (K, M, N).
 
@@ -81,6 +84,9 @@ class Curvature:
         """
         if self._answered:
             with self.repeatable(closure) if self.calls_again else nullcontext(closure) as closure, self._uncompiled():
+                if self.graph is not None and self._engine is pearlmutter:
+                    branches = self.graph.branches
+                    return pearlmutter(closure, self._parameters, tangents, on_products=on_products, branches=branches)
                 return self._engine(closure, self._parameters, tangents, on_products=on_products)
         doubt = self._doubt(closure) if self._check == "first" else None
         with self.repeatable(closure) as again, self._uncompiled():
@@ -190,7 +196,7 @@ class Curvature:
                 " curvature='finite_difference' runs it compiled, two gradients for each direction and step"
             )
 
-    def _answer(self, closure: Closure, tangents: Tensor, *, on_products: Callable[[], None] = ignore) -> Derivatives:
+    def _answer(self, closure: Closure, tangents: Tensor, *, on_products: OnProducts = ignore) -> Derivatives:
         """Asks the engine; where an operation has no second derivative, takes finite differences from now on."""
         try:
             return self._engine(closure, self._parameters, tangents, on_products=on_products)
@@ -246,6 +252,11 @@ class Curvature:
     def _largest(self, error: float) -> float:
         model = self._watch.replicated
         return error if model is None else Replicas(model).largest(error, self._device)
+
+    @property
+    def can_look_ahead(self) -> bool:
+        """Whether another loss can be differentiated between gradient and products just as it can after the step."""
+        return self._answered and self._replicas is None and not self._watch.compiled
 
     @property
     def calls_again(self) -> bool:

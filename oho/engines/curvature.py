@@ -21,11 +21,13 @@ Parameters narrower than float32 are differentiated in their own type; tangents,
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from oho.engines.branches import Branches
 from oho.engines.repetition import Closure
 from oho.engines.sweeps import products_alone, sweep
 from oho.engines.tape import Tape
@@ -33,6 +35,8 @@ from oho.engines.twice import TwiceDifferentiable, recomputing
 from oho.flat_parameters import FlatParameters
 
 Gradients = list[Tensor | None]
+OnProducts = Callable[..., None]
+"""Called without arguments, or with a gradient (M, N) and the places of the parameters that the loss does not use."""
 
 BATCHED_FROM = 3
 """The number of directions from which one batched pass beats a pass for each: on two cores, with the 784-128-128-128-10
@@ -68,7 +72,8 @@ class Derivatives(NamedTuple):
 class Engine(Protocol):
     """(closure, parameters, tangents (K, M, N)) -> `Derivatives`.
 
-    `on_products` is called after the gradient has been computed, where the products begin.
+    `on_products` is called after the gradient has been computed, where the products begin.  An engine whose products need
+    nothing more of the closure may pass it the gradient (M, N) and the places of unused parameters.
     """
 
     def __call__(
@@ -77,13 +82,13 @@ class Engine(Protocol):
         parameters: FlatParameters,
         tangents: Tensor,
         *,
-        on_products: Callable[[], None] = ...,
+        on_products: OnProducts = ...,
     ) -> Derivatives:
         """Returns losses, gradient and products at the present parameters."""
         ...
 
 
-def ignore() -> None:
+def ignore(gradient: Tensor | None = None, unused: tuple[int, ...] = ()) -> None:
     """Does nothing where the products begin."""
 
 
@@ -143,19 +148,21 @@ def pearlmutter(
     parameters: FlatParameters,
     tangents: Tensor,
     *,
-    on_products: Callable[[], None] = ignore,
+    on_products: OnProducts = ignore,
+    branches: Branches | None = None,
 ) -> Derivatives:
     """An engine: computes gradient and products by sweeps over a tape, or else by a second backward pass.
 
-    Takes and returns what every `Engine` does; exact to rounding.  Raises TypeError for a closure that returns no tensor,
-    and ValueError for a loss of another shape, or one that depends on no parameter.
+    Takes and returns what every `Engine` does; exact to rounding.  A captured step gives it its `branches`.  Raises
+    TypeError for a closure that returns no tensor, and ValueError for a loss of another shape, or one that depends on no
+    parameter.
     """
-    with Tape(parameters) as tape:
+    with Tape(parameters) as tape, nullcontext() if branches is None else branches.evaluating():
         loss = loss_of(closure, parameters)
     if not tape.answers_for(loss):
         return _differentiate_twice(loss, parameters, tangents, on_products)._replace(engine="double_backward")
     with torch.no_grad():
-        return Derivatives(loss.detach(), *sweep(tape, parameters, tangents, on_products))
+        return Derivatives(loss.detach(), *sweep(tape, parameters, tangents, on_products, branches))
 
 
 def pearlmutter_alone(closure: Closure, parameters: FlatParameters, tangents: Tensor) -> Tensor:
@@ -173,7 +180,7 @@ def double_backward(
     parameters: FlatParameters,
     tangents: Tensor,
     *,
-    on_products: Callable[[], None] = ignore,
+    on_products: OnProducts = ignore,
 ) -> Derivatives:
     """An engine: computes products by a second backward pass, one by one for few directions, batched for many.
 
@@ -187,7 +194,7 @@ def double_backward(
 
 @recomputing()
 def _differentiate_twice(
-    loss: Tensor, parameters: FlatParameters, tangents: Tensor, on_products: Callable[[], None]
+    loss: Tensor, parameters: FlatParameters, tangents: Tensor, on_products: OnProducts
 ) -> Derivatives:
     gradients = gradients_of(loss, parameters, graph=True)
     on_products()

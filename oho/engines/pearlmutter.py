@@ -22,7 +22,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 Pieces = Sequence[Tensor | None]
 """One tensor for each input of an operation; None for an input that does not depend on parameters."""
@@ -52,10 +51,15 @@ class Operation(Protocol):
 
 
 class Linear:
-    """y = x Wᵀ + b; x (B, I), W (O, I), b (O,)."""
+    """y = x Wᵀ + b; x (B, I), W (O, I), b (O,).
+
+    What the tangents of W and b contribute may be computed before the sweep that adds it, by the `prepare` methods.
+    """
 
     def __init__(self, x: Tensor, weight: Tensor):
         self.x, self.weight = x, weight
+        self._pushed: Tensor | None = None
+        self._swung: Tensor | None = None
 
     def pull(self, adjoint: Tensor, moves: Sequence[bool], room: Room) -> Pieces:
         """x̄ = ȳ W, W̄ = ȳᵀ x, b̄ = Σ ȳ."""
@@ -65,33 +69,39 @@ class Linear:
             *([torch.sum(adjoint, 0, out=room(2)) if moves[2] else None] if len(moves) > 2 else []),
         )
 
+    def prepare_push(self, own: Pieces) -> None:
+        """Computes x Ẇᵀ + ḃ."""
+        self._pushed = self._of_own(own)
+
+    def prepare_swing(self, adjoint: Tensor, own: Pieces) -> None:
+        """Computes ȳ Ẇ."""
+        self._swung = self._of_weight(adjoint, own[0])
+
     def push(self, tangents: Pieces) -> Tensor:
-        """ẏ = ẋ Wᵀ + x Ẇᵀ + ḃ."""
-        of_x, of_weight, of_bias = (*tangents, None)[:3]
-        result = None if of_x is None else functional.linear(of_x, self.weight)
-        bias = None if of_bias is None else of_bias.unsqueeze(1)
-        if of_weight is not None:
-            x, weight = self.x.expand(of_weight.shape[0], -1, -1), of_weight.transpose(1, 2)
-            if result is not None:
-                result.baddbmm_(x, weight)
-            elif bias is not None:
-                return torch.baddbmm(bias, x, weight)
-            else:
-                return torch.bmm(x, weight)
-        if bias is None:
-            assert result is not None
-            return result
-        return bias.expand(-1, self.x.shape[0], -1) if result is None else result.add_(bias)
+        """ẏ = (x Ẇᵀ + ḃ) + ẋ Wᵀ."""
+        of_x, *own = tangents
+        result = self._of_own(own) if self._pushed is None else self._pushed
+        self._pushed = None
+        return _sum_of(result, of_x, self.weight.t())
 
     def pull_swing(self, adjoint: Tensor, swing: Tensor, tangents: Pieces, tangent: Tensor, room: Room) -> Pieces:
-        """x̄̇ = ȳ̇ W + ȳ Ẇ, W̄̇ = ȳ̇ᵀ x + ȳᵀ ẋ, b̄̇ = Σ ȳ̇."""
+        """x̄̇, W̄̇ and b̄̇."""
+        return (self.swing_of_x(adjoint, swing, tangents), *self.swing_of_own(adjoint, swing, tangents, room)[1:])
+
+    def swing_of_x(self, adjoint: Tensor, swing: Tensor, tangents: Pieces) -> Tensor | None:
+        """x̄̇ = ȳ Ẇ + ȳ̇ W; None if x does not move."""
+        of_x, of_weight, *_ = tangents
+        if of_x is None:
+            return None
+        result = self._of_weight(adjoint, of_weight) if self._swung is None else self._swung
+        self._swung = None
+        return _sum_of(result, swing, self.weight)
+
+    def swing_of_own(self, adjoint: Tensor, swing: Tensor, tangents: Pieces, room: Room) -> Pieces:
+        """W̄̇ = ȳ̇ᵀ x + ȳᵀ ẋ, b̄̇ = Σ ȳ̇; nothing for x."""
         of_x, of_weight, of_bias = (*tangents, None)[:3]
         rows = swing.shape[0]
         pieces: list[Tensor | None] = [None] * len(tangents)
-        if of_x is not None:
-            pieces[0] = product = torch.matmul(swing, self.weight)
-            if of_weight is not None:
-                product.baddbmm_(adjoint.expand(rows, -1, -1), of_weight)
         if of_weight is not None:
             pieces[1] = product = torch.bmm(swing.transpose(1, 2), self.x.expand(rows, -1, -1), out=room(1))
             if of_x is not None:
@@ -99,6 +109,32 @@ class Linear:
         if of_bias is not None:
             pieces[2] = torch.sum(swing, 1, out=room(2))
         return pieces
+
+
+    def _of_own(self, own: Pieces) -> Tensor | None:
+        """x Ẇᵀ + ḃ; None if neither moves."""
+        of_weight, of_bias = (*own, None)[:2]
+        bias = None if of_bias is None else of_bias.unsqueeze(1)
+        if of_weight is None:
+            return None if bias is None else bias.repeat(1, self.x.shape[0], 1)
+        x, weight = self.x.expand(of_weight.shape[0], -1, -1), of_weight.transpose(1, 2)
+        return torch.bmm(x, weight) if bias is None else torch.baddbmm(bias, x, weight)
+
+    @staticmethod
+    def _of_weight(adjoint: Tensor, of_weight: Tensor | None) -> Tensor | None:
+        """ȳ Ẇ; None if W does not move."""
+        return None if of_weight is None else torch.bmm(adjoint.expand(len(of_weight), -1, -1), of_weight)
+
+
+def _sum_of(total: Tensor | None, left: Tensor | None, right: Tensor) -> Tensor:
+    """Returns total (K, B, ·), which may be overwritten, plus left (K, B, ·) times a matrix; None counts as zero."""
+    if left is None:
+        assert total is not None
+        return total
+    if total is None:
+        return torch.matmul(left, right)
+    total.view(-1, total.shape[-1]).addmm_(left.reshape(-1, left.shape[-1]), right)
+    return total
 
 
 class MemberLinear:

@@ -13,10 +13,12 @@ With members, the loss that is differentiated is the sum of theirs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
+from oho.engines.branches import Branches
 from oho.engines.pearlmutter import Pieces
 from oho.engines.structure import Part
 from oho.engines.tape import Note, Tape
@@ -27,59 +29,81 @@ SWEEP_ELEMENTS = 1 << 26
 
 
 def sweep(
-    tape: Tape, parameters: FlatParameters, tangents: Tensor, on_products: Callable[[], None]
+    tape: Tape, parameters: FlatParameters, tangents: Tensor, on_products: Callable[..., None], branches: Branches | None
 ) -> tuple[Tensor, tuple[int, ...], Tensor]:
     """Returns the gradient (M, N), the places of parameters that the loss does not use, and products (K, M, N)."""
     gradient = tangents.new_empty(tangents.shape[1:])
+    if branches is not None:
+        whole = parameters.split(tangents) if _rows_of_sweep(tape) >= len(tangents) else []
+        branches.begin(tape.notes[:-1], len(parameters.tensors), whole)
     adjoints = _Sums(parameters, gradient)
-    of_outputs = _pull(tape, adjoints)
+    of_outputs = _pull(tape, adjoints, branches)
     unused = adjoints.close()
-    on_products()
-    return gradient, unused, _products(tape, parameters, tangents, of_outputs)
+    with nullcontext() if branches is None else branches.once_pulled():
+        on_products(gradient, unused)
+    products = _products(tape, parameters, tangents, of_outputs, branches)
+    if branches is not None:
+        branches.join()
+    return gradient, unused, products
 
 
 def products_alone(tape: Tape, parameters: FlatParameters, tangents: Tensor) -> Tensor:
     """Returns products (K, M, N), without the work of the gradient."""
-    return _products(tape, parameters, tangents, _pull(tape, _Sums(parameters, None)))
+    return _products(tape, parameters, tangents, _pull(tape, _Sums(parameters, None), None), None)
 
 
-def _pull(tape: Tape, adjoints: _Sums) -> list[Tensor | None]:
+def _pull(tape: Tape, adjoints: _Sums, branches: Branches | None) -> list[Tensor | None]:
     """Returns the adjoints of the outputs of all notes but the loss, the last one's first."""
     *notes, last = tape.notes
     adjoints.add(last.inputs[0], last.operation.adjoint())
     of_outputs = []
     for note in reversed(notes):
         of_outputs.append(adjoint := adjoints.take(note.number))
-        if adjoint is not None and any(moves := adjoints.wanted(note)):
+        if adjoint is None or not any(moves := adjoints.wanted(note)):
+            continue
+        if branches is not None:
+            branches.pull(note, adjoint, moves, adjoints)
+        else:
             adjoints.add_all(note, note.operation.pull(adjoint, moves, adjoints.room(note)))
     return of_outputs
 
 
 def _products(
-    tape: Tape, parameters: FlatParameters, tangents: Tensor, of_outputs: list[Tensor | None]
+    tape: Tape, parameters: FlatParameters, tangents: Tensor, of_outputs: list[Tensor | None], branches: Branches | None
 ) -> Tensor:
-    """Returns products (K, M, N), taking as many directions at once as SWEEP_ELEMENTS allows."""
-    products = torch.empty_like(tangents)
-    rows = max(1, SWEEP_ELEMENTS // sum(note.output.numel() for note in tape.notes))
+    """Returns products (K, M, N), taking as many directions at once as `_rows_of_sweep` allows."""
+    products, rows = torch.empty_like(tangents), _rows_of_sweep(tape)
     for part, result in zip(tangents.split(rows), products.split(rows), strict=True):
-        _swing(tape, parameters, part, of_outputs, result)
+        _swing(tape, parameters, part, of_outputs, result, branches)
     return products
 
 
+def _rows_of_sweep(tape: Tape) -> int:
+    return max(1, SWEEP_ELEMENTS // sum(note.output.numel() for note in tape.notes))
+
+
 def _swing(
-    tape: Tape, parameters: FlatParameters, tangents: Tensor, of_outputs: list[Tensor | None], products: Tensor
-) -> None:
+    tape: Tape, parameters: FlatParameters, tangents: Tensor, of_outputs: list[Tensor | None], products: Tensor,
+    branches: Branches | None,
+) -> None:  # fmt: skip
     """Carries tangents forward and swings back along some directions; `of_outputs` are what `_pull` returned."""
     *notes, last = tape.notes
     swings = _Sums(parameters, products)
     tangent_of: dict[int | None, Tensor] = dict(enumerate(parameters.split(tangents)))
     for note in notes:
-        tangent_of[note.number] = note.operation.push([tangent_of.get(number) for number in note.inputs])
+        of_inputs = [tangent_of.get(number) for number in note.inputs]
+        tangent_of[note.number] = (
+            note.operation.push(of_inputs) if branches is None else branches.push(note, of_inputs)
+        )
     swings.add(last.inputs[0], last.operation.swing(tangent_of[last.inputs[0]]))
     for note, adjoint in zip(reversed(notes), of_outputs, strict=True):
         swing, of_output = swings.take(note.number), tangent_of.pop(note.number)
-        if adjoint is not None and swing is not None:
-            of_inputs = [tangent_of.get(number) for number in note.inputs]
+        if adjoint is None or swing is None:
+            continue
+        of_inputs = [tangent_of.get(number) for number in note.inputs]
+        if branches is not None:
+            branches.pull_swing(note, adjoint, swing, of_inputs, of_output, swings)
+        else:
             swings.add_all(note, note.operation.pull_swing(adjoint, swing, of_inputs, of_output, swings.room(note)))
     swings.close()
 

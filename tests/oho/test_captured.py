@@ -28,6 +28,7 @@ CASES = {
     "explodes, kept": {"rule": oho.Momentum(1e3, 1e-2), "meta": oho.MetaSGD(0.1), "on_nonfinite": "skip"},
     "narrow": {"rule": oho.SGD(0.1, 1e-2), "dtype": torch.bfloat16},
     "averaged": {"average": oho.Recent(), "present_share": 0.5, "part": 3},
+    "averaged, whole": {"average": oho.Recent(), "present_share": 0.5},
     "in windows": {"average": oho.Recent(), "present_share": 0.5, "part": 3, "tuned_steps": oho.Windows(2, 2, 4)},
     "held": {"rule": RULES["momentum"], "curvature_factor": 0.2, "tuned_after": {"weight_decay": 6}, "part": 3},
     "unused": {"rule": RULES["adamw"], "unused": True},
@@ -51,7 +52,7 @@ class Training:
         **options,
     ):
         torch.manual_seed(0)
-        self.part, self.dropout = part, dropout
+        self.part, self.dropout, self.places = part, dropout, []
         self.model, batches = make_problem()
         self.model.to(dtype)
         self.batches = [(x.to(dtype), y) for x, y in batches]
@@ -73,6 +74,10 @@ class Training:
     def valid(self, x, y):
         return functional.cross_entropy(self.model(x), y)
 
+    def placed_valid(self, x, y):
+        self.places.append(self.model[0].weight.data_ptr())
+        return self.valid(x, y)
+
     def smoothed_loss(self, x, y, hyper):
         return oho.losses.cross_entropy(self.model(x), y, **hyper)
 
@@ -84,10 +89,10 @@ class Training:
     def loss_of_part(self, x, y):
         return self.loss(x[: self.part], y[: self.part])
 
-    def captured(self, stand_in=True):
+    def captured(self, stand_in=True, **options):
         return oho.CapturedStep(
-            self.optimizer, self.loss, self.valid, curvature=self.loss_of_part if self.part else None,
-            generators=self.seeded, stand_in=stand_in,
+            self.optimizer, self.loss, self.placed_valid, curvature=self.loss_of_part if self.part else None,
+            generators=self.seeded, stand_in=stand_in, **options,
         )  # fmt: skip
 
     def pair(self, step):
@@ -137,6 +142,23 @@ def test_a_captured_step_gives_the_same(case):
     assert_same(training.result(losses), usual(case))
     assert asked == [step for step in range(STEPS) if training.optimizer.is_meta_step(step + 1)]
     assert training.loss is not training.dropout_loss or len({float(loss) for loss in losses}) == STEPS
+
+
+@pytest.mark.parametrize(
+    ("case", "looks"),
+    [
+        ("momentum, full", True), ("schedule-free", True), ("smoothed", False), ("dropout", True), ("layers apart", True),
+        ("averaged, whole", True), ("averaged", False), ("twice", False), ("noisy", False), ("unused", False),
+        ("narrow", False),
+    ],
+)  # fmt: skip
+def test_looking_ahead_gives_the_same(case, looks):
+    training = Training(**CASES[case])
+    captured, own = training.captured(look_ahead=True), training.model[0].weight.data_ptr()
+    losses = [captured(*training.pair(step)).clone() for step in range(STEPS)]
+    assert_same(training.result(losses), usual(case))
+    assert (own in training.places[1:]) is not looks
+    assert training.model[0].weight.data_ptr() == own
 
 
 def captured_for(case="default", **changed):
@@ -212,7 +234,12 @@ def test_a_step_that_cannot_be_captured_says_so_again_and_can_be_made_eagerly():
             step(*training.pair(3))
     step.release()
     losses += [training.eager(number).clone() for number in range(3, STEPS)]
-    assert_same(training.result(losses), usual("default"))
+    usual = Training()
+    own, usual.loss = usual.loss, lambda x, y: usual.valid(x, y) * 1
+    expected = [usual.eager(number).clone() for number in range(3)]
+    usual.loss = own
+    expected += [usual.eager(number).clone() for number in range(3, STEPS)]
+    assert_same(training.result(losses), usual.result(expected))
 
 
 def test_a_capture_that_broke_is_not_begun_again(monkeypatch):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from oho.engines.branches import Branches
 from oho.engines.curvature import double_backward, pearlmutter, pearlmutter_alone
 from oho.engines.tape import Tape
 from oho.flat_parameters import flat_parameters
@@ -32,7 +33,10 @@ def wide():
 
 
 def compare(parameters, closure, rows=3):
-    """Largest relative difference of gradient and products, alone too, and whether the tape answered."""
+    """Largest relative difference of gradient and products, alone too, and whether the tape answered.
+
+    Branches, which a captured step takes, change nothing.
+    """
     flat = flat_parameters(parameters)
     tangents = torch.randn(rows, 1, flat.size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     with Tape(flat) as tape:
@@ -40,6 +44,10 @@ def compare(parameters, closure, rows=3):
     ours, theirs = pearlmutter(closure, flat, tangents), double_backward(closure, flat, tangents)
     assert torch.equal(ours.losses, theirs.losses)
     assert ours.unused == theirs.unused
+    branched = pearlmutter(closure, flat, tangents, branches=Branches(torch.device("cpu")))
+    assert branched.unused == ours.unused
+    assert torch.equal(branched.gradient, ours.gradient)
+    assert torch.equal(branched.products, ours.products)
     alone = pearlmutter_alone(closure, flat, tangents)
     pairs = [(ours.gradient, theirs.gradient), (ours.products, theirs.products), (alone, theirs.products)]
     return max(float((a - b).norm() / (1e-300 + b.norm())) for a, b in pairs), tape.answers_for(loss)

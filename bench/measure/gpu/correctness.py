@@ -65,6 +65,8 @@ def correctness(out: Path, device: torch.device, tiny: bool, seconds: float) -> 
         graphed = [("perceptron", rule) for rule in rules] + [(name, "SGD") for name in models[1:]]
         for name, rule in graphed:
             add(name, rule, own, "eager against graph", same, _graph_against_eager, name, RULES[rule], device)
+            found = partial(_graph_against_eager, look_ahead=True)
+            add(name, rule, own, "eager against graph, looking ahead", same, found, name, RULES[rule], device)
         for name, rule in perceptrons:
             found = partial(_graph_against_eager, members=True)
             add(name, rule, own, "eager members against graph", same, found, name, RULES[rule], device)
@@ -152,13 +154,15 @@ def _each(batch: tuple[Tensor, Tensor]) -> list[Tensor]:
     return [part.expand(MEMBERS, *part.shape) for part in batch]
 
 
-def _graph_against_eager(name: str, rule: Rule, device: torch.device, *, members: bool = False) -> Found:
+def _graph_against_eager(
+    name: str, rule: Rule, device: torch.device, *, members: bool = False, look_ahead: bool = False
+) -> Found:
     """Returns how far a training that replays a graph is from the same steps made eagerly, in its hypergradients.
 
     On a CPU, a stand-in for graphs checks that one would repeat the steps.
     """
-    batches = data(STEPS + 1, device)
-    first, held = ((_each(batch) if members else batch) for batch in (batches[0], batches[-1]))
+    known = data(STEPS + 1, device)
+    first, held = ((_each(batch) if members else batch) for batch in (known[0], known[-1]))
 
     def made() -> tuple[oho.OHO, Callable[..., Tensor]]:
         if members:
@@ -169,7 +173,8 @@ def _graph_against_eager(name: str, rule: Rule, device: torch.device, *, members
         return optimizer, lambda inputs, targets: functional.cross_entropy(model(inputs), targets)
 
     (graphed, graphs_loss), (eager, loss) = made(), made()
-    replay = captured_step(graphed, graphs_loss, (first, held), device, stand_in=device.type != "cuda")
+    batches, stand_in = (first, held), device.type != "cuda"
+    replay = captured_step(graphed, graphs_loss, batches, device, look_ahead=look_ahead, stand_in=stand_in)
     for _ in range(STEPS):
         replay()
     for _ in range(graphed.steps):

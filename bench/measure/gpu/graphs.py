@@ -17,12 +17,12 @@ Batch = Sequence[Tensor]
 
 def captured_step(
     optimizer: Any, loss: Loss, batches: tuple[Batch, Batch], device: torch.device, *, valid: Loss | None = None,
-    first: int = WARM_UP + 2, stand_in: bool = False,
+    first: int = WARM_UP + 2, look_ahead: bool = False, stand_in: bool = False,
 ) -> Step:  # fmt: skip
     """Returns steps of the optimizer on a training and a validation batch that replay graphs, after so many first ones.
 
-    `loss` takes the tensors of a batch; `valid`, unless it is the same, those of a validation batch.  With `stand_in`, a
-    CPU checks that a graph would repeat each step.
+    `loss` takes the tensors of a batch; `valid`, unless it is the same, those of a validation batch; `look_ahead` is as in
+    `oho.CapturedStep`.  With `stand_in`, a CPU checks that a graph would repeat each step.
 
     Raises:
         CannotCaptureError: if that is not available, or for a step that asks the host for something.
@@ -30,7 +30,7 @@ def captured_step(
     if device.type != "cuda" and not stand_in:
         raise CannotCaptureError("graph: not available on a CPU")
     try:
-        step = oho.CapturedStep(optimizer, loss, valid or loss, stand_in=stand_in)
+        step = oho.CapturedStep(optimizer, loss, valid or loss, look_ahead=look_ahead, stand_in=stand_in)
         for _ in range(first):  # the next steps are replays
             step(*batches)
     except Exception as error:

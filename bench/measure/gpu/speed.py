@@ -33,6 +33,7 @@ ONE_IN_FOUR, FIRST_STEPS = oho.Windows(1, 5, 20), 120
 GLOBAL = partial(oho.OHO, rule=SGD, meta=oho.MetaSGD(1e-6), check=None)
 TUNED: dict[str, Callable[..., oho.OHO]] = {
     "Global": GLOBAL,
+    "Global, looking ahead": GLOBAL,
     "Default": partial(oho.OHO, rule=SGD, check=None),
     "Averaged": partial(oho.averaged, rule=SGD, tuned_steps=ONE_IN_FOUR, check=None),
     "Averaged, AdamW": partial(oho.averaged, rule=oho.AdamW(lr=0.001), tuned_steps=ONE_IN_FOUR, check=None),
@@ -69,7 +70,8 @@ class Measured:
         def loss(inputs: Tensor, targets: Tensor) -> Tensor:
             return functional.cross_entropy(problem.model(inputs), targets)
 
-        return captured_step(optimizer, loss, (train, valid), self._device, first=FIRST_STEPS)
+        ahead = self._name == "Global, looking ahead"
+        return captured_step(optimizer, loss, (train, valid), self._device, first=FIRST_STEPS, look_ahead=ahead)
 
 
 def steps(out: Path, device: torch.device, tiny: bool, seconds: float) -> None:

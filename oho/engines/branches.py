@@ -1,0 +1,143 @@
+"""The sweeps of a captured step, with products that nothing waits for on streams of their own.
+
+    stream      work, for each linear layer y = x Wᵀ + b
+    the step's  x̄ = ȳ W | ẏ = (x Ẇᵀ + ḃ) + ẋ Wᵀ | x̄̇ = ȳ Ẇ + ȳ̇ W
+    early       x Ẇᵀ + ḃ, once the loss is there; ȳ Ẇ, once ȳ is
+    late        W̄ = ȳᵀ x, b̄ = Σ ȳ; W̄̇ = ȳ̇ᵀ x + ȳᵀ ẋ, b̄̇ = Σ ȳ̇, which are needed when all layers are done
+
+A small network's matrices leave most of a GPU idle, and a step takes as long as its longest chain of kernels.  With these
+branches, that chain has one matrix product for each layer and sweep.  The numbers stay the same, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from oho.engines.pearlmutter import Linear, Pieces, Room
+from oho.engines.side_stream import SideStream, wait
+from oho.engines.tape import Note
+
+Ready = torch.cuda.Event | None
+
+
+class Sums(Protocol):
+    """What a sweep adds up: of adjoints or of swings, by the number of a value."""
+
+    def room(self, note: Note) -> Room:
+        """Returns where the sum of each input may be written."""
+        ...
+
+    def add_all(self, note: Note, pieces: Pieces) -> None:
+        """Adds one term for each input."""
+        ...
+
+
+class Branches:
+    """The streams of one optimizer's captured steps; on a CPU, all work is done at once, in the same order.
+
+    Training losses are evaluated on the stream `training`, if it is given, and otherwise on the step's own.
+    """
+
+    def __init__(self, device: torch.device, training: SideStream | None = None):
+        self._early, self._late, self._training = SideStream(device), SideStream(device), training
+        self._layers: set[int] = set()
+        self._pushed: dict[int, Ready] = {}
+        self._swung: dict[int, Ready] = {}
+        self._written: set[int | None] = set()
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluates a training loss inside the block."""
+        if self._training is None:
+            yield
+            return
+        with self._training.work():
+            yield
+        self._training.join()
+
+    def begin(self, notes: Sequence[Note], parameters: int, tangents: Sequence[Tensor]) -> None:
+        """Begins the sweeps over a tape, whose first values are the parameters.
+
+        The tangents (K, *p.shape) of the parameters are those of all directions; there are none if the directions take
+        several sweeps.
+        """
+        self._layers = {note.number for note in notes if _is_layer(note, parameters)}
+        self._tangents = tangents
+        if tangents:
+            with self._early.work():
+                for note in notes:
+                    if note.number in self._layers:
+                        note.operation.prepare_push(self._own_tangents(note))
+                        self._pushed[note.number] = self._early.mark()
+
+    def pull(self, note: Note, adjoint: Tensor, moves: Sequence[bool], sums: Sums) -> None:
+        """Adds what the operation's `pull` returns."""
+        operation, room = note.operation, sums.room(note)
+        if note.number not in self._layers:
+            self._let_late_ones_end(note)
+            sums.add_all(note, operation.pull(adjoint, moves, room))
+            return
+        of_x, *own = moves
+        if any(own):
+            with self._late.work(adjoint):
+                sums.add_all(note, operation.pull(adjoint, (False, *own), room))
+            self._written.update(note.inputs[1:])
+        if of_x:
+            if self._tangents:
+                with self._early.work(adjoint):
+                    operation.prepare_swing(adjoint, self._own_tangents(note))
+                    self._swung[note.number] = self._early.mark()
+            sums.add_all(note, operation.pull(adjoint, (True, *[False] * len(own)), room))
+
+    @contextmanager
+    def once_pulled(self) -> Iterator[None]:
+        """Does the work of the block when the gradient is there, which the step's own stream does not wait for."""
+        with self._late.work():
+            yield
+
+    def push(self, note: Note, tangents: Pieces) -> Tensor:
+        """Returns what the operation's `push` returns."""
+        wait(self._pushed.pop(note.number, None))
+        return note.operation.push(tangents)
+
+    def pull_swing(
+        self, note: Note, adjoint: Tensor, swing: Tensor, tangents: Pieces, tangent: Tensor, sums: Sums
+    ) -> None:
+        """Adds what the operation's `pull_swing` returns."""
+        operation, room = note.operation, sums.room(note)
+        if note.number not in self._layers:
+            self._let_late_ones_end(note)
+            sums.add_all(note, operation.pull_swing(adjoint, swing, tangents, tangent, room))
+            return
+        with self._late.work(adjoint, swing, *[each for each in tangents if each is not None]):
+            sums.add_all(note, operation.swing_of_own(adjoint, swing, tangents, room))
+        self._written.update(note.inputs[1:])
+        wait(self._swung.pop(note.number, None))
+        sums.add_all(note, (operation.swing_of_x(adjoint, swing, tangents), *[None] * (len(tangents) - 1)))
+
+    def join(self) -> None:
+        """Makes later work wait for all branches."""
+        self._early.join()
+        self._late.join()
+        self._written.clear()
+
+    def _own_tangents(self, note: Note) -> Pieces:
+        return [None if number is None else self._tangents[number] for number in note.inputs[1:]]
+
+    def _let_late_ones_end(self, note: Note) -> None:
+        """Waits for a layer that has added to the same parameter."""
+        if not self._written.isdisjoint(note.inputs):
+            self._late.join()
+            self._written.clear()
+
+
+def _is_layer(note: Note, parameters: int) -> bool:
+    """Returns whether an operation is a linear layer with a weight that is a parameter, and a bias that is not computed."""
+    weight, *bias = note.inputs[1:] or (None,)
+    own = [number for number in (weight, *bias) if number is not None]
+    return isinstance(note.operation, Linear) and weight is not None and all(number < parameters for number in own)

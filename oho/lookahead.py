@@ -1,0 +1,91 @@
+"""The validation gradient of a captured step, taken while the step's curvature products are computed.
+
+    stream       begins with   goes on with              ends with
+    the step's   g             products H Z              Z', and the meta-step d = v · Z'
+    beside it                  θ' (needs g alone), v
+
+Kernels of small networks leave most of a GPU idle, and those of two streams run side by side.  Products are taken at θ,
+which the model holds until they are done.  So the validation loss finds θ' in copies of the model's tensors, which take
+their places while its operations are recorded.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from oho.engines.side_stream import SideStream, wait
+from oho.flat_parameters import FlatParameters
+
+
+class Lookahead:
+    """Takes gradients at the weights that a step is about to reach; on a CPU at once, on a GPU on a stream of its own.
+
+    A gradient is taken by `begin`, `wait_for_weights` and `take`, in this order.  `training` is the stream on which the
+    training loss is evaluated.  Autograd makes that stream wait for all later gradients of the same parameters, and so it
+    is not the step's own.
+    """
+
+    def __init__(self, parameters: FlatParameters):
+        self._parameters, self._copies = parameters, _copies_of(parameters.tensors)
+        device = parameters.tensors[0].device
+        self.training, self._side = SideStream(device), SideStream(device)
+        self._has_weights: torch.cuda.Event | None = None
+        self._vector: Tensor | None = None
+
+    def begin(self, weights: Callable[[], Tensor], gradient: Callable[[], Tensor]) -> None:
+        """Starts to compute weights (M, N), and then the gradient (M, N) of a loss with them in the model."""
+        with self._side.work():
+            with torch.no_grad():
+                torch._foreach_copy_(self._copies, self._parameters.split(weights()))
+            self._has_weights = self._side.mark()
+            with _in_place_of(self._parameters.tensors, self._copies), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The AccumulateGrad node's stream does not match")
+                self._vector = gradient()
+
+    def wait_for_weights(self) -> None:
+        """Waits until what the weights are computed from has been read, so that it may change."""
+        wait(self._has_weights)
+        self._has_weights = None
+
+    def take(self) -> Tensor | None:
+        """Waits for the gradient (M, N) and returns it, once; None if none has been begun."""
+        vector, self._vector = self._vector, None
+        if vector is not None:
+            self._side.join()
+            self.training.join()
+        return vector
+
+
+def _copies_of(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Returns copies that lie in memory as the tensors do, those of one piece of memory in one piece."""
+    copies, storages = [], dict[int, torch.UntypedStorage]()
+    for tensor in tensors:
+        storage = tensor.untyped_storage()
+        copy = storages.setdefault(storage.data_ptr(), storage.clone())
+        copies.append(tensor.new_empty(0).set_(copy, tensor.storage_offset(), tensor.shape, tensor.stride()))
+    return copies
+
+
+@contextmanager
+def _in_place_of(tensors: Sequence[Tensor], copies: Sequence[Tensor]) -> Iterator[None]:
+    """Makes the model's tensors use the memory of their copies inside the block.
+
+    Under `torch.autocast`, PyTorch keeps cast parameters, which are dropped here.
+    """
+    own = [tensor.data for tensor in tensors]
+    _use(tensors, copies)
+    try:
+        yield
+    finally:
+        _use(tensors, own)
+
+
+def _use(tensors: Sequence[Tensor], memory: Sequence[Tensor]) -> None:
+    for tensor, place in zip(tensors, memory, strict=True):
+        tensor.data = place
+    torch.clear_autocast_cache()
