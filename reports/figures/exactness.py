@@ -68,7 +68,7 @@ def estimate(tables: Tables) -> Estimates:
     curves = median_curves(data, ["label", "method_label", "name"], "error")
     summary = summarise(runs.assign(test_loss=runs["incumbent_test_loss"]), ["place", "method_label", "label"])
     for name in HYPERPARAMETERS:
-        errors = data[data["name"] == name].fillna({"error": np.inf}).groupby("label")["error"].median()
+        errors = data[data["name"] == name].groupby("label")["error"].agg(_median_error)
         summary[f"error_{name}"] = summary["label"].map(errors)
     for part in PARTS:
         column = f"scalar_hypergradient_{part}_lr"
@@ -181,8 +181,15 @@ def published_rows(estimates: Estimates) -> list[list[str]]:
     return [header, *rows]
 
 
+def _median_error(errors: pd.Series) -> float:
+    """Returns the median of errors, of which a missing one is infinite, unless all are: then nothing was compared, NaN."""
+    return float("nan") if errors.isna().all() else float(errors.fillna(np.inf).median())
+
+
 def _error(value: float) -> str:
-    """Returns a relative error; one of rounding is none."""
+    """Returns a relative error; one of rounding is none, and a dash stands where nothing was compared."""
+    if np.isnan(value):
+        return "—"
     return "exact" if value <= ROUNDING else two_digits(value)
 
 
