@@ -1,9 +1,9 @@
-"""Measures windows that tune fewer steps, over AdamW, in trainings of about the same time.
+"""Measures windows that tune fewer steps, in trainings of about the same time.
 
-    python results/default-meta-rule/search_sparser.py [--tasks TASK ...] [--names NAME ...] [--seeds ...]
+    python results/default-meta-rule/search_sparser.py [--tasks TASK ...] [--rule RULE] [--time N] [--names NAME ...] ...
     python results/default-meta-rule/search_sparser.py --table
 
-A training has as many steps as fit into the time of 6,400 steps of AdamW with an average, by the costs of COSTS.  Appends
+A training has as many steps as fit into the time of so many plain steps of the rule with an average, by COSTS.  Appends
 one line a run to sparser.csv; what is found there is not run again.  Candidates are compared on validation loss, that of
 the selected model; test losses are there for the report.
 """
@@ -25,16 +25,20 @@ from bench.run.runner import run
 from bench.tracking.wandb_sink import NoSink
 
 TABLE = Path(__file__).parent / "sparser.csv"
-TASKS = ("mnist-mlp", "fashion-mnist-mlp")
-TIME = 6400
+TASKS = ("mnist-mlp", "fashion-mnist-mlp", "digits-mlp", "fashion-cnn")
 COSTS = {"first 100": 4.0, "tuned": 3.3, "plain": 1.15}
-"""What a step costs in steps of AdamW with an average, on one thread of a 2-core AMD EPYC: one of the first 100, of which
-each makes a meta-step, a later tuned one, and one between windows."""
+"""What a step costs in plain steps of AdamW with an average, about, on one thread of a 2-core AMD EPYC: one of the first
+100, of which each makes a meta-step, a later tuned one, and one between windows.  Over SGD it costs a little more."""
 CANDIDATES = {
     "400, 50 of 200": (400, 50, 200), "400, 50 of 400": (400, 50, 400), "400, 100 of 800": (400, 100, 800),
-    "400, 50 of 800": (400, 50, 800), "200, 50 of 400": (200, 50, 400), "100, 50 of 400": (100, 50, 400),
+    "400, 50 of 800": (400, 50, 800), "200, 50 of 200": (200, 50, 200), "200, 50 of 400": (200, 50, 400),
+    "200, 50 of 800": (200, 50, 800), "200, 100 of 800": (200, 100, 800), "100, 50 of 200": (100, 50, 200),
+    "100, 50 of 400": (100, 50, 400),
 }  # fmt: skip
-COLUMNS = ("task", "candidate", "seed", "steps", "lr_first", "decay_first", "validation", "test", "lr", "decay")
+COLUMNS = (
+    "task", "rule", "time", "candidate", "seed", "steps", "lr_first", "decay_first", "validation", "test", "lr",
+    "decay",
+)  # fmt: skip
 CONFIG = """
 experiment: sparser
 figures: [anytime]
@@ -45,26 +49,26 @@ seeds: [{seed}]
 evaluations: 10
 threads: 1
 tracking: {{mode: disabled}}
-methods: [{{name: oho-averaged, optimizer: adamw}}]
+methods: [{{name: oho-averaged, optimizer: {rule}}}]
 """
 
 
-def steps_of(candidate: str) -> int:
+def steps_of(candidate: str, time: int) -> int:
     """Returns how many steps fit into the time."""
     windows, spent, steps = oho.Windows(*CANDIDATES[candidate]), 0.0, 0
-    while spent < TIME:
+    while spent < time:
         steps += 1
         is_tuned = windows.count(steps) > windows.count(steps - 1)
         spent += COSTS["plain" if not is_tuned else "first 100" if steps <= 100 else "tuned"]
     return steps
 
 
-def measured(task: str, candidate: str, seed: int) -> list[object]:
+def measured(task: str, rule: str, time: int, candidate: str, seed: int) -> list[object]:
     """Makes one run and returns its line."""
-    steps = steps_of(candidate)
+    steps = steps_of(candidate, time)
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "sparser.yaml"
-        path.write_text(CONFIG.format(task=task, seed=seed, steps=steps), encoding="utf-8")
+        path.write_text(CONFIG.format(task=task, rule=rule, seed=seed, steps=steps), encoding="utf-8")
         (spec,) = load_experiment(path).specs
         windows = dict(zip(("first", "length", "period"), CANDIDATES[candidate], strict=True))
         spec = {**spec, "method": {**spec["method"], "windows": windows}}
@@ -74,7 +78,7 @@ def measured(task: str, candidate: str, seed: int) -> list[object]:
     first = {key: values[0] for key, values in made.evaluations[0]["hyper"].items()}
     losses = [f"{final[f'incumbent_{split}_loss']:.5f}" for split in ("validation", "test")]
     last = [f"{final['hyper'][name][0]:.3g}" for name in ("lr", "weight_decay")]
-    return [task, candidate, seed, steps, f"{first['lr']:.3g}", f"{first['weight_decay']:.3g}", *losses, *last]
+    return [task, rule, time, candidate, seed, steps, f"{first['lr']:.3g}", f"{first['weight_decay']:.3g}", *losses, *last]
 
 
 def rows() -> list[dict[str, str]]:
@@ -87,16 +91,18 @@ def rows() -> list[dict[str, str]]:
 
 def table() -> str:
     """Returns a line for each task and candidate: medians over seeds, and the range of the last learning rates."""
-    found: dict[tuple[str, str], list[dict[str, str]]] = {}
+    found: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows():
-        found.setdefault((row["task"], row["candidate"]), []).append(row)
-    head = ("task", "windows", "seeds", "steps", "validation: median, worst", "test", "last learning rates")
+        key = row["task"], row["rule"], row["time"], row["candidate"]
+        found.setdefault(key, []).append(row)
+    head = ("task", "over", "plain steps' time", "windows", "seeds", "steps", "validation: median, worst", "test", "last learning rates")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for (task, candidate), runs in sorted(found.items()):
+    for (task, rule, time, candidate), runs in sorted(found.items()):
         validation, test, rates = (sorted(float(run[key]) for run in runs) for key in ("validation", "test", "lr"))
         lines.append(
-            f"| {task} | {candidate} | {len(runs)} | {runs[0]['steps']} | {statistics.median(validation):.3g},"
-            f" {validation[-1]:.3g} | {statistics.median(test):.3g} | {rates[0]:.1e} to {rates[-1]:.1e} |"
+            f"| {task} | {rule} | {time} | {candidate} | {len(runs)} | {runs[0]['steps']} |"
+            f" {statistics.median(validation):.3g}, {validation[-1]:.3g} | {statistics.median(test):.3g} |"
+            f" {rates[0]:.1e} to {rates[-1]:.1e} |"
         )
     return "\n".join(lines)
 
@@ -105,6 +111,8 @@ def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    parser.add_argument("--rule", choices=("sgd", "momentum", "adamw"), default="adamw")
+    parser.add_argument("--time", type=int, default=6400, help="in plain steps of the rule with an average")
     parser.add_argument("--names", nargs="+", choices=list(CANDIDATES), default=list(CANDIDATES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[30, 31, 32, 33])
     parser.add_argument("--table", action="store_true", help="print what was measured")
@@ -113,9 +121,10 @@ def main() -> None:
         print(table())
         return
     torch.set_num_threads(1)
-    wanted = [(t, c, s) for s in given.seeds for t in given.tasks for c in given.names]
+    wanted = [(t, given.rule, given.time, c, seed) for seed in given.seeds for t in given.tasks for c in given.names]
+    known = {(row["task"], row["rule"], int(row["time"]), row["candidate"], int(row["seed"])) for row in rows()}
     for item in wanted:
-        if any((row["task"], row["candidate"], int(row["seed"])) == item for row in rows()):
+        if item in known:
             continue
         line = measured(*item)
         is_new = not TABLE.exists()
