@@ -25,7 +25,7 @@ from oho.flat_parameters import FlatParameters
 class Lookahead:
     """Takes gradients at the weights that a step is about to reach; on a CPU at once, on a GPU on a stream of its own.
 
-    A gradient is taken by `begin`, `wait_for_weights` and `take`, in this order.  `training` is the stream on which the
+    A step calls `reset`, `begin`, `wait_for_weights` and `take`, in this order.  `training` is the stream on which the
     training loss is evaluated.  Autograd makes that stream wait for all later gradients of the same parameters, and so it
     is not the step's own.
     """
@@ -36,6 +36,10 @@ class Lookahead:
         self.training, self._side = SideStream(device), SideStream(device)
         self._has_weights: torch.cuda.Event | None = None
         self._vector: Tensor | None = None
+
+    def reset(self) -> None:
+        """Forgets what a step that failed has left."""
+        self._vector = self._has_weights = None
 
     def begin(self, weights: Callable[[], Tensor], gradient: Callable[[], Tensor]) -> None:
         """Starts to compute weights (M, N), and then the gradient (M, N) of a loss with them in the model."""
@@ -66,7 +70,9 @@ def _copies_of(tensors: Sequence[Tensor]) -> list[Tensor]:
     copies, storages = [], dict[int, torch.UntypedStorage]()
     for tensor in tensors:
         storage = tensor.untyped_storage()
-        copy = storages.setdefault(storage.data_ptr(), storage.clone())
+        if storage.data_ptr() not in storages:
+            storages[storage.data_ptr()] = storage.clone()
+        copy = storages[storage.data_ptr()]
         copies.append(tensor.new_empty(0).set_(copy, tensor.storage_offset(), tensor.shape, tensor.stride()))
     return copies
 

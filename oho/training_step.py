@@ -84,6 +84,8 @@ class TunedStep:
         """
         self.recursion.catch_up()
         one_step = OneStep(self.loss, self.recursion, self.closures.train) if is_meta and self.loss.one_step else None
+        if self.lookahead is not None:
+            self.lookahead.reset()
         looks_ahead = is_meta and one_step is None and self.lookahead is not None
         found = self._derivatives(self.closures.train if one_step is None else one_step.closures, looks_ahead=looks_ahead)
         self.phase("hypergradient")

@@ -46,6 +46,7 @@ class Branches:
     def __init__(self, device: torch.device, training: SideStream | None = None):
         self._early, self._late, self._training = SideStream(device), SideStream(device), training
         self._layers: set[int] = set()
+        self._tangents: Sequence[Tensor] = ()
         self._pushed: dict[int, Ready] = {}
         self._swung: dict[int, Ready] = {}
         self._written: set[int | None] = set()
