@@ -1,6 +1,6 @@
 """Measures windows that tune fewer steps, in trainings of about the same time.
 
-    python results/default-meta-rule/search_sparser.py [--tasks TASK ...] [--rule RULE] [--time N] [--names NAME ...] ...
+    python results/default-meta-rule/search_sparser.py [--tasks TASK ...] [--rule RULE] [--time N] [--start LR] ...
     python results/default-meta-rule/search_sparser.py --table
 
 A training has as many steps as fit into the time of so many plain steps of the rule with an average, by COSTS.  Appends
@@ -14,7 +14,10 @@ import argparse
 import csv
 import statistics
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 
@@ -23,20 +26,27 @@ from bench.experiment.expansion import load_experiment
 from bench.records import read_runs
 from bench.run.runner import run
 from bench.tracking.wandb_sink import NoSink
+from oho import found_settings
 
+DRAWN = "drawn"
 TABLE = Path(__file__).parent / "sparser.csv"
 TASKS = ("mnist-mlp", "fashion-mnist-mlp", "digits-mlp", "fashion-cnn")
-COSTS = {"first 100": 4.0, "tuned": 3.3, "plain": 1.15}
+COSTS = {"with a meta-step": 4.0, "tuned": 3.3, "plain": 1.15}
 """What a step costs in plain steps of AdamW with an average, about, on one thread of a 2-core AMD EPYC: one of the first
-100, of which each makes a meta-step, a later tuned one, and one between windows.  Over SGD it costs a little more."""
-CANDIDATES = {
-    "400, 50 of 200": (400, 50, 200), "400, 50 of 400": (400, 50, 400), "400, 100 of 800": (400, 100, 800),
-    "400, 50 of 800": (400, 50, 800), "200, 50 of 200": (200, 50, 200), "200, 50 of 400": (200, 50, 400),
-    "200, 50 of 800": (200, 50, 800), "200, 100 of 800": (200, 100, 800), "100, 50 of 200": (100, 50, 200),
-    "100, 50 of 400": (100, 50, 400),
-}  # fmt: skip
+ones, of which each makes a meta-step, a later tuned one, and one between windows.  Over SGD it costs a little more."""
+CANDIDATES: dict[str, dict[str, Any]] = {
+    f"{first}, {length} of {period}": {"windows": {"first": first, "length": length, "period": period}}
+    for first in (100, 200, 400)
+    for length, period in ((50, 200), (50, 400), (50, 800), (100, 800))
+}
+for first in (200, 400):
+    growing = {"first": first, "length": 50, "period": 200, "part": 0.2}
+    CANDIDATES[f"{first}, part .2"] = {"windows": growing}
+    CANDIDATES[f"{first} each, part .2"] = {"windows": growing, "first_updates": first}
+FASTER = {f"{name}, decay {rate:g}": rate for name in CANDIDATES for rate in (0.1, 0.2)}
+"""Candidates whose meta-rate of the weight decay is another one than .04."""
 COLUMNS = (
-    "task", "rule", "time", "candidate", "seed", "steps", "lr_first", "decay_first", "validation", "test", "lr",
+    "task", "rule", "time", "start", "candidate", "seed", "steps", "lr_first", "decay_first", "validation", "test", "lr",
     "decay",
 )  # fmt: skip
 CONFIG = """
@@ -49,36 +59,51 @@ seeds: [{seed}]
 evaluations: 10
 threads: 1
 tracking: {{mode: disabled}}
-methods: [{{name: oho-averaged, optimizer: {rule}}}]
+methods: [{{name: oho-averaged, optimizer: {rule}{start}}}]
 """
+
+
+def options_of(candidate: str) -> dict[str, Any]:
+    """Returns the options of the method that are not the default's."""
+    return CANDIDATES[candidate.partition(", decay")[0]]
+
+
+def meta_of(candidate: str) -> oho.MetaAdam:
+    """Returns the meta-rule."""
+    meta = found_settings.averaged_meta()
+    return replace(meta, rate={"lr": meta.rate, "weight_decay": FASTER.get(candidate, meta.rate)})
 
 
 def steps_of(candidate: str, time: int) -> int:
     """Returns how many steps fit into the time."""
-    windows, spent, steps = oho.Windows(*CANDIDATES[candidate]), 0.0, 0
+    options = options_of(candidate)
+    windows, updates = oho.Windows(**options["windows"]), options.get("first_updates", found_settings.FIRST_UPDATES)
+    spent, steps = 0.0, 0
     while spent < time:
         steps += 1
         is_tuned = windows.count(steps) > windows.count(steps - 1)
-        spent += COSTS["plain" if not is_tuned else "first 100" if steps <= 100 else "tuned"]
+        spent += COSTS["plain" if not is_tuned else "with a meta-step" if steps <= updates else "tuned"]
     return steps
 
 
-def measured(task: str, rule: str, time: int, candidate: str, seed: int) -> list[object]:
+def measured(task: str, rule: str, time: int, start: str, candidate: str, seed: int) -> list[object]:
     """Makes one run and returns its line."""
     steps = steps_of(candidate, time)
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "sparser.yaml"
-        path.write_text(CONFIG.format(task=task, rule=rule, seed=seed, steps=steps), encoding="utf-8")
+        given = "" if start == DRAWN else f", lr: {start}, weight_decay: 1e-4"
+        path.write_text(CONFIG.format(task=task, rule=rule, seed=seed, steps=steps, start=given), encoding="utf-8")
         (spec,) = load_experiment(path).specs
-        windows = dict(zip(("first", "length", "period"), CANDIDATES[candidate], strict=True))
-        spec = {**spec, "method": {**spec["method"], "windows": windows}}
-        run(spec, Path(name), data_root=None, open_sink=lambda *given: NoSink())
+        spec = {**spec, "method": {**spec["method"], **options_of(candidate)}}
+        meta = meta_of(candidate)
+        with mock.patch.object(found_settings, "averaged_meta", return_value=meta):  # no option of the bench's
+            run(spec, Path(name), data_root=None, open_sink=lambda *given: NoSink())
         (made,) = read_runs(Path(name))
     final = made.outcome.final
     first = {key: values[0] for key, values in made.evaluations[0]["hyper"].items()}
     losses = [f"{final[f'incumbent_{split}_loss']:.5f}" for split in ("validation", "test")]
     last = [f"{final['hyper'][name][0]:.3g}" for name in ("lr", "weight_decay")]
-    return [task, rule, time, candidate, seed, steps, f"{first['lr']:.3g}", f"{first['weight_decay']:.3g}", *losses, *last]
+    return [task, rule, time, start, candidate, seed, steps, f"{first['lr']:.3g}", f"{first['weight_decay']:.3g}", *losses, *last]
 
 
 def rows() -> list[dict[str, str]]:
@@ -93,14 +118,17 @@ def table() -> str:
     """Returns a line for each task and candidate: medians over seeds, and the range of the last learning rates."""
     found: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows():
-        key = row["task"], row["rule"], row["time"], row["candidate"]
+        key = row["task"], row["rule"], row["time"], row["start"], row["candidate"]
         found.setdefault(key, []).append(row)
-    head = ("task", "over", "plain steps' time", "windows", "seeds", "steps", "validation: median, worst", "test", "last learning rates")
+    head = (
+        "task", "over", "plain steps' time", "start", "windows", "seeds", "steps", "validation: median, worst", "test",
+        "last learning rates",
+    )  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for (task, rule, time, candidate), runs in sorted(found.items()):
+    for (task, rule, time, start, candidate), runs in sorted(found.items()):
         validation, test, rates = (sorted(float(run[key]) for run in runs) for key in ("validation", "test", "lr"))
         lines.append(
-            f"| {task} | {rule} | {time} | {candidate} | {len(runs)} | {runs[0]['steps']} |"
+            f"| {task} | {rule} | {time} | {start} | {candidate} | {len(runs)} | {runs[0]['steps']} |"
             f" {statistics.median(validation):.3g}, {validation[-1]:.3g} | {statistics.median(test):.3g} |"
             f" {rates[0]:.1e} to {rates[-1]:.1e} |"
         )
@@ -113,7 +141,8 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--rule", choices=("sgd", "momentum", "adamw"), default="adamw")
     parser.add_argument("--time", type=int, default=6400, help="in plain steps of the rule with an average")
-    parser.add_argument("--names", nargs="+", choices=list(CANDIDATES), default=list(CANDIDATES))
+    parser.add_argument("--start", default=DRAWN, help="the first learning rate")
+    parser.add_argument("--names", nargs="+", choices=[*CANDIDATES, *FASTER], default=list(CANDIDATES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[30, 31, 32, 33])
     parser.add_argument("--table", action="store_true", help="print what was measured")
     given = parser.parse_args()
@@ -121,8 +150,11 @@ def main() -> None:
         print(table())
         return
     torch.set_num_threads(1)
-    wanted = [(t, given.rule, given.time, c, seed) for seed in given.seeds for t in given.tasks for c in given.names]
-    known = {(row["task"], row["rule"], int(row["time"]), row["candidate"], int(row["seed"])) for row in rows()}
+    alike = given.rule, given.time, given.start
+    wanted = [(task, *alike, name, seed) for seed in given.seeds for task in given.tasks for name in given.names]
+    known = {
+        (row["task"], row["rule"], int(row["time"]), row["start"], row["candidate"], int(row["seed"])) for row in rows()
+    }
     for item in wanted:
         if item in known:
             continue
