@@ -103,7 +103,8 @@ def measured(task: str, rule: str, time: int, start: str, candidate: str, seed: 
     first = {key: values[0] for key, values in made.evaluations[0]["hyper"].items()}
     losses = [f"{final[f'incumbent_{split}_loss']:.5f}" for split in ("validation", "test")]
     last = [f"{final['hyper'][name][0]:.3g}" for name in ("lr", "weight_decay")]
-    return [task, rule, time, start, candidate, seed, steps, f"{first['lr']:.3g}", f"{first['weight_decay']:.3g}", *losses, *last]
+    values = [f"{first['lr']:.3g}", f"{first['weight_decay']:.3g}", *losses, *last]
+    return [task, rule, time, start, candidate, seed, steps, *values]
 
 
 def rows() -> list[dict[str, str]]:
