@@ -67,8 +67,8 @@ def estimate(tables: Tables) -> Estimates:
     require_finite(data["error"], "error of its hypergradients")
     curves = median_curves(data, ["label", "method_label", "name"], "error")
     summary = summarise(runs.assign(test_loss=runs["incumbent_test_loss"]), ["place", "method_label", "label"])
-    for name in HYPERPARAMETERS:
-        errors = data[data["name"] == name].groupby("label")["error"].agg(_median_error)
+    for name, column in zip(HYPERPARAMETERS, columns, strict=True):
+        errors = wide[_are_compared(wide, column, columns)].fillna({column: np.inf}).groupby("label")[column].median()
         summary[f"error_{name}"] = summary["label"].map(errors)
     for part in PARTS:
         column = f"scalar_hypergradient_{part}_lr"
@@ -181,9 +181,13 @@ def published_rows(estimates: Estimates) -> list[list[str]]:
     return [header, *rows]
 
 
-def _median_error(errors: pd.Series) -> float:
-    """Returns the median of errors, of which a missing one is infinite, unless all are: then nothing was compared, NaN."""
-    return float("nan") if errors.isna().all() else float(errors.fillna(np.inf).median())
+def _are_compared(wide: pd.DataFrame, column: str, columns: list[str]) -> pd.Series:
+    """Returns at which evaluations a hyperparameter's error is known, or missing because the run or its twin was lost.
+
+    One that a run does not tune yet has no error either, while another one has.
+    """
+    begun = wide[column].notna().groupby(wide["run"]).cummax()
+    return begun | wide[columns].isna().all(axis=1)
 
 
 def _error(value: float) -> str:

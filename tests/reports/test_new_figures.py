@@ -58,9 +58,11 @@ def test_exactness_tells_bias_and_noise(tmp_path):
 def test_what_was_compared_at_no_step_has_no_error(tmp_path):
     points = [(0, 2.3, 0.1), (50, 0.5, 0.1), (100, 0.2, 0.1)]
     runs = [("oho-averaged", {}, seed, None, points, errors(0.1, None, 0.0)) for seed in (0, 1, 2)]
-    runs += [("oho-published", {}, seed, None, points, errors(0.1, 1.5 if seed else None, 0.0)) for seed in (0, 1, 2)]
+    runs += [("oho-global", {}, seed, None, points, errors(0.1, 1.5 if seed == 0 else None, 0.0)) for seed in (0, 1, 2)]
+    lost = [errors(None, None, None) if seed else errors(0.1, 1.5, 0.0) for seed in (0, 1, 2)]
+    runs += [("oho-published", {}, seed, None, points, lost[seed]) for seed in (0, 1, 2)]
     rows = exactness.published_rows(exactness.estimate(write_curves(tmp_path, "exactness", runs)))
-    assert {row[0]: row[5] for row in rows[1:]} == {"oho-averaged": "—", "oho-published": "1.5"}
+    assert {row[0]: row[5] for row in rows[1:]} == {"oho-averaged": "—", "oho-global": "1.5", "oho-published": "∞"}
 
 
 def test_where_no_method_errs_the_figure_says_so(tmp_path):
