@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Protocol
 
 
@@ -29,15 +28,12 @@ class TunedSteps(Protocol):
 class Windows:
     """Tunes the `first` steps, where hyperparameters have far to go, and then the last `length` of every `period` steps.
 
-    With a `part`, in [0, 1], a period is as long as that part of the steps made when it begins, if this is more: windows
-    become rarer, as what they may change takes longer to tell.  The others are whole numbers of steps, 1 or more;
-    ValueError is raised for anything else, and for a length above the period.
+    All three are whole numbers of steps, 1 or more; ValueError is raised for others, and for a length above the period.
     """
 
     first: int = 400
     length: int = 50
     period: int = 200
-    part: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers of steps out of range."""
@@ -45,17 +41,11 @@ class Windows:
         if not are_whole or self.first < 1 or not 1 <= self.length <= self.period:
             given = f"first={self.first}, length={self.length}, period={self.period}"
             raise ValueError(f"{given}: must be whole numbers of steps, 1 or more, the length no more than the period")
-        if not (isinstance(self.part, Real) and 0 <= self.part <= 1):
-            raise ValueError(f"part={self.part!r}: must lie in [0, 1]")
 
     def count(self, step: int) -> int:
         """Returns how many of the first `step` steps are tuned."""
-        begin, period, tuned = self.first, self.period, min(step, self.first)
-        if self.part:
-            while step > begin + (period := max(self.period, int(self.part * begin))):
-                begin, tuned = begin + period, tuned + self.length
-        periods, rest = divmod(max(0, step - begin), period)
-        return tuned + periods * self.length + max(0, rest - (period - self.length))
+        periods, rest = divmod(max(0, step - self.first), self.period)
+        return min(step, self.first) + periods * self.length + max(0, rest - (self.period - self.length))
 
 
 @dataclass(frozen=True)

@@ -34,15 +34,11 @@ RULES = {"sgd": oho.SGD, "momentum": oho.Momentum, "adam": oho.Adam, "adamw": oh
 
 
 class TunedWindows(Settings):
-    """The `first` steps are tuned, and then the last `length` of every `period` steps.
-
-    With a `part`, a period has that part of the steps made when it begins, if this is more.
-    """
+    """The `first` steps are tuned, and then the last `length` of every `period` steps."""
 
     first: int = Field(default=oho.Windows.first, ge=1)
     length: int = Field(default=oho.Windows.length, ge=1)
     period: int = Field(default=oho.Windows.period, ge=1)
-    part: float = Field(default=oho.Windows.part, ge=0, le=1, exclude_if=lambda part: part == 0)
 
     @model_validator(mode="after")
     def _fits(self) -> TunedWindows:

@@ -14,15 +14,16 @@ import argparse
 import csv
 import statistics
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 from unittest import mock
 
 import torch
 
 import oho
 from bench.experiment.expansion import load_experiment
+from bench.online.default_options import AveragedOptions
 from bench.records import read_runs
 from bench.run.runner import run
 from bench.tracking.wandb_sink import NoSink
@@ -34,17 +35,39 @@ TASKS = ("mnist-mlp", "fashion-mnist-mlp", "digits-mlp", "fashion-cnn")
 COSTS = {"with a meta-step": 4.0, "tuned": 3.3, "plain": 1.15}
 """What a step costs in plain steps of AdamW with an average, about, on one thread of a 2-core AMD EPYC: one of the first
 ones, of which each makes a meta-step, a later tuned one, and one between windows.  Over SGD it costs a little more."""
-CANDIDATES: dict[str, dict[str, Any]] = {
-    f"{first}, {length} of {period}": {"windows": {"first": first, "length": length, "period": period}}
+
+
+@dataclass(frozen=True)
+class Rarer:
+    """Tunes the `first` steps and then the last 50 of each period, which has a fifth of all steps made, 200 at least."""
+
+    first: int
+
+    def count(self, step: int) -> int:
+        """Returns how many of the first `step` steps are tuned."""
+        begin, tuned = self.first, min(step, self.first)
+        while step > begin:
+            end = begin + max(200, begin // 5)
+            begin, tuned = end, tuned + max(0, min(step, end) - (end - 50))
+        return tuned
+
+
+class Candidate(NamedTuple):
+    """What is tuned, how many first steps make a meta-step each, and the meta-rate of the weight decay."""
+
+    windows: oho.Windows | Rarer
+    first_updates: int = found_settings.FIRST_UPDATES
+    decay_rate: float = 0.04
+
+
+CANDIDATES: dict[str, Candidate] = {
+    f"{first}, {length} of {period}": Candidate(oho.Windows(first, length, period))
     for first in (100, 200, 400)
-    for length, period in ((50, 200), (50, 400), (50, 800), (100, 800))
+    for length, period in ((50, 200), (50, 400), (50, 800))
 }
-for first in (200, 400):
-    growing = {"first": first, "length": 50, "period": 200, "part": 0.2}
-    CANDIDATES[f"{first}, part .2"] = {"windows": growing}
-    CANDIDATES[f"{first} each, part .2"] = {"windows": growing, "first_updates": first}
-FASTER = {f"{name}, decay {rate:g}": rate for name in CANDIDATES for rate in (0.1, 0.2)}
-"""Candidates whose meta-rate of the weight decay is another one than .04."""
+CANDIDATES |= {f"{name}, decay .1": each._replace(decay_rate=0.1) for name, each in CANDIDATES.items()}
+CANDIDATES |= {f"{first}, rarer": Candidate(Rarer(first)) for first in (200, 400)}
+CANDIDATES["200 each, rarer"] = Candidate(Rarer(200), first_updates=200)
 COLUMNS = (
     "task", "rule", "time", "start", "candidate", "seed", "steps", "lr_first", "decay_first", "validation", "test", "lr",
     "decay",
@@ -63,21 +86,9 @@ methods: [{{name: oho-averaged, optimizer: {rule}{start}}}]
 """
 
 
-def options_of(candidate: str) -> dict[str, Any]:
-    """Returns the options of the method that are not the default's."""
-    return CANDIDATES[candidate.partition(", decay")[0]]
-
-
-def meta_of(candidate: str) -> oho.MetaAdam:
-    """Returns the meta-rule."""
-    meta = found_settings.averaged_meta()
-    return replace(meta, rate={"lr": meta.rate, "weight_decay": FASTER.get(candidate, meta.rate)})
-
-
 def steps_of(candidate: str, time: int) -> int:
     """Returns how many steps fit into the time."""
-    options = options_of(candidate)
-    windows, updates = oho.Windows(**options["windows"]), options.get("first_updates", found_settings.FIRST_UPDATES)
+    windows, updates, _ = CANDIDATES[candidate]
     spent, steps = 0.0, 0
     while spent < time:
         steps += 1
@@ -88,15 +99,19 @@ def steps_of(candidate: str, time: int) -> int:
 
 def measured(task: str, rule: str, time: int, start: str, candidate: str, seed: int) -> list[object]:
     """Makes one run and returns its line."""
-    steps = steps_of(candidate, time)
+    steps, (windows, updates, rate) = steps_of(candidate, time), CANDIDATES[candidate]
+    meta = found_settings.averaged_meta()
+    meta = replace(meta, rate={"lr": meta.rate, "weight_decay": rate})
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "sparser.yaml"
         given = "" if start == DRAWN else f", lr: {start}, weight_decay: 1e-4"
         path.write_text(CONFIG.format(task=task, rule=rule, seed=seed, steps=steps, start=given), encoding="utf-8")
         (spec,) = load_experiment(path).specs
-        spec = {**spec, "method": {**spec["method"], **options_of(candidate)}}
-        meta = meta_of(candidate)
-        with mock.patch.object(found_settings, "averaged_meta", return_value=meta):  # no option of the bench's
+        spec = {**spec, "method": {**spec["method"], "first_updates": updates}}
+        with (  # neither is an option of the bench's method
+            mock.patch.object(found_settings, "averaged_meta", return_value=meta),
+            mock.patch.object(AveragedOptions, "tuned_steps", windows),
+        ):
             run(spec, Path(name), data_root=None, open_sink=lambda *given: NoSink())
         (made,) = read_runs(Path(name))
     final = made.outcome.final
@@ -143,7 +158,7 @@ def main() -> None:
     parser.add_argument("--rule", choices=("sgd", "momentum", "adamw"), default="adamw")
     parser.add_argument("--time", type=int, default=6400, help="in plain steps of the rule with an average")
     parser.add_argument("--start", default=DRAWN, help="the first learning rate")
-    parser.add_argument("--names", nargs="+", choices=[*CANDIDATES, *FASTER], default=list(CANDIDATES))
+    parser.add_argument("--names", nargs="+", choices=list(CANDIDATES), default=list(CANDIDATES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[30, 31, 32, 33])
     parser.add_argument("--table", action="store_true", help="print what was measured")
     given = parser.parse_args()

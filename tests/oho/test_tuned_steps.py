@@ -29,17 +29,6 @@ def test_the_first_steps_are_tuned_and_then_the_last_of_each_period():
     assert {later - before for before, later in pairwise(counts)} == {0, 1}
 
 
-def test_windows_become_rarer():
-    windows = oho.Windows(400, 50, 200, part=0.2)
-    tuned = [step for step in range(1, 4001) if windows.count(step) > windows.count(step - 1)]
-    assert tuned[:400] == list(range(1, 401))
-    ends = [step for step, following in pairwise(tuned) if following > step + 1] + tuned[-1:]
-    assert ends == [400, 600, 800, 1000, 1200, 1440, 1728, 2073, 2487, 2984, 3580]
-    assert len(tuned) == 400 + 50 * 10
-    with pytest.raises(ValueError, match=r"part=1.5: must lie in \[0, 1\]"):
-        oho.Windows(part=1.5)
-
-
 @pytest.mark.parametrize("average", AVERAGES)
 @pytest.mark.parametrize("rule", RULES)
 def test_the_influence_is_that_of_a_training_whose_other_steps_are_constants(rule, average):
