@@ -1,7 +1,12 @@
 """The validation gradient of a captured step, taken while the step's curvature products are computed.
 
+    symbol  name        meaning
+    g, v    gradients   of the training loss at the weights θ, and of the validation loss at θ'
+    H Z     products    of the training loss's Hessian and the influence Z = dθ/dh
+    θ', Z'  next        the weights and the influence after the step
+
     stream       begins with   goes on with              ends with
-    the step's   g             products H Z              Z', and the meta-step d = v · Z'
+    the step's   g             H Z                       Z', and the meta-step from v · Z'
     beside it                  θ' (needs g alone), v
 
 Kernels of small networks leave most of a GPU idle, and those of two streams run side by side.  Products are taken at θ,
@@ -18,7 +23,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from oho.engines.side_stream import SideStream, wait
+from oho.engines.side_stream import Mark, SideStream, wait
 from oho.flat_parameters import FlatParameters
 
 
@@ -26,15 +31,15 @@ class Lookahead:
     """Takes gradients at the weights that a step is about to reach; on a CPU at once, on a GPU on a stream of its own.
 
     A step calls `reset`, `begin`, `wait_for_weights` and `take`, in this order.  `training` is the stream on which the
-    training loss is evaluated.  Autograd makes that stream wait for all later gradients of the same parameters, and so it
-    is not the step's own.
+    training loss is evaluated: autograd hands a parameter's gradients to the stream on which it was first used while that
+    graph lives, and so would make the step's own wait for v.
     """
 
     def __init__(self, parameters: FlatParameters):
         self._parameters, self._copies = parameters, _copies_of(parameters.tensors)
         device = parameters.tensors[0].device
         self.training, self._side = SideStream(device), SideStream(device)
-        self._has_weights: torch.cuda.Event | None = None
+        self._has_weights: Mark = None
         self._vector: Tensor | None = None
 
     def reset(self) -> None:
@@ -43,13 +48,17 @@ class Lookahead:
 
     def begin(self, weights: Callable[[], Tensor], gradient: Callable[[], Tensor]) -> None:
         """Starts to compute weights (M, N), and then the gradient (M, N) of a loss with them in the model."""
-        with self._side.work():
-            with torch.no_grad():
-                torch._foreach_copy_(self._copies, self._parameters.split(weights()))
-            self._has_weights = self._side.mark()
-            with _in_place_of(self._parameters.tensors, self._copies), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "The AccumulateGrad node's stream does not match")
-                self._vector = gradient()
+        try:
+            with self._side.work():
+                with torch.no_grad():
+                    torch._foreach_copy_(self._copies, self._parameters.split(weights()))
+                self._has_weights = self._side.mark()
+                with _in_place_of(self._parameters.tensors, self._copies), warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "The AccumulateGrad node's stream does not match")
+                    self._vector = gradient()
+        except BaseException:
+            self._side.join()
+            raise
 
     def wait_for_weights(self) -> None:
         """Waits until what the weights are computed from has been read, so that it may change."""
@@ -61,6 +70,8 @@ class Lookahead:
         vector, self._vector = self._vector, None
         if vector is not None:
             self._side.join()
+            with self.training.work():  # autograd has made it wait for v
+                pass
             self.training.join()
         return vector
 

@@ -104,8 +104,8 @@ class TrainingLoss:
         """Returns loss, gradient and dg for tangents Z (K, M, N), each a mean over the closures; μ is the discount.
 
         μ dg belongs to the tangents μ Z.  If μ is 0, Z must be zero, and dg belongs to Z itself.  If closures `curvature`
-        are given, dg is that of their loss.  `on_gradient` is called with the gradient (M, N) before the products begin, if
-        there is one closure, the engine has it by then, and all parameters are used.
+        are given, dg is that of their loss.  `on_gradient` is called with the gradient (M, N) before the products begin if
+        the tape answers for one closure that uses all parameters, after the first step, without replicas or compiled code.
 
         Raises:
             ValueError: at the first step, for a loss that does not depend on parameters or on one of its hyperparameters.

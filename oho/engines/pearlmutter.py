@@ -53,13 +53,11 @@ class Operation(Protocol):
 class Linear:
     """y = x Wᵀ + b; x (B, I), W (O, I), b (O,).
 
-    What the tangents of W and b contribute may be computed before the sweep that adds it, by the `prepare` methods.
+    What the tangents of W and b contribute may be computed before the sweep that adds it, and given to it.
     """
 
     def __init__(self, x: Tensor, weight: Tensor):
         self.x, self.weight = x, weight
-        self._pushed: Tensor | None = None
-        self._swung: Tensor | None = None
 
     def pull(self, adjoint: Tensor, moves: Sequence[bool], room: Room) -> Pieces:
         """x̄ = ȳ W, W̄ = ȳᵀ x, b̄ = Σ ȳ."""
@@ -69,33 +67,23 @@ class Linear:
             *([torch.sum(adjoint, 0, out=room(2)) if moves[2] else None] if len(moves) > 2 else []),
         )
 
-    def prepare_push(self, own: Pieces) -> None:
-        """Computes x Ẇᵀ + ḃ."""
-        self._pushed = self._of_own(own)
-
-    def prepare_swing(self, adjoint: Tensor, own: Pieces) -> None:
-        """Computes ȳ Ẇ."""
-        self._swung = self._of_weight(adjoint, own[0])
-
-    def push(self, tangents: Pieces) -> Tensor:
-        """ẏ = (x Ẇᵀ + ḃ) + ẋ Wᵀ."""
+    def push(self, tangents: Pieces, pushed: Tensor | None = None) -> Tensor:
+        """ẏ = (x Ẇᵀ + ḃ) + ẋ Wᵀ; `pushed`, if given, is the part in parentheses, which is overwritten."""
         of_x, *own = tangents
-        result = self._of_own(own) if self._pushed is None else self._pushed
-        self._pushed = None
-        return _sum_of(result, of_x, self.weight.t())
+        return _sum_of(self.of_own(own) if pushed is None else pushed, of_x, self.weight.t())
 
     def pull_swing(self, adjoint: Tensor, swing: Tensor, tangents: Pieces, tangent: Tensor, room: Room) -> Pieces:
         """x̄̇, W̄̇ and b̄̇."""
         return (self.swing_of_x(adjoint, swing, tangents), *self.swing_of_own(adjoint, swing, tangents, room)[1:])
 
-    def swing_of_x(self, adjoint: Tensor, swing: Tensor, tangents: Pieces) -> Tensor | None:
-        """x̄̇ = ȳ Ẇ + ȳ̇ W; None if x does not move."""
+    def swing_of_x(
+        self, adjoint: Tensor, swing: Tensor, tangents: Pieces, swung: Tensor | None = None
+    ) -> Tensor | None:
+        """x̄̇ = ȳ Ẇ + ȳ̇ W; None if x does not move; `swung`, if given, is the first term, which is overwritten."""
         of_x, of_weight, *_ = tangents
         if of_x is None:
             return None
-        result = self._of_weight(adjoint, of_weight) if self._swung is None else self._swung
-        self._swung = None
-        return _sum_of(result, swing, self.weight)
+        return _sum_of(self.of_weight(adjoint, of_weight) if swung is None else swung, swing, self.weight)
 
     def swing_of_own(self, adjoint: Tensor, swing: Tensor, tangents: Pieces, room: Room) -> Pieces:
         """W̄̇ = ȳ̇ᵀ x + ȳᵀ ẋ, b̄̇ = Σ ȳ̇; nothing for x."""
@@ -110,8 +98,7 @@ class Linear:
             pieces[2] = torch.sum(swing, 1, out=room(2))
         return pieces
 
-
-    def _of_own(self, own: Pieces) -> Tensor | None:
+    def of_own(self, own: Pieces) -> Tensor | None:
         """x Ẇᵀ + ḃ; None if neither moves."""
         of_weight, of_bias = (*own, None)[:2]
         bias = None if of_bias is None else of_bias.unsqueeze(1)
@@ -121,7 +108,7 @@ class Linear:
         return torch.bmm(x, weight) if bias is None else torch.baddbmm(bias, x, weight)
 
     @staticmethod
-    def _of_weight(adjoint: Tensor, of_weight: Tensor | None) -> Tensor | None:
+    def of_weight(adjoint: Tensor, of_weight: Tensor | None) -> Tensor | None:
         """ȳ Ẇ; None if W does not move."""
         return None if of_weight is None else torch.bmm(adjoint.expand(len(of_weight), -1, -1), of_weight)
 

@@ -8,21 +8,27 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+Mark = torch.cuda.Event | None
+"""The end of some work, which `wait` waits for; None where there is nothing to wait for."""
+
 
 class SideStream:
     """Work beside the current stream; without a GPU, it is done at once.
 
-    Memory that a tensor leaves goes to the next one of its own stream, which does not ask whether others still read it.
-    So tensors of one stream that another one reads are kept until it has been waited for.
+    PyTorch gives the memory of a freed tensor to the next one of the same stream, whoever still reads it.  So a tensor of
+    the current stream that is read here is kept until `join`.  A tensor made here may be freed at any time, since the next
+    `work` waits for the current stream, and thereby for all that has read it there.
     """
 
     def __init__(self, device: torch.device):
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._read: list[Tensor] = []
+        self._is_behind = False
 
     @contextmanager
     def work(self, *read: Tensor) -> Iterator[None]:
         """Does the block's work after all earlier work and beside all later work; keeps the tensors that it has `read`."""
+        self._is_behind = True
         if self._stream is None:
             yield
             return
@@ -31,18 +37,22 @@ class SideStream:
         with torch.cuda.stream(self._stream):
             yield
 
-    def mark(self) -> torch.cuda.Event | None:
-        """Returns what `wait` waits for: the work until now."""
+    def mark(self) -> Mark:
+        """Returns the end of the work until now."""
         return None if self._stream is None else self._stream.record_event()
 
     def join(self) -> None:
-        """Makes later work of the current stream wait for all work until now."""
-        if self._stream is not None:
+        """Makes later work of the current stream wait for all work until now, if there is any.
+
+        A capture cannot wait for a stream that has no part in it.
+        """
+        if self._stream is not None and self._is_behind:
             torch.cuda.current_stream().wait_stream(self._stream)
         self._read.clear()
+        self._is_behind = False
 
 
-def wait(event: torch.cuda.Event | None) -> None:
+def wait(mark: Mark) -> None:
     """Makes later work of the current stream wait for what was marked."""
-    if event is not None:
-        torch.cuda.current_stream().wait_event(event)
+    if mark is not None:
+        torch.cuda.current_stream().wait_event(mark)

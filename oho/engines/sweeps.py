@@ -25,26 +25,33 @@ from oho.engines.tape import Note, Tape
 from oho.flat_parameters import FlatParameters
 
 SWEEP_ELEMENTS = 1 << 26
-"""The largest number of elements of all tangents of one sweep; more directions take several sweeps."""
+"""The largest number of elements of all tangents of one sweep; more directions take several sweeps.
+
+With branches, linear layers keep up to three more tensors of that size until the sweep ends.
+"""
 
 
 def sweep(
     tape: Tape, parameters: FlatParameters, tangents: Tensor, on_products: Callable[..., None], branches: Branches | None
 ) -> tuple[Tensor, tuple[int, ...], Tensor]:
     """Returns the gradient (M, N), the places of parameters that the loss does not use, and products (K, M, N)."""
+    if branches is None:
+        return _sweep(tape, parameters, tangents, on_products, None)
+    whole = parameters.split(tangents) if _rows_of_sweep(tape) >= len(tangents) else []
+    with branches.sweeping(tape.notes[:-1], len(parameters.tensors), whole):
+        return _sweep(tape, parameters, tangents, on_products, branches)
+
+
+def _sweep(
+    tape: Tape, parameters: FlatParameters, tangents: Tensor, on_products: Callable[..., None], branches: Branches | None
+) -> tuple[Tensor, tuple[int, ...], Tensor]:
     gradient = tangents.new_empty(tangents.shape[1:])
-    if branches is not None:
-        whole = parameters.split(tangents) if _rows_of_sweep(tape) >= len(tangents) else []
-        branches.begin(tape.notes[:-1], len(parameters.tensors), whole)
     adjoints = _Sums(parameters, gradient)
     of_outputs = _pull(tape, adjoints, branches)
     unused = adjoints.close()
     with nullcontext() if branches is None else branches.once_pulled():
         on_products(gradient, unused)
-    products = _products(tape, parameters, tangents, of_outputs, branches)
-    if branches is not None:
-        branches.join()
-    return gradient, unused, products
+    return gradient, unused, _products(tape, parameters, tangents, of_outputs, branches)
 
 
 def products_alone(tape: Tape, parameters: FlatParameters, tangents: Tensor) -> Tensor:
@@ -75,6 +82,8 @@ def _products(
     products, rows = torch.empty_like(tangents), _rows_of_sweep(tape)
     for part, result in zip(tangents.split(rows), products.split(rows), strict=True):
         _swing(tape, parameters, part, of_outputs, result, branches)
+        if branches is not None:
+            branches.join()
     return products
 
 
@@ -92,9 +101,7 @@ def _swing(
     tangent_of: dict[int | None, Tensor] = dict(enumerate(parameters.split(tangents)))
     for note in notes:
         of_inputs = [tangent_of.get(number) for number in note.inputs]
-        tangent_of[note.number] = (
-            note.operation.push(of_inputs) if branches is None else branches.push(note, of_inputs)
-        )
+        tangent_of[note.number] = note.operation.push(of_inputs) if branches is None else branches.push(note, of_inputs)
     swings.add(last.inputs[0], last.operation.swing(tangent_of[last.inputs[0]]))
     for note, adjoint in zip(reversed(notes), of_outputs, strict=True):
         swing, of_output = swings.take(note.number), tangent_of.pop(note.number)

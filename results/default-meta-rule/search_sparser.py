@@ -68,6 +68,8 @@ CANDIDATES: dict[str, Candidate] = {
 CANDIDATES |= {f"{name}, decay .1": each._replace(decay_rate=0.1) for name, each in CANDIDATES.items()}
 CANDIDATES |= {f"{first}, rarer": Candidate(Rarer(first)) for first in (200, 400)}
 CANDIDATES["200 each, rarer"] = Candidate(Rarer(200), first_updates=200)
+CANDIDATES["200 each, 50 of 800"] = Candidate(oho.Windows(200, 50, 800), first_updates=200)
+CANDIDATES["300, 50 of 800"] = Candidate(oho.Windows(300, 50, 800))
 COLUMNS = (
     "task", "rule", "time", "start", "candidate", "seed", "steps", "lr_first", "decay_first", "validation", "test", "lr",
     "decay",

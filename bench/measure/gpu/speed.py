@@ -30,10 +30,11 @@ SIZES = (784, 128, 128, 128, 10)
 SGD = oho.SGD(lr=0.01, weight_decay=1e-5)
 ONE_IN_FOUR, FIRST_STEPS = oho.Windows(1, 5, 20), 120
 """As many tuned steps as the averaged method has in a long training; steps after which all of its kinds are captured."""
+LOOKING_AHEAD = "Global, looking ahead"
 GLOBAL = partial(oho.OHO, rule=SGD, meta=oho.MetaSGD(1e-6), check=None)
 TUNED: dict[str, Callable[..., oho.OHO]] = {
     "Global": GLOBAL,
-    "Global, looking ahead": GLOBAL,
+    LOOKING_AHEAD: GLOBAL,
     "Default": partial(oho.OHO, rule=SGD, check=None),
     "Averaged": partial(oho.averaged, rule=SGD, tuned_steps=ONE_IN_FOUR, check=None),
     "Averaged, AdamW": partial(oho.averaged, rule=oho.AdamW(lr=0.001), tuned_steps=ONE_IN_FOUR, check=None),
@@ -70,7 +71,7 @@ class Measured:
         def loss(inputs: Tensor, targets: Tensor) -> Tensor:
             return functional.cross_entropy(problem.model(inputs), targets)
 
-        ahead = self._name == "Global, looking ahead"
+        ahead = self._name == LOOKING_AHEAD
         return captured_step(optimizer, loss, (train, valid), self._device, first=FIRST_STEPS, look_ahead=ahead)
 
 
