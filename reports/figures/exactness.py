@@ -27,7 +27,7 @@ METHOD = (
     "hypergradient, medians over the last 100 steps before an evaluation. The twin takes no counted time; it is itself "
     "checked against reverse-mode differentiation. Bias and noise are of the learning rate: β − 1 and |g − βe| / |e| of "
     "hypergradients g and exact ones e, with β by least squares over the same steps; what is not biased has β = 1, however "
-    "noisy it is. A bounded twin has the run's own limit and discount, and shows what the run's savings alone change."
+    "noisy it is. A dash stands where nothing was compared, as of a hyperparameter that a run does not tune. A bounded twin has the run's own limit and discount, and shows what the run's savings alone change."
 )
 PREFIX = "scalar_hypergradient_error_"
 WRONG = "scalar_hypergradient_wrong_sign_lr"
@@ -184,10 +184,12 @@ def published_rows(estimates: Estimates) -> list[list[str]]:
 def _are_compared(wide: pd.DataFrame, column: str, columns: list[str]) -> pd.Series:
     """Returns at which evaluations a hyperparameter's error is known, or missing because the run or its twin was lost.
 
-    One that a run does not tune yet has no error either, while another one has.
+    An error is missing as well where a run does not tune the hyperparameter yet: before its first error, while there are
+    errors of another one, and in all runs of a method that has no error of it at all.
     """
     begun = wide[column].notna().groupby(wide["run"]).cummax()
-    return begun | wide[columns].isna().all(axis=1)
+    tuned = wide[column].notna().groupby(wide["label"]).transform("any")
+    return begun | (tuned & wide[columns].isna().all(axis=1))
 
 
 def _error(value: float) -> str:
