@@ -20,7 +20,6 @@ Parameters narrower than float32 are differentiated in their own type; tangents,
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import NamedTuple, Protocol
 
@@ -35,14 +34,20 @@ from oho.engines.twice import TwiceDifferentiable, recomputing
 from oho.flat_parameters import FlatParameters
 
 Gradients = list[Tensor | None]
-OnProducts = Callable[..., None]
-"""Called without arguments, or with a gradient (M, N) and the places of the parameters that the loss does not use."""
 
 BATCHED_FROM = 3
 """The number of directions from which one batched pass beats a pass for each: on two cores, with the 784-128-128-128-10
 network and batch 100, a loop took 1.0 times as long for 2 or 3 directions, 1.2 for 4, 1.3 for 8 and 1.5 for 16."""
 BATCHED_ELEMENTS = 1 << 24
 """The largest K·M·N of one batched pass: beyond it, memory costs more than the saved calls."""
+
+
+class OnProducts(Protocol):
+    """What an engine calls where the products begin: without arguments, or with the gradient and unused parameters."""
+
+    def __call__(self, gradient: Tensor | None = None, unused: tuple[int, ...] = ()) -> None:
+        """Takes a gradient (M, N) and the places of the parameters that the loss does not use."""
+        ...
 
 
 class GraphGoneError(RuntimeError):

@@ -8,14 +8,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from oho.engines.curvature import (
     Derivatives,
+    OnProducts,
     double_backward,
     flat_of,
     gradient_alone,
@@ -34,7 +33,7 @@ def forward_over_reverse(
     parameters: FlatParameters,
     tangents: Tensor,
     *,
-    on_products: Callable[[], None] = ignore,
+    on_products: OnProducts = ignore,
 ) -> Derivatives:
     """An engine: computes products as tangents of the gradient, with dual numbers for parameters while the closure runs.
 
@@ -55,7 +54,7 @@ def forward_over_reverse(
 
 
 def _forward_products(
-    closure: Closure, parameters: FlatParameters, tangents: Tensor, on_products: Callable[[], None]
+    closure: Closure, parameters: FlatParameters, tangents: Tensor, on_products: OnProducts
 ) -> Derivatives:
     products = torch.zeros_like(tangents)
     for k, tangent in enumerate(tangents):
@@ -86,7 +85,7 @@ def finite_difference(
     parameters: FlatParameters,
     tangents: Tensor,
     *,
-    on_products: Callable[[], None] = ignore,
+    on_products: OnProducts = ignore,
 ) -> Derivatives:
     """An engine: takes central differences of the gradient, r = ∛ε (1 + ‖θ‖) / ‖z‖ for each direction and member.
 

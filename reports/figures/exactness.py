@@ -27,7 +27,8 @@ METHOD = (
     "hypergradient, medians over the last 100 steps before an evaluation. The twin takes no counted time; it is itself "
     "checked against reverse-mode differentiation. Bias and noise are of the learning rate: β − 1 and |g − βe| / |e| of "
     "hypergradients g and exact ones e, with β by least squares over the same steps; what is not biased has β = 1, however "
-    "noisy it is. A dash stands where nothing was compared, as of a hyperparameter that a run does not tune. A bounded twin has the run's own limit and discount, and shows what the run's savings alone change."
+    "noisy it is. A dash stands where nothing was compared, as of a hyperparameter that a run does not tune. A bounded "
+    "twin has the run's own limit and discount, and shows what the run's savings alone change."
 )
 PREFIX = "scalar_hypergradient_error_"
 WRONG = "scalar_hypergradient_wrong_sign_lr"
