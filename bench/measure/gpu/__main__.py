@@ -39,7 +39,7 @@ PARTS = (
     Part("speed", "residual", 25),
     Part("experiments", "performance", 140),
     Part("experiments", "cifar10", 55),
-    Part("experiments", "distribution", 140),
+    Part("experiments", "starts", 140),
 )
 """In order of priority; what a part does not use is shared by those after it."""
 

@@ -43,10 +43,10 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def distribution(out: Path, device: torch.device, tiny: bool, seconds: float) -> None:
-    """Writes the table `distribution`: random starts on MNIST, all with as many epochs as the time allows."""
+def starts(out: Path, device: torch.device, tiny: bool, seconds: float) -> None:
+    """Writes the table `starts`: random starts on MNIST, all with as many epochs as the time allows."""
     words = f"Each method from the same starts; the paper has {PAPER_EPOCHS} epochs."
-    table = _table(out, "distribution", "Random initial hyperparameters on MNIST", words, device)
+    table = _table(out, "starts", "Random initial hyperparameters on MNIST", words, device)
     deadline = time.monotonic() + seconds
 
     def load(budget: str) -> Experiment:
@@ -54,7 +54,7 @@ def distribution(out: Path, device: torch.device, tiny: bool, seconds: float) ->
         path, seeds = experiment_file(Path("gpu/distribution")), (20, 21) if tiny else None
         return load_experiment(path, overrides=settings, seeds=seeds, device=device.type)
 
-    with _guarded(table, "distribution"):
+    with _guarded(table, "starts"):
         within = seconds - LATE_SECONDS - STOPPING_SECONDS
         budget = "steps=3" if tiny else f"epochs={_epochs_within(within, load, out / 'pilot')}"
         _run(load(budget), out / "runs", table, 60 if tiny else deadline - time.monotonic())

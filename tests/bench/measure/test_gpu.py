@@ -70,8 +70,8 @@ def test_the_parts_of_a_step_of_resnet_are_measured(tmp_path):
 
 
 def test_experiments_are_run_and_those_that_are_late_are_cut_off(tmp_path, capsys):
-    experiments.distribution(tmp_path, CPU, True, 60.0)
-    rows = rows_of(tmp_path, "distribution")
+    experiments.starts(tmp_path, CPU, True, 60.0)
+    rows = rows_of(tmp_path, "starts")
     assert {(row["runs"], row["engine"], row["remarks"]) for row in rows} == {("2 of 2", "eager", "budget reached")}
     table = experiments._table(tmp_path, "late", "", "", CPU)
     path = experiments.experiment_file(Path("gpu/performance"))
