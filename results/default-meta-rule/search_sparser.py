@@ -11,22 +11,16 @@ the selected model; test losses are there for the report.
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-import torch
+from averaged_runs import FOUND, grouped, made, measure, rows
 
 import oho
-from bench.experiment.expansion import load_experiment
 from bench.online.default_options import AveragedOptions
-from bench.records import read_runs
-from bench.run.runner import run
-from bench.tracking.wandb_sink import NoSink
 from oho import found_settings
 
 DRAWN = "drawn"
@@ -70,22 +64,8 @@ CANDIDATES |= {f"{first}, rarer": Candidate(Rarer(first)) for first in (200, 400
 CANDIDATES["200 each, rarer"] = Candidate(Rarer(200), first_updates=200)
 CANDIDATES["200 each, 50 of 800"] = Candidate(oho.Windows(200, 50, 800), first_updates=200)
 CANDIDATES["300, 50 of 800"] = Candidate(oho.Windows(300, 50, 800))
-COLUMNS = (
-    "task", "rule", "time", "start", "candidate", "seed", "steps", "lr_first", "decay_first", "validation", "test", "lr",
-    "decay",
-)  # fmt: skip
-CONFIG = """
-experiment: sparser
-figures: [anytime]
-task: {{name: {task}}}
-budget: {{steps: {steps}}}
-space: fair
-seeds: [{seed}]
-evaluations: 10
-threads: 1
-tracking: {{mode: disabled}}
-methods: [{{name: oho-averaged, optimizer: {rule}{start}}}]
-"""
+ALIKE = ("task", "rule", "time", "start", "candidate")
+KEYS = (*ALIKE, "seed")
 
 
 def steps_of(candidate: str, time: int) -> int:
@@ -104,46 +84,23 @@ def measured(task: str, rule: str, time: int, start: str, candidate: str, seed: 
     steps, (windows, updates, rate) = steps_of(candidate, time), CANDIDATES[candidate]
     meta = found_settings.averaged_meta()
     meta = replace(meta, rate={"lr": meta.rate, "weight_decay": rate})
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / "sparser.yaml"
-        given = "" if start == DRAWN else f", lr: {start}, weight_decay: 1e-4"
-        path.write_text(CONFIG.format(task=task, rule=rule, seed=seed, steps=steps, start=given), encoding="utf-8")
-        (spec,) = load_experiment(path).specs
-        spec = {**spec, "method": {**spec["method"], "first_updates": updates}}
-        with (  # neither is an option of the bench's method
-            mock.patch.object(found_settings, "averaged_meta", return_value=meta),
-            mock.patch.object(AveragedOptions, "tuned_steps", windows),
-        ):
-            run(spec, Path(name), data_root=None, open_sink=lambda *given: NoSink())
-        (made,) = read_runs(Path(name))
-    final = made.outcome.final
-    first = {key: values[0] for key, values in made.evaluations[0]["hyper"].items()}
-    losses = [f"{final[f'incumbent_{split}_loss']:.5f}" for split in ("validation", "test")]
-    last = [f"{final['hyper'][name][0]:.3g}" for name in ("lr", "weight_decay")]
-    values = [f"{first['lr']:.3g}", f"{first['weight_decay']:.3g}", *losses, *last]
-    return [task, rule, time, start, candidate, seed, steps, *values]
-
-
-def rows() -> list[dict[str, str]]:
-    """Returns what has been measured."""
-    if not TABLE.exists():
-        return []
-    with TABLE.open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    given = "" if start == DRAWN else f", lr: {start}, weight_decay: 1e-4"
+    with (  # neither is an option of the bench's method
+        mock.patch.object(found_settings, "averaged_meta", return_value=meta),
+        mock.patch.object(AveragedOptions, "tuned_steps", windows),
+    ):
+        found = made(task, rule, steps=steps, seed=seed, options={"first_updates": updates}, given=given)
+    return [task, rule, time, start, candidate, seed, steps, *found]
 
 
 def table() -> str:
     """Returns a line for each task and candidate: medians over seeds, and the range of the last learning rates."""
-    found: dict[tuple[str, ...], list[dict[str, str]]] = {}
-    for row in rows():
-        key = row["task"], row["rule"], row["time"], row["start"], row["candidate"]
-        found.setdefault(key, []).append(row)
     head = (
         "task", "over", "plain steps' time", "start", "windows", "seeds", "steps", "validation: median, worst", "test",
         "last learning rates",
     )  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for (task, rule, time, start, candidate), runs in sorted(found.items()):
+    for (task, rule, time, start, candidate), runs in grouped(rows(TABLE), ALIKE):
         validation, test, rates = (sorted(float(run[key]) for run in runs) for key in ("validation", "test", "lr"))
         lines.append(
             f"| {task} | {rule} | {time} | {start} | {candidate} | {len(runs)} | {runs[0]['steps']} |"
@@ -167,21 +124,9 @@ def main() -> None:
     if given.table:
         print(table())
         return
-    torch.set_num_threads(1)
     alike = given.rule, given.time, given.start
     wanted = [(task, *alike, name, seed) for seed in given.seeds for task in given.tasks for name in given.names]
-    known = {
-        (row["task"], row["rule"], int(row["time"]), row["start"], row["candidate"], int(row["seed"])) for row in rows()
-    }
-    for item in wanted:
-        if item in known:
-            continue
-        line = measured(*item)
-        is_new = not TABLE.exists()
-        with TABLE.open("a", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([*([COLUMNS] if is_new else []), line])
-        print(*line, flush=True)
+    measure(TABLE, KEYS, wanted, measured, (*KEYS, "steps", *FOUND))
 
 
 if __name__ == "__main__":

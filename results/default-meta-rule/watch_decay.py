@@ -18,7 +18,8 @@ from statistics import fmean, median
 from typing import Any
 
 import torch
-from search_decay import CANDIDATES, CONFIG
+from averaged_runs import CONFIG
+from search_decay import CANDIDATES
 from torch import Tensor
 
 from bench.experiment.expansion import load_experiment
@@ -84,7 +85,8 @@ def main() -> None:
     for candidate in given.candidates:
         with tempfile.TemporaryDirectory() as name:
             path = Path(name) / "decay.yaml"
-            path.write_text(CONFIG.format(task="mnist-mlp", rule="sgd", seed=given.seed, steps=STEPS), encoding="utf-8")
+            config = CONFIG.format(task="mnist-mlp", rule="sgd", seed=given.seed, steps=STEPS, given="")
+            path.write_text(config, encoding="utf-8")
             (spec,) = load_experiment(path).specs
             method = {**spec["method"], **CANDIDATES[candidate]}
             run({**spec, "method": method}, Path(name), data_root=None, open_sink=lambda *unused: NoSink())
