@@ -85,8 +85,8 @@ class Curvature:
         if self._answered:
             with self.repeatable(closure) if self.calls_again else nullcontext(closure) as closure, self._uncompiled():
                 if self.graph is not None and self._engine is pearlmutter:
-                    branches = self.graph.branches
-                    return pearlmutter(closure, self._parameters, tangents, on_products=on_products, branches=branches)
+                    order = self.graph.branches
+                    return pearlmutter(closure, self._parameters, tangents, on_products=on_products, order=order)
                 return self._engine(closure, self._parameters, tangents, on_products=on_products)
         doubt = self._doubt(closure) if self._check == "first" else None
         with self.repeatable(closure) as again, self._uncompiled():

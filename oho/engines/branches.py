@@ -15,29 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from oho.engines.pearlmutter import Linear, Pieces, Room
+from oho.engines.order import InOrder
+from oho.engines.pearlmutter import Linear, Pieces
 from oho.engines.side_stream import Mark, SideStream, wait
+from oho.engines.sums import Sums
 from oho.engines.tape import Note
 
 
-class Sums(Protocol):
-    """What a sweep adds up: of adjoints or of swings, by the number of a value."""
-
-    def room(self, note: Note) -> Room:
-        """Returns where the sum of each input may be written."""
-        ...
-
-    def add_all(self, note: Note, pieces: Pieces) -> None:
-        """Adds one term for each input."""
-        ...
-
-
-class Branches:
+class Branches(InOrder):
     """The streams of one optimizer's captured steps; on a CPU, all work is done at once, in the same order.
 
     Training losses are evaluated on the stream `training`, if it is given, and otherwise on the step's own.
@@ -91,11 +80,11 @@ class Branches:
 
     def pull(self, note: Note, adjoint: Tensor, moves: Sequence[bool], sums: Sums) -> None:
         """Adds what the operation's `pull` returns."""
-        operation, room = note.operation, sums.room(note)
         if note.number not in self._layers:
             self._let_late_ones_end(note)
-            sums.add_all(note, operation.pull(adjoint, moves, room))
+            super().pull(note, adjoint, moves, sums)
             return
+        operation, room = note.operation, sums.room(note)
         of_x, *own = moves
         with self._late.work(adjoint):
             sums.add_all(note, operation.pull(adjoint, (False, *own), room))
@@ -117,18 +106,18 @@ class Branches:
     def push(self, note: Note, tangents: Pieces) -> Tensor:
         """Returns what the operation's `push` returns."""
         if note.number not in self._pushed:
-            return note.operation.push(tangents)
+            return super().push(note, tangents)
         pushed, mark = self._pushed.pop(note.number)
         wait(mark)
         return note.operation.push(tangents, pushed)
 
     def pull_swing(self, note: Note, adjoint: Tensor, swing: Tensor, tangents: Pieces, tangent: Tensor, sums: Sums) -> None:
         """Adds what the operation's `pull_swing` returns."""
-        operation, room = note.operation, sums.room(note)
         if note.number not in self._layers:
             self._let_late_ones_end(note)
-            sums.add_all(note, operation.pull_swing(adjoint, swing, tangents, tangent, room))
+            super().pull_swing(note, adjoint, swing, tangents, tangent, sums)
             return
+        operation, room = note.operation, sums.room(note)
         with self._late.work(adjoint, swing, *[each for each in tangents if each is not None]):
             sums.add_all(note, operation.swing_of_own(adjoint, swing, tangents, room))
         self._note_written(note)

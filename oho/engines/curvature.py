@@ -20,13 +20,12 @@ Parameters narrower than float32 are differentiated in their own type; tangents,
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from oho.engines.branches import Branches
+from oho.engines.order import IN_ORDER, InOrder
 from oho.engines.repetition import Closure
 from oho.engines.sweeps import products_alone, sweep
 from oho.engines.tape import Tape
@@ -154,20 +153,20 @@ def pearlmutter(
     tangents: Tensor,
     *,
     on_products: OnProducts = ignore,
-    branches: Branches | None = None,
+    order: InOrder = IN_ORDER,
 ) -> Derivatives:
     """An engine: computes gradient and products by sweeps over a tape, or else by a second backward pass.
 
-    Takes and returns what every `Engine` does; exact to rounding.  A captured step gives it its `branches`.  Raises
+    Takes and returns what every `Engine` does; exact to rounding.  A captured step gives it another `order`.  Raises
     TypeError for a closure that returns no tensor, and ValueError for a loss of another shape, or one that depends on no
     parameter.
     """
-    with Tape(parameters) as tape, nullcontext() if branches is None else branches.evaluating():
+    with Tape(parameters) as tape, order.evaluating():
         loss = loss_of(closure, parameters)
     if not tape.answers_for(loss):
         return _differentiate_twice(loss, parameters, tangents, on_products)._replace(engine="double_backward")
     with torch.no_grad():
-        return Derivatives(loss.detach(), *sweep(tape, parameters, tangents, on_products, branches))
+        return Derivatives(loss.detach(), *sweep(tape, parameters, tangents, on_products, order))
 
 
 def pearlmutter_alone(closure: Closure, parameters: FlatParameters, tangents: Tensor) -> Tensor:

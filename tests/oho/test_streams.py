@@ -51,7 +51,7 @@ def test_sweeps_do_not_race(forward, elements, monkeypatch):
     closure = lambda: functional.cross_entropy(FORWARDS[forward](model, inputs), targets)  # noqa: E731
     expected = pearlmutter(closure, parameters, tangents)
     with fake_streams(monkeypatch) as races:
-        found = pearlmutter(closure, parameters, tangents, branches=Branches(torch.device("cpu")))
+        found = pearlmutter(closure, parameters, tangents, order=Branches(torch.device("cpu")))
     assert expected.engine == found.engine == ""
     assert len(races.used) == (3 if elements > 200 else 2)  # nothing is early if there are several sweeps
     assert torch.equal(found.gradient, expected.gradient)

@@ -44,7 +44,7 @@ def compare(parameters, closure, rows=3):
     ours, theirs = pearlmutter(closure, flat, tangents), double_backward(closure, flat, tangents)
     assert torch.equal(ours.losses, theirs.losses)
     assert ours.unused == theirs.unused
-    branched = pearlmutter(closure, flat, tangents, branches=Branches(torch.device("cpu")))
+    branched = pearlmutter(closure, flat, tangents, order=Branches(torch.device("cpu")))
     assert branched.unused == ours.unused
     assert torch.equal(branched.gradient, ours.gradient)
     assert torch.equal(branched.products, ours.products)
