@@ -1,4 +1,4 @@
-"""`averaged`: OHO for an average of the weights, with three of four steps plain training in the long run.
+"""`averaged`: OHO for an average of the weights, with seven of eight steps plain training in the long run.
 
 These settings were found by search: results/default-meta-rule says on which tasks and from which starts, and with what
 result.

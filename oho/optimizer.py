@@ -79,7 +79,7 @@ class OHO(RecursionOptimizer):
         update_every: the number of tuned steps between two meta-steps; the influence follows all of them.
         first_updates: the number of steps at the beginning that make a meta-step each, if tuned, whatever `update_every`
             is, so that small values come up sooner.
-        tuned_steps: the steps that the influence follows, such as `Windows()`: the first 400, and then 50 of every 200.
+        tuned_steps: the steps that the influence follows, such as `Windows()`: the first 400, and then 50 of every 400.
             All others are plain training and cost as much.  None tunes every step; with fewer, the influence is not exact.
         curvature: the engine that multiplies with the Hessian: "pearlmutter" (sweeps over a tape for layered networks, and
             "double_backward" for all other models), "double_backward", "forward_over_reverse", "finite_difference", or a

@@ -33,7 +33,7 @@ class Windows:
 
     first: int = 400
     length: int = 50
-    period: int = 200
+    period: int = 400
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers of steps out of range."""

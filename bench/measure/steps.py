@@ -22,10 +22,10 @@ THRIFTY_WORK = 2.2
 """Multiply-adds of a thrifty step: 1 + 1/4 for its gradients, and a quarter of 1 + 2 × 1.34 for its products."""
 ADVANTAGE = 3.3
 """How many times faster than the published design a Global step should be."""
-TUNED_PART = 4
+TUNED_PART = 8
 """One step in so many is tuned by `oho.Windows()` in a long training."""
-WINDOWS_WORK = 1.5
-"""Multiply-adds of a mean step if one in four has those products and a validation gradient."""
+WINDOWS_WORK = 1.24
+"""Multiply-adds of a mean step if one in eight has those products and a validation gradient."""
 SGD, MOMENTUM, RAW = oho.SGD(0.01, 1e-5), oho.Momentum(0.01, 1e-5), oho.MetaSGD(1e-6)
 Step = Callable[[int], object]
 
@@ -90,7 +90,7 @@ def online(
     return make
 
 
-class OneInFour:
+class OneInEight:
     """As many tuned steps as `oho.Windows` has, spread over all turns."""
 
     def count(self, step: int) -> int:
@@ -153,7 +153,7 @@ VARIANTS: dict[str, Variant] = {
         "Default at an average, a quarter of the products, a meta-step in four", thrifty(update_every=EVERY)
     ),
     "momentum in windows": Variant(
-        "the same with one step in four tuned, and a meta-step in each of them", thrifty(tuned_steps=OneInFour())
+        "the same with one step in eight tuned, and a meta-step in each of them", thrifty(tuned_steps=OneInEight())
     ),
     "Layer-wise, 2 groups": Variant("exact, 8 tangents", online(SGD, sets=oho.Layerwise(2)), 2.7 + 8),
     "Full": Variant("exact, 16 tangents", online(SGD, sets="full"), 2.7 + 16),

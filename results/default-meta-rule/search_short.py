@@ -220,7 +220,11 @@ def candidates() -> dict[str, Candidate]:
             f"100, scaled .1, {rule}, gap .99, late": Candidate(rule, Scaled(0.1), gap=0.99, late=True),
             f"constant, {rule}": Candidate(rule),
         }
-        windows = {"400, 50 of 200": oho.Windows(), "100, 50 of 200": oho.Windows(100), "100, scaled .1": Scaled(0.1)}
+        windows = {
+            "400, 50 of 200": oho.Windows(400, 50, 200),
+            "100, 50 of 200": oho.Windows(100, 50, 200),
+            "100, scaled .1": Scaled(0.1),
+        }
         for (name, tuned), share in product(windows.items(), (0.5, 1.0)):
             shared = f"{name}, {rule}, share 1" if share == 1 else f"{name}, {rule}"
             own = partial(Candidate, rule, tuned, share=share)

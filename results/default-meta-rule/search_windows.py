@@ -132,8 +132,8 @@ def candidates() -> dict[str, Candidate]:
         root = partial(Candidate, rule, Root(100))
         found |= {
             f"every step, {rule}": Candidate(rule, every=4),
-            f"windows, {rule}": Candidate(rule, oho.Windows(), every=4),
-            f"windows, {rule}, haste": Candidate(rule, oho.Windows(), every=4, haste=100),
+            f"windows, {rule}": Candidate(rule, oho.Windows(400, 50, 200), every=4),
+            f"windows, {rule}, haste": Candidate(rule, oho.Windows(400, 50, 200), every=4, haste=100),
             f"doublings 100, {rule}": Candidate(rule, Doublings(100)),
             f"root 100, {rule}": root(),
             f"root 100, {rule}, rate .02": root(rate=0.02),

@@ -171,5 +171,5 @@ def test_other_arguments_are_refused(given, message):
     model, _ = make_problem()
     with pytest.raises(TypeError, match=message):
         oho.OHO(model.parameters(), oho.SGD(0.1), tuned_steps=given)
-    with pytest.raises(ValueError, match="first=0, length=50, period=200: must be whole numbers of steps"):
+    with pytest.raises(ValueError, match="first=0, length=50, period=400: must be whole numbers of steps"):
         oho.Windows(0)

@@ -28,7 +28,7 @@ SIZES = (784, 128, 128, 128, 10)
 
 
 SGD = oho.SGD(lr=0.01, weight_decay=1e-5)
-ONE_IN_FOUR, FIRST_STEPS = oho.Windows(1, 5, 20), 120
+ONE_IN_EIGHT, FIRST_STEPS = oho.Windows(1, 5, 40), 160
 """As many tuned steps as the averaged method has in a long training; steps after which all of its kinds are captured."""
 LOOKING_AHEAD = "Global, looking ahead"
 GLOBAL = partial(oho.OHO, rule=SGD, meta=oho.MetaSGD(1e-6), check=None)
@@ -36,8 +36,8 @@ TUNED: dict[str, Callable[..., oho.OHO]] = {
     "Global": GLOBAL,
     LOOKING_AHEAD: GLOBAL,
     "Default": partial(oho.OHO, rule=SGD, check=None),
-    "Averaged": partial(oho.averaged, rule=SGD, tuned_steps=ONE_IN_FOUR, check=None),
-    "Averaged, AdamW": partial(oho.averaged, rule=oho.AdamW(lr=0.001), tuned_steps=ONE_IN_FOUR, check=None),
+    "Averaged": partial(oho.averaged, rule=SGD, tuned_steps=ONE_IN_EIGHT, check=None),
+    "Averaged, AdamW": partial(oho.averaged, rule=oho.AdamW(lr=0.001), tuned_steps=ONE_IN_EIGHT, check=None),
     "Full": partial(GLOBAL, sets="full"),
     "Global, second backward pass": partial(GLOBAL, curvature="double_backward"),
 }
