@@ -17,11 +17,16 @@ NON_FINITE = ("reset", "skip", "raise")
 META_MEMBERS = ("rate", "transform", "bounds", "clip", "step")
 
 
-def check_rule(rule: Rule, meta: MetaRule, loss: LossHyper | None = None) -> None:
-    """Raises unless the rule is valid and has what it tunes, and the meta-rule covers that and what the loss tunes."""
+def check_is_rule(rule: Rule) -> None:
+    """Raises TypeError for a class, a name, another library's optimizer: anything but an instance of a rule."""
     if isinstance(rule, type) or not hasattr(rule, "tune"):
         kind = rule.__name__ if isinstance(rule, type) else type(rule).__name__
         raise TypeError(f"rule: an instance of oho.SGD, Momentum, Adam or AdamW is expected, as oho.SGD(0.1); given {kind}")
+
+
+def check_rule(rule: Rule, meta: MetaRule, loss: LossHyper | None = None) -> None:
+    """Raises unless the rule is valid and has what it tunes, and the meta-rule covers that and what the loss tunes."""
+    check_is_rule(rule)
     if isinstance(meta, type) or not hasattr(meta, "rate"):
         kind = meta.__name__ if isinstance(meta, type) else type(meta).__name__
         raise TypeError(f"meta: an instance of oho.MetaSGD, MetaAdam or MetaSign is expected; given {kind}")

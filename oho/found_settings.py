@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
+from oho.argument_checks import check_is_rule
 from oho.averages import Recent
 from oho.flat_parameters import Given
 from oho.meta import DEFAULT_DISCOUNT, DEFAULT_LIMIT, MetaAdam, default_meta
 from oho.optimizer import OHO
-from oho.rules import Adam, AdamW, Rule
+from oho.rules import Rule
 from oho.tuned_steps import Windows
 
 PRESENT_SHARE = 0.5
@@ -25,8 +26,11 @@ FIRST_UPDATES = 100
 """The number of steps of `averaged` at the beginning that make a meta-step each."""
 CURVATURE_FRACTION = 0.25
 """The part of a batch that `averaged` was measured with; a step's `curvature_closure` computes its loss."""
-ADAM_LIMIT = 0.1
-"""The `influence_limit` of `averaged` over Adam and AdamW, whose rate runs away in long trainings with a limit of 1."""
+SLOTS_LIMIT = 0.1
+"""The `influence_limit` of `averaged` over rules with slots: momentum, Adam and AdamW.
+
+With a limit of 1 the rate of AdamW runs away in long trainings, and that of momentum stays too high.
+"""
 DECAY_FACTOR, DECAY_AFTER = 0.2, Windows.first
 """The `curvature_factor` of the weight decay in `averaged`, and the number of steps after which it is tuned.
 
@@ -46,9 +50,9 @@ def averaged_meta() -> MetaAdam:
     return replace(default_meta(), rate=0.04, beta2=0.99)
 
 
-def averaged_limit(rule: type) -> float:
-    """Returns the `influence_limit` of `averaged` over a rule of this class."""
-    return ADAM_LIMIT if issubclass(rule, Adam | AdamW) else DEFAULT_LIMIT
+def averaged_limit(rule: Rule | type[Rule]) -> float:
+    """Returns the `influence_limit` of `averaged` over a rule, or over rules of a class."""
+    return SLOTS_LIMIT if rule.slot_names else DEFAULT_LIMIT
 
 
 def averaged(parameters: Given | Iterable[dict[str, Any]], rule: Rule, **options: Any) -> OHO:
@@ -58,13 +62,14 @@ def averaged(parameters: Given | Iterable[dict[str, Any]], rule: Rule, **options
     `curvature_closure`, the training loss of a quarter of its batch (CURVATURE_FRACTION), which saves most of the cost.
     Only tuned steps use it and the validation closure; `optimizer.is_tuned` says before a step whether it is one.  A rule
     that clips nothing gets `clip_norm=1` (CLIP_NORM), if it has such a field; `clip_norm=math.inf` leaves gradients as
-    they are.  The influence of Adam and AdamW has a limit of its own (ADAM_LIMIT).  The weight decay is tuned after the
-    first 400 steps (DECAY_AFTER), and only a fifth of the Hessian counts in its influence (DECAY_FACTOR).
+    they are.  Over rules with slots the influence has a limit of its own (SLOTS_LIMIT).  The weight decay is tuned after
+    the first 400 steps (DECAY_AFTER), and only a fifth of the Hessian counts in its influence (DECAY_FACTOR).
     `parameters` and `rule` are those of `OHO`; `options` are its options and replace what is set here.  Raises what `OHO`
     raises.
     """
+    check_is_rule(rule)
     settings: dict[str, Any] = {
-        "meta": averaged_meta(), "discount": DEFAULT_DISCOUNT, "influence_limit": averaged_limit(type(rule)),
+        "meta": averaged_meta(), "discount": DEFAULT_DISCOUNT, "influence_limit": averaged_limit(rule),
         "average": Recent(), "present_share": PRESENT_SHARE, "update_every": UPDATE_EVERY,
         "first_updates": FIRST_UPDATES, "tuned_steps": Windows(),
         "curvature_factor": _of_decay(DECAY_FACTOR, rule), "tuned_after": _of_decay(DECAY_AFTER, rule),

@@ -174,9 +174,9 @@ class AveragedOptions(DefaultOptions):
     step.  With `groups` the weights and the biases of each group of layers have values of their own, and `influence`
     says whether each set has a tangent of its own (exact) or all share one (collapsed).  `influence_limit` is how long the
     change of the parameters under a relative change of a hyperparameter may become, over the parameters themselves: 1, and
-    .1 over Adam and AdamW, unless it is given.  `curvature_factor` says, by hyperparameter, how much the Hessian counts
-    in its influence, 1 being the derivative; `tuned_after` says after how many steps a hyperparameter is tuned.  Names that
-    are left out have 1 and 0.
+    .1 over momentum, Adam and AdamW, unless it is given.  `curvature_factor` says, by hyperparameter, how much the Hessian
+    counts in its influence, 1 being the derivative; `tuned_after` says after how many steps a hyperparameter is tuned.
+    Names that are left out have 1 and 0.
     """
 
     average: AnyAverage = RecentAverage()

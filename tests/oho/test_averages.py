@@ -240,7 +240,9 @@ def test_averaged_takes_a_rule_without_a_field_for_clipping_and_refuses_a_class(
         oho.averaged(make_problem()[0].parameters(), oho.SGD)
 
 
-@pytest.mark.parametrize(("rule", "limit"), [(oho.SGD(0.1), 1.0), (oho.Adam(1e-3), 0.1), (oho.AdamW(1e-3), 0.1)])
+@pytest.mark.parametrize(("rule", "limit"), [
+    (oho.SGD(0.1), 1.0), (oho.Momentum(0.1), 0.1), (oho.Adam(1e-3), 0.1), (oho.AdamW(1e-3), 0.1)
+])  # fmt: skip
 def test_the_found_limit_of_the_influence_is_the_rules(rule, limit):
     assert oho.averaged(make_problem()[0].parameters(), rule).influence_limit == limit
     assert oho.averaged(make_problem()[0].parameters(), rule, influence_limit=0.5).influence_limit == 0.5

@@ -21,6 +21,7 @@ MISTAKES = {
     "limit": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), influence_limit=0.0), "above 0"),
     "influence": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), influence="some"), "collapsed"),
     "a class": (lambda m: oho.OHO(m.parameters(), oho.SGD), "instance"),
+    "the name of a rule": (lambda m: oho.averaged(m.parameters(), "sgd"), "an instance of oho.SGD, .* given str"),
     "a text": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1, tune="lr")), "tuple"),
     "named twice": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1, tune=("lr", "lr"))), "once"),
     "a torch optimizer": (lambda m: oho.OHO(m.parameters(), torch.optim.SGD(m.parameters(), 0.1)), "oho.SGD"),

@@ -141,7 +141,7 @@ def test_the_averaged_method_is_the_librarys(tmp_path):
 
 
 LIMITS = [("sgd", None, 1.0, None), ("sgd", 1.0, 1.0, None), ("sgd", 0.1, 0.1, 0.1), ("adamw", None, 0.1, 0.1),
-          ("adamw", 1.0, 1.0, 1.0)]  # fmt: skip
+          ("adamw", 1.0, 1.0, 1.0), ("momentum", None, 0.1, 0.1)]  # fmt: skip
 
 
 @pytest.mark.parametrize(("optimizer", "given", "used", "kept"), LIMITS)
