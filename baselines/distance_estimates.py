@@ -54,8 +54,7 @@ class _DistanceEstimate(Stepper):
 
     def assign(self, name: str, value: float) -> None:
         """Sets the weight decay; there is no other hyperparameter to choose."""
-        if name == "weight_decay":
-            self._flat.weight_decay = value
+        self._flat.assign(name, value)
 
     def saved(self) -> dict[str, Any]:
         """Returns moments, sum, numerator, distance and the weight decay."""

@@ -72,8 +72,7 @@ class GraphDog(Stepper):
 
     def assign(self, name: str, value: float) -> None:
         """Sets the weight decay; there is no other hyperparameter to choose."""
-        if name == "weight_decay":
-            self._flat.weight_decay = value
+        self._flat.assign(name, value)
 
     def saved(self) -> dict[str, Any]:
         """Returns all tensors, x if the model does not hold it, steps and the weight decay."""

@@ -46,8 +46,7 @@ class DistanceOverWeightedGradients(Stepper):
 
     def assign(self, name: str, value: float) -> None:
         """Sets the weight decay; there is no other hyperparameter to choose."""
-        if name == "weight_decay":
-            self._flat.weight_decay = value
+        self._flat.assign(name, value)
 
     def saved(self) -> dict[str, Any]:
         """Returns where training started, both sums, the last learning rate, and the weight decay."""

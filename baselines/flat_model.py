@@ -28,6 +28,11 @@ class FlatModel:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.weight_decay = weight_decay
 
+    def assign(self, name: str, value: float) -> None:
+        """Sets the weight decay; ignores any other name."""
+        if name == "weight_decay":
+            self.weight_decay = value
+
     def point(self) -> Tensor:
         """Returns a copy of the model's current parameters (N,)."""
         return vector(self.parameters).detach()

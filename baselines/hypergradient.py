@@ -66,7 +66,7 @@ class HypergradientDescent(Stepper):
         if name == "lr":
             self.lr.fill_(value)
         else:
-            self.flat.weight_decay = value
+            self.flat.assign(name, value)
 
     def saved(self) -> dict[str, Any]:
         """Returns the learning rate, the last gradient and the weight decay."""
@@ -158,7 +158,7 @@ class HeavyBallHypergradient(Stepper):
         if name == "lr":
             self.scale.value.fill_(value)
         else:
-            self.flat.weight_decay = value
+            self.flat.assign(name, value)
 
     def saved(self) -> dict[str, Any]:
         """Returns the previous point, P, β and the weight decay."""
@@ -213,7 +213,7 @@ class UltimateStepper(Stepper):
             self._assigned = value
             tuned = self._wrapper.optimizer.parameters
             tuned["alpha"] = torch.full_like(tuned["alpha"].detach(), value)
-        else:
+        elif name == "weight_decay":
             self._weight_decay = value
 
     def saved(self) -> dict[str, Any]:

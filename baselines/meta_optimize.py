@@ -78,7 +78,7 @@ class MetaOptimize(Stepper):
         if name == "lr":
             self._log_lr.fill_(math.log(value))
         else:
-            self._flat.weight_decay = value
+            self._flat.assign(name, value)
 
     def saved(self) -> dict[str, Any]:
         """Returns moments, trace, the logarithm of the learning rate, meta-momentum, steps and the weight decay."""

@@ -139,8 +139,7 @@ class ScaledGradientMethod(Stepper):
 
     def assign(self, name: str, value: float) -> None:
         """Sets the weight decay; there is no other hyperparameter to choose."""
-        if name == "weight_decay":
-            self._flat.weight_decay = value
+        self._flat.assign(name, value)
 
     def saved(self) -> dict[str, Any]:
         """Returns the previous point, P, β, the estimates and the weight decay."""

@@ -41,13 +41,13 @@ class SetsStepper(TorchStepper):
         sets = resolve_sets(oho.Layerwise(groups), flat_parameters(parameters.items()))
         labels = cast(Sequence[tuple[int, str]], sets.labels)
         self._names = [f"{KINDS[kind]}_{group + 1}" for group, kind in labels]
-        members: list[dict[str, Any]] = [{"params": []} for _ in self._names]
+        param_groups: list[dict[str, Any]] = [{"params": []} for _ in self._names]
         for index, parameter in zip(sets.of_tensor, parameters.values(), strict=True):
-            members[index]["params"].append(parameter)
-        for group, name in zip(members, self._names, strict=True):
+            param_groups[index]["params"].append(parameter)
+        for group, name in zip(param_groups, self._names, strict=True):
             group |= {"lr": values[f"lr_{name}"], "initial_lr": values[f"lr_{name}"]}
             group |= {"weight_decay": values[f"weight_decay_{name}"]}
-        super().__init__(torch_optimizer(optimizer, members, lr=members[0]["lr"], weight_decay=0.0))
+        super().__init__(torch_optimizer(optimizer, param_groups, lr=param_groups[0]["lr"], weight_decay=0.0))
 
     def rates(self, lr: float) -> list[float]:
         """Returns each set's own rate times the factor."""

@@ -33,8 +33,8 @@ def check_rule(rule: Rule, meta: MetaRule, loss: LossHyper | None = None) -> Non
     if missing := [name for name in META_MEMBERS if not hasattr(meta, name)]:
         kind, members = type(meta).__name__, ", ".join(META_MEMBERS)
         raise TypeError(f"meta: {kind} has no {', '.join(missing)}; a meta-rule has {members}")
-    if isinstance(rule.tune, str):
-        raise TypeError(f"tune={rule.tune!r}: a tuple of names is expected, such as ({rule.tune!r},)")
+    if isinstance(rule.tune, str) or not isinstance(rule.tune, Iterable):
+        raise TypeError(f"tune={rule.tune!r}: a tuple of names is expected, such as ('lr',); () tunes nothing")
     _check_names("tune", rule.tune, rule)
     if len(set(rule.tune)) < len(rule.tune):
         raise ValueError(f"tune={rule.tune}: each name once")

@@ -45,7 +45,7 @@ class Audit:
 
     @property
     def relative_error(self) -> Named:
-        """|found − exact| / |exact| for each set; NaN where both are 0 (a set of unused parameters)."""
+        """|found − exact| / |exact| for each set; NaN where both are 0 (a set of unused parameters) or it is not tuned."""
         return {name: (self.found[name] - exact).abs() / exact.abs() for name, exact in self.exact.items()}
 
     def __str__(self) -> str:

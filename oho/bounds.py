@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -53,6 +54,8 @@ FIXED_BOUNDS: dict[str, Bounds] = {
 
 def transform_of(meta: MetaRule, name: str) -> str:
     """Returns raw, log or logit."""
+    if not isinstance(meta.transform, str | Mapping):
+        raise TypeError(f"transform={meta.transform!r}: a word is expected, or a mapping from name to word")
     kind = meta.transform if isinstance(meta.transform, str) else meta.transform.get(name, "raw")
     if kind not in ("raw", "log", "logit"):
         raise ValueError(f"transform={kind!r} of {name}: allowed are 'raw', 'log' and 'logit'")

@@ -18,6 +18,7 @@ from oho.engines.branches import Branches
 from oho.graphs import Around, Captured, StaticInputs
 from oho.lookahead import Lookahead
 from oho.optimizer import OHO
+from oho.stand_in import NotCapturableError
 
 Batch = Sequence[Tensor]
 Loss = Callable[..., Tensor]
@@ -32,7 +33,7 @@ class CapturedStep:
 
     It gives the same numbers as `optimizer.step`, to the rounding of kernels that another stream chooses.  Losses may not
     ask what a tensor holds (`item()`, `if loss > 1`, a boolean index), nor take anything else that changes from step to
-    step; dropout draws anew in each replay.  `on_phase` is not called.
+    step; dropout draws anew in each replay.  `on_phase` and the hooks of `step` are not called.
 
     Args:
         optimizer: one that captures: see `refusal`.
@@ -87,8 +88,6 @@ class CapturedStep:
             ValueError: for a batch of another shape than the first.
             NotCapturableError: for a step that no graph can repeat.
         """
-        if isinstance(batch, Tensor):
-            raise TypeError("a batch is a sequence of tensors, such as (inputs, targets); given one tensor")
         is_due = self._valid is not None and held_out is not None and self.optimizer.is_due
         self._batch = self._filled(self._batch, batch)
         if is_due:
@@ -107,7 +106,12 @@ class CapturedStep:
         self.optimizer._recursion.is_captured = True
         self.optimizer._before_step()
         with self.optimizer._loss.in_graph(self._steps):
-            loss = self._captured[kind]()
+            try:
+                loss = self._captured[kind]()
+            except NotCapturableError:
+                if not self._captured[kind].is_captured:  # a capture that broke has moved nothing but the count
+                    self.optimizer._recursion.steps = steps
+                raise
         self.optimizer._recursion.steps = steps + 1  # a replay runs no Python
         self.optimizer._after_step(is_due)
         return loss
@@ -135,6 +139,8 @@ class CapturedStep:
             raise ValueError(f"this optimizer's step cannot be captured: {reason}")
 
     def _filled(self, inputs: StaticInputs | None, batch: Batch) -> StaticInputs:
+        if isinstance(batch, Tensor):
+            raise TypeError("a batch is a sequence of tensors, such as (inputs, targets); given one tensor")
         if inputs is None:
             return StaticInputs(batch, self.optimizer._flat.tensors[0].device)
         inputs.fill(batch)
@@ -165,6 +171,8 @@ def refusal(optimizer: OHO) -> str:
     """Returns why an optimizer's step cannot be captured, or "" if it can; closures may still prevent it."""
     if optimizer.on_nonfinite == "raise":
         return "on_nonfinite='raise' asks in each step; choose 'reset' or 'skip'"
+    if optimizer._loss.has_replicas:
+        return "processes of DistributedDataParallel ask each other which parameters were used; make eager steps"
     if optimizer._loss.one_step:
         return "one-step hypergradients of the loss call its closure again; choose LossHyper(one_step=False)"
     if optimizer._loss.calls_again:

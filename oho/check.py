@@ -63,7 +63,7 @@ class Check:
 
     @property
     def ok(self) -> bool:
-        """Whether the first engine is right."""
+        """Whether nothing speaks against the first engine: it is right, or undecided."""
         return self.engines[0].verdict in ("right", "undecided")
 
     @property

@@ -73,6 +73,8 @@ class LossHyper:
         self.values = {name: _value(name, value) for name, value in values.items()}
         self.tune = self._names("tune", tuple(values) if tune is None else tune)
         self.one_step = self._names("one_step", self._one_step(one_step))
+        if fixed := [name for name in self.one_step if name not in self.tune]:
+            raise ValueError(f"LossHyper: one_step: {', '.join(fixed)} is not tuned; name it in tune, or leave it out here")
         self.rate, self.transform, self.bounds = rate, transform, dict(bounds or {})
         for option in OPTIONS:
             if isinstance(given := getattr(self, option), Mapping):

@@ -26,7 +26,9 @@ def cross_entropy(
     class_weights: Tensor | None = None,
     example_weights: Tensor | None = None,
 ) -> Tensor:
-    """Returns the loss that `torch.nn.functional.cross_entropy` computes with these options: a scalar, or (...).
+    """Returns the loss that `torch.nn.functional.cross_entropy` computes of finite logits: a scalar, or (...).
+
+    No target is ignored: each is a class from 0 to C − 1, or has a probability for each class.
 
     `logits` are (..., B, C); `targets` are classes (..., B) or probabilities (..., B, C).  The sum over examples is divided
     by B or, if class weights (..., C) and targets that are classes are given, by the sum of the weights of these classes.

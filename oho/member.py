@@ -74,21 +74,25 @@ class Member:
     def set_hyper(self, name: str, value: float | Tensor | Mapping[Hashable, float]) -> None:
         """Sets a hyperparameter of this member to one number or one for each set (S,), or by label for some sets.
 
+        A hyperparameter of the loss is given as a number or a vector (V,), or by place.
+
         Raises as `OHO.set_hyper`.
         """
-        hyper, labels = self.population.hyper, self.set_map.labels
+        hyper = self.population.hyper
         by_label = value if isinstance(value, Mapping) else {}
         if name not in hyper:
             raise ValueError(unknown_name(name, hyper))
+        labels = self.population.labels_of(name)
         check_labels(name, by_label, labels)
         values = hyper[name].clone()
         try:
             for label, number in by_label.items():
-                values[self._index, labels.index(label)] = number
+                values[self._index].view(-1)[labels.index(label)] = number
             if not by_label:
                 values[self._index] = torch.as_tensor(value, dtype=values.dtype, device=values.device)
         except (TypeError, ValueError, RuntimeError):
-            raise ValueError(f"{name}={value!r}: a number is expected, or one for each of {len(labels)} sets") from None
+            listed = ", ".join(map(repr, labels))
+            raise ValueError(f"{name}={value!r}: a number is expected, or one for each of {listed}") from None
         self.population.set_hyper(name, values)
 
     def state_dict(self) -> dict[str, Any]:

@@ -186,7 +186,8 @@ class ParameterGroup(dict[str, Any]):
             )
         if key in self._names:
             self.assign(key, value)
-        super().__setitem__(key, value)
+        else:
+            super().__setitem__(key, value)
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Returns the entry, set to `default` first if there is none."""

@@ -29,7 +29,7 @@ Source: arXiv 2102.07813 and its code, github.com/jiwoongim/OHO, commit 1c0bdd1.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -100,6 +100,9 @@ class PublishedOHO:
         self.weight_decay_max = CEILINGS[variant] if weight_decay_max is None else weight_decay_max
         self._flat: FlatParameters = flat_parameters(parameters, members)
         self.set_map = resolve_sets(variant if n is None else Layerwise(n), self._flat)
+        if n is not None and self.set_map.count != 2 * n:
+            what = "each group must have weights and biases; choose 'global' or 'full'"
+            raise ValueError(f"variant='layerwise', n={n}: {what}")
         like = self._flat.tensors[0].detach()
         shape = self._flat.rows, self.set_map.count
         self._hyper = {name: like.new_zeros(shape) for name in ("lr", "weight_decay")}
@@ -111,6 +114,10 @@ class PublishedOHO:
 
     average = None
     """None, as in an `oho.OHO` without an average of the weights."""
+
+    def labels_of(self, name: str) -> tuple[Hashable, ...]:
+        """Returns what the values of a hyperparameter are called: the sets."""
+        return self.set_map.labels
 
     def is_meta_step(self, step: int) -> bool:
         """Returns True: a meta-step follows every step."""

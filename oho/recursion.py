@@ -307,7 +307,7 @@ class Recursion:
             loaded["influence"]["theta"], loaded["slot_influence"], loaded.get("averaged_influence", {})
         )
         for generator, saved in zip(self.generators, state["generators"], strict=True):
-            generator.set_state(saved)
+            generator.set_state(saved.cpu())  # wherever `map_location` has put it
 
     def assign_set(self, index: int, name: str, value: Any) -> None:
         """Sets a hyperparameter of one set, as `Tuning.assign_set` does."""

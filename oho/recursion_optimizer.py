@@ -52,7 +52,7 @@ class RecursionOptimizer(torch.optim.Optimizer):
         index = len(self.param_groups)
         if index == self.set_map.count:
             raise ValueError("add_param_group: influence is carried from the first step on; give OHO all groups at once")
-        assign = partial(self._recursion.assign_set, index)
+        assign = partial(self._assign_set, index)
         self.param_groups.append(ParameterGroup(param_group, self.rule.names, assign=assign, refresh=self._show))
 
     @property
@@ -176,6 +176,15 @@ class RecursionOptimizer(torch.optim.Optimizer):
         groups, self.param_groups = self.param_groups, []
         for group in groups:
             self.add_param_group(group)
+
+    def _assign_set(self, index: int, name: str, value: Any) -> None:
+        """Sets a hyperparameter of one set, which its group then shows as the optimizer holds it."""
+        self._recursion.assign_set(index, name, value)
+        self._unshown.add(name)
+
+    def labels_of(self, name: str) -> tuple[Hashable, ...]:
+        """Returns what the values of a hyperparameter are called: the sets or, of the loss, the places in a vector."""
+        return self._recursion.tuning.labels_of(name)
 
     def _show(self) -> None:
         """Copies present values into `param_groups`, which are about to be read."""

@@ -1,4 +1,4 @@
-"""Update rules: pure maps, written once and differentiated forward, never by hand.
+"""Update rules: pure maps, which dual numbers differentiate forward; `oho.linearised` has the tangents of these by hand.
 
     symbol  name             shape                 meaning
     θ       parameters       (..., N)              all tuned parameters, flattened
@@ -20,6 +20,7 @@ All of them are differentiated with the rest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -207,7 +208,7 @@ def clip(gradient: Tensor, *, value: float | None, norm: float | None) -> Tensor
     """Returns the gradient (..., N), clipped by value and then by norm; None is no clipping."""
     if value is not None:
         gradient = gradient.clamp(-value, value)
-    if norm is not None:
+    if norm is not None and norm < math.inf:  # inf / length has no derivative in reverse mode
         length = square_root((gradient * gradient).sum(-1, keepdim=True))
         gradient = gradient * (norm / (length + CLIP_EPSILON)).clamp(max=1.0)
     return gradient

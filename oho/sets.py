@@ -112,7 +112,8 @@ def resolve_sets(sets: Sets, parameters: FlatParameters, groups: Sequence[str] |
         if missing := [name for name in parameters.names if name not in sets]:
             names = ", ".join(missing)
             raise ValueError(f"sets: no set is given for {names}; give named_parameters() and a set for each")
-        if unknown := [name for name in sets if name not in parameters.names]:
+        known = {*parameters.names, *(name for name, _ in parameters.frozen)}
+        if unknown := [name for name in sets if name not in known]:
             raise ValueError(f"sets: there is no parameter {', '.join(map(str, unknown))}")
         labels = [sets[name] for name in parameters.names]
     elif not callable(sets) or isinstance(sets, type):

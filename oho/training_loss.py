@@ -53,6 +53,11 @@ class TrainingLoss:
         return self._curvature.calls_again
 
     @property
+    def has_replicas(self) -> bool:
+        """Whether the first step showed that DistributedDataParallel replicates the model."""
+        return self._curvature.has_replicas
+
+    @property
     def sparse_buffers(self) -> list[Tensor]:
         """The sparse ones among the buffers that the first step used."""
         return [buffer for buffer in self._curvature.buffers if buffer.layout is not torch.strided]

@@ -86,6 +86,10 @@ class Tuning:
         _put(name, value, values, index)
         self.assign(name, values)
 
+    def labels_of(self, name: str) -> tuple[Hashable, ...]:
+        """Returns the labels of the sets or, for a hyperparameter of the loss, the places of its components."""
+        return self._labels[name]
+
     def shown(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns values (M, S) as users see them: (S,) without members, and no last axis for a number of the loss."""
         found = {name: value[0] if self._members is None else value for name, value in values.items()}

@@ -107,7 +107,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def fewest_seeds(comparisons: int) -> int:
-    """Returns with how many seeds the test of so many comparisons can be below 5 % after Holm's correction at all."""
+    """Returns the fewest seeds with which a test of so many comparisons can be below 5 % after Holm's correction."""
     return math.floor(1 + math.log2(comparisons / SIGNIFICANCE)) + 1
 
 

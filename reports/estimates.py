@@ -51,8 +51,10 @@ def lowest(summary: pd.DataFrame) -> pd.Series | None:
 
 
 def untrained_sentences(names: Sequence[str], *, most: int = 2) -> list[str]:
-    """Returns the sentence on methods most of whose runs, of which none has more than `most`, return the untrained model;
-    no sentence where there are none."""
+    """Returns a sentence that names methods most of whose runs return the untrained model; none if there are no names.
+
+    `most` is the largest number of runs that one of them has.
+    """
     if not names:
         return []
     if most == 1:

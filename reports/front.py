@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from bench.records.durations import unit_name
 from reports.claims import CLAIMS, Outcome, not_tested
 from reports.section import Section
 from reports.standings import Place, Standing, standings
 from reports.tables import Tables
 from reports.untested import TIMES
-from reports.words import listed, loss_text, plural, within
+from reports.words import listed, plural, with_ends
 
 HEADER = ["Budget", "Task", "Best method", "Test loss", "Error", "Won", "OHO gets"]
 LEGEND = (
@@ -100,10 +98,7 @@ def _ours(row: Standing) -> str:
 
 
 def _loss(place: Place) -> str:
-    loss = place.loss
-    if np.isnan(loss.low):
-        return loss_text(loss.value)
-    return f"{loss_text(loss.value)} {within(loss_text(loss.low), loss_text(loss.high), place.n)}"
+    return with_ends(*place.loss, place.n)
 
 
 def decided_claims(sections: Sequence[Section]) -> list[Decided]:

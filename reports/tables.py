@@ -53,10 +53,6 @@ class Tables:
         """Returns the same tables with the runs of these experiments alone."""
         return replace(self, runs=self.runs[self.runs["experiment"].isin(experiments)])
 
-    def of_figure(self, figure: str) -> Tables:
-        """Returns the same tables with the runs of those experiments alone that feed a figure; none where none does."""
-        return self.of(self.feeding(figure))
-
 
 def read_tables(root: Path) -> Tables:
     """Reads a results folder.  Raises `ReportError` where it holds no run, or runs of two protocol versions."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from bench.records.durations import unit_name
+from bench.records.durations import plural, unit_name
 from bench.records.schema import TIMED
 from reports.statistics import FEWEST_WITH_INTERVAL
 
@@ -106,11 +106,6 @@ def spaces(runs: pd.DataFrame) -> str:
     return ", ".join(sorted(runs["space"].unique()))
 
 
-def plural(count: int, noun: str) -> str:
-    """Returns `1 run`, `2 runs`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def each_of(counts: pd.Series, noun: str) -> str:
     """Returns how many runs stand behind each of several medians: `6 runs` or, where counts differ, `6 runs or more`."""
     return plural(int(counts.min()), noun) + (" or more" if counts.max() > counts.min() else "")
@@ -152,6 +147,13 @@ def spread(fewest: int, most: int, noun: str = "run") -> str:
 def within(low: str, high: str, runs: int) -> str:
     """Returns the ends of an interval in brackets or, where so many runs have none, those of their range in parentheses."""
     return f"[{low}, {high}]" if runs >= FEWEST_WITH_INTERVAL else f"({low}, {high})"
+
+
+def with_ends(value: float, low: float, high: float, runs: int) -> str:
+    """Returns a median loss of so many runs with the ends of its interval or range, if it has one."""
+    if math.isnan(low):
+        return loss_text(value)
+    return f"{loss_text(value)} {within(loss_text(low), loss_text(high), runs)}"
 
 
 def breakable(text: str) -> str:

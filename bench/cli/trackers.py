@@ -73,14 +73,15 @@ def sweep(
 ) -> None:
     """Write the W&B sweep that equals an experiment's random or Bayesian search."""
     with user_errors():
-        from bench.command.sweep import Order, sweep_text, write_sweep
+        from bench.command.sweep import Order, sweep_text
+        from bench.records.files import write_named
 
         order = Order(config, method, seed=seed, overrides=set_ or (), data_root=root)
         text, left_out = sweep_text(order, name=name, trials=trials, results=out)
         if output is None:
             print(text, end="")
         else:
-            write_sweep(output, text)
+            write_named(output, text)
             print(output)
         for line in left_out:
             tell(f"oho-bench: {line}")

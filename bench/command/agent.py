@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -119,9 +120,11 @@ def _values(search: Search, given: Sequence[str]) -> dict[str, float]:
     for parameter in search.parameters:
         text = texts[parameter.name]
         try:
-            values[parameter.hyperparameter] = parameter.value(float(text))
+            if not math.isfinite(number := float(text)):
+                raise ValueError
         except ValueError:
-            raise ConfigError(f"{parameter.name}={text}: a number is expected") from None
+            raise ConfigError(f"{parameter.name}={text}: a finite number is expected") from None
+        values[parameter.hyperparameter] = parameter.value(number)
     return values
 
 

@@ -25,7 +25,7 @@ SAME = 1e-3
 
 
 def audit_run(folder: Path, *, steps: int, at: int | None, data_root: Path | None) -> str:
-    """Repeats a run's training and audits the `steps` steps that end at step `at`, by default the last one possible.
+    """Repeats a run's training and audits the `steps` steps up to its last meta-step, or the last one up to step `at`.
 
     A training is a function of its spec and the number of steps, so its record is enough to repeat it.  A run with a shock
     is repeated up to its first event.
@@ -37,12 +37,12 @@ def audit_run(folder: Path, *, steps: int, at: int | None, data_root: Path | Non
     run, made = _ended_run(folder)
     method, state = _start(run, data_root)
     most, why = _steps_to_repeat(run, made, state.task.steps_per_epoch)
-    last = most if at is None else at
-    while last and not state.optimizer.is_meta_step(last):
+    last = at = most if at is None else at
+    while last > 0 and not state.optimizer.is_meta_step(last):
         last -= 1
-    if not (1 <= steps <= last <= most):
+    if not (1 <= steps <= last and at <= most):
         raise RecordError(
-            f"{folder}: --steps {steps} --at {last}: {why}; allowed are --at up to {most}, and --steps from 1 to that"
+            f"{folder}: --steps {steps} --at {at}: {why}; allowed are --at up to {most}, and --steps from 1 to that"
         )
     before = last - steps
     recorded = max((r["step"] for r in run.evaluations if r["step"] <= before), default=0)

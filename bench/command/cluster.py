@@ -252,7 +252,7 @@ class _Watcher:
     def started(self, start: Start) -> None:
         self._running |= set(start.job.runs)
         for run in start.job.runs:
-            self._display.start(run, start.node.name)
+            self._display.start(run, start.node.name, used_in(self._mirror.root / run))
 
     def saved(self, job: Job) -> float:
         self._mirror.fetch(job.id)

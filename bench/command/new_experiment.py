@@ -12,8 +12,7 @@ from bench.experiment.registries import TASKS
 from bench.experiment.schema import ExperimentFields
 from bench.experiment.suggestions import suggestion
 from bench.experiment.yaml_file import ConfigError
-from bench.records.errors import StorageError
-from bench.records.files import reason, replacing_shared
+from bench.records.files import write_named
 from bench.records.names import checked_experiment
 from bench.tasks.entry import TaskEntry
 
@@ -56,12 +55,7 @@ def write_new(name: str, task: str) -> str:
     _check(path, task)
     if path.exists():
         raise ConfigError(f"{path}: the file already exists and was left unchanged; choose another name")
-    try:
-        with replacing_shared(path) as file:
-            file.write(text_of(path.stem, task).encode())
-    except OSError as error:
-        remedy = "give the name of a file in a folder that is there and can be written"
-        raise StorageError(f"{path}: cannot be written ({reason(error)}); {remedy}") from None
+    write_named(path, text_of(path.stem, task))
     steps = {
         f"oho-bench run {path} --dry-run": "the runs, and the budget in all",
         f"oho-bench run {path} --out runs/{path.stem}": "repeat the command to continue if it is interrupted",

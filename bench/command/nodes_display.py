@@ -18,7 +18,7 @@ from rich.text import Text
 from bench.command.progress import in_words
 from bench.process.signals import tell
 from bench.records import Outcome, Status, run_ids, title_of
-from bench.records.durations import format_seconds, unit_name
+from bench.records.durations import format_seconds, plural, unit_name
 
 REFRESH_SECONDS = 1.0
 """The time between two looks at the runs' records on a terminal."""
@@ -66,9 +66,10 @@ class NodesDisplay:
             with contextlib.suppress(OSError):  # a terminal that has been closed
                 self._live.stop()
 
-    def start(self, identity: str, node: str) -> None:
-        """Notes that a run begins on a node."""
+    def start(self, identity: str, node: str, used: float) -> None:
+        """Notes that a run begins on a node, or continues there with so much of its budget used."""
         self._places[identity] = node
+        self._fractions.setdefault(identity, used / self._entries[identity].budget["amount"])
 
     def look(self, nodes: int, queued: int, used: Callable[[str], float]) -> None:
         """Shows how far the runs are, from time to time; `used` returns how much of a run's budget is used."""
@@ -106,7 +107,7 @@ class NodesDisplay:
         for run in (identity, *beside):
             self._places.pop(run, None)
         if what:
-            more = f", and {len(beside)} more run{'s' * (len(beside) != 1)}" if beside else ""
+            more = f", and {plural(len(beside), 'more run')}" if beside else ""
             self._print(f"{self._line(identity)}{more}: {what}")
 
     def _progressed(self, identity: str, fraction: float) -> None:
@@ -120,7 +121,7 @@ class NodesDisplay:
 
     def _summary(self, nodes: int, queued: int) -> str:
         parts = [
-            f"{self._done} of {self._total} done", f"{len(self._places)} running on {nodes} node{'s' * (nodes != 1)}",
+            f"{self._done} of {self._total} done", f"{len(self._places)} running on {plural(nodes, 'node')}",
             f"{queued} queued", f"{self._failed} failed", f"{format_seconds(self._counted)} counted",
         ]  # fmt: skip
         totals: dict[str, float] = {}

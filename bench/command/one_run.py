@@ -80,9 +80,8 @@ def ended_meanwhile(before: str, outcome: Outcome | None) -> bool:
 
 
 def make(
-    given: Assignment, root: Path, *, data_root: Path | None, stopper: Stopper,
-    progress: Progress | Callable = lambda fraction, state: None,
-) -> Outcome:  # fmt: skip
+    given: Assignment, root: Path, *, data_root: Path | None, stopper: Stopper, progress: Progress
+) -> Outcome:
     """Makes a run that this process has claimed.  Raises as `bench.run.runner.run` does."""
     return run(given.spec, root, data_root=data_root, open_sink=opener(given), progress=progress, stopper=stopper)
 

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from bench.process.signals import tell
 from bench.protocol import State
 from bench.records import Outcome, run_id, title_of
-from bench.records.durations import amount_of, format_seconds, unit_name
+from bench.records.durations import amount_of, format_seconds, plural, unit_name
 
 
 def in_words(outcome: Outcome) -> list[str]:
@@ -72,7 +72,7 @@ class Display:
         """Shows that a run begins, or that it began at another moment; `beside` is how many others are made with it."""
         self._spec, self._number, self._started = spec, number, time.monotonic() if begun is None else begun
         what = f"{spec['task']['name']}, {title_of(spec)}, seed {spec['seed']}"
-        what += f", and {beside} more runs" if beside else ""
+        what += f", and {plural(beside, 'more run')}" if beside else ""
         self._line = f"[{number}/{self._total}] {run_id(spec)} {what}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=escape(self._line), completed=0.0, detail="")

@@ -205,7 +205,7 @@ class _Watch:
             node = there.get(job)
             if node is not None and self._nodes.get(run) != node:
                 self._nodes[run] = node
-                self.display.start(run, node)
+                self.display.start(run, node, used_in(root / run))
             if job in there and node is None:  # it waits, perhaps again
                 if self._nodes.pop(run, None):
                     self.display.end_without_outcome(run, "its time was over; it continues from its checkpoint")

@@ -148,7 +148,7 @@ class Scheduler:
 
     @classmethod
     def of(cls, jobs: Iterable[Job]) -> Scheduler:
-        """Returns a scheduler to which all these jobs are to be done, in this order."""
+        """Returns a scheduler that has these jobs to do, in this order."""
         scheduler = cls()
         for job in jobs:
             scheduler._queue(job.demand).append(job)

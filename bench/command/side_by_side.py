@@ -20,13 +20,14 @@ from bench.experiment.expansion import Experiment
 from bench.experiment.yaml_file import ConfigError
 from bench.process.share import machine_processors
 from bench.records import Status
+from bench.records.durations import plural
 from bench.records.schema import TIMED
 
 
 def check_workers(count: int) -> None:
     """Raises `ConfigError` if this machine has fewer processors than workers are asked for."""
     if count > (most := machine_processors()):
-        has = f"{most} processor{'s' * (most > 1)}"
+        has = plural(most, "processor")
         raise ConfigError(f"--workers {count}: this machine has {has}, and each worker needs one; at most {most}")
 
 

@@ -44,12 +44,17 @@ class SlurmQueue:
         self._minutes, self._parallelism, self._options = minutes, parallelism, options
         self._common = {"version": version("oho-bench"), "code": node_task.hash_of_code(CODE)}
         self._last: dict[str, str | None] = {}
+        self._asked: set[str] = set()
+        """The jobs of the last answer: those that were in the queue, and those that were no longer."""
 
     def has_gpus(self) -> bool:
         """Returns whether a node of the partition has a GPU."""
         partition = self._options.get("partition", self._options.get("p"))
         words = ["sinfo", "--noheader", "--format=%G", *([f"--partition={partition}"] if partition else [])]
-        answer = subprocess.run(words, capture_output=True, text=True, timeout=SLURM_SECONDS)
+        try:
+            answer = subprocess.run(words, capture_output=True, text=True, timeout=SLURM_SECONDS)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise ConfigError(f"--launcher slurm: sinfo does not answer ({one_line(str(error))})") from None
         if answer.returncode:
             raise ConfigError(f"--launcher slurm: {_errors(answer.stderr)}")
         return "gpu" in answer.stdout
@@ -83,14 +88,15 @@ class SlurmQueue:
         return executor
 
     def look(self, jobs: Collection[str]) -> dict[str, str | None]:
-        """Returns those jobs that are in the queue; if Slurm does not answer, those that were in it before."""
+        """Returns those jobs that are in the queue; if Slurm does not answer, those that were in it before and new ones."""
         words = ["squeue", "--noheader", "--array", "--me", "--format=%i|%T|%N"]
         try:
             answer = subprocess.run(words, capture_output=True, text=True, timeout=SLURM_SECONDS, check=True)
         except (OSError, subprocess.SubprocessError):
-            return self._last or dict.fromkeys(jobs)
+            return {job: self._last.get(job) for job in jobs if job in self._last or job not in self._asked}
         found = (line.strip().split("|") for line in answer.stdout.splitlines())
         wanted = set(jobs)
+        self._asked = wanted
         self._last = {job: node if state != "PENDING" and node else None for job, state, node in found if job in wanted}
         return self._last
 

@@ -11,7 +11,7 @@ from bench.records import Status, experiments_in, names_in, read_outcome, state_
 def describe(root: Path, *, called: Path | None = None) -> str:
     """Returns a line per experiment, then one per failed, void or changed run.  Reads only outcomes and the files' lengths.
 
-    The folder is `called` otherwise where it was unpacked from an archive.
+    `called` is the name to print for the folder, if it was unpacked from an archive.
 
     Runs whose seconds alone are void are only counted: without seconds as their budget, there may be many.
     """

@@ -63,7 +63,7 @@ class Store:
         self._sent: dict[str, tuple[int, ...]] = {}
 
     def pull(self, root: Path, part: str = "", *, checkpoints: bool = True) -> None:
-        """Copies what the store has, or a part of it, and removes what it no longer has; not without `checkpoints`."""
+        """Copies what the store has, or a part of it, and removes what it no longer has.  `checkpoints` may be left out."""
         if not self._seen:
             self._seen = self._kept(root)
         found = self._listed(part)

@@ -18,8 +18,6 @@ from bench.experiment.spec import method_of, task_of
 from bench.experiment.yaml_file import ConfigError
 from bench.protocol import Task
 from bench.records.durations import unit_name
-from bench.records.errors import StorageError
-from bench.records.files import reason, replacing_shared
 from bench.records.schema import TIMED
 from bench.records.wandb_names import BEST_VALIDATION_LOSS, LONGEST_NAME, plain
 from bench.tracking.sweep_parameters import Parameter, SweepError, parameters_of
@@ -155,16 +153,6 @@ def _command(order: Order, seed: int, results: Path) -> list[str]:
     own += [word for text in order.overrides for word in ("--set", text)]
     own += ["--root", str(order.data_root)] if order.data_root else []
     return ["${program}", "agent", str(order.config), *own, "${args_no_hyphens}"]
-
-
-def write_sweep(path: Path, text: str) -> None:
-    """Writes a definition to a file.  Raises `StorageError`."""
-    try:
-        with replacing_shared(path) as file:
-            file.write(text.encode())
-    except OSError as error:
-        remedy = "give the name of a file in a folder that is there and can be written"
-        raise StorageError(f"{path}: cannot be written ({reason(error)}); {remedy}") from None
 
 
 def _yaml(definition: dict[str, Any]) -> str:

@@ -79,8 +79,6 @@ class WorkerPool:
     def wait(self, seconds: float) -> list[tuple[str, Result]]:
         """Returns what became of the work that has ended since the last call, after at most so long."""
         pipes = {worker.pipe: worker for worker in self._workers}
-        if not pipes:
-            time.sleep(seconds)
         found = []
         for pipe in wait(list(pipes), timeout=seconds):
             worker = pipes[pipe]  # type: ignore[index]

@@ -30,7 +30,7 @@ def too_short(task: TaskRead, budget: Budget, methods: Sequence[Spec]) -> Iterat
     amount = amount_of(budget.amount, budget.unit)
     for first, those in labels.items():
         if first > steps + 1e-9:
-            length = amount_of(first // task.steps_per_epoch, "epochs")
+            length = amount_of(first / task.steps_per_epoch, "epochs")
             yield (
                 f"{_listed(those)} the untrained model in every run: the budget of {amount} ends"
                 f" before the first selection, after {first:,} steps ({length})"

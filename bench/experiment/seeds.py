@@ -7,6 +7,7 @@ from typing import Any
 
 MOST_SEEDS, LONGEST_SEED = 100_000, 15
 """How many seeds there may be, and how many digits one may have."""
+EMPTY = "one or more seeds are expected; the list or range is empty"
 EXPECTED = "whole numbers from 0 on are expected, such as 3, 0-4, `0-2,7` or [0, 1, 4]"
 
 
@@ -18,7 +19,7 @@ def parse_seeds(given: Any) -> tuple[int, ...]:
             raise ValueError(f"at most {MOST_SEEDS:,} seeds are allowed")
         seeds.update(dict.fromkeys(some))
     if not seeds:
-        raise ValueError("one or more seeds are expected; the list or range is empty")
+        raise ValueError(EMPTY)
     return tuple(seeds)
 
 
@@ -28,11 +29,14 @@ def _items(given: Any) -> Iterator[Any]:
 
 
 def _range(item: Any) -> range:
-    """Returns one seed, or all from the first to the last."""
+    """Returns one seed, or all from the first to the last, of which there must be one."""
     if isinstance(item, int) and not isinstance(item, bool) and item >= 0:
         return range(item, item + 1)
     first, dash, last = item.strip().partition("-") if isinstance(item, str) else ("", "", "")
     numbers = (first, last) if dash else (first,)
     if not all(number.isdecimal() and len(number) <= LONGEST_SEED for number in numbers):
         raise ValueError(EXPECTED)
-    return range(int(first), int(last or first) + 1)
+    found = range(int(first), int(last or first) + 1)
+    if not found:
+        raise ValueError(EMPTY)
+    return found

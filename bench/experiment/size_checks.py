@@ -49,7 +49,7 @@ def untunable(task: TaskRead, methods: Sequence[Mapping[str, Any]]) -> Iterator[
 
 
 def unfit_periods(task: TaskRead, budget: Budget) -> Iterator[Misfit]:
-    """Yields a selection period in counted time that is not in the budget's unit, as it is where that is no time."""
+    """Yields a selection period in counted time whose unit is not the budget's."""
     every = task.options.selection_every
     if every is None or every.unit == budget.unit:
         return

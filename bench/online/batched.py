@@ -57,7 +57,7 @@ class OnlineBatch:
         """The optimizer's steps as a graph, if the task's engine is one and some steps were made."""
 
     def advance(self, *, steps: int, progress: ProgressAfter, ledger: Ledger) -> None:
-        """Makes updates of all members with a meta-step each."""
+        """Makes updates of all members, and the meta-steps that are due after them."""
         self.optimizer.on_phase = ledger.switch
         if self.states[0].task.engine == GRAPH:
             self._capture(ledger)

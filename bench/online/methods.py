@@ -62,7 +62,7 @@ class Online(Method):
         self.init(task, seed=0)
 
     def advance(self, state: OnlineState, *, steps: int, progress: float, ledger: Ledger) -> None:
-        """Makes updates with a meta-step each."""
+        """Makes updates, and the meta-steps that are due after them."""
         state.optimizer.on_phase = ledger.switch
 
         def update() -> Tensor:

@@ -47,7 +47,7 @@ def defaults(
     model: nn.Module, initial: Initial, options: DefaultOptions, seed: int, loss: oho.LossHyper | None,
     *, made: Callable[..., oho.OHO] = oho.OHO,
 ) -> oho.OHO:  # fmt: skip
-    """Makes what a user gets who chooses nothing but the update rule."""
+    """Makes an optimizer with the library's own meta-rule, of these options; `made` is `oho.OHO` or `oho.averaged`."""
     return made(
         model.named_parameters(), options.rule(initial, tune=options.tune), loss=loss, sets=options.sets,
         influence=options.mode, average=options.kind_of_average, present_share=options.present_share,

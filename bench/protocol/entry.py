@@ -37,8 +37,8 @@ class MethodEntry:
     one-step, tuning-free, transplant, or one of your own.  `repeats` says which entries the option `over` may name.  If
     `takes_kicks` is true, shocks may change the method's hyperparameters, or those of the method that it repeats.  With
     `batching`, the runner can train several runs as one batch.  `captures` says whether the steps of a training can be
-    captured as a graph, which of a method that repeats another one those of the other have to be as well; if that depends
-    on its options, `captures(options)` returns why not, nothing if they can.
+    captured as a graph.  If the method repeats another one, the steps of that one must be capturable, too.  If the answer
+    depends on the options, `captures(options)` returns why they cannot, or an empty text.
     """
 
     description: str

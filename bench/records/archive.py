@@ -64,7 +64,8 @@ def write_archive(root: Path, output: Path, *, limit: float) -> int:
 
 def _files(root: Path, manifests: list[Manifest]) -> Iterator[tuple[str, bytes]]:
     """Yields the name and the content of each file of an archive, files of a kind together."""
-    runs = [run for run in dict.fromkeys(run for manifest in manifests for run in manifest.runs) if (root / run).exists()]
+    planned = dict.fromkeys(run for manifest in manifests for run in manifest.runs)
+    runs = [run for run in planned if (root / run / "spec.json").exists()]
     for run in runs:
         read_run(root / run)  # raises where it is damaged
     names = [f"experiments/{manifest.experiment}.json" for manifest in manifests]

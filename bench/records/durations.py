@@ -13,6 +13,11 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def plural(count: int, noun: str) -> str:
+    """Returns `1 run`, `2 runs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def unit_name(unit: str) -> str:
     """Returns what a budget's unit is called: `plain steps`."""
     return unit.replace("_", " ")

@@ -117,6 +117,16 @@ def replacing_shared(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
+def write_named(path: Path, text: str) -> None:
+    """Writes a text to the file that the user names.  Raises `StorageError` if it cannot be written there."""
+    try:
+        with replacing_shared(path) as file:
+            file.write(text.encode())
+    except OSError as error:
+        remedy = "give the name of a file in a folder that is there and can be written"
+        raise StorageError(f"{path}: cannot be written ({reason(error)}); {remedy}") from None
+
+
 @contextlib.contextmanager
 def _replacing(path: Path, temporary: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     temporary.unlink(missing_ok=True)  # what is created here is a new file, whatever was at that name

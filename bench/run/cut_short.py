@@ -12,7 +12,7 @@ from bench.records.schema import TIMED
 
 
 def cut_short(spec: Spec, task: Task, state: State, events: Sequence[Event]) -> Iterator[str]:
-    """Yields a line for each; `events` are those that have not come.
+    """Yields a line if the budget ended before the first selection, and one for each of `events`, which have not come.
 
     What a budget in steps or epochs ends before is known, and said, before the first run.
     """

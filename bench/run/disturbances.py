@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.process.share import workers
+from bench.records.durations import plural
 from bench.run.node import ask_gpu
 
 LEAST_RUNNING = 0.9
@@ -125,11 +126,12 @@ def _reasons(readings: dict[str, Any]) -> list[str]:
     if abs(readings["clock_jump_seconds"]) > LARGEST_JUMP:
         reasons.append(f"the clock jumped by {readings['clock_jump_seconds']:.3g} s")
     if readings["throttle_events"]:
-        reasons.append(f"the processor was throttled {readings['throttle_events']} times")
+        reasons.append(f"the processor was throttled {plural(readings['throttle_events'], 'time')}")
     if readings["other_processes"]:
-        reasons.append(f"{readings['other_processes']} other processes used the GPU")
+        others = readings["other_processes"]
+        reasons.append(f"{others} other {'process' if others == 1 else 'processes'} used the GPU")
     if (beside := readings["side_by_side"] - 1) > 0:
-        reasons.append(f"it was made beside {beside} other {'run' if beside == 1 else 'runs'}")
+        reasons.append(f"it was made beside {plural(beside, 'other run')}")
     if readings["gpu_slowdowns"]:
         reasons.append(f"the GPU slowed down ({', '.join(readings['gpu_slowdowns'])})")
     return reasons

@@ -15,7 +15,7 @@ from bench.process.signals import Stopper
 from bench.protocol import Evaluation, Incumbent, Method, Split, State, Task, judged_anew, select
 from bench.protocol.checkpoints import packed, write_checkpoint
 from bench.protocol.ledger import Ledger
-from bench.records import RunWriter, Status
+from bench.records import ROUNDING, RunWriter, Status
 from bench.records.processes import Process
 from bench.records.schema import TIMED
 from bench.run.cut_short import cut_short
@@ -169,9 +169,9 @@ class Loop:
         used = self.used()
         self.record_trials(used)
         self.record_incumbent(used)
-        if used >= self.due:
+        if used >= self.due * (1 - ROUNDING):
             self.evaluate(used)
-            self.due = self.interval * (math.floor(used / self.interval) + 1)
+            self.due = self.interval * (math.floor(used / self.interval * (1 + ROUNDING)) + 1)
         while self.steps_to_event() == 0 and used < self.amount and not self.state.diverged:
             self.shock(self.events.pop(0), used)
         return used

@@ -56,7 +56,7 @@ class MemberLoop(Loop):
     """One run in progress, whose steps and evaluations its batch makes."""
 
     batch: Evaluations | None = None
-    has_changed_data_at = -1
+    data_changed_at = -1
     """The step at which a shock changed the member's data, so that evaluations made together before are not its own."""
 
     @property
@@ -76,7 +76,7 @@ class MemberLoop(Loop):
         """Applies an event; evaluations of the same step that follow are the member's own."""
         if self.final["step"] < self.state.step:
             self.evaluate(used)
-        self.has_changed_data_at = self.state.step
+        self.data_changed_at = self.state.step
         super().shock(event, used)
 
     def test_of(self, incumbent: Incumbent) -> Evaluation:
@@ -95,7 +95,7 @@ class MemberLoop(Loop):
 
     @property
     def _is_common(self) -> bool:
-        return self.batch is not None and self.has_changed_data_at < self.state.step
+        return self.batch is not None and self.data_changed_at < self.state.step
 
 
 def of_its_own(task: Task, spec: Spec) -> Task:

@@ -130,7 +130,7 @@ class MethodContract:
 
     def test_advance_makes_no_more_steps_than_asked(self) -> None:
         """`advance` makes at most the requested number of steps, and returns at a validation or a proposal."""
-        _, method, state = self._begun()
+        method, state = self._begun()
         made = [1]
         for asked in (1, 3, 11, 30, 30, 30):
             before, known = state.step, state.incumbent
@@ -156,7 +156,7 @@ class MethodContract:
         """A state that was saved and restored continues as if nothing had happened, bit for bit."""
         places = (7 * self.steps // 60, 34 * self.steps // 60)
         stops = sorted({stop for at in places for stop in (at, at + 1)} | {self.steps})
-        _, method, state = self._begun()
+        method, state = self._begun()
         expected, saved = {}, {}
         for step in stops:
             self._advance(method, state, step)
@@ -245,10 +245,10 @@ class MethodContract:
                 self._measured[identity] = _run(spec, folder)[1]
         return self._measured[identity]
 
-    def _begun(self) -> tuple[Task, Method, Any]:
+    def _begun(self) -> tuple[Method, Any]:
         task, _ = task_of(self.spec(), CPU, None)
         method = method_of(self.spec())
-        return task, method, method.init(task, 0)
+        return method, method.init(task, 0)
 
 
 def _absolute(name: str) -> str:

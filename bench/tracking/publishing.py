@@ -7,7 +7,6 @@ runs.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from urllib.parse import quote
 
 from bench.records import ReportError
 from bench.tracking import wandb_settings
-from bench.tracking.wandb_settings import PATIENCE, keep_to_folder, without_files
+from bench.tracking.wandb_settings import prepared
 
 WORKSPACE, REPORT = "project-view", "runs"
 """What W&B calls the types of views."""
@@ -54,13 +53,7 @@ class _Account:
     """A connection to W&B as the user whom the environment names."""
 
     def __init__(self, scratch: Path, entity: str | None):
-        keep_to_folder(scratch)
-        for name, value in PATIENCE.items():
-            os.environ.setdefault(f"WANDB_X_{name}", str(value))
-        import wandb
-
-        without_files(wandb.Settings)
-        self._api = wandb.Api()
+        self._api = prepared(scratch).Api()
         self._entity = entity or wandb_settings.entity() or self._api.default_entity or ""
 
     def send(self, view: Mapping[str, Any], kind: str) -> str:

@@ -6,7 +6,6 @@ the user's own folders.  A report that is tracked again has the same W&B id, and
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +19,7 @@ from bench.records.files import check_no_link, storing
 from bench.records.names import clipped
 from bench.records.wandb_names import LONGEST_NAME, LONGEST_TAG, metric, plain
 from bench.tracking.wandb_runs import bound_table, identity_in, plain_run
-from bench.tracking.wandb_settings import PATIENCE
+from bench.tracking.wandb_settings import be_impatient
 
 FOLDER, REPORT = "tracked-report", "report"
 """Where its files are, and its job type."""
@@ -68,8 +67,7 @@ def track(root: Path, content: ReportContent, *, mode: str, project: str, entity
         identity = identity_in(folder, REPORT, ", ".join(content.experiments))
         _discard_older(folder, identity)
         staged = [(bundle, _staged(bundle, folder / "artifacts" / bundle.kind)) for bundle in content.bundles]
-        for name, value in PATIENCE.items():
-            os.environ.setdefault(f"WANDB_X_{name}", str(value))
+        be_impatient()
         try:
             address = _sent(folder, identity, content, staged, mode=mode, project=project, entity=entity)
         except Exception as error:  # whatever W&B raises, its reason is all that helps

@@ -179,7 +179,7 @@ def summary_of(outcome: Outcome, nonfinite: int) -> Row:
         "selected_step": final.get("selected_step"),
         COUNTED_SECONDS: outcome.counted_seconds,
         "shared_by": outcome.shared_by if outcome.shared_by > 1 else None,
-        OUTCOME: as_text({**asdict(outcome), "message": outcome.message.strip().rpartition("\n")[2]}),
+        OUTCOME: as_text({**asdict(outcome), "message": outcome.last_line}),
     }
     found |= {metric: final.get(column) for metric, column in LAST.items()}
     found |= _section("seconds", outcome.accounts)
@@ -206,7 +206,7 @@ def alert_of(outcome: Outcome, name: str, experiment: str) -> tuple[str, str] | 
     """Returns the title and the text of the alert that a run's end is worth: it diverged or failed."""
     if outcome.status not in (Status.DIVERGED, Status.FAILED):
         return None
-    why = without_folders((outcome.message.splitlines() or [""])[-1])
+    why = without_folders(outcome.last_line)
     text = f"{name}, of experiment {experiment}, {outcome.status} after {outcome.counted_seconds:.1f} counted seconds"
     return f"{outcome.status}: {name}", f"{text}: {why}" if why else f"{text}."
 

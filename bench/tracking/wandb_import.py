@@ -8,7 +8,6 @@ on a server.  What is not there, such as folders, tracebacks and the files of pl
 from __future__ import annotations
 
 import json
-import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,13 +29,14 @@ from bench.records import (
     title_of,
     write_manifest,
 )
+from bench.records.durations import plural
 from bench.records.labels import differ_in_labels_alone
 from bench.records.names import checked_experiment
 from bench.records.schema import MANIFEST, SPEC, misfit, problem_of
 from bench.records.schema import OUTCOME as OUTCOME_SHAPE
 from bench.records.wandb_names import OUTCOME, PLAN, RECORDS, TRIAL_NUMBER
 from bench.tracking.transcripts import read_back
-from bench.tracking.wandb_settings import PATIENCE, keep_to_folder, without_files
+from bench.tracking.wandb_settings import prepared
 
 PROJECT = re.compile(r"[\w.-]+/[\w.-]+")
 """How a project on a server is named."""
@@ -118,12 +118,7 @@ def _kept_in_files(path: Path) -> Iterator[Kept]:
 
 def _kept_on_server(project: str) -> Iterator[Kept]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        keep_to_folder(Path(scratch))
-        for name, value in PATIENCE.items():
-            os.environ.setdefault(f"WANDB_X_{name}", str(value))
-        import wandb
-
-        without_files(wandb.Settings)
+        wandb = prepared(Path(scratch))
         try:
             for run in wandb.Api().runs(project):
                 if TRIAL_NUMBER not in run.config and "run" in run.config:
@@ -222,5 +217,5 @@ def _lost(manifests: Iterable[Manifest], renamed: int) -> str:
     lost = ["folders in names of files", "tracebacks", "checkpoints"]
     if any('"place"' in json.dumps(manifest.config) for manifest in manifests):
         lost.append("the files of plug-ins")
-    also = f"; {renamed} runs have other ids, since these depended on folders" if renamed else ""
+    also = f"; the ids of {plural(renamed, 'run')} changed, since they depended on folders" if renamed else ""
     return f"W&B does not keep {', '.join(lost[:-1])} and {lost[-1]}{also}"

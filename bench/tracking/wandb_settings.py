@@ -62,6 +62,22 @@ def without_files(settings: type[Any]) -> None:
     settings.update_from_system_settings = lambda present: present.update_from_dict(user_settings())
 
 
+def be_impatient() -> None:
+    """Gives the environment the settings of PATIENCE that the user's leaves open."""
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(f"WANDB_X_{name}", str(value))
+
+
+def prepared(folder: Path) -> Any:
+    """Returns the module `wandb`, which keeps its files in the folder and gives up as soon as `wandb sync` does."""
+    keep_to_folder(folder)
+    be_impatient()
+    import wandb
+
+    without_files(wandb.Settings)
+    return wandb
+
+
 def online_patience() -> dict[str, Any]:
     """Returns the settings of `ONLINE_PATIENCE` that the user's environment leaves open."""
     return {f"x_{name.lower()}": value for name, value in ONLINE_PATIENCE.items() if f"WANDB_X_{name}" not in os.environ}

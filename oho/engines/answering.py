@@ -254,6 +254,11 @@ class Curvature:
         return error if model is None else Replicas(model).largest(error, self._device)
 
     @property
+    def has_replicas(self) -> bool:
+        """Whether derivatives are means over the replicas of the model."""
+        return self._replicas is not None
+
+    @property
     def can_look_ahead(self) -> bool:
         """Whether another loss can be differentiated between gradient and products just as it can after the step."""
         return self._answered and self._replicas is None and not self._watch.compiled

@@ -39,15 +39,15 @@ class Watch:
         self.is_done = False
         """Whether a closure has been evaluated to its end."""
 
-    def call(self, closure: Callable[[], Tensor], on_buffers: Callable[[nn.Module], Any]) -> Tensor:
-        """Calls the closure; `on_buffers` is given each module with buffers before it runs for the first time.
+    def call(self, closure: Callable[[], Tensor], on_module: Callable[[nn.Module], Any]) -> Tensor:
+        """Calls the closure; `on_module` is given each module before it runs for the first time.
 
         Raises:
             TypeError: for a model that is sharded, or spread over devices by DataParallel.
             RuntimeError: for reentrant checkpointing.
         """
         self.modules.clear()
-        with self._watching(on_buffers), warnings.catch_warnings():
+        with self._watching(on_module), warnings.catch_warnings():
             warnings.filterwarnings("error", message=NO_GRADIENT)
             warnings.filterwarnings("ignore", message=".*global hooks on modules")  # ours is harmless and soon gone
             try:
@@ -63,7 +63,7 @@ class Watch:
         return loss
 
     @contextmanager
-    def _watching(self, on_buffers: Callable[[nn.Module], Any]) -> Iterator[None]:
+    def _watching(self, on_module: Callable[[nn.Module], Any]) -> Iterator[None]:
         own = threading.get_ident()
 
         def see(module: nn.Module, args: Any) -> None:
@@ -71,7 +71,7 @@ class Watch:
                 return
             self.modules[id(module)] = module
             self._note_wrapper(module)
-            on_buffers(module)
+            on_module(module)
 
         handle = register_module_forward_pre_hook(see)
         try:

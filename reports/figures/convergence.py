@@ -185,8 +185,8 @@ def caption(estimates: Estimates) -> str:
 def findings(estimates: Estimates) -> list[str]:
     """Tells how far apart learning rates are at the start and at the end, and names the best meta-rates."""
     starts = estimates.paths["start"]
-    last = estimates.paths[estimates.paths["step"] == estimates.paths["step"].max()]
-    spreads = last.groupby("group")["lr"].agg(lambda rates: rates.max() / rates.min() if rates.min() > 0 else np.inf)
+    rates = _ends(estimates.paths).groupby("group")["lr"]
+    spreads = rates.agg(lambda ends: ends.max() / ends.min() if ends.min() > 0 else np.inf)
     ends = listed([f"{spread:.3g} in group {group}" for group, spread in spreads.items()])
     sentences = [
         f"Learning rates that start a factor of {starts.max() / starts.min():.3g} apart end within a factor of {ends}."
@@ -201,13 +201,17 @@ def findings(estimates: Estimates) -> list[str]:
     return sentences
 
 
+def _ends(paths: pd.DataFrame) -> pd.DataFrame:
+    """Returns the last row of each run and group."""
+    return paths.loc[paths.groupby(["run", "group"])["step"].idxmax()]
+
+
 def verdicts(estimates: Estimates) -> list[Verdict]:
     """Decides whether learning rates from all starts end together, in each group of layers and for each seed."""
     paths = estimates.paths
     if paths["start"].nunique() < 2:
         return [not_tested("all runs have one start")]
-    last = paths.loc[paths.groupby(["run", "group"])["step"].idxmax()]
-    ends = last.groupby(["seed", "group"])["lr"].agg(["min", "max"])
+    ends = _ends(paths).groupby(["seed", "group"])["lr"].agg(["min", "max"])
     apart = (ends["max"] / ends["min"].where(ends["min"] > 0, np.nan)).fillna(np.inf).groupby("seed").max()
     if few := too_few([len(apart)]):
         return [few]

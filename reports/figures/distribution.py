@@ -16,7 +16,7 @@ from reports.selection import NoData, comparable, online, untrained
 from reports.statistics import FEWEST_WITH_INTERVAL, interquartile_mean, median_of
 from reports.strips import Strip, by_seed, draw_strips, room
 from reports.tables import Tables
-from reports.words import loss_text, plural, within
+from reports.words import loss_text, plural, with_ends
 
 QUESTION = "How much does the outcome of a training depend on where learning rate and L2 coefficient start?"
 METHOD = (
@@ -110,8 +110,8 @@ def findings(estimates: RunEstimates) -> list[str]:
     if ours is not None and best is not None:
         order = "less than" if ours["median"] < best["median"] else "no less than"
         sentences.append(
-            f"{_subject(ours['label'], int(is_ours.sum()))} ends at a median test loss of {_interval(ours)}, {order} "
-            f"{best['label']}, the best of the others, with {_interval(best)}{_intervals(ours, best)}."
+            f"{_subject(ours['label'], int(is_ours.sum()))} ends at a median test loss of {_told(ours)}, {order} "
+            f"{best['label']}, the best of the others, with {_told(best)}{_intervals(ours, best)}."
         )
     sentences += untrained_sentences(list(summary.loc[summary["untrained"], "label"]))
     spread = summary[~summary["untrained"] & np.isfinite(summary["median"])]
@@ -142,18 +142,16 @@ def _subject(label: str, count: int) -> str:
     return f"The best of {count} OHO methods, {label},"
 
 
+def _told(row: pd.Series) -> str:
+    return with_ends(row["median"], row["low"], row["high"], row["n"])
+
+
 def _intervals(ours: pd.Series, best: pd.Series) -> str:
     """Says whether two intervals overlap; of few runs there are ranges, from which nothing follows."""
     if min(ours["n"], best["n"]) < FEWEST_WITH_INTERVAL:
         return f"; fewer than {FEWEST_WITH_INTERVAL} runs have no interval, so that nothing follows from it"
     overlap = ours["high"] >= best["low"] and best["high"] >= ours["low"]
     return f"; the 95 % intervals {'overlap' if overlap else 'do not overlap'}"
-
-
-def _interval(row: pd.Series) -> str:
-    if not np.isfinite([row["low"], row["high"]]).all():
-        return loss_text(row["median"])
-    return f"{loss_text(row['median'])} {within(loss_text(row['low']), loss_text(row['high']), row['n'])}"
 
 
 def verdicts(estimates: RunEstimates) -> list[Verdict]:

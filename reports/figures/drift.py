@@ -21,7 +21,7 @@ from reports.selection import ONLINE, NoData, comparable, require_finite
 from reports.statistics import median_of
 from reports.strips import Strip, by_seed, draw_strips, room
 from reports.tables import Tables
-from reports.words import loss_text, medians_over, spread
+from reports.words import loss_text, medians_over, with_ends
 
 LOST = 10.0
 """Above how many times a run's first loss its mean is that of a lost run."""
@@ -108,7 +108,7 @@ def _summary(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(estimates: Estimates) -> Figure:
-    """Draws for each world losses over time, and below them the mean of each run, methods in the order of the first."""
+    """Draws for each world losses over time, and below them each run's mean, methods in the order of the last world."""
     worlds = list(dict.fromkeys(estimates.summary["world"]))
     labels = list(estimates.summary.loc[estimates.summary["world"] == worlds[-1], "label"])
     looks = _looks(estimates)
@@ -181,15 +181,11 @@ def findings(estimates: Estimates) -> list[str]:
         side = "the other methods" if best["family"] == ONLINE else "OHO"
         beside = [f"; the best of {side}, {row['label']}, has {_with_ends(row)}" for _, row in rest]
         sentences.append(f"{what}{''.join(beside)}.")
-    n = estimates.summary["n"]
-    kind = spread(n.min(), n.max())
-    return [*sentences, f"In brackets stand {kind}."] if kind else sentences
+    return sentences
 
 
 def _with_ends(row: pd.Series) -> str:
-    if np.isnan(row["low"]):
-        return loss_text(row["mean"])
-    return f"{loss_text(row['mean'])} [{loss_text(row['low'])}, {loss_text(row['high'])}]"
+    return with_ends(row["mean"], row["low"], row["high"], row["n"])
 
 
 def published_rows(estimates: Estimates) -> list[list[str]]:

@@ -18,7 +18,7 @@ from reports.looks import DASHES, Look, look, told_apart
 from reports.selection import NoData, comparable, require_finite
 from reports.strips import Strip, by_seed, draw_strips, room, summarise
 from reports.tables import Tables
-from reports.words import HYPERPARAMETERS, loss_text, medians_over, percent, two_digits
+from reports.words import HYPERPARAMETERS, listed, loss_text, medians_over, percent, two_digits
 
 QUESTION = "How far are published and collapsed hypergradients from the derivative, and does it change the outcome?"
 METHOD = (
@@ -58,8 +58,10 @@ def estimate(tables: Tables) -> Estimates:
     """Returns median errors over epochs and final test losses."""
     runs = comparable(tables.runs)
     columns = [f"{PREFIX}{name}" for name in HYPERPARAMETERS]
-    if not set(columns) <= set(tables.evaluations):
-        raise NoData("No run of this figure was compared with an exact one (compare_exact: true), so it is not drawn.")
+    if missing := [name for name, column in zip(HYPERPARAMETERS, columns, strict=True) if column not in tables.evaluations]:
+        what = "" if len(missing) == len(columns) else f" and tunes {listed(missing)}"
+        compared = "was compared with an exact one (compare_exact: true)"
+        raise NoData(f"No run of this figure {compared}{what}, so it is not drawn.")
     wide = tables.evaluations.merge(runs[["run", "label", "method_label", "place"]], on="run")
     wide = wide[wide["step"] > 0].sort_values("place", kind="stable")
     keys = ["run", "label", "method_label", "epoch"]

@@ -187,7 +187,7 @@ def _looks(summary: pd.DataFrame) -> dict[str, tuple[str, str, Any]]:
 
 def _named(summary: pd.DataFrame, kind: str) -> str:
     own = summary[summary["kind"] == kind]
-    return kind if own["is_tested"].all() else f"{kind} (not tested: {own['trials'].min():.0f} trials)"
+    return kind if own["is_tested"].all() else f"{kind} (not tested: {plural(int(own['trials'].min()), 'trial')})"
 
 
 def _finish_losses(axes: Axes, estimates: Estimates) -> None:

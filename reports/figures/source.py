@@ -57,7 +57,8 @@ class Estimates:
 def estimate(tables: Tables) -> Estimates:
     """Returns the test loss of the present model over epochs, medians over seeds."""
     runs = comparable(tables.runs)
-    size = option(runs, "validation_batch_size").astype(float).where(online(runs), 0.0)
+    usual = runs["task_options"].map(lambda task: task.get("validation_batch_size")).astype(float)
+    size = option(runs, "validation_batch_size").astype(float).fillna(usual).where(online(runs), 0.0)
     runs = runs.assign(size=size.mask(option(runs, "source") == "training"))
     if not (runs["size"].isna().any() and (runs["size"] > 0).any()):
         raise NoData("This figure needs OHO runs of both sources of hypergradients, with batch sizes, so it is not drawn.")

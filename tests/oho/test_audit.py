@@ -1,6 +1,7 @@
 """The audit: exact runs pass to rounding, approximations show their error, and the run is left untouched."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -65,6 +66,11 @@ def test_the_influence_carried_in_is_continued():
 def test_clipping_and_noise():
     rule = oho.SGD(0.5, 1e-2, clip_norm=0.3, clip_value=0.2, temperature=1e-4)
     report, _, _ = audited(rule, generator=torch.Generator().manual_seed(1))
+    assert largest(report) < 1e-11
+
+
+def test_a_norm_to_which_nothing_is_clipped_leaves_the_derivative_finite():
+    report, _, _ = audited(oho.SGD(0.5, 1e-2, clip_norm=math.inf))
     assert largest(report) < 1e-11
 
 

@@ -260,6 +260,22 @@ def test_a_capture_that_broke_is_not_begun_again(monkeypatch):
     assert not captured.is_captured
 
 
+def test_a_capture_that_broke_leaves_the_number_of_steps(monkeypatch):
+    class Broken(StandIn):
+        def capture(self, function):
+            function()
+            raise oho.NotCapturableError("it broke at its end")
+
+    monkeypatch.setattr("oho.graphs.StandIn", Broken)
+    training = Training()
+    step = oho.CapturedStep(training.optimizer, training.loss, training.valid, stand_in=True)
+    for number in range(3):
+        step(*training.pair(number))
+    with pytest.raises(oho.NotCapturableError, match="it broke at its end"):
+        step(*training.pair(3))
+    assert training.optimizer.steps == 3
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

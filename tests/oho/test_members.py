@@ -119,6 +119,16 @@ def test_a_member_is_set_alone():
     assert torch.equal(population.hyper["lr"][::2], before[::2])
 
 
+def test_a_member_is_set_by_place_in_a_vector_of_the_loss():
+    weight = torch.nn.Parameter(torch.ones(2, 3))
+    loss = oho.LossHyper(smoothing=0.1, tasks=torch.ones(3))
+    member = oho.OHO([weight], oho.SGD(0.1), loss=loss, members=2).member(1)
+    member.set_hyper("tasks", {2: 0.5})
+    member.set_hyper("smoothing", 0.2)
+    assert member.population.hyper["tasks"].tolist() == [[1.0, 1.0, 1.0], [1.0, 1.0, 0.5]]
+    torch.testing.assert_close(member.population.hyper["smoothing"] + 0, torch.tensor([0.1, 0.2]))
+
+
 @pytest.mark.parametrize(("name", "value", "said"), [
     ("rate", 0.5, "no hyperparameter 'rate'; there are lr"),
     ("lr", {"nowhere": 0.5}, "lr: there is no set 'nowhere'; there are"),

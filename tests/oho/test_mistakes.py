@@ -21,6 +21,20 @@ MISTAKES = {
     "limit": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), influence_limit=0.0), "above 0"),
     "influence": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), influence="some"), "collapsed"),
     "a class": (lambda m: oho.OHO(m.parameters(), oho.SGD), "instance"),
+    "nothing to tune": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1, tune=None)), "tune=None: .* \\(\\) tunes nothing"),
+    "no transform": (
+        lambda m: oho.OHO(m.parameters(), oho.SGD(0.1), meta=oho.MetaAdam(0.1, transform=None)), "transform=None: a word"
+    ),
+    "one step of what is fixed": (
+        lambda m: oho.LossHyper(a=0.1, b=torch.ones(3), tune=("a",), one_step=("b",)), "one_step: b is not tuned"
+    ),
+    "published layers without biases": (
+        lambda m: oho.PublishedOHO(
+            nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)).parameters(),
+            "layerwise", 2, lr=0.1, weight_decay=0.0, meta_lr=0.1,
+        ),
+        "each group must have weights and biases",
+    ),
     "the name of a rule": (lambda m: oho.averaged(m.parameters(), "sgd"), "an instance of oho.SGD, .* given str"),
     "a text": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1, tune="lr")), "tuple"),
     "named twice": (lambda m: oho.OHO(m.parameters(), oho.SGD(0.1, tune=("lr", "lr"))), "once"),

@@ -195,6 +195,42 @@ def test_a_scheduler_moves_a_rate_that_is_not_tuned():
         torch.testing.assert_close(parameter, expected, rtol=1e-11, atol=1e-14)
 
 
+def test_a_scheduled_training_resumes_bit_for_bit():
+    """The scheduler reads the rate of a step and makes the next of it: what the optimizer holds, before and after."""
+
+    def begun():
+        model, _ = make_problem()
+        optimizer = oho.OHO(model.float().parameters(), oho.SGD(0.1, tune=("weight_decay",)))
+        return optimizer, lr_scheduler.ExponentialLR(optimizer, 0.9)
+
+    optimizer, schedule = begun()
+    optimizer.step(lambda: optimizer.param_groups[0]["params"][0].sum())
+    for _ in range(3):
+        schedule.step()
+    again, other = begun()
+    again.load_state_dict(optimizer.state_dict())
+    other.load_state_dict(schedule.state_dict())
+    for each in (schedule, other, schedule, other):
+        each.step()
+    assert again.hyper["lr"].item() == optimizer.hyper["lr"].item() == optimizer.param_groups[0]["lr"]
+
+
+def test_a_group_shows_what_is_assigned_as_plain_numbers():
+    weight = torch.nn.Parameter(torch.ones(3, 2))
+    optimizer = oho.OHO([weight], oho.SGD(0.1, tune=()), members=3)
+    optimizer.param_groups[0]["lr"] = torch.tensor(0.5)
+    assert optimizer.param_groups[0]["lr"] == [0.5, 0.5, 0.5]
+    assert set(optimizer.flat_hyper()) >= {"lr/global/0", "lr/global/1", "lr/global/2"}
+
+
+def test_a_map_of_sets_may_name_frozen_parameters():
+    model, _ = make_problem()
+    model[0].requires_grad_(requires_grad=False)
+    sets = {name: name[0] for name, _ in model.named_parameters()}
+    optimizer = oho.OHO(model.named_parameters(), oho.SGD(0.1), sets=sets)
+    assert optimizer.set_map.labels == ("2",)
+
+
 def test_a_copy_goes_on_by_itself():
     model, batches = make_problem()
     optimizer = oho.OHO(model.parameters(), oho.Momentum(0.1, tune=("weight_decay",)))

@@ -29,6 +29,15 @@ def test_source_orders_batch_sizes_and_tells_the_training_batch(tmp_path):
     source.draw(estimates)
 
 
+def test_source_takes_the_tasks_validation_batch_where_none_is_given(tmp_path):
+    points = [(0, 2.3, 0.1), (100, 0.3, 0.1)]
+    runs = [("oho-global", {"source": "training"}, 0, None, points, {}),
+            ("oho-global", {"source": "validation", "validation_batch_size": None}, 0, None, points, {})]  # fmt: skip
+    tables = write_curves(tmp_path, "source", runs)
+    tables.runs["task_options"] = [{"name": "digits-mlp", "validation_batch_size": 50}] * 2
+    assert source.estimate(tables).summary["size"].dropna().tolist() == [50.0]
+
+
 def test_exactness_tells_errors_and_losses(tmp_path):
     points = [(0, 2.3, 0.1), (50, 0.5, 0.1), (100, 0.2, 0.1)]
     runs = [("oho-published", {}, seed, None, points, errors(0.5, 1.5, 0.25)) for seed in (0, 1, 2)]

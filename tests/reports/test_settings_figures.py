@@ -68,6 +68,16 @@ def test_convergence_takes_the_weights_of_each_group(tmp_path):
     convergence.draw(estimates)
 
 
+def test_convergence_takes_the_end_of_each_run(tmp_path):
+    """A run that stopped early ends where it stopped."""
+    runs = [("oho-layerwise", {"lr": start, "meta_rate": 1e-3}, 0, ends(0.2, (end,)))
+            for start, end in ((1e-3, 0.2), (1e-1, 0.4))]  # fmt: skip
+    runs[0] = (*runs[0][:3], [(0, 2.3, [1e-3], (0.0, 0.0)), (50, 0.2, [0.02], (1.0, 1.0))])
+    runs += [("oho-global", {"lr": None, "meta_rate": rate}, 0, ends(loss)) for rate, loss in ((1e-4, 0.3), (1e-3, 0.1))]
+    text = " ".join(convergence.findings(convergence.estimate(write_oho(tmp_path, "convergence", runs))))
+    assert "end within a factor of 20" in text
+
+
 def test_tangents_are_medians_and_end_where_they_are_not_finite(tmp_path):
     runs = [("oho-global", {}, seed, [(0, 2.3, [0.1], (0.0, 0.0)), (50, 0.5, [0.1], (norm, 1.0)), (100, 0.4, [0.1], late)])
             for seed, norm, late in ((0, 10.0, (None, 1.0)), (1, 20.0, (None, 1.0)), (2, 30.0, (7.0, 1.0)))]  # fmt: skip

@@ -72,7 +72,7 @@ def _epochs_within(seconds: float, load: Callable[[str], Experiment], folder: Pa
             return 1
         counted.append(sum(outcome.counted_seconds / outcome.shared_by for outcome in outcomes))
     ended = time.monotonic()
-    set_up = ended - start - counted[1]
+    set_up = max(0.0, ended - start - counted[1])  # none of a pilot that an earlier call made
     a_step = max(1e-6, (counted[1] - counted[0]) / (PILOT_STEPS[1] - PILOT_STEPS[0]))
     left = seconds - (ended - begun) - set_up
     return int(max(1, min(PAPER_EPOCHS, SHARE * left / a_step / STEPS_PER_EPOCH)))

@@ -57,5 +57,5 @@ def _ended(spec: Spec) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         outcome = run(spec, Path(folder), data_root=None, open_sink=lambda *given: NoSink())
     if not outcome.status.is_result:
-        raise RuntimeError(outcome.message.strip().splitlines()[-1])
+        raise RuntimeError(outcome.last_line)
     return outcome

@@ -171,7 +171,8 @@ def test_what_cannot_be_a_sweep_is_refused_in_one_line(arguments, why, config):
     ("given", "why"),
     [
         (["lr=0.1"], "the sweep's parameters are expected, lr=VALUE weight_decay=VALUE one_minus_gamma=VALUE"),
-        (["lr=big", "weight_decay=0", "one_minus_gamma=0.1"], "lr=big: a number is expected"),
+        (["lr=big", "weight_decay=0", "one_minus_gamma=0.1"], "lr=big: a finite number is expected"),
+        (["lr=inf", "weight_decay=0", "one_minus_gamma=0.1"], "lr=inf: a finite number is expected"),
         (["lr=-1", "weight_decay=0", "one_minus_gamma=0.1"], "lr=-1: a number above 0 is expected"),
     ],
 )  # fmt: skip

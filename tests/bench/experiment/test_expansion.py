@@ -60,6 +60,7 @@ MISTAKES = {
     "seeds in words": ("[0]", "many", r":5:1: seeds: whole numbers from 0 on are expected, .* \(given 'many'\)"),
     "a negative seed": ("[0]", "[0, -1]", r":5:1: seeds: whole numbers from 0 on are expected"),
     "no seeds": ("[0]", "4-2", r":5:1: seeds: one or more seeds are expected; the list or range is empty \(given '4-2'\)"),
+    "seeds backwards beside others": ("[0]", "[0-2, 9-7]", r":5:1: seeds: one or more seeds are expected"),
     "an empty label": ("{name: fixed}", "{name: fixed, label: ''}", r":11:19: label: one line of 1 to 200 .*given ''"),
     "a label in two lines": ("{name: fixed}", '{name: fixed, label: "a\\nb"}', r":11:19: label: one line .*'a.nb'"),
     "labels that look alike": (

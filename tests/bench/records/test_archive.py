@@ -93,6 +93,15 @@ def test_a_run_that_has_not_ended_is_packed_as_it_is(tmp_path):
         assert len(read_run(folder / ids[0]).records) == 4
 
 
+def test_a_folder_that_was_only_claimed_is_no_run_yet(tmp_path):
+    ids = write_folder(tmp_path / "runs", {("fixed", None): [[0.5, 0.4]], ("adam", None): [[0.5, 0.4]]})
+    for file in (tmp_path / "runs" / ids[1]).iterdir():
+        file.unlink()
+    write_archive(tmp_path / "runs", tmp_path / "records.tar.xz", limit=5)
+    with results_folder(tmp_path / "records.tar.xz") as folder:
+        assert [(folder / run).exists() for run in ids] == [True, False]
+
+
 def of_members(*members):
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as written:

@@ -27,6 +27,13 @@ def test_deadline_cuts_a_trial_where_it_stands(tmp_path):
     assert outcome.steps == 60
 
 
+def test_evaluations_are_spread_evenly_whatever_fractions_round_to(tmp_path):
+    """A step is a tenth of an epoch here, and three tenths added up are more than 0.3."""
+    (spec,) = experiment(tmp_path, "fixed", overrides=["budget.epochs=4", "evaluations=40"]).specs
+    run_one(spec, tmp_path)
+    assert [found["step"] for found in read_run(tmp_path / run_id(spec)).evaluations] == list(range(41))
+
+
 def test_nothing_is_validated_at_the_deadline(tmp_path):
     """A budget that ends within the first selection period returns the untrained model."""
     spec = {**experiment(tmp_path, "fixed").specs[0], "budget": {"unit": "steps", "amount": 9}}
