@@ -1,6 +1,6 @@
 """The suite's own experiments on the device: the paper's first figure, MNIST against the clock, and ResNet-18 on CIFAR-10.
 
-A part has so many seconds.  Runs that it leaves unfinished keep their checkpoints, so that another call continues them.
+A part has so many seconds, and budgets of what it can make in them; runs that are not in time are cut off.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def cifar10(out: Path, device: torch.device, tiny: bool, seconds: float) -> None
 
 
 def _timed(name: str, out: Path, device: torch.device, tiny: bool, seconds: float) -> None:
-    table = _table(out, name, f"Equal seconds, {name}", "Runs that are not in time are continued by another call.", device)
+    table = _table(out, name, f"Equal seconds, {name}", "Runs that are not in time are cut off.", device)
     with _guarded(table, name):
         path, settings = experiment_file(Path(f"gpu/{name}")), TINY if tiny else []
         count = len(load_experiment(path, overrides=settings, device=device.type).specs)
