@@ -15,7 +15,7 @@ from bench.process.signals import Stopper
 from bench.protocol import Evaluation, Incumbent, Method, Split, State, Task, judged_anew, select
 from bench.protocol.checkpoints import packed, write_checkpoint
 from bench.protocol.ledger import Ledger
-from bench.records import ROUNDING, RunWriter, Status
+from bench.records import RunWriter, Status
 from bench.records.processes import Process
 from bench.records.schema import TIMED
 from bench.run.cut_short import cut_short
@@ -65,7 +65,8 @@ class Loop:
             self.test = Split(*(part.clone() for part in test))  # shocks write into it
         self.idle = 0
         """The calls of `advance` since the last one that made a step."""
-        self.interval = self.due = self.amount / spec["evaluations"]
+        self.evaluation_count = spec["evaluations"]
+        self.due = self.due_after(0.0)
         self.earlier: list[Process] = []
         """The processes that worked on the run before this one."""
         self.is_told = False
@@ -169,12 +170,19 @@ class Loop:
         used = self.used()
         self.record_trials(used)
         self.record_incumbent(used)
-        if used >= self.due * (1 - ROUNDING):
+        if used >= self.due:
             self.evaluate(used)
-            self.due = self.interval * (math.floor(used / self.interval * (1 + ROUNDING)) + 1)
+            self.due = self.due_after(used)
         while self.steps_to_event() == 0 and used < self.amount and not self.state.diverged:
             self.shock(self.events.pop(0), used)
         return used
+
+    def due_after(self, used: float) -> float:
+        """Returns when the next evaluation is due: quotients round as those of `used_at` do, where sums would not."""
+        number = math.floor(used / self.amount * self.evaluation_count)
+        while (due := self.amount * number / self.evaluation_count) <= used:
+            number += 1
+        return due
 
     def used(self) -> float:
         """Returns how much of the budget has been used, in its unit."""

@@ -61,7 +61,7 @@ def test_drift_is_the_mean_loss_over_time_in_each_world(tmp_path):
     said = f"Where {both}, the mean loss over time is lowest with Default OHO, 1.05 "
     assert said in drift.findings(estimates)[1]
     assert len(drift.draw(estimates).axes) == 4
-    assert drift.published_rows(estimates)[1] == [turned, "Default OHO", "0.85 [0.75, 0.95]", "0.3"]
+    assert drift.published_rows(estimates)[1] == [turned, "Default OHO", "0.85 (0.75, 0.95)", "0.3"]
 
 
 def test_a_run_that_explodes_or_ends_early_in_a_drift_is_lost(tmp_path):
