@@ -91,8 +91,8 @@ class Member:
             if not by_label:
                 values[self._index] = torch.as_tensor(value, dtype=values.dtype, device=values.device)
         except (TypeError, ValueError, RuntimeError):
-            listed = ", ".join(map(repr, labels))
-            raise ValueError(f"{name}={value!r}: a number is expected, or one for each of {listed}") from None
+            what = f"one for each of {len(labels)} sets or components"
+            raise ValueError(f"{name}={value!r}: a number is expected, or {what}") from None
         self.population.set_hyper(name, values)
 
     def state_dict(self) -> dict[str, Any]:

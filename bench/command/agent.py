@@ -120,10 +120,11 @@ def _values(search: Search, given: Sequence[str]) -> dict[str, float]:
     for parameter in search.parameters:
         text = texts[parameter.name]
         try:
-            if not math.isfinite(number := float(text)):
-                raise ValueError
+            number = float(text)
         except ValueError:
-            raise ConfigError(f"{parameter.name}={text}: a finite number is expected") from None
+            number = math.nan
+        if not math.isfinite(number):
+            raise ConfigError(f"{parameter.name}={text}: a finite number is expected")
         values[parameter.hyperparameter] = parameter.value(number)
     return values
 

@@ -37,7 +37,8 @@ def audit_run(folder: Path, *, steps: int, at: int | None, data_root: Path | Non
     run, made = _ended_run(folder)
     method, state = _start(run, data_root)
     most, why = _steps_to_repeat(run, made, state.task.steps_per_epoch)
-    last = at = most if at is None else at
+    at = most if at is None else at
+    last = at
     while last > 0 and not state.optimizer.is_meta_step(last):
         last -= 1
     if not (1 <= steps <= last and at <= most):

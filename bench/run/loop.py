@@ -65,7 +65,6 @@ class Loop:
             self.test = Split(*(part.clone() for part in test))  # shocks write into it
         self.idle = 0
         """The calls of `advance` since the last one that made a step."""
-        self.evaluation_count = spec["evaluations"]
         self.due = self.due_after(0.0)
         self.earlier: list[Process] = []
         """The processes that worked on the run before this one."""
@@ -179,8 +178,9 @@ class Loop:
 
     def due_after(self, used: float) -> float:
         """Returns when the next evaluation is due: quotients round as those of `used_at` do, where sums would not."""
-        number = math.floor(used / self.amount * self.evaluation_count)
-        while (due := self.amount * number / self.evaluation_count) <= used:
+        count = self.spec["evaluations"]
+        number = math.floor(used / self.amount * count)
+        while (due := self.amount * number / count) <= used:
             number += 1
         return due
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
+import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -78,3 +80,31 @@ def grouped(found: Iterable[dict[str, str]], keys: Sequence[str]) -> list[tuple[
     for row in found:
         groups.setdefault(tuple(row[key] for key in keys), []).append(row)
     return sorted(groups.items())
+
+
+def table(path: Path, alike: Sequence[str], head: Sequence[str], last: str, *, beside: Sequence[str] = ()) -> str:
+    """Returns a line for the runs that share the values of `alike`: medians over seeds, and the range of the column `last`.
+
+    `beside` names columns whose values these runs share, too, and which stand behind their number.
+    """
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for values, runs in grouped(rows(path), alike):
+        validation, test, ends = (sorted(float(run[key]) for run in runs) for key in ("validation", "test", last))
+        cells = (
+            *values, len(runs), *(runs[0][name] for name in beside),
+            f"{statistics.median(validation):.3g}, {validation[-1]:.3g}", f"{statistics.median(test):.3g}",
+            f"{ends[0]:.1e} to {ends[-1]:.1e}",
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def parser(
+    description: str | None, *, tasks: Iterable[str], usual: Sequence[str], seeds: Sequence[int]
+) -> argparse.ArgumentParser:
+    """Returns a parser of what all searches take: tasks, seeds, and whether to print the table alone."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--tasks", nargs="+", choices=list(tasks), default=usual)
+    made.add_argument("--seeds", nargs="+", type=int, default=seeds)
+    made.add_argument("--table", action="store_true", help="print what was measured")
+    return made

@@ -9,12 +9,10 @@ of the selected model; test losses are there for the report.
 
 from __future__ import annotations
 
-import argparse
-import statistics
 from pathlib import Path
 from typing import Any
 
-from averaged_runs import FOUND, grouped, made, measure, rows
+from averaged_runs import FOUND, made, measure, parser, table
 
 TABLE = Path(__file__).parent / "decay.csv"
 STEPS = {"mnist-mlp": 7500, "fashion-mnist-mlp": 7500, "digits-mlp": 6000, "fashion-cnn": 1500}
@@ -39,31 +37,20 @@ def measured(task: str, rule: str, candidate: str, seed: int) -> list[object]:
     return [task, rule, candidate, seed, *found]
 
 
-def table() -> str:
+def described() -> str:
     """Returns a line for each task, rule and candidate: medians over seeds, and the range of the last weight decays."""
     head = ("task", "over", "influence of the decay", "seeds", "validation: median, worst", "test", "last decays")
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for (task, rule, candidate), runs in grouped(rows(TABLE), KEYS[:3]):
-        validation, test = (sorted(float(run[split]) for run in runs) for split in ("validation", "test"))
-        decays = sorted(float(run["decay"]) for run in runs)
-        lines.append(
-            f"| {task} | {rule} | {candidate} | {len(runs)} | {statistics.median(validation):.3g}, {validation[-1]:.3g} |"
-            f" {statistics.median(test):.3g} | {decays[0]:.1e} to {decays[-1]:.1e} |"
-        )
-    return "\n".join(lines)
+    return table(TABLE, KEYS[:3], head, "decay")
 
 
 def main() -> None:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=list(STEPS), default=["mnist-mlp"])
-    parser.add_argument("--rules", nargs="+", choices=("sgd", "momentum", "adamw"), default=["sgd"])
-    parser.add_argument("--names", nargs="+", choices=list(CANDIDATES), default=list(CANDIDATES))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[30, 31, 32])
-    parser.add_argument("--table", action="store_true", help="print what was measured")
-    given = parser.parse_args()
+    options = parser(__doc__, tasks=STEPS, usual=["mnist-mlp"], seeds=[30, 31, 32])
+    options.add_argument("--rules", nargs="+", choices=("sgd", "momentum", "adamw"), default=["sgd"])
+    options.add_argument("--names", nargs="+", choices=list(CANDIDATES), default=list(CANDIDATES))
+    given = options.parse_args()
     if given.table:
-        print(table())
+        print(described())
         return
     wanted = [(t, r, c, s) for s in given.seeds for t in given.tasks for r in given.rules for c in given.names]
     measure(TABLE, KEYS, wanted, measured, (*KEYS, *FOUND))

@@ -9,11 +9,9 @@ that of the selected model; test losses are there for the report.  A step costs 
 
 from __future__ import annotations
 
-import argparse
-import statistics
 from pathlib import Path
 
-from averaged_runs import FOUND, grouped, made, measure, rows
+from averaged_runs import FOUND, made, measure, parser, table
 
 DRAWN = "drawn"
 TABLE = Path(__file__).parent / "limits.csv"
@@ -37,33 +35,22 @@ def measured(task: str, over: str, steps: int, start: str, limit: float, seed: i
     return [task, over, steps, start, limit, seed, *found]
 
 
-def table() -> str:
+def described() -> str:
     """Returns a line for each task, rule, start and limit: medians over seeds, and the range of the last learning rates."""
     head = ("task", "over", "steps", "start", "limit", "seeds", "validation: median, worst", "test", "last learning rates")
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for (task, over, steps, start, limit), runs in grouped(rows(TABLE), ALIKE):
-        validation, test, rates = (sorted(float(run[key]) for run in runs) for key in ("validation", "test", "lr"))
-        lines.append(
-            f"| {task} | {over} | {steps} | {start} | {limit} | {len(runs)} |"
-            f" {statistics.median(validation):.3g}, {validation[-1]:.3g} | {statistics.median(test):.3g} |"
-            f" {rates[0]:.1e} to {rates[-1]:.1e} |"
-        )
-    return "\n".join(lines)
+    return table(TABLE, ALIKE, head, "lr")
 
 
 def main() -> None:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=["mnist-mlp"])
-    parser.add_argument("--over", nargs="+", choices=list(OVER), default=["momentum"])
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--starts", nargs="+", default=[DRAWN], help="first learning rates")
-    parser.add_argument("--limits", nargs="+", type=float, default=[0.03, 0.1, 0.3, 1.0])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[30, 31, 32])
-    parser.add_argument("--table", action="store_true", help="print what was measured")
-    given = parser.parse_args()
+    options = parser(__doc__, tasks=TASKS, usual=["mnist-mlp"], seeds=[30, 31, 32])
+    options.add_argument("--over", nargs="+", choices=list(OVER), default=["momentum"])
+    options.add_argument("--steps", type=int, default=4000)
+    options.add_argument("--starts", nargs="+", default=[DRAWN], help="first learning rates")
+    options.add_argument("--limits", nargs="+", type=float, default=[0.03, 0.1, 0.3, 1.0])
+    given = options.parse_args()
     if given.table:
-        print(table())
+        print(described())
         return
     wanted = [
         (task, over, given.steps, start, limit, seed)

@@ -10,14 +10,12 @@ the selected model; test losses are there for the report.
 
 from __future__ import annotations
 
-import argparse
-import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-from averaged_runs import FOUND, grouped, made, measure, rows
+from averaged_runs import FOUND, made, measure, parser, table
 
 import oho
 from bench.online.default_options import AveragedOptions
@@ -93,36 +91,25 @@ def measured(task: str, rule: str, time: int, start: str, candidate: str, seed: 
     return [task, rule, time, start, candidate, seed, steps, *found]
 
 
-def table() -> str:
+def described() -> str:
     """Returns a line for each task and candidate: medians over seeds, and the range of the last learning rates."""
     head = (
         "task", "over", "plain steps' time", "start", "windows", "seeds", "steps", "validation: median, worst", "test",
         "last learning rates",
     )  # fmt: skip
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for (task, rule, time, start, candidate), runs in grouped(rows(TABLE), ALIKE):
-        validation, test, rates = (sorted(float(run[key]) for run in runs) for key in ("validation", "test", "lr"))
-        lines.append(
-            f"| {task} | {rule} | {time} | {start} | {candidate} | {len(runs)} | {runs[0]['steps']} |"
-            f" {statistics.median(validation):.3g}, {validation[-1]:.3g} | {statistics.median(test):.3g} |"
-            f" {rates[0]:.1e} to {rates[-1]:.1e} |"
-        )
-    return "\n".join(lines)
+    return table(TABLE, ALIKE, head, "lr", beside=["steps"])
 
 
 def main() -> None:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
-    parser.add_argument("--rule", choices=("sgd", "momentum", "adamw"), default="adamw")
-    parser.add_argument("--time", type=int, default=6400, help="in plain steps of the rule with an average")
-    parser.add_argument("--start", default=DRAWN, help="the first learning rate")
-    parser.add_argument("--names", nargs="+", choices=list(CANDIDATES), default=list(CANDIDATES))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[30, 31, 32, 33])
-    parser.add_argument("--table", action="store_true", help="print what was measured")
-    given = parser.parse_args()
+    options = parser(__doc__, tasks=TASKS, usual=TASKS, seeds=[30, 31, 32, 33])
+    options.add_argument("--rule", choices=("sgd", "momentum", "adamw"), default="adamw")
+    options.add_argument("--time", type=int, default=6400, help="in plain steps of the rule with an average")
+    options.add_argument("--start", default=DRAWN, help="the first learning rate")
+    options.add_argument("--names", nargs="+", choices=list(CANDIDATES), default=list(CANDIDATES))
+    given = options.parse_args()
     if given.table:
-        print(table())
+        print(described())
         return
     alike = given.rule, given.time, given.start
     wanted = [(task, *alike, name, seed) for seed in given.seeds for task in given.tasks for name in given.names]
