@@ -169,6 +169,12 @@ class AveragedWeights:
         self._weights = _Weights(1.0, 0.0, 0.0)
         self._on_device = _Weights(*(theta.new_zeros(()) for _ in self._weights))
 
+    def start_at(self, theta: Tensor) -> None:
+        """Begins the average at θ (M, N), before the first step."""
+        self.average.copy_(theta)
+        if self.iterate is not None:
+            self.iterate.copy_(theta)
+
     def empty_influence(self, like: Tensor) -> dict[str, Tensor]:
         """Returns Z̄ = 0 and, if θ is kept, dθ/dh = 0, by name."""
         return {name: torch.zeros_like(like) for name in self._named()}

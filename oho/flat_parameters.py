@@ -69,6 +69,8 @@ class FlatParameters:
 
         `out`, if given, is filled and returned.
         """
+        if out is not None and all(value is None for value in values):
+            return out.zero_()
         if self.members is None and out is None and self._are_like_parameters(values):
             return _flatten_dense_tensors(values).unsqueeze(0)  # the same in one call; of a single tensor, a view
         pairs = list(zip(values, self.tensors, strict=True))

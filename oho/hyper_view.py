@@ -57,12 +57,12 @@ def _memory(given: Any) -> int | None:
 class HyperView(Mapping[str, Tensor]):
     """Values by name, as they are now; `view[name] = value` sets the optimizer's own, within its bounds."""
 
-    def __init__(self, values: dict[str, Tensor], assign: Callable[[str, Any], None]):
+    def __init__(self, values: Callable[[], Mapping[str, Tensor]], assign: Callable[[str, Any], None]):
         self._values, self._assign = values, assign
 
     def __getitem__(self, name: str) -> Tensor:
         """Returns a copy of the value of one hyperparameter."""
-        return self._values[name].clone().as_subclass(Value)
+        return self._values()[name].clone().as_subclass(Value)
 
     def __setitem__(self, name: str, value: float | Tensor | Mapping[Hashable, float]) -> None:
         """Sets one hyperparameter: to a number for all sets, to one for each set, or to numbers by label for some sets."""
@@ -70,15 +70,15 @@ class HyperView(Mapping[str, Tensor]):
 
     def __iter__(self) -> Iterator[str]:
         """Yields names in the rule's order."""
-        return iter(self._values)
+        return iter(self._values())
 
     def __len__(self) -> int:
         """Returns the number of hyperparameters, tuned or not."""
-        return len(self._values)
+        return len(self._values())
 
     def __repr__(self) -> str:
         """Shows the values as lists."""
-        return repr({name: value.tolist() for name, value in self._values.items()})
+        return repr({name: value.tolist() for name, value in self._values().items()})
 
 
 def flat_values(groups: Iterable[Mapping[str, Any]], names: Iterable[str]) -> dict[str, float]:

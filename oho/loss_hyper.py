@@ -197,7 +197,8 @@ class LossArguments:
         recurrent = [] if loss is None else [self.spans[name] for name in loss.recurrent]
         rows = [column for span in recurrent for column in range(span.start, span.stop)]
         self.rows = len(rows)
-        self._units = torch.eye(self.columns)[rows] if rows else torch.zeros(0, self.columns)  # (rows, C)
+        self._units = torch.zeros(self.rows, self.columns)  # (rows, C), a one in each row
+        self._units[range(self.rows), rows] = 1
         self.extended = parameters if not self.tuned else replace(
             parameters,
             names=(*parameters.names, *(f"h[{name!r}]" for name in self.tuned)),

@@ -193,12 +193,14 @@ class OHO(RecursionOptimizer):
             RuntimeError: for a wrong second derivative, a graph that is gone, or reentrant checkpointing.
             FloatingPointError: for a hypergradient that is not finite, if `on_nonfinite` is "raise".
         """
-        is_due = valid_closure is not None and self.is_due
+        is_due, steps = valid_closure is not None and self.is_due, self.steps
         self._before_step()
-        loss = self._step(closure, valid_closure, curvature_closure, is_due=is_due, phase=self._phase)
-        self._after_step(is_due)
-        self._phase("train")
-        return loss
+        try:
+            return self._step(closure, valid_closure, curvature_closure, is_due=is_due, phase=self._phase)
+        finally:
+            if self.steps > steps:  # a validation closure that raises does so after the update
+                self._after_step(is_due)
+            self._phase("train")
 
     @property
     def is_due(self) -> bool:

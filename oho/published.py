@@ -96,7 +96,7 @@ class PublishedOHO:
             if not rate >= 0:
                 raise ValueError(f"{name}={rate}: must be a number, 0 or more")
         self.variant, self.meta_lr, self.weight_decay_meta_scale = variant, meta_lr, weight_decay_meta_scale
-        self.on_phase = on_phase or (lambda phase: None)
+        self.on_phase = on_phase or silent
         self.weight_decay_max = CEILINGS[variant] if weight_decay_max is None else weight_decay_max
         self._flat: FlatParameters = flat_parameters(parameters, members)
         self.set_map = resolve_sets(variant if n is None else Layerwise(n), self._flat)
@@ -126,7 +126,9 @@ class PublishedOHO:
     @property
     def hyper(self) -> HyperView:
         """Present values by name: copies of shape (S,), or (M, S) with members.  Assigning to an entry is `set_hyper`."""
-        return HyperView({name: self._flat.per_member(value) for name, value in self._hyper.items()}, self.set_hyper)
+        return HyperView(
+            lambda: {name: self._flat.per_member(value) for name, value in self._hyper.items()}, self.set_hyper
+        )
 
     @property
     def hypergradient(self) -> dict[str, Tensor]:

@@ -107,8 +107,20 @@ class Recursion:
 
         `advance` must be given the same discount.
         """
+        self._take_first_weights()
         if self.averaged is not None:
             self.averaged.begin(self.steps + 1, plain=plain, discount=discount, hostless=self.hostless)
+
+    @torch.no_grad()
+    def _take_first_weights(self) -> None:
+        """Begins the average, before the first step, at the model's present weights: a user may have loaded others."""
+        if self.averaged is not None and self.steps == 0:
+            self.averaged.start_at(self._master.gather())
+
+    @property
+    def is_between(self) -> bool:
+        """Whether gradients are taken between the weights that the rule moves and their average, as Schedule-Free does."""
+        return self.averaged is not None and self.averaged.iterate is not None
 
     @torch.no_grad()
     def catch_up(self) -> None:
@@ -196,6 +208,7 @@ class Recursion:
     @contextmanager
     def at_average(self) -> Iterator[None]:
         """Puts the average of the weights, if there is one, into the model for a block."""
+        self._take_first_weights()
         with nullcontext() if self.averaged is None else in_place_of(self._flat, self.averaged.average):
             yield
 

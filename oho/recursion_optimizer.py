@@ -67,12 +67,13 @@ class RecursionOptimizer(torch.optim.Optimizer):
 
     @property
     def hyper(self) -> HyperView:
-        """Present values by name, as copies: (S,), or (M, S) with members.  Assigning to an entry calls `set_hyper`.
+        """Values by name, as they are when an entry is read: copies of shape (S,), or (M, S) with members.
+
+        Assigning to an entry calls `set_hyper`.
 
         Hyperparameters of the loss have the shape that closures are given: () or (V,), with members (M,) or (M, V).
         """
-        tuning = self._recursion.tuning
-        return HyperView(tuning.shown(tuning.values), self.set_hyper)
+        return HyperView(lambda: self._recursion.tuning.shown(self._recursion.tuning.values), self.set_hyper)
 
     def flat_hyper(self) -> dict[str, float]:
         """Returns present values as plain numbers for any logger, by name and set (and member): {"lr/0.weight": 0.1}.
@@ -167,7 +168,12 @@ class RecursionOptimizer(torch.optim.Optimizer):
             after(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns what a copy keeps: all but the wrapper that a scheduler has put around this optimizer's own `step`."""
+        """Returns what a copy keeps: all but the wrapper that a scheduler has put around this optimizer's own `step`.
+
+        Raises RuntimeError while the model holds the average: the weights of the training would be lost.
+        """
+        if self._holds_average:
+            raise RuntimeError("copy: the model holds the average of its weights; leave `with optimizer.averaged():` first")
         return {name: value for name, value in vars(self).items() if name != "step"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -82,13 +82,16 @@ class TunedStep:
         Raises:
             FloatingPointError: for a hypergradient that is not finite, if `on_nonfinite` is "raise".
         """
-        self.recursion.catch_up()
+        if self.recursion.is_between:  # products are those of dφ/dh, which depends on the average's influence
+            self.recursion.catch_up()
         one_step = OneStep(self.loss, self.recursion, self.closures.train) if is_meta and self.loss.one_step else None
         if self.lookahead is not None:
             self.lookahead.reset()
         looks_ahead = is_meta and one_step is None and self.lookahead is not None
         found = self._derivatives(self.closures.train if one_step is None else one_step.closures, looks_ahead=looks_ahead)
         self.phase("hypergradient")
+        if not self.recursion.is_between:  # only now, for a closure that raises changes nothing
+            self.recursion.catch_up()
         with torch.no_grad():
             if one_step is not None:
                 one_step.begin(found.gradient)

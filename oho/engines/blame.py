@@ -68,7 +68,9 @@ def _is_wrong(function: Any, args: tuple, kwargs: dict) -> bool:
     moving = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
     start = {i: leaves[i].detach().double() for i in moving}
     generator = torch.Generator().manual_seed(0)
-    directions = {i: torch.randn(start[i].shape, generator=generator, dtype=torch.float64).to(start[i]) for i in moving}
+    directions = {
+        i: torch.randn(start[i].shape, generator=generator, dtype=torch.float64, device="cpu").to(start[i]) for i in moving
+    }
 
     def gradient(sign: int, *, graph: bool = False) -> tuple[list[Tensor], list[Tensor]]:
         inputs = {i: (start[i] + sign * WIDTH * directions[i]).requires_grad_() for i in moving}

@@ -152,7 +152,8 @@ def random_direction(parameters: FlatParameters) -> Tensor:
     pieces = []
     for piece in theta.split(parameters.sizes, dim=-1):
         scale = float(piece.square().mean().sqrt()) or overall
-        pieces.append(scale * torch.randn(piece.shape, generator=generator, dtype=torch.float64).to(theta.device))
+        drawn = torch.randn(piece.shape, generator=generator, dtype=torch.float64, device="cpu")
+        pieces.append(scale * drawn.to(theta.device))
     return torch.cat(pieces, -1).unsqueeze(0)
 
 

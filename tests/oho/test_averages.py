@@ -314,3 +314,25 @@ def test_the_audit_shows_what_products_of_a_part_cost():
     ]
     errors = oho.audit(model, optimizer, steps).relative_error
     assert all(1e-4 < float(error) < 1 for error in errors.values())
+
+
+@pytest.mark.parametrize("average", [*AVERAGES.values(), None], ids=[*AVERAGES, "none"])
+def test_weights_that_are_loaded_before_the_first_step_are_trained(average):
+    first, loaded = make_problem()[0], make_problem(seed=1)[0]
+    options = {"meta": oho.MetaAdam(0.05), "average": average}
+    optimizers = [oho.OHO(model.parameters(), RULES["momentum"], **options) for model in (first, loaded)]
+    first.load_state_dict(loaded.state_dict())
+    with optimizers[0].averaged():
+        assert all(map(torch.equal, first.parameters(), loaded.parameters()))
+    for batch in make_problem()[1][:4]:
+        for model, optimizer in zip((first, loaded), optimizers, strict=True):
+            optimizer.step(lambda m=model, b=batch: loss_of(m, b), lambda m=model, b=batch: loss_of(m, b))
+        assert all(map(torch.equal, first.parameters(), loaded.parameters()))
+    assert torch.equal(averaged(first, optimizers[0]), averaged(loaded, optimizers[1]))
+
+
+def test_no_copy_is_made_of_a_model_that_holds_the_average():
+    model, optimizer, _, _ = trained(oho.Exponential(6))
+    with optimizer.averaged(), pytest.raises(RuntimeError, match="the model holds the average"):
+        copy.deepcopy((model, optimizer))
+    copy.deepcopy((model, optimizer))

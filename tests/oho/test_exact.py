@@ -6,6 +6,8 @@ from small_trainings import RULES, SETS, STEPS, loss_of, make_problem, online, r
 from torch import nn
 
 import oho
+from oho.engines.comparison import random_direction
+from oho.flat_parameters import flat_parameters
 
 WIDTHS = {"lr": 3e-5, "weight_decay": 1e-4, "momentum": 3e-4, "beta1": 3e-4, "beta2": 3e-4}
 """Of the central differences: small against each hyperparameter's distance to where the rule changes quickly."""
@@ -90,3 +92,28 @@ def test_discount_zero_is_the_one_step_hypergradient():
     validation = torch.autograd.grad(loss_of(model, batches[-1]), list(model.parameters()))
     expected = -sum((v * g).sum() for v, g in zip(validation, training, strict=True))
     assert float(optimizer.hypergradient["lr"]) == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_a_loss_that_is_linear_in_its_parameters_has_no_curvature():
+    """Its gradient depends on tensors that are not the optimizer's alone, and products are made for all rows at once."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        trunk, head = nn.Linear(5, 4).double(), nn.Linear(4, 2).double()
+        inputs = torch.randn(8, 5).double()
+    optimizer = oho.OHO(head.named_parameters(), oho.SGD(0.1), sets="full", meta=oho.MetaSGD(0.0))
+    gradients = []
+    for _ in range(3):
+        optimizer.step(lambda: head(trunk(inputs)).mean(), lambda: head(trunk(inputs)).square().mean())
+        gradients.append(torch.autograd.grad(head(trunk(inputs)).mean(), list(head.parameters())))
+    names = [name for name, _ in head.named_parameters()]
+    vector = torch.autograd.grad(head(trunk(inputs)).square().mean(), list(head.parameters()))
+    for place in range(len(names)):  # each step moved a parameter by -η g and, with the decay left at 0, nothing else
+        expected = -3 * (gradients[0][place] * vector[place]).sum()
+        assert float(optimizer.hypergradient["lr"][place]) == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_the_direction_of_a_check_is_drawn_on_the_cpu_wherever_tensors_are_made():
+    parameters = flat_parameters(make_problem()[0].parameters())
+    with torch.device("meta"):
+        direction = random_direction(parameters)
+    assert torch.equal(direction, random_direction(parameters))

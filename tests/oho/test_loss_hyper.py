@@ -302,3 +302,18 @@ def test_the_losses_are_torchs_own():
     both = 0.3 * functional.cross_entropy(mixed, targets) + 0.7 * functional.cross_entropy(mixed, targets[order])
     torch.testing.assert_close(oho.losses.cross_entropy(mixed, p), both)
     torch.testing.assert_close(oho.losses.l2_penalty([weights, outputs], torch.tensor([2.0, 0.0])), weights.square().sum())
+
+
+def test_a_short_vector_beside_one_of_many_components_takes_no_room_for_their_product():
+    model, batches = make_problem()
+    loss = oho.LossHyper(label_smoothing=0.1, example_weights=torch.ones(10**6))
+    optimizer = oho.OHO(model.parameters(), oho.SGD(0.1), loss=loss)  # a square of 10⁶ components has 8 TB
+
+    def train(h):
+        outputs, weights = model(batches[0][0]), h["example_weights"][:8]
+        smoothing = h["label_smoothing"]
+        return oho.losses.cross_entropy(outputs, batches[0][1], label_smoothing=smoothing, example_weights=weights)
+
+    optimizer.step(train, lambda: loss_of(model, batches[-1]))
+    assert all(bool(value.isfinite().all()) for value in optimizer.hypergradient.values())
+    assert float(optimizer.hypergradient["label_smoothing"]) != 0

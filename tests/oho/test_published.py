@@ -1,6 +1,7 @@
 """`PublishedOHO` against trajectories of the published code, and its distance from the exact derivative."""
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +163,9 @@ def test_has_the_members_of_its_population_alone():
 def test_refuses(variant, n, words):
     with pytest.raises(ValueError, match=words):
         oho.PublishedOHO(nn.Linear(2, 2).parameters(), variant, n, lr=0.1, meta_lr=0.0)
+
+
+def test_it_can_be_pickled():
+    optimizer = oho.PublishedOHO(nn.Linear(3, 2).parameters(), lr=0.1, weight_decay=1e-4, meta_lr=0.01)
+    again = pickle.loads(pickle.dumps(optimizer))
+    assert all(torch.equal(value, again.hyper[name]) for name, value in optimizer.hyper.items())

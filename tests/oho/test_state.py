@@ -67,10 +67,43 @@ def test_a_closure_that_raises_changes_nothing():
     optimizer.step(lambda: loss_of(model, batches[0]))
     before = optimizer.state_dict()["influence"]["theta"]
 
-    def broken():
-        raise RuntimeError("out of luck")
-
     with pytest.raises(RuntimeError, match="luck"):
-        optimizer.step(broken)
+        optimizer.step(unlucky)
     assert torch.equal(optimizer.state_dict()["influence"]["theta"], before)
     assert optimizer.steps == 1
+
+
+@pytest.mark.parametrize("average", [None, oho.Recent(0.3)], ids=["none", "recent"])
+def test_a_step_that_is_made_again_is_made_once(average):
+    """A closure raises after plain steps, over which the average's influence has to be moved, and the step is repeated."""
+    options = {"meta": oho.MetaAdam(0.01), "average": average, "tuned_steps": oho.Windows(3, 2, 6)}
+
+    def trained(broken):
+        model, batches = make_problem()
+        optimizer = oho.OHO(model.parameters(), RULES["momentum"], **options)
+        for number, batch in enumerate(batches[:10]):
+            if number in broken:
+                with pytest.raises(RuntimeError, match="luck"):
+                    optimizer.step(unlucky, lambda: loss_of(model, batches[-1]))
+                optimizer.load_state_dict(optimizer.state_dict())  # nor is a state that is saved now another one
+            optimizer.step(lambda b=batch: loss_of(model, b), lambda: loss_of(model, batches[-1]))
+        return optimizer.state_dict()
+
+    once, again = trained([]), trained([1, 6, 7])
+    for kind in ("influence", "averaged_influence", "hyper"):
+        assert all(torch.equal(value, again[kind][name]) for name, value in once.get(kind, {}).items()), kind
+
+
+def unlucky():
+    raise RuntimeError("out of luck")
+
+
+def test_a_validation_loss_that_raises_leaves_a_step_that_was_made():
+    model, batches = make_problem()
+    phases = []
+    optimizer = oho.OHO(model.parameters(), oho.SGD(0.1), reset_every=2, on_phase=phases.append)
+    for number in range(2):
+        with pytest.raises(RuntimeError, match="luck"):
+            optimizer.step(lambda b=batches[number]: loss_of(model, b), unlucky)
+        assert (optimizer.steps, phases[-1]) == (number + 1, "train")
+    assert float(optimizer.influence_norm()["lr"]) == 0  # the second step was due to forget

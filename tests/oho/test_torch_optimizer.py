@@ -292,3 +292,19 @@ def test_a_mistake_is_one_line(mistake):
     with pytest.raises((ValueError, TypeError), match=expected) as found:
         make(make_problem()[0])
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("make", [
+    lambda model: oho.OHO(model.parameters(), oho.SGD(0.1)),
+    lambda model: oho.PublishedOHO(model.parameters(), lr=0.1, weight_decay=0.0, meta_lr=0.01),
+], ids=["OHO", "PublishedOHO"])  # fmt: skip
+def test_values_that_were_asked_for_once_are_as_they_are_now(make):
+    model, batches = make_problem()
+    optimizer = make(model)
+    values = optimizer.hyper
+    steps(optimizer, model, batches)
+    assert torch.equal(values["lr"], optimizer.hyper["lr"])
+    assert not torch.allclose(values["lr"], torch.tensor(0.1, dtype=torch.float64))
+    expected = values["lr"] / 2
+    values["lr"] *= 0.5
+    assert torch.equal(optimizer.hyper["lr"], expected)
