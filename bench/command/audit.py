@@ -132,8 +132,10 @@ def _check_repeated(run: Run, state: OnlineState) -> None:
     if record is None:
         return
     for name, values in record["hyper"].items():
-        for recorded, repeated in zip(values, state.hyper[name], strict=True):
-            if not math.isclose(recorded, repeated, rel_tol=SAME, abs_tol=1e-12):
+        for value, repeated in zip(values, state.hyper[name], strict=True):
+            recorded = math.nan if value is None else value  # JSON has no number for what is not finite
+            is_same = math.isclose(recorded, repeated, rel_tol=SAME, abs_tol=1e-12)
+            if not is_same and (math.isfinite(recorded) or math.isfinite(repeated)):
                 raise RecordError(
                     f"{run.folder}: trained again, {name} is {repeated:g} at step {state.step}, the record has"
                     f" {recorded:g}; data, versions or machine are not those of the run"

@@ -24,12 +24,12 @@ from bench.command.run_series import prepare_runs
 from bench.command.scheduling import MOST_DEATHS, Demand, End, Job, Node, Scheduler, Start, Verdict, demand_of
 from bench.command.store import Mirror, Store
 from bench.experiment.expansion import Experiment
+from bench.experiment.spec import packages_of
 from bench.experiment.yaml_file import ConfigError
 from bench.process.signals import Stopper
 from bench.records import Outcome, Status
 from bench.records.errors import ClusterError
 from bench.records.progress import used_in
-from bench.records.schema import TIMED
 
 POLL_SECONDS = 0.25
 """The longest time between two looks at signals."""
@@ -196,7 +196,7 @@ class OnNodes:
 
     def batches(self, todo: Sequence[Planned], data_root: Path | None) -> Batches:
         """Returns batches no larger than it takes to give all places on the nodes something to do."""
-        untimed = {item.id: item for item in todo if item.spec["budget"]["unit"] not in TIMED}
+        untimed = {item.id: item for item in todo if not item.has_its_own_seconds}
         alike = {(item.spec["device"], item.spec["threads"]): item for item in untimed.values()}
         places = min((self.demand([item]).places(self.pool.nodes()) for item in alike.values()), default=1)
         largest = -(-len(untimed) // max(1, places))
@@ -225,7 +225,8 @@ class OnNodes:
     def demand(self, items: Sequence[Planned]) -> Demand:
         """Returns what a run, or a batch of runs, asks of a node."""
         spec, plugins = items[0].spec, {origin["hash"] for item in items for origin in origins(item.spec)}
-        needs = json.dumps({"task": spec["task"], "plugins": sorted(plugins)}, sort_keys=True)
+        packages = sorted({package.distribution for item in items for package in packages_of(item.spec)})
+        needs = json.dumps({"task": spec["task"], "plugins": sorted(plugins), "packages": packages}, sort_keys=True)
         return demand_of(spec, per_gpu=self.per_gpu, cpus=self.cpus_per_run, needs=needs)
 
     @contextmanager

@@ -19,6 +19,7 @@ from bench.protocol import Task
 from bench.records import PROTOCOL, Manifest, Outcome, is_damaged, names_in, read_manifests, read_outcome, write_manifest
 from bench.records.labels import differ_in_labels_alone
 from bench.records.plugins import store
+from bench.records.schema import TIMED
 
 log = logging.getLogger("oho-bench")
 
@@ -36,6 +37,11 @@ class Planned:
     outcome: Outcome | None
     is_done: bool
     starts_over: bool = False
+
+    @property
+    def has_its_own_seconds(self) -> bool:
+        """Whether the run's seconds are its budget or, as `population: off` says, wanted."""
+        return self.spec["budget"]["unit"] in TIMED or self.experiment.population == "off"
 
     @property
     def since(self) -> str:

@@ -17,7 +17,7 @@ from bench.command.one_run import Assignment, Turn, make, opener, turn
 from bench.command.planning import origins
 from bench.command.scheduling import End
 from bench.command.store import Store, scratch
-from bench.experiment.spec import data_set_of, method_of
+from bench.experiment.spec import data_set_of, method_of, packages_of
 from bench.process.signals import Interrupted, Stopper
 from bench.records import Outcome, StorageError
 from bench.records.errors import DataError
@@ -128,6 +128,9 @@ def _check(given: Sequence[Assignment], root: Path, data: Path) -> None:
         for origin in origins(spec):
             if "file" in origin:
                 load_file(stored(root, origin), expected=origin["hash"])
+        for package in packages_of(spec, root):
+            if package.missing:
+                raise DataError(package.missing)
         method_of(spec, root)
     data_set = data_set_of(given[0].spec["task"], root)
     if not data_set.present(data):

@@ -21,7 +21,6 @@ from bench.experiment.yaml_file import ConfigError
 from bench.process.share import machine_processors
 from bench.records import Status
 from bench.records.durations import plural
-from bench.records.schema import TIMED
 
 
 def check_workers(count: int) -> None:
@@ -56,16 +55,11 @@ class SideBySide(OnNodes):
             DeviceLostError: as `bench.command.run_series.launch` does, for timed runs.
         """
         todo = prepare_runs(experiments, planned, root, data_root=data_root, journal=journal)
-        timed = [item for item in todo if _has_its_own_seconds(item)]
-        others = [item for item in todo if not _has_its_own_seconds(item)]
+        timed = [item for item in todo if item.has_its_own_seconds]
+        others = [item for item in todo if not item.has_its_own_seconds]
         counts: Counter[Status] = Counter()
         if others:
             jobs = sorted(self.jobs(others, data_root), key=lambda job: -len(job.runs))  # the longest work first
             scheduler = Scheduler.of(jobs)
             counts = self.make(scheduler, [*others, *timed], root, data_root=data_root, journal=journal)
         return counts + make_in_turn(timed, root, data_root=data_root, journal=journal)
-
-
-def _has_its_own_seconds(item: Planned) -> bool:
-    """Returns whether a run's seconds are its budget or, as `population: off` says, wanted."""
-    return item.spec["budget"]["unit"] in TIMED or item.experiment.population == "off"

@@ -35,9 +35,10 @@ def main(descriptor: int, parent: int, watched: int, workers: int) -> None:
         except EOFError:
             return
         result = make_remotely(order, Stopper(watched, tells=False))
-        orders.send(result)
-        if _has_lost_its_device(order, result):
-            return  # the pool starts another process
+        leaves = _has_lost_its_device(order, result)  # the pool then starts another process
+        orders.send((result, leaves))
+        if leaves:
+            return
 
 
 def _has_lost_its_device(order: Mapping[str, Any], result: Result) -> bool:

@@ -68,12 +68,17 @@ class WorkerPool:
 
     def start(self, start: Start, order: Mapping[str, Any]) -> None:
         """Gives the work to a worker that has none."""
-        worker = next((each for each in self._workers if not each.job), None)
-        if worker is None:
-            worker = _Worker(self._watched, self._size)
-            self._workers.append(worker)
+        for worker in [each for each in self._workers if not each.job]:
+            try:
+                worker.pipe.send(dict(order))
+            except OSError:  # it died while it was idle
+                self._leave(worker)
+                continue
+            worker.job = start.job.id
+            return
+        self._workers.append(worker := _Worker(self._watched, self._size))
         worker.job = start.job.id
-        with contextlib.suppress(OSError):  # it died while it was idle; `wait` finds its pipe closed
+        with contextlib.suppress(OSError):  # it died at once; `wait` finds its pipe closed
             worker.pipe.send(dict(order))
 
     def wait(self, seconds: float) -> list[tuple[str, Result]]:
@@ -83,14 +88,20 @@ class WorkerPool:
         for pipe in wait(list(pipes), timeout=seconds):
             worker = pipes[pipe]  # type: ignore[index]
             try:
-                result = worker.pipe.recv()
+                result, leaves = worker.pipe.recv()
+                if leaves:
+                    self._leave(worker)
             except (EOFError, OSError):
-                self._workers.remove(worker)
-                result = Result(End.STOPPED if self._is_stopping else End.DIED, worker.death())
+                result = Result(End.STOPPED if self._is_stopping else End.DIED, self._leave(worker))
             if worker.job:
                 found.append((worker.job, result))
             worker.job = ""
         return found
+
+    def _leave(self, worker: _Worker) -> str:
+        """Takes a worker that has ended, or is about to, out of the pool, and returns in words how it died."""
+        self._workers.remove(worker)
+        return worker.death()
 
     def stop(self) -> None:
         """Asks all workers to write a checkpoint and stop."""

@@ -10,7 +10,7 @@ import torch
 
 from bench.experiment.plugins import entry_of
 from bench.process.share import processors
-from bench.protocol import Method, MethodEntry, Space, Split, Task
+from bench.protocol import Method, MethodEntry, Package, Space, Split, Task
 from bench.records.errors import DataError
 from bench.records.schema import RESERVED
 from bench.tasks.data_sets import DataSet, content_of
@@ -64,11 +64,11 @@ def build_method(part: Spec, space: Space, results: Path | None = None) -> Metho
     return entry.build(entry.options.model_validate({**options, "over": None}), over)
 
 
-def packages_of(spec: Spec) -> tuple[str, ...]:
+def packages_of(spec: Spec, results: Path | None = None) -> tuple[Package, ...]:
     """Returns the packages that the run's method needs, and that the method which it repeats needs."""
     parts = [part for part in (spec["method"], spec["method"].get("over")) if part]
-    entries: list[MethodEntry] = [entry_of("method", part) for part in parts]
-    return tuple(entry.package.distribution for entry in entries if entry.package)
+    entries: list[MethodEntry] = [entry_of("method", part, results) for part in parts]
+    return tuple(entry.package for entry in entries if entry.package)
 
 
 def options_in(part: Spec) -> Spec:

@@ -87,6 +87,8 @@ class Transplant(Method):
     """The update rule of the donor, whose hyperparameters follow what was found elsewhere."""
 
     def __init__(self, options: TransplantOptions, over: Online):
+        if getattr(over.options, "temperature", 0):
+            raise ValueError("over: a training with a temperature is moved by noise, too, which no schedule holds")
         self.options, self.over = options, over
         self._found: dict[int, Schedule] = {}
 
@@ -122,9 +124,13 @@ class Transplant(Method):
         train(state, steps, ledger, update=update, settle=state.evaluation)
         state.hyper = values_of(state.optimizer)
 
-    def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> TransplantState:
-        """Returns the training that was saved, whose schedule is not searched for again."""
+    def recall(self, seed: int, saved: Mapping[str, Any]) -> None:
+        """Takes the schedule of a training that was saved, so that `init` does not search for it again."""
         self._found[seed] = unpacked(saved["schedule"])
+
+    def restored(self, task: Task, seed: int, saved: Mapping[str, Any]) -> TransplantState:
+        """Returns the training that was saved."""
+        self.recall(seed, saved)
         return super().restored(task, seed, saved)
 
     def _donate(self, task: Task, seed: int) -> Schedule:

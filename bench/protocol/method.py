@@ -56,7 +56,8 @@ class Method(Protocol):
     """A way to train under a budget.  Each method's state is its own kind of `State`, hence `Any` here.
 
     A method that cannot train every network also has `check(task)`, which raises ValueError with the reason; it is called
-    before an experiment's first run.
+    before an experiment's first run.  One whose `init` takes long has `recall(seed, saved)`, which takes what `init` found
+    from a saved state; it is called before a process that continues a run calls `init`.
     """
 
     def init(self, task: Task, seed: int) -> Any:

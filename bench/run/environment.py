@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from bench.protocol import Package
 from bench.protocol.task import memory_format
 from bench.run.node import driver_of, node_name
 
@@ -24,7 +25,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-op
 
 
 def describe_environment(
-    device: torch.device, threads: int, *, data: str | None, packages: tuple[str, ...] = (), engine: str = "eager"
+    device: torch.device, threads: int, *, data: str | None, packages: Sequence[Package] = (), engine: str = "eager"
 ) -> dict[str, Any]:
     """Returns what a reader needs to judge whether two runs can be compared, `finished` at the present time.
 
@@ -35,7 +36,7 @@ def describe_environment(
     driver = driver_of(device)
     return {
         "python": platform.python_version(),
-        **_versions(packages),
+        **_versions(tuple(package.distribution for package in packages)),
         "commit": commit,
         "dirty": dirty,
         "data": data or "not loaded",

@@ -22,7 +22,7 @@ import torch
 from bench.experiment.plugins import entry_of
 from bench.experiment.spec import Spec, method_of, options_in, packages_of, task_of
 from bench.process.signals import Interrupted, Stopper
-from bench.protocol import GRAPH, CannotStackError, Evaluation, MethodEntry, Stacked
+from bench.protocol import GRAPH, CannotStackError, Evaluation, Method, MethodEntry, Stacked, Task
 from bench.protocol.batched import Batched, Batching
 from bench.protocol.ledger import Cuda, Ledger
 from bench.records import Outcome, Status, StorageError, run_id
@@ -183,13 +183,11 @@ class Population:
             self._device, self._threads, data=task.data, packages=packages_of(first), engine=task.engine
         )  # fmt: skip
         methods, tasks = [method_of(spec) for spec in self.specs], [of_its_own(task, spec) for spec in self.specs]
-        prepare = _batching(first["method"]).prepare
-        if prepare is not None:
-            prepare(methods, tasks, [spec["seed"] for spec in self.specs])
-        warm_up(methods[0], of_its_own(task, first), first["seed"])
-        conditions = Conditions(self._device)
         ledgers = [MemberLedger(self.ledger) for _ in self.specs]
         self._open_folders(ledgers)
+        self._prepare(methods, tasks)
+        warm_up(methods[0], of_its_own(task, first), first["seed"], self._folders[run_id(first)].earlier)
+        conditions = Conditions(self._device)
         for spec, method, own_task, ledger in zip(self.specs, methods, tasks, ledgers, strict=True):
             folder = self._folders[identity := run_id(spec)]
             sink = self._trackers.sink(partial(caught_up_sink, open_sink, folder.writer, spec, folder.records()))
@@ -200,6 +198,14 @@ class Population:
             )  # fmt: skip
             self._open[identity] = loop
             loop.start(folder.earlier.content if folder.earlier else None)
+
+    def _prepare(self, methods: Sequence[Method], tasks: Sequence[Task]) -> None:
+        """Has the methods of runs that begin make their long set-up together, if they have one."""
+        prepare = _batching(self.specs[0]["method"]).prepare
+        fresh = [index for index, spec in enumerate(self.specs) if self._folders[run_id(spec)].earlier is None]
+        if prepare is not None and fresh:
+            seeds = [self.specs[index]["seed"] for index in fresh]
+            prepare([methods[index] for index in fresh], [tasks[index] for index in fresh], seeds)
 
     def _open_folders(self, ledgers: Sequence[Ledger]) -> None:
         with ThreadPoolExecutor(FILES_AT_ONCE) as disk:
@@ -243,6 +249,7 @@ class Population:
         for loop, outcome in endings:
             self.outcomes[loop.writer.id] = outcome
             del self._open[loop.writer.id]
+        for loop, outcome in endings:
             loop.sink.close(outcome)
         for each in closing:
             each.result()  # raises what kept an outcome from being written

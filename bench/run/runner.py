@@ -96,7 +96,7 @@ class _Work:
         self._environment = describe_environment(
             self._device, self._threads, data=task.data, packages=packages_of(spec), engine=task.engine
         )
-        warm_up(method, task, spec["seed"])
+        warm_up(method, task, spec["seed"], earlier)
         plain = _plain_step(task, spec, earlier, now)
         self._loop = Loop(
             method, _selecting(task, spec, plain), test=test, spec=spec, ledger=self._ledger, writer=self._folder.writer,
@@ -198,8 +198,13 @@ def caught_up_sink(
     return sink
 
 
-def warm_up(method: Method, task: Task, seed: int) -> None:
-    """Makes a process's first steps, which are slow (thread pools, kernels), so that no budget pays for them."""
+def warm_up(method: Method, task: Task, seed: int, earlier: Earlier | None = None) -> None:
+    """Makes a process's first steps, which are slow (thread pools, kernels), so that no budget pays for them.
+
+    Where a run continues, its method first takes back what a long set-up has found.
+    """
+    if earlier is not None and hasattr(method, "recall"):
+        method.recall(seed, earlier.content["method"])
     state = method.init(task, seed)
     method.advance(state, steps=WARM_UP_STEPS, progress=0.0, ledger=Ledger())
     task.evaluate(state.model, task.validation)

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bench.protocol.task import Split
+from bench.records.durations import plural
 from bench.records.errors import DataError
 from bench.tasks.data_sets import DataSet, Loaded, hold_out
 from bench.tasks.entry import SPLIT_SEED, TaskEntry
@@ -68,6 +69,8 @@ def _load(path: str, target: str, kind: str, test_fraction: float, root: Path) -
     column = frame[target]
     targets, outputs = _classes(place, column) if kind == "classification" else (_numbers(place, column), 1)
     count = max(1, round(test_fraction * len(frame)))
+    if count >= len(frame):
+        raise DataError(f"{place}: test_fraction={test_fraction:g} of {plural(len(frame), 'row')} leaves none for training")
     return Loaded(*hold_out(Split(inputs, targets), count, SPLIT_SEED), place.name, outputs, measured)
 
 

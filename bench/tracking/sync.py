@@ -37,7 +37,7 @@ from bench.tracking.wandb_upload import SyncError, UnreachableError, public, upl
 from bench.tracking.wandb_words import why_unusable
 
 MEMORY = "sync.json"
-FAILURES = (SyncError, RecordError, OSError, subprocess.TimeoutExpired)
+FAILURES = (SyncError, RecordError, OSError, ValueError, subprocess.TimeoutExpired)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """Transplanted schedules: the donor's values, in its update rule."""
 
 import pytest
-from helpers import run_one, same
+from helpers import StoppedAfter, experiment, records_together, run_one, same
 from trainings import advanced, first_spec, method_and_task, trained
 
+from bench.experiment.yaml_file import ConfigError
+from bench.process.signals import Interrupted
 from bench.protocol.ledger import Ledger
 from bench.records import Status, read_run, run_id
 
@@ -96,3 +98,28 @@ def test_a_donor_that_diverges_gives_its_values_up_to_there(tmp_path):
     values = state.schedule["lr"]
     assert len(values) < 40
     assert values.isfinite().all()
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["alone", "together"])
+def test_a_run_that_continues_does_not_train_its_donor_again(together, tmp_path, monkeypatch):
+    overrides = ["methods=[{name: transplant, epochs: 2, over: {name: oho-global, meta_rate: 1e-3}}]"]
+    specs = experiment(tmp_path, "fixed", overrides=overrides, seeds=[0, 1]).specs[: 1 + together]
+
+    def make(folder, **options):
+        if together:
+            return records_together(specs, folder, **options)[0]
+        return [run_one(specs[0], folder, **options)]
+
+    whole = make(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        make(tmp_path / "cut", stopper=StoppedAfter(4))
+    assert all(0 < read_run(tmp_path / "cut" / run_id(spec)).outcome.steps < 60 for spec in specs)
+    for trains in ("bench.online.transplant.Transplant._donate", "bench.online.batched_transplants._found_by"):
+        monkeypatch.setattr(trains, lambda *given: pytest.fail("a donor is trained again"))
+    assert [outcome.final["test_loss"] for outcome in make(tmp_path / "cut")] == [each.final["test_loss"] for each in whole]
+
+
+def test_a_donor_that_noise_moves_is_refused(tmp_path):
+    donor = "{name: oho-global, temperature: 1e-6}"
+    with pytest.raises(ConfigError, match="a training with a temperature is moved by noise"):
+        experiment(tmp_path, "fixed", overrides=[f"methods=[{{name: transplant, epochs: 2, over: {donor}}}]"])
