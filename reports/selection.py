@@ -29,10 +29,10 @@ class Incomparable(NoData):
 def measured(runs: pd.DataFrame) -> pd.DataFrame:
     """Returns the runs that count as results and have no shock, which would make another method of theirs.
 
-    Raises `NoData` where there are none.
+    A run that several experiments share is there once under each label.  Raises `NoData` where there are none.
     """
     chosen = with_shocks(runs)
-    spared = chosen[chosen["shock"] == ""]
+    spared = chosen[chosen["shock"] == ""].drop_duplicates(["run", "label"])
     if spared.empty:
         raise NoData("All measured runs of this figure have a shock, and it compares runs without one, so it is not drawn.")
     return spared

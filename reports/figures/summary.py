@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports import style
+from reports import style, words
 from reports.estimates import NONE_TRAINED
 from reports.looks import GREY, emphasised
 from reports.pooling import PROBLEM, TASK, pooled, setting, stamp
@@ -18,7 +18,7 @@ from reports.statistics import Estimate, bootstrapped, interquartile_mean
 from reports.strips import name_lines, room
 from reports.tables import Tables
 from reports.targets import lowest_target, reached_by
-from reports.words import loss_text, plural, spread
+from reports.words import plural, spread
 
 FEWEST_TASKS = 5
 """With fewer tasks nothing is said across tasks."""
@@ -88,7 +88,8 @@ def _of_task(runs: pd.DataFrame, incumbents: dict[str, pd.DataFrame]) -> pd.Data
     """Returns a task's runs with their losses over the best other's, and their times to its validation loss."""
     others = runs[runs["family"] != ONLINE]
     lowest = others.groupby("label")["test_loss"].median().min() if len(others) else np.nan
-    target = lowest_target(others[np.isfinite(others["test_loss"])])
+    ended = others["incumbent_validation_loss"].where(np.isfinite(others["test_loss"]))  # a lost run counts as infinite
+    target = lowest_target(others.assign(incumbent_validation_loss=ended))
     if target is None or not np.isfinite(lowest) or lowest <= 0:
         name = runs["task"].iloc[0]
         raise NoData(f"On {name} no method other than those under test ends at a finite loss, so it is not drawn.")
@@ -196,9 +197,7 @@ def _told(row: pd.Series, name: str) -> str:
 
 
 def _with_ends(row: pd.Series, name: str) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    ends = f" [{loss_text(low)}, {loss_text(high)}]" if np.isfinite([low, high]).all() else ""
-    return f"{loss_text(row[name])}{ends}"
+    return words.with_ends(row[name], row[f"{name}_low"], row[f"{name}_high"], row["n"])
 
 
 def published_rows(estimates: Estimates) -> list[list[str]]:

@@ -1,11 +1,13 @@
 """Where methods ended, and whether that lies in the space that searches draw from."""
 
+from dataclasses import replace
+
 import pytest
 from made_up_runs import evaluation, incumbent, moment, spec_of, write_folder, write_run
 
-from bench.records import Manifest, write_manifest
+from bench.records import Manifest, read_manifests, write_manifest
 from reports.document import compiled
-from reports.figures import performance
+from reports.figures import distribution, performance
 from reports.final_values import final_values, in_words, law_of, outside_sentence
 from reports.tables import read_tables
 
@@ -60,3 +62,14 @@ def test_runs_whose_space_says_no_laws_have_no_rows(tmp_path):
 
 def test_a_law_of_one_minus_the_value_is_turned_round():
     assert law_of({"space": SPACE, "method": {"name": "fixed"}}, "gamma") == (0.6, 0.9)
+
+
+def test_a_run_that_two_experiments_share_counts_once(tmp_path):
+    """The same runs, planned under two names, have the medians, intervals and numbers of the plan of either."""
+    write_folder(tmp_path, {("fixed", None): [[0.1], [0.2], [0.4]], ("oho-global", None): [[0.2], [0.3], [0.5]]})
+    alone = distribution.estimate(read_tables(tmp_path))
+    plan = read_manifests(tmp_path)[0]
+    write_manifest(tmp_path, replace(plan, experiment="again"))
+    both = distribution.estimate(read_tables(tmp_path))
+    assert distribution.findings(both) == distribution.findings(alone)
+    assert both.summary["n"].tolist() == alone.summary["n"].tolist() == [3, 3]

@@ -103,3 +103,21 @@ def test_a_bootstrap_keeps_the_weight_of_strata_and_few_values_have_a_range():
     estimate = bootstrapped(values, lambda values: values.mean(-1), strata=["a"] * 5 + ["b"] * 5)
     assert estimate == (2.0, 2.0, 2.0)
     assert bootstrapped([1.0, 2.0, 6.0], lambda values: values.mean(-1), strata=[0, 0, 0]) == (3.0, 1.0, 6.0)
+
+
+def test_the_target_is_one_that_half_of_a_methods_runs_reach(tmp_path):
+    """Two of Adam's three runs are lost; its one good validation loss is no target for the others."""
+    tables = write_tasks(tmp_path, METHODS)
+    adam = tables.runs[tables.runs["label"] == "Adam"]
+    lost = adam.index[adam["seed"] > 0]
+    tables.runs.loc[lost, "selected_step"] = 0
+    tables.runs.loc[adam.index, "incumbent_validation_loss"] = 1e-3
+    reached = summary.estimate(tables).summary.set_index("label")["reached"]
+    assert reached["Fixed"] == 6
+
+
+@pytest.mark.parametrize(("problems", "ends"), [(3, "("), (6, "[")])
+def test_few_problems_have_ranges_in_parentheses(problems, ends, tmp_path):
+    losses = {name: values[: problems // 3] for name, values in METHODS.items()}
+    cells = summary.published_rows(summary.estimate(write_tasks(tmp_path, losses)))[1][1:4]
+    assert all(ends in cell for cell in cells), cells
