@@ -54,7 +54,7 @@ speed: .venv/.installed  ## what a step, and the suite beside it, cost on DEVICE
 gpu-kit: .venv/.installed  ## fill gpu-kit/, at most 60 MiB, with what make gpu needs on a machine without network
 	$(BIN)/python -m bench.measure.gpu.kit
 
-gpu:  ## on a GPU: correctness, speed, MNIST and CIFAR-10 in eight minutes, with torch and gpu-kit/ alone, into results/gpu/
+gpu:  ## on a GPU: correctness, speed, MNIST and CIFAR-10 in eight minutes, with gpu-kit/ and the packages that results/gpu/README.md names
 	$(if $(wildcard .venv/.installed),$(BIN)/python,$(PYTHON)) -m bench.measure.gpu --device cuda --out results/gpu
 
 docs: .venv/.installed  ## the documentation as a site, in site/; warnings are errors
