@@ -2,19 +2,22 @@
 
 A plain step is one of SGD, without momentum or schedule, on the task's own batches, network and loss, made by the engine of
 the runs.  Several trainings take turns with blocks of such steps, so that neither the place of one in memory nor one slow
-moment decides; the time of a step is the median of the blocks.  Runs of one process share it, whatever their seeds and
-methods.  None of this is counted.
+moment decides; the time of a step is the median of the blocks.  A process measures before each of its runs and takes the
+newest blocks of several runs together: a processor that others use, too, changes its speed, and one slow moment would else
+be in the budget of all runs.  A GPU, which one run has for itself, is measured once.  None of this is counted.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import count
 from statistics import quantiles
+from typing import NamedTuple
 
 import torch
 
@@ -23,7 +26,10 @@ from bench.protocol.ledger import Cuda, Ledger
 from bench.records import run_id
 from bench.run.disturbances import LEAST_RUNNING, processor_clock
 
-TRAININGS, ROUNDS = 3, 5
+TRAININGS, FIRST_ROUNDS, LATER_ROUNDS = 3, 5, 2
+"""A process measures 15 blocks before its first run, and six before each later one."""
+NEWEST = 45
+"""The blocks that count: those before the last six runs or so."""
 BLOCK_SECONDS = (0.02, 0.1)
 """The least length of a block: 15 of them, and the first steps before them, take 0.4 s, or 30 steps where one is longer.
 
@@ -48,24 +54,46 @@ class PlainStep:
     running: float
 
 
+class Measurement(NamedTuple):
+    """Blocks, in seconds a step, with their length and the fraction of the time for which the process had a processor."""
+
+    blocks: tuple[float, ...]
+    steps_per_block: int
+    running: float
+
+
 Clock = Callable[[], float]
-_known: dict[tuple[str, str, str, int, Clock], PlainStep] = {}
+_newest: dict[tuple[str, str, str, int, Clock], deque[Measurement]] = {}
+"""What this process has measured without being disturbed, by task, device, engine, number of threads and clock."""
 
 
 def plain_step(task: Task, spec: dict, now: Clock = time.perf_counter) -> dict[str, float]:
-    """Returns the time of a plain step of a spec's task as `PlainStep` has it, measured once for all runs of the process.
+    """Returns the time of a plain step of a spec's task as `PlainStep` has it, by the newest measurements of this process.
 
-    A measurement that was disturbed is not shared: the next run makes its own.
+    One that was disturbed counts only where there is no other.
     """
     key = run_id(spec["task"]), spec["device"], task.engine, torch.get_num_threads(), now
-    if key in _known:
-        return asdict(_known[key])
-    for block_seconds in BLOCK_SECONDS:
-        found = measured(task, block_seconds, now)
-        if found.running >= LEAST_RUNNING:
-            _known[key] = found
-            break
-    return asdict(found)
+    known = _newest.setdefault(key, deque())
+    if not known or task.device.type == "cpu":
+        rounds = LATER_ROUNDS if known else FIRST_ROUNDS
+        for block_seconds in BLOCK_SECONDS:
+            found = measured(task, block_seconds, now, rounds)
+            if found.running >= LEAST_RUNNING:
+                known.append(found)
+                break
+        if not known:
+            return asdict(summed_up([found]))
+    while sum(len(each.blocks) for each in known) > NEWEST:
+        known.popleft()
+    return asdict(summed_up(known))
+
+
+def summed_up(measurements: Sequence[Measurement]) -> PlainStep:
+    """Returns the time of a plain step by the blocks of all measurements; the last one says how they were made."""
+    last = measurements[-1]
+    blocks = [block for each in measurements for block in each.blocks]
+    lower, median, upper = quantiles(blocks, n=4, method="inclusive")
+    return PlainStep(median, lower, upper, len(blocks), last.steps_per_block, last.running)
 
 
 def disturbed_calibration(found: dict[str, float] | None) -> list[str]:
@@ -75,8 +103,10 @@ def disturbed_calibration(found: dict[str, float] | None) -> list[str]:
     return [f"it had a processor for {found['running']:.0%} of the time in which its budget was calibrated"]
 
 
-def measured(task: Task, block_seconds: float = BLOCK_SECONDS[0], now: Clock = time.perf_counter) -> PlainStep:
-    """Measures the time of a plain step on the task's device."""
+def measured(
+    task: Task, block_seconds: float = BLOCK_SECONDS[0], now: Clock = time.perf_counter, rounds: int = FIRST_ROUNDS
+) -> Measurement:
+    """Measures plain steps on the task's device, in so many blocks of each training."""
     ledger = Ledger(Cuda() if task.device.type == "cuda" else None, now)
     trainings = [_training(task, seed, ledger) for seed in range(TRAININGS)]
     for training in trainings:
@@ -85,10 +115,9 @@ def measured(task: Task, block_seconds: float = BLOCK_SECONDS[0], now: Clock = t
     steps = max(1, math.ceil(block_seconds / shortest)) if shortest else 1
     processor = processor_clock(task.device)
     started = processor()
-    blocks = [_seconds(training, steps, ledger) for _ in range(ROUNDS) for training in trainings]
+    blocks = [_seconds(training, steps, ledger) for _ in range(rounds) for training in trainings]
     running = min(1.0, (processor() - started) / sum(blocks))
-    lower, median, upper = (seconds / steps for seconds in quantiles(blocks, n=4, method="inclusive"))
-    return PlainStep(median, lower, upper, len(blocks), steps, running)
+    return Measurement(tuple(seconds / steps for seconds in blocks), steps, running)
 
 
 def _training(task: Task, seed: int, ledger: Ledger) -> Callable[[], object]:

@@ -148,7 +148,7 @@ def test_the_plain_steps_of_a_budget_are_made_by_the_engine_of_the_runs(tmp_path
     spec = experiment(tmp_path, "fixed").specs[0]
     task, _ = task_of({**spec, "engine": "graph"}, torch.device("cpu"), None)
     asking = replace(task, make_model=lambda: nn.Sequential(task.make_model(), Asks()))
-    assert measured(task, 0.0).seconds > 0
-    assert measured(replace(asking, engine="eager"), 0.0).seconds > 0
+    assert min(measured(task, 0.0).blocks) > 0
+    assert min(measured(replace(asking, engine="eager"), 0.0).blocks) > 0
     with pytest.raises(oho.NotCapturableError):
         measured(asking, 0.0)

@@ -15,7 +15,7 @@ from bench.process.signals import Interrupted
 from bench.protocol import Ledger, Stacked, Trial, World, train_together
 from bench.records import read_run, run_id
 from bench.run import plain_steps
-from bench.run.plain_steps import PlainStep
+from bench.run.plain_steps import Measurement
 
 PERIOD = 0.5
 
@@ -86,9 +86,9 @@ def test_the_time_since_the_last_validation_is_saved(tmp_path):
 @pytest.fixture
 def run_in_plain_steps(tmp_path, monkeypatch):
     """Makes a run of 400 plain steps of 2 ms each, on a clock that only steps advance, once or in two processes."""
-    step = PlainStep(0.002, 0.001, 0.003, blocks=15, steps_per_block=4, running=1.0)
-    monkeypatch.setattr(plain_steps, "measured", lambda *arguments: step)
-    monkeypatch.setattr(plain_steps, "_known", {})
+    found = Measurement((0.002,) * 15, steps_per_block=4, running=1.0)
+    monkeypatch.setattr(plain_steps, "measured", lambda *arguments: found)
+    monkeypatch.setattr(plain_steps, "_newest", {})
     clock = StepClock(0.003, World())
 
     def watched(*arguments):
