@@ -20,7 +20,8 @@ from bench.command.work import Work
 from bench.experiment.spec import Spec, data_set_of
 from bench.protocol import CannotStackError
 from bench.records import Outcome
-from bench.run.population import MOST_MEMBERS, batch_key, most_members, run_together
+from bench.run.batch_key import MOST_MEMBERS, batch_key, most_members
+from bench.run.population import run_together
 from bench.tasks.data_sets import data_root as folder_of_data
 
 ALONE = "no other run differs from it in seed, values, schedule or shock alone"

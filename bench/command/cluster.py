@@ -6,15 +6,16 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from bench.command.batches import Batches, batches_of
 from bench.command.command_line import check_device
 from bench.command.crashed_runs import book
+from bench.command.drive import Pool, drive, nodes_in_words
 from bench.command.handover import Journal
 from bench.command.nodes_display import NodesDisplay
 from bench.command.one_run import Assignment
@@ -28,120 +29,9 @@ from bench.experiment.spec import packages_of
 from bench.experiment.yaml_file import ConfigError
 from bench.process.signals import Stopper
 from bench.records import Outcome, Status
-from bench.records.errors import ClusterError
 from bench.records.progress import used_in
 
-POLL_SECONDS = 0.25
-"""The longest time between two looks at signals."""
-IDLE_SECONDS = 30.0
-"""How long the command waits for a node that can make a run before it gives up."""
-STOP_SECONDS = 60.0
-"""How long it waits for the runs to write their checkpoints after a signal."""
 log = logging.getLogger("oho-bench")
-
-
-class Pool(Protocol):
-    """Nodes that make jobs, each with its runs.  `bench.command.ray_pool` is one; tests simulate another."""
-
-    def nodes(self) -> list[Node]:
-        """Returns the nodes that are there now.  Raises `ClusterError` if the pool is lost."""
-        ...
-
-    def start(self, start: Start, order: Mapping[str, Any]) -> None:
-        """Starts a job on a node."""
-        ...
-
-    def wait(self, seconds: float) -> list[tuple[str, Result]]:
-        """Returns the ids of jobs that have ended on their node since the last call, after at most so long."""
-        ...
-
-    def stop(self) -> None:
-        """Asks all runs to write a checkpoint and stop."""
-        ...
-
-    def close(self) -> None:
-        """Leaves the pool."""
-        ...
-
-
-class Watcher(Protocol):
-    """What is told of the runs' progress."""
-
-    def order(self, job: Job) -> Mapping[str, Any]:
-        """Returns what a node must be given to make the job."""
-        ...
-
-    def started(self, start: Start) -> None:
-        """Is called when a job begins on a node."""
-        ...
-
-    def saved(self, job: Job) -> float:
-        """Returns how much of a job's first run has been saved."""
-        ...
-
-    def heard(self, start: Start, result: Result, verdict: Verdict) -> None:
-        """Is called with what became of a job on its node, and what follows."""
-        ...
-
-    def look(self, scheduler: Scheduler, nodes: Sequence[Node]) -> None:
-        """Is called some times a second."""
-        ...
-
-
-def drive(scheduler: Scheduler, pool: Pool, watcher: Watcher, *, now: Callable[[], float], stopper: Stopper) -> None:
-    """Has all jobs done, each once.
-
-    Raises:
-        ClusterError: if no node can make the jobs that are left.
-        Interrupted: after a signal, when the runs have been stopped.
-    """
-    idle_since: float | None = None
-    while not scheduler.is_done:
-        if stopper.asked is not None:
-            _stop(scheduler, pool, watcher, now)
-            stopper.check()
-        nodes = pool.nodes()
-        for start in scheduler.starts(nodes, now()):
-            pool.start(start, watcher.order(start.job))
-            watcher.started(start)
-        if scheduler.running or (nodes and scheduler.can_start(nodes)):
-            idle_since = None
-        else:
-            idle_since = now() if idle_since is None else idle_since
-            if now() - idle_since >= (0.0 if scheduler.refusals() and nodes else IDLE_SECONDS):
-                raise ClusterError(_why_idle(scheduler, nodes))
-        watcher.look(scheduler, nodes)
-        _hear(scheduler, pool, watcher, now)
-
-
-def _hear(scheduler: Scheduler, pool: Pool, watcher: Watcher, now: Callable[[], float]) -> None:
-    for identity, result in pool.wait(POLL_SECONDS):
-        start = scheduler.running[identity]
-        saved = watcher.saved(start.job) if result.end is End.DIED else 0.0
-        reason = f"{start.node.name} {result.reason}"
-        is_new = result.end not in (End.REFUSED, End.NODE_REFUSED) or not scheduler.has_refused(identity)
-        verdict = scheduler.heard(identity, result.end, now=now(), reason=reason, progress=saved, made=result.outcomes)
-        if is_new:
-            watcher.heard(start, result, verdict)
-
-
-def _stop(scheduler: Scheduler, pool: Pool, watcher: Watcher, now: Callable[[], float]) -> None:
-    pool.stop()
-    begun = now()
-    while scheduler.running and now() - begun < STOP_SECONDS:
-        _hear(scheduler, pool, watcher, now)
-
-
-def _why_idle(scheduler: Scheduler, nodes: Sequence[Node]) -> str:
-    left = "1 run is left" if scheduler.queued == 1 else f"{scheduler.queued} runs are left"
-    reasons = scheduler.refusals() or [f"{_in_words(nodes)}"]
-    return f"{left} that no node can make: {'; '.join(reasons)}; repeat the command to continue"
-
-
-def _in_words(nodes: Sequence[Node]) -> str:
-    parts = [f"{node.name}: {node.cpus:g} processors, {node.gpus:g} GPUs" for node in nodes[:4]]
-    more = [f"{len(nodes) - 4} more"] if len(nodes) > 4 else []
-    return ", ".join(["the cluster has no node" if not nodes else "; ".join(parts), *more])
 
 
 @dataclass
@@ -163,7 +53,7 @@ class OnNodes:
         nodes = self.pool.nodes()
         has_gpu = any(node.gpus for node in nodes)
         if name == "cuda" and not has_gpu:
-            raise ConfigError(f"--device cuda: no node has a GPU ({_in_words(nodes)}); use cpu or auto")
+            raise ConfigError(f"--device cuda: no node has a GPU ({nodes_in_words(nodes)}); use cpu or auto")
         return begun or ("cuda" if has_gpu and name == "auto" else "cpu" if name == "auto" else name)
 
     def launch(self, experiments: Sequence[Experiment], planned: Sequence[Planned], root: Path, *,
@@ -177,7 +67,7 @@ class OnNodes:
         jobs = self.jobs([item for item in planned if not item.is_done], data_root)
         scheduler, nodes = Scheduler.of(jobs), self.pool.nodes()
         if lacking := scheduler.impossible(nodes):
-            raise ConfigError(f"no node has {lacking} for a run: {_in_words(nodes)}")
+            raise ConfigError(f"no node has {lacking} for a run: {nodes_in_words(nodes)}")
         todo = prepare_runs(experiments, planned, root, data_root=data_root, journal=journal)
         return self.make(scheduler, todo, root, data_root=data_root, journal=journal)
 
@@ -279,7 +169,7 @@ class _Watcher:
         if left := [run for run in start.job.runs if run not in outcomes]:
             if verdict in (Verdict.ENDED, Verdict.FAILED):
                 self._journal.note("tried", left[0])
-            words = _words[result.end, verdict].format(node, result.reason)
+            words = WORDS[result.end, verdict].format(node, result.reason)
             self._display.end_without_outcome(left[0], words, left[1:])
 
     def _failed(self, start: Start, result: Result) -> Outcome | None:
@@ -291,7 +181,7 @@ class _Watcher:
         return outcome
 
 
-_words = {
+WORDS = {
     (End.MADE, Verdict.ENDED): "another runner has ended it",
     (End.MADE, Verdict.APART): "",
     (End.TAKEN, Verdict.LEFT): "another runner has it",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import oho
 from bench.online.captured import CapturedSteps, captured_steps
+from bench.online.optimizers import published_recursion
 from bench.online.options import OnlineOptions
 from bench.online.precision import at_precision
 from bench.online.published_options import GlobalOptions, PublishedOptions
@@ -85,8 +86,7 @@ class OnlineBatch:
         if self._captured is None:
             return self.optimizer.step(*self._closures(step, batch, self._stacked), **self._part(step, batch))
         batches = self._batches if self._options.source == "training" else self._validation_batches
-        seeds = self._batches.noises(step) if self._options.tuned_of_loss else ()
-        return self._captured.step(batch, lambda: batches.at(step), seeds=seeds)
+        return self._captured.step(batch, lambda: batches.at(step), seeds=self._noises(step))
 
     def _capture(self, ledger: Ledger) -> None:
         """Has a graph make the steps from now on, and books its captures on this ledger."""
@@ -107,24 +107,24 @@ class OnlineBatch:
 
     def _closures(self, step: int, batch: Inputs, stacked: Stacked) -> tuple[Closure, Closure]:
         """Returns what `OnlineState.closures` does, of the members' models or of others."""
-        train = self._training(step, batch, stacked)
+        train = partial(member_losses, stacked, self._noises(step), *batch)
         if self._options.source == "training":
             loss: Closure = partial(stacked.losses, batch)
         else:
             loss = lambda: stacked.losses(self._validation_batches.at(step))  # noqa: E731
         return train, at_precision(self._options, stacked.theta.device, loss)
 
-    def _training(self, step: int, batch: Inputs, stacked: Stacked) -> Closure:
-        if not self._options.tuned_of_loss:
-            return partial(stacked.losses, batch)
-        return partial(stacked.training_losses, batch, self._batches.noises(step))
+    def _noises(self, step: int) -> Sequence[int]:
+        """Returns the seeds of what moves each member's batch, if something of the loss is tuned."""
+        return self._batches.noises(step) if self._options.tuned_of_loss else ()
 
     def _part(self, step: int, batch: Inputs) -> dict[str, Closure]:
         """Returns what a step's curvature products are taken from, if not from the whole batch."""
         fraction = self._options.curvature_part
         if fraction is None or not self.optimizer.is_tuned_step(step + 1):
             return {}
-        return {"curvature_closure": self._training(step, _first(fraction, *batch), self._stacked)}
+        part = _first(fraction, *batch)
+        return {"curvature_closure": partial(member_losses, self._stacked, self._noises(step), *part)}
 
 
 def replayed_noises(states: Sequence[Any]) -> list[ReplayedNoise]:
@@ -171,23 +171,6 @@ def _population(states: Sequence[Any], stacked: Stacked) -> Any:
         meta = replace(meta, rate=own)
     loss = loss_hyper(states[0].task, options.tuned_of_loss)
     return population_like(optimizers, stacked, sets=options.sets, meta=meta, loss=loss)
-
-
-def published_recursion(
-    parameters: Any, initial: Mapping[str, float], options: PublishedOptions, *, members: int | None = None
-) -> oho.PublishedOHO:
-    """Makes the published recursion, from an L2 coefficient and a learning rate of 0 where `initial` has no other."""
-    return oho.PublishedOHO(
-        parameters,
-        options.variant,
-        options.groups,
-        lr=initial.get("lr", 0.0),
-        weight_decay=initial.get("weight_decay", 0.0),
-        meta_lr=options.meta_rate,
-        weight_decay_max=options.weight_decay_max,
-        weight_decay_meta_scale=options.weight_decay_rate_scale,
-        members=members,
-    )
 
 
 def _alike(options: OnlineOptions) -> Mapping[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from torch import nn
 
 import oho
-from bench.online.batched import published_recursion
 from bench.online.default_options import AveragedOptions, DefaultOptions
 from bench.online.published_options import GlobalOptions, PublishedOptions
 from bench.protocol import stream
@@ -72,3 +72,20 @@ def published(
 ) -> oho.PublishedOHO:
     """Makes the published recursion, which tunes nothing of the loss."""
     return published_recursion(model.named_parameters(), initial, options)
+
+
+def published_recursion(
+    parameters: Any, initial: Mapping[str, float], options: PublishedOptions, *, members: int | None = None
+) -> oho.PublishedOHO:
+    """Makes the published recursion, from an L2 coefficient and a learning rate of 0 where `initial` has no other."""
+    return oho.PublishedOHO(
+        parameters,
+        options.variant,
+        options.groups,
+        lr=initial.get("lr", 0.0),
+        weight_decay=initial.get("weight_decay", 0.0),
+        meta_lr=options.meta_rate,
+        weight_decay_max=options.weight_decay_max,
+        weight_decay_meta_scale=options.weight_decay_rate_scale,
+        members=members,
+    )

@@ -81,7 +81,7 @@ class OnlineState(AveragedState):
         The training loss takes its hyperparameters, if some are tuned; the other loss never has them.
         """
         task, model, batch = self.task, model or self.model, self.batches.at(step)
-        train_loss = training_closure(task, model, batch, self.options.tuned_of_loss)
+        train_loss = training_closure(task, model, batch)
         if self.options.source == "training":
             loss: Closure = partial(task.training_loss, model, batch)
         else:  # a validation batch is gathered only when a meta-step asks for it
@@ -94,7 +94,7 @@ class OnlineState(AveragedState):
         if fraction is None or not self.optimizer.is_tuned_step(step + 1):
             return {}
         batch = self.batches.at(step).part(fraction)
-        return {"curvature_closure": training_closure(self.task, self.model, batch, self.options.tuned_of_loss)}
+        return {"curvature_closure": training_closure(self.task, self.model, batch)}
 
     def kick(self, kick: Kick) -> None:
         """Changes all sets alike, within the bounds."""

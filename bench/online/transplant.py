@@ -62,8 +62,6 @@ class TransplantState(AveragedState):
     schedule: Schedule
     sets: oho.Sets = remade()
     """What shares one value of the schedule."""
-    of_loss: tuple[str, ...] = remade()
-    """What the schedule has of the training loss."""
     captured: CapturedSteps | None = field(default=None, metadata=NOT_SAVED)
     """The optimizer's steps as a graph, if the task's engine is one and some steps were made."""
 
@@ -79,7 +77,7 @@ class TransplantState(AveragedState):
         """Makes one step, as a graph if there is one; returns the training loss before it, detached."""
         batch = self.batches.at(self.step)
         if self.captured is None:
-            return self.optimizer.step(training_closure(self.task, self.model, batch, self.of_loss))
+            return self.optimizer.step(training_closure(self.task, self.model, batch))
         return self.captured.step(batch[:2], seeds=[self.batches.noise(self.step)])
 
 
@@ -106,7 +104,7 @@ class Transplant(Method):
         optimizer = oho.OHO(model.named_parameters(), rule, loss=loss, sets=donor.sets, average=donor.kind_of_average)
         return TransplantState(
             task=task, seed=seed, model=model, hyper=hyper, schedule=schedule, optimizer=optimizer,
-            batches=task.train_batches(seed), sets=donor.sets, of_loss=of_loss,
+            batches=task.train_batches(seed), sets=donor.sets,
         )  # fmt: skip
 
     def advance(self, state: TransplantState, *, steps: int, progress: float, ledger: Ledger) -> None:

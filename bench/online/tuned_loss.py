@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,11 +13,9 @@ from bench.protocol import Batch, ReplayedNoise, Task, not_offered
 Closure = Callable[..., Tensor]
 
 
-def training_closure(task: Task, model: nn.Module, batch: Batch, of_loss: Sequence[str]) -> Closure:
+def training_closure(task: Task, model: nn.Module, batch: Batch) -> Closure:
     """Returns the training loss of a batch as a function of nothing or, if it has any, of its hyperparameters' values."""
-    if not of_loss:
-        return partial(task.training_loss, model, batch)
-    return lambda hyper: task.training_loss(model, batch, hyper)
+    return lambda *hyper: task.training_loss(model, batch, *hyper)
 
 
 def replayed_loss(task: Task, model: nn.Module, noise: ReplayedNoise) -> Closure:

@@ -10,23 +10,21 @@ from __future__ import annotations
 import gc
 import logging
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from bench.experiment.plugins import entry_of
-from bench.experiment.spec import Spec, method_of, options_in, packages_of, task_of
+from bench.experiment.spec import Spec, method_of, packages_of, task_of
 from bench.process.signals import Interrupted, Stopper
-from bench.protocol import GRAPH, CannotStackError, Evaluation, Method, MethodEntry, Stacked, Task
-from bench.protocol.batched import Batched, Batching
+from bench.protocol import Evaluation, Method, Stacked, Task
+from bench.protocol.batched import Batched
 from bench.protocol.ledger import Cuda, Ledger
 from bench.records import Outcome, Status, StorageError, run_id
-from bench.records.schema import TIMED
+from bench.run.batch_key import batching_of
 from bench.run.disturbances import Conditions
 from bench.run.environment import describe_environment
 from bench.run.loop import Progress
@@ -46,66 +44,10 @@ from bench.run.runner import (
 from bench.run.trailing import Trailing
 from bench.tracking.sink import Sink
 
-MOST_MEMBERS = 96
-"""Larger batches gain little: on an H200 a step of 256 MNIST networks takes 6.3 ms, and of four batches of 64 7.4 ms."""
-MOST_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 25}
-"""The most parameters of all members of a batch.  A larger one gains nothing on a CPU, since its temporaries leave the
-caches; a GPU is bounded by its memory, of which a parameter with its slots and tangents takes some tens of bytes."""
 FILES_AT_ONCE = 16
 """How many members' files are flushed at a time: a disk takes little longer for several than for one."""
 
 log = logging.getLogger("oho-bench")
-
-
-def batch_key(spec: Spec) -> Mapping[str, Any]:
-    """Returns what a run has to share with others to be trained with them.
-
-    Raises:
-        CannotStackError: for a run that is trained alone, with the reason.
-    """
-    if spec["budget"]["unit"] in TIMED:
-        raise CannotStackError("its budget is in seconds, which are each run's own")
-    common = {key: value for key, value in spec.items() if key not in ("method", "seed", "shock")}
-    batch = _alike(spec["method"])
-    if spec.get("engine") == GRAPH and not _batching(spec["method"]).captures:
-        raise CannotStackError("its engine is graph, and its method's batch has eager steps alone")
-    return common | {"batch": batch}
-
-
-def _alike(part: Spec) -> Mapping[str, Any]:
-    """Returns what methods of one batch share, those that they repeat included."""
-    entry: MethodEntry = entry_of("method", part)
-    batching = _batching(part)
-    build: Any = batching.build
-    options = options_in(part)
-    over: dict[str, Any] = {}
-    if entry.repeats is not None:
-        over["over"] = _alike(repeated := options.pop("over"))
-        if not batching.repeats(entry_of("method", repeated).batching):
-            raise CannotStackError("the method that it repeats has no batch of trainings at different steps")
-    alike = batching.alike(entry.options.model_validate({**options, **dict.fromkeys(over)}))
-    return {"build": f"{build.__module__}.{build.__qualname__}", "alike": alike, **over}
-
-
-def _batching(part: Spec) -> Batching:
-    entry: MethodEntry = entry_of("method", part)
-    if entry.batching is None:
-        raise CannotStackError("its method has no batch")
-    return entry.batching
-
-
-def most_members(spec: Spec, data_root: Path | None) -> int:
-    """Returns how many runs of one network are worth a batch.
-
-    Raises:
-        CannotStackError: for a network that cannot be stacked, with the reason.
-    """
-    device = spec["device"] if torch.cuda.is_available() else "cpu"  # nodes may have a GPU where this machine has none
-    task, _ = task_of(spec, torch.device(device), data_root)
-    models = [task.model(seed) for seed in (0, 1)]
-    Stacked([task, task], models)
-    elements = sum(parameter.numel() for parameter in models[0].parameters())
-    return max(2, min(MOST_MEMBERS, MOST_ELEMENTS[torch.device(spec["device"]).type] // elements))
 
 
 class Batch:
@@ -115,7 +57,7 @@ class Batch:
         self._loops = list(loops)
         states = [loop.state for loop in loops]
         self._stacked = Stacked([state.task for state in states], [state.model for state in states])
-        self._trainings: Batched = _batching(loops[0].spec["method"]).build(states, self._stacked)
+        self._trainings: Batched = batching_of(loops[0].spec["method"]).build(states, self._stacked)
         self._evaluations: dict[str, list[Evaluation]] = {}
         for loop in loops:
             loop.batch = self
@@ -201,7 +143,7 @@ class Population:
 
     def _prepare(self, methods: Sequence[Method], tasks: Sequence[Task]) -> None:
         """Has the methods of runs that begin make their long set-up together, if they have one."""
-        prepare = _batching(self.specs[0]["method"]).prepare
+        prepare = batching_of(self.specs[0]["method"]).prepare
         fresh = [index for index, spec in enumerate(self.specs) if self._folders[run_id(spec)].earlier is None]
         if prepare is not None and fresh:
             seeds = [self.specs[index]["seed"] for index in fresh]

@@ -3,7 +3,7 @@
 import pytest
 from simulated_pool import Silent, SimulatedPool
 
-from bench.command.cluster import drive
+from bench.command.drive import drive
 from bench.command.remote_run import Result
 from bench.command.scheduling import MOST_DEATHS, End, Job, Node, Scheduler, Verdict, demand_of
 from bench.process.signals import Interrupted, Stopper

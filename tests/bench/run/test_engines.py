@@ -18,8 +18,8 @@ from bench.experiment.yaml_file import ConfigError
 from bench.process.signals import Interrupted
 from bench.protocol import CannotStackError, Capturing, Ledger
 from bench.records import read_run, run_id
+from bench.run.batch_key import MOST_MEMBERS, batch_key, most_members
 from bench.run.plain_steps import measured
-from bench.run.population import MOST_MEMBERS, batch_key, most_members
 
 STEPS = 23
 CASES = {

@@ -18,7 +18,8 @@ from bench.protocol.batch_norm import BatchNorm
 from bench.protocol.stacked import why_not
 from bench.records import RunWriter, Status, StorageError, read_run, run_id
 from bench.run import population
-from bench.run.population import batch_key, run_together
+from bench.run.batch_key import batch_key
+from bench.run.population import run_together
 from bench.tracking.wandb_sink import NoSink
 
 SMALL = ["task.width=8", "task.batch_size=60"]
