@@ -97,10 +97,9 @@ def _hear(scheduler: Scheduler, pool: Pool, watcher: Watcher, now: Callable[[], 
         start = scheduler.running[identity]
         saved = watcher.saved(start.job) if result.end is End.DIED else 0.0
         reason = f"{start.node.name} {result.reason}"
-        is_new = result.end not in (End.REFUSED, End.NODE_REFUSED) or not scheduler.has_refused(identity)
+        is_known = result.end in (End.REFUSED, End.NODE_REFUSED) and scheduler.has_refused(identity)
         verdict = scheduler.heard(identity, result.end, now=now(), reason=reason, progress=saved, made=result.outcomes)
-        if is_new:
-            watcher.heard(start, result, verdict)
+        watcher.heard(start, Result(End.NOT_BEGUN) if is_known else result, verdict)  # a refusal is told once
 
 
 def _stop(scheduler: Scheduler, pool: Pool, watcher: Watcher, now: Callable[[], float]) -> None:

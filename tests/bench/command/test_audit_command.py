@@ -152,3 +152,14 @@ def test_a_user_mistake_is_one_line(made, tmp_path):
         audit_run(tmp_path, steps=1, at=None, data_root=None)
     with pytest.raises(RecordError, match="layer-wise"):
         audited(tmp_path, "oho-published", "methods.0.variant=layerwise", "methods.0.groups=2")
+
+
+def test_a_record_of_what_was_not_finite_is_not_what_is_trained_again(run):
+    def lose(records):
+        for record in records:
+            if record["kind"] == "evaluation" and record["step"] == 50:
+                record["hyper"]["lr"] = [None]
+
+    rewrite_lines(run / "records.jsonl", lose)
+    with pytest.raises(RecordError, match=r"trained again, lr is .* at step 50, the record has nan"):
+        audit_run(run, steps=10, at=None, data_root=None)

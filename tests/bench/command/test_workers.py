@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from multiprocessing.connection import Connection
 
 import pytest
 from faults import command, the_line, timeless
@@ -12,7 +13,10 @@ from processes import begun, children, state_of, until, within_a_run
 
 from bench.command.handover import Journal
 from bench.command.planning import plan
+from bench.command.remote_run import Result
+from bench.command.scheduling import Demand, End, Job, Share, Start
 from bench.command.side_by_side import SideBySide
+from bench.command.worker_pool import WorkerPool
 from bench.process.signals import Interrupted
 from bench.protocol.checkpoints import has_checkpoint
 from bench.records import Status, read_outcome, read_run, run_id
@@ -138,3 +142,35 @@ def test_a_command_that_is_stopped_or_killed_leaves_no_worker(number, tmp_path):
         assert told.splitlines()[-1] == "oho-bench: stopped; repeat the command to continue"
         assert all(has_checkpoint(path.parent) for path in out.glob("*/records.jsonl"))
         assert {read_run(path.parent).outcome.status for path in out.glob("*/records.jsonl")} == {Status.INTERRUPTED}
+
+
+class AtHand:
+    """A worker that does what the test does with its end of the pipe."""
+
+    def __init__(self, words):
+        self.pipe = Connection(os.dup(words[0]))
+
+    def wait(self, timeout=None):
+        return 0
+
+
+def test_work_is_given_to_no_worker_that_has_ended_or_is_about_to(monkeypatch):
+    """One has lost its device, which it tells with its result; the next one dies while it has nothing to do."""
+    made = []
+    monkeypatch.setattr("bench.command.worker_pool.begun", lambda words: made.append(AtHand(words)) or made[-1])
+    pool = WorkerPool(1, os.getpid())
+    demand = Demand(on_gpu=False, timed=False, cpus=1.0, per_gpu=1, needs="")
+    starts = {name: Start(Job(name, demand), pool.nodes()[0], Share(1.0, 0.0)) for name in "abc"}
+    pool.start(starts["a"], {"given": "a"})
+    assert made[0].pipe.recv() == {"given": "a"}
+    made[0].pipe.send((Result(End.MADE), True))
+    assert pool.wait(5.0) == [("a", Result(End.MADE))]
+    pool.start(starts["b"], {"given": "b"})
+    assert made[1].pipe.recv() == {"given": "b"}
+    made[1].pipe.send((Result(End.MADE), False))
+    assert pool.wait(5.0) == [("b", Result(End.MADE))]
+    made[1].pipe.close()
+    pool.start(starts["c"], {"given": "c"})
+    assert made[2].pipe.recv() == {"given": "c"}
+    assert len(made) == 3
+    pool.close()

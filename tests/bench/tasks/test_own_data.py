@@ -170,6 +170,8 @@ class TestTable:
         flowers().to_csv(tmp_path / "data/flowers.csv", index=False)
         with pytest.raises(ConfigError, match=r"validation_size: at most 95 is allowed, table has 96 training examples"):
             table_spec(tmp_path, "task.validation_size=96")
+        with pytest.raises(ConfigError, match=r"test_fraction=0.999 of 120 rows leaves none for training"):
+            table_spec(tmp_path, "task.test_fraction=0.999")
 
 
 def test_a_task_in_a_file_is_run_from_another_folder_and_reported(tmp_path, monkeypatch):
