@@ -173,3 +173,21 @@ def test_other_code_is_refused_by_its_hash(tmp_path):
     present = hash_of_code(folder_of_code())
     reason = work({"code": first, "version": "1"})
     assert reason == f"has another version of oho-bench (its code's hash is {present}, the driver's {first})"
+
+
+def test_a_node_without_a_methods_package_makes_the_other_runs(tmp_path, monkeypatch):
+    small = experiment(tmp_path, "prodigy", "fixed", overrides=SHORT)
+    monkeypatch.setattr("bench.protocol.entry.Package.missing", property(lambda package: f"needs {package.distribution}"))
+    with pytest.raises(ClusterError, match=r"1 run is left that no node can make: one needs prodigyopt; two needs"):
+        launched([small], tmp_path / "runs")
+    prodigy, fixed = (read_outcome(tmp_path / "runs" / run) for run in small.ids)
+    assert prodigy is None
+    assert fixed.status is Status.BUDGET_REACHED
+
+
+def test_runs_that_are_made_apart_have_no_part_in_the_size_of_batches(tmp_path):
+    (tmp_path / "apart").mkdir()
+    apart = experiment(tmp_path / "apart", "adam", seeds=range(4), overrides=["experiment=apart", "population=off"])
+    small = experiment(tmp_path, "fixed", seeds=range(4), overrides=SHORT)
+    batches = OnNodes(NodesHere(), 1, None).batches(plan([apart, small], tmp_path / "runs"), None)
+    assert [len(batch) for batch in batches.together] == [2, 2]
