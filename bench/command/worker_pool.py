@@ -72,7 +72,7 @@ class WorkerPool:
             try:
                 worker.pipe.send(dict(order))
             except OSError:  # it died while it was idle
-                self._leave(worker)
+                self._buried(worker)
                 continue
             worker.job = start.job.id
             return
@@ -89,17 +89,18 @@ class WorkerPool:
             worker = pipes[pipe]  # type: ignore[index]
             try:
                 result, leaves = worker.pipe.recv()
-                if leaves:
-                    self._leave(worker)
+                if leaves:  # which may take long with a device that does not answer
+                    self._workers.remove(worker)
+                    worker.pipe.close()
             except (EOFError, OSError):
-                result = Result(End.STOPPED if self._is_stopping else End.DIED, self._leave(worker))
+                result = Result(End.STOPPED if self._is_stopping else End.DIED, self._buried(worker))
             if worker.job:
                 found.append((worker.job, result))
             worker.job = ""
         return found
 
-    def _leave(self, worker: _Worker) -> str:
-        """Takes a worker that has ended, or is about to, out of the pool, and returns in words how it died."""
+    def _buried(self, worker: _Worker) -> str:
+        """Takes a worker whose pipe is closed out of the pool, and returns in words how it died."""
         self._workers.remove(worker)
         return worker.death()
 
