@@ -103,7 +103,7 @@ def test_time_of_the_host_is_booked_too():
 
 
 def test_a_system_clock_that_is_set_moves_no_second_of_the_ledger(tmp_path, monkeypatch):
-    spec = {**experiment(tmp_path, "random-search").specs[0], "budget": {"unit": "seconds", "amount": 0.5}}
+    spec = {**experiment(tmp_path, "random-search").specs[0], "budget": {"unit": "seconds", "amount": 0.2}}
     steady = run_one(spec, tmp_path / "steady", now=Ticks())
     jumps = random.Random(0)
     monkeypatch.setattr("time.time", lambda: jumps.uniform(0, 4e9))
