@@ -38,13 +38,18 @@ class CapturedSteps(Protocol):
 
 def captured_steps(
     task: Task, optimizer: Optimizer, train: Loss, valid: Loss | None = None, *, ledger: Ledger,
-    noises: Sequence[ReplayedNoise], curvature: Loss | None = None,
+    noises: Sequence[ReplayedNoise], curvature: Loss | None = None, look_ahead: bool = False,
 ) -> CapturedSteps:  # fmt: skip
-    """Returns the optimizer's steps, whose curvature is taken from the loss `curvature` where that is not the batch's."""
+    """Returns the optimizer's steps, whose curvature is taken from the loss `curvature` where that is not the batch's.
+
+    `look_ahead` is that of `oho.CapturedStep`; losses of views of the parameters cannot have it.
+    """
     if isinstance(optimizer, oho.PublishedOHO):
         assert valid is not None
         return _Published(task, optimizer, train, valid, ledger=ledger, noises=noises)
-    return _Steps(task, optimizer, train, valid, ledger=ledger, noises=noises, curvature=curvature)
+    return _Steps(
+        task, optimizer, train, valid, ledger=ledger, noises=noises, curvature=curvature, look_ahead=look_ahead
+    )  # fmt: skip
 
 
 class _Steps:
@@ -52,12 +57,12 @@ class _Steps:
 
     def __init__(
         self, task: Task, optimizer: oho.OHO, train: Loss, valid: Loss | None, *, ledger: Ledger,
-        noises: Sequence[ReplayedNoise], curvature: Loss | None,
+        noises: Sequence[ReplayedNoise], curvature: Loss | None, look_ahead: bool,
     ):  # fmt: skip
         self._noises, self._capturing = noises, Capturing(ledger)
         self._captured = oho.CapturedStep(
             optimizer, train, valid, curvature=curvature, generators=_generators(noises), around=self._capturing,
-            stand_in=uses_stand_in(task),
+            stand_in=uses_stand_in(task), look_ahead=look_ahead,
         )  # fmt: skip
 
     def book_on(self, ledger: Ledger) -> None:

@@ -54,6 +54,7 @@ class OnlineState(AveragedState):
                 ledger=ledger,
                 curvature=None if fraction is None else loss_of_part,
                 noises=[noise],
+                look_ahead=True,
             )
         self.captured.book_on(ledger)
 
