@@ -54,7 +54,7 @@ class OnlineState(AveragedState):
                 ledger=ledger,
                 curvature=None if fraction is None else loss_of_part,
                 noises=[noise],
-                look_ahead=True,
+                look_ahead=not (task.noisy or self.options.tuned_of_loss),  # on a GPU, draws were not tried with it
             )
         self.captured.book_on(ledger)
 
