@@ -104,7 +104,7 @@ class CapturedStep:
             self._generators[:] = [*self.optimizer._recursion.generators, *self._given]
         steps = self.optimizer.steps
         self.optimizer._recursion.is_captured = True
-        self.optimizer._before_step()
+        self.optimizer._before_step(is_validated=self._valid is not None and held_out is not None)
         with self.optimizer._loss.in_graph(self._steps):
             try:
                 loss = self._captured[kind]()

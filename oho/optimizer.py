@@ -12,7 +12,9 @@ Source: arXiv 2102.07813.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -38,6 +40,11 @@ from oho.step_kinds import StepKinds
 from oho.training_loss import Phase, TrainingLoss
 from oho.training_step import StepClosures, TunedStep, plain_step, silent
 from oho.tuned_steps import TunedSteps, resolve_tuned_steps
+
+NOTHING_IS_TUNED = (
+    "step: a meta-step is due, and no validation loss is given, without which nothing is tuned; give one as the second"
+    " closure: optimizer.step(closure, valid_closure)"
+)
 
 
 class OHO(RecursionOptimizer):
@@ -147,7 +154,7 @@ class OHO(RecursionOptimizer):
         )  # fmt: skip
         keep_freed_memory()
         flat = flat_parameters([item for group in given for item in group.parameters], members)
-        self._made = Made(flat)
+        self._made, self._is_told = Made(flat), False
         self._loss = TrainingLoss(flat, loss, curvature=curvature, check=check)
         of_tensors = groups_of_tensors(given, flat)
         set_map = resolve_sets(sets, flat, [group.name for group in of_tensors])
@@ -181,8 +188,8 @@ class OHO(RecursionOptimizer):
         `closure` computes the training loss of the present model, a scalar or, with members, (M,), and leaves the backward
         pass to this method; if the loss has hyperparameters, the closure is given a mapping from name to tensor.
         `valid_closure` computes the validation loss and is called only when a meta-step is due; without it, no meta-step
-        is made.  `curvature_closure`, if given, computes the training loss of a part of the batch: products are then those
-        of the part, which have the same mean at a fraction of the cost.
+        is made.  `curvature_closure`, if given, computes the training loss of a part of the batch, and takes what `closure`
+        takes: products are then those of the part, which have the same mean at a fraction of the cost.
 
         A list of closures, one for each micro-batch, stands for the mean of their losses and needs the memory of one.
         Closures switch the modes of modules such as dropout: one calls `model.train()`, the other `model.eval()`.
@@ -194,7 +201,7 @@ class OHO(RecursionOptimizer):
             FloatingPointError: for a hypergradient that is not finite, if `on_nonfinite` is "raise".
         """
         is_due, steps = valid_closure is not None and self.is_due, self.steps
-        self._before_step()
+        self._before_step(is_validated=valid_closure is not None)
         try:
             return self._step(closure, valid_closure, curvature_closure, is_due=is_due, phase=self._phase)
         finally:
@@ -234,10 +241,13 @@ class OHO(RecursionOptimizer):
     def _kinds(self) -> StepKinds:
         return StepKinds(self.tuned_steps, self.update_every, self.first_updates, self._recursion.tuning.tuned)
 
-    def _before_step(self) -> None:
-        """Makes the first part of a step, which is the host's."""
-        if self._holds_average:
-            raise RuntimeError("step: the model holds the average of its weights; leave `with optimizer.averaged():` first")
+    def _before_step(self, *, is_validated: bool) -> None:
+        """Makes the first part of a step, which is the host's; warns if the first meta-step that is due cannot be made."""
+        if not self._is_told and (is_validated or self.is_due):
+            self._is_told = True
+            if not is_validated and self._recursion.tuning.tuned:
+                warnings.warn(NOTHING_IS_TUNED, stacklevel=4)
+        self._check_weights("step")
         if torch.is_inference_mode_enabled():
             raise RuntimeError("step: torch.inference_mode() is on, where nothing can be differentiated; leave it first")
         self._recursion.begin_step(self.discount or 1.0, plain=self.steps_behind if self.is_tuned else 0)
@@ -251,7 +261,7 @@ class OHO(RecursionOptimizer):
         bound, values = self._loss.bound, self._recursion.tuning.values
         train = bound(listed(closure, "training"), values)
         valid = [] if valid_closure is None else self._loss.unbound(listed(valid_closure, "validation"))
-        part = bound([] if curvature_closure is None else listed(curvature_closure, "curvature"), values)
+        part = bound([] if curvature_closure is None else listed(curvature_closure, "curvature"), values, "curvature")
         with outside_autocast(self._flat.tensors[0].device) as under:
             closures = StepClosures(*([under(closure) for closure in each] for each in (train, valid, part)))
             if not self.is_tuned:
@@ -269,6 +279,17 @@ class OHO(RecursionOptimizer):
             self._unshown.update(self.rule.tune)
         if self.reset_every and self.steps % self.reset_every == 0:
             self._recursion.influence.clear()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Puts the average of the weights into the model for a block: to evaluate it, or to save the model for use.
+
+        Afterwards the weights are those of the training again, bit for bit, and so are the buffers that steps use.  A step
+        within the block is refused, and so is a checkpoint of this optimizer.  Without an average nothing changes.  A model
+        with batch norm needs statistics of its own there, as `torch.optim.swa_utils.update_bn` makes them.
+        """
+        with nullcontext() if self.average is None else self._loss.keeping_buffers(), super().averaged():
+            yield
 
     def member(self, index: int) -> Member:
         """Returns one member of a population, which shows and saves what an optimizer of its own would.

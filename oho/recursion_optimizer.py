@@ -132,12 +132,7 @@ class RecursionOptimizer(torch.optim.Optimizer):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Puts the average of the weights into the model for a block: to evaluate it, or to save the model for use.
-
-        Afterwards the weights are those of the training again, bit for bit.  A step within the block is refused, and a
-        checkpoint that training resumes from is saved outside it.  Without an average nothing changes.  A model with batch
-        norm needs statistics of its own there, as `torch.optim.swa_utils.update_bn` makes them.
-        """
+        """Puts the average of the weights into the model for a block; afterwards the weights are what they were."""
         before, self._holds_average = self._holds_average, self._recursion.averaged is not None
         try:
             with self._recursion.at_average():
@@ -146,7 +141,11 @@ class RecursionOptimizer(torch.optim.Optimizer):
             self._holds_average = before
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns all but parameters and options as tensors and plain numbers, to be saved with the model's own state."""
+        """Returns all but parameters and options as tensors and plain numbers, to be saved with the model's own state.
+
+        Raises RuntimeError while the model holds the average: the weights of the training would not be saved.
+        """
+        self._check_weights("state_dict")
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)
         state = self._recursion.state()
@@ -172,8 +171,7 @@ class RecursionOptimizer(torch.optim.Optimizer):
 
         Raises RuntimeError while the model holds the average: the weights of the training would be lost.
         """
-        if self._holds_average:
-            raise RuntimeError("copy: the model holds the average of its weights; leave `with optimizer.averaged():` first")
+        self._check_weights("copy")
         return {name: value for name, value in vars(self).items() if name != "step"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -182,6 +180,12 @@ class RecursionOptimizer(torch.optim.Optimizer):
         groups, self.param_groups = self.param_groups, []
         for group in groups:
             self.add_param_group(group)
+
+    def _check_weights(self, what: str) -> None:
+        """Raises RuntimeError if the model holds the average of its weights."""
+        if self._holds_average:
+            held = "the model holds the average of its weights; leave `with optimizer.averaged():` first"
+            raise RuntimeError(f"{what}: {held}")
 
     def _assign_set(self, index: int, name: str, value: Any) -> None:
         """Sets a hyperparameter of one set, which its group then shows as the optimizer holds it."""

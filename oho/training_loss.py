@@ -60,7 +60,16 @@ class TrainingLoss:
     @property
     def sparse_buffers(self) -> list[Tensor]:
         """The sparse ones among the buffers that the first step used."""
-        return [buffer for buffer in self._curvature.buffers if buffer.layout is not torch.strided]
+        return [buffer for buffer in self._curvature.buffers.tensors() if buffer.layout is not torch.strided]
+
+    @contextmanager
+    def keeping_buffers(self) -> Iterator[None]:
+        """Puts the buffers that the first step used, such as batch norm's, back as they were, at the end of the block."""
+        before = self._curvature.buffers.now()
+        try:
+            yield
+        finally:
+            before.put_back()
 
     @contextmanager
     def in_graph(self, steps: GraphSteps) -> Iterator[None]:
@@ -71,15 +80,17 @@ class TrainingLoss:
         finally:
             self._curvature.graph = None
 
-    def bound(self, closures: list[Callable[..., Tensor]], values: Mapping[str, Tensor]) -> list[Closure]:
-        """Returns training closures bound to their argument, the hyperparameters of the loss, set to `values` (M, V).
+    def bound(
+        self, closures: list[Callable[..., Tensor]], values: Mapping[str, Tensor], which: str = "training"
+    ) -> list[Closure]:
+        """Returns training or curvature closures bound to the hyperparameters of the loss, set to `values` (M, V).
 
         Raises:
             TypeError: at the first step, for a closure that takes another number of arguments.
         """
         if not self._checked:
             for closure in closures:
-                check_arguments(closure, "training", self.arguments.given)
+                check_arguments(closure, which, self.arguments.given)
         if self.arguments.loss is None:
             return closures
         self.arguments.set(values)
@@ -254,7 +265,7 @@ def check_arguments(closure: Callable[..., Tensor], which: str, given: Mapping[s
     except TypeError:
         if given:
             needs = f"take the hyperparameters of its loss ({', '.join(given)}) as its one argument: lambda h: ..."
-        elif which == "training":
+        elif which != "validation":
             needs = "take no argument, unless OHO(..., loss=oho.LossHyper(...)) gives the loss hyperparameters"
         else:
             needs = "take no argument"

@@ -106,7 +106,7 @@ def run(
             raise
     if failed:
         runs = "run" if failed == 1 else "runs"
-        tell(f"oho-bench: {failed} {runs} failed; `oho-bench status {out}` lists them")
+        tell(f"oho-bench: {failed} {runs} failed; `oho-bench status {out}` lists them, the same command repeats them")
         raise typer.Exit(1)
 
 

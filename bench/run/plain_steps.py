@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import count
@@ -64,28 +64,31 @@ class Measurement(NamedTuple):
 
 Clock = Callable[[], float]
 _newest: dict[tuple[str, str, str, int, Clock], deque[Measurement]] = {}
-"""What this process has measured without being disturbed, by task, device, engine, number of threads and clock."""
+"""What this process has measured last, by task, device, engine, number of threads and clock."""
 
 
 def plain_step(task: Task, spec: dict, now: Clock = time.perf_counter) -> dict[str, float]:
     """Returns the time of a plain step of a spec's task as `PlainStep` has it, by the newest measurements of this process.
 
-    One that was disturbed counts only where there is no other.
+    Those that were disturbed count only where there are no others.
     """
     key = run_id(spec["task"]), spec["device"], task.engine, torch.get_num_threads(), now
     known = _newest.setdefault(key, deque())
-    if not known or task.device.type == "cpu":
+    if task.device.type == "cpu" or not undisturbed(known):
         rounds = LATER_ROUNDS if known else FIRST_ROUNDS
         for block_seconds in BLOCK_SECONDS:
             found = measured(task, block_seconds, now, rounds)
             if found.running >= LEAST_RUNNING:
-                known.append(found)
                 break
-        if not known:
-            return asdict(summed_up([found]))
-    while sum(len(each.blocks) for each in known) > NEWEST:
+        known.append(found)
+    while len(known) > 1 and sum(len(each.blocks) for each in known) > NEWEST:
         known.popleft()
-    return asdict(summed_up(known))
+    return asdict(summed_up(undisturbed(known) or known))
+
+
+def undisturbed(measurements: Iterable[Measurement]) -> list[Measurement]:
+    """Returns the measurements during which the process had a processor."""
+    return [each for each in measurements if each.running >= LEAST_RUNNING]
 
 
 def summed_up(measurements: Sequence[Measurement]) -> PlainStep:

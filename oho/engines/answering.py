@@ -147,9 +147,9 @@ class Curvature:
         return {**vars(self), **fresh}
 
     @property
-    def buffers(self) -> list[Tensor]:
+    def buffers(self) -> Buffers:
         """The buffers that closures were seen to use, once the first step has been made."""
-        return self._buffers.tensors()
+        return self._buffers
 
     def repeatable(self, closure: Closure) -> Repeatable:
         """Returns a closure that can be called again, itself if it is one already."""

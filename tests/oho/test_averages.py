@@ -333,6 +333,32 @@ def test_weights_that_are_loaded_before_the_first_step_are_trained(average):
 
 def test_no_copy_is_made_of_a_model_that_holds_the_average():
     model, optimizer, _, _ = trained(oho.Exponential(6))
-    with optimizer.averaged(), pytest.raises(RuntimeError, match="the model holds the average"):
-        copy.deepcopy((model, optimizer))
-    copy.deepcopy((model, optimizer))
+    for copying in (lambda: copy.deepcopy((model, optimizer)), optimizer.state_dict):
+        with optimizer.averaged(), pytest.raises(RuntimeError, match="the model holds the average"):
+            copying()
+        copying()
+
+
+def test_statistics_of_the_average_stay_in_the_block():
+    """Batch norm's running statistics are those of the training again, so that evaluations change no later step."""
+
+    def trained(evaluates):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 3)).double()
+        _, batches = make_problem()
+        optimizer = oho.OHO(model.parameters(), RULES["adamw"], meta=oho.MetaAdam(0.05), average=oho.Exponential(6))
+        for batch in batches[:8]:
+            optimizer.step(
+                lambda b=batch: loss_of(model.train(), b), lambda: loss_of(model.eval(), batches[-1])
+            )
+            if evaluates:
+                before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+                with optimizer.averaged():
+                    torch.optim.swa_utils.update_bn([x for x, _ in batches], model)
+                    assert not torch.equal(model[1].running_mean, before["1.running_mean"])
+                assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+        return optimizer.hyper
+
+    plain, evaluated = trained(False), trained(True)
+    assert all(torch.equal(value, evaluated[name]) for name, value in plain.items())

@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -241,3 +242,23 @@ def test_a_value_serves_as_any_tensor():
     assert type(torch.load(file, weights_only=True)) is torch.Tensor
     optimizer.step(lambda: loss_of(model, batches[0]) + value[0] * model[0].weight.square().sum())
     assert optimizer.hyper["weight_decay"].tolist() == [1e-3] * 4
+
+
+@pytest.mark.parametrize(("tune", "every", "warned"), [(("lr",), 1, 1), (("lr",), 3, 1), ((), 1, 0)])
+def test_a_training_without_validation_loss_is_told_once_that_nothing_is_tuned(tune, every, warned):
+    model, batches = make_problem()
+    optimizer = oho.OHO(model.parameters(), oho.SGD(0.1, tune=tune), update_every=every)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for batch in batches[:6]:
+            optimizer.step(lambda b=batch: loss_of(model, b))
+    assert len(said) == warned
+    assert all("no validation loss is given, without which nothing is tuned" in str(each.message) for each in said)
+
+
+def test_a_curvature_closure_without_hyperparameters_is_named():
+    model, batches = make_problem()
+    optimizer = oho.OHO(model.parameters(), oho.SGD(0.1), loss=oho.LossHyper(scale=1.0))
+    valid = lambda: loss_of(model, batches[-1])  # noqa: E731
+    with pytest.raises(TypeError, match="the curvature closure must take the hyperparameters of its loss"):
+        optimizer.step(lambda h: h["scale"] * loss_of(model, batches[0]), valid, curvature_closure=valid)
