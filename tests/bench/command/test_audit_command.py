@@ -40,7 +40,7 @@ def errors(text):
     return [float(line.split()[-1]) for line in text.splitlines()[2:-1]]
 
 
-@pytest.mark.parametrize("method", [pytest.param("oho-global", marks=pytest.mark.slow), "oho-layerwise", "oho-default"])
+@pytest.mark.parametrize("method", [pytest.param("oho-global", marks=pytest.mark.slow), "oho-layerwise"])
 def test_an_exact_run_is_exact_to_the_rounding_of_float32(method, tmp_path):
     text = audited(tmp_path, method)
     assert "after step 30, the last 10 steps" in text
@@ -67,6 +67,7 @@ def test_a_run_of_another_optimizer_with_all_that_it_tunes(method, tmp_path):
         assert math.dist(*zip(*pairs, strict=True)) < 1e-4 * math.hypot(*(exact for _, exact in pairs))
 
 
+@pytest.mark.slow
 def test_a_run_with_an_average_is_exact_and_its_products_of_a_part_are_shown_not_to_be(tmp_path):
     averaged = ["methods.0.average=30", "methods.0.update_every=4", "methods.0.present_share=0.5"]
     assert max(errors(audited(tmp_path, "oho-default", *averaged))) < 1e-4
@@ -80,6 +81,7 @@ def test_validation_gradients_in_bfloat16_are_shown_with_their_error(tmp_path):
     assert 1e-4 < max(errors(text)) < 0.1
 
 
+@pytest.mark.slow
 def test_the_collapsed_influence_is_shown_to_be_biased(tmp_path):
     assert max(errors(audited(tmp_path, "oho-full", "methods.0.influence=collapsed", steps=30))) > 0.1
 

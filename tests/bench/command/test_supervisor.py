@@ -72,7 +72,7 @@ def test_a_run_whose_process_the_system_kills_has_failed_and_the_others_go_on(tm
     reason = "killed by SIGKILL, as systems do when memory is short"
     told = answer.stderr.splitlines()
     assert told[0] == f"oho-bench: OUT/{lost}: {reason}; the other runs continue"
-    assert told[-1] == f"oho-bench: 1 run failed; `oho-bench status {out}` lists them"
+    assert told[-1] == f"oho-bench: 1 run failed; `oho-bench status {out}` lists them, the same command repeats them"
     assert "small: 2 runs: 1 budget reached, 1 failed" in describe(out)
     assert describe(out).count(f": {reason}") == 1
 
@@ -94,7 +94,8 @@ def test_runs_that_the_system_kills_for_memory_have_failed_and_the_others_go_on(
     for line in killed:
         assert re.fullmatch(rf"oho-bench: {out}/[0-9a-f]{{16}}: {reason}; the other runs continue", line)
     failed = "1 run" if lost == 1 else f"{lost} runs"
-    assert answer.stderr.splitlines()[-1] == f"oho-bench: {failed} failed; `oho-bench status {out}` lists them"
+    said = f"oho-bench: {failed} failed; `oho-bench status {out}` lists them, the same command repeats them"
+    assert answer.stderr.splitlines()[-1] == said
     planned = f"{lost + 2} runs to do, 0 done already; budget to spend: {60 * (lost + 2)} steps"
     assert answer.stdout.splitlines() == [planned]
     assert re.findall(r"\[(\d)/\d\]", answer.stderr) == [str(lost + 1), str(lost + 2)]

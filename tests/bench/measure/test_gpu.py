@@ -43,6 +43,7 @@ def test_hypergradients_are_right_here(tmp_path):
     assert "TF32 in matrix products off" in (tmp_path / "correctness.md").read_text()
 
 
+@pytest.mark.slow
 def test_every_method_is_made_in_both_ways(tmp_path):
     methods(tmp_path, CPU, True, 0.0)
     rows = rows_of(tmp_path, "methods")

@@ -44,7 +44,8 @@ def test_a_network_that_does_not_fit_fails_and_the_other_runs_go_on(tmp_path):
     configs = [write_too_large(tmp_path / "large", "fixed", "oho-full"), write_config(tmp_path, "fixed")]
     answer = command("run", *configs, "--out", tmp_path / "runs")
     assert answer.exit_code == 1
-    assert answer.stderr.splitlines()[-1] == f"oho-bench: 2 runs failed; `oho-bench status {tmp_path / 'runs'}` lists them"
+    status = f"`oho-bench status {tmp_path / 'runs'}` lists them, the same command repeats them"
+    assert answer.stderr.splitlines()[-1] == f"oho-bench: 2 runs failed; {status}"
     lines = describe(tmp_path / "runs").splitlines()
     assert lines[:2] == ["large: 2 runs: 2 failed", "small: 1 runs: 1 budget reached"]
     for line in lines[2:4]:
