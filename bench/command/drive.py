@@ -111,7 +111,7 @@ def _stop(scheduler: Scheduler, pool: Pool, watcher: Watcher, now: Callable[[], 
 
 def _why_idle(scheduler: Scheduler, nodes: Sequence[Node]) -> str:
     left = "1 run is left" if scheduler.queued == 1 else f"{scheduler.queued} runs are left"
-    reasons = scheduler.refusals() or [f"{nodes_in_words(nodes)}"]
+    reasons = scheduler.refusals() or [nodes_in_words(nodes)]
     return f"{left} that no node can make: {'; '.join(reasons)}; repeat the command to continue"
 
 

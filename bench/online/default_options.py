@@ -16,7 +16,7 @@ from bench.protocol.averages import AnyAverage, RecentAverage, left_out
 from bench.protocol.optimizers import AnyOptimizer, Momentum
 from bench.protocol.settings import Settings
 from oho.averages import Average
-from oho.bounds import DEFAULT_BOUNDS
+from oho.bounds import DEFAULT_BOUNDS, Bounds, bounds_of
 from oho.found_settings import (
     CLIP_NORM,
     CURVATURE_FRACTION,
@@ -152,6 +152,12 @@ class DefaultOptions(WithOptimizer, OnlineOptions):
     def has_bounded_twin(self) -> bool:
         """Whether the exact influence beside the run has the run's own discount and limit."""
         return self.bounded_twin
+
+    @property
+    def bounds(self) -> Mapping[str, Bounds]:
+        """The library's, in which what is tuned on a logarithm or logit stays away from 0, or from 0 and 1."""
+        tuned: dict[str, Bounds] = {name: bounds_of(oho.default_meta(), name) for name in self.tune}
+        return {**super().bounds, **tuned}
 
     @property
     def validates_narrowly(self) -> bool:

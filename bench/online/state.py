@@ -10,7 +10,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-import oho
 from bench.online.averaged_state import AveragedState, Optimizer
 from bench.online.captured import CapturedSteps, captured_steps
 from bench.online.exact_twin import ExactTwin
@@ -20,7 +19,6 @@ from bench.online.tuned_loss import Closure, replayed_loss, training_closure
 from bench.protocol import Batch, Batches, Kick, Ledger, ReplayedNoise, remade
 from bench.protocol.state import NOT_SAVED
 from bench.records.wandb_names import MOST_SINGLE_SETS
-from oho.bounds import bounds_of
 
 
 @dataclass(kw_only=True)
@@ -100,11 +98,10 @@ class OnlineState(AveragedState):
     def kick(self, kick: Kick) -> None:
         """Changes all sets alike, within the bounds."""
         present = self.optimizer.hyper[kick.name]
-        optimizer = getattr(self.optimizer, "population", self.optimizer)
-        is_tuned = isinstance(optimizer, oho.OHO) and kick.name in optimizer.rule.tune
-        low, high = bounds_of(optimizer.meta, kick.name) if is_tuned else self.options.bounds[kick.name]
+        low, high = self.options.bounds[kick.name]
         value = torch.as_tensor(kick.of(present), dtype=present.dtype, device=present.device)
-        self.optimizer.set_hyper(kick.name, value.clamp(low, min(high, torch.finfo(value.dtype).max)))
+        within = value.clamp(low, min(high, torch.finfo(value.dtype).max))
+        self.optimizer.set_hyper(kick.name, torch.where(value == 0, value, within))  # what 0 is on a logarithm, `oho` says
         self.hyper = values_of(self.optimizer)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports import style, words
+from reports import style
 from reports.estimates import NONE_TRAINED
 from reports.looks import GREY, emphasised
 from reports.pooling import PROBLEM, TASK, pooled, setting, stamp
@@ -18,7 +18,7 @@ from reports.statistics import Estimate, bootstrapped, interquartile_mean
 from reports.strips import name_lines, room
 from reports.tables import Tables
 from reports.targets import lowest_target, reached_by
-from reports.words import plural, spread
+from reports.words import plural, spread, with_ends
 
 FEWEST_TASKS = 5
 """With fewer tasks nothing is said across tasks."""
@@ -197,7 +197,7 @@ def _told(row: pd.Series, name: str) -> str:
 
 
 def _with_ends(row: pd.Series, name: str) -> str:
-    return words.with_ends(row[name], row[f"{name}_low"], row[f"{name}_high"], row["n"])
+    return with_ends(row[name], row[f"{name}_low"], row[f"{name}_high"], row["n"])
 
 
 def published_rows(estimates: Estimates) -> list[list[str]]:

@@ -101,15 +101,12 @@ def test_a_loss_that_is_linear_in_its_parameters_has_no_curvature():
         trunk, head = nn.Linear(5, 4).double(), nn.Linear(4, 2).double()
         inputs = torch.randn(8, 5).double()
     optimizer = oho.OHO(head.named_parameters(), oho.SGD(0.1), sets="full", meta=oho.MetaSGD(0.0))
-    gradients = []
     for _ in range(3):
         optimizer.step(lambda: head(trunk(inputs)).mean(), lambda: head(trunk(inputs)).square().mean())
-        gradients.append(torch.autograd.grad(head(trunk(inputs)).mean(), list(head.parameters())))
-    names = [name for name, _ in head.named_parameters()]
+    gradient = torch.autograd.grad(head(trunk(inputs)).mean(), list(head.parameters()))
     vector = torch.autograd.grad(head(trunk(inputs)).square().mean(), list(head.parameters()))
-    for place in range(len(names)):  # each step moved a parameter by -η g and, with the decay left at 0, nothing else
-        expected = -3 * (gradients[0][place] * vector[place]).sum()
-        assert float(optimizer.hypergradient["lr"][place]) == pytest.approx(float(expected), rel=1e-12)
+    for found, g, v in zip(optimizer.hypergradient["lr"].tolist(), gradient, vector, strict=True):
+        assert found == pytest.approx(-3 * float((g * v).sum()), rel=1e-12)  # each step moved a parameter by -η g alone
 
 
 def test_the_direction_of_a_check_is_drawn_on_the_cpu_wherever_tensors_are_made():

@@ -184,6 +184,8 @@ def test_kicks_stay_within_bounds(method, high, tmp_path):
     assert state.hyper["lr"] == [pytest.approx(torch.finfo(torch.float32).max)]
     state.kick(Kick("lr", value=1e-12))
     assert state.hyper["lr"] == [pytest.approx(1e-12 if method == "oho-global" else 1e-8)]  # where its logarithm is tuned
+    state.kick(Kick("weight_decay", value=0.0))
+    assert state.hyper["weight_decay"] == [pytest.approx(0.0 if method == "oho-global" else 1e-5)]
 
 
 def test_a_shock_may_set_what_the_rule_has(tmp_path):
