@@ -11,7 +11,7 @@ from bench.records import ROUNDING
 from reports.curves import held
 from reports.estimates import About
 from reports.looks import MOST_COLOURS
-from reports.selection import ONLINE
+from reports.selection import ONLINE, enough_seeds
 from reports.statistics import medians_of
 from reports.tables import Tables
 
@@ -24,8 +24,9 @@ RANGES_AT = (0.05, 0.1, 0.25, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class Estimates:
-    """`curves` has a row for each method and budget: the median with its interval, and whether more than half of the runs
-    had selected nothing but the untrained model by then.  `n` is the number of runs of the method with the fewest.
+    """`curves` has a row for each method and budget: the median with its interval or range, the method's number of runs, and
+    whether more than half of these had selected nothing but the untrained model by then.  `n` is the number of runs of the
+    method with the fewest.
     """
 
     curves: pd.DataFrame
@@ -56,7 +57,7 @@ def medians_by_budget(tables: Tables, runs: pd.DataFrame) -> pd.DataFrame:
         first = group.iloc[0]
         rows.append(pd.DataFrame({
             "label": label, "method_label": first["method_label"], "family": first["family"], "used": grid[known],
-            "median": value[known], "low": low[known], "high": high[known],
+            "median": value[known], "low": low[known], "high": high[known], "n": len(group),
             "untrained": untrained.mean(axis=0)[known] > 0.5,
         }))  # fmt: skip
     return pd.concat(rows, ignore_index=True)
@@ -71,8 +72,12 @@ def _selected(incumbents: pd.DataFrame | None, grid: np.ndarray) -> tuple[np.nda
 
 
 def trained_medians(curves: pd.DataFrame) -> pd.DataFrame:
-    """Returns medians by budget (rows) and method, infinite where most runs had only the untrained model."""
-    trained = curves.assign(median=curves["median"].mask(curves["untrained"], np.inf))
+    """Returns medians by budget (rows) and method, infinite where most runs had only the untrained model.
+
+    A method with too few seeds to be ranked has none.
+    """
+    ranked = curves[curves["label"].isin(enough_seeds(curves.groupby("label")["n"].first()))]
+    trained = ranked.assign(median=ranked["median"].mask(ranked["untrained"], np.inf))
     return trained.pivot(index="used", columns="label", values="median")
 
 

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from reports.any_budget import FIRST_FRACTION, Estimates
 from reports.looks import SOLID, Look, look
 from reports.plain_steps import in_seconds
-from reports.words import budget_unit, loss_text
+from reports.words import budget_unit, with_ends
 
 
 def chart_of(estimates: Estimates) -> go.Figure:
@@ -64,13 +64,9 @@ def _line(label: str, curve: pd.DataFrame, unit: str) -> go.Scatter:
         x=line["used"].tolist() or [None], y=line["median"].tolist() or [None], name=escape(label, quote=False),
         legendgroup=label, mode="lines" if len(curve) > 1 else "markers", marker={"color": colour, "size": 8},
         line={"color": colour, "width": 2, "shape": "hv", "dash": dash},
-        text=[f"median {loss_text(row.median)}{_interval(row.low, row.high)}" for row in line.itertuples()],
+        text=[f"median {with_ends(row.median, row.low, row.high, row.n)}" for row in line.itertuples()],
         hovertemplate=f"<b>%{{fullData.name}}</b><br>%{{x:.3g}} {unit}<br>%{{text}}<extra></extra>",
     )  # fmt: skip
-
-
-def _interval(low: float, high: float) -> str:
-    return "" if np.isnan(low) else f" [{loss_text(low)}, {loss_text(high)}]"
 
 
 def _look(curve: pd.DataFrame) -> Look:

@@ -14,6 +14,8 @@ COLUMNS = {"task": ["task", "data", "task_id"], "budget": ["budget", "unit"], "s
 """What runs must have in common to be compared."""
 MOST_VOID = 0.1
 """The largest share of an experiment's timed runs whose clock may have been disturbed."""
+FEWEST_SEEDS = 0.5
+"""A method is not ranked among others if it has fewer than this share of the seeds of the method with the most."""
 ONLINE = "online"
 """The family of the methods under test."""
 
@@ -46,6 +48,11 @@ def with_shocks(runs: pd.DataFrame) -> pd.DataFrame:
     if chosen.empty:
         raise NoData("No run that this figure needs has been measured, so it is not drawn.")
     return chosen
+
+
+def enough_seeds(counts: pd.Series) -> pd.Index:
+    """Returns the methods that have enough seeds to be ranked among the others, given each one's number of seeds."""
+    return counts.index[counts >= FEWEST_SEEDS * counts.max()]
 
 
 def comparable(runs: pd.DataFrame) -> pd.DataFrame:

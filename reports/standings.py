@@ -17,7 +17,7 @@ from bench.records import ROUNDING
 from bench.records.schema import TIMED
 from reports.clocks import unlike_clocks
 from reports.registry import FIGURES
-from reports.selection import MEASURED, ONLINE, void
+from reports.selection import MEASURED, ONLINE, enough_seeds, void
 from reports.statistics import Estimate, median_of
 from reports.tables import Tables
 from reports.units import Units
@@ -29,8 +29,6 @@ SAME = ["unit", "task", "data", "task_id", "space"]
 PARTS = (0.1, 0.3)
 """The parts of the largest budget of counted time at which methods are compared as well."""
 UNDER_TEST = ("oho-default", "oho-global", "oho-averaged")
-FEWEST_SEEDS = 0.5
-"""A method is left out if it has fewer than this share of the seeds of the method with the most."""
 
 
 class Place(NamedTuple):
@@ -143,7 +141,7 @@ def _standing(task: str, budget: float, group: pd.DataFrame, runs: pd.DataFrame,
     if table.empty:
         return empty
     counts = table.groupby("label")["seed"].nunique()
-    table = table[table["label"].isin(counts.index[counts >= FEWEST_SEEDS * counts.max()])]
+    table = table[table["label"].isin(enough_seeds(counts))]
     untested = [label for label, own in table.groupby("label") if own["is_untested"].mean() > 0.5]
     table = table[~table["label"].isin(untested)]
     empty = empty._replace(untested=tuple(untested))

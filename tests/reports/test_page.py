@@ -226,7 +226,7 @@ def test_lines_of_anytime_are_its_estimates(mixed):
     curve = estimates.curves[(estimates.curves["label"] == "Fixed") & np.isfinite(estimates.curves["median"])]
     assert lines[1].x == tuple(curve["used"])
     assert lines[1].y == tuple(curve["median"])
-    assert lines[1].text[-1] == "median 0.4 [0.3, 0.5]"
+    assert lines[1].text[-1] == "median 0.4 (0.3, 0.5)"
     bands = [trace for trace in chart.data if trace.legendgroup == "Fixed" and trace.showlegend is False]
     assert [band.y[-1] for band in bands] == [0.3, 0.5]
     assert {trace.line.dash for trace in lines[:2]} == {"solid"}

@@ -207,6 +207,18 @@ def test_anytime_has_colours_for_oho_and_the_winners_alone(tmp_path):
     assert axes.get_ylim()[1] == pytest.approx(1.0)
 
 
+def test_anytime_ranks_no_method_with_one_seed_of_three(tmp_path):
+    """Its line is drawn, in grey, and neither a colour nor a sentence says that it leads."""
+    losses = {("oho-global", None): [[0.2]] * 3, ("fixed", None): [[0.3]] * 3, ("adam", None): [[0.1]]}
+    write_folder(tmp_path, losses)
+    estimates = anytime.estimate(read_tables(tmp_path))
+    axes = anytime.draw(estimates).axes[0]
+    bold = {text.get_text() for text in axes.texts if text.get_fontweight() == "bold"}
+    assert bold == {"Global OHO"}
+    assert "Adam" in {text.get_text() for text in axes.texts}
+    assert "At 2 counted seconds Global OHO is lowest with 0.2, before Fixed" in " ".join(anytime.findings(estimates))
+
+
 def test_a_schedule_that_spans_the_budget_is_a_point(tmp_path):
     write_folder(tmp_path, LOSSES, spans_budget=True)
     estimates = anytime.estimate(read_tables(tmp_path))
