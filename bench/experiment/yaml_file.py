@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 from ruamel.yaml.parser import RoundTripParser
@@ -26,6 +28,8 @@ DEEPEST, LARGEST = 30, 100_000
 INDEX = re.compile("[0-9]{1,9}")
 WHOLE_NUMBERS = 2**53
 """The largest whole number: up to it floats are exact, and nothing overflows."""
+MOST_DIGITS = 4_000
+"""The most characters of a number that are read; Python converts no more than 4,300 digits."""
 
 
 class ConfigError(Exception):
@@ -36,7 +40,11 @@ class ConfigError(Exception):
 
 
 class LimitError(ValueError):
-    """A text that exceeds what a configuration may hold."""
+    """A text that exceeds what a configuration may hold, and where, if that is known."""
+
+    def __init__(self, message: str, mark: Any = None):
+        super().__init__(message)
+        self.place = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
 
 
 @dataclass
@@ -100,7 +108,7 @@ def _read(path: Path, parse: Callable[[str], Any]) -> YamlFile:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     except LimitError as error:
-        raise ConfigError(f"{path}:1:1: {error}") from None
+        raise ConfigError(f"{path}:{error.place}: {error}") from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
@@ -124,8 +132,22 @@ class _ShallowParser(RoundTripParser):
         event = super().get_event()
         self.depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
         if self.depth > DEEPEST:
-            raise LimitError(f"nested deeper than {DEEPEST} levels")
+            raise LimitError(f"nested deeper than {DEEPEST} levels", event.start_mark)
         return event
+
+
+class _BoundedConstructor(RoundTripConstructor):
+    """Raises LimitError at a whole number that is too large."""
+
+    def construct_yaml_int(self, node: Any) -> Any:
+        """Returns the number; of one with more digits than Python reads, only the length is looked at."""
+        number = math.inf if len(node.value) > MOST_DIGITS else super().construct_yaml_int(node)
+        if abs(number) > WHOLE_NUMBERS:
+            raise LimitError(f"a whole number beyond {WHOLE_NUMBERS}", node.start_mark)
+        return number
+
+
+_BoundedConstructor.add_constructor("tag:yaml.org,2002:int", _BoundedConstructor.construct_yaml_int)
 
 
 def _parse(text: str) -> Any:
@@ -133,13 +155,11 @@ def _parse(text: str) -> Any:
     if len(text) > LONGEST:
         raise LimitError(f"longer than {LONGEST:,} characters")
     loader = YAML()
-    loader.Parser = _ShallowParser
+    loader.Parser, loader.Constructor = _ShallowParser, _BoundedConstructor
     loader.composer.warn_double_anchors = False
     content = loader.load(text)
     level = [content]
     for _ in range(DEEPEST + 1):
-        if any(isinstance(value, int) and abs(value) > WHOLE_NUMBERS for value in level):
-            raise LimitError(f"a whole number beyond {WHOLE_NUMBERS}")
         level = list(islice(chain.from_iterable(map(_children, level)), LARGEST))
         if len(level) == LARGEST:
             raise LimitError(f"more than {LARGEST:,} values")

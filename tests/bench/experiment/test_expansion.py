@@ -130,9 +130,13 @@ def test_a_number_beyond_exact_ones_is_told_as_such(tmp_path):
     with pytest.raises(ConfigError, match=r"^--set budget.steps=9{20}: a whole number beyond 9007199254740992$"):
         experiment(tmp_path, "fixed", overrides=["budget.steps=" + "9" * 20])
     path = write_config(tmp_path, "fixed")
-    path.write_text(path.read_text().replace("steps: 60", "steps: " + "9" * 20))
-    with pytest.raises(ConfigError, match=r"small.yaml:1:1: a whole number beyond"):
-        load_experiment(path)
+    text = path.read_text()
+    line = text[: text.index("steps: 60")].count("\n") + 1
+    column = len(text[: text.index("60")].split("\n")[-1]) + 1
+    for number in ("9" * 20, "-" + "9" * 20, "0x" + "f" * 20, "9" * 5000):
+        path.write_text(text.replace("steps: 60", f"steps: {number}"))
+        with pytest.raises(ConfigError, match=rf"small.yaml:{line}:{column}: a whole number beyond 9007199254740992$"):
+            load_experiment(path)
 
 
 def test_a_folder_in_the_place_of_a_file_is_named_for_what_it_is(tmp_path):

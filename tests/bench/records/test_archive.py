@@ -175,6 +175,18 @@ def test_the_command_line_packs_and_reads(tmp_path, capsys):
     assert "holds an archive of runs, which this command does not read; use `tar -xf" in capsys.readouterr().err
 
 
+def test_of_runs_that_are_not_valid_only_a_folder_says_how_to_repeat_them(tmp_path, capsys):
+    write_folder(tmp_path / "runs", {("fixed", None): [[0.5]]}, invalid_because=["it slept"])
+    code_of("pack", tmp_path / "runs", "-o", tmp_path / "kept/records.tar.xz")
+    said = {}
+    for place in ("runs", "kept"):
+        capsys.readouterr()
+        code_of("status", tmp_path / place)
+        said[place] = capsys.readouterr().out
+    assert all("not valid" in text and "it slept" in text for text in said.values())
+    assert ["--again-invalid" in said[place] for place in ("runs", "kept")] == [True, False]
+
+
 def test_a_report_that_is_tracked_needs_a_folder(packed):
     with pytest.raises(ReportError, match=r"--track: .*records\.tar\.xz is an archive; `tar -xf"):
         track_report(packed / "kept", [], entity=None, project=None)
