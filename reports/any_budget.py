@@ -24,9 +24,9 @@ RANGES_AT = (0.05, 0.1, 0.25, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class Estimates:
-    """`curves` has a row for each method and budget: the median with its interval or range, the method's number of runs, and
-    whether more than half of these had selected nothing but the untrained model by then.  `n` is the number of runs of the
-    method with the fewest.
+    """`curves` has a row for each method and budget: the median with its interval or range, the number of runs, and whether
+    more than half of these had selected nothing but the untrained model by then.  `n` is the number of runs of the method
+    with the fewest.
     """
 
     curves: pd.DataFrame
