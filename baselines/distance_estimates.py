@@ -18,27 +18,27 @@ Both: d ← max(d, r / |s|₁), for D-Adaptation with |s|₁ times 1 − √β�
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from baselines.flat_model import FlatModel, restore_fields, saved_fields
-from baselines.optimizers import Closure, Stepper
-from bench.protocol import packed, unpacked
+from baselines.flat_model import FlatStepper
+from baselines.optimizers import Closure
 
 BETAS, EPSILON, FIRST_DISTANCE = (0.9, 0.999), 1e-8, 1e-6
 """The defaults of both packages."""
 ROOT = math.sqrt(BETAS[1])
-TENSORS = ("_mean", "_square", "_sum", "_numerator", "_distance")
 
 
-class _DistanceEstimate(Stepper):
-    """What both methods share: state, factor, and weight decay."""
+class _DistanceEstimate(FlatStepper):
+    """What both methods share: state and factor."""
+
+    carried: ClassVar[tuple[str, ...]] = ("_mean", "_square", "_sum", "_numerator", "_distance")
 
     def __init__(self, model: nn.Module, *, weight_decay: float):
-        self._flat = FlatModel(model, weight_decay)
-        point = self._flat.point()
+        super().__init__(model, weight_decay)
+        point = self.flat.point()
         self._mean, self._square, self._sum = (torch.zeros_like(point) for _ in range(3))
         # float64, as the packages' own numbers are.
         self._numerator, self._factor = (point.new_zeros((), dtype=torch.float64) for _ in range(2))
@@ -52,19 +52,6 @@ class _DistanceEstimate(Stepper):
         """Returns the distance as the learning rate."""
         return {"lr": float(self._distance)}
 
-    def assign(self, name: str, value: float) -> None:
-        """Sets the weight decay; there is no other hyperparameter to choose."""
-        self._flat.assign(name, value)
-
-    def saved(self) -> dict[str, Any]:
-        """Returns moments, sum, numerator, distance and the weight decay."""
-        return saved_fields(self, TENSORS) | {"weight_decay": self._flat.weight_decay}
-
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Restores what `saved` returned."""
-        restore_fields(self, saved, TENSORS)
-        self._flat.weight_decay = saved["weight_decay"]
-
     def _estimate(self, denominator: Tensor) -> None:
         """Lets the distance grow to its new estimate, unless that is not a number."""
         self._distance.copy_(torch.fmax(self._distance, self._numerator / denominator))
@@ -73,32 +60,25 @@ class _DistanceEstimate(Stepper):
 class GraphProdigy(_DistanceEstimate):
     """Prodigy as `prodigyopt` has it (Mishchenko and Defazio, 2024, arXiv 2306.06101)."""
 
+    carried = (*_DistanceEstimate.carried, "start")
+
     def __init__(self, model: nn.Module, *, weight_decay: float):
         super().__init__(model, weight_decay=weight_decay)
-        self._start = self._flat.point()
+        self.start = self.flat.point()
 
     def update(self, loss: Closure) -> Tensor:
         """Makes one update."""
-        point, value, gradient = self._flat.unpenalised(loss)
+        point, value, gradient = self.flat.unpenalised(loss)
         distance, rate = self._distance.clone(), self._distance * self._factor
         weight = distance / FIRST_DISTANCE * rate
-        self._numerator.mul_(ROOT).add_(weight * (gradient @ (self._start - point)))
+        self._numerator.mul_(ROOT).add_(weight * (gradient @ (self.start - point)))
         self._mean.mul_(BETAS[0]).add_(distance * (1 - BETAS[0]) * gradient)
         self._square.mul_(BETAS[1]).add_(distance.square() * (1 - BETAS[1]) * gradient.square())
         self._sum.mul_(ROOT).add_(weight * gradient)
         self._estimate(self._sum.abs().sum())
         root = self._square.sqrt() + self._distance * EPSILON
-        self._flat.move((1 - self._flat.weight_decay * rate) * point - rate * (self._mean / root))
+        self.flat.move((1 - self.flat.weight_decay * rate) * point - rate * (self._mean / root))
         return value
-
-    def saved(self) -> dict[str, Any]:
-        """Returns where training started, too."""
-        return {**super().saved(), "start": packed(self._start)}
-
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Restores what `saved` returned."""
-        super().restore(saved)
-        self._start = unpacked(saved["start"])
 
 
 class GraphDAdaptation(_DistanceEstimate):
@@ -106,7 +86,7 @@ class GraphDAdaptation(_DistanceEstimate):
 
     def update(self, loss: Closure) -> Tensor:
         """Makes one update."""
-        point, value, gradient = self._flat.unpenalised(loss)
+        point, value, gradient = self.flat.unpenalised(loss)
         rate = self._distance * self._factor
         found = rate * (gradient @ (self._sum / (self._square.sqrt() + EPSILON)))
         self._numerator.mul_(ROOT).add_((1 - ROOT) * found)
@@ -115,5 +95,5 @@ class GraphDAdaptation(_DistanceEstimate):
         self._sum.mul_(ROOT).add_(rate * (1 - ROOT) * gradient)
         self._estimate((1 - ROOT) * self._sum.abs().sum())
         root = self._square.sqrt() + EPSILON
-        self._flat.move((1 - self._flat.weight_decay * rate) * point - self._mean / root)
+        self.flat.move((1 - self.flat.weight_decay * rate) * point - self._mean / root)
         return value

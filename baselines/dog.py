@@ -17,44 +17,45 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from baselines.flat_model import FlatModel, restore_fields, saved_fields
-from baselines.optimizers import Closure, Stepper
+from baselines.flat_model import FlatStepper
+from baselines.optimizers import Closure
 from bench.protocol.averages import Exchange
 
 EPSILON, DECAY = 1e-8, 8.0
 """The package's ε and γ."""
-TENSORS = ("_start", "_distance", "_weights", "_rate", "_average")
 
 
-class GraphDog(Stepper):
+class GraphDog(FlatStepper):
     """DoG or, if it `is_layerwise`, L-DoG of the package `dog` (Ivgi, Hinder, Carmon, 2023, arXiv 2302.12022)."""
 
+    carried = ("_start", "_distance", "_weights", "_rate", "_average", "steps")
+
     def __init__(self, model: nn.Module, *, weight_decay: float, initial_distance: float, is_layerwise: bool):
+        super().__init__(model, weight_decay)
         self._model, self._exchange = model, Exchange()
-        self._flat = FlatModel(model, weight_decay)
-        self._start = self._flat.point()
-        sizes = [parameter.numel() for parameter in self._flat.parameters]
+        self._start = self.flat.point()
+        sizes = [parameter.numel() for parameter in self.flat.parameters]
         self._sizes = sizes if is_layerwise else [sum(sizes)]
         self._distance = initial_distance * (1 + self._squares(self._start).sqrt())
         self._weights = torch.full_like(self._distance, EPSILON)
         self._rate, self._average = torch.zeros_like(self._distance), torch.zeros_like(self._start)
-        self._share, self._steps = self._start.new_zeros(()), 0
+        self._share, self.steps = self._start.new_zeros(()), 0
 
     def begin(self, lr: float | None) -> None:
         """Finds the share of the next point in the average."""
-        self._steps += 1
-        self._share.fill_((DECAY + 1) / (DECAY + self._steps))
+        self.steps += 1
+        self._share.fill_((DECAY + 1) / (DECAY + self.steps))
 
     def update(self, loss: Closure) -> Tensor:
         """Makes one update."""
-        point, value, _, gradient = self._flat.here(loss)
+        point, value, _, gradient = self.flat.here(loss)
         self._distance.copy_(torch.maximum(self._distance, self._squares(point - self._start).sqrt()))
         self._weights += self._squares(gradient)
         self._rate.copy_(self._distance / self._weights.sqrt())
         steps = [rate * part for rate, part in zip(self._rate, gradient.split(self._sizes), strict=True)]
         moved = point - torch.cat(steps)
         self._average.lerp_(moved, self._share)
-        self._flat.move(moved)
+        self.flat.move(moved)
         return value
 
     def training(self) -> None:
@@ -63,27 +64,21 @@ class GraphDog(Stepper):
 
     def evaluation(self) -> None:
         """Puts the average into the model, once there is one."""
-        if self._steps:
-            self._exchange.evaluation(self._model, self._flat.parts(self._average))
+        if self.steps:
+            self._exchange.evaluation(self._model, self.flat.parts(self._average))
 
     def hyper(self) -> dict[str, float]:
         """Returns η; for L-DoG, its mean over tensors."""
         return {"lr": float(self._rate.mean())}
 
-    def assign(self, name: str, value: float) -> None:
-        """Sets the weight decay; there is no other hyperparameter to choose."""
-        self._flat.assign(name, value)
-
     def saved(self) -> dict[str, Any]:
-        """Returns all tensors, x if the model does not hold it, steps and the weight decay."""
-        own = {"steps": self._steps, "weight_decay": self._flat.weight_decay, **self._exchange.saved()}
-        return saved_fields(self, TENSORS) | own
+        """Returns x, too, if the model does not hold it."""
+        return super().saved() | self._exchange.saved()
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Restores what `saved` returned."""
-        restore_fields(self, saved, TENSORS)
+        super().restore(saved)
         self._exchange.restore(saved)
-        self._steps, self._flat.weight_decay = saved["steps"], saved["weight_decay"]
 
     def _squares(self, vector: Tensor) -> Tensor:
         """Returns the squared norm of each part, (T,)."""

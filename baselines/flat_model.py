@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from baselines.optimizers import Closure
+from baselines.optimizers import Closure, Stepper
 from bench.protocol import packed, unpacked
 
 
@@ -27,11 +27,6 @@ class FlatModel:
     def __init__(self, model: nn.Module, weight_decay: float):
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.weight_decay = weight_decay
-
-    def assign(self, name: str, value: float) -> None:
-        """Sets the weight decay; ignores any other name."""
-        if name == "weight_decay":
-            self.weight_decay = value
 
     def point(self) -> Tensor:
         """Returns a copy of the model's current parameters (N,)."""
@@ -61,15 +56,32 @@ class FlatModel:
         return [part.view_as(parameter) for parameter, part in zip(self.parameters, parts, strict=True)]
 
 
-def saved_fields(owner: object, names: Iterable[str]) -> dict[str, Any]:
-    """Returns these fields of an optimizer, packed."""
-    return packed({name: getattr(owner, name) for name in names})
+class FlatStepper(Stepper):
+    """A stepper over a model's trained parameters as one vector, of which others choose the weight decay alone.
 
+    A class that inherits from this one names what it carries from step to step, and overrides what is different.
+    """
 
-def restore_fields(owner: object, saved: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Gives these fields what `saved_fields` returned."""
-    for name in names:
-        setattr(owner, name, unpacked(saved[name]))
+    carried: ClassVar[tuple[str, ...]]
+    """The fields that a checkpoint holds, under their names, besides the weight decay."""
+
+    def __init__(self, model: nn.Module, weight_decay: float):
+        self.flat = FlatModel(model, weight_decay)
+
+    def assign(self, name: str, value: float) -> None:
+        """Sets the weight decay; ignores any other name."""
+        if name == "weight_decay":
+            self.flat.weight_decay = value
+
+    def saved(self) -> dict[str, Any]:
+        """Returns what is carried from step to step, and the weight decay."""
+        return packed({name: getattr(self, name) for name in self.carried}) | {"weight_decay": self.flat.weight_decay}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Restores what `saved` returned."""
+        for name in self.carried:
+            setattr(self, name, unpacked(saved[name]))
+        self.flat.weight_decay = saved["weight_decay"]
 
 
 def vector(tensors: Iterable[Tensor]) -> Tensor:

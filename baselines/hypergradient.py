@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from baselines.flat_model import FlatModel
+from baselines.flat_model import FlatStepper
 from baselines.optimizers import Closure, Stepper
 from bench.protocol import packed, unpacked
 
@@ -35,15 +35,18 @@ SMALL = 1e-12
 """Added to denominators so that none is zero."""
 
 
-class HypergradientDescent(Stepper):
+class HypergradientDescent(FlatStepper):
     """SGD-HD: SGD whose learning rate grows by r g_t · g_{t-1} (Baydin et al., 2018, arXiv 1703.04782).
 
     The product g_t · g_{t-1} is −d f_t / d α_{t-1}.  The rule is the published additive one; a learning rate that would
     fall below 0 is set to 0.
     """
 
+    carried = ("lr", "previous")
+
     def __init__(self, model: nn.Module, *, lr: float, weight_decay: float, meta_rate: float):
-        self.flat, self._meta_rate = FlatModel(model, weight_decay), meta_rate
+        super().__init__(model, weight_decay)
+        self._meta_rate = meta_rate
         start = self.flat.point()
         self.previous = torch.zeros_like(start)
         # float64, because float32 would round away increments far below the learning rate.
@@ -66,16 +69,7 @@ class HypergradientDescent(Stepper):
         if name == "lr":
             self.lr.fill_(value)
         else:
-            self.flat.assign(name, value)
-
-    def saved(self) -> dict[str, Any]:
-        """Returns the learning rate, the last gradient and the weight decay."""
-        return packed({"lr": self.lr, "previous": self.previous, "weight_decay": self.flat.weight_decay})
-
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Restores what `saved` returned."""
-        self.lr, self.previous = unpacked(saved["lr"]), unpacked(saved["previous"])
-        self.flat.weight_decay = saved["weight_decay"]
+            super().assign(name, value)
 
 
 class Feedback(NamedTuple):
@@ -113,7 +107,7 @@ class AdaGrad:
         self.value, self.squares = unpacked(saved)
 
 
-class HeavyBallHypergradient(Stepper):
+class HeavyBallHypergradient(FlatStepper):
     """HDM-HB: both P and β follow hypergradients normalised by |g|² (Chu, Gao, Ye, Udell, 2025, arXiv 2502.11229).
 
     Every step tries x⁺, updates P and β by AdaGrad from the gradient there, and moves only if f is lower at x⁺ than at x.
@@ -125,8 +119,11 @@ class HeavyBallHypergradient(Stepper):
     `baselines.osgm` has what became of the method since.
     """
 
+    carried = ("before",)
+
     def __init__(self, model: nn.Module, *, lr: float, weight_decay: float, meta_rate: float, scaling: Scaling):
-        self.flat, self.is_diagonal = FlatModel(model, weight_decay), scaling == "diagonal"
+        super().__init__(model, weight_decay)
+        self.is_diagonal = scaling == "diagonal"
         self.before = self.flat.point()
         scale = self.before.new_full(self.before.shape if self.is_diagonal else (), lr)
         self.scale = AdaGrad(scale, rate=meta_rate)
@@ -158,16 +155,15 @@ class HeavyBallHypergradient(Stepper):
         if name == "lr":
             self.scale.value.fill_(value)
         else:
-            self.flat.assign(name, value)
+            super().assign(name, value)
 
     def saved(self) -> dict[str, Any]:
-        """Returns the previous point, P, β and the weight decay."""
-        adapted = [self.scale.saved(), self.momentum.saved()]
-        return {"before": packed(self.before), "adapted": adapted, "weight_decay": self.flat.weight_decay}
+        """Returns P and β, too."""
+        return super().saved() | {"adapted": [self.scale.saved(), self.momentum.saved()]}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Restores what `saved` returned."""
-        self.before, self.flat.weight_decay = unpacked(saved["before"]), saved["weight_decay"]
+        super().restore(saved)
         for adapted, values in zip((self.scale, self.momentum), saved["adapted"], strict=True):
             adapted.restore(values)
 

@@ -18,50 +18,51 @@ their code calls `MetaOptimize_AdamW_Lion_hg`.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from baselines.flat_model import FlatModel, restore_fields, saved_fields
-from baselines.optimizers import Closure, Stepper
+from baselines.flat_model import FlatStepper
+from baselines.optimizers import Closure
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 """The decays of both moments, and AdamW's ε."""
 META_BETA, META_MIX = 0.99, 0.9
 """Lion's decay of M, and c: its share in a step."""
-TENSORS = ("_mean", "_square", "_trace", "_log_lr", "_meta_momentum")
 
 
-class MetaOptimize(Stepper):
+class MetaOptimize(FlatStepper):
     """AdamW with one learning rate, which changes by the factor exp(±meta_rate) in each step."""
 
+    carried = ("_mean", "_square", "_trace", "_log_lr", "_meta_momentum", "steps")
+
     def __init__(self, model: nn.Module, *, lr: float, weight_decay: float, meta_rate: float, discount: float):
-        self._flat, self._meta_rate, self._discount = FlatModel(model, weight_decay), meta_rate, discount
-        point = self._flat.point()
+        super().__init__(model, weight_decay)
+        self._meta_rate, self._discount = meta_rate, discount
+        point = self.flat.point()
         self._mean, self._square, self._trace = (torch.zeros_like(point) for _ in range(3))
         # float64, because float32 would round away part of a step.
         self._log_lr = point.new_tensor(math.log(lr), dtype=torch.float64)
         self._meta_momentum = point.new_zeros(())
-        self._steps = 0
+        self.steps = 0
         self._shares = [point.new_zeros(()) for _ in BETAS]
         """The weights of the next gradient in both moments."""
 
     def begin(self, lr: float | None) -> None:
         """Corrects the bias of the moments: at the first step they are the gradient's alone."""
-        self._steps += 1
+        self.steps += 1
         for share, beta in zip(self._shares, BETAS, strict=True):
-            share.fill_((1 - beta) / (1 - beta**self._steps))
+            share.fill_((1 - beta) / (1 - beta**self.steps))
 
     def update(self, loss: Closure) -> Tensor:
         """Updates the parameters, then the learning rate."""
-        point, value, gradient = self._flat.unpenalised(loss)
+        point, value, gradient = self.flat.unpenalised(loss)
         self._mean.lerp_(gradient, self._shares[0])
         self._square.lerp_(gradient.square(), self._shares[1])
         root = self._square.sqrt().add_(EPSILON)
         rate = self._log_lr.exp().to(point.dtype)
-        kept = 1 - rate * self._flat.weight_decay
-        self._flat.move(kept * point - rate * (self._mean / root))
+        kept = 1 - rate * self.flat.weight_decay
+        self.flat.move(kept * point - rate * (self._mean / root))
         hypergradient = self._trace @ gradient
         self._trace.mul_(self._discount * kept).add_(rate * (gradient / root))
         self._meta_momentum.mul_(META_BETA).add_((1 - META_BETA) * hypergradient)
@@ -78,13 +79,4 @@ class MetaOptimize(Stepper):
         if name == "lr":
             self._log_lr.fill_(math.log(value))
         else:
-            self._flat.assign(name, value)
-
-    def saved(self) -> dict[str, Any]:
-        """Returns moments, trace, the logarithm of the learning rate, meta-momentum, steps and the weight decay."""
-        return saved_fields(self, TENSORS) | {"steps": self._steps, "weight_decay": self._flat.weight_decay}
-
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Restores what `saved` returned."""
-        restore_fields(self, saved, TENSORS)
-        self._steps, self._flat.weight_decay = saved["steps"], saved["weight_decay"]
+            super().assign(name, value)

@@ -20,14 +20,12 @@ see the mean of a network's curvatures and not the largest: the first L is far t
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from baselines.flat_model import FlatModel, Place, restore_fields, saved_fields
+from baselines.flat_model import FlatStepper, Place
 from baselines.hypergradient import MOMENTUM_LIMIT, MOMENTUM_START, SMALL, Scaling
-from baselines.optimizers import Closure, Stepper
+from baselines.optimizers import Closure
 
 PROBES, PROBE_LENGTH = 3, 1e-4
 TAKEN_UNTIL_CURVATURE, SHORTEST_MEASURED = 200, 1e-3
@@ -35,18 +33,20 @@ PERIOD, DECAY, LEAST_RATE = 50, 0.8, 1e-3
 """Steps between two decays of P's rate, their factor, and the rate's floor in units of 1/L."""
 LARGEST_SCALE, LOOKAHEAD_RATIO = 1e5, 2.0
 LINE_SEARCH_FACTOR, SHORTEST_SEARCHED = 0.8, 1e-6
-SAVED = (
-    "_before", "_scale", "_scale_squares", "_momentum", "_momentum_squares", "_smoothness", "_rate", "_taken", "_steps",
-    "_curvatures", "_measured", "_is_measured",
-)  # fmt: skip
 
 
-class ScaledGradientMethod(Stepper):
+class ScaledGradientMethod(FlatStepper):
     """OSGM with its heavy ball, and an L2 penalty in the loss."""
 
+    carried = (
+        "_before", "_scale", "_scale_squares", "_momentum", "_momentum_squares", "_smoothness", "_rate", "_taken", "_steps",
+        "_curvatures", "_measured", "_is_measured",
+    )  # fmt: skip
+
     def __init__(self, model: nn.Module, *, weight_decay: float, scaling: Scaling):
-        self._flat, self._is_diagonal = FlatModel(model, weight_decay), scaling == "diagonal"
-        self._before = self._flat.point()
+        super().__init__(model, weight_decay)
+        self._is_diagonal = scaling == "diagonal"
+        self._before = self.flat.point()
         self._scale = torch.zeros_like(self._before) if self._is_diagonal else self._before.new_zeros(())
         self._scale_squares = torch.zeros_like(self._scale)
         self._momentum = self._before.new_tensor(MOMENTUM_START)
@@ -57,12 +57,12 @@ class ScaledGradientMethod(Stepper):
 
     def update(self, loss: Closure) -> Tensor:
         """Makes one trial, which takes two forward and two backward passes, and more for probes and line searches."""
-        here = self._flat.here(loss)
+        here = self.flat.here(loss)
         if self._steps == 0:
             self._set_smoothness(self._probed(loss, here))
         moved = here.point - self._before
-        self._flat.move(here.point - self._scale * here.gradient + self._momentum * moved)
-        trial = self._flat.here(loss)
+        self.flat.move(here.point - self._scale * here.gradient + self._momentum * moved)
+        trial = self.flat.here(loss)
         end, value = trial.point, trial.value
         if self._is_measured and trial.gradient.norm() > LOOKAHEAD_RATIO * here.gradient.norm():
             end, value = self._searched(loss, trial)
@@ -70,7 +70,7 @@ class ScaledGradientMethod(Stepper):
         if trial.value.isfinite() and trial.gradient.isfinite().all():
             self._adapt(here, trial, moved)
         self._before = here.point
-        self._flat.move(end if is_taken else here.point)
+        self.flat.move(end if is_taken else here.point)
         self._follow_curvature(here, trial, is_taken=is_taken)
         self._steps += 1
         return here.loss
@@ -80,10 +80,10 @@ class ScaledGradientMethod(Stepper):
         generator, found = torch.Generator().manual_seed(0), 0.0
         for _ in range(PROBES):
             direction = torch.randn(here.point.shape, generator=generator, dtype=here.point.dtype).to(here.point.device)
-            self._flat.move(here.point + PROBE_LENGTH * direction / direction.norm())
-            change = (self._flat.here(loss).gradient - here.gradient).norm()
+            self.flat.move(here.point + PROBE_LENGTH * direction / direction.norm())
+            change = (self.flat.here(loss).gradient - here.gradient).norm()
             found = max(found, float(change) / PROBE_LENGTH)
-        self._flat.move(here.point)
+        self.flat.move(here.point)
         return found if 0 < found < torch.inf else 1e-5
 
     def _set_smoothness(self, smoothness: float) -> None:
@@ -109,10 +109,10 @@ class ScaledGradientMethod(Stepper):
         direction = self._scale * trial.gradient
         slope, length = trial.gradient @ direction, 1.0
         while length > SHORTEST_SEARCHED:
-            self._flat.move(trial.point - length * direction)
+            self.flat.move(trial.point - length * direction)
             with torch.no_grad():
-                point = self._flat.point()
-                value = loss() + 0.5 * self._flat.weight_decay * (point @ point)
+                point = self.flat.point()
+                value = loss() + 0.5 * self.flat.weight_decay * (point @ point)
             if value <= trial.value - 0.5 * length * slope:
                 return point, value
             length *= LINE_SEARCH_FACTOR
@@ -136,16 +136,3 @@ class ScaledGradientMethod(Stepper):
     def hyper(self) -> dict[str, float]:
         """Returns the mean of P as the learning rate, and the momentum."""
         return {"lr": float(self._scale.mean()), "momentum": float(self._momentum)}
-
-    def assign(self, name: str, value: float) -> None:
-        """Sets the weight decay; there is no other hyperparameter to choose."""
-        self._flat.assign(name, value)
-
-    def saved(self) -> dict[str, Any]:
-        """Returns the previous point, P, β, the estimates and the weight decay."""
-        return saved_fields(self, SAVED) | {"weight_decay": self._flat.weight_decay}
-
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Restores what `saved` returned."""
-        restore_fields(self, saved, SAVED)
-        self._flat.weight_decay = saved["weight_decay"]

@@ -18,28 +18,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from baselines.flat_model import FlatModel, restore_fields, saved_fields
-from baselines.optimizers import Closure, Stepper
-from bench.protocol import packed, unpacked
+from baselines.flat_model import FlatStepper
+from baselines.optimizers import Closure
 from bench.protocol.averages import Exchange
 
 EPSILON = 1e-8
-COUNTED = ("_lr", "_steps", "_highest", "_weights")
-"""The numbers that the host keeps, besides the weight decay."""
 
 
-class GraphScheduleFree(Stepper):
+class GraphScheduleFree(FlatStepper):
     """SGDScheduleFree or, with a `square_decay`, AdamWScheduleFree of `schedulefree` (Defazio et al., arXiv 2405.15682)."""
+
+    carried = ("fast", "square", "_lr", "_steps", "_highest", "_weights")
 
     def __init__(
         self, model: nn.Module, *, lr: float, weight_decay: float, beta: float, warmup_steps: int,
         square_decay: float | None = None,
     ):  # fmt: skip
-        self._model, self._flat, self._exchange = model, FlatModel(model, weight_decay), Exchange()
+        super().__init__(model, weight_decay)
+        self._model, self._exchange = model, Exchange()
         self._lr, self._beta, self._warmup = lr, beta, warmup_steps
-        self._fast, self._decay = self._flat.point(), square_decay
-        self._square = torch.zeros_like(self._fast)
-        self._rate, self._share, self._pull, self._correction = (self._fast.new_zeros(()) for _ in range(4))
+        self.fast, self._decay = self.flat.point(), square_decay
+        self.square = torch.zeros_like(self.fast)
+        self._rate, self._share, self._pull, self._correction = (self.fast.new_zeros(()) for _ in range(4))
         """α, c, α (β (1 − c) − 1), and what corrects the bias of v."""
         self._steps, self._highest, self._weights = 0, 0.0, 0.0
 
@@ -57,14 +57,14 @@ class GraphScheduleFree(Stepper):
 
     def update(self, loss: Closure) -> Tensor:
         """Makes one update."""
-        point, value, gradient = self._flat.unpenalised(loss)
+        point, value, gradient = self.flat.unpenalised(loss)
         if self._decay is not None:
-            self._square.mul_(self._decay).addcmul_(gradient, gradient, value=1 - self._decay)
-            gradient = gradient / ((self._square / self._correction).sqrt() + EPSILON)
-        gradient = gradient + self._flat.weight_decay * point
-        moved = point.lerp(self._fast, self._share) + self._pull * gradient
-        self._fast.sub_(self._rate * gradient)
-        self._flat.move(moved)
+            self.square.mul_(self._decay).addcmul_(gradient, gradient, value=1 - self._decay)
+            gradient = gradient / ((self.square / self._correction).sqrt() + EPSILON)
+        gradient = gradient + self.flat.weight_decay * point
+        moved = point.lerp(self.fast, self._share) + self._pull * gradient
+        self.fast.sub_(self._rate * gradient)
+        self.flat.move(moved)
         return value
 
     def training(self) -> None:
@@ -73,25 +73,21 @@ class GraphScheduleFree(Stepper):
 
     def evaluation(self) -> None:
         """Puts x into the model."""
-        average = self._flat.point().lerp(self._fast, 1 - 1 / self._beta)
-        self._exchange.evaluation(self._model, self._flat.parts(average))
+        average = self.flat.point().lerp(self.fast, 1 - 1 / self._beta)
+        self._exchange.evaluation(self._model, self.flat.parts(average))
 
     def assign(self, name: str, value: float) -> None:
         """Sets the learning rate or the weight decay."""
         if name == "lr":
             self._lr = value
-        elif name == "weight_decay":
-            self._flat.weight_decay = value
+        else:
+            super().assign(name, value)
 
     def saved(self) -> dict[str, Any]:
-        """Returns z, v, y if the model does not hold it, and the host's numbers."""
-        tensors = {"fast": packed(self._fast), "square": packed(self._square)}
-        counted = saved_fields(self, COUNTED) | {"_weight_decay": self._flat.weight_decay}
-        return tensors | self._exchange.saved() | counted
+        """Returns y, too, if the model does not hold it."""
+        return super().saved() | self._exchange.saved()
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Restores what `saved` returned."""
-        self._fast, self._square = unpacked(saved["fast"]), unpacked(saved["square"])
+        super().restore({"weight_decay": saved.get("_weight_decay"), **saved})  # its name in older checkpoints
         self._exchange.restore(saved)
-        restore_fields(self, saved, COUNTED)
-        self._flat.weight_decay = saved["_weight_decay"]
