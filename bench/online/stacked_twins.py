@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -20,6 +21,9 @@ from bench.online.exact_twin import ExactTwin, compared, held_in_last_step
 from bench.protocol import Stacked
 from oho.member import Member
 from oho.meta import MetaRule
+
+OTHER = ("parameters", "loss", "sets", "meta", "influence", "curvature", "check", "members", "generator", "on_phase")
+"""The arguments of `oho.OHO` that a population does not take from its members, or not from an attribute of that name."""
 
 
 class StackedTwins:
@@ -68,27 +72,18 @@ def population_like(
     first = optimizers[0]
     like: Any = first.population if isinstance(first, Member) else first
     saved: list[dict[str, Any]] = [each.state_dict() for each in optimizers]
+    shared = {name: getattr(like, name) for name in signature(oho.OHO).parameters if name not in OTHER}
     device = stacked.theta.device if like.rule.temperature else "cpu"
     found = oho.OHO(
         cast(Any, stacked.tensors.items()),
-        like.rule,
         loss=loss,
         sets=sets,
         meta=meta,
         influence="exact" if like.exact else "collapsed",
-        discount=like.discount,
-        influence_limit=like.influence_limit,
-        average=like.average,
-        present_share=like.present_share,
-        curvature_factor=like.curvature_factor,
-        tuned_after=like.tuned_after,
-        reset_every=like.reset_every,
-        update_every=like.update_every,
-        first_updates=like.first_updates,
-        tuned_steps=like.tuned_steps,
         members=len(optimizers),
         generator=[torch.Generator(device) for _ in optimizers] if saved[0]["generators"] else None,
         check=None,
+        **shared,
     )
     found.load_members(saved)
     return found
