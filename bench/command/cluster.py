@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,25 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from bench.command.batches import Batches, batches_of
+from bench.command.books import Books
 from bench.command.command_line import check_device
-from bench.command.crashed_runs import book
 from bench.command.drive import Pool, drive, nodes_in_words
 from bench.command.handover import Journal
 from bench.command.nodes_display import NodesDisplay
-from bench.command.one_run import Assignment
 from bench.command.planning import Planned, origins
-from bench.command.remote_run import Result, places
+from bench.command.remote_run import Result, order_of, places
 from bench.command.run_series import prepare_runs
-from bench.command.scheduling import MOST_DEATHS, Demand, End, Job, Node, Scheduler, Start, Verdict, demand_of
+from bench.command.scheduling import Demand, Job, Node, Scheduler, Start, Verdict, demand_of
 from bench.command.store import Mirror, Store
 from bench.experiment.expansion import Experiment
 from bench.experiment.spec import packages_of
 from bench.experiment.yaml_file import ConfigError
 from bench.process.signals import Stopper
-from bench.records import Outcome, Status
-from bench.records.progress import used_in
-
-log = logging.getLogger("oho-bench")
+from bench.records import Status
 
 
 @dataclass
@@ -78,11 +73,11 @@ class OnNodes:
         mirror.plans(item.id for item in todo if item.starts_over)
         stopper, before = Stopper(), len(journal.tried)
         with stopper.listening(), stopper.patience(), NodesDisplay([item.spec for item in todo], before) as display:
-            common = places(root, data_root, self.store)
-            watcher = _Watcher(todo, common=common, mirror=mirror, journal=journal, display=display)
+            books = Books({item.id: item for item in todo}, mirror, journal, display)
+            watcher = _Watcher(books, places(root, data_root, self.store))
             with self._left_at_the_end():
                 drive(scheduler, self.pool, watcher, now=time.monotonic, stopper=stopper)
-        return watcher.counts
+        return books.counts
 
     def batches(self, todo: Sequence[Planned], data_root: Path | None) -> Batches:
         """Returns batches no larger than it takes to give all places on the nodes something to do."""
@@ -128,70 +123,23 @@ class OnNodes:
 
 
 class _Watcher:
-    """Gives out the orders of one command, and notes and shows what becomes of them."""
+    """Gives out the orders of one command, and has its books kept."""
 
-    def __init__(self, todo: Sequence[Planned], *, common: Mapping[str, Any], mirror: Mirror, journal: Journal,
-                 display: NodesDisplay):  # fmt: skip
-        self.counts: Counter[Status] = Counter()
-        self._items = {item.id: item for item in todo}
-        self._common, self._mirror, self._journal, self._display = common, mirror, journal, display
-        self._running: set[str] = set()
+    def __init__(self, books: Books, common: Mapping[str, Any]):
+        self._books, self._common = books, common
 
     def order(self, job: Job) -> Mapping[str, Any]:
-        return {**self._common, "given": [dict(vars(Assignment.of(self._items[run]))) for run in job.runs]}
+        return order_of([self._books.items[run] for run in job.runs], self._common)
 
     def started(self, start: Start) -> None:
-        self._running |= set(start.job.runs)
         for run in start.job.runs:
-            self._display.start(run, start.node.name, used_in(self._mirror.root / run))
+            self._books.started(run, start.node.name)
 
     def saved(self, job: Job) -> float:
-        self._mirror.fetch(job.id)
-        return used_in(self._mirror.root / job.id)
+        return self._books.saved(job.id)
 
     def look(self, scheduler: Scheduler, nodes: Sequence[Node]) -> None:
-        self._mirror.look(self._running)
-        self._display.look(len(nodes), scheduler.queued, lambda identity: used_in(self._mirror.root / identity))
+        self._books.look(len(nodes), scheduler.queued)
 
     def heard(self, start: Start, result: Result, verdict: Verdict) -> None:
-        node, outcomes = start.node.name, dict(result.outcomes)
-        for line in result.said:
-            log.warning("%s: %s", node, line)
-        for run in start.job.runs:
-            self._running.discard(run)
-            self._mirror.fetch(run)
-        if verdict is Verdict.FAILED and (outcome := self._failed(start, result)) is not None:
-            outcomes[start.job.id] = outcome
-        for run, outcome in outcomes.items():
-            self._journal.note("tried", run)
-            self.counts[outcome.status] += 1
-            self._display.end(run, node, outcome)
-        if left := [run for run in start.job.runs if run not in outcomes]:
-            if verdict in (Verdict.ENDED, Verdict.FAILED):
-                self._journal.note("tried", left[0])
-            words = WORDS[result.end, verdict].format(node, result.reason)
-            self._display.end_without_outcome(left[0], words, left[1:])
-
-    def _failed(self, start: Start, result: Result) -> Outcome | None:
-        """Writes that a run has failed, unless another runner has it."""
-        item, root = self._items[start.job.id], self._mirror.root
-        why = f"its process died {MOST_DEATHS} times without progress, last on {start.node.name} ({result.reason})"
-        outcome = book(item.spec, root / item.id, why, item.since)
-        self._mirror.send(item.id)
-        return outcome
-
-
-WORDS = {
-    (End.MADE, Verdict.ENDED): "another runner has ended it",
-    (End.MADE, Verdict.APART): "",
-    (End.TAKEN, Verdict.LEFT): "another runner has it",
-    (End.TAKEN, Verdict.AGAIN): "",
-    (End.NOT_BEGUN, Verdict.AGAIN): "",
-    (End.STOPPED, Verdict.AGAIN): "stopped on {0}",
-    (End.DIED, Verdict.AGAIN): "died on {0} ({1}); it continues from its checkpoint",
-    (End.DIED, Verdict.APART): "died on {0} ({1}); each continues alone from its checkpoint",
-    (End.DIED, Verdict.FAILED): "died on {0} ({1}); another runner has it",
-    (End.REFUSED, Verdict.AGAIN): "{0} {1}; runs that need it go to other nodes",
-    (End.NODE_REFUSED, Verdict.AGAIN): "{0} {1}; its runs go to other nodes",
-}
-"""What is printed of runs that left their node without an outcome."""
+        self._books.heard(start.job.runs, start.node.name, result, verdict)

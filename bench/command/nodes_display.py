@@ -35,7 +35,10 @@ class _Entry(NamedTuple):
 
 
 class NodesDisplay:
-    """A display of all runs: how many are done, at work and queued, which are where, failures, and what is left."""
+    """A display of all runs: how many are done, at work and queued, which are where, failures, and what is left.
+
+    `places` has the node of each run in progress.
+    """
 
     def __init__(self, specs: Sequence[Mapping[str, Any]], before: int = 0):
         """Prepares the display; `before` is the number of runs that earlier processes of the command have made."""
@@ -47,7 +50,7 @@ class NodesDisplay:
             for number, (identity, spec) in enumerate(zip(run_ids(specs), specs, strict=True), start=before + 1)
         }
         self._one_unit = len({spec["budget"]["unit"] for spec in specs}) == 1
-        self._places: dict[str, str] = {}
+        self.places: dict[str, str] = {}
         self._fractions: dict[str, float] = {}
         self._left = dict.fromkeys(self._entries, 1.0)
         self._worked = 0.0
@@ -68,7 +71,7 @@ class NodesDisplay:
 
     def start(self, identity: str, node: str, used: float) -> None:
         """Notes that a run begins on a node, or continues there with so much of its budget used."""
-        self._places[identity] = node
+        self.places[identity] = node
         self._fractions.setdefault(identity, used / self._entries[identity].budget["amount"])
 
     def look(self, nodes: int, queued: int, used: Callable[[str], float]) -> None:
@@ -77,25 +80,25 @@ class NodesDisplay:
         if now - self._shown < (LINE_SECONDS if self._live is None else REFRESH_SECONDS):
             return
         self._shown = now
-        for identity in self._places:
+        for identity in self.places:
             self._progressed(identity, used(identity) / self._entries[identity].budget["amount"])
         summary = self._summary(nodes, queued)
         if self._live is None:
             tell(summary)
             return
         table = Table.grid(padding=(0, 2))
-        for identity, node in list(self._places.items())[:SHOWN_RUNS]:
+        for identity, node in list(self.places.items())[:SHOWN_RUNS]:
             number, name, budget = self._entries[identity]
             spent, unit = _short(self._fractions.get(identity, 0.0) * budget["amount"]), unit_name(budget["unit"])
             table.add_row(escape(node), f"{number}", escape(name), f"{spent} of {budget['amount']:g} {unit}")
-        if len(self._places) > SHOWN_RUNS:
-            table.add_row(f"and {len(self._places) - SHOWN_RUNS} more")
+        if len(self.places) > SHOWN_RUNS:
+            table.add_row(f"and {len(self.places) - SHOWN_RUNS} more")
         with contextlib.suppress(OSError):
             self._live.update(Group(table, Text(summary)), refresh=True)
 
     def end(self, identity: str, node: str, outcome: Outcome) -> None:
         """Prints a line that stays about a run that has ended."""
-        self._places.pop(identity, None)
+        self.places.pop(identity, None)
         self._progressed(identity, 1.0)
         self._done += 1
         self._failed += outcome.status is Status.FAILED
@@ -105,7 +108,7 @@ class NodesDisplay:
     def end_without_outcome(self, identity: str, what: str, beside: Sequence[str] = ()) -> None:
         """Prints why a run, and those `beside` it, have left their node, unless `what` is empty."""
         for run in (identity, *beside):
-            self._places.pop(run, None)
+            self.places.pop(run, None)
         if what:
             more = f", and {plural(len(beside), 'more run')}" if beside else ""
             self._print(f"{self._line(identity)}{more}: {what}")
@@ -121,7 +124,7 @@ class NodesDisplay:
 
     def _summary(self, nodes: int, queued: int) -> str:
         parts = [
-            f"{self._done} of {self._total} done", f"{len(self._places)} running on {plural(nodes, 'node')}",
+            f"{self._done} of {self._total} done", f"{len(self.places)} running on {plural(nodes, 'node')}",
             f"{queued} queued", f"{self._failed} failed", f"{format_seconds(self._counted)} counted",
         ]  # fmt: skip
         totals: dict[str, float] = {}

@@ -7,7 +7,6 @@ that are still in the queue instead of submitting their runs again.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,15 +17,15 @@ from typing import Any, Protocol
 
 from bench.command.arrays import Resources, arrays
 from bench.command.batches import Batches
+from bench.command.books import Books
 from bench.command.command_line import check_device
-from bench.command.crashed_runs import book
 from bench.command.handover import Journal
 from bench.command.nodes_display import NodesDisplay
-from bench.command.one_run import Assignment, ended_meanwhile
+from bench.command.one_run import ended_meanwhile
 from bench.command.planning import Planned
-from bench.command.remote_run import Result, places
+from bench.command.remote_run import Result, order_of, places
 from bench.command.run_series import prepare_runs
-from bench.command.scheduling import MOST_DEATHS, End, Job, demand_of
+from bench.command.scheduling import End, Job, Verdict, demand_of
 from bench.command.store import Mirror, Store
 from bench.experiment.expansion import Experiment
 from bench.experiment.yaml_file import ConfigError
@@ -36,7 +35,6 @@ from bench.records import RecordError, Status, read_outcome
 from bench.records.errors import ClusterError
 from bench.records.files import storing
 from bench.records.json_files import read_object, write_json
-from bench.records.progress import used_in
 
 FOLDER = "slurm"
 """Where a results folder keeps its jobs."""
@@ -44,7 +42,6 @@ LOOK_SECONDS = 5.0
 """The time between two looks at the queue."""
 GONE_SECONDS = 15.0
 """So long after a job has left the queue its result may be invisible on a shared file system."""
-log = logging.getLogger("oho-bench")
 
 
 class Queue(Protocol):
@@ -109,7 +106,7 @@ class OnQueue:
         mirror = Mirror(self.store, root)
         mirror.plans(item.id for item in todo if item.starts_over)
         common = places(root, data_root, self.store)
-        orders = {item.id: {**common, "given": [dict(vars(Assignment.of(item)))]} for item in todo}
+        orders = {item.id: order_of([item], common) for item in todo}
         jobs = {item.id: Job(item.id, demand_of(item.spec, per_gpu=1, cpus=self.cpus_per_run, needs="")) for item in todo}
         stopper, before = Stopper(), len(journal.tried)
         submitted = _Submitted(self.queue, root.absolute(), orders, stopper)
@@ -120,14 +117,15 @@ class OnQueue:
                 say(f"jobs in the queue: {len(submitted.ids)}; `oho-bench status {root}` shows how far they are")
                 return Counter()
             with NodesDisplay([item.spec for item in todo], before) as display:
-                watch = _Watch({item.id: item for item in todo}, jobs, submitted, mirror, journal, display)
+                books = Books({item.id: item for item in todo}, mirror, journal, display)
+                watch = _Watch(books, jobs, submitted)
                 while submitted.ids:
                     watch.look()
         if watch.left:
             reasons = "; ".join(dict.fromkeys(watch.left.values()))
             left = "1 run is" if len(watch.left) == 1 else f"{len(watch.left)} runs are"
             raise ClusterError(f"{left} left: {reasons}; repeat the command to continue")
-        return watch.counts
+        return books.counts
 
 
 @dataclass
@@ -184,39 +182,31 @@ def _jobs_stay(submitted: _Submitted) -> Iterator[None]:
 
 @dataclass
 class _Watch:
-    """What has become of the runs: `counts` by status, and `left` why a run was not made."""
+    """Follows the jobs and has the books kept; `left` says why a run was not made."""
 
-    items: Mapping[str, Planned]
+    books: Books
     jobs: Mapping[str, Job]
     submitted: _Submitted
-    mirror: Mirror
-    journal: Journal
-    display: NodesDisplay
-    counts: Counter[Status] = field(default_factory=Counter)
     left: dict[str, str] = field(default_factory=dict)
-    _nodes: dict[str, str] = field(default_factory=dict)
     _gone: dict[str, float] = field(default_factory=dict)
 
     def look(self) -> None:
         """Looks at the queue and at what jobs have left behind, and waits a while."""
-        ids, queue, root = self.submitted.ids, self.submitted.queue, self.submitted.root
+        ids, queue, places = self.submitted.ids, self.submitted.queue, self.books.display.places
         there = queue.look(ids.values())
         for run, job in list(ids.items()):
             node = there.get(job)
-            if node is not None and self._nodes.get(run) != node:
-                self._nodes[run] = node
-                self.display.start(run, node, used_in(root / run))
+            if node is not None and places.get(run) != node:
+                self.books.started(run, node)
             if job in there and node is None:  # it waits, perhaps again
-                if self._nodes.pop(run, None):
-                    self.display.end_without_outcome(run, "its time was over; it continues from its checkpoint")
+                if run in places:
+                    self.books.display.end_without_outcome(run, "its time was over; it continues from its checkpoint")
                 continue
-            result = queue.result(root, job) or (self._unseen(run, job) if job not in there else None)
+            result = queue.result(self.submitted.root, job) or (self._unseen(run, job) if job not in there else None)
             if result is not None:
                 del ids[run]
-                self._heard(run, job, result)
-        self.mirror.look(self._nodes)
-        waiting = len(ids) - len(self._nodes)
-        self.display.look(len(set(self._nodes.values())), waiting, lambda run: used_in(root / run))
+                self._heard(run, result)
+        self.books.look(len(set(places.values())), len(ids) - len(places))
         if ids:
             time.sleep(LOOK_SECONDS)
 
@@ -224,8 +214,8 @@ class _Watch:
         """Returns what became of a job that is gone without a result, or None as long as one may still be seen."""
         if time.monotonic() - self._gone.setdefault(job, time.monotonic()) < GONE_SECONDS:
             return None
-        self.mirror.fetch(run)
-        outcome, before = read_outcome(self.submitted.root / run), repr(self.items[run].outcome)
+        self.books.mirror.fetch(run)
+        outcome, before = read_outcome(self.submitted.root / run), repr(self.books.items[run].outcome)
         if outcome is not None and ended_meanwhile(before, outcome):
             return Result(End.MADE, outcomes={run: outcome})
         is_stopped = outcome is not None and repr(outcome) != before
@@ -233,26 +223,15 @@ class _Watch:
             return Result(End.STOPPED)
         return Result(End.DIED, f"job {job}")
 
-    def _heard(self, run: str, job: str, result: Result) -> None:
-        outcome, node, folder = result.outcomes.get(run), self._nodes.pop(run, "a node"), self.submitted.root / run
-        self.mirror.fetch(run)
-        for line in result.said:
-            log.warning("%s: %s", node, line)
-        if result.end is End.DIED:
-            if not self.jobs[run].died(used_in(folder)):
-                self.display.end_without_outcome(run, f"died on {node} ({result.reason}); it continues from its checkpoint")
-                self.submitted.submit([self.jobs[run]])
-                return
-            why = f"its process died {MOST_DEATHS} times without progress, last on {node} ({result.reason})"
-            outcome = book(self.items[run].spec, folder, why, self.items[run].since)
-            self.mirror.send(run)
-        self.journal.note("tried", run)
-        if outcome is not None:
-            self.counts[outcome.status] += 1
-            self.display.end(run, node, outcome)
-        elif result.end in (End.MADE, End.TAKEN, End.DIED):
-            self.display.end_without_outcome(run, f"another runner has {'ended ' * (result.end is End.MADE)}it")
-        else:
-            reason = f"{node} {result.reason}" if result.reason else "cancelled"
-            self.left[run] = reason if result.reason else "jobs were cancelled"
-            self.display.end_without_outcome(run, reason)
+    def _heard(self, run: str, result: Result) -> None:
+        node, verdict = self.books.display.places.get(run, "a node"), self._verdict(run, result.end)
+        self.books.heard((run,), node, result, verdict)
+        if verdict is Verdict.AGAIN:
+            self.submitted.submit([self.jobs[run]])
+        elif verdict is Verdict.LEFT and result.end is not End.TAKEN:
+            self.left[run] = f"{node} {result.reason}" if result.reason else "jobs were cancelled"
+
+    def _verdict(self, run: str, end: End) -> Verdict:
+        if end is End.DIED:
+            return Verdict.FAILED if self.jobs[run].died(self.books.saved(run)) else Verdict.AGAIN
+        return Verdict.ENDED if end is End.MADE else Verdict.LEFT

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.command.one_run import Assignment, Turn, make, opener, turn
-from bench.command.planning import origins
+from bench.command.planning import Planned, origins
 from bench.command.scheduling import End
 from bench.command.store import Store, scratch
 from bench.experiment.spec import data_set_of, method_of, packages_of
@@ -53,6 +53,11 @@ def places(root: Path, given: Path | None, store: Store | None) -> dict[str, str
         "root": str(root.absolute()), "given_data_root": named, "data_root": str(data_root(given).absolute()),
         "storage": store.url if store else None,
     }  # fmt: skip
+
+
+def order_of(runs: Iterable[Planned], places: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a process must be given to make a run, or several as a batch."""
+    return {**places, "given": [dict(vars(Assignment.of(item))) for item in runs]}
 
 
 def make_remotely(order: Mapping[str, Any], stopper: Stopper | None = None) -> Result:
