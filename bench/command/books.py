@@ -14,7 +14,7 @@ from bench.command.planning import Planned
 from bench.command.remote_run import Result
 from bench.command.scheduling import MOST_DEATHS, End, Verdict
 from bench.command.store import Mirror
-from bench.records import Outcome, Status
+from bench.records import Outcome, Status, read_outcome
 from bench.records.progress import used_in
 
 log = logging.getLogger("oho-bench")
@@ -43,6 +43,17 @@ class Books:
         """Returns how much of a run has been saved."""
         self.mirror.fetch(run)
         return self._used(run)
+
+    def written(self, run: str) -> Outcome | None:
+        """Returns the outcome that has been written of a run since it was planned, or None if there is none."""
+        self.mirror.fetch(run)
+        outcome = read_outcome(self.mirror.root / run)
+        return None if repr(outcome) == repr(self.items[run].outcome) else outcome
+
+    def ended(self, runs: Sequence[str]) -> dict[str, Outcome]:
+        """Returns the outcomes of those runs that have ended since they were planned, not only stopped."""
+        found = {run: self.written(run) for run in runs}
+        return {run: outcome for run, outcome in found.items() if outcome and outcome.status is not Status.INTERRUPTED}
 
     def heard(self, runs: Sequence[str], node: str, result: Result, verdict: Verdict) -> None:
         """Notes what became of a run, or of the runs of a batch, on a node, and what follows."""

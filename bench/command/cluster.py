@@ -26,7 +26,7 @@ from bench.experiment.expansion import Experiment
 from bench.experiment.spec import packages_of
 from bench.experiment.yaml_file import ConfigError
 from bench.process.signals import Stopper
-from bench.records import Status
+from bench.records import Outcome, Status
 
 
 @dataclass
@@ -134,6 +134,9 @@ class _Watcher:
     def started(self, start: Start) -> None:
         for run in start.job.runs:
             self._books.started(run, start.node.name)
+
+    def ended(self, job: Job) -> Mapping[str, Outcome]:
+        return self._books.ended(job.runs)
 
     def saved(self, job: Job) -> float:
         return self._books.saved(job.id)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from bench.command.remote_run import Result
 from bench.command.scheduling import End, Job, Node, Scheduler, Start, Verdict
 from bench.process.signals import Stopper
+from bench.records import Outcome
 from bench.records.errors import ClusterError
 
 POLL_SECONDS = 0.25
@@ -53,6 +55,10 @@ class Watcher(Protocol):
         """Is called when a job begins on a node."""
         ...
 
+    def ended(self, job: Job) -> Mapping[str, Outcome]:
+        """Returns the outcomes of those of a job's runs that have ended."""
+        ...
+
     def saved(self, job: Job) -> float:
         """Returns how much of a job's first run has been saved."""
         ...
@@ -95,6 +101,9 @@ def drive(scheduler: Scheduler, pool: Pool, watcher: Watcher, *, now: Callable[[
 def _hear(scheduler: Scheduler, pool: Pool, watcher: Watcher, now: Callable[[], float]) -> None:
     for identity, result in pool.wait(POLL_SECONDS):
         start = scheduler.running[identity]
+        if result.end is End.DIED and (ended := watcher.ended(start.job)):  # before the process could answer
+            end = End.MADE if len(ended) == len(start.job.runs) else End.DIED
+            result = replace(result, end=end, outcomes=ended)
         saved = watcher.saved(start.job) if result.end is End.DIED else 0.0
         reason = f"{start.node.name} {result.reason}"
         is_known = result.end in (End.REFUSED, End.NODE_REFUSED) and scheduler.has_refused(identity)

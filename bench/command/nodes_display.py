@@ -102,7 +102,7 @@ class NodesDisplay:
         self._progressed(identity, 1.0)
         self._done += 1
         self._failed += outcome.status is Status.FAILED
-        self._counted += outcome.counted_seconds
+        self._counted += outcome.counted_seconds / outcome.shared_by  # a batch's seconds are common to its runs
         self._print(f"{self._line(identity)}: on {node}: {', '.join(in_words(outcome))}")
 
     def end_without_outcome(self, identity: str, what: str, beside: Sequence[str] = ()) -> None:

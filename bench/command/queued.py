@@ -21,7 +21,6 @@ from bench.command.books import Books
 from bench.command.command_line import check_device
 from bench.command.handover import Journal
 from bench.command.nodes_display import NodesDisplay
-from bench.command.one_run import ended_meanwhile
 from bench.command.planning import Planned
 from bench.command.remote_run import Result, order_of, places
 from bench.command.run_series import prepare_runs
@@ -31,7 +30,7 @@ from bench.experiment.expansion import Experiment
 from bench.experiment.yaml_file import ConfigError
 from bench.process.signals import Interrupted, Stopper, tell
 from bench.process.standard_streams import say
-from bench.records import RecordError, Status, read_outcome
+from bench.records import RecordError, Status
 from bench.records.errors import ClusterError
 from bench.records.files import storing
 from bench.records.json_files import read_object, write_json
@@ -196,6 +195,8 @@ class _Watch:
         there = queue.look(ids.values())
         for run, job in list(ids.items()):
             node = there.get(job)
+            if job in there:
+                self._gone.pop(job, None)
             if node is not None and places.get(run) != node:
                 self.books.started(run, node)
             if job in there and node is None:  # it waits, perhaps again
@@ -214,12 +215,9 @@ class _Watch:
         """Returns what became of a job that is gone without a result, or None as long as one may still be seen."""
         if time.monotonic() - self._gone.setdefault(job, time.monotonic()) < GONE_SECONDS:
             return None
-        self.books.mirror.fetch(run)
-        outcome, before = read_outcome(self.submitted.root / run), repr(self.books.items[run].outcome)
-        if outcome is not None and ended_meanwhile(before, outcome):
-            return Result(End.MADE, outcomes={run: outcome})
-        is_stopped = outcome is not None and repr(outcome) != before
-        if is_stopped or not self.submitted.queue.has_begun(self.submitted.root, job):
+        if ended := self.books.ended([run]):
+            return Result(End.MADE, outcomes=ended)
+        if self.books.written(run) or not self.submitted.queue.has_begun(self.submitted.root, job):
             return Result(End.STOPPED)
         return Result(End.DIED, f"job {job}")
 

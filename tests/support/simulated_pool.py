@@ -98,6 +98,9 @@ class Silent:
     def started(self, start):
         pass
 
+    def ended(self, job):
+        return {}
+
     def saved(self, job):
         return self.pool.saved.get(job.id, 0.0)
 

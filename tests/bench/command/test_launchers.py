@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from faults import command, outcome_of, the_line, timeless
@@ -11,9 +12,10 @@ from simulated_pool import NodesHere
 from bench.command.cluster import OnNodes
 from bench.command.handover import Journal
 from bench.command.node_task import folder_of_code, hash_of_code, work
+from bench.command.nodes_display import NodesDisplay
 from bench.command.planning import plan
 from bench.command.ray_pool import check_answers, meant
-from bench.command.remote_run import Result
+from bench.command.remote_run import Result, make_remotely
 from bench.command.scheduling import MOST_DEATHS, End
 from bench.experiment.yaml_file import ConfigError
 from bench.process.run_lock import claimed
@@ -89,6 +91,54 @@ def test_a_run_whose_processes_die_again_and_again_has_failed(tmp_path, capsys):
     assert message.startswith(f"its process died {MOST_DEATHS} times without progress, last on ")
     lines = capsys.readouterr().err.splitlines()
     assert sum("it continues from its checkpoint" in line for line in lines) == MOST_DEATHS - 1
+
+
+def dying_after(runs):
+    """Nodes where the process that has made one of these runs dies before anyone has heard of it."""
+    orders, left, pool = {}, set(runs), NodesHere()
+    plain = pool.start
+
+    def instead(start):
+        order = orders[start.job.id]
+        made = [each for each in order["given"] if each["id"] in left]
+        left.difference_update(each["id"] for each in made)
+        return Result(End.DIED, "NodeDiedError") if made and make_remotely({**order, "given": made}) else None
+
+    pool.instead = instead
+    pool.start = lambda start, order: (orders.update({start.job.id: order}), plain(start, order))
+    return pool
+
+
+def test_a_run_whose_process_died_after_it_had_ended_it_counts_once_as_what_it_is(tmp_path, capsys):
+    small = experiment(tmp_path, "fixed", seeds=[0, 1], overrides=[*SHORT, "population=off"])
+    assert launched([small], tmp_path / "runs", dying_after(small.ids)) == {Status.BUDGET_REACHED: 2}
+    told = capsys.readouterr().err
+    assert told.count("budget reached") == 2
+    assert "another runner" not in told
+
+
+def test_a_run_that_its_batch_has_ended_before_its_process_died_counts_once(tmp_path, capsys):
+    small = experiment(tmp_path, "fixed", seeds=range(4), overrides=SHORT)
+    assert launched([small], tmp_path / "runs", dying_after(small.ids[:1])) == {Status.BUDGET_REACHED: 4}
+    told = capsys.readouterr().err
+    assert told.count("budget reached") == 4
+    assert told.count("continues alone") == 1
+    assert "another runner" not in told
+
+
+def test_the_seconds_of_a_batch_are_counted_once(tmp_path, capsys, monkeypatch):
+    small, out = experiment(tmp_path, "fixed", seeds=range(4), overrides=SHORT), tmp_path / "runs"
+    launched([small], out)
+    outcomes = [read_outcome(out / run) for run in small.ids]
+    with NodesDisplay(small.specs) as display:
+        monkeypatch.setattr("bench.command.nodes_display.LINE_SECONDS", 0.0)
+        for run, outcome in zip(small.ids, outcomes, strict=True):
+            display.end(run, "one", replace(outcome, counted_seconds=100.0))
+        display.look(1, 0, lambda run: 0.0)
+    assert [outcome.shared_by for outcome in outcomes] == [2] * 4
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "4 of 4 done, 0 running on 1 node, 0 queued, 0 failed, 3 min 20 s counted"
+    )
 
 
 def test_a_run_that_another_runner_keeps_is_left_to_it(tmp_path, capsys, monkeypatch):

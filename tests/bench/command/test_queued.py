@@ -1,6 +1,7 @@
 """`--launcher slurm`: what is submitted together, what is refused, and runs in a queue whose jobs are this process."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 from faults import command, the_line, timeless
@@ -97,6 +98,27 @@ def test_a_job_that_dies_again_and_again_has_failed(tmp_path, capsys):
         f"its process died {MOST_DEATHS} times without progress, last on one (job 7_{MOST_DEATHS})"
     )
     assert capsys.readouterr().err.count("died on one (job 7_") == MOST_DEATHS - 1
+
+
+def test_a_job_that_a_look_at_the_queue_has_missed_is_waited_for_in_full(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic, clock.sleep = lambda: clock.now, lambda seconds: setattr(clock, "now", clock.now + 10.0)
+    monkeypatch.setattr(queued, "time", clock)
+    monkeypatch.setattr(queued, "GONE_SECONDS", 15.0)
+
+    class MissedOnce(JobsHere):
+        def look(self, jobs):
+            """The job is missed at 10 seconds and ends before 40; its result is there at 50."""
+            if clock.now == 50.0:
+                self.left = {job: RunInJob()(self.jobs[job]) for job in jobs}
+            return dict.fromkeys(jobs, "one") if clock.now in (0.0, 20.0, 30.0) else {}
+
+        def has_begun(self, root, job):
+            return True
+
+    queue = MissedOnce()
+    assert launched(experiment(tmp_path, "fixed"), tmp_path / "runs", queue) == {Status.BUDGET_REACHED: 1}
+    assert len(queue.jobs) == 1
 
 
 def test_cancelled_jobs_are_not_submitted_again(tmp_path):
