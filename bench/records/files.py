@@ -5,7 +5,8 @@ could lead anywhere, and nothing is read that is not a regular file, such as a p
 results folder itself is the user's choice and may be a link.
 
 A file is written beside its place, flushed to the disk and renamed: it is complete, or what was there before is intact.
-Waiting for the disk takes milliseconds, and so what can be made anew is not flushed.
+After a loss of power either may be there, unless the names in its folder were flushed, too.  Waiting for the disk takes
+milliseconds, and so what can be made anew is not flushed, nor is a checkpoint's name: the checkpoint before it will do.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from typing import BinaryIO
 from bench.records.errors import ReportError, StorageError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_FOLDERS = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP)
+"""What systems answer that flush no folders, or none that may not be read."""
 READING = os.O_RDONLY | os.O_NONBLOCK
 APPENDING = os.O_RDWR | os.O_CREAT | os.O_APPEND
 CREATING = os.O_WRONLY | os.O_CREAT | os.O_EXCL
@@ -140,6 +143,19 @@ def _replacing(path: Path, temporary: Path, *, durable: bool = True) -> Iterator
     finally:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             temporary.unlink()
+
+
+def sync_names(folder: Path) -> None:
+    """Waits until the disk has the names in a folder, so that no loss of power undoes a rename."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDERS:
+            raise
 
 
 def check_output(output: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from bench.records.errors import RecordError
-from bench.records.files import read, reason, replacing
+from bench.records.files import read, reason, replacing, sync_names
 
 DEEPEST = 30
 """The most levels that a JSON object may have."""
@@ -27,9 +27,11 @@ LONGEST_SUM = 24
 
 
 def write_json(path: Path, content: Any, *, durable: bool = True) -> None:
-    """Writes a complete file or nothing; for `durable` see `bench.records.files.replacing`."""
+    """Writes a complete file or nothing; one that is `durable` is there after a loss of power, with its name."""
     with replacing(path, durable=durable) as file:
         file.write(json.dumps(finite(content), indent=1, allow_nan=False).encode() + b"\n")
+    if durable:
+        sync_names(path.parent)
 
 
 def finite(value: Any) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from bench.records.files import APPENDING, check_in_place, check_no_link, open_regular, read, replacing, storing
+from bench.records.files import APPENDING, check_in_place, check_no_link, open_regular, read, replacing, storing, sync_names
 from bench.records.identity import run_id
 from bench.records.json_files import intact, sealed, write_json
 from bench.records.run_folder import Outcome
@@ -84,5 +84,6 @@ class RunWriter:
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
-    """Writes how a run ended."""
+    """Writes how a run ended; no loss of power undoes that, nor the run's folder."""
     write_json(folder / "outcome.json", {**asdict(outcome), "valid": outcome.valid})
+    sync_names(folder.parent)

@@ -1,6 +1,8 @@
 """What lies in a results folder is opened through no link; what a user asks for is whole or not there."""
 
+import errno
 import os
+import stat
 from pathlib import Path
 from shutil import copytree, move
 
@@ -9,6 +11,7 @@ from faults import command, the_line
 from helpers import experiment, run_one
 from made_up_runs import LOSSES, write_folder
 
+from bench.protocol.checkpoints import write_checkpoint
 from bench.records import (
     Manifest,
     RecordError,
@@ -222,3 +225,57 @@ def test_files_of_the_tracker_that_are_links_or_pipes_are_passed_over(tmp_path, 
     (place.parent / "offline-run-2").symlink_to(place)
     assert transcripts.agreeing(tmp_path / "ID", [transcripts.Transcript("x")]) == []
     assert asked == [place / "run-a.wandb"]
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """What happens to files, in turn: each wait for the disk by the file's number, and the names that come and go."""
+
+    def removed(path):
+        if Path(path).suffix != ".part":
+            seen.append(f"-{Path(path).name}")
+        unlink(path)
+
+    seen, rename, unlink = [], os.replace, os.unlink
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append(os.fstat(descriptor).st_ino))
+    monkeypatch.setattr(os, "replace", lambda old, new: (seen.append(f"+{Path(new).name}"), rename(old, new)))
+    monkeypatch.setattr(os, "unlink", removed)
+    return seen
+
+
+def number_of(path):
+    return path.stat().st_ino
+
+
+def test_a_run_has_ended_when_the_disk_has_its_outcome_under_its_name_and_not_before(tmp_path, waits):
+    spec = experiment(tmp_path, "fixed", overrides=["budget.steps=10"]).specs[0]
+    run_one(spec, tmp_path / "runs", checkpoint_seconds=0.0)
+    folder = tmp_path / "runs" / run_id(spec)
+    files = [number_of(folder / name) for name in ("records.jsonl", "outcome.json")]
+    folders = [number_of(folder), number_of(folder.parent)]
+    assert waits[-6:] == [*files, "+outcome.json", *folders, "-checkpoint.pt"]
+
+
+def test_a_plan_is_on_the_disk_under_its_name_and_a_checkpoint_without(tmp_path, waits):
+    write_manifest(tmp_path, Manifest("both", (), {}, ()))
+    plan = tmp_path / "experiments/both.json"
+    assert waits == [number_of(plan), "+both.json", number_of(plan.parent)]
+    waits.clear()
+    write_checkpoint(tmp_path, {})
+    assert waits == [number_of(tmp_path / "checkpoint.pt"), "+checkpoint.pt"]
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EIO])
+def test_only_a_system_that_flushes_no_folders_may_refuse_to(code, tmp_path, monkeypatch):
+    def refuse(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    plan = Manifest("both", (), {}, ())
+    if code == errno.EINVAL:
+        write_manifest(tmp_path, plan)
+        assert [each.experiment for each in read_manifests(tmp_path)] == ["both"]
+    else:
+        with pytest.raises(OSError, match=os.strerror(code)):
+            write_manifest(tmp_path, plan)
