@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch._utils import _flatten_dense_tensors
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.nn.parameter import is_lazy
 
 Given = Iterable[nn.Parameter] | Iterable[tuple[str, nn.Parameter]]
@@ -86,6 +86,8 @@ class FlatParameters:
 
     def _are_like_parameters(self, values: Sequence[Tensor | None]) -> bool:
         """Returns whether there are several tensors, each of its parameter's shape, and flat tensors have their type."""
+        if values is self.tensors:
+            return len(values) > 1 and not self.is_narrow
         if self.is_narrow or len(values) == 1:
             return False
         pairs = zip(values, self.tensors, strict=True)
@@ -108,7 +110,8 @@ class FlatParameters:
         Under `torch.autocast`, PyTorch keeps cast parameters until the outermost block ends; they are dropped here.
         """
         with torch.no_grad():
-            torch._foreach_copy_(self.tensors, self.split(flat))
+            pieces = self.split(flat) if self.members else _unflatten_dense_tensors(flat[0], self.tensors)
+            torch._foreach_copy_(self.tensors, pieces)
         torch.clear_autocast_cache()
 
     def span(self, index: int) -> slice:

@@ -135,7 +135,7 @@ def transition(
     is overwritten.  All tangents, dg too, are first multiplied by the discount.  Since the rule works element by element,
     it is applied to blocks of columns.
     """
-    before = _Before(theta, _clip(rule, gradient, products), slots, hyper, noise)
+    before = _Before(theta, clip_with_tangents(rule, gradient, products), slots, hyper, noise)
     tangents = Tangents(theta=influence.theta, gradient=products, slots=influence.slots, discount=discount)
     step = linearised(rule)
     if step is not None:
@@ -236,7 +236,7 @@ def gradient_pullback(
     return pull
 
 
-def _clip(rule: Rule, gradient: Tensor, products: Tensor) -> Tensor:
+def clip_with_tangents(rule: Rule, gradient: Tensor, products: Tensor) -> Tensor:
     """Returns the clipped gradient; `products` become its tangents, in place."""
     if rule.clip_value is None and rule.clip_norm is None:
         return gradient

@@ -24,11 +24,12 @@ from oho.directions import Directions, directions_of
 from oho.engines.curvature import Derivatives
 from oho.flat_parameters import FlatParameters
 from oho.guard_counts import GuardCounts
-from oho.influence import Influence, gradient_pullback, transition
+from oho.influence import Influence, clip_with_tangents, gradient_pullback, transition
 from oho.loss_hyper import LossHyper
 from oho.master_copy import MasterCopy
 from oho.meta import MetaRule
 from oho.parameter_groups import GivenGroup
+from oho.plain_update import plain_update
 from oho.rules import Rule, Slots
 from oho.saved_state import copied, load_tensors, put, require
 from oho.sets import SetMap
@@ -107,8 +108,8 @@ class Recursion:
 
         `advance` must be given the same discount.
         """
-        self._take_first_weights()
         if self.averaged is not None:
+            self._take_first_weights()
             self.averaged.begin(self.steps + 1, plain=plain, discount=discount, hostless=self.hostless)
 
     @torch.no_grad()
@@ -127,6 +128,17 @@ class Recursion:
         """Moves the influence of the average over the plain steps, in which that of the weights stayed as it was."""
         if self.averaged is not None:
             self.averaged.catch_up(self.influence.theta, self.influence.averaged)
+
+    def advance_plainly(self, found: Derivatives) -> Tensor:
+        """Moves parameters and slots, and leaves the influence as it is; returns the model's new parameters (M, N)."""
+        update = plain_update(self.rule)
+        if update is None or found.unused:
+            return self.advance(found, follows=False)
+        theta, hyper = self._weights(), self._of_rule()
+        if self.set_map.count > 1:
+            hyper = {name: self.set_map.spread(value) for name, value in hyper.items()}
+        update(self.rule, theta, clip_with_tangents(self.rule, found.gradient, found.products), self.slots, hyper)
+        return self._arrive(theta)
 
     def advance(self, found: Derivatives, *, discount: float = 1.0, follows: bool = True) -> Tensor:
         """Discounts the influence, and moves it with parameters and slots; returns the model's new parameters (M, N).
@@ -154,13 +166,17 @@ class Recursion:
             for state, tangent in zip(influence.moved, tangents, strict=True):
                 state[..., span] = tangent
         put(self.slots, slots_next, in_place=self.hostless)
+        if self.averaged is not None and follows:
+            self.averaged.follow_influence(self.influence.theta, self.influence.averaged, discount=discount)
+        return self._arrive(theta_next)
+
+    def _arrive(self, theta: Tensor) -> Tensor:
+        """Ends a step at the rule's new θ (M, N): moves the average, and writes and returns the model's parameters."""
         self.steps += 1
         if self.averaged is not None:
-            if follows:
-                self.averaged.follow_influence(self.influence.theta, self.influence.averaged, discount=discount)
-            theta_next = self.averaged.follow(theta_next)
-        self._master.write(theta_next)
-        return theta_next
+            theta = self.averaged.follow(theta)
+        self._master.write(theta)
+        return theta
 
     def judged_ahead(self, gradient: Tensor) -> Tensor:
         """Returns the weights (M, N) at which `at_judged_weights` will be once `advance` has made a step with g (M, N).

@@ -52,7 +52,7 @@ def plain_step(loss: TrainingLoss, recursion: Recursion, train: list[Closure], *
     phase("train")
     found = loss.gradient(train)
     with torch.no_grad():
-        recursion.advance(found, follows=False)
+        recursion.advance_plainly(found)
     return found.losses
 
 
