@@ -98,15 +98,15 @@ def test_an_earlier_step(made):
 
 def test_a_run_with_a_shock_is_audited_up_to_its_first_event(tmp_path):
     path = write_config(tmp_path, "oho-global")
-    path.write_text(path.read_text() + "shocks:\n  - events: [{epoch: 3, rotate: 90}, {epoch: 4, set: {lr: 0.3}}]\n")
-    _, spec = load_experiment(path).specs
+    path.write_text(path.read_text() + "shocks:\n  - events: [{epoch: 1, rotate: 90}, {epoch: 2, set: {lr: 0.3}}]\n")
+    _, spec = load_experiment(path, overrides=["budget.steps=25"]).specs
     run_one(spec, tmp_path)
-    text = audit_run(tmp_path / run_id(spec), steps=20, at=None, data_root=None)
-    assert "after step 30, the last 20 steps" in text
+    text = audit_run(tmp_path / run_id(spec), steps=8, at=None, data_root=None)
+    assert "after step 10, the last 8 steps" in text
     assert max(errors(text)) < 1e-2
-    said = "--at 31: after step 30 the run has an event, inputs rotated by 90° at epoch 3, which an audit does not repeat"
-    with pytest.raises(RecordError, match=re.escape(f"{said}; allowed are --at up to 30")):
-        audit_run(tmp_path / run_id(spec), steps=20, at=31, data_root=None)
+    said = "--at 11: after step 10 the run has an event, inputs rotated by 90° at epoch 1, which an audit does not repeat"
+    with pytest.raises(RecordError, match=re.escape(f"{said}; allowed are --at up to 10")):
+        audit_run(tmp_path / run_id(spec), steps=8, at=11, data_root=None)
 
 
 def double_lr(records, at):

@@ -54,7 +54,8 @@ def losses_of(spec, folder):
 
 @pytest.mark.parametrize("method", [*CASES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_a_graph_gives_the_records_of_eager_steps(method, tmp_path):
-    overrides = ("task.name=mnist-mlp-dropout", "task.data=digits", "task.validation_size=300") if method in NOISY else ()
+    noisy = ("task.name=mnist-mlp-dropout", "task.data=digits", "task.validation_size=300", "task.width=16")
+    overrides = noisy if method in NOISY else ()
     spec = experiment(tmp_path, method, overrides=overrides).specs[0]
     spec = {**spec, "method": {**spec["method"], **(CASES | SLOW)[method]}}
     eager, found = losses_of(spec, tmp_path / "eager")
