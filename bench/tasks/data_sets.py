@@ -29,6 +29,8 @@ class Loaded(NamedTuple):
     """The number of classes, characters, or numbers to predict; if it is None, the training targets determine it."""
     measured: int = 0
     """How many leading features are standardised by the training split's mean and deviation."""
+    columns: tuple[str, ...] = ()
+    """The names of a table's inputs, then of its target.  Its numbers are in float64 until they are standardised."""
 
 
 def _always(root: Path) -> bool:

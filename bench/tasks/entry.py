@@ -17,6 +17,7 @@ from bench.protocol.loss_hyper import LossHyperparameter
 from bench.protocol.objective import Objective
 from bench.protocol.task import Split, Task
 from bench.protocol.world import World
+from bench.records.errors import DataError
 from bench.records.schema import RESERVED
 from bench.tasks.data_sets import DataSet, Loaded, hold_out, hold_out_end, load
 from bench.tasks.models import channel_moments
@@ -117,7 +118,7 @@ def build_task(
 ) -> tuple[Task, Split]:  # fmt: skip
     """Returns a task and, separately, its test split.  Whole splits are moved to the device.
 
-    `data` replaces the entry's own data set.
+    `data` replaces the entry's own data set.  Raises `DataError` for data that cannot be read or standardised.
     """
     data, objective = data or entry.data_for(options), entry.objective_for(options)
     loaded = load(data, root)
@@ -125,6 +126,8 @@ def build_task(
     splits = _standardised(splits, loaded.measured)
     if objective.standardises_targets:
         splits = _with_standard_targets(splits)
+    if loaded.columns:
+        splits = _in_single_precision(splits, loaded)
     if entry.images:
         splits = _Splits(*(Split(_as_images(split.inputs), split.targets) for split in splits))
     facts = _facts(splits.train, loaded)
@@ -172,9 +175,23 @@ def _with_standard_targets(splits: _Splits) -> _Splits:
 
 
 def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the mean and the deviation of each column; the deviation of a constant column is 1."""
+    """Returns the mean and the deviation of each column: of a constant column 1, and NaN where it is out of range."""
     mean, deviation = values.mean(0), values.std(0, correction=0)
-    return mean, torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+    found = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+    return mean, found.masked_fill(deviation.isinf(), math.nan)  # divided by infinity, a column would be zeros
+
+
+def _in_single_precision(splits: _Splits, loaded: Loaded) -> _Splits:
+    """Returns a table's splits in float32.  Raises `DataError` for a column with a number that is not finite there."""
+    found = _Splits(*(
+        Split(inputs.float(), targets.float() if targets.is_floating_point() else targets) for inputs, targets in splits
+    ))  # fmt: skip
+    for inputs, targets in found:
+        finite = torch.cat([inputs, targets.view(len(targets), 1)], 1).isfinite().all(0)
+        if not finite.all():
+            name, remedy = loaded.columns[int(finite.int().argmin())], "correct or rescale its largest numbers"
+            raise DataError(f"{loaded.label}: column {name!r} is not finite in single precision; {remedy}")
+    return found
 
 
 def _as_images(inputs: Tensor) -> Tensor:

@@ -65,13 +65,14 @@ def _load(path: str, target: str, kind: str, test_fraction: float, root: Path) -
     if target not in frame.columns:
         raise DataError(f"{place}: has no column {target!r}; it has: {', '.join(map(str, frame.columns))}")
     _check_complete(place, frame)
-    inputs, measured = _inputs(place, frame.drop(columns=target))
+    inputs, names, measured = _inputs(place, frame.drop(columns=target))
     column = frame[target]
     targets, outputs = _classes(place, column) if kind == "classification" else (_numbers(place, column), 1)
     count = max(1, round(test_fraction * len(frame)))
     if count >= len(frame):
         raise DataError(f"{place}: test_fraction={test_fraction:g} of {plural(len(frame), 'row')} leaves none for training")
-    return Loaded(*hold_out(Split(inputs, targets), count, SPLIT_SEED), place.name, outputs, measured)
+    splits = hold_out(Split(inputs, targets), count, SPLIT_SEED)
+    return Loaded(*splits, place.name, outputs, measured, columns=(*names, target))
 
 
 def _read(place: Path) -> DataFrame:
@@ -97,8 +98,9 @@ def _check_complete(place: Path, frame: DataFrame) -> None:
         raise DataError(f"{place}: values are missing or not finite in {told}; fill them in, or leave out rows or columns")
 
 
-def _inputs(place: Path, frame: DataFrame) -> tuple[Tensor, int]:
-    """Returns the columns of numbers followed by those of categories as zeros and ones, and how many are numbers."""
+def _inputs(place: Path, frame: DataFrame) -> tuple[Tensor, tuple[str, ...], int]:
+    """Returns the columns of numbers followed by those of categories as zeros and ones, in float64, which keeps what is
+    close together far from zero; then their names, and how many are numbers."""
     import pandas
 
     numbers = frame.select_dtypes("number")
@@ -109,7 +111,7 @@ def _inputs(place: Path, frame: DataFrame) -> tuple[Tensor, int]:
     columns = pandas.concat([numbers, pandas.get_dummies(others)], axis=1) if len(others.columns) else numbers
     if columns.empty:
         raise DataError(f"{place}: one or more columns besides the target, and rows, are expected")
-    return torch.tensor(columns.to_numpy("float32")), len(numbers.columns)
+    return torch.tensor(columns.to_numpy("float64")), tuple(map(str, columns.columns)), len(numbers.columns)
 
 
 def _classes(place: Path, column: Series) -> tuple[Tensor, int]:
@@ -124,12 +126,12 @@ def _classes(place: Path, column: Series) -> tuple[Tensor, int]:
 
 
 def _numbers(place: Path, column: Series) -> Tensor:
-    """Returns the column's numbers (rows, 1)."""
+    """Returns the column's numbers (rows, 1), in float64."""
     from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
     if not is_numeric_dtype(column) or is_bool_dtype(column):
         raise DataError(f"{place}: column {column.name!r} holds no numbers; give `kind: classification`, or another target")
-    return torch.tensor(column.to_numpy("float32"))[:, None]
+    return torch.tensor(column.to_numpy("float64"))[:, None]
 
 
 DIABETES_MLP = TaskEntry(

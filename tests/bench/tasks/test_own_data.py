@@ -149,6 +149,28 @@ class TestTable:
         assert torch.equal(task.train.inputs[:, 3:6].sum(1), torch.ones(77))
         assert len(test.targets) == 24
 
+    @pytest.mark.parametrize("column", ["length", "height"])
+    def test_numbers_far_from_zero_keep_what_is_close_together(self, column, tmp_path):
+        tasks, frame = [], flowers().assign(length=0, height=0)
+        for offset in (0, 1764000000):  # seconds, as a clock has them; a float32 there is a multiple of 128
+            frame[column] = range(offset, offset + 120)
+            frame.to_csv(tmp_path / "data/flowers.csv", index=False)
+            tasks.append(task_of(table_spec(tmp_path, target="height", kind="regression"), CPU, None)[0])
+        for close, far in zip(*((*task.train, *task.validation) for task in tasks), strict=True):
+            assert far.dtype == torch.float32
+            torch.testing.assert_close(far, close)
+
+    @pytest.mark.parametrize("column", ["length", "height"])
+    @pytest.mark.parametrize("row", [3, 13, 7], ids=["training", "validation", "test"])
+    def test_a_number_beyond_single_precision_is_one_line(self, row, column, tmp_path):
+        """In the training split it is the deviation that is too large."""
+        frame = flowers()
+        frame.loc[row, column] = 1e300
+        frame.to_csv(tmp_path / "data/flowers.csv", index=False)
+        spec = table_spec(tmp_path, target="height", kind="regression")
+        with pytest.raises(DataError, match=f"^flowers.csv: column '{column}' is not finite in single .*numbers$"):
+            task_of(spec, CPU, None)
+
     def test_a_changed_file_is_a_new_run(self, tmp_path):
         flowers().to_csv(tmp_path / "data/flowers.csv", index=False)
         before = run_id(table_spec(tmp_path))
