@@ -32,7 +32,7 @@ class GraphDog(FlatStepper):
 
     def __init__(self, model: nn.Module, *, weight_decay: float, initial_distance: float, is_layerwise: bool):
         super().__init__(model, weight_decay)
-        self._model, self._exchange = model, Exchange()
+        self._exchange = Exchange()
         self._start = self.flat.point()
         sizes = [parameter.numel() for parameter in self.flat.parameters]
         self._sizes = sizes if is_layerwise else [sum(sizes)]
@@ -60,12 +60,12 @@ class GraphDog(FlatStepper):
 
     def training(self) -> None:
         """Puts x back into the model."""
-        self._exchange.training(self._model)
+        self._exchange.training(self.flat.parameters)
 
     def evaluation(self) -> None:
         """Puts the average into the model, once there is one."""
         if self.steps:
-            self._exchange.evaluation(self._model, self.flat.parts(self._average))
+            self._exchange.evaluation(self.flat.parameters, self.flat.parts(self._average))
 
     def hyper(self) -> dict[str, float]:
         """Returns η; for L-DoG, its mean over tensors."""

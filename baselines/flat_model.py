@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from baselines.optimizers import Closure, Stepper
+from baselines.optimizers import Closure, Stepper, trained_parameters
 from bench.protocol import packed, unpacked
 
 
@@ -25,7 +25,7 @@ class FlatModel:
     """A model's trained parameters as one vector (N,), and its loss as a function of it, with a penalty or without."""
 
     def __init__(self, model: nn.Module, weight_decay: float):
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.parameters = trained_parameters(model)
         self.weight_decay = weight_decay
 
     def point(self) -> Tensor:

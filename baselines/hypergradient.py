@@ -171,8 +171,9 @@ class HeavyBallHypergradient(FlatStepper):
 class UltimateStepper(Stepper):
     """A stepper whose SGD or Adam is itself tuned by SGD (Chandra et al., 2022, arXiv 1909.13371).
 
-    `wrapper` is a gdtuo.ModuleWrapper.  It replaces the model's parameters with the results of the update, through which
-    the next loss reaches the hyperparameters; the L2 penalty is part of that loss.  The package's example asks for a
+    `wrapper` is a gdtuo.ModuleWrapper, from which frozen parameters are taken out.  The model's other parameters are
+    replaced with the results of the update, through which the next loss reaches the hyperparameters; the L2 penalty is part
+    of that loss.  The package's example asks for a
     backward pass that is itself differentiable.  Since every gradient is detached before use, a plain backward pass gives
     the same numbers with less time and memory.
 
@@ -182,6 +183,13 @@ class UltimateStepper(Stepper):
 
     def __init__(self, wrapper: Any, weight_decay: float):
         self._wrapper, self._weight_decay = wrapper, weight_decay
+        wrapper.parameters = {name: own for name, own in wrapper.parameters.items() if own.requires_grad}
+        names = {own: name for name, own in wrapper.parameters.items()}
+        self._places = [
+            (module._parameters, key, names[own])
+            for module in wrapper.module.modules() for key, own in module._parameters.items() if own in names
+        ]  # fmt: skip
+        """Where the model has each trained parameter, which may be in several places, and its name in the wrapper."""
         self._before: list[dict[str, Any]] = []
         self._assigned: float | None = None
 
@@ -193,7 +201,7 @@ class UltimateStepper(Stepper):
         squares = [parameter.square().sum() for parameter in self._wrapper.parameters.values()]
         (value + 0.5 * self._weight_decay * torch.stack(squares).sum()).backward()
         self._before, self._assigned = [_noted(level) for level in self._levels()], None
-        self._wrapper.step()
+        self._move()
         return value.detach()
 
     def hyper(self) -> dict[str, float]:
@@ -222,9 +230,16 @@ class UltimateStepper(Stepper):
         if self._before:
             for level, noted in zip(self._levels(), self._before, strict=True):
                 _take_back(level, noted)
-            self._wrapper.step()
+            self._move()
         if saved["assigned"] is not None:
             self.assign("lr", saved["assigned"])
+
+    def _move(self) -> None:
+        """Makes the wrapper's step, whose own form fails with frozen parameters, and with one in several places."""
+        trained = self._wrapper.parameters
+        self._wrapper.optimizer.step(trained)
+        for parameters, key, name in self._places:
+            parameters[key] = trained[name]
 
     def _levels(self) -> list[Any]:
         """Returns the model, its optimizer, and the optimizer that tunes that one."""

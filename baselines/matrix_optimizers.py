@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from baselines.optimizers import Closure, Stepper, TorchStepper
+from baselines.optimizers import Closure, Stepper, TorchStepper, trained_parameters
 from baselines.package_stepper import PackageStepper
 from baselines.self_tuning import FactorOptions, needed, self_tuning_entry
 from baselines.soap import GraphSoap
@@ -41,7 +41,8 @@ class MuonOptions(MatrixOptions):
     def stepper(self, model: nn.Module) -> Stepper:
         """Returns a MuonStepper."""
         matrices = [module.weight for module in model.modules() if isinstance(module, nn.Linear)][:-1]
-        return MuonStepper(model, matrices, momentum=self.momentum, **self.filled())
+        trained = [matrix for matrix in matrices if matrix.requires_grad]
+        return MuonStepper(model, trained, momentum=self.momentum, **self.filled())
 
 
 class MuonStepper(Stepper):
@@ -123,7 +124,7 @@ class SoapOptions(MatrixOptions):
         return GraphSoap(self._soap(model))
 
     def _soap(self, model: nn.Module) -> Any:
-        return self.imported().SOAP(model.parameters(), precondition_frequency=self.every, **self.filled())
+        return self.imported().SOAP(trained_parameters(model), precondition_frequency=self.every, **self.filled())
 
 
 MUON = self_tuning_entry(

@@ -21,6 +21,11 @@ Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 """A model's parameters, or groups of them with values of their own."""
 
 
+def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Returns the parameters that a training moves: all but the frozen ones, which have requires_grad False."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
 class Stepper(Protocol):
     """An optimizer over a model's parameters.
 
@@ -173,13 +178,13 @@ class AveragedStepper(Stepper):
 
     def training(self) -> None:
         """Puts the weights of the training into the model."""
-        self.exchange.training(self.model)
+        self.exchange.training(self.model.parameters())
         self.stepper.training()
 
     def evaluation(self) -> None:
         """Puts the average into the model."""
         self.stepper.evaluation()
-        self.exchange.evaluation(self.model, self.average)
+        self.exchange.evaluation(self.model.parameters(), self.average)
 
     def hyper(self) -> dict[str, float]:
         """Returns what the averaged stepper adapts."""

@@ -35,7 +35,7 @@ class GraphScheduleFree(FlatStepper):
         square_decay: float | None = None,
     ):  # fmt: skip
         super().__init__(model, weight_decay)
-        self._model, self._exchange = model, Exchange()
+        self._exchange = Exchange()
         self._lr, self._beta, self._warmup = lr, beta, warmup_steps
         self.fast, self._decay = self.flat.point(), square_decay
         self.square = torch.zeros_like(self.fast)
@@ -69,12 +69,12 @@ class GraphScheduleFree(FlatStepper):
 
     def training(self) -> None:
         """Puts y back into the model."""
-        self._exchange.training(self._model)
+        self._exchange.training(self.flat.parameters)
 
     def evaluation(self) -> None:
         """Puts x into the model."""
         average = self.flat.point().lerp(self.fast, 1 - 1 / self._beta)
-        self._exchange.evaluation(self._model, self.flat.parts(average))
+        self._exchange.evaluation(self.flat.parameters, self.flat.parts(average))
 
     def assign(self, name: str, value: float) -> None:
         """Sets the learning rate or the weight decay."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from baselines.distance_estimates import GraphDAdaptation, GraphProdigy
 from baselines.dog import GraphDog
 from baselines.dowg import DistanceOverWeightedGradients
-from baselines.optimizers import Stepper
+from baselines.optimizers import Stepper, trained_parameters
 from baselines.package_stepper import PackageStepper, fill
 from baselines.schedule_free import GraphScheduleFree
 from baselines.self_tuning import FactorOptions, TuningFreeOptions, needed, self_tuning_entry
@@ -86,8 +86,8 @@ class DogOptions(TuningFreeOptions):
         """Returns a dog.DoG with its PolynomialDecayAverager.  The learning rate is η; for L-DoG, its mean over tensors."""
         dog, distance = self.imported(), self._distance(model)
         make, averager = getattr(dog, self.optimizer_class), dog.PolynomialDecayAverager(model)
-        optimizer = make(model.parameters(), reps_rel=distance, weight_decay=self.weight_decay)
-        show = partial(fill, list(model.parameters()), list(averager.averaged_model.parameters()))
+        optimizer = make(trained_parameters(model), reps_rel=distance, weight_decay=self.weight_decay)
+        show = partial(fill, trained_parameters(model), trained_parameters(averager.averaged_model))
         return PackageStepper(
             optimizer, lr=_mean_eta, follow=averager.step, show=show, noted=((optimizer, "_first_step"), (averager, "t")),
             averages=averager.averaged_model.state_dict().values(),

@@ -37,7 +37,7 @@ class SetsStepper(TorchStepper):
     """
 
     def __init__(self, optimizer: AnyOptimizer, model: nn.Module, groups: int, values: Mapping[str, float]):
-        parameters = dict(model.named_parameters())
+        parameters = {name: own for name, own in model.named_parameters() if own.requires_grad}
         sets = resolve_sets(oho.Layerwise(groups), flat_parameters(parameters.items()))
         labels = cast(Sequence[tuple[int, str]], sets.labels)
         self._names = [f"{KINDS[kind]}_{group + 1}" for group, kind in labels]

@@ -22,11 +22,11 @@ class AveragedState(State):
 
     def training(self) -> None:
         """Puts the weights of the training into the model."""
-        self.exchange.training(self.model)
+        self.exchange.training(self.model.parameters())
 
     def evaluation(self) -> None:
         """Puts their average into the model, if there is one."""
         if isinstance(self.optimizer, oho.OHO) and self.optimizer.average is not None:
             with self.optimizer.averaged():
                 average = [parameter.detach().clone() for parameter in self.model.parameters()]
-            self.exchange.evaluation(self.model, average)
+            self.exchange.evaluation(self.model.parameters(), average)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import BeforeValidator, Field
-from torch import Tensor, nn
+from torch import Tensor
 
 import oho
 from bench.protocol.checkpoints import packed, unpacked
@@ -88,21 +88,22 @@ AnyAverage = Annotated[Annotated[Differentiable, Field(discriminator="name")] | 
 
 
 class Exchange:
-    """Keeps θ while the model holds θ̄.  Between two calls of a method's `advance` it is θ̄ that the model holds."""
+    """Keeps θ while the model's parameters hold θ̄, as they do between two calls of a method's `advance`."""
 
     def __init__(self) -> None:
         self.weights: list[Tensor] | None = None
 
-    def evaluation(self, model: nn.Module, average: Sequence[Tensor]) -> None:
-        """Puts θ̄ into the model."""
+    def evaluation(self, parameters: Iterable[Tensor], average: Sequence[Tensor]) -> None:
+        """Puts θ̄ into the parameters."""
         if self.weights is None:
-            self.weights = [parameter.detach().clone() for parameter in model.parameters()]
-            _put(model.parameters(), average)
+            own = list(parameters)
+            self.weights = [parameter.detach().clone() for parameter in own]
+            _put(own, average)
 
-    def training(self, model: nn.Module) -> None:
+    def training(self, parameters: Iterable[Tensor]) -> None:
         """Puts θ back, bit for bit."""
         if self.weights is not None:
-            _put(model.parameters(), self.weights)
+            _put(parameters, self.weights)
             self.weights = None
 
     def saved(self) -> dict[str, Any]:

@@ -191,6 +191,16 @@ def test_gdtuo_equals_its_packages_own_loop(case, task):
         torch.testing.assert_close(points[-1][key], value)
 
 
+def test_gdtuo_moves_a_parameter_in_two_places_as_one():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    model[2].weight = model[0].weight
+    before, stepper, inputs = model[0].weight.detach().clone(), options_of("gdtuo").stepper(model), torch.randn(8, 4)
+    for _ in range(3):
+        stepper.step(lambda: model(inputs).square().mean(), None)
+    assert model[2].weight is model[0].weight
+    assert not torch.equal(model[0].weight, before)
+
+
 def test_gdtuo_holds_no_more_after_many_steps(task):
     model = task.model(0)
     stepper, batches, held = options_of("gdtuo").stepper(model), task.train_batches(0), []
