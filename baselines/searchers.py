@@ -8,6 +8,7 @@ Proposal 0 of every searcher is draw 0 of the seed, where the other methods of t
 from __future__ import annotations
 
 import math
+import statistics
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -64,7 +65,7 @@ class SobolSearcher(Searcher):
 class GaussianProcessSearcher(Searcher):
     """scikit-optimize's Gaussian process with expected improvement and five random starts: the published baseline.
 
-    Every setting that is not named here is as in `gp_minimize`.
+    Every setting that is not named here is as in `gp_minimize`.  The process is given `capped_losses`.
     """
 
     STARTS = 5
@@ -96,7 +97,7 @@ class GaussianProcessSearcher(Searcher):
             warnings.simplefilter("ignore")  # warnings of repeated points and of fits that end on a bound
             process = cook_estimator("GP", space=self._dimensions, noise=self.NOISE, random_state=seed)
             optimizer = Optimizer(self._dimensions, process, n_initial_points=0, acq_func="EI", random_state=seed)
-            optimizer.tell(points, _finite_losses(trials))
+            optimizer.tell(points, capped_losses(trials))
             proposed = optimizer.ask()
         return self._draw(0) | _point(self._varied, dict(zip(self._varied, proposed, strict=True)))
 
@@ -105,7 +106,8 @@ class OptunaSearcher(Searcher):
     """An Optuna sampler with its own defaults, except that its ten random starts are draws of the seed.
 
     `sampler` is TPESampler or GPSampler.  The first also models pruned trials, by where their curves end; the second leaves
-    them out, and so starts at random until ten trials were not pruned.
+    them out, and so starts at random until ten trials were not pruned.  The first is given losses as they are, which it
+    ranks, and the second `capped_losses`, since it fits their values.
     """
 
     STARTS = 10
@@ -118,6 +120,7 @@ class OptunaSearcher(Searcher):
         self._draw = partial(draw, space, names, seed)
         self._sampler = getattr(optuna.samplers, sampler)
         self._models_pruned = sampler == "TPESampler"
+        self._losses = _finite_losses if sampler == "TPESampler" else capped_losses
         self._distributions: dict[str, Any] = {}
         for name, law in self._laws.items():
             kind: Any = optuna.distributions.IntDistribution if law.integer else optuna.distributions.FloatDistribution
@@ -137,7 +140,7 @@ class OptunaSearcher(Searcher):
             optuna.trial.create_trial(
                 params=_coordinates(self._laws, trial.hyper), distributions=self._distributions, **_outcome(trial, loss)
             )
-            for trial, loss in zip(trials, _finite_losses(trials), strict=True)
+            for trial, loss in zip(trials, self._losses(trials), strict=True)
         )
         with self._libraries.limit(limits=1):
             return _point(self._laws, study.ask(self._distributions).params)
@@ -215,6 +218,26 @@ def _finite_losses(trials: Sequence[Trial]) -> list[float]:
     losses = [trial.validation_loss for trial in trials]
     substitute = max(filter(math.isfinite, losses), default=10.0) + 1.0
     return [loss if math.isfinite(loss) else substitute for loss in losses]
+
+
+def capped_losses(trials: Sequence[Trial]) -> list[float]:
+    """Returns the losses as a model that fits their values is given them: `_finite_losses`, none of them above a cap.
+
+    The cap is m + 3 (m − l), where m is the median and l the lowest of the finite losses.  Otherwise one trial that reached
+    1e20 before it diverged would make all good trials look alike.  Where m is l, the median of the higher ones takes its
+    place; where none is higher, there is no cap.
+    """
+    losses = _finite_losses(trials)
+    finite = [trial.validation_loss for trial in trials if math.isfinite(trial.validation_loss)]
+    lowest = min(finite, default=math.inf)
+    higher = [loss for loss in finite if loss > lowest]
+    if not higher:
+        return losses
+    middle = statistics.median_low(finite)
+    if middle == lowest:
+        middle = statistics.median_low(higher)
+    cap = middle + 3 * (middle - lowest)
+    return [min(loss, cap) for loss in losses]
 
 
 def _ended_early(trial: Trial) -> bool:

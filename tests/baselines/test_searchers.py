@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.searchers import SEARCHERS
+from baselines.searchers import SEARCHERS, capped_losses
 from bench.protocol import Dimension, Space, Trial, draw
 
 LR = Dimension(low=1e-4, high=0.2, log=True)
@@ -121,6 +121,36 @@ def test_a_diverged_trial_counts_as_the_worst_and_one_more(name):
     assert made(name).propose(trials) == made(name).propose(told)
 
 
+@pytest.mark.parametrize("name", ["gaussian-process", "optuna-gp"])
+def test_a_huge_loss_does_not_hide_where_the_good_ones_are(name):
+    """Whatever its size: before a training diverges, its loss may reach anything."""
+    trials = [finished(point, surface(point)) for point in (draw(SPACE, PLANE, 3, n) for n in range(12))]
+    worst = max(range(12), key=lambda n: trials[n].validation_loss)
+
+    def proposed(loss):
+        return made(name).propose([*trials[:worst], replace(trials[worst], validation_loss=loss), *trials[worst + 1 :]])
+
+    assert surface(proposed(trials[worst].validation_loss)) < 0.1
+    assert surface(proposed(1e20)) < 0.1
+    assert proposed(1e20) == proposed(1e3)
+
+
+CAPPED = [
+    ([0.1, 0.2, 0.3, 1e20, math.inf], [0.1, 0.2, 0.3, 0.5, 0.5]),  # of four the second is the median
+    ([0.1, 0.2, 0.3, 0.4, math.inf], [0.1, 0.2, 0.3, 0.4, 0.5]),
+    ([5.0, 9.0, 10.0, math.inf], [5.0, 9.0, 10.0, 11.0]),  # the worst and one more is below the cap
+    ([1.0, 1.0, 1.0, 2.0, 1e20], [1.0, 1.0, 1.0, 2.0, 5.0]),
+    ([1.0, 1.0, math.inf], [1.0, 1.0, 2.0]),
+    ([math.inf, math.inf], [11.0, 11.0]),
+    ([-3e38, -1e-8, 3e38, 3e38], [-3e38, -1e-8, 3e38, 3e38]),
+]
+
+
+@pytest.mark.parametrize(("losses", "told"), CAPPED)
+def test_what_a_gaussian_process_is_given(losses, told):
+    assert capped_losses([finished({}, loss) for loss in losses]) == pytest.approx(told)
+
+
 @pytest.mark.parametrize("status", ["diverged", "pruned", "finished"])
 @pytest.mark.parametrize("name", SEARCHERS)
 def test_nothing_but_infinities(name, status):
@@ -211,7 +241,7 @@ def test_libraries_load_late_and_keep_quiet():
     script = """
 import sys
 from baselines.pruners import PRUNERS
-from baselines.searchers import SEARCHERS
+from baselines.searchers import SEARCHERS, capped_losses
 from bench.protocol import Dimension, Space, Trial, draw
 assert not {"optuna", "skopt", "scipy.stats", "cmaes"} & set(sys.modules)
 law = Dimension(low=1, high=3, integer=True)
