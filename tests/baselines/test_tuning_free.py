@@ -11,7 +11,10 @@ import torch
 from torch import nn
 
 from baselines.training import Training
+from baselines.tuning_free import MechanicOptions
 from bench.experiment.registries import METHODS, TASKS
+from bench.experiment.shipped import spaces
+from bench.experiment.yaml_file import read_yaml
 from bench.protocol import Dimension, Ledger, Space
 from bench.tasks.entry import build_task
 
@@ -114,6 +117,16 @@ def test_weight_decay_shrinks_the_weights(case, task):
     without, strong = (trained(task, options_of(case, weight_decay=value), steps=30) for value in (0.0, 0.2))
     sizes = [sum(value.square().sum() for value in weights(state.model).values()) for state in (without, strong)]
     assert sizes[1] < sizes[0]
+
+
+def test_the_shipped_space_has_the_law_of_decoupled_weight_decay_where_it_is_decoupled():
+    """Such a decay is multiplied by the learning rate of Adam, and an L2 penalty by that of SGD."""
+    content = read_yaml(spaces()["fair"]).content
+    fair = Space.model_validate(content)
+    laws = {name: fair.of(name).hyperparameters["weight_decay"] for name in NAMES}
+    decoupled = {"muon", "soap", "meta-optimize", "schedule-free-adamw", "prodigy", "d-adaptation", "mechanic"}
+    assert {name for name, law in laws.items() if law == fair.of("adamw").hyperparameters["weight_decay"]} == decoupled
+    assert MechanicOptions().base == "adamw"
 
 
 @pytest.mark.parametrize("name", NAMES)
