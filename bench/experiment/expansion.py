@@ -13,7 +13,8 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from bench.experiment.engines import engine_of
 from bench.experiment.first_selection import too_short
-from bench.experiment.methods import MethodReader, check_kick, refuse_twins
+from bench.experiment.kicks import check_shock
+from bench.experiment.methods import MethodReader, refuse_twins
 from bench.experiment.mistakes import found, validate
 from bench.experiment.plugins import Catalogue, Found
 from bench.experiment.schema import Budget, ExperimentFields, Population, Tracking
@@ -77,7 +78,7 @@ def load_experiment(
     for key, misfit in (*misfits(task, methods), *unfit_periods(task, fields.budget), *untunable(task, methods)):
         raise file.error(key, misfit)
     refuse_twins(file, "methods", methods)
-    shocks = _shocks(file, fields, methods)
+    shocks = _shocks(file, fields, methods, read.space)
     for key, misfit in (*late_events(task, fields.budget, fields.shocks), *classless_events(task, fields.shocks)):
         raise file.error(key, misfit)
     engine, remark = engine_of(file, fields.engine, methods, device=device)
@@ -142,13 +143,10 @@ def _catalogue(file: YamlFile, fields: ExperimentFields) -> Catalogue:
     return catalogue
 
 
-def _shocks(file: YamlFile, fields: ExperimentFields, methods: Sequence[Spec]) -> list[Spec]:
+def _shocks(file: YamlFile, fields: ExperimentFields, methods: Sequence[Spec], space: Space) -> list[Spec]:
     """Returns the shocks as specs hold them, after checking that each method takes them."""
-    for place, shock in enumerate(fields.shocks):
-        for number, event in enumerate(shock.events):
-            key = ("shocks", place, "events", number)
-            for kick, method in product(event.kicks, methods):
-                check_kick(file, (*key, "scale" if kick.value is None else "set", kick.name), kick, method)
+    for (place, shock), method in product(enumerate(fields.shocks), methods):
+        check_shock(file, ("shocks", place), shock, method=method, space=space)
     shocks = [shock.resolved() for shock in fields.shocks]
     refuse_twins(file, "shocks", shocks)
     return shocks

@@ -8,10 +8,10 @@ from typing import Any
 
 from bench.experiment.mistakes import named, rest, validate
 from bench.experiment.plugins import Catalogue, entry_of
-from bench.experiment.spaces import SpaceRead, refusal
+from bench.experiment.spaces import SpaceRead
 from bench.experiment.spec import Spec, build_method, options_in
 from bench.experiment.yaml_file import Key, YamlFile
-from bench.protocol import Kick, MethodEntry, Options
+from bench.protocol import MethodEntry, Options
 from bench.records import run_id
 from bench.records.names import checked_label
 from bench.records.plugins import PluginError
@@ -115,15 +115,3 @@ def refuse_twins(file: YamlFile, name: str, items: Sequence[Spec]) -> None:
             told = f"{label!r} differs from {seen[identity]!r} in its label alone; leave one of the two {name} out"
             raise file.error((name, index), told)
         seen[identity] = label
-
-
-def check_kick(file: YamlFile, key: Key, kick: Kick, method: Spec) -> None:
-    """Raises `ConfigError` if the method has no such hyperparameter or does not accept the value."""
-    trained = method.get("over", method)
-    options = options_of(trained)
-    own = options.values() if entry_of("method", method).takes_kicks else {}
-    if kick.name not in own:
-        has = f"it has: {', '.join(own)}" if own else "its hyperparameters cannot be changed"
-        raise file.error(key, f"method {method['label']!r} has no hyperparameter {kick.name!r}; {has}")
-    if kick.value is not None and (reason := refusal(options, kick.name, kick.value)):
-        raise file.error(key, f"{kick.name} cannot be set to {kick.value:g} in {method['label']!r}: {reason}")

@@ -22,8 +22,16 @@ class Kick:
     factor: float = 1.0
 
     def of(self, present: Any) -> Any:
-        """Returns the new value, given the current one, which is a number or a tensor."""
-        return self.factor * present if self.value is None else self.value
+        """Returns the new value, given the current one, which is a number or a tensor.
+
+        A whole number stays one where only rounding says otherwise: 0.29 times 100 is 29.
+        """
+        if self.value is not None:
+            return self.value
+        scaled = self.factor * present
+        if isinstance(present, int) and math.isclose(scaled, round(scaled), rel_tol=1e-12):
+            return round(scaled)
+        return scaled
 
 
 @dataclass(frozen=True)

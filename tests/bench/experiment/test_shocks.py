@@ -12,7 +12,7 @@ from bench.experiment.expansion import load_experiment
 from bench.experiment.shocks import Event, change_data, corrupt, rotated
 from bench.experiment.spec import method_of, task_of
 from bench.experiment.yaml_file import ConfigError
-from bench.protocol import Ledger, judged_anew
+from bench.protocol import Kick, Ledger, judged_anew
 from bench.protocol.batch_norm import BatchNorm
 from bench.protocol.streams import stream
 from bench.records import RunWriter, Status, read_run, run_id
@@ -179,6 +179,52 @@ def test_a_wrong_shock_is_one_line(event, tmp_path):
     with pytest.raises(ConfigError, match=MISTAKES[event]) as error:
         shocked(tmp_path, "fixed", event)
     assert "\n" not in str(error.value)
+
+
+SCALED = {
+    "{name: cosine, optimizer: adamw}": {
+        "{epoch: 1, scale: {beta2: 1.25}}": r":13:33: beta2 cannot be scaled by 1.25 in 'Cosine, AdamW': "
+        r"a number below 1 is expected, and 0.999 becomes 1.24875$",
+        "{epoch: 1, scale: {beta2: 0.5}}, {epoch: 2, scale: {beta2: 2}}": None,
+        "{epoch: 1, set: {beta2: 0.5}}, {epoch: 2, scale: {beta2: 2}}": "0.5 becomes 1$",
+    },
+    "{name: cosine, optimizer: {name: adamw, beta2: null}}": {
+        "{epoch: 1, scale: {beta2: 1.05}}": "below 1 is expected, and 0.9999 from space 'fair' becomes 1.0499$",
+        "{epoch: 1, scale: {beta2: 1.00005}}": None,
+    },
+    "{name: random-search, over: {name: cosine, optimizer: adamw}}": {  # the second kick may hit a trial that began later
+        "{epoch: 1, scale: {beta2: 0.5}}, {epoch: 2, scale: {beta2: 2}}": "0.999 becomes 1.998$",
+    },
+    "{name: step, step_size: 100}": {
+        "{epoch: 1, scale: {step_size: 0.125}}": "'Step': a whole number is expected, and 100 becomes 12.5$",
+        "{epoch: 1, scale: {step_size: 0.001}}": "a whole number is expected, and 100 becomes 0.1$",
+        "{epoch: 1, scale: {step_size: 0.29}}": None,
+    },
+    "{name: step}": {
+        "{epoch: 1, scale: {step_size: 0.5}}": "expected, and 1399 from space 'fair' becomes 699.5$",
+        "{epoch: 1, scale: {step_size: 2}}": None,
+    },
+    "{name: oho-default, optimizer: momentum}": {"{epoch: 1, scale: {momentum: 3}}": None},  # keeps within its bounds
+}
+
+
+@pytest.mark.parametrize(("method", "events"), [(method, events) for method in SCALED for events in SCALED[method]])
+def test_a_factor_is_refused_where_the_optimizer_does_not_take_what_it_makes(method, events, tmp_path):
+    path, told = tmp_path / "scaled.yaml", SCALED[method][events]
+    text = write_config(tmp_path, "fixed").read_text().replace(METHOD_LINES["fixed"], method)
+    path.write_text(f"{text}shocks:\n  - events: [{events}]\n")
+    if told is None:
+        load_experiment(path)
+        return
+    with pytest.raises(ConfigError, match=told) as error:
+        load_experiment(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_whole_number_that_is_scaled_stays_one():
+    kick = Kick("step_size", factor=0.29)
+    assert (kick.of(100), type(kick.of(100))) == (29, int)
+    assert kick.of(100.0) == 0.29 * 100.0
 
 
 LABELS = {
