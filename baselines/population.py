@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 from torch import nn
 
-from baselines.training import Training, TrainingState, is_scheduled_training
+from baselines.training import Training, TrainingState, hyper_at_start, is_scheduled_training
 from bench.protocol import Dimension, Ledger, MethodEntry, Options, State, Task, Trial, adopt, draw, remade, stream_seed
 
 
@@ -187,8 +187,8 @@ class Population:
         stepper: Any = options.stepper(model)
         stepper.take_state(found.stepper)
         state.members[target] = TrainingState(
-            task=state.task, seed=state.seed, model=model, hyper=dict(options.values()), step=found.step, trial=target,
-            trial_step=found.trial_step, incumbent=found.incumbent, options=options, stepper=stepper,
+            task=state.task, seed=state.seed, model=model, hyper=hyper_at_start(options, stepper), step=found.step,
+            trial=target, trial_step=found.trial_step, incumbent=found.incumbent, options=options, stepper=stepper,
             batches=found.batches, curve=list(found.curve),
         )  # fmt: skip
 

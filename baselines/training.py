@@ -176,6 +176,13 @@ class TrainingState(State):
             self.hyper |= self.stepper.hyper()
 
 
+def hyper_at_start(options: TrainingOptions, stepper: Stepper) -> dict[str, Any]:
+    """Returns what is recorded of a training before its first step; values of sets stand under the name that they share."""
+    own = options.shared_laws
+    values = {name: value for name, value in options.values().items() if name not in own}
+    return values | (stepper.hyper() if own else {})
+
+
 class Training:
     """A method that trains once from start to end; a search repeats it."""
 
@@ -195,10 +202,8 @@ class Training:
         """Returns the state before the first step, with `drawn` in place of open values."""
         options, model = self.options.replace(drawn), task.model(seed, trial)
         stepper = options.graph_stepper(model) if task.engine == GRAPH else options.stepper(model)
-        own = options.shared_laws
-        hyper = {name: value for name, value in options.values().items() if name not in own}
         return TrainingState(
-            task=task, seed=seed, model=model, hyper=hyper | (stepper.hyper() if own else {}), trial=trial,
+            task=task, seed=seed, model=model, hyper=hyper_at_start(options, stepper), trial=trial,
             options=options, stepper=stepper, batches=task.train_batches(seed),
         )  # fmt: skip
 

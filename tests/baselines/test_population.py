@@ -15,8 +15,8 @@ LAWS = {
 }
 
 
-def population(space=LAWS, **options):
-    over = Training(FixedOptions(optimizer="momentum"), Space(name="test", hyperparameters=space))
+def population(space=LAWS, groups=None, **options):
+    over = Training(FixedOptions(optimizer="momentum", groups=groups), Space(name="test", hyperparameters=space))
     return Population(PopulationOptions(over=None, **options), over)
 
 
@@ -84,3 +84,15 @@ def test_a_member_that_diverged_is_replaced_whatever_the_fraction():
     diverged = {number for number, trial in enumerate(state.trials) if trial.status == "diverged"}
     assert len(diverged) > 2
     assert all(torch.isfinite(weights(member)).all() for member in state.members)
+
+
+def test_a_member_that_copied_records_what_a_fresh_one_does():
+    method, task = population(members=2, redraw=0.0, groups=1), digits()
+    state = method.init(task, 0)
+    fresh = [set(member.hyper) for member in state.members]
+    until(method, state, lambda s: s.generation == 1)
+    assert [set(member.hyper) for member in state.members] == fresh
+    for member in state.members:
+        values = member.options.values()
+        for name in LAWS:
+            assert member.hyper[name] == [values[f"{name}_weights_1"], values[f"{name}_biases_1"]]
