@@ -91,8 +91,15 @@ class Dimension(Settings):
         return self._nearest(1 - value if self.complement else value - self.offset)
 
     def near(self, value: float, factor: float) -> float:
-        """Returns the hyperparameter whose coordinate is `factor` times as large, within the law's bounds."""
-        return self.value(self._nearest(self.coordinate(value) * factor))
+        """Returns the hyperparameter whose coordinate is `factor` times as large, within the law's bounds.
+
+        A whole number that rounding would leave where it is moves by one in the factor's direction.
+        """
+        coordinate = self.coordinate(value)
+        found = self._nearest(coordinate * factor)
+        if self.integer and found == coordinate and factor != 1:
+            found = self._nearest(coordinate + math.copysign(1, (factor - 1) * (coordinate or 1)))
+        return self.value(found)
 
 
 class Space(Settings):

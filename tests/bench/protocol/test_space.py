@@ -27,6 +27,16 @@ def test_whole_numbers_lie_within_bounds_that_are_none():
     assert {law.at(0), law.at(1), law.near(3, 0.5), law.near(3, 2), law.coordinate(2.6)} == {3}
 
 
+def test_a_whole_number_near_another_is_another_one():
+    law = Dimension(low=1, high=100, log=True, integer=True)
+    assert [law.near(value, 1.25) for value in (1, 2, 3, 100)] == [2, 3, 4, 100]
+    assert [law.near(value, 0.8) for value in (1, 2, 3, 100)] == [1, 1, 2, 80]
+    assert [law.near(value, 1) for value in (1, 2)] == [1, 2]
+    law = Dimension(low=-2, high=2, integer=True)
+    assert [law.near(value, 1.25) for value in (-1, 0, 1)] == [-2, 1, 2]
+    assert [law.near(value, 0.8) for value in (-1, 0, 1)] == [0, -1, 0]
+
+
 def test_whole_numbers_of_a_logarithmic_law_are_its_values_rounded():
     law = Dimension(low=100, high=100_000, log=True, integer=True)
     for fraction in QUANTILES:
