@@ -136,9 +136,10 @@ def emphasised(labels: Sequence[str], methods: Sequence[str], *, first: Sequence
 
 def ours_first(table: pd.DataFrame, column: str) -> list[str]:
     """Returns the labels of a table, its index, in the order in which they get colours: methods under test and then the
-    others, the lowest of a column first."""
-    is_ours = table["family"] == ONLINE
-    return [str(label) for label in (*table.index[is_ours], *table[~is_ours].sort_values(column, kind="stable").index)]
+    others, of both the lowest of a column first."""
+    lowest_first = table.sort_values(column, kind="stable")
+    is_ours = lowest_first["family"] == ONLINE
+    return [str(label) for label in (*lowest_first.index[is_ours], *lowest_first.index[~is_ours])]
 
 
 def told_apart(looks: Mapping[str, Look]) -> dict[str, Look]:
