@@ -50,6 +50,8 @@ class Cluster:
     def start(self, name, *words, before=(), cpus=1, **environment):
         """Starts a node and waits until Ray says that it runs."""
         ports = free_ports(40)
+        while self.port in range(ports, ports + 40):  # Ray refuses its head's own, which is free until the head has it
+            ports = free_ports(40)
         words = words or (f"--address={self.address}",)
         log = self.folder / f"{name}.log"
         command = [
