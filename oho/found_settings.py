@@ -38,7 +38,8 @@ With 1 and 0 it fell in most trainings over SGD, to a thousandth or less in some
 decay seems too much.
 """
 CLIP_NORM = 1.0
-"""The `clip_norm` of a rule that `averaged` is given without any: a run survives a first rate that is far too high."""
+"""The `clip_norm` of a rule that `averaged` is given without any: over SGD and momentum a run survives a first rate that is
+far too high.  Steps of Adam and AdamW are as long whatever the gradient's length, and do not survive one."""
 
 
 def averaged_meta() -> MetaAdam:
