@@ -173,9 +173,8 @@ class UltimateStepper(Stepper):
 
     `wrapper` is a gdtuo.ModuleWrapper, from which frozen parameters are taken out.  The model's other parameters are
     replaced with the results of the update, through which the next loss reaches the hyperparameters; the L2 penalty is part
-    of that loss.  The package's example asks for a
-    backward pass that is itself differentiable.  Since every gradient is detached before use, a plain backward pass gives
-    the same numbers with less time and memory.
+    of that loss.  The package's example asks for a backward pass that is itself differentiable.  Since every gradient is
+    detached before use, a plain backward pass gives the same numbers with less time and memory.
 
     Because the next step differentiates through the last one, `saved` returns the state before the last step, and `restore`
     repeats that step.

@@ -86,12 +86,10 @@ class FlatParameters:
 
     def _are_like_parameters(self, values: Sequence[Tensor | None]) -> bool:
         """Returns whether there are several tensors, each of its parameter's shape, and flat tensors have their type."""
-        if values is self.tensors:
-            return len(values) > 1 and not self.is_narrow
         if self.is_narrow or len(values) == 1:
             return False
         pairs = zip(values, self.tensors, strict=True)
-        return all(value is not None and value.shape == tensor.shape for value, tensor in pairs)
+        return values is self.tensors or all(value is not None and value.shape == tensor.shape for value, tensor in pairs)
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """Returns a view (..., *p.shape) of a flat tensor (..., M, N) for each parameter."""

@@ -22,7 +22,7 @@ log = logging.getLogger("oho-bench")
 
 @dataclass
 class Books:
-    """What is known of the runs, which are `items` by their ids; `counts` has the statuses of those that have ended."""
+    """What is known of a command's runs, `items` by their ids; `counts` has the statuses of those that have ended."""
 
     items: Mapping[str, Planned]
     mirror: Mirror

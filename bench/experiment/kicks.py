@@ -10,7 +10,6 @@ from bench.experiment.shocks import Shock
 from bench.experiment.spaces import QUANTILES, refusal
 from bench.experiment.spec import Spec
 from bench.experiment.yaml_file import Key, YamlFile
-from bench.online.options import OnlineOptions
 from bench.protocol import Kick, Options, Space
 
 
@@ -42,7 +41,7 @@ class _Kicked:
         if name not in own:
             has = f"it has: {', '.join(own)}" if own else "its hyperparameters cannot be changed"
             return f"method {label!r} has no hyperparameter {name!r}; {has}"
-        if kick.value is None and isinstance(self.options, OnlineOptions):  # keeps within its bounds
+        if kick.value is None and self.options.clamps_kicks:
             return None
         values = self.present.get(name) or self._initial(name)
         for value in values:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,8 @@ from oho.rules import Rule
 
 class OnlineOptions(InitialValues):
     """What all methods named oho-* have in common: initial values, and the loss whose hypergradients they follow."""
+
+    clamps_kicks: ClassVar[bool] = True
 
     source: Literal["validation", "training"] = "validation"
     validation_batch_size: int | None = Field(default=None, ge=1)

@@ -23,6 +23,8 @@ class Options(Settings):
 
     optimizer_name: ClassVar[str] = "sgd"
     """The name by which a space may have separate laws for this optimizer."""
+    clamps_kicks: ClassVar[bool] = False
+    """Whether a training keeps within bounds of its own what a shock's factor makes of a hyperparameter."""
 
     def values(self) -> dict[str, float | None]:
         """Returns the hyperparameters by name; None is left open, to be drawn from the experiment's space or searched."""
